@@ -1,0 +1,58 @@
+"""Every error that oneturn raises on purpose.
+
+    OneTurnError
+    ├── ConfigError        a configuration value is missing, unknown or of the wrong type
+    ├── DataError          an example, passage or record can't be used; names file, line and reason
+    ├── WeightsError       the embedded LM's weights could not be had, or are not what they should be
+    ├── LocalLMError       the embedded LM did not start, or can't run here
+    ├── ProgramError       a program or its compiled state can't be used
+    ├── RequestError       a request can't be turned into the program's inputs
+    └── EndpointError      a served agent answered with an error
+
+Each message says what was wrong, with the value, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class OneTurnError(Exception):
+    """Base of all errors raised by oneturn: catch this to catch them all."""
+
+
+class ConfigError(OneTurnError):
+    """A configuration value is missing, unknown or of the wrong type."""
+
+
+class DataError(OneTurnError):
+    """An example, passage or record can't be used; the message names file, line and reason."""
+
+
+class WeightsError(OneTurnError):
+    """The embedded LM's weights could not be had, or are not what their SHA-256 says."""
+
+
+class LocalLMError(OneTurnError):
+    """The embedded LM did not start, or can't run on this machine."""
+
+
+class ProgramError(OneTurnError):
+    """A program, or its compiled state, can't be used as asked."""
+
+
+class RequestError(OneTurnError):
+    """A request can't be turned into the program's inputs."""
+
+
+class EndpointError(OneTurnError):
+    """A served agent answered with an error; ``code`` is the machine-readable reason.
+
+    Args:
+        message: what the endpoint said.
+        code: its error code, such as ``"server_error"``.
+        status: the HTTP status, or ``None`` when the error came inside a stream.
+    """
+
+    def __init__(self, message: str, code: str = "server_error", status: int | None = None):
+        super().__init__(message)
+        self.code = code
+        self.status = status
