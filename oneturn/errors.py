@@ -6,6 +6,7 @@
     ├── WeightsError       the embedded LM's weights could not be had, or are not what they should be
     ├── LocalLMError       the embedded LM did not start, or can't run here
     ├── ProgramError       a program or its compiled state can't be used
+    ├── RunError           a run of the program ended without an answer; carries its trajectory
     ├── RequestError       a request can't be turned into the program's inputs
     └── EndpointError      a served agent answered with an error
 
@@ -13,6 +14,8 @@ Each message says what was wrong, with the value, and what to do about it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class OneTurnError(Exception):
@@ -37,6 +40,21 @@ class LocalLMError(OneTurnError):
 
 class ProgramError(OneTurnError):
     """A program, or its compiled state, can't be used as asked."""
+
+
+class RunError(OneTurnError):
+    """A run ended without an answer; ``code`` says how, ``trajectory`` keeps what had been done.
+
+    Args:
+        message: what happened and what to do about it.
+        code: ``"invalid_output"``, ``"context_length_exceeded"`` or ``"max_iters"``.
+        trajectory: the turns that were finished before.
+    """
+
+    def __init__(self, message: str, code: str, trajectory: Sequence[object] = ()):
+        super().__init__(message)
+        self.code = code
+        self.trajectory = list(trajectory)
 
 
 class RequestError(OneTurnError):

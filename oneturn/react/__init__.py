@@ -1,0 +1,5 @@
+"""ReAct as a generator of steps, one chat turn a step, one schema-constrained tool call a turn."""
+
+from oneturn.react.module import ReAct
+
+__all__ = ["ReAct"]

@@ -1,0 +1,126 @@
+"""The DSPy adapter that turns a run into a chat, and the LM's reply into a step.
+
+Each turn is one assistant message (the step's JSON) and one user message (what came of it), so that a
+prompt grows only at its end and the LM's prompt cache keeps all that came before. Demos are whole runs
+in the same form. The tools stand in the system message, rendered from the live program: an optimizer
+rewrites the signature's instructions, never the list of tools.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import dspy
+import json_repair
+import pydantic
+from dspy.adapters.utils import format_field_value
+from dspy.utils.exceptions import AdapterParseError
+
+from oneturn.react.schema import StepSchema
+from oneturn.react.turns import ToolCallArgs, Turn
+
+Message = dict[str, Any]
+
+_PROTOCOL = """\
+You work in steps. Every step is one JSON object: {shape}
+It calls exactly one tool; you then read the tool's result and take the next step. The tools:
+{tools}"""
+
+
+class StepAdapter(dspy.JSONAdapter):
+    """Formats and parses the steps of one :class:`oneturn.ReAct`.
+
+    Args:
+        steps: the schema of a step.
+        allowed: the names that may be called now; the LM's reply is constrained to them where the LM
+            takes a JSON schema. The prompt always lists every tool.
+    """
+
+    def __init__(self, steps: StepSchema, allowed: Iterable[str]):
+        super().__init__(use_native_function_calling=False)
+        self.steps = steps
+        self.allowed = frozenset(allowed)
+
+    def _prepare_response_format(self, lm: Any, lm_kwargs: dict[str, Any], signature: Any) -> None:
+        if "response_format" not in lm.supported_params:
+            return
+        if not lm.supports_response_schema:
+            lm_kwargs["response_format"] = {"type": "json_object"}
+            return
+        schema = self.steps.json_schema(self.allowed)
+        lm_kwargs["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": "step", "schema": schema, "strict": True},
+        }
+
+    def format(
+        self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
+    ) -> list[Message]:
+        """The whole chat: system message, demos, then this run so far."""
+        messages = [{"role": "system", "content": self.format_system_message(signature)}]
+        for demo in demos:
+            if demo.get("tool_call") is not None:
+                messages += self._run_messages(signature, demo)
+                messages.append(_assistant(demo.get("thought"), demo["tool_call"], self.steps.thoughts))
+        return messages + self._run_messages(signature, inputs)
+
+    def format_system_message(self, signature: type[dspy.Signature]) -> str:
+        """Instructions, then the inputs that need a word, then the protocol and the tools."""
+        thought = '"thought": "<why, in a few words>", ' if self.steps.thoughts else ""
+        shape = f'{{{thought}"tool_call": {{"name": "<tool>", "args": {{…}}}}}}'
+        parts = [signature.instructions.strip(), _described_inputs(signature)]
+        parts.append(_PROTOCOL.format(shape=shape, tools=self.steps.description()))
+        return "\n\n".join(part for part in parts if part)
+
+    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        """Read a step.
+
+        Raises:
+            AdapterParseError: the reply isn't a JSON object that calls a tool.
+        """
+        found = json_repair.loads(completion)
+        try:
+            call = ToolCallArgs.model_validate(found["tool_call"])
+        except (TypeError, KeyError, IndexError, pydantic.ValidationError) as error:
+            raise AdapterParseError(
+                adapter_name=type(self).__name__,
+                signature=signature,
+                lm_response=completion,
+                message="The reply is not one JSON object with a tool_call.",
+            ) from error
+        step: dict[str, Any] = {"tool_call": call}
+        if self.steps.thoughts:
+            step["thought"] = str(cast(Mapping[str, Any], found).get("thought") or "")
+        return step
+
+    def _run_messages(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:
+        messages = [{"role": "user", "content": _inputs_text(signature, run)}]
+        for raw in run.get("trajectory") or []:
+            turn = raw if isinstance(raw, Turn) else Turn.model_validate(raw)
+            if turn.tool_call is not None:
+                messages.append(_assistant(turn.thought, turn.tool_call, self.steps.thoughts))
+            messages.append({"role": "user", "content": turn.observation})
+        return messages
+
+
+def _assistant(thought: str | None, call: ToolCallArgs | Mapping[str, Any], thoughts: bool) -> Message:
+    parsed = call if isinstance(call, ToolCallArgs) else ToolCallArgs.model_validate(call)
+    step: dict[str, Any] = {"thought": thought or ""} if thoughts else {}
+    step["tool_call"] = parsed.model_dump(mode="json")
+    return {"role": "assistant", "content": json.dumps(step, ensure_ascii=False)}
+
+
+def _inputs_text(signature: type[dspy.Signature], values: Mapping[str, Any]) -> str:
+    fields = {name: field for name, field in signature.input_fields.items() if name != "trajectory" and name in values}
+    return "\n".join(f"{name}: {format_field_value(field, values[name])}" for name, field in fields.items())
+
+
+def _described_inputs(signature: type[dspy.Signature]) -> str:
+    lines = []
+    for name, field in signature.input_fields.items():
+        description = (field.json_schema_extra or {}).get("desc")
+        if name != "trajectory" and description and description != f"${{{name}}}":
+            lines.append(f"- {name}: {description}")
+    return "You are given:\n" + "\n".join(lines) if lines else ""

@@ -1,0 +1,132 @@
+"""The LM calls of one run: each is one call of the step predictor, watched where the run streams."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+from dspy.utils.usage_tracker import UsageTracker
+from mlflow.entities import SpanType
+
+from oneturn.errors import ProgramError
+from oneturn.react.adapter import StepAdapter
+from oneturn.react.lm_stream import OnText, tapped, watch
+from oneturn.react.partial import StepReader
+from oneturn.react.schema import StepSchema
+from oneturn.react.turns import ToolCallArgs, Turn
+from oneturn.steps import AnswerDelta, Thought
+from oneturn.tracing import child_span
+
+
+@dataclass(frozen=True)
+class StepCall:
+    """What the LM decided: its thought and its call; and what of them was told while they were written."""
+
+    thought: str | None
+    call: ToolCallArgs
+    thought_told: bool = False
+    answer_told: str = ""
+
+
+class StepCaller:
+    """Asks the LM for the next step of one run, and keeps count.
+
+    Args:
+        predict: the step predictor, which an optimizer may have compiled.
+        schema: what a step may be.
+        answer_field: the output field whose text is streamed, if there is one.
+        inputs: the run's inputs.
+        streaming: whether anybody reads the text while it is written.
+
+    Raises:
+        ProgramError: no LM is configured.
+    """
+
+    def __init__(
+        self,
+        predict: dspy.Predict,
+        schema: StepSchema,
+        answer_field: str | None,
+        inputs: dict[str, Any],
+        streaming: bool,
+    ):
+        lm = predict.lm or dspy.settings.lm
+        if lm is None:
+            raise ProgramError("No LM is configured. Call dspy.configure(lm=…), or program.set_lm(…).")
+        self._lm: dspy.BaseLM = lm
+        self._predict = predict
+        self._schema = schema
+        self._answer_field = answer_field
+        self._inputs = inputs
+        self._streaming = streaming and answer_field is not None
+        self._usage = UsageTracker()
+        self.lm_calls = 0
+
+    def ask(
+        self, trajectory: list[Turn], allowed: frozenset[str], attempt: int
+    ) -> Generator[Thought | AnswerDelta, None, StepCall]:
+        """One LM call; yields the thought and the answer's text while a ``finish`` call is being written.
+
+        Raises:
+            AdapterParseError: the reply isn't a step.
+            ContextWindowExceededError: the prompt is too long.
+        """
+        self.lm_calls += 1
+        if not self._streaming:
+            prediction = self._call(self._lm, trajectory, allowed)
+            return StepCall(prediction.get("thought"), prediction.tool_call)
+        return (yield from self._ask_streaming(trajectory, allowed, attempt))
+
+    def _ask_streaming(
+        self, trajectory: list[Turn], allowed: frozenset[str], attempt: int
+    ) -> Generator[Thought | AnswerDelta, None, StepCall]:
+        assert self._answer_field is not None
+        reader = StepReader(self._answer_field, attempt)
+
+        def call(on_text: OnText) -> dspy.Prediction:
+            return self._call(tapped(self._lm, on_text), trajectory, allowed)
+
+        watched = watch(call)
+        try:
+            while True:
+                yield from reader.read(next(watched))
+        except StopIteration as end:
+            prediction: dspy.Prediction = end.value
+        finally:
+            watched.close()
+        return StepCall(prediction.get("thought"), prediction.tool_call, reader.thought_told, reader.answer_told)
+
+    def record(self, trajectory: list[Turn], step: StepCall) -> None:
+        """Put the run into DSPy's trace as one entry, the finishing step with all that led to it.
+
+        An optimizer that makes demos of traces gets whole runs, never the beginning of one.
+        """
+        if dspy.settings.trace is not None:
+            outputs = {"thought": step.thought} if step.thought is not None else {}
+            entry = dspy.Prediction(**outputs, tool_call=step.call)
+            dspy.settings.trace.append((self._predict, {**self._inputs, "trajectory": list(trajectory)}, entry))
+
+    def tokens(self) -> dict[str, dict[str, Any]]:
+        """Token counts so far, by LM."""
+        return self._usage.get_total_tokens()
+
+    def _call(self, lm: dspy.BaseLM, trajectory: list[Turn], allowed: frozenset[str]) -> dspy.Prediction:
+        adapter = StepAdapter(self._schema, allowed)
+        outer: UsageTracker | None = dspy.settings.usage_tracker
+        tracker = UsageTracker()
+        try:
+            with (
+                child_span(self._lm.model, SpanType.CHAT_MODEL, {"steps_so_far": len(trajectory)}) as span,
+                dspy.context(adapter=adapter, trace=None, usage_tracker=tracker),
+            ):
+                prediction = self._predict(lm=lm, **self._inputs, trajectory=list(trajectory))
+                if span is not None:
+                    span.set_outputs({"thought": prediction.get("thought"), **prediction.tool_call.model_dump()})
+                return prediction
+        finally:
+            for target in (self._usage, outer):
+                if target is not None:
+                    for model, entries in tracker.usage_data.items():
+                        target.usage_data[model].extend(entries)

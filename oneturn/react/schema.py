@@ -1,0 +1,93 @@
+"""The JSON schema of a step: one object out of a union of typed tool calls and ``finish``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import dspy
+import pydantic
+
+from oneturn.tools import FINISH
+
+
+class StepSchema:
+    """What the LM may write as its next step, for a signature and a set of tools.
+
+    Everything here is computed once, at construction; an instance is read-only and shared by all runs.
+
+    Args:
+        signature: the user's signature; its output fields are the arguments of ``finish``.
+        tools: the tools by name.
+        thoughts: whether a step begins with a ``thought``.
+    """
+
+    def __init__(self, signature: type[dspy.Signature], tools: Mapping[str, dspy.Tool], thoughts: bool):
+        self.thoughts = thoughts
+        self.outputs = _outputs_model(signature)
+        finish = self.outputs.model_json_schema()
+        self._defs: dict[str, Any] = finish.pop("$defs", {})
+        self._calls = {name: _object(tool.args or {}) for name, tool in tools.items()}
+        self._calls[FINISH] = _object(finish.get("properties", {}))
+        self._described = {name: _first_paragraph(tool.desc) for name, tool in tools.items()}
+        self._described[FINISH] = "End the run with the final outputs."
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every name that a step may call, ``finish`` included."""
+        return frozenset(self._calls)
+
+    def json_schema(self, allowed: Iterable[str]) -> dict[str, Any]:
+        """JSON schema of a step that may call only ``allowed``; the order is always the declared one."""
+        permitted = frozenset(allowed)
+        calls = [
+            _object({"name": {"type": "string", "enum": [name]}, "args": args})
+            for name, args in self._calls.items()
+            if name in permitted
+        ]
+        properties: dict[str, Any] = {"thought": {"type": "string"}} if self.thoughts else {}
+        properties["tool_call"] = calls[0] if len(calls) == 1 else {"anyOf": calls}
+        schema = _object(properties)
+        return {**schema, "$defs": self._defs} if self._defs else schema
+
+    def description(self) -> str:
+        """The tools as the prompt lists them: one line each, then a line for every described argument."""
+        return "\n".join(self._describe(name, schema["properties"]) for name, schema in self._calls.items())
+
+    def _describe(self, name: str, args: Mapping[str, Any]) -> str:
+        signature = ", ".join(f"{arg}: {_type_name(schema)}" for arg, schema in args.items())
+        lines = [f"- {name}({signature}): {self._described[name]}"]
+        lines += [f"    {arg}: {schema['description']}" for arg, schema in args.items() if schema.get("description")]
+        return "\n".join(lines)
+
+
+def _outputs_model(signature: type[dspy.Signature]) -> type[pydantic.BaseModel]:
+    fields: dict[str, Any] = {}
+    for name, field in signature.output_fields.items():
+        description = (field.json_schema_extra or {}).get("desc")
+        told = None if description == f"${{{name}}}" else description
+        default = ... if field.is_required() else field.get_default(call_default_factory=True)
+        fields[name] = (field.annotation, pydantic.Field(default, description=told))
+    return pydantic.create_model(f"{signature.__name__}Outputs", **fields)
+
+
+def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: {k: v for k, v in schema.items() if k != "title"} for name, schema in properties.items()}
+    return {"type": "object", "properties": kept, "required": list(kept), "additionalProperties": False}
+
+
+def _type_name(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return " | ".join(json.dumps(value) for value in schema["enum"])
+    if "anyOf" in schema:
+        return " | ".join(_type_name(option) for option in schema["anyOf"])
+    if schema.get("type") == "array":
+        return f"list of {_type_name(schema.get('items', {}))}"
+    if "$ref" in schema:
+        return str(schema["$ref"]).rsplit("/", 1)[-1]
+    return str(schema.get("type", "any"))
+
+
+def _first_paragraph(text: str | None) -> str:
+    return " ".join((text or "").strip().split("\n\n")[0].split())

@@ -1,0 +1,73 @@
+"""Steps: what happens in one run of a program, as typed values.
+
+A program that has ``steps(**inputs)`` yields them in the order in which they happen; everything that
+looks at a run (``forward``, the Responses adapter, the terminal) is a reader of this one stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+import dspy
+from mlflow.entities import Document
+
+
+@dataclass(frozen=True)
+class Thought:
+    """Why the LM takes its next step, in its own words."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """The LM asks for a tool. ``call_id`` pairs it with its ``ToolResult``."""
+
+    call_id: str
+    name: str
+    args: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ToolResult:
+    """What a tool gave back.
+
+    Attributes:
+        output: the text that the LM reads.
+        is_error: whether the tool failed; ``output`` is then one short line.
+        documents: what a retriever found, for citations.
+    """
+
+    call_id: str
+    name: str
+    output: str
+    is_error: bool = False
+    documents: tuple[Document, ...] = ()
+
+
+@dataclass(frozen=True)
+class AnswerDelta:
+    """A piece of the answering text, in order. A new ``attempt`` starts the text over (after a repair)."""
+
+    text: str
+    attempt: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The run's final outputs, typed as the signature says, as a ``dspy.Prediction``."""
+
+    prediction: dspy.Prediction
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the run cost: number of LM calls, and token counts by LM as ``dspy.track_usage`` gives them."""
+
+    lm_calls: int
+    tokens: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+Step = Union[Thought, ToolCall, ToolResult, AnswerDelta, Answer, Usage]

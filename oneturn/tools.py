@@ -1,0 +1,93 @@
+"""Tools: how they are described to the LM, called, and how their results and failures are told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Union
+
+import dspy
+from dspy.adapters.utils import serialize_for_json
+from mlflow.entities import Document, SpanType
+
+from oneturn.errors import ProgramError
+from oneturn.steps import ToolCall, ToolResult
+from oneturn.tracing import child_span
+
+FINISH = "finish"
+"""The tool that ends a run: its arguments are the signature's output fields."""
+
+ToolLike = Union[Callable[..., Any], dspy.Tool]
+
+_ERROR_CHARS = 200
+
+
+def toolset(tools: Iterable[ToolLike]) -> dict[str, dspy.Tool]:
+    """Tools by name.
+
+    Raises:
+        ProgramError: two tools share a name, or one takes the reserved name ``finish``.
+    """
+    by_name: dict[str, dspy.Tool] = {}
+    for tool in tools:
+        wrapped = tool if isinstance(tool, dspy.Tool) else dspy.Tool(tool)
+        name = str(wrapped.name)
+        if name == FINISH:
+            raise ProgramError(f"A tool can't be named {FINISH!r}: that call ends the run. Give the tool another name.")
+        if name in by_name:
+            raise ProgramError(f"Two tools are named {name!r}. Give one of them another name.")
+        by_name[name] = wrapped
+    return by_name
+
+
+def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
+    """Call one tool. A failure, or a name that no tool has, becomes an observation of one short line.
+
+    The LM learns what went wrong and can do something else; the traceback stays in the trace's span.
+    """
+    with child_span(call.name, SpanType.TOOL, call.args) as span:
+        tool = tools.get(call.name)
+        if tool is None:
+            known = ", ".join([*tools, FINISH])
+            return _failed(call, f"there is no tool {call.name!r}; the tools are: {known}", span)
+        try:
+            value = tool(**call.args)
+        except Exception as error:  # whatever a user's tool raises is the LM's to read, never the run's end
+            if span is not None:
+                span.record_exception(error)
+            return _failed(call, _one_line(error), span)
+        output = render(value)
+        if span is not None:
+            span.set_outputs(output)
+        return ToolResult(call.call_id, call.name, output, documents=documents_in(value))
+
+
+def render(value: Any) -> str:
+    """A tool's value as text for the LM: documents as ``[id] text``, text as it is, the rest as JSON."""
+    if isinstance(value, str):
+        return value
+    if documents := documents_in(value):
+        return "\n".join(f"[{document.id}] {document.page_content}" for document in documents)
+    return json.dumps(serialize_for_json(value), ensure_ascii=False)
+
+
+def documents_in(value: Any) -> tuple[Document, ...]:
+    """The documents of a retriever's result; empty when the value isn't one document or a list of them."""
+    if isinstance(value, Document):
+        return (value,)
+    if isinstance(value, Sequence) and value and all(isinstance(item, Document) for item in value):
+        return tuple(value)
+    return ()
+
+
+def _failed(call: ToolCall, reason: str, span: Any) -> ToolResult:
+    output = f"Error: {reason}"
+    if span is not None:
+        span.set_status("ERROR")
+        span.set_outputs(output)
+    return ToolResult(call.call_id, call.name, output, is_error=True)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _ERROR_CHARS else text[: _ERROR_CHARS - 1] + "…"
