@@ -1,0 +1,118 @@
+"""``ResponsesAdapter``: a oneturn program as an MLflow ``ResponsesAgent``."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any, Protocol
+
+import dspy
+from dspy.adapters.utils import serialize_for_json
+from mlflow.entities import Document
+from mlflow.pyfunc import ResponsesAgent
+from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse, ResponsesAgentStreamEvent
+
+from oneturn.errors import EndpointError
+from oneturn.responses.citations import annotations
+from oneturn.responses.events import EventWriter
+from oneturn.responses.failures import told
+from oneturn.responses.requests import program_inputs
+from oneturn.steps import Answer, AnswerDelta, Step, Thought, ToolCall, ToolResult, Usage
+
+
+class Program(Protocol):
+    """What the adapter serves: a declared signature, and a run as a stream of steps."""
+
+    signature: type[dspy.Signature]
+
+    @property
+    def answer_field(self) -> str | None:
+        """The output field whose text is the message."""
+
+    def steps(self, **inputs: Any) -> Iterator[Step]:
+        """Run the program."""
+
+
+class ResponsesAdapter(ResponsesAgent):
+    """Serves a program over the OpenAI Responses protocol; one instance serves any number of requests at once.
+
+    The last user message is the question, ``custom_inputs`` fill the other inputs. The answering field is
+    the message, streamed as it is written; every other output comes back in ``custom_outputs``.
+
+    Args:
+        program: what to serve, such as a :class:`oneturn.ReAct`; its predictors must have their LM
+            (``program.set_lm``), or ``dspy.configure`` must have given one.
+        citations_field: the output field with the ids of the sources, which become annotations.
+    """
+
+    def __init__(self, program: Program, citations_field: str = "citations"):
+        self._program = program
+        self._citations_field = citations_field
+
+    def predict(self, request: ResponsesAgentRequest) -> ResponsesAgentResponse:
+        """Answer a request: ``predict_stream``, drained.
+
+        Raises:
+            EndpointError: the run failed; with the code and message that a stream would have ended with.
+        """
+        for event in self._events(request):
+            if event.type == "error":
+                fields = event.model_dump()
+                raise EndpointError(fields["message"], code=fields["code"])
+            if event.type == "response.completed":
+                return ResponsesAgentResponse(**event.model_dump()["response"])
+        raise EndpointError("The stream ended without a terminal event; this is a bug in oneturn.")
+
+    def predict_stream(self, request: ResponsesAgentRequest) -> Generator[ResponsesAgentStreamEvent, None, None]:
+        """Answer a request as a stream of events that ends with exactly one terminal event."""
+        yield from self._events(request)
+
+    def _events(self, request: ResponsesAgentRequest) -> Generator[ResponsesAgentStreamEvent, None, None]:
+        writer = EventWriter()
+        yield from writer.start()
+        try:
+            yield from self._run_events(writer, request)
+        except Exception as error:  # told to the client as the stream's end, kept whole in the trace
+            yield from writer.failed(*told(error))
+
+    def _run_events(
+        self, writer: EventWriter, request: ResponsesAgentRequest
+    ) -> Generator[ResponsesAgentStreamEvent, None, None]:
+        seen: dict[str, Document] = {}
+        prediction: dspy.Prediction | None = None
+        for step in self._program.steps(**program_inputs(self._program.signature, request)):
+            if isinstance(step, Thought):
+                yield from writer.thought(step.text)
+            elif isinstance(step, ToolCall):
+                yield from writer.tool_call(step)
+            elif isinstance(step, ToolResult):
+                seen.update({str(document.id): document for document in step.documents})
+                yield from writer.tool_result(step)
+            elif isinstance(step, AnswerDelta):
+                yield from writer.text(step.text, step.attempt)
+            elif isinstance(step, Answer):
+                prediction = step.prediction
+                yield from writer.finish_message(self._annotations(prediction, seen))
+            elif isinstance(step, Usage):
+                assert prediction is not None  # steps() gives the answer before what it cost
+                yield from writer.completed(_usage(step), self._custom_outputs(prediction))
+
+    def _annotations(self, prediction: dspy.Prediction, seen: Mapping[str, Document]) -> list[dict[str, Any]]:
+        cited = prediction.get(self._citations_field) or []
+        text = str(prediction.get(self._program.answer_field) or "") if self._program.answer_field else ""
+        return annotations([str(id) for id in cited], seen, text)
+
+    def _custom_outputs(self, prediction: dspy.Prediction) -> dict[str, Any]:
+        names = [name for name in self._program.signature.output_fields if name != self._program.answer_field]
+        return {name: serialize_for_json(prediction.get(name)) for name in names}
+
+
+def _usage(step: Usage) -> dict[str, Any]:
+    prompt = sum(int(tokens.get("prompt_tokens") or 0) for tokens in step.tokens.values())
+    completion = sum(int(tokens.get("completion_tokens") or 0) for tokens in step.tokens.values())
+    return {
+        "input_tokens": prompt,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": completion,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": prompt + completion,
+    }

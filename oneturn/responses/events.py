@@ -1,0 +1,145 @@
+"""Steps as Responses stream events (OpenAI API reference, "Streaming events").
+
+One writer serves one response. It numbers the events, gives every item an id and a place, and keeps the
+finished items, so that the terminal event repeats exactly what was streamed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mlflow.types.responses import (
+    ResponsesAgentStreamEvent,
+    create_function_call_item,
+    create_function_call_output_item,
+    create_reasoning_item,
+    create_text_output_item,
+)
+
+from oneturn.steps import ToolCall, ToolResult
+
+Event = ResponsesAgentStreamEvent
+Item = dict[str, Any]
+
+
+class EventWriter:
+    """Writes the events of one response, in order."""
+
+    def __init__(self) -> None:
+        self.response_id = _new_id("resp")
+        self.output: list[Item] = []
+        self._created_at = time.time()
+        self._sequence = 0
+        self._message: _OpenMessage | None = None
+
+    def start(self) -> Iterator[Event]:
+        """``response.created`` and ``response.in_progress``."""
+        for kind in ("response.created", "response.in_progress"):
+            yield self._event(kind, response=self._response("in_progress"))
+
+    def thought(self, text: str) -> Iterator[Event]:
+        """A ``reasoning`` item."""
+        yield from self._whole_item(create_reasoning_item(_new_id("rs"), text))
+
+    def tool_call(self, call: ToolCall) -> Iterator[Event]:
+        """A ``function_call`` item."""
+        arguments = json.dumps(dict(call.args), ensure_ascii=False)
+        yield from self._whole_item(create_function_call_item(_new_id("fc"), call.call_id, call.name, arguments))
+
+    def tool_result(self, result: ToolResult) -> Iterator[Event]:
+        """A ``function_call_output`` item, paired with its call by ``call_id``."""
+        item = create_function_call_output_item(result.call_id, result.output)
+        yield from self._whole_item({**item, "id": _new_id("fco")})
+
+    def text(self, delta: str, attempt: int) -> Iterator[Event]:
+        """A piece of the answer. A new attempt closes the message begun before as ``incomplete``."""
+        if self._message is not None and self._message.attempt != attempt:
+            yield from self._close_message("incomplete", [])
+        if self._message is None:
+            yield from self._open_message(attempt)
+        assert self._message is not None
+        self._message.text += delta
+        yield self._event("response.output_text.delta", **self._place(), delta=delta, logprobs=[])
+
+    def finish_message(self, annotations: list[dict[str, Any]]) -> Iterator[Event]:
+        """Close the answering message; one is opened if no text came."""
+        if self._message is None:
+            yield from self._open_message(attempt=0)
+        for index, annotation in enumerate(annotations):
+            kind = "response.output_text.annotation.added"
+            yield self._event(kind, **self._place(), annotation_index=index, annotation=annotation)
+        yield from self._close_message("completed", annotations)
+
+    def completed(self, usage: Mapping[str, Any] | None, custom_outputs: Mapping[str, Any]) -> Iterator[Event]:
+        """The terminal ``response.completed``, with all items, usage and custom outputs."""
+        response = {**self._response("completed"), "usage": usage, "custom_outputs": dict(custom_outputs)}
+        yield self._event("response.completed", response=response, custom_outputs=dict(custom_outputs))
+
+    def failed(self, code: str, message: str) -> Iterator[Event]:
+        """The terminal ``error``; what was finished before stays valid."""
+        if self._message is not None:
+            yield from self._close_message("incomplete", [])
+        yield self._event("error", code=code, message=message, param=None)
+
+    def _whole_item(self, item: Item) -> Iterator[Event]:
+        yield self._added({**item, "status": "in_progress"})
+        yield self._done({**item, "status": "completed"})
+
+    def _open_message(self, attempt: int) -> Iterator[Event]:
+        self._message = _OpenMessage(_new_id("msg"), attempt)
+        item = {"type": "message", "id": self._message.id, "role": "assistant", "status": "in_progress", "content": []}
+        yield self._added(item)
+        yield self._event("response.content_part.added", **self._place(), part=_part("", []))
+
+    def _close_message(self, status: str, annotations: list[dict[str, Any]]) -> Iterator[Event]:
+        message = self._message
+        assert message is not None
+        yield self._event("response.output_text.done", **self._place(), text=message.text, logprobs=[])
+        yield self._event("response.content_part.done", **self._place(), part=_part(message.text, annotations))
+        self._message = None
+        yield self._done({**create_text_output_item(message.text, message.id, annotations), "status": status})
+
+    def _place(self) -> dict[str, Any]:
+        assert self._message is not None
+        return {"item_id": self._message.id, "output_index": len(self.output), "content_index": 0}
+
+    def _added(self, item: Item) -> Event:
+        return self._event("response.output_item.added", output_index=len(self.output), item=item)
+
+    def _done(self, item: Item) -> Event:
+        event = self._event("response.output_item.done", output_index=len(self.output), item=item)
+        self.output.append(item)
+        return event
+
+    def _response(self, status: str) -> dict[str, Any]:
+        return {
+            "id": self.response_id,
+            "object": "response",
+            "created_at": self._created_at,
+            "status": status,
+            "output": list(self.output),
+        }
+
+    def _event(self, kind: str, **fields: Any) -> Event:
+        event = Event(type=kind, sequence_number=self._sequence, **fields)
+        self._sequence += 1
+        return event
+
+
+class _OpenMessage:
+    def __init__(self, id: str, attempt: int):
+        self.id = id
+        self.attempt = attempt
+        self.text = ""
+
+
+def _part(text: str, annotations: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": annotations}
+
+
+def _new_id(prefix: str) -> str:
+    return f"{prefix}_{uuid.uuid4().hex}"
