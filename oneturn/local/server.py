@@ -56,7 +56,7 @@ _running: dict[tuple[Path, ServerSettings], tuple[RunningServer, Any]] = {}
 
 
 def running_server(weights: Path, settings: ServerSettings) -> RunningServer:
-    """Return this process's server for ``weights``, starting it (1–6 s) if there is none yet.
+    """Return this process's server for ``weights``, starting it (1 to 6 s) if there is none yet.
 
     Raises:
         LocalLMError: xllamacpp isn't installed, or llama.cpp refuses the file or the settings.
