@@ -1,0 +1,81 @@
+"""The support desk's data: the handbook's passages, the orders, and the examples that the agent is judged by.
+
+``python -m data.support`` writes the examples' JSON schema anew after the models here have changed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal, Self
+
+import dspy
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from oneturn.datasets import load_rows, to_examples
+from oneturn.errors import DataError
+
+HERE = Path(__file__).resolve().parent
+CORPUS = HERE / "corpus"
+ORDERS = HERE / "records" / "orders.csv"
+EXAMPLES = HERE / "examples"
+SCHEMA = EXAMPLES / "schema.json"
+SPLITS = ("train", "dev", "test")
+
+Category = Literal["lookup", "sum", "two_hop", "record", "paraphrase", "unanswerable"]
+
+
+class Evidence(BaseModel):
+    """A fact that the answer rests on, and where it stands."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str = Field(description="A passage's id, or an order's id.")
+    fact: str = Field(description="Words of the passage as they stand there, or `column: value` of the order.")
+
+
+class SupportExample(BaseModel):
+    """A customer's question with the answer that the support desk should give, and why."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    category: Category
+    question: str = Field(min_length=1)
+    answer: str = Field(default="", description="As short as it can be; empty where there is none.")
+    answerable: bool = Field(description="Whether the handbook and the orders hold the answer.")
+    evidence: list[Evidence] = []
+    expression: str | None = Field(default=None, description="Sums only: the arithmetic that gives the answer.")
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        if self.answerable != bool(self.answer) or self.answerable != bool(self.evidence):
+            raise ValueError("an answerable question has an answer and evidence, an unanswerable one has neither")
+        if (self.category == "unanswerable") == self.answerable:
+            raise ValueError(f"category {self.category!r} contradicts answerable={self.answerable}")
+        if (self.category == "sum") != (self.expression is not None):
+            raise ValueError("a sum has an expression, other categories have none")
+        return self
+
+    @property
+    def citations(self) -> list[str]:
+        """The sources of the evidence, each once, in order."""
+        return list(dict.fromkeys(evidence.source for evidence in self.evidence))
+
+
+def load_split(split: str) -> list[dspy.Example]:
+    """Return the examples of ``"train"``, ``"dev"`` or ``"test"``, their input being ``question``."""
+    if split not in SPLITS:
+        raise DataError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
+    rows = load_rows(EXAMPLES / f"{split}.jsonl", SupportExample)
+    fields = {"id", "category", "question", "answer", "answerable"}
+    return to_examples(row.model_dump(include=fields) | {"citations": row.citations} for row in rows)
+
+
+def schema_text() -> str:
+    """Return what ``schema.json`` should contain."""
+    return json.dumps(SupportExample.model_json_schema(), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    SCHEMA.write_text(schema_text(), encoding="utf-8")

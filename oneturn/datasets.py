@@ -1,0 +1,220 @@
+"""Rows of a dataset: loaded from JSONL, CSV or Parquet, validated by any pydantic model, hashed, turned into examples.
+
+A row that doesn't fit stops the load, and the error names every such row of the file, so that one pass is enough to
+mend it. In CSV, and where Parquet holds it so, a nested field is JSON text. A bare empty cell of a CSV file is null (in a
+field that can't be null, its default); a quoted empty cell is the empty text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dspy
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pa_parquet
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from oneturn.errors import DataError
+
+Model = TypeVar("Model", bound=BaseModel)
+Row = BaseModel | Mapping[str, Any] | dspy.Example
+
+SUFFIXES = (".jsonl", ".csv", ".parquet")
+
+
+class _Unreadable(ValueError):
+    """A row that could not even be read; its message is the reason."""
+
+
+def load_rows(path: Path | str, model: type[Model]) -> list[Model]:
+    """Return the file's rows as ``model``s.
+
+    Raises:
+        DataError: the file can't be read, or rows don't fit: each is named with file, line (or row) and reason. Rows of a
+            CSV file are counted as a spreadsheet does, the header being row 1.
+    """
+    path = Path(path)
+    rows: list[Model] = []
+    problems: list[str] = []
+    for place, cells in _read(path, model):
+        try:
+            if isinstance(cells, _Unreadable):
+                raise cells
+            rows.append(model.model_validate(cells))
+        except (_Unreadable, ValidationError) as error:
+            problems.append(f"{path.name}, {place}: {_reason(error)}")
+    if problems:
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        raise DataError(f"{path} can't be used as {model.__name__} rows ({len(problems)} bad):\n{listed}")
+    return rows
+
+
+def write_rows(path: Path | str, rows: Sequence[BaseModel]) -> None:
+    """Write rows of one model to a JSONL, CSV or Parquet file that ``load_rows`` reads back as the same rows."""
+    path = Path(path)
+    dumped = [row.model_dump(mode="json") for row in rows]
+    if _suffix(path) == ".jsonl":
+        path.write_text("".join(_json(row) + "\n" for row in dumped), encoding="utf-8")
+        return
+    if not rows:
+        raise DataError(f"no rows to write to {path}: without one, its columns aren't known")
+    model = type(rows[0])
+    nested = {name for name in model.model_fields if _holds(model, name, "array", "object")}
+    table = pa.Table.from_pylist(
+        [{k: _json(v) if k in nested and v is not None else v for k, v in row.items()} for row in dumped]
+    )
+    if path.suffix == ".csv":
+        pa_csv.write_csv(table, path)
+    else:
+        pa_parquet.write_table(table, path)
+
+
+def dataset_hash(source: Path | str | Iterable[Row], model: type[BaseModel] | None = None) -> str:
+    """Return the SHA-256 of the rows' canonical JSON: the same rows in the same order give the same hash.
+
+    Args:
+        source: the rows, or a file of them.
+        model: reads a file as these models, which makes the hash the same for JSONL, CSV and Parquet. Without it the
+            file's own cells are hashed.
+    """
+    rows: Iterable[Row]
+    if isinstance(source, Path | str):
+        rows = load_rows(source, model or _AnyRow)
+    else:
+        rows = source
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(_json(_plain(row), sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def to_examples(rows: Iterable[Row], inputs: Sequence[str] = ("question",)) -> list[dspy.Example]:
+    """Return one ``dspy.Example`` a row, with all its fields, ``inputs`` being what the program is given."""
+    examples = []
+    for number, row in enumerate(rows, start=1):
+        fields = _plain(row)
+        if missing := [name for name in inputs if name not in fields]:
+            raise DataError(f"row {number} has no input {missing[0]!r}; its fields are {', '.join(sorted(fields))}")
+        examples.append(dspy.Example(**fields).with_inputs(*inputs))
+    return examples
+
+
+class _AnyRow(BaseModel, extra="allow"):
+    """A row of which nothing is known."""
+
+
+Cells = dict[str, Any] | _Unreadable
+
+
+def _suffix(path: Path) -> str:
+    if path.suffix not in SUFFIXES:
+        raise DataError(f"{path} has the suffix {path.suffix!r}; supported are {', '.join(SUFFIXES)}")
+    return path.suffix
+
+
+def _read(path: Path, model: type[BaseModel]) -> Iterator[tuple[str, Cells]]:
+    """Yield each row's place in the file and its cells, or why it has none."""
+    reader = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}[_suffix(path)]
+    try:
+        yield from reader(path, model)
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise DataError(f"{path} can't be read: {error}") from error
+
+
+def _read_jsonl(path: Path, model: type[BaseModel]) -> Iterator[tuple[str, Cells]]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield f"line {number}", _object(line)
+
+
+def _read_csv(path: Path, model: type[BaseModel]) -> Iterator[tuple[str, Cells]]:
+    malformed: dict[int, _Unreadable] = {}
+
+    def set_aside(row: Any) -> str:
+        reason = f"has {row.actual_columns} cells, the header has {row.expected_columns}"
+        malformed[row.number] = _Unreadable(reason)
+        return "skip"
+
+    # Several blocks would lose the rows' numbers, and an empty file has no header.
+    one_block = pa_csv.ReadOptions(use_threads=False, block_size=max(path.stat().st_size, 1) + 1)
+    parse = pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=set_aside)
+    with pa_csv.open_csv(path, read_options=one_block, parse_options=parse) as opened:
+        names = opened.schema.names
+    malformed.clear()
+    as_text = pa_csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()),
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+        null_values=[""],
+    )
+    table = pa_csv.read_csv(path, read_options=one_block, parse_options=parse, convert_options=as_text)
+    well_formed = iter(table.to_pylist())
+    for number in range(2, 2 + table.num_rows + len(malformed)):
+        yield f"row {number}", malformed[number] if number in malformed else _typed(next(well_formed), model, True)
+
+
+def _read_parquet(path: Path, model: type[BaseModel]) -> Iterator[tuple[str, Cells]]:
+    for number, cells in enumerate(pa_parquet.read_table(path).to_pylist(), start=1):
+        yield f"row {number}", _typed(cells, model, False)
+
+
+def _typed(cells: dict[str, Any], model: type[BaseModel], empty_is_default: bool) -> Cells:
+    """Turn the JSON text of nested fields into values; leave out empty cells of fields that can't be null."""
+    typed = {}
+    for name, cell in cells.items():
+        if isinstance(cell, str) and _holds(model, name, "array", "object"):
+            try:
+                cell = from_json(cell)
+            except ValueError as error:
+                return _Unreadable(f"{name}: not JSON ({error})")
+        if cell is None and empty_is_default and name in model.model_fields and not _holds(model, name, "null"):
+            continue
+        typed[name] = cell
+    return typed
+
+
+@cache
+def _holds(model: type[BaseModel], name: str, *kinds: str) -> bool:
+    """Say whether a field's JSON schema allows one of ``kinds`` (``"array"``, ``"object"``, ``"null"``)."""
+    if name not in model.model_fields:
+        return False
+    schema = TypeAdapter(model.model_fields[name].annotation).json_schema()
+    definitions = schema.get("$defs", {})
+    for option in [schema, *schema.get("anyOf", []), *schema.get("oneOf", [])]:
+        resolved = definitions.get(option.get("$ref", "").removeprefix("#/$defs/"), option)
+        if resolved.get("type") in kinds:
+            return True
+    return False
+
+
+def _object(line: str) -> Cells:
+    try:
+        value = from_json(line)
+    except ValueError as error:
+        return _Unreadable(f"not JSON ({error})")
+    return value if isinstance(value, dict) else _Unreadable(f"not a JSON object but {type(value).__name__}")
+
+
+def _reason(error: _Unreadable | ValidationError) -> str:
+    if isinstance(error, _Unreadable):
+        return str(error)
+    parts = [(".".join(str(key) for key in item["loc"]), item["msg"]) for item in error.errors(include_url=False)]
+    return "; ".join(f"{where}: {message}" if where else message for where, message in parts)
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    if isinstance(row, BaseModel):
+        return row.model_dump(mode="json")
+    return dict(row.toDict() if isinstance(row, dspy.Example) else row)
+
+
+def _json(value: Any, sort_keys: bool = False) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=sort_keys, default=str)
