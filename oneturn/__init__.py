@@ -1,1 +1,6 @@
 """oneturn: declare a single-turn DSPy agent, compile it, serve it as an MLflow ResponsesAgent."""
+
+from oneturn.react import Citation, ReAct
+from oneturn.responses import ResponsesAdapter
+
+__all__ = ["Citation", "ReAct", "ResponsesAdapter"]

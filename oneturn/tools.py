@@ -66,6 +66,8 @@ def render(value: Any) -> str:
     """A tool's value as text for the LM: documents as ``[id] text``, text as it is, the rest as JSON."""
     if isinstance(value, str):
         return value
+    if isinstance(value, Sequence) and not value:
+        return "Nothing was found."
     if documents := documents_in(value):
         return "\n".join(f"[{document.id}] {document.page_content}" for document in documents)
     return json.dumps(serialize_for_json(value), ensure_ascii=False)

@@ -1,1 +1,1 @@
-
+"""What the agent promises: DSPy signatures, typed."""

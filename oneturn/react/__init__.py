@@ -1,5 +1,6 @@
 """ReAct as a generator of steps, one chat turn a step, one schema-constrained tool call a turn."""
 
 from oneturn.react.module import ReAct
+from oneturn.react.sources import Citation
 
-__all__ = ["ReAct"]
+__all__ = ["Citation", "ReAct"]

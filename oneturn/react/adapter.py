@@ -9,7 +9,7 @@ rewrites the signature's instructions, never the list of tools.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import dspy
@@ -25,7 +25,8 @@ Message = dict[str, Any]
 
 _PROTOCOL = """\
 You work in steps. Every step is one JSON object: {shape}
-It calls exactly one tool; you then read the tool's result and take the next step. The tools:
+It calls exactly one tool; you then read its result and take the next step. Take arguments from the question or from \
+results, never invent them. As soon as the results hold the answer, or can't, call finish. The tools:
 {tools}"""
 
 
@@ -36,12 +37,14 @@ class StepAdapter(dspy.JSONAdapter):
         steps: the schema of a step.
         allowed: the names that may be called now; the LM's reply is constrained to them where the LM
             takes a JSON schema. The prompt always lists every tool.
+        sources: ids of the documents seen so far, all that a citation may name.
     """
 
-    def __init__(self, steps: StepSchema, allowed: Iterable[str]):
+    def __init__(self, steps: StepSchema, allowed: Iterable[str], sources: Sequence[str] = ()):
         super().__init__(use_native_function_calling=False)
         self.steps = steps
         self.allowed = frozenset(allowed)
+        self.sources = tuple(sources)
 
     def _prepare_response_format(self, lm: Any, lm_kwargs: dict[str, Any], signature: Any) -> None:
         if "response_format" not in lm.supported_params:
@@ -49,7 +52,7 @@ class StepAdapter(dspy.JSONAdapter):
         if not lm.supports_response_schema:
             lm_kwargs["response_format"] = {"type": "json_object"}
             return
-        schema = self.steps.json_schema(self.allowed)
+        schema = self.steps.json_schema(self.allowed, self.sources)
         lm_kwargs["response_format"] = {
             "type": "json_schema",
             "json_schema": {"name": "step", "schema": schema, "strict": True},

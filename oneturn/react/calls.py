@@ -21,6 +21,14 @@ from oneturn.tracing import child_span
 
 
 @dataclass(frozen=True)
+class Allowed:
+    """What the next step may do: the names it may call, and the sources it may cite."""
+
+    names: frozenset[str]
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class StepCall:
     """What the LM decided: its thought and its call; and what of them was told while they were written."""
 
@@ -65,7 +73,7 @@ class StepCaller:
         self.lm_calls = 0
 
     def ask(
-        self, trajectory: list[Turn], allowed: frozenset[str], attempt: int
+        self, trajectory: list[Turn], allowed: Allowed, attempt: int
     ) -> Generator[Thought | AnswerDelta, None, StepCall]:
         """One LM call; yields the thought and the answer's text while a ``finish`` call is being written.
 
@@ -80,7 +88,7 @@ class StepCaller:
         return (yield from self._ask_streaming(trajectory, allowed, attempt))
 
     def _ask_streaming(
-        self, trajectory: list[Turn], allowed: frozenset[str], attempt: int
+        self, trajectory: list[Turn], allowed: Allowed, attempt: int
     ) -> Generator[Thought | AnswerDelta, None, StepCall]:
         assert self._answer_field is not None
         reader = StepReader(self._answer_field, attempt)
@@ -112,8 +120,8 @@ class StepCaller:
         """Token counts so far, by LM."""
         return self._usage.get_total_tokens()
 
-    def _call(self, lm: dspy.BaseLM, trajectory: list[Turn], allowed: frozenset[str]) -> dspy.Prediction:
-        adapter = StepAdapter(self._schema, allowed)
+    def _call(self, lm: dspy.BaseLM, trajectory: list[Turn], allowed: Allowed) -> dspy.Prediction:
+        adapter = StepAdapter(self._schema, allowed.names, allowed.sources)
         outer: UsageTracker | None = dspy.settings.usage_tracker
         tracker = UsageTracker()
         try:

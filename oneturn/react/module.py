@@ -7,12 +7,11 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import dspy
-import pydantic
 from dspy.signatures.signature import ensure_signature
 from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
 
 from oneturn.errors import ProgramError, RunError
-from oneturn.react.calls import StepCall, StepCaller
+from oneturn.react.calls import Allowed, StepCall, StepCaller
 from oneturn.react.schema import StepSchema
 from oneturn.react.turns import ToolCallArgs, Turn
 from oneturn.steps import Answer, AnswerDelta, Step, Thought, ToolCall, Usage
@@ -20,7 +19,7 @@ from oneturn.tools import FINISH, ToolLike, run_tool, toolset
 
 _RESERVED = {"trajectory", "thought", "tool_call"}
 _UNPARSABLE = "Error: that was not one JSON object with a tool_call. Write only the JSON object."
-_REPEATED = "Error: that call was made before and its result stands above. Take another step."
+_REPEATED = f"Error: that call was made before and its result stands above. Call {FINISH}."
 
 
 class ReAct(dspy.Module):
@@ -33,13 +32,14 @@ class ReAct(dspy.Module):
 
     - ``finish`` with outputs of the signature's types: the run's ``Prediction``;
     - ``finish`` with outputs that don't validate: the LM is told why and asked once more;
-    - a tool that fails, an unknown tool, a reply that can't be parsed, a call made before: the LM reads one
-      short line and goes on;
+    - a tool that fails, an unknown tool, a reply that can't be parsed: the LM reads one short line and goes on;
+    - a call made before: it isn't made again, and the next step can only be ``finish``;
     - the last of ``max_iters`` steps can only be ``finish``;
     - a prompt too long for the LM: the longest observation is cut in half and the step taken again.
 
     Args:
-        signature: the declared inputs and typed outputs; the first ``str`` output is the answering text.
+        signature: the declared inputs and typed outputs; the first ``str`` output is the answering text. An output of
+            type ``list[oneturn.Citation]`` can only name documents that a tool of the run has given.
         tools: functions or ``dspy.Tool``s; a function's docstring and type hints describe it to the LM.
         max_iters: the most steps a run may take, the finishing one included; at least 1.
         thoughts: whether the LM writes a ``thought`` before each call.
@@ -68,6 +68,11 @@ class ReAct(dspy.Module):
     def answer_field(self) -> str | None:
         """The output field whose text is the answer: the first of type ``str``."""
         return next((name for name, field in self.signature.output_fields.items() if field.annotation is str), None)
+
+    @property
+    def citing_fields(self) -> tuple[str, ...]:
+        """The output fields of type ``list[oneturn.Citation]``."""
+        return self.steps_schema.citing
 
     def steps(self, **inputs: Any) -> Iterator[Step]:
         """Run the program and yield its steps as they happen, text token by token where the LM streams.
@@ -114,9 +119,10 @@ class _Run:
         self.program = program
         self.trajectory: list[Turn] = []
         self.caller = StepCaller(program.step, program.steps_schema, program.answer_field, inputs, streaming)
-        self.banned: set[str] = set()
-        self.attempt = 0
+        self.sources: list[str] = []
+        self.must_finish = False
         self.repaired = False
+        self.attempt = 0
 
     def steps(self) -> Generator[Step, None, None]:
         remaining = self.program.max_iters
@@ -130,7 +136,7 @@ class _Run:
             if call.thought and not call.thought_told:
                 yield Thought(call.thought)
             if call.call.name == FINISH:
-                prediction = yield from self._finish(call, remaining)
+                prediction = yield from self._finish(call)
                 if prediction is not None:
                     yield Answer(prediction)
                     yield Usage(self.caller.lm_calls, self.caller.tokens())
@@ -140,12 +146,12 @@ class _Run:
             else:
                 yield from self._use_tool(call)
 
-    def _allowed(self, remaining: int) -> frozenset[str]:
-        if remaining <= 0 or self.repaired:
-            return frozenset({FINISH})
-        return self.program.steps_schema.names - self.banned
+    def _allowed(self, remaining: int) -> Allowed:
+        last = remaining <= 0 or self.must_finish
+        names = frozenset({FINISH}) if last else self.program.steps_schema.names
+        return Allowed(names, tuple(self.sources))
 
-    def _next_step(self, allowed: frozenset[str]) -> Generator[Step, None, StepCall | None]:
+    def _next_step(self, allowed: Allowed) -> Generator[Step, None, StepCall | None]:
         while True:
             try:
                 return (yield from self.caller.ask(self.trajectory, allowed, self.attempt))
@@ -157,28 +163,27 @@ class _Run:
                     raise self._error("context_length_exceeded", "the prompt is too long for the LM") from error
 
     def _use_tool(self, step: StepCall) -> Generator[Step, None, None]:
-        repeated = any(turn.tool_call == step.call for turn in self.trajectory)
-        self.banned = {step.call.name} if repeated else set()
-        if repeated:
+        if any(turn.tool_call == step.call for turn in self.trajectory):
+            self.must_finish = True
             self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=_REPEATED))
             return
         call = ToolCall(f"call_{uuid.uuid4().hex[:24]}", step.call.name, step.call.args)
         yield call
         result = run_tool(self.program.tools, call)
         self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=result.output))
+        self.sources += [str(doc.id) for doc in result.documents if str(doc.id) not in self.sources]
         yield result
 
-    def _finish(self, step: StepCall, remaining: int) -> Generator[Step, None, dspy.Prediction | None]:
+    def _finish(self, step: StepCall) -> Generator[Step, None, dspy.Prediction | None]:
         try:
-            outputs = self.program.steps_schema.outputs.model_validate(step.call.args)
-        except pydantic.ValidationError as error:
+            outputs = self.program.steps_schema.validate(step.call.args, self.sources)
+        except ValueError as error:
             self._repair(step, error)
             return None
-        values = {name: getattr(outputs, name) for name in type(outputs).model_fields}
-        prediction = dspy.Prediction(**values, trajectory=list(self.trajectory))
+        prediction = dspy.Prediction(**outputs, trajectory=list(self.trajectory))
         self.caller.record(self.trajectory, step)
         if self.program.answer_field is not None:
-            yield from self._rest_of_answer(values[self.program.answer_field], step.answer_told)
+            yield from self._rest_of_answer(outputs[self.program.answer_field], step.answer_told)
         return prediction
 
     def _rest_of_answer(self, answer: str, streamed: str) -> Iterator[Step]:
@@ -188,12 +193,12 @@ class _Run:
         if rest := answer[len(streamed) :]:
             yield AnswerDelta(rest, self.attempt)
 
-    def _repair(self, step: StepCall, error: pydantic.ValidationError) -> None:
+    def _repair(self, step: StepCall, error: ValueError) -> None:
         if self.repaired:
-            raise self._error("invalid_output", f"the outputs don't fit the signature: {_first(error)}") from error
-        self.repaired = True
+            raise self._error("invalid_output", f"the outputs don't fit the signature: {error}") from error
+        self.repaired = self.must_finish = True
         self.attempt += bool(step.answer_told)
-        observation = f"Error: {_first(error)}. Call {FINISH} again with outputs of the right types."
+        observation = f"Error: {error}. Call {FINISH} again with outputs that fit."
         self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=observation))
 
     def _error(self, code: str, reason: str) -> RunError:
@@ -219,9 +224,3 @@ def _shorten(trajectory: list[Turn]) -> bool:
         return False
     longest.observation = longest.observation[: len(longest.observation) // 2] + " … (cut: too long)"
     return True
-
-
-def _first(error: pydantic.ValidationError) -> str:
-    detail = error.errors()[0]
-    place = ".".join(str(part) for part in detail["loc"])
-    return f"{place}: {detail['msg']}"

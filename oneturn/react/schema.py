@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dspy
 import pydantic
 
+from oneturn.react.sources import cites, narrowed
 from oneturn.tools import FINISH
 
 
@@ -25,8 +26,9 @@ class StepSchema:
 
     def __init__(self, signature: type[dspy.Signature], tools: Mapping[str, dspy.Tool], thoughts: bool):
         self.thoughts = thoughts
-        self.outputs = _outputs_model(signature)
-        finish = self.outputs.model_json_schema()
+        self._outputs = _outputs_model(signature)
+        finish = self._outputs.model_json_schema()
+        self._citing = [name for name, schema in finish.get("properties", {}).items() if cites(schema)]
         self._defs: dict[str, Any] = finish.pop("$defs", {})
         self._calls = {name: _object(tool.args or {}) for name, tool in tools.items()}
         self._calls[FINISH] = _object(finish.get("properties", {}))
@@ -34,15 +36,25 @@ class StepSchema:
         self._described[FINISH] = "End the run with the final outputs."
 
     @property
+    def citing(self) -> tuple[str, ...]:
+        """The output fields that cite sources."""
+        return tuple(self._citing)
+
+    @property
     def names(self) -> frozenset[str]:
         """Every name that a step may call, ``finish`` included."""
         return frozenset(self._calls)
 
-    def json_schema(self, allowed: Iterable[str]) -> dict[str, Any]:
-        """JSON schema of a step that may call only ``allowed``; the order is always the declared one."""
+    def json_schema(self, allowed: Iterable[str], sources: Sequence[str] = ()) -> dict[str, Any]:
+        """JSON schema of a step.
+
+        Args:
+            allowed: the names that it may call; their order is always the declared one.
+            sources: ids of the documents seen so far: all that a ``Citation`` may name.
+        """
         permitted = frozenset(allowed)
         calls = [
-            _object({"name": {"type": "string", "enum": [name]}, "args": args})
+            _object({"name": {"type": "string", "enum": [name]}, "args": narrowed(args, sources)})
             for name, args in self._calls.items()
             if name in permitted
         ]
@@ -50,6 +62,25 @@ class StepSchema:
         properties["tool_call"] = calls[0] if len(calls) == 1 else {"anyOf": calls}
         schema = _object(properties)
         return {**schema, "$defs": self._defs} if self._defs else schema
+
+    def validate(self, args: Mapping[str, Any], sources: Iterable[str]) -> dict[str, Any]:
+        """The final outputs of a ``finish`` call, as the signature types them.
+
+        Raises:
+            ValueError: an output is missing or of the wrong type, or a citation names no source; in one line.
+        """
+        try:
+            outputs = self._outputs.model_validate(args)
+        except pydantic.ValidationError as error:
+            detail = error.errors()[0]
+            place = ".".join(str(part) for part in detail["loc"])
+            raise ValueError(f"{place}: {detail['msg']}") from error
+        values = {name: getattr(outputs, name) for name in type(outputs).model_fields}
+        known = list(sources)
+        for name in self._citing:
+            if unseen := [id for id in values[name] or [] if id not in known]:
+                raise ValueError(f"{name}: {unseen[0]!r} is not a source of this run; those are {known}")
+        return values
 
     def description(self) -> str:
         """The tools as the prompt lists them: one line each, then a line for every described argument."""

@@ -28,6 +28,10 @@ class Program(Protocol):
     def answer_field(self) -> str | None:
         """The output field whose text is the message."""
 
+    @property
+    def citing_fields(self) -> tuple[str, ...]:
+        """The output fields that hold ids of sources."""
+
     def steps(self, **inputs: Any) -> Iterator[Step]:
         """Run the program."""
 
@@ -36,17 +40,16 @@ class ResponsesAdapter(ResponsesAgent):
     """Serves a program over the OpenAI Responses protocol; one instance serves any number of requests at once.
 
     The last user message is the question, ``custom_inputs`` fill the other inputs. The answering field is
-    the message, streamed as it is written; every other output comes back in ``custom_outputs``.
+    the message, streamed as it is written; citations become its annotations; every output but the answer comes
+    back in ``custom_outputs``.
 
     Args:
         program: what to serve, such as a :class:`oneturn.ReAct`; its predictors must have their LM
             (``program.set_lm``), or ``dspy.configure`` must have given one.
-        citations_field: the output field with the ids of the sources, which become annotations.
     """
 
-    def __init__(self, program: Program, citations_field: str = "citations"):
+    def __init__(self, program: Program):
         self._program = program
-        self._citations_field = citations_field
 
     def predict(self, request: ResponsesAgentRequest) -> ResponsesAgentResponse:
         """Answer a request: ``predict_stream``, drained.
@@ -97,9 +100,9 @@ class ResponsesAdapter(ResponsesAgent):
                 yield from writer.completed(_usage(step), self._custom_outputs(prediction))
 
     def _annotations(self, prediction: dspy.Prediction, seen: Mapping[str, Document]) -> list[dict[str, Any]]:
-        cited = prediction.get(self._citations_field) or []
+        cited = [id for field in self._program.citing_fields for id in prediction.get(field) or []]
         text = str(prediction.get(self._program.answer_field) or "") if self._program.answer_field else ""
-        return annotations([str(id) for id in cited], seen, text)
+        return annotations(cited, seen, text)
 
     def _custom_outputs(self, prediction: dspy.Prediction) -> dict[str, Any]:
         names = [name for name in self._program.signature.output_fields if name != self._program.answer_field]

@@ -1,0 +1,20 @@
+"""The support desk: the signature, kept by a ReAct module with three tools."""
+
+import dspy
+
+import oneturn
+from data.support import CORPUS, ORDERS
+from modules.tools import calculate, handbook_search, order_lookup
+from signatures.answer import AnswerFromHandbook
+
+
+def support_desk(k: int = 3, max_iters: int = 6, thoughts: bool = True) -> oneturn.ReAct:
+    """Build the program, uncompiled.
+
+    Args:
+        k: passages a search gives.
+        max_iters: the most LM steps a question may take.
+        thoughts: whether the LM writes why it takes each step.
+    """
+    tools = [handbook_search(CORPUS, k), order_lookup(ORDERS), dspy.Tool(calculate)]
+    return oneturn.ReAct(AnswerFromHandbook, tools=tools, max_iters=max_iters, thoughts=thoughts)

@@ -1,0 +1,42 @@
+"""The support desk's tools. Their docstrings and type hints are what the LM is told of them."""
+
+from pathlib import Path
+
+import dspy
+import pandas as pd
+from mlflow.entities import Document
+
+from modules.arithmetic import evaluate, plain
+from oneturn.retrieval import Bm25Retriever, read_markdown
+
+
+def handbook_search(folder: Path, k: int) -> dspy.Tool:
+    """The tool ``search_handbook`` over a folder of passages; it gives the best ``k``."""
+    retriever = Bm25Retriever(read_markdown(folder), k=k)
+
+    def search_handbook(query: str) -> list[Document]:
+        """Find passages of the handbook: prices, plans, limits, policies, dates, errors."""
+        return retriever.search(query)
+
+    return dspy.Tool(search_handbook, arg_desc={"query": "key words of what to find"})
+
+
+def order_lookup(csv: Path) -> dspy.Tool:
+    """The tool ``lookup_order`` over a table of orders with an ``order_id`` column."""
+    orders = pd.read_csv(csv, dtype=str, keep_default_na=False).set_index("order_id")
+
+    def lookup_order(order_id: str) -> list[Document]:
+        """Look up the record of an order whose number stands in the question."""
+        key = order_id.strip().upper()
+        if key not in orders.index:
+            raise ValueError(f"there is no order {order_id!r}")
+        record = {name: value for name, value in orders.loc[key].items() if value}
+        text = "; ".join(f"{name}: {value}" for name, value in record.items())
+        return [Document(page_content=text, metadata={"title": f"Order {key}", "doc_uri": f"orders/{key}"}, id=key)]
+
+    return dspy.Tool(lookup_order, arg_desc={"order_id": "such as M-1042"})
+
+
+def calculate(expression: str) -> str:
+    """Compute with numbers, + - * / and parentheses."""
+    return plain(evaluate(expression))
