@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import dspy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -48,7 +48,7 @@ class SupportExample(BaseModel):
     expression: str | None = Field(default=None, description="Sums only: the arithmetic that gives the answer.")
 
     @model_validator(mode="after")
-    def _agrees_with_itself(self) -> Self:
+    def _agrees_with_itself(self) -> SupportExample:
         if self.answerable != bool(self.answer) or self.answerable != bool(self.evidence):
             raise ValueError("an answerable question has an answer and evidence, an unanswerable one has neither")
         if (self.category == "unanswerable") == self.answerable:

@@ -1,8 +1,8 @@
 """Rows of a dataset: loaded from JSONL, CSV or Parquet, validated by any pydantic model, hashed, turned into examples.
 
 A row that doesn't fit stops the load, and the error names every such row of the file, so that one pass is enough to
-mend it. In CSV, and where Parquet holds it so, a nested field is JSON text. A bare empty cell of a CSV file is null (in a
-field that can't be null, its default); a quoted empty cell is the empty text.
+mend it. In CSV, and where Parquet holds it so, a nested field is JSON text. A bare empty cell of a CSV file is null (in
+a field that can't be null, its default); a quoted empty cell is the empty text.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Row = BaseModel | Mapping[str, Any] | dspy.Example
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 
 
-class _Unreadable(ValueError):
+class _RowError(ValueError):
     """A row that could not even be read; its message is the reason."""
 
 
@@ -37,18 +37,18 @@ def load_rows(path: Path | str, model: type[Model]) -> list[Model]:
     """Return the file's rows as ``model``s.
 
     Raises:
-        DataError: the file can't be read, or rows don't fit: each is named with file, line (or row) and reason. Rows of a
-            CSV file are counted as a spreadsheet does, the header being row 1.
+        DataError: the file can't be read, or rows don't fit: each is named with file, line (or row) and reason. Rows
+            of a CSV file are counted as a spreadsheet does, the header being row 1.
     """
     path = Path(path)
     rows: list[Model] = []
     problems: list[str] = []
     for place, cells in _read(path, model):
         try:
-            if isinstance(cells, _Unreadable):
+            if isinstance(cells, _RowError):
                 raise cells
             rows.append(model.model_validate(cells))
-        except (_Unreadable, ValidationError) as error:
+        except (_RowError, ValidationError) as error:
             problems.append(f"{path.name}, {place}: {_reason(error)}")
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems)
@@ -84,11 +84,7 @@ def dataset_hash(source: Path | str | Iterable[Row], model: type[BaseModel] | No
         model: reads a file as these models, which makes the hash the same for JSONL, CSV and Parquet. Without it the
             file's own cells are hashed.
     """
-    rows: Iterable[Row]
-    if isinstance(source, Path | str):
-        rows = load_rows(source, model or _AnyRow)
-    else:
-        rows = source
+    rows = load_rows(source, model or _AnyRow) if isinstance(source, Path | str) else source
     digest = hashlib.sha256()
     for row in rows:
         digest.update(_json(_plain(row), sort_keys=True).encode() + b"\n")
@@ -110,7 +106,7 @@ class _AnyRow(BaseModel, extra="allow"):
     """A row of which nothing is known."""
 
 
-Cells = dict[str, Any] | _Unreadable
+Cells = dict[str, Any] | _RowError
 
 
 def _suffix(path: Path) -> str:
@@ -136,11 +132,11 @@ def _read_jsonl(path: Path, model: type[BaseModel]) -> Iterator[tuple[str, Cells
 
 
 def _read_csv(path: Path, model: type[BaseModel]) -> Iterator[tuple[str, Cells]]:
-    malformed: dict[int, _Unreadable] = {}
+    malformed: dict[int, _RowError] = {}
 
     def set_aside(row: Any) -> str:
         reason = f"has {row.actual_columns} cells, the header has {row.expected_columns}"
-        malformed[row.number] = _Unreadable(reason)
+        malformed[row.number] = _RowError(reason)
         return "skip"
 
     # Several blocks would lose the rows' numbers, and an empty file has no header.
@@ -174,7 +170,7 @@ def _typed(cells: dict[str, Any], model: type[BaseModel], empty_is_default: bool
             try:
                 cell = from_json(cell)
             except ValueError as error:
-                return _Unreadable(f"{name}: not JSON ({error})")
+                return _RowError(f"{name}: {_not_json(error)}")
         if cell is None and empty_is_default and name in model.model_fields and not _holds(model, name, "null"):
             continue
         typed[name] = cell
@@ -199,12 +195,16 @@ def _object(line: str) -> Cells:
     try:
         value = from_json(line)
     except ValueError as error:
-        return _Unreadable(f"not JSON ({error})")
-    return value if isinstance(value, dict) else _Unreadable(f"not a JSON object but {type(value).__name__}")
+        return _RowError(_not_json(error))
+    return value if isinstance(value, dict) else _RowError(f"not a JSON object but {type(value).__name__}")
 
 
-def _reason(error: _Unreadable | ValidationError) -> str:
-    if isinstance(error, _Unreadable):
+def _not_json(error: ValueError) -> str:
+    return f"not JSON ({str(error).replace(' at line 1 column', ' at column')})"
+
+
+def _reason(error: _RowError | ValidationError) -> str:
+    if isinstance(error, _RowError):
         return str(error)
     parts = [(".".join(str(key) for key in item["loc"]), item["msg"]) for item in error.errors(include_url=False)]
     return "; ".join(f"{where}: {message}" if where else message for where, message in parts)

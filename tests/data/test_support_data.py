@@ -1,0 +1,220 @@
+"""The support desk's data keeps its promises: every gold answer can be found and computed, and no split leaks."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import operator
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import bm25s
+import pandas as pd
+import pytest
+
+from data.support import CORPUS, EXAMPLES, ORDERS, SCHEMA, SPLITS, SupportExample, load_split, schema_text
+from oneturn.datasets import load_rows
+from oneturn.errors import DataError
+from optimizers.answers import NUMBER_WORDS, same_answer
+from optimizers.metric import support_metric
+
+TOP = 3
+NEAR_DUPLICATE = 0.6
+OPERATORS: dict[type[ast.operator], Callable[[Decimal, Decimal], Decimal]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+
+ROWS = {split: load_rows(EXAMPLES / f"{split}.jsonl", SupportExample) for split in SPLITS}
+ALL = [row for rows in ROWS.values() for row in rows]
+PASSAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(CORPUS.glob("*.md"))}
+RECORDS = pd.read_csv(ORDERS, dtype=str, keep_default_na=False).set_index("order_id").to_dict("index")
+
+
+def rows(*categories: str) -> list[object]:
+    return [pytest.param(row, id=row.id) for row in ALL if not categories or row.category in categories]
+
+
+def test_there_is_enough_of_it() -> None:
+    assert len(PASSAGES) == 40
+    assert {split: len(examples) for split, examples in ROWS.items()} == {"train": 54, "dev": 54, "test": 84}
+
+
+def test_the_splits_have_the_same_mixture() -> None:
+    for category, total in Counter(row.category for row in ALL).items():
+        for split, examples in ROWS.items():
+            share = sum(row.category == category for row in examples) / len(examples)
+            assert share == pytest.approx(total / len(ALL), abs=0.02), (split, category)
+
+
+@pytest.mark.parametrize("ident", PASSAGES)
+def test_a_passage_is_a_title_and_a_short_body(ident: str) -> None:
+    title, blank, body, *rest = PASSAGES[ident].split("\n")
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+){0,2}", ident)
+    assert title.startswith("# ")
+    assert (blank, rest) == ("", [""])
+    assert 35 <= len(body.split()) <= 70
+
+
+def test_the_orders_agree_with_the_handbook_and_with_themselves() -> None:
+    prices = " ".join(PASSAGES.values())
+    for ident, order in RECORDS.items():
+        assert re.fullmatch(r"M-\d{4}", ident)
+        assert f"€{order['unit_price_eur']}" in prices, ident
+        assert bool(order["delivered_on"]) == (order["status"] in {"delivered", "returned"}), ident
+        assert order["delivered_on"] == "" or order["delivered_on"] > order["ordered_on"], ident
+        assert order["plan"] in {"", "Start", "Team", "Floor"}
+
+
+@pytest.mark.parametrize("row", rows())
+def test_the_evidence_stands_where_the_example_says(row: SupportExample) -> None:
+    for evidence in row.evidence:
+        if evidence.source in RECORDS:
+            column, value = evidence.fact.split(": ", 1)
+            assert RECORDS[evidence.source][column] == value
+        else:
+            assert evidence.fact in PASSAGES[evidence.source]
+
+
+@pytest.mark.parametrize("row", rows("lookup", "paraphrase", "two_hop", "record"))
+def test_the_answer_stands_in_the_evidence(row: SupportExample) -> None:
+    fact = row.evidence[-1].fact.casefold()
+    words = re.findall(r"\d+(?:[.:-]\d+)*|\w+", row.answer.casefold())
+    assert set(words) - {"to", "every", "within"} <= set(re.findall(r"\d+(?:[.:-]\d+)*|\w+", fact))
+
+
+@pytest.mark.parametrize("row", rows("two_hop"))
+def test_a_two_hop_question_needs_two_sources(row: SupportExample) -> None:
+    order, passage = row.citations
+    assert order in RECORDS
+    assert passage in PASSAGES
+    assert order in row.question
+
+
+@pytest.mark.parametrize("row", rows("sum"))
+def test_an_expression_gives_the_answer(row: SupportExample) -> None:
+    assert row.expression is not None
+    value = evaluate(ast.parse(row.expression, mode="eval").body)
+    assert same_answer(row.answer, f"{value}")
+    if row.answer.startswith("€"):
+        assert row.answer == f"€{value:.2f}"
+
+
+@pytest.mark.parametrize("row", rows("sum"))
+def test_the_numbers_of_an_expression_are_given(row: SupportExample) -> None:
+    assert row.expression is not None
+    facts = " ".join(evidence.fact for evidence in row.evidence)
+    allowed = numbers(f"{facts} {row.question}")
+    allowed |= {Decimal(100)} if "%" in facts else set()
+    allowed |= {Decimal(12)} if "year" in row.question else set()
+    assert numbers(row.expression) <= allowed
+
+
+@pytest.mark.parametrize("row", rows("unanswerable"))
+def test_orders_in_unanswerable_questions_do_not_exist(row: SupportExample) -> None:
+    assert not set(re.findall(r"M-\d+", row.question)) & set(RECORDS)
+
+
+@pytest.mark.parametrize("row", rows())
+def test_every_order_in_an_answerable_question_exists(row: SupportExample) -> None:
+    if row.answerable:
+        assert set(re.findall(r"M-\d+", row.question)) <= set(RECORDS)
+
+
+@pytest.mark.parametrize("row", rows())
+def test_the_gold_answer_gets_the_full_score(row: SupportExample) -> None:
+    gold = SimpleNamespace(answer=row.answer, answerable=row.answerable, citations=row.citations)
+    assert support_metric(gold, gold) == 1
+
+
+def test_ids_and_questions_are_unique() -> None:
+    assert len({row.id for row in ALL}) == len(ALL)
+    assert len({" ".join(tokens(row.question)) for row in ALL}) == len(ALL)
+
+
+def test_no_question_returns_in_another_split_in_other_clothes() -> None:
+    for one, other in across_splits():
+        mine, theirs = set(tokens(one.question)), set(tokens(other.question))
+        assert len(mine & theirs) / len(mine | theirs) < NEAR_DUPLICATE, (one.question, other.question)
+
+
+def test_no_split_gives_away_the_evidence_of_another() -> None:
+    for one, other in across_splits():
+        assert not one.evidence or one.evidence != other.evidence, (one.id, other.id)
+
+
+@pytest.mark.parametrize("row", rows("lookup", "paraphrase", "sum", "two_hop"))
+def test_search_finds_the_passages_among_the_first(row: SupportExample) -> None:
+    for source in row.citations:
+        if source in PASSAGES:
+            assert any(source in search(query) for query in queries(row, source)), source
+
+
+def test_the_schema_is_current() -> None:
+    assert SCHEMA.read_text(encoding="utf-8") == schema_text(), "run: python -m data.support"
+
+
+def test_a_split_gives_the_question_away_and_keeps_the_rest() -> None:
+    example = load_split("train")[0]
+    assert set(example.inputs().keys()) == {"question"}
+    assert set(example.labels().keys()) == {"id", "category", "answer", "answerable", "citations"}
+
+
+def test_an_unknown_split_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(DataError, match="unknown split 'validation'; the splits are train, dev, test"):
+        load_split("validation")
+
+
+def test_paths_stay_with_the_folder() -> None:
+    assert ORDERS.parent.parent == CORPUS.parent == Path(schema_text.__code__.co_filename).resolve().parent
+
+
+def evaluate(node: ast.expr) -> Decimal:
+    if isinstance(node, ast.BinOp):
+        return OPERATORS[type(node.op)](evaluate(node.left), evaluate(node.right))
+    assert isinstance(node, ast.Constant)
+    return Decimal(str(node.value))
+
+
+def numbers(text: str) -> set[Decimal]:
+    written = {Decimal(number) for number in re.findall(r"\d+(?:\.\d+)?", text)}
+    spelled = {Decimal(NUMBER_WORDS.index(word)) for word in tokens(text) if word in NUMBER_WORDS}
+    return written | spelled
+
+
+def tokens(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
+def across_splits() -> Iterator[tuple[SupportExample, SupportExample]]:
+    for one, other in itertools.combinations(SPLITS, 2):
+        yield from itertools.product(ROWS[one], ROWS[other])
+
+
+def queries(row: SupportExample, source: str) -> Iterator[str]:
+    """What an agent would search for: the question, with what the order said, or the part about this source."""
+    yield row.question
+    said = " ".join(evidence.fact.split(": ")[1] for evidence in row.evidence if evidence.source in RECORDS)
+    yield f"{said} {row.question}"
+    facts = {word for evidence in row.evidence if evidence.source == source for word in tokens(evidence.fact)}
+    yield " ".join(word for word in tokens(row.question) if word in facts)
+
+
+@cache
+def index() -> bm25s.BM25:
+    retriever = bm25s.BM25()
+    retriever.index(bm25s.tokenize(list(PASSAGES.values()), stopwords="en", show_progress=False), show_progress=False)
+    return retriever
+
+
+def search(query: str) -> list[str]:
+    words = bm25s.tokenize(query, stopwords="en", show_progress=False, return_ids=False)
+    found, _ = index().retrieve(words, k=TOP, show_progress=False)
+    return [list(PASSAGES)[number] for number in found[0]]

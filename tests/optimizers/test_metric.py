@@ -1,0 +1,232 @@
+"""The metric pays for what is right, for what is grounded and for honesty, and for nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dspy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from optimizers.answers import same_answer
+from optimizers.metric import correct, grade, support_metric
+
+RIGHT = [
+    ("€55.50", "€55.50"),
+    ("€55.50", "55.5 EUR"),
+    ("€55.50", "55.50"),
+    ("€55.50", "**€55.50**"),
+    ("€55.50", "55,50 €"),
+    ("€55.50", "It costs €55.50 for 3 bags and 1 kit."),
+    ("€55.50", "3 * 14.50 + 12 = 55.50"),
+    ("€55.50", "3 × €14.50 + €12.00 = €55.50"),
+    ("€55.50", "Beans are €43.50 and the kit is €12.00, so €55.50."),
+    ("€1130.00", "€1,130.00"),
+    ("€1130.00", "1.130,00 euros"),
+    ("3 working days", "within three working days"),
+    ("3 working days", "3 days"),
+    ("60 days", "60-day notice"),
+    ("2", "Order M-1045 has 2 milk coolers."),
+    ("5.1", "Firmware 5.1"),
+    ("10 °C", "below 10°C"),
+    ("12%", "12 percent"),
+    ("750 g", "1200 - 450 = 750 grams"),
+    ("13:00", "1 pm"),
+    ("8:00 to 16:00", "between 8:00 and 16:00"),
+    ("8:00 to 16:00", "8 am–4 pm"),
+    ("2025-09-17", "17 September 2025"),
+    ("2025-09-17", "It arrived on September 17th, 2025."),
+    ("18 December", "December 18"),
+    ("18 December", "2025-12-18"),
+    ("delivered", "Delivered."),
+    ("delivered", "It was delivered to Germany."),
+    ("delivered", "No longer on its way: it was delivered."),
+    ("E10", "error E10"),
+    ("O'Dowd Surveyors", "the customer is O’Dowd Surveyors"),
+    ("Tuesdays and Fridays", "every Tuesday and Friday"),
+    ("cards and phones", "phones and cards, but no coins"),
+]
+
+WRONG = [
+    ("€55.50", ""),
+    ("€55.50", "€55.00"),
+    ("€55.50", "$55.50"),
+    ("€55.50", "55.50 kg"),
+    ("€55.50", "€14.50, €12.00 or €55.50"),
+    ("€55.50", "€55.50 or €43.50"),
+    ("€55.50", "I don't know"),
+    ("60 days", "Start 14 days, Team 30 days, Floor 60 days"),
+    ("3 working days", "3 weeks"),
+    ("2", "M-1042 has more than M-1045"),
+    ("10", "E10"),
+    ("5.1", "5.2"),
+    ("13:00", "13 days"),
+    ("8:00 to 16:00", "from 8:00"),
+    ("2025-09-17", "18 September 2025"),
+    ("18 December", "18 November"),
+    ("delivered", "It has not been delivered."),
+    ("delivered", "shipped or delivered"),
+    ("delivered", "undelivered"),
+    ("Start", "the Team plan"),
+    ("E10", "E22"),
+    ("Cork", "Handbook: " + "many words about everything " * 10 + "Cork"),
+]
+
+
+@pytest.mark.parametrize(("gold", "answer"), RIGHT)
+def test_the_same_answer_in_other_words(gold: str, answer: str) -> None:
+    assert same_answer(gold, answer)
+
+
+@pytest.mark.parametrize(("gold", "answer"), WRONG)
+def test_another_answer(gold: str, answer: str) -> None:
+    assert not same_answer(gold, answer)
+
+
+def question(answer: str = "€55.50", *citations: str) -> dspy.Example:
+    cited = list(citations or ("bean-prices", "cleaning-products"))
+    return dspy.Example(question="How much?", answer=answer, answerable=bool(answer), citations=cited if answer else [])
+
+
+def answered(answer: str, *citations: str) -> dspy.Prediction:
+    return dspy.Prediction(answer=answer, citations=list(citations), answerable=True)
+
+
+REFUSED = dspy.Prediction(answer="", citations=[], answerable=False)
+BOTH = ("bean-prices", "cleaning-products")
+
+
+@pytest.mark.parametrize(
+    ("gold", "pred", "score", "feedback"),
+    [
+        (question(), answered("€55.50", *BOTH), 1.0, "The answer '€55.50' is right. The citations are right."),
+        (
+            question(),
+            answered("€55.50", "bean-prices"),
+            0.9,
+            "The answer '€55.50' is right. Cite cleaning-products, which the answer rests on.",
+        ),
+        (
+            question(),
+            answered("€55.50", "team-plan", *BOTH),
+            0.94,
+            "The answer '€55.50' is right. Don't cite team-plan: the answer doesn't rest on it.",
+        ),
+        (
+            question(),
+            answered("€43.50", *BOTH),
+            0.3,
+            "The answer '€43.50' is wrong; it should be '€55.50', and state that alone. The citations are right.",
+        ),
+        (
+            question(),
+            answered("", "team-plan"),
+            0.0,
+            (
+                "The answer is empty; it should be '€55.50'. "
+                "Cite bean-prices, cleaning-products, which the answer rests on. "
+                "Don't cite team-plan: the answer doesn't rest on it."
+            ),
+        ),
+        (
+            question(),
+            REFUSED,
+            0.0,
+            (
+                "You refused, but the question can be answered. "
+                "Right would be the answer '€55.50', citing bean-prices, cleaning-products."
+            ),
+        ),
+        (
+            question(""),
+            REFUSED,
+            1.0,
+            "Right: neither the handbook nor the orders hold the answer, and you said so.",
+        ),
+        (
+            question(""),
+            answered("red", "machine-prices"),
+            0.0,
+            (
+                "You answered 'red', but neither the handbook nor the orders hold the answer. "
+                "Right would be to say so: answerable=False."
+            ),
+        ),
+        (
+            question(),
+            dspy.Prediction(answer="€55.50", citations=list(BOTH), answerable=None),
+            0.0,
+            "The run gave no usable result. Right would be the answer '€55.50', citing bean-prices, cleaning-products.",
+        ),
+        (question(""), None, 0.0, "The run gave no usable result. Right would be to say so: answerable=False."),
+    ],
+)
+def test_a_grade_says_what_was_wrong_and_what_is_right(
+    gold: dspy.Example, pred: Any, score: float, feedback: str
+) -> None:
+    result = grade(gold, pred)
+    assert result.score == pytest.approx(score)
+    assert result.feedback == feedback
+
+
+@pytest.mark.parametrize("citations", [["returns-window"], ["Returns-Window.md", "[returns-window]"], "returns-window"])
+def test_citations_are_told_by_their_id(citations: Any) -> None:
+    pred = dspy.Prediction(answer="30 days", citations=citations, answerable=True)
+    assert grade(question("30 days", "returns-window"), pred).citation == 1
+
+
+@pytest.mark.parametrize("citations", [None, []])
+def test_an_answer_without_citations_is_merely_right(citations: Any) -> None:
+    pred = dspy.Prediction(answer="30 days", citations=citations, answerable=True)
+    assert support_metric(question("30 days", "returns-window"), pred) == pytest.approx(0.7)
+    assert correct(question("30 days", "returns-window"), pred)
+
+
+def test_a_demonstration_must_be_fully_right() -> None:
+    assert support_metric(question(), answered("€55.50", *BOTH), trace=[]) is True
+    assert support_metric(question(), answered("€55.50", "bean-prices"), trace=[]) is False
+
+
+def test_reflection_is_told_the_reason_with_the_same_score() -> None:
+    gold, pred = question(), answered("€43.50", *BOTH)
+    told = support_metric(gold, pred, [], "step", [])
+    assert isinstance(told, dspy.Prediction)
+    assert told.score == support_metric(gold, pred)
+    assert "should be '€55.50'" in told.feedback
+
+
+def test_dspy_evaluates_with_it() -> None:
+    class Refuse(dspy.Module):
+        def forward(self, question: str) -> dspy.Prediction:
+            return dspy.Prediction(answer="", citations=[], answerable=False)
+
+    examples = [question("").with_inputs("question"), question().with_inputs("question")]
+    assert dspy.Evaluate(devset=examples, metric=support_metric, num_threads=1)(Refuse()).score == 50.0
+
+
+@given(cents=st.integers(0, 10_000_000))
+def test_money_is_compared_by_value(cents: int) -> None:
+    gold = f"€{cents / 100:.2f}"
+    assert same_answer(gold, f"{cents / 100:,.2f} EUR")
+    assert same_answer(gold, f"That is {cents / 100} euros in total.")
+    assert not same_answer(gold, f"€{(cents + 1) / 100:.2f}")
+
+
+@given(
+    answer=st.text(max_size=60),
+    citations=st.lists(st.text(max_size=20), max_size=4) | st.none() | st.text(max_size=20),
+    answerable=st.booleans() | st.none() | st.text(max_size=5),
+    gold=st.sampled_from(["", "€55.50", "17 June 2025", "delivered", "8:00 to 16:00"]),
+)
+def test_any_prediction_has_a_score_and_feedback(answer: str, citations: Any, answerable: Any, gold: str) -> None:
+    result = grade(question(gold), dspy.Prediction(answer=answer, citations=citations, answerable=answerable))
+    assert 0 <= result.score <= 1
+    assert result.feedback
+    assert (result.score >= 0.999) <= result.correct
+
+
+@given(st.text())
+def test_any_text_can_be_compared(text: str) -> None:
+    assert same_answer("5 days", text) in {True, False}
+    assert same_answer(text, text) in {True, False}
