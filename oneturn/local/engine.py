@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from typing import Any
 
 # Not re-exported by dspy.lm15. The transports are needed for trust_env=False: the default one sends even loopback
@@ -60,13 +59,13 @@ class LocalEngine:
 
     def complete(self, request: Request) -> Response:
         """Answer one request. Raises lm15 errors; ``ContextLengthError`` if the prompt doesn't fit in a slot."""
-        with _overflow_by_name():
-            return self._client.complete(request)
+        with self._client() as client:
+            return client.complete(request)
 
     def stream(self, request: Request) -> Iterator[StreamEvent]:
         """Answer one request piece by piece; closing the iterator stops the generation."""
-        with _overflow_by_name():
-            yield from self._client.stream(request)
+        with self._client() as client:
+            yield from client.stream(request)
 
     def close(self) -> None:
         """Nothing to do: the server belongs to the process, not to this engine."""
@@ -84,40 +83,31 @@ class LocalEngine:
         """This process's server for these settings; fetches the weights and starts it if need be."""
         return running_server(fetch_weights(self.size, self.weights), self.settings)
 
-    @cached_property
-    def _client(self) -> OpenAIChatLM:
+    @contextmanager
+    def _client(self) -> Iterator[OpenAIChatLM]:
+        # A connection a request: llama.cpp closes kept ones when it likes (after a stream, after 5 s), and a request
+        # sent in that moment is lost. Opening one on loopback takes less than a millisecond.
         server = self.server()
-        transport = StdlibTransport(read_timeout=self.timeout, trust_env=False)
-        return OpenAIChatLM(api_key=server.key, base_url=f"{server.url}/v1", compat=_LLAMA_CPP, transport=transport)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_client"}
+        with StdlibTransport(read_timeout=self.timeout, trust_env=False) as transport, _overflow_by_name():
+            yield OpenAIChatLM(api_key=server.key, base_url=f"{server.url}/v1", compat=_LLAMA_CPP, transport=transport)
 
 
 @dataclass(frozen=True)
 class AsyncLocalEngine:
-    """The same server for ``acall``. A client a request: async connections belong to one event loop."""
+    """The same server for ``acall``."""
 
     engine: LocalEngine
 
     async def complete(self, request: Request) -> Response:
         """Answer one request; cancelling it stops the generation."""
-        client, transport = await self._open()
-        try:
-            with _overflow_by_name():
-                return await client.complete(request)
-        finally:
-            await transport.aclose()
+        async with self._client() as client:
+            return await client.complete(request)
 
     async def stream(self, request: Request) -> AsyncIterator[StreamEvent]:
         """Answer one request piece by piece."""
-        client, transport = await self._open()
-        try:
-            with _overflow_by_name():
-                async for event in client.stream(request):
-                    yield event
-        finally:
-            await transport.aclose()
+        async with self._client() as client:
+            async for event in client.stream(request):
+                yield event
 
     async def aclose(self) -> None:
         """Nothing to do: the server belongs to the process, not to this engine."""
@@ -131,13 +121,17 @@ class AsyncLocalEngine:
         """The engine that ``dump_state`` described."""
         return cls(LocalEngine.load_state(state))
 
-    async def _open(self) -> tuple[AsyncOpenAIChatLM, StdlibAsyncTransport]:
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[AsyncOpenAIChatLM]:
         server = await asyncio.to_thread(self.engine.server)
         transport = StdlibAsyncTransport(read_timeout=self.engine.timeout, trust_env=False)
-        client = AsyncOpenAIChatLM(
-            api_key=server.key, base_url=f"{server.url}/v1", compat=_LLAMA_CPP, transport=transport
-        )
-        return client, transport
+        try:
+            with _overflow_by_name():
+                yield AsyncOpenAIChatLM(
+                    api_key=server.key, base_url=f"{server.url}/v1", compat=_LLAMA_CPP, transport=transport
+                )
+        finally:
+            await transport.aclose()
 
 
 @contextmanager

