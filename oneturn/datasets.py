@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import dspy
 import pyarrow as pa
@@ -24,7 +24,7 @@ from pydantic_core import from_json
 from oneturn.errors import DataError
 
 Model = TypeVar("Model", bound=BaseModel)
-Row = BaseModel | Mapping[str, Any] | dspy.Example
+Row: TypeAlias = BaseModel | Mapping[str, Any] | dspy.Example
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 
@@ -106,7 +106,7 @@ class _AnyRow(BaseModel, extra="allow"):
     """A row of which nothing is known."""
 
 
-Cells = dict[str, Any] | _RowError
+Cells: TypeAlias = dict[str, Any] | _RowError
 
 
 def _suffix(path: Path) -> str:
@@ -182,7 +182,8 @@ def _holds(model: type[BaseModel], name: str, *kinds: str) -> bool:
     """Say whether a field's JSON schema allows one of ``kinds`` (``"array"``, ``"object"``, ``"null"``)."""
     if name not in model.model_fields:
         return False
-    schema = TypeAdapter(model.model_fields[name].annotation).json_schema()
+    annotation: Any = model.model_fields[name].annotation
+    schema = TypeAdapter(annotation).json_schema()
     definitions = schema.get("$defs", {})
     for option in [schema, *schema.get("anyOf", []), *schema.get("oneOf", [])]:
         resolved = definitions.get(option.get("$ref", "").removeprefix("#/$defs/"), option)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import bm25s
+import dspy
 import pandas as pd
 import pytest
 
@@ -130,7 +130,7 @@ def test_every_order_in_an_answerable_question_exists(row: SupportExample) -> No
 
 @pytest.mark.parametrize("row", rows())
 def test_the_gold_answer_gets_the_full_score(row: SupportExample) -> None:
-    gold = SimpleNamespace(answer=row.answer, answerable=row.answerable, citations=row.citations)
+    gold = dspy.Example(answer=row.answer, answerable=row.answerable, citations=row.citations)
     assert support_metric(gold, gold) == 1
 
 

@@ -197,7 +197,7 @@ def test_reflection_is_told_the_reason_with_the_same_score() -> None:
 
 
 def test_dspy_evaluates_with_it() -> None:
-    class Refuse(dspy.Module):
+    class Refuse(dspy.Module):  # type: ignore[misc]
         def forward(self, question: str) -> dspy.Prediction:
             return dspy.Prediction(answer="", citations=[], answerable=False)
 
