@@ -1,0 +1,90 @@
+# Everything a contributor or CI does, by name. `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+EXTRAS := local,databricks,optimizers,notebooks,dev
+STAMP  := $(VENV)/.installed
+# Processes for the unit tests: all cores, two in CI, or as told: make test WORKERS=4
+WORKERS ?= $(if $(CI),2,auto)
+# The agent's commands read this file when it's given: make serve CONFIG=configs/prod.yaml
+CONFIG ?=
+
+# Nothing here phones home, or waits for a price list.
+export MLFLOW_DISABLE_TELEMETRY := true
+export LITELLM_LOCAL_MODEL_COST_MAP := True
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+ifneq ($(CONFIG),)
+export ONETURN_CONFIG := $(CONFIG)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test test-fast lint format demo compile log evaluate serve notebooks benchmark lock clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv and install the project at its pinned versions
+
+$(STAMP): pyproject.toml constraints.txt scripts/setup.sh
+	@bash scripts/setup.sh "$(PYTHON)" "$(VENV)" "$(EXTRAS)"
+	@touch $@
+
+test: setup ## Run every test: units in parallel, then the embedded LM, then the notebooks
+	@echo "test 1/3: unit tests"
+	$(BIN)/pytest -q -n $(WORKERS) -m "not local_lm and not notebooks"
+	@echo "test 2/3: the embedded LM (its weights are fetched the first time)"
+	@$(call marked,local_lm)
+	@echo "test 3/3: the notebooks"
+	@$(call marked,notebooks)
+
+# pytest leaves with 5 when a marker selects nothing: no such test yet is no failure.
+marked = $(BIN)/pytest -q -m $(1) || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
+
+test-fast: setup ## Run the unit tests only
+	$(BIN)/pytest -q -n $(WORKERS) -m "not local_lm and not notebooks"
+
+lint: setup ## Check style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: setup ## Put the code in shape
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+demo: setup ## Ask the agent a few questions, on this machine
+	$(BIN)/oneturn demo
+
+compile: setup ## Compile the agent's prompts
+	$(BIN)/oneturn compile
+
+log: setup ## Log the agent as an MLflow model
+	$(BIN)/oneturn log
+
+evaluate: setup ## Evaluate the agent on its test set
+	$(BIN)/oneturn evaluate
+
+serve: setup ## Serve the agent over the Responses protocol
+	$(BIN)/oneturn serve
+
+notebooks: setup ## Execute every notebook
+	$(BIN)/pytest -m notebooks
+
+benchmark: setup ## Measure quality, speed and cost
+	$(BIN)/python -m benchmarks
+
+lock: ## Resolve pyproject.toml anew into constraints.txt
+	@echo "lock: resolving for Python 3.10 to 3.13"
+	@$(PYTHON) -m venv $(VENV)-lock
+	@$(VENV)-lock/bin/python -m pip install -q uv
+	@{ sed -n '/^#/p' constraints.txt; \
+	   $(VENV)-lock/bin/uv pip compile -q --universal --python-version 3.10 --all-extras \
+	     --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml; } > constraints.new \
+	  && mv constraints.new constraints.txt || { rm -f constraints.new; exit 1; }
+	@rm -rf $(VENV)-lock
+	@echo "lock: constraints.txt is new. Next: make test"
+
+clean: ## Remove .venv and every cache (not the data, not mlflow.db)
+	rm -rf $(VENV) $(VENV)-lock build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
