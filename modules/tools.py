@@ -1,11 +1,13 @@
 """The support desk's tools. Their docstrings and type hints are what the LM is told of them."""
 
 from pathlib import Path
+from typing import Annotated
 
 import dspy
 import pandas as pd
 from mlflow.entities import Document
 
+import oneturn
 from modules.arithmetic import evaluate, plain
 from oneturn.retrieval import Bm25Retriever, read_markdown
 
@@ -25,7 +27,7 @@ def order_lookup(csv: Path) -> dspy.Tool:
     """The tool ``lookup_order`` over a table of orders with an ``order_id`` column."""
     orders = pd.read_csv(csv, dtype=str, keep_default_na=False).set_index("order_id")
 
-    def lookup_order(order_id: str) -> list[Document]:
+    def lookup_order(order_id: Annotated[str, oneturn.Seen(r"[Mm]-\d{4}")]) -> list[Document]:
         """Look up the record of an order whose number stands in the question."""
         key = order_id.strip().upper()
         if key not in orders.index:
@@ -34,9 +36,9 @@ def order_lookup(csv: Path) -> dspy.Tool:
         text = "; ".join(f"{name}: {value}" for name, value in record.items())
         return [Document(page_content=text, metadata={"title": f"Order {key}", "doc_uri": f"orders/{key}"}, id=key)]
 
-    return dspy.Tool(lookup_order, arg_desc={"order_id": "such as M-1042"})
+    return dspy.Tool(lookup_order)
 
 
 def calculate(expression: str) -> str:
-    """Compute with numbers, + - * / and parentheses."""
+    """Compute an expression of numbers only, such as 2 * 3.50 + 1."""
     return plain(evaluate(expression))

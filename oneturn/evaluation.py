@@ -17,6 +17,7 @@ from scipy.stats import bootstrap
 from tqdm.auto import tqdm
 
 from oneturn.errors import DataError
+from oneturn.spend import spending
 
 Metric = Callable[..., Any]
 """DSPy's: ``metric(example, prediction, trace=None, …)`` gives a number or a Prediction with ``score`` and ``feedback``."""
@@ -124,14 +125,14 @@ def _row(program: dspy.Module, example: dspy.Example, metric: Metric) -> dict[st
     started = time.perf_counter()
     error: Exception | None = None
     prediction = dspy.Prediction()
-    with dspy.track_usage() as usage:
+    with spending() as spend:
         try:
             prediction = program(**example.inputs())
         except Exception as raised:  # a failed row is a row: it is told in the result, never lost
             error = raised
     row["seconds"] = time.perf_counter() - started
     row |= {f"pred_{name}": serialize_for_json(value) for name, value in prediction.items()}
-    row |= _spent(usage)
+    row |= spend.to_dict()
     if error is None:
         try:
             row |= _judged(metric(example, prediction))
@@ -145,12 +146,3 @@ def _judged(result: Any) -> dict[str, Any]:
     if isinstance(result, dspy.Prediction):
         return {"score": float(result.score), "feedback": result.get("feedback")}
     return {"score": float(result)}
-
-
-def _spent(usage: Any) -> dict[str, int]:
-    entries = [entry for calls in usage.usage_data.values() for entry in calls]
-    return {
-        "lm_calls": len(entries),
-        "prompt_tokens": sum(entry.get("prompt_tokens") or 0 for entry in entries),
-        "completion_tokens": sum(entry.get("completion_tokens") or 0 for entry in entries),
-    }

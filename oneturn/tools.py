@@ -8,7 +8,7 @@ from typing import Any, Union
 
 import dspy
 from dspy.adapters.utils import serialize_for_json
-from mlflow.entities import Document, SpanType
+from mlflow.entities import Document, LiveSpan, SpanType
 
 from oneturn.errors import ProgramError
 from oneturn.steps import ToolCall, ToolResult
@@ -49,13 +49,13 @@ def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
         tool = tools.get(call.name)
         if tool is None:
             known = ", ".join([*tools, FINISH])
-            return _failed(call, f"there is no tool {call.name!r}; the tools are: {known}", span)
+            return failed(call, f"there is no tool {call.name!r}; the tools are: {known}", span)
         try:
             value = tool(**call.args)
         except Exception as error:  # whatever a user's tool raises is the LM's to read, never the run's end
             if span is not None:
                 span.record_exception(error)
-            return _failed(call, _one_line(error), span)
+            return failed(call, _one_line(error), span)
         output = render(value)
         if span is not None:
             span.set_outputs(output)
@@ -82,7 +82,8 @@ def documents_in(value: Any) -> tuple[Document, ...]:
     return ()
 
 
-def _failed(call: ToolCall, reason: str, span: Any) -> ToolResult:
+def failed(call: ToolCall, reason: str, span: LiveSpan | None = None) -> ToolResult:
+    """The result of a call that came to nothing, told in one line."""
     output = f"Error: {reason}"
     if span is not None:
         span.set_status("ERROR")

@@ -9,7 +9,7 @@ rewrites the signature's instructions, never the list of tools.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import dspy
@@ -18,6 +18,7 @@ import pydantic
 from dspy.adapters.utils import format_field_value
 from dspy.utils.exceptions import AdapterParseError
 
+from oneturn.react.grounding import Ground
 from oneturn.react.schema import StepSchema
 from oneturn.react.turns import ToolCallArgs, Turn
 
@@ -37,14 +38,14 @@ class StepAdapter(dspy.JSONAdapter):
         steps: the schema of a step.
         allowed: the names that may be called now; the LM's reply is constrained to them where the LM
             takes a JSON schema. The prompt always lists every tool.
-        sources: ids of the documents seen so far, all that a citation may name.
+        ground: what the run has seen, all that grounded arguments may name.
     """
 
-    def __init__(self, steps: StepSchema, allowed: Iterable[str], sources: Sequence[str] = ()):
+    def __init__(self, steps: StepSchema, allowed: Iterable[str], ground: Ground = Ground()):
         super().__init__(use_native_function_calling=False)
         self.steps = steps
         self.allowed = frozenset(allowed)
-        self.sources = tuple(sources)
+        self.ground = ground
 
     def _prepare_response_format(self, lm: Any, lm_kwargs: dict[str, Any], signature: Any) -> None:
         if "response_format" not in lm.supported_params:
@@ -52,7 +53,7 @@ class StepAdapter(dspy.JSONAdapter):
         if not lm.supports_response_schema:
             lm_kwargs["response_format"] = {"type": "json_object"}
             return
-        schema = self.steps.json_schema(self.allowed, self.sources)
+        schema = self.steps.json_schema(self.allowed, self.ground)
         lm_kwargs["response_format"] = {
             "type": "json_schema",
             "json_schema": {"name": "step", "schema": schema, "strict": True},

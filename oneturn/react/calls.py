@@ -12,6 +12,7 @@ from mlflow.entities import SpanType
 
 from oneturn.errors import ProgramError
 from oneturn.react.adapter import StepAdapter
+from oneturn.react.grounding import Ground
 from oneturn.react.lm_stream import OnText, tapped, watch
 from oneturn.react.partial import StepReader
 from oneturn.react.schema import StepSchema
@@ -22,10 +23,10 @@ from oneturn.tracing import child_span
 
 @dataclass(frozen=True)
 class Allowed:
-    """What the next step may do: the names it may call, and the sources it may cite."""
+    """What the next step may do: the names it may call, and what it may name as arguments."""
 
     names: frozenset[str]
-    sources: tuple[str, ...] = ()
+    ground: Ground
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class StepCaller:
         return self._usage.get_total_tokens()
 
     def _call(self, lm: dspy.BaseLM, trajectory: list[Turn], allowed: Allowed) -> dspy.Prediction:
-        adapter = StepAdapter(self._schema, allowed.names, allowed.sources)
+        adapter = StepAdapter(self._schema, allowed.names, allowed.ground)
         outer: UsageTracker | None = dspy.settings.usage_tracker
         tracker = UsageTracker()
         try:

@@ -12,10 +12,11 @@ from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
 
 from oneturn.errors import ProgramError, RunError
 from oneturn.react.calls import Allowed, StepCall, StepCaller
+from oneturn.react.grounding import Ground, marked
 from oneturn.react.schema import StepSchema
 from oneturn.react.turns import ToolCallArgs, Turn
 from oneturn.steps import Answer, AnswerDelta, Step, Thought, ToolCall, Usage
-from oneturn.tools import FINISH, ToolLike, run_tool, toolset
+from oneturn.tools import FINISH, ToolLike, failed, run_tool, toolset
 
 _RESERVED = {"trajectory", "thought", "tool_call"}
 _UNPARSABLE = "Error: that was not one JSON object with a tool_call. Write only the JSON object."
@@ -57,7 +58,7 @@ class ReAct(dspy.Module):
     ):
         super().__init__()
         self.signature = ensure_signature(signature)
-        self.tools = toolset(tools)
+        self.tools = {name: marked(tool) for name, tool in toolset(tools).items()}
         self.max_iters = max_iters
         self.thoughts = thoughts
         self._check()
@@ -119,6 +120,7 @@ class _Run:
         self.program = program
         self.trajectory: list[Turn] = []
         self.caller = StepCaller(program.step, program.steps_schema, program.answer_field, inputs, streaming)
+        self.given = [str(value) for value in inputs.values()]
         self.sources: list[str] = []
         self.must_finish = False
         self.repaired = False
@@ -149,7 +151,11 @@ class _Run:
     def _allowed(self, remaining: int) -> Allowed:
         last = remaining <= 0 or self.must_finish
         names = frozenset({FINISH}) if last else self.program.steps_schema.names
-        return Allowed(names, tuple(self.sources))
+        return Allowed(names, self._ground())
+
+    def _ground(self) -> Ground:
+        observed = [turn.observation for turn in self.trajectory]
+        return Ground((*self.given, *observed), tuple(self.sources))
 
     def _next_step(self, allowed: Allowed) -> Generator[Step, None, StepCall | None]:
         while True:
@@ -169,14 +175,15 @@ class _Run:
             return
         call = ToolCall(f"call_{uuid.uuid4().hex[:24]}", step.call.name, step.call.args)
         yield call
-        result = run_tool(self.program.tools, call)
+        misgrounded = self.program.steps_schema.misgrounded(call.name, call.args, self._ground())
+        result = failed(call, misgrounded) if misgrounded else run_tool(self.program.tools, call)
         self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=result.output))
         self.sources += [str(doc.id) for doc in result.documents if str(doc.id) not in self.sources]
         yield result
 
     def _finish(self, step: StepCall) -> Generator[Step, None, dspy.Prediction | None]:
         try:
-            outputs = self.program.steps_schema.validate(step.call.args, self.sources)
+            outputs = self.program.steps_schema.validate(step.call.args, self._ground())
         except ValueError as error:
             self._repair(step, error)
             return None

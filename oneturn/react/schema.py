@@ -9,7 +9,7 @@ from typing import Any
 import dspy
 import pydantic
 
-from oneturn.react.sources import cites, narrowed
+from oneturn.react.grounding import Ground, cites, narrowed, unseen
 from oneturn.tools import FINISH
 
 
@@ -45,29 +45,33 @@ class StepSchema:
         """Every name that a step may call, ``finish`` included."""
         return frozenset(self._calls)
 
-    def json_schema(self, allowed: Iterable[str], sources: Sequence[str] = ()) -> dict[str, Any]:
+    def json_schema(self, allowed: Iterable[str], ground: Ground = Ground()) -> dict[str, Any]:
         """JSON schema of a step.
 
         Args:
             allowed: the names that it may call; their order is always the declared one.
-            sources: ids of the documents seen so far: all that a ``Citation`` may name.
+            ground: what the run has seen; a tool that needs something unseen is left out.
         """
         permitted = frozenset(allowed)
         calls = [
-            _object({"name": {"type": "string", "enum": [name]}, "args": narrowed(args, sources)})
-            for name, args in self._calls.items()
-            if name in permitted
+            _object({"name": {"type": "string", "enum": [name]}, "args": args})
+            for name, schema in self._calls.items()
+            if name in permitted and (args := narrowed(schema, ground)) is not None
         ]
         properties: dict[str, Any] = {"thought": {"type": "string"}} if self.thoughts else {}
         properties["tool_call"] = calls[0] if len(calls) == 1 else {"anyOf": calls}
         schema = _object(properties)
         return {**schema, "$defs": self._defs} if self._defs else schema
 
-    def validate(self, args: Mapping[str, Any], sources: Iterable[str]) -> dict[str, Any]:
+    def misgrounded(self, name: str, args: Mapping[str, Any], ground: Ground) -> str | None:
+        """What is wrong with a call's arguments, in one line: a value that the run hasn't seen; ``None`` if nothing."""
+        return next(unseen(self._calls.get(name, {}), args, ground), None)
+
+    def validate(self, args: Mapping[str, Any], ground: Ground) -> dict[str, Any]:
         """The final outputs of a ``finish`` call, as the signature types them.
 
         Raises:
-            ValueError: an output is missing or of the wrong type, or a citation names no source; in one line.
+            ValueError: an output is missing, of the wrong type, or cites what wasn't seen; in one line.
         """
         try:
             outputs = self._outputs.model_validate(args)
@@ -75,12 +79,9 @@ class StepSchema:
             detail = error.errors()[0]
             place = ".".join(str(part) for part in detail["loc"])
             raise ValueError(f"{place}: {detail['msg']}") from error
-        values = {name: getattr(outputs, name) for name in type(outputs).model_fields}
-        known = list(sources)
-        for name in self._citing:
-            if unseen := [id for id in values[name] or [] if id not in known]:
-                raise ValueError(f"{name}: {unseen[0]!r} is not a source of this run; those are {known}")
-        return values
+        if wrong := self.misgrounded(FINISH, args, ground):
+            raise ValueError(wrong)
+        return {name: getattr(outputs, name) for name in type(outputs).model_fields}
 
     def description(self) -> str:
         """The tools as the prompt lists them: one line each, then a line for every described argument."""

@@ -1,0 +1,217 @@
+"""``AgentConfig``: everything about an agent that may differ between two machines, typed.
+
+``AgentConfig.read`` goes through ``mlflow.models.ModelConfig``, so one line works in a notebook (a YAML file), in a
+test (a dict) and inside a logged model (the ``model_config`` it was logged with). An agent with settings of its own
+subclasses it:
+
+    class SupportDeskConfig(AgentConfig):
+        thoughts: bool = True
+
+    config = SupportDeskConfig.read("configs/dev.yaml")
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelConfig
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from typing_extensions import Self
+
+from oneturn.config_errors import explain, refuse_secrets, yaml_problem
+from oneturn.errors import ConfigError
+
+CONFIG_VARIABLE = "ONETURN_CONFIG"
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: no unknown keys, no converted types, unchanged once read."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+class LMConfig(Section):
+    """Which LM answers, and how."""
+
+    model: str = "local/0.5B"
+    """A DSPy model string, such as `openai/<name>`, `databricks/<endpoint>` or `ollama_chat/<name>`;
+    `local/0.5B` and `local/1.5B` are the embedded LM."""
+    api_base: str | None = None
+    """The provider's address, if it isn't the provider's usual one."""
+    api_key_env: str | None = None
+    """The name of the environment variable that holds the key; null for the provider's usual variables."""
+    temperature: Annotated[float, Field(ge=0)] | None = 0.0
+    """0 for the most probable token each time; null leaves it to the provider."""
+    max_tokens: Count | None = None
+    """Tokens that one reply may have; null leaves it to the provider."""
+    timeout: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds to wait for the LM's next byte."""
+    cache: bool = True
+    """Answer a repeated request from DSPy's cache."""
+    weights: str | None = None
+    """The embedded LM's GGUF file, if you have it; null fetches it once."""
+    kwargs: dict[str, Any] = {}
+    """Anything else that the LM's constructor takes, such as `num_retries`, or `slots` of the embedded LM."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is the embedded LM."""
+        return self.model.startswith("local/")
+
+    @field_validator("model")
+    @classmethod
+    def _names_its_provider(cls, model: str) -> str:
+        provider, _, name = model.partition("/")
+        if not (provider and name):
+            raise ValueError(f"should name the provider and the model, such as 'openai/gpt-4o-mini', not {model!r}")
+        return model
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_name(cls, variable: str | None) -> str | None:
+        if variable is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", variable):
+            raise ValueError("should be the name of an environment variable, in capitals, not the key itself")
+        return variable
+
+    @model_validator(mode="after")
+    def _fits_the_model(self) -> Self:
+        if self.is_local and (self.api_base or self.api_key_env):
+            raise ValueError(f"{self.model!r} runs in this process: it takes no api_base and no api_key_env")
+        if self.weights and not self.is_local:
+            raise ValueError(f"weights are for the embedded LM only, and the model is {self.model!r}")
+        return self
+
+
+class RetrieverConfig(Section):
+    """How passages are found."""
+
+    k: Count = 3
+    """Passages that a search gives."""
+
+
+class CompileConfig(Section):
+    """How the prompts are compiled."""
+
+    recipe: str = "bootstrap"
+    """The recipe's name."""
+    seed: int = 0
+    """What its random choices start from: the same seed, the same choices."""
+
+
+class MlflowConfig(Section):
+    """Where runs, traces and models are kept."""
+
+    tracking_uri: str = "sqlite:///mlflow.db"
+    """MLflow's tracking server, database, or `databricks`."""
+    experiment: str = "oneturn"
+    """The experiment that runs and traces belong to; on Databricks a path such as `/Shared/support_desk`."""
+    model_name: str = "support_desk"
+    """The registered model's name; on Databricks `<catalog>.<schema>.<name>`."""
+
+
+class ServeConfig(Section):
+    """Where the agent listens."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on; `0.0.0.0` lets other machines in."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    """The port to listen on."""
+
+
+class AgentConfig(Section):
+    """The configuration of an agent; subclass it for keys of your own."""
+
+    lm: LMConfig = LMConfig()
+    """The LM that answers."""
+    teacher_lm: LMConfig | None = None
+    """The LM that shows the way while compiling; null for the one that answers."""
+    max_iters: Count = 6
+    """LM steps that a question may take."""
+    retriever: RetrieverConfig = RetrieverConfig()
+    """How passages are found."""
+    compiled: str | None = None
+    """The compiled program's JSON file, such as `data/compiled/support_desk.json`; null for uncompiled prompts."""
+    compile: CompileConfig = CompileConfig()
+    """How the prompts are compiled."""
+    mlflow: MlflowConfig = MlflowConfig()
+    """Where runs, traces and models are kept."""
+    serve: ServeConfig = ServeConfig()
+    """Where the agent listens."""
+
+    @classmethod
+    def read(
+        cls, default: str | Path | Mapping[str, Any] = "configs/dev.yaml", *, root: str | Path | None = None
+    ) -> Self:
+        """Read the configuration that holds here.
+
+        The first of these wins: the ``model_config`` of the logged model that MLflow is loading; the file that the
+        environment variable ``ONETURN_CONFIG`` names; ``default``.
+
+        Args:
+            default: a YAML file, or the keys themselves.
+            root: where a relative path is looked for when the working directory doesn't have it.
+
+        Raises:
+            ConfigError: a file is missing or isn't YAML; a key is unknown; a value is wrong, or looks like a secret.
+        """
+        found, source = _model_config(os.environ.get(CONFIG_VARIABLE) or default, root)
+        refuse_secrets(found, source)
+        try:
+            return cls.model_validate(found)
+        except ValidationError as error:
+            raise ConfigError(explain(error, cls, source)) from None
+
+    def to_model_config(self) -> dict[str, Any]:
+        """Return plain values for ``log_model(model_config=…)``; ``read`` gives the same configuration back."""
+        return self.model_dump(mode="json")
+
+
+def resolve(path: str | Path, root: str | Path | None = None) -> Path:
+    """Find a file that a configuration names: in the working directory, then in ``root``.
+
+    Args:
+        path: absolute or relative; ``~`` is the home directory.
+        root: the repository, or the ``code`` folder of a logged model.
+
+    Raises:
+        ConfigError: neither place has it.
+    """
+    given = Path(path).expanduser()
+    candidates = [Path.cwd() / given, *([Path(root) / given] if root is not None else [])]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    looked = " or ".join(str(parent) for parent in dict.fromkeys(c.parent for c in candidates))
+    raise ConfigError(f"There is no file {str(path)!r}: {given.name!r} isn't in {looked}.")
+
+
+def _model_config(wanted: str | Path | Mapping[str, Any], root: str | Path | None) -> tuple[Any, str]:
+    """Return the keys as ``ModelConfig`` reads them, and the words that tell a person where they came from."""
+    probe = {"probe": True}  # a ModelConfig that doesn't hold it holds what MLflow is loading
+    try:
+        model_config = ModelConfig(development_config=probe)
+    except FileNotFoundError:
+        raise ConfigError(
+            "This model was logged without a configuration: pass model_config=config.to_model_config() to log_model()."
+        ) from None
+    if model_config.config is not probe:
+        return _read(model_config, "the logged model's model_config")
+    if isinstance(wanted, Mapping):
+        return dict(wanted), "the configuration"
+    return _read(ModelConfig(development_config=str(resolve(wanted, root))), str(wanted))
+
+
+def _read(model_config: ModelConfig, source: str) -> tuple[Any, str]:
+    try:
+        return model_config.to_dict() or {}, source
+    except UnicodeDecodeError:
+        raise ConfigError(f"{source}: isn't a text file in UTF-8.") from None
+    except MlflowException as error:
+        raise ConfigError(f"{source}: isn't YAML: {yaml_problem(error)}.") from None

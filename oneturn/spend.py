@@ -1,0 +1,58 @@
+"""What LM calls cost: a DSPy usage tracker that also counts the calls, across threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dspy
+from dspy.utils.usage_tracker import UsageTracker
+
+
+class Spend(UsageTracker):
+    """Counts LM calls and tokens. A call that DSPy's cache answered costs nothing and isn't counted."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Spend:
+        """DSPy gives each thread a copy of the tracker and drops it; one that is shared sees every call."""
+        return self
+
+    @property
+    def lm_calls(self) -> int:
+        """Number of calls that an LM answered."""
+        return len(self._entries())
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens read."""
+        return sum(entry.get("prompt_tokens") or 0 for entry in self._entries())
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens written."""
+        return sum(entry.get("completion_tokens") or 0 for entry in self._entries())
+
+    def to_dict(self) -> dict[str, int]:
+        """The three figures by name."""
+        return {
+            "lm_calls": self.lm_calls,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+        }
+
+    def _entries(self) -> list[dict[str, Any]]:
+        return [entry for calls in self.usage_data.values() for entry in calls]
+
+
+@contextmanager
+def spending() -> Iterator[Spend]:
+    """Count what the block's LM calls cost; a tracker that is already open counts them too."""
+    spend = Spend()
+    outer = dspy.settings.usage_tracker
+    try:
+        with dspy.context(usage_tracker=spend):
+            yield spend
+    finally:
+        if outer is not None:
+            for model, entries in spend.usage_data.items():
+                outer.usage_data[model].extend(entries)

@@ -1,0 +1,59 @@
+"""Write the table of keys in docs/configuration.md: `python -m scripts.configuration_docs`."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from oneturn.config import AgentConfig
+from oneturn.config_errors import section_of
+
+PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
+BEGIN, END = "<!-- keys: begin -->\n", "<!-- keys: end -->\n"
+
+
+def table(model: type[BaseModel] = AgentConfig) -> str:
+    """Return the Markdown table of every key, its default and its meaning."""
+    rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+    return "\n".join([*rows, *_rows(model, "")]) + "\n"
+
+
+def page() -> str:
+    """Return the page as it should be: the words of the file, with the table made anew."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}{table()}{END}{after}"
+
+
+def _rows(model: type[BaseModel], prefix: str) -> list[str]:
+    rows = []
+    for name, field in model.model_fields.items():
+        meaning = " ".join((field.description or "").split())
+        section = section_of(field.annotation)
+        if section is None:
+            rows.append(f"| `{prefix}{name}` | {_type(field.annotation)} | {_default(field.default)} | {meaning} |")
+        elif field.default is None:
+            rows.append(f"| `{prefix}{name}` | the same keys as `lm` | null | {meaning} |")
+        else:
+            rows += _rows(section, f"{prefix}{name}.")
+    return rows
+
+
+def _type(annotation: Any) -> str:
+    names = {str: "text", int: "whole number", float: "number", bool: "true, false", type(None): "null"}
+    if annotation in names:
+        return names[annotation]
+    if hasattr(annotation, "__metadata__"):
+        return _type(annotation.__origin__)
+    if getattr(annotation, "__origin__", None) is dict:
+        return "mapping"
+    return ", ".join(map(_type, annotation.__args__))
+
+
+def _default(value: Any) -> str:
+    plain = {None: "null", True: "true", False: "false"}
+    return plain[value] if value is None or isinstance(value, bool) else f"`{value}`"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
