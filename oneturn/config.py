@@ -103,6 +103,8 @@ class CompileConfig(Section):
     """The recipe's name."""
     seed: int = 0
     """What its random choices start from: the same seed, the same choices."""
+    threads: Count = 2
+    """Questions answered at the same time while compiling."""
 
 
 class MlflowConfig(Section):

@@ -1,0 +1,207 @@
+"""What a person relies on when configuring an agent: which file holds, and what a mistake says."""
+
+# ruff: noqa: E501 (a table of whole messages)
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.models.model_config import _set_model_config
+
+from oneturn.config import AgentConfig, LMConfig, resolve
+from oneturn.errors import ConfigError
+
+SECRETS = [
+    "sk-proj-abcdef1234567890",
+    "dapi0123456789abcdef0123456789abcdef",
+    "ghp_0123456789abcdefghij",
+    "hf_0123456789abcdefghij",
+    "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.x1",
+    "Bearer abc",
+]
+
+
+@pytest.fixture(autouse=True)
+def nothing_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.delenv("ONETURN_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    yield
+    _set_model_config(None)
+
+
+def write(path: str, text: str) -> str:
+    Path(path).write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal(keys: dict[str, Any] | str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        AgentConfig.read(keys)
+    return str(caught.value)
+
+
+# Every mistake, and the whole message.
+LM_KEYS = "api_base, api_key_env, cache, kwargs, max_tokens, model, temperature, timeout, weights"
+TOP_KEYS = "compile, compiled, lm, max_iters, mlflow, retriever, serve, teacher_lm"
+LOCAL = "'local/0.5B' runs in this process: it takes no api_base and no api_key_env."
+NO_SECRETS = (
+    "looks like a secret, and a configuration is stored in the clear. Put it in an environment variable, "
+    "and name that variable in api_key_env."
+)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"lm": {"temprature": 0}}, f"there is no key lm.temprature. Did you mean lm.temperature? Known keys of lm: {LM_KEYS}."),
+        ({"temperature": 0}, f"there is no key temperature. Did you mean lm.temperature? Known keys: {TOP_KEYS}."),
+        ({"zzz": 0}, f"there is no key zzz. Known keys: {TOP_KEYS}."),
+        ({"teacher_lm": {"modle": "openai/x"}}, f"there is no key teacher_lm.modle. Did you mean teacher_lm.model? Known keys of teacher_lm: {LM_KEYS}."),
+        ({"max_iters": "6"}, "max_iters should be a whole number, not '6'."),
+        ({"max_iters": True}, "max_iters should be a whole number, not True."),
+        ({"max_iters": 0}, "max_iters should be greater than or equal to 1, not 0."),
+        ({"lm": {"timeout": "soon"}}, "lm.timeout should be a number, not 'soon'."),
+        ({"lm": {"timeout": 0}}, "lm.timeout should be greater than 0, not 0."),
+        ({"lm": {"cache": "yes"}}, "lm.cache should be true or false, not 'yes'."),
+        ({"lm": {"kwargs": 3}}, "lm.kwargs should be a mapping of keys, not 3."),
+        ({"lm": "openai/x"}, "lm should be a mapping of keys, not 'openai/x'."),
+        ({"lm": None}, "lm should be a mapping of keys, not None."),
+        ({"lm": {"model": 7}}, "lm.model should be a text, not 7."),
+        ({"lm": {"model": "gpt-4o"}}, "lm.model should name the provider and the model, such as 'openai/gpt-4o-mini', not 'gpt-4o'."),
+        ({"compiled": ["x" * 99]}, f"compiled should be a text, not ['{'x' * 57}…."),
+        ({"lm": {"api_base": "http://x"}}, f"lm: {LOCAL}"),
+        ({"lm": {"api_key_env": "KEY"}}, f"lm: {LOCAL}"),
+        ({"lm": {"model": "openai/x", "weights": "w.gguf"}}, "lm: weights are for the embedded LM only, and the model is 'openai/x'."),
+        ({"lm": {"api_key_env": "my key"}}, "lm.api_key_env should be the name of an environment variable, in capitals, not the key itself."),
+        ({"serve": {"port": 70000}}, "serve.port should be less than or equal to 65535, not 70000."),
+        ({"lm": {"api_key": "x"}}, f"lm.api_key {NO_SECRETS}"),
+        ({"lm": {"kwargs": {"headers": [{"token": "x"}]}}}, f"lm.kwargs.headers.0.token {NO_SECRETS}"),
+        ({"mlflow": {"tracking_uri": "https://me:pw@host"}}, f"mlflow.tracking_uri {NO_SECRETS}"),
+    ],
+)  # fmt: skip
+def test_a_mistake_says_where_what_and_what_would_be_right(keys: dict[str, Any], message: str):
+    assert refusal(keys) == f"the configuration: {message}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n", "c.yaml: should hold a mapping of keys."),
+        ("lm: [\n", "c.yaml: isn't YAML: expected the node content, but found '<stream end>' (line 2, column 1)."),
+        ("lm:\n\tmodel: x\n", "c.yaml: isn't YAML: found character '\\t' that cannot start any token (line 2, column 1)."),
+        ("max_iters: six\n", "c.yaml: max_iters should be a whole number, not 'six'."),
+        ("a: 1\nb: 2\n", f"c.yaml: there is no key a. Known keys: {TOP_KEYS}.\nc.yaml: there is no key b. Known keys: {TOP_KEYS}."),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_file_names_the_file(text: str, message: str):
+    assert refusal(write("c.yaml", text)) == message
+
+
+def test_a_file_that_is_not_text_is_refused():
+    Path("c.yaml").write_bytes(b"\xff\xfe\x00\x81")
+    assert refusal("c.yaml") == "c.yaml: isn't a text file in UTF-8."
+
+
+def test_a_missing_file_says_where_it_was_looked_for(tmp_path: Path):
+    root = tmp_path / "code"
+    with pytest.raises(ConfigError) as caught:
+        AgentConfig.read("configs/dev.yaml", root=root)
+    places = f"{tmp_path / 'configs'} or {root / 'configs'}"
+    assert str(caught.value) == f"There is no file 'configs/dev.yaml': 'dev.yaml' isn't in {places}."
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("key", ["model", "api_base", "api_key_env", "api_key", "unknown", "max_tokens"])
+def test_a_secret_is_refused_and_never_repeated(secret: str, key: str):
+    message = refusal({"lm": {key: secret}})
+    assert f"lm.{key}" in message
+    assert secret not in message
+    assert secret[8:] not in message or len(secret) < 12
+
+
+@pytest.mark.parametrize(
+    "harmless", ["sk-learn-experiments", "dapi", "/Shared/token_counts", "http://127.0.0.1:8000/v1"]
+)
+def test_ordinary_words_are_no_secrets(harmless: str):
+    assert AgentConfig.read({"mlflow": {"experiment": harmless}}).mlflow.experiment == harmless
+
+
+def test_numbers_of_tokens_are_no_secrets():
+    assert AgentConfig.read({"lm": {"kwargs": {"token": 3}}}).lm.kwargs == {"token": 3}
+
+
+def test_keys_left_out_have_their_defaults():
+    config = AgentConfig.read({"max_iters": 2})
+    assert (config.max_iters, config.lm, config.serve.port) == (2, LMConfig(), 8000)
+
+
+@pytest.mark.parametrize("nothing", ["", "# only a comment\n", "{}\n"])
+def test_an_empty_configuration_is_all_defaults(nothing: str):
+    assert AgentConfig.read(write("c.yaml", nothing)) == AgentConfig.read({}) == AgentConfig()
+
+
+def test_a_whole_number_will_do_for_a_number():
+    assert AgentConfig.read({"lm": {"timeout": 30, "temperature": 1}}).lm.timeout == 30.0
+
+
+def test_the_environment_names_another_file(monkeypatch: pytest.MonkeyPatch):
+    write("dev.yaml", "max_iters: 1\n")
+    monkeypatch.setenv("ONETURN_CONFIG", write("prod.yaml", "max_iters: 2\n"))
+    assert AgentConfig.read("dev.yaml").max_iters == 2
+    assert AgentConfig.read({"max_iters": 1}).max_iters == 2
+    monkeypatch.setenv("ONETURN_CONFIG", "")
+    assert AgentConfig.read("dev.yaml").max_iters == 1
+
+
+def test_a_logged_model_s_own_configuration_wins(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ONETURN_CONFIG", write("prod.yaml", "max_iters: 2\n"))
+    _set_model_config({"max_iters": 3})
+    assert AgentConfig.read("not-there.yaml").max_iters == 3
+    _set_model_config({"max_itres": 3})
+    assert refusal({}).startswith("the logged model's model_config: there is no key max_itres. Did you mean max_iters?")
+
+
+def test_a_model_logged_without_its_configuration_says_how_to_log_it():
+    _set_model_config("")  # what MLflow does then
+    expected = (
+        "This model was logged without a configuration: pass model_config=config.to_model_config() to log_model()."
+    )
+    assert refusal({}) == expected
+
+
+def test_a_relative_path_is_looked_for_here_and_then_in_the_root(tmp_path: Path):
+    root = tmp_path / "code"
+    (root / "data").mkdir(parents=True)
+    (root / "data" / "p.json").write_text("{}")
+    assert resolve("data/p.json", root) == root / "data" / "p.json"
+    Path("data").mkdir()
+    Path("data/p.json").write_text("{}")
+    assert resolve("data/p.json", root) == tmp_path / "data" / "p.json"
+    assert resolve(tmp_path / "data" / "p.json") == tmp_path / "data" / "p.json"
+
+
+def test_a_configuration_survives_logging():
+    config = AgentConfig.read({"teacher_lm": {"model": "openai/x", "api_key_env": "KEY"}, "max_iters": 2})
+    assert AgentConfig.read(config.to_model_config()) == config
+
+
+def test_an_agent_s_own_keys_are_typed_and_checked():
+    class Mine(AgentConfig):
+        thoughts: bool = True
+
+    assert Mine.read({"thoughts": False}).thoughts is False
+    with pytest.raises(ConfigError, match="Did you mean thoughts"):
+        Mine.read({"thougts": False})
+
+
+def test_a_configuration_that_was_read_doesnt_change():
+    with pytest.raises(ValueError, match="frozen"):
+        AgentConfig().max_iters = 3
+
+
+@pytest.mark.parametrize("name", ["dev", "prod"])
+def test_the_configurations_of_this_repository_can_be_read(name: str, request: pytest.FixtureRequest):
+    os.chdir(request.config.rootpath)
+    assert AgentConfig.read(f"configs/{name}.yaml").mlflow.model_name.endswith("support_desk")
