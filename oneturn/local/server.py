@@ -91,6 +91,7 @@ def _params(llama: Any, weights: Path, settings: ServerSettings, api_key: str) -
     params.n_ctx = settings.slots * settings.context  # llama.cpp divides it among the slots
     params.cache_prompt = True
     params.cache_ram_mib = _PROMPT_CACHE_MIB
+    params.sse_ping_interval = 1  # seconds; an open stream notices only this often that the server is being stopped
     threads = settings.threads or _available_cores()
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads

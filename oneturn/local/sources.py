@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,7 +69,8 @@ def _fetch_from_hub(weights: Weights, work: Path, target: Path, progress: bool) 
 def _probe(endpoint: str) -> None:
     """Ask once whether anybody answers: huggingface_hub itself tries six times, for 23 s, when the network is down."""
     try:
-        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=_PROBE_SECONDS).close()
+        request = urllib.request.Request(endpoint, method="HEAD")  # noqa: S310 the user's own HF_ENDPOINT
+        urllib.request.urlopen(request, timeout=_PROBE_SECONDS).close()  # noqa: S310
     except urllib.error.HTTPError:
         return  # it answered
     except OSError as error:
@@ -135,7 +137,9 @@ def _run(command: list[str], scratch: Path, update: Update, requirement: str) ->
     environment = {**os.environ, "TMPDIR": str(scratch)}
     log = scratch / "pip.log"
     with log.open("w") as output:
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        process = subprocess.Popen(  # noqa: S603 no shell; the arguments are records of this package
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
     try:
         while process.poll() is None:
             time.sleep(0.1)
@@ -152,11 +156,10 @@ def _run(command: list[str], scratch: Path, update: Update, requirement: str) ->
 def _largest(folder: Path) -> int:
     """Bytes of the biggest file below ``folder``: the wheel that pip is writing."""
     sizes = [0]
-    for path in folder.rglob("*"):
-        try:
-            sizes.append(path.stat().st_size)
-        except OSError:
-            continue  # pip has moved it meanwhile
+    for parent, _, names in os.walk(folder):  # unlike rglob, it doesn't mind a folder that pip removes meanwhile
+        for name in names:
+            with suppress(OSError):
+                sizes.append(os.path.getsize(os.path.join(parent, name)))
     return max(sizes)
 
 

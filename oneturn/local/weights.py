@@ -113,8 +113,11 @@ def check_file(path: Path, weights: Weights) -> None:
     size = path.stat().st_size
     if size != weights.n_bytes:
         raise WeightsError(f"{path} has {size:,} bytes, not {weights.n_bytes:,}: it isn't {weights.filename}.")
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    actual = digest.hexdigest()
     if actual != weights.sha256:
         raise WeightsError(f"{path} is corrupt: its SHA-256 is {actual}, not {weights.sha256}.")
 

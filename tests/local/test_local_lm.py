@@ -187,4 +187,6 @@ def test_the_process_ends_cleanly_and_never_imports_litellm(ending: str) -> None
         timeout=120,
         cwd=Path(__file__).parents[2],
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "")
+    assert (done.returncode, done.stdout) == (0, "False\n")
+    if "thread" not in ending:  # a thread that reads while the server stops is told so, on stderr
+        assert done.stderr == ""
