@@ -68,7 +68,7 @@ def load_split(split: str) -> list[dspy.Example]:
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
     rows = load_rows(EXAMPLES / f"{split}.jsonl", SupportExample)
-    fields = {"id", "category", "question", "answer", "answerable"}
+    fields = {"id", "category", "question", "answer", "answerable", "expression"}
     return to_examples(row.model_dump(include=fields) | {"citations": row.citations} for row in rows)
 
 

@@ -8,7 +8,7 @@ from modules.tools import calculate, handbook_search, order_lookup
 from signatures.answer import AnswerFromHandbook
 
 
-def support_desk(k: int = 3, max_iters: int = 6, thoughts: bool = True) -> oneturn.ReAct:
+def support_desk(k: int = 3, max_iters: int = 6, thoughts: bool = False) -> oneturn.ReAct:
     """Build the program, uncompiled.
 
     Args:

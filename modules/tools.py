@@ -6,6 +6,7 @@ from typing import Annotated
 import dspy
 import pandas as pd
 from mlflow.entities import Document
+from pydantic import Field
 
 import oneturn
 from modules.arithmetic import evaluate, plain
@@ -39,6 +40,9 @@ def order_lookup(csv: Path) -> dspy.Tool:
     return dspy.Tool(lookup_order)
 
 
-def calculate(expression: str) -> str:
+Expression = Annotated[str, Field(pattern=r"^[0-9.+\-*/() ]{1,80}$")]
+
+
+def calculate(expression: Expression) -> str:
     """Compute an expression of numbers only, such as 2 * 3.50 + 1."""
     return plain(evaluate(expression))

@@ -32,8 +32,8 @@ class Compilation:
 def compile(agent: Agent, *, recipe: str | None = None, save_to: Path | None = None) -> Compilation:
     """Compile ``agent``'s program with a recipe and save it.
 
-    LM calls are cached on disk while compiling, so that a run that was interrupted goes on where it was when
-    the same command is given again.
+    The recipe's LM calls are cached on disk, so that a compilation that was interrupted catches up in moments when the
+    same command is given again. What is measured before and after isn't, to be measured as it is.
 
     Args:
         agent: what to compile; its configuration names LM, teacher, recipe and seed.
@@ -48,12 +48,12 @@ def compile(agent: Agent, *, recipe: str | None = None, save_to: Path | None = N
     if name not in agent.recipes:
         raise ConfigError(f"There is no recipe {name!r}; known: {', '.join(agent.recipes)}.")
     path = save_to or agent.compiled_path
-    lm = agent.lm().copy(cache=True)
-    trainset, devset = agent.examples("train"), agent.examples("dev")
+    lm = agent.lm()
+    trainset, devset = agent.examples("train"), agent.examples("dev")[: settings.dev_examples]
     student = agent.program(compiled=False)
     before = evaluate(student, devset, agent.metric, lm=lm, threads=settings.threads)
     started = time.perf_counter()
-    with spending() as spend, dspy.context(lm=lm):
+    with spending() as spend, dspy.context(lm=lm.copy(cache=True)):
         program = agent.recipes[name](
             student,
             trainset=trainset,

@@ -68,6 +68,11 @@ def load_compiled(program: dspy.Module, path: Path) -> Manifest:
     return Manifest.model_validate(document["manifest"])
 
 
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the compiled program in ``path``; raises as ``load_compiled`` does."""
+    return Manifest.model_validate(_read(path)["manifest"])
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))

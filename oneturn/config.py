@@ -99,12 +99,14 @@ class RetrieverConfig(Section):
 class CompileConfig(Section):
     """How the prompts are compiled."""
 
-    recipe: str = "bootstrap"
+    recipe: str = "random_search"
     """The recipe's name."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """What its random choices start from: the same seed, the same choices."""
-    threads: Count = 2
-    """Questions answered at the same time while compiling."""
+    dev_examples: Count | None = None
+    """How many examples of the development split candidates are judged on, the first ones; null for all."""
+    threads: Count = 1
+    """Examples at the same time. The embedded LM uses all cores for one: more doesn't make it faster."""
 
 
 class MlflowConfig(Section):
@@ -132,8 +134,6 @@ class AgentConfig(Section):
 
     lm: LMConfig = LMConfig()
     """The LM that answers."""
-    teacher_lm: LMConfig | None = None
-    """The LM that shows the way while compiling; null for the one that answers."""
     max_iters: Count = 6
     """LM steps that a question may take."""
     retriever: RetrieverConfig = RetrieverConfig()

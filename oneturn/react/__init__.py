@@ -1,6 +1,7 @@
 """ReAct as a generator of steps, one chat turn a step, one schema-constrained tool call a turn."""
 
-from oneturn.react.module import ReAct
 from oneturn.react.grounding import Citation, Seen
+from oneturn.react.module import ReAct
+from oneturn.react.worked import Solution, WorkedExamples
 
-__all__ = ["Citation", "ReAct", "Seen"]
+__all__ = ["Citation", "ReAct", "Seen", "Solution", "WorkedExamples"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, get_type_hints
 
 import dspy
@@ -32,25 +32,21 @@ class Seen:
 
     pattern: str
 
-    @property
-    def keywords(self) -> dict[str, Any]:
-        """The mark as JSON schema keywords."""
-        return {"format": _SEEN, "pattern": self.pattern}
+    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
+        """The mark as JSON schema keywords (pydantic's hook for annotations)."""
+        return {**handler(core_schema), "format": _SEEN, "pattern": self.pattern}
 
 
-def marked(tool: dspy.Tool) -> dspy.Tool:
-    """``tool`` with its marks in its JSON schema, which DSPy leaves out of it; ``tool`` itself if it has none."""
+def annotated(tool: dspy.Tool) -> dspy.Tool:
+    """``tool`` with what its arguments' ``Annotated`` types say in its JSON schema, which DSPy leaves out of it."""
     function = tool.func if inspect.isroutine(tool.func) else type(tool.func).__call__
     hints = get_type_hints(function, include_extras=True)
-    marks = {name: seen for name, hint in hints.items() for seen in getattr(hint, "__metadata__", ()) if _is_seen(seen)}
-    if not marks:
+    told = {name: hint for name, hint in hints.items() if name in tool.args and hasattr(hint, "__metadata__")}
+    if not told:
         return tool
-    args = {name: {**schema, **(marks[name].keywords if name in marks else {})} for name, schema in tool.args.items()}
+    schemas = {name: pydantic.TypeAdapter(hint).json_schema() for name, hint in told.items()}
+    args = {name: {**schema, **schemas.get(name, {})} for name, schema in tool.args.items()}
     return dspy.Tool(tool.func, tool.name, tool.desc, args, tool.arg_types)
-
-
-def _is_seen(mark: Any) -> bool:
-    return isinstance(mark, Seen)
 
 
 @dataclass(frozen=True)
@@ -60,10 +56,12 @@ class Ground:
     Attributes:
         texts: its inputs and its tools' results.
         sources: the ids of the documents that its tools gave, in the order they came.
+        used: values that a tool's ``Seen`` argument has had, by tool; none is offered twice.
     """
 
     texts: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    used: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def matches(self, pattern: str) -> list[str]:
         """What matches ``pattern`` in the texts, each once, in the order it came."""
@@ -75,28 +73,34 @@ def cites(schema: Mapping[str, Any]) -> bool:
     return schema.get("type") == "array" and schema.get("items", {}).get("format") == _SOURCE
 
 
-def narrowed(schema: Mapping[str, Any], ground: Ground) -> dict[str, Any] | None:
-    """An object's schema with what the run has seen as its only choices; ``None`` if a value can't be had at all."""
+def narrowed(tool: str, schema: Mapping[str, Any], ground: Ground) -> dict[str, Any] | None:
+    """A tool's arguments with what the run has seen as their only choices; ``None`` if one can't be had at all.
+
+    Where a ``Seen`` argument is the only one, what it has been before isn't offered again.
+    """
     properties = {}
-    for name, field in schema.get("properties", {}).items():
-        if cites(field):
-            field = _listed(field, ground.sources)
-        elif field.get("format") == _SEEN:
-            if not (choices := ground.matches(field["pattern"])):
+    alone = len(schema.get("properties", {})) == 1
+    for name, told in schema.get("properties", {}).items():
+        if cites(told):
+            properties[name] = _listed(told, ground.sources)
+        elif told.get("format") == _SEEN:
+            used = ground.used.get(tool, ()) if alone else ()
+            if not (choices := [value for value in ground.matches(told["pattern"]) if value not in used]):
                 return None
-            field = _choice(field, choices)
-        properties[name] = field
+            properties[name] = _choice(told, choices)
+        else:
+            properties[name] = told
     return {**schema, "properties": properties}
 
 
 def unseen(schema: Mapping[str, Any], values: Mapping[str, Any], ground: Ground) -> Iterator[str]:
     """What is wrong with ``values``: each one that wasn't seen, told in a line."""
-    for name, field in schema.get("properties", {}).items():
-        if cites(field):
+    for name, told in schema.get("properties", {}).items():
+        if cites(told):
             known: Iterable[str] = ground.sources
             given = values.get(name) or []
-        elif field.get("format") == _SEEN:
-            known, given = ground.matches(field["pattern"]), [values.get(name)]
+        elif told.get("format") == _SEEN:
+            known, given = ground.matches(told["pattern"]), [values.get(name)]
         else:
             continue
         for value in given:
@@ -104,11 +108,11 @@ def unseen(schema: Mapping[str, Any], values: Mapping[str, Any], ground: Ground)
                 yield f"{name}: {value!r} has not been seen; known: {', '.join(known) or 'none'}"
 
 
-def _listed(field: Mapping[str, Any], choices: Sequence[str]) -> dict[str, Any]:
+def _listed(told: Mapping[str, Any], choices: Sequence[str]) -> dict[str, Any]:
     items = {"type": "string", "enum": list(choices)} if choices else {"type": "string"}
-    return {**field, "items": items, "maxItems": len(choices)}
+    return {**told, "items": items, "maxItems": len(choices)}
 
 
-def _choice(field: Mapping[str, Any], choices: Sequence[str]) -> dict[str, Any]:
-    kept = {key: value for key, value in field.items() if key not in ("format", "pattern")}
+def _choice(told: Mapping[str, Any], choices: Sequence[str]) -> dict[str, Any]:
+    kept = {key: value for key, value in told.items() if key not in ("format", "pattern")}
     return {**kept, "enum": list(choices)}

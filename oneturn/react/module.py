@@ -12,7 +12,7 @@ from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
 
 from oneturn.errors import ProgramError, RunError
 from oneturn.react.calls import Allowed, StepCall, StepCaller
-from oneturn.react.grounding import Ground, marked
+from oneturn.react.grounding import Ground, annotated
 from oneturn.react.schema import StepSchema
 from oneturn.react.turns import ToolCallArgs, Turn
 from oneturn.steps import Answer, AnswerDelta, Step, Thought, ToolCall, Usage
@@ -58,7 +58,7 @@ class ReAct(dspy.Module):
     ):
         super().__init__()
         self.signature = ensure_signature(signature)
-        self.tools = {name: marked(tool) for name, tool in toolset(tools).items()}
+        self.tools = {name: annotated(tool) for name, tool in toolset(tools).items()}
         self.max_iters = max_iters
         self.thoughts = thoughts
         self._check()
@@ -155,7 +155,11 @@ class _Run:
 
     def _ground(self) -> Ground:
         observed = [turn.observation for turn in self.trajectory]
-        return Ground((*self.given, *observed), tuple(self.sources))
+        used: dict[str, list[Any]] = {}
+        for turn in self.trajectory:
+            if turn.tool_call is not None:
+                used.setdefault(turn.tool_call.name, []).extend(turn.tool_call.args.values())
+        return Ground((*self.given, *observed), tuple(self.sources), used)
 
     def _next_step(self, allowed: Allowed) -> Generator[Step, None, StepCall | None]:
         while True:
@@ -170,8 +174,9 @@ class _Run:
 
     def _use_tool(self, step: StepCall) -> Generator[Step, None, None]:
         if any(turn.tool_call == step.call for turn in self.trajectory):
+            if self.must_finish:  # the LM doesn't keep to the schema: it has to be told
+                self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=_REPEATED))
             self.must_finish = True
-            self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=_REPEATED))
             return
         call = ToolCall(f"call_{uuid.uuid4().hex[:24]}", step.call.name, step.call.args)
         yield call

@@ -56,7 +56,7 @@ class StepSchema:
         calls = [
             _object({"name": {"type": "string", "enum": [name]}, "args": args})
             for name, schema in self._calls.items()
-            if name in permitted and (args := narrowed(schema, ground)) is not None
+            if name in permitted and (args := narrowed(name, schema, ground)) is not None
         ]
         properties: dict[str, Any] = {"thought": {"type": "string"}} if self.thoughts else {}
         properties["tool_call"] = calls[0] if len(calls) == 1 else {"anyOf": calls}

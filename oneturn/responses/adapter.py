@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Protocol
 
 import dspy
@@ -44,12 +45,27 @@ class ResponsesAdapter(ResponsesAgent):
     back in ``custom_outputs``.
 
     Args:
-        program: what to serve, such as a :class:`oneturn.ReAct`; its predictors must have their LM
-            (``program.set_lm``), or ``dspy.configure`` must have given one.
+        program: what to serve, such as a :class:`oneturn.ReAct`, or a function that builds it, which is then called
+            once, when MLflow loads the model or the first request comes. The program's predictors must have their
+            LM (``program.set_lm``), or ``dspy.configure`` must have given one.
     """
 
-    def __init__(self, program: Program):
-        self._program = program
+    def __init__(self, program: Program | Callable[[], Program]):
+        self._given = program
+        self._built: Program | None = None
+        self._building = threading.Lock()
+
+    @property
+    def program(self) -> Program:
+        """What is served; built now if it hasn't been yet."""
+        with self._building:
+            if self._built is None:
+                self._built = self._given if hasattr(self._given, "steps") else self._given()
+            return self._built
+
+    def load_context(self, context: Any) -> None:
+        """Build the program when MLflow loads the model, so that what is wrong with it shows before the first request."""
+        _ = self.program
 
     def predict(self, request: ResponsesAgentRequest) -> ResponsesAgentResponse:
         """Answer a request: ``predict_stream``, drained.
@@ -82,7 +98,8 @@ class ResponsesAdapter(ResponsesAgent):
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         seen: dict[str, Document] = {}
         prediction: dspy.Prediction | None = None
-        for step in self._program.steps(**program_inputs(self._program.signature, request)):
+        program = self.program
+        for step in program.steps(**program_inputs(program.signature, request)):
             if isinstance(step, Thought):
                 yield from writer.thought(step.text)
             elif isinstance(step, ToolCall):
@@ -94,19 +111,21 @@ class ResponsesAdapter(ResponsesAgent):
                 yield from writer.text(step.text, step.attempt)
             elif isinstance(step, Answer):
                 prediction = step.prediction
-                yield from writer.finish_message(self._annotations(prediction, seen))
+                yield from writer.finish_message(_annotations(program, prediction, seen))
             elif isinstance(step, Usage):
                 assert prediction is not None  # steps() gives the answer before what it cost
-                yield from writer.completed(_usage(step), self._custom_outputs(prediction))
+                yield from writer.completed(_usage(step), _custom_outputs(program, prediction))
 
-    def _annotations(self, prediction: dspy.Prediction, seen: Mapping[str, Document]) -> list[dict[str, Any]]:
-        cited = [id for field in self._program.citing_fields for id in prediction.get(field) or []]
-        text = str(prediction.get(self._program.answer_field) or "") if self._program.answer_field else ""
-        return annotations(cited, seen, text)
 
-    def _custom_outputs(self, prediction: dspy.Prediction) -> dict[str, Any]:
-        names = [name for name in self._program.signature.output_fields if name != self._program.answer_field]
-        return {name: serialize_for_json(prediction.get(name)) for name in names}
+def _annotations(program: Program, prediction: dspy.Prediction, seen: Mapping[str, Document]) -> list[dict[str, Any]]:
+    cited = [id for field in program.citing_fields for id in prediction.get(field) or []]
+    text = str(prediction.get(program.answer_field) or "") if program.answer_field else ""
+    return annotations(cited, seen, text)
+
+
+def _custom_outputs(program: Program, prediction: dspy.Prediction) -> dict[str, Any]:
+    names = [name for name in program.signature.output_fields if name != program.answer_field]
+    return {name: serialize_for_json(prediction.get(name)) for name in names}
 
 
 def _usage(step: Usage) -> dict[str, Any]:

@@ -1,0 +1,29 @@
+"""The support desk, declared: MLflow's models-from-code file, which the command line and the notebooks load too.
+
+The one place where oneturn and the folders beside this file meet.
+"""
+
+import mlflow
+
+import oneturn
+from data.support import CORPUS, load_split
+from modules.support_desk import support_desk
+from optimizers.metric import support_metric
+from optimizers.recipes import RECIPES
+
+ROOT = CORPUS.parents[1]  # this checkout, or the code folder of a logged model
+CONFIG = oneturn.AgentConfig.read("configs/dev.yaml", root=ROOT)
+
+AGENT = oneturn.Agent(
+    name="support_desk",
+    config=CONFIG,
+    build=lambda: support_desk(k=CONFIG.retriever.k, max_iters=CONFIG.max_iters),
+    metric=support_metric,
+    examples=load_split,
+    recipes=RECIPES,
+    root=ROOT,
+    code_paths=("signatures", "modules", "optimizers", "data"),
+    example_question="How many days do I have to return unopened goods?",
+)
+
+mlflow.models.set_model(oneturn.ResponsesAdapter(AGENT.serving_program))
