@@ -1,0 +1,74 @@
+"""The neighbour to be compared with: ``dspy.ReAct`` with the same signature, tools and LM."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import dspy
+from dspy.teleprompt import BootstrapFewShot
+
+from modules.support_desk import support_desk
+from oneturn import Solution
+from oneturn.tools import render
+
+_THOUGHTS = {
+    "search_handbook": "I look this up in the handbook.",
+    "lookup_order": "I look the order up.",
+    "calculate": "I compute it.",
+    "finish": "I have what the answer needs.",
+}
+
+
+def plain_react(k: int, max_iters: int) -> dspy.ReAct:
+    """``dspy.ReAct``, as it comes, over the support desk's signature and tools."""
+    desk = support_desk(k=k, max_iters=max_iters)
+    return dspy.ReAct(desk.signature, tools=[_as_text(tool) for tool in desk.tools.values()], max_iters=max_iters - 1)
+
+
+def _as_text(tool: dspy.Tool) -> dspy.Tool:
+    """The tool with its result as our LM reads it: ``dspy.ReAct`` can't put a list of documents into a prompt."""
+    return dspy.Tool(lambda **args: render(tool(**args)), tool.name, tool.desc, tool.args, tool.arg_types)
+
+
+def compiled_plain_react(
+    student: dspy.ReAct, trainset: Sequence[dspy.Example], metric: Any, solve: Callable[[dspy.Example], Solution]
+) -> dspy.Module:
+    """The same, compiled by the recipe ``worked``: demos of the same four examples, in ``dspy.ReAct``'s own form."""
+    optimizer = BootstrapFewShot(metric=metric, max_bootstrapped_demos=4, max_labeled_demos=0)
+    return optimizer.compile(student, teacher=_WorkedPlainReact(student, trainset, solve), trainset=list(trainset))
+
+
+class _WorkedPlainReact(dspy.ReAct):
+    """A teacher that follows the solutions with the real tools, as ``oneturn.WorkedExamples`` does for ours."""
+
+    def __init__(
+        self, student: dspy.ReAct, examples: Sequence[dspy.Example], solve: Callable[[dspy.Example], Solution]
+    ):
+        tools = [tool for name, tool in student.tools.items() if name != "finish"]
+        super().__init__(student.signature, tools=tools, max_iters=student.max_iters)
+        self.solutions = {example.question: solve(example) for example in examples}
+
+    def forward(self, **inputs: Any) -> dspy.Prediction:
+        solution = self.solutions[inputs["question"]]
+        trajectory: dict[str, Any] = {}
+        for index, (name, args) in enumerate([*solution.calls, ("finish", {})]):
+            self._record(self.react, inputs, trajectory, **_step(name, args))
+            trajectory |= {f"thought_{index}": _THOUGHTS[name], f"tool_name_{index}": name, f"tool_args_{index}": args}
+            trajectory[f"observation_{index}"] = self._observe(name, args)
+        extract = self.extract.predict
+        self._record(extract, inputs, trajectory, reasoning="The results say it.", **solution.outputs)
+        return dspy.Prediction(trajectory=trajectory, **solution.outputs)
+
+    def _observe(self, name: str, args: Any) -> Any:
+        try:
+            return self.tools[name](**args)
+        except ValueError as error:
+            return f"Execution error in {name}: {error}"
+
+    def _record(self, predictor: dspy.Predict, inputs: dict[str, Any], trajectory: dict[str, Any], **outputs: Any) -> None:
+        if dspy.settings.trace is not None:
+            seen = {**inputs, "trajectory": self._format_trajectory(trajectory)}
+            dspy.settings.trace.append((predictor, seen, dspy.Prediction(**outputs)))
+
+
+def _step(name: str, args: Any) -> dict[str, Any]:
+    return {"next_thought": _THOUGHTS[name], "next_tool_name": name, "next_tool_args": dict(args)}

@@ -1,0 +1,83 @@
+"""The table of a measurement, with intervals, and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from oneturn.evaluation import interval
+
+
+def write_report(results: Mapping[str, pd.DataFrame], about: Mapping[str, str], path: Path | None) -> None:
+    """Print the report, and write it to ``path`` if one is given."""
+    text = "\n\n".join([_about(about), _table(results), _categories(results), _pairs(results)]) + "\n"
+    print(text)
+    if path is not None:
+        path.write_text(_between_marks(path, text), encoding="utf-8")
+
+
+def _about(about: Mapping[str, str]) -> str:
+    return "\n".join(f"- {name}: {value}" for name, value in about.items())
+
+
+def _table(results: Mapping[str, pd.DataFrame]) -> str:
+    lines = [
+        "| program | rows | score | 95% interval | fully right | LM calls | tokens written | s a question | failed |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, rows in results.items():
+        low, high = interval(rows["score"])
+        right = (rows["score"] >= 0.999).mean()
+        lines.append(
+            f"| {name} | {len(rows)} | {rows['score'].mean():.1%} | {low:.1%} to {high:.1%} | {right:.1%} "
+            f"| {rows['lm_calls'].mean():.2f} | {rows['completion_tokens'].mean():.0f} | {rows['seconds'].mean():.1f} "
+            f"| {rows['error'].notna().sum()} |"
+        )
+    return "\n".join(lines)
+
+
+def _categories(results: Mapping[str, pd.DataFrame]) -> str:
+    table = pd.DataFrame({name: rows.groupby("category")["score"].mean() for name, rows in results.items()})
+    header = "| category | " + " | ".join(table.columns) + " |"
+    rule = "| --- " * (len(table.columns) + 1) + "|"
+    rows = [
+        f"| {category} | " + " | ".join("–" if pd.isna(v) else f"{v:.0%}" for v in values) + " |"
+        for category, values in zip(table.index, table.to_numpy(), strict=True)
+    ]
+    return "\n".join([header, rule, *rows])
+
+
+def _pairs(results: Mapping[str, pd.DataFrame]) -> str:
+    names = list(results)
+    wanted = [(a, b) for b in names for a in names if _worth_comparing(a, b)]
+    lines = [_difference(results, a, b) for a, b in wanted]
+    return "Paired differences, on the rows that both answered:\n\n" + "\n".join(lines)
+
+
+def _worth_comparing(a: str, b: str) -> bool:
+    if "oneturn" not in a or a == b:
+        return False
+    if "oneturn" in b:
+        return "uncompiled" in b
+    return a.split(", ")[1] == b.split(", ")[1] or "shipped" in a
+
+
+def _difference(results: Mapping[str, pd.DataFrame], a: str, b: str) -> str:
+    pair = results[a].merge(results[b], on="id", suffixes=("_a", "_b"))
+    points = pair["score_a"] - pair["score_b"]
+    low, high = interval(points)
+    calls = pair["lm_calls_a"].mean() / max(pair["lm_calls_b"].mean(), 1e-9)
+    return (
+        f"- {a} − {b}: {100 * points.mean():+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}, {len(pair)} rows); "
+        f"LM calls × {calls:.2f}"
+    )
+
+
+def _between_marks(path: Path, text: str) -> str:
+    start, end = "<!-- measured -->", "<!-- /measured -->"
+    old = path.read_text(encoding="utf-8") if path.exists() else f"{start}\n{end}\n"
+    head, _, rest = old.partition(start)
+    _, _, tail = rest.partition(end)
+    return f"{head}{start}\n{text}{end}{tail}"
