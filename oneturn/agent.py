@@ -35,7 +35,7 @@ class Agent:
         recipes: the ways to compile it, by name.
         code: the agent's model file (models-from-code), and the folders that travel with it.
         requirements: what it needs beyond oneturn's own dependencies.
-        example_question: what the logged model is tried with.
+        example_questions: what the logged model is tried with (the first one), and the demo asks.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Agent:
     recipes: Mapping[str, Recipe]
     root: Path
     code_paths: Sequence[str]
-    example_question: str
+    example_questions: Sequence[str]
     requirements: Sequence[str] = field(default=())
 
     def lm(self) -> dspy.BaseLM:

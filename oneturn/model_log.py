@@ -58,7 +58,7 @@ def log(agent: Agent, *, register: bool = False) -> LoggedAgent:
 
 def input_example(agent: Agent) -> dict[str, object]:
     """A request that the agent can answer."""
-    return {"input": [{"role": "user", "content": agent.example_question}]}
+    return {"input": [{"role": "user", "content": agent.example_questions[0]}]}
 
 
 def requirements(agent: Agent) -> list[str]:
@@ -100,9 +100,8 @@ def _code_paths(agent: Agent) -> list[Path]:
 
 
 def _log_origin(agent: Agent) -> None:
-    config = agent.config
-    mlflow.log_params({"lm": config.lm.model, "max_iters": config.max_iters, "compiled": config.compiled or "none"})
-    if config.compiled is None:
+    """What MLflow doesn't log by itself, which is all but the configuration: where the compiled program comes from."""
+    if agent.config.compiled is None:
         return
     manifest = read_manifest(agent.compiled_path)
     mlflow.log_params({"recipe": manifest.recipe, "compiled_on": manifest.lm, "dataset_dev": manifest.dataset["dev"]})

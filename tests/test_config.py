@@ -44,7 +44,7 @@ def refusal(keys: dict[str, Any] | str) -> str:
 
 # Every mistake, and the whole message.
 LM_KEYS = "api_base, api_key_env, cache, kwargs, max_tokens, model, temperature, timeout, weights"
-TOP_KEYS = "compile, compiled, lm, max_iters, mlflow, retriever, serve, teacher_lm"
+TOP_KEYS = "compile, compiled, lm, max_iters, mlflow, retriever, serve"
 LOCAL = "'local/0.5B' runs in this process: it takes no api_base and no api_key_env."
 NO_SECRETS = (
     "looks like a secret, and a configuration is stored in the clear. Put it in an environment variable, "
@@ -58,7 +58,6 @@ NO_SECRETS = (
         ({"lm": {"temprature": 0}}, f"there is no key lm.temprature. Did you mean lm.temperature? Known keys of lm: {LM_KEYS}."),
         ({"temperature": 0}, f"there is no key temperature. Did you mean lm.temperature? Known keys: {TOP_KEYS}."),
         ({"zzz": 0}, f"there is no key zzz. Known keys: {TOP_KEYS}."),
-        ({"teacher_lm": {"modle": "openai/x"}}, f"there is no key teacher_lm.modle. Did you mean teacher_lm.model? Known keys of teacher_lm: {LM_KEYS}."),
         ({"max_iters": "6"}, "max_iters should be a whole number, not '6'."),
         ({"max_iters": True}, "max_iters should be a whole number, not True."),
         ({"max_iters": 0}, "max_iters should be greater than or equal to 1, not 0."),
@@ -183,7 +182,7 @@ def test_a_relative_path_is_looked_for_here_and_then_in_the_root(tmp_path: Path)
 
 
 def test_a_configuration_survives_logging():
-    config = AgentConfig.read({"teacher_lm": {"model": "openai/x", "api_key_env": "KEY"}, "max_iters": 2})
+    config = AgentConfig.read({"lm": {"model": "openai/x", "api_key_env": "KEY"}, "max_iters": 2})
     assert AgentConfig.read(config.to_model_config()) == config
 
 
