@@ -1,8 +1,74 @@
-"""oneturn: declare a single-turn DSPy agent, compile it, serve it as an MLflow ResponsesAgent."""
+"""oneturn: declare a single-turn DSPy agent, compile it, serve it as an MLflow ResponsesAgent.
 
-from oneturn.agent import Agent
-from oneturn.config import AgentConfig
-from oneturn.react import Citation, ReAct, Seen, Solution, WorkedExamples
-from oneturn.responses import ResponsesAdapter
+Names are imported when they are first used: MLflow and DSPy take seconds to import, ``oneturn --help`` shouldn't.
+"""
 
-__all__ = ["Agent", "AgentConfig", "Citation", "ReAct", "ResponsesAdapter", "Seen", "Solution", "WorkedExamples"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from oneturn.agent import Agent, load_agent
+    from oneturn.asking import ask
+    from oneturn.client import query
+    from oneturn.compilation import compile
+    from oneturn.config import AgentConfig
+    from oneturn.errors import OneTurnError
+    from oneturn.evaluation import evaluate
+    from oneturn.model_log import log
+    from oneturn.react import Citation, ReAct, Seen, Solution, WorkedExamples
+    from oneturn.responses import ResponsesAdapter
+    from oneturn.serving import running_server, serve
+
+__all__ = [
+    "Agent",
+    "AgentConfig",
+    "Citation",
+    "OneTurnError",
+    "ReAct",
+    "ResponsesAdapter",
+    "Seen",
+    "Solution",
+    "WorkedExamples",
+    "ask",
+    "compile",
+    "evaluate",
+    "load_agent",
+    "log",
+    "query",
+    "running_server",
+    "serve",
+]
+
+_HOMES = {
+    "Agent": "oneturn.agent",
+    "AgentConfig": "oneturn.config",
+    "Citation": "oneturn.react",
+    "OneTurnError": "oneturn.errors",
+    "ReAct": "oneturn.react",
+    "ResponsesAdapter": "oneturn.responses",
+    "Seen": "oneturn.react",
+    "Solution": "oneturn.react",
+    "WorkedExamples": "oneturn.react",
+    "ask": "oneturn.asking",
+    "compile": "oneturn.compilation",
+    "evaluate": "oneturn.evaluation",
+    "load_agent": "oneturn.agent",
+    "log": "oneturn.model_log",
+    "query": "oneturn.client",
+    "running_server": "oneturn.serving",
+    "serve": "oneturn.serving",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'oneturn' has no attribute {name!r}")
+    found = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

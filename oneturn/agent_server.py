@@ -1,0 +1,202 @@
+"""MLflow's ``AgentServer`` as an ASGI application that runs an agent in threads and tells errors as OpenAI does.
+
+MLflow keeps one pair of functions a process. Ours find out from a context variable which application's request they
+are answering, so that any number of applications can live in one process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+
+from mlflow.genai.agent_server import AgentServer, get_invoke_function, get_stream_function, invoke, stream
+from mlflow.pyfunc import ResponsesAgent
+from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse, ResponsesAgentStreamEvent
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from oneturn.errors import EndpointError, OneTurnError
+from oneturn.responses.failures import told
+
+THREADS = 64
+"""Requests answered at the same time by one application; more wait for their turn."""
+
+_STATUS = {"invalid_request": 400, "context_length_exceeded": 400, "lm_error": 502}
+_SEND_A_LIST = (
+    'input must be a list of items, MLflow takes no bare string: send input=[{"role": "user", "content": "…"}].'
+)
+
+_log = logging.getLogger(__name__)
+
+
+def application(agent: ResponsesAgent) -> ASGIApp:
+    """The ASGI application that serves ``agent`` at ``/responses`` and ``/invocations``, with ``GET /health``.
+
+    Raises:
+        OneTurnError: somebody else has given MLflow's server its functions in this process.
+    """
+    _register()
+    app = AgentServer("ResponsesAgent").app
+    app.add_exception_handler(HTTPException, _told)
+    app.add_exception_handler(AttributeError, _told)  # MLflow's, when the body is JSON but no object
+    app.add_exception_handler(Exception, _crashed)
+    return _Front(app, agent)
+
+
+class _Front:
+    """The outermost layer: opens an exchange for each request, and ends it when the request does."""
+
+    def __init__(self, app: ASGIApp, agent: ResponsesAgent):
+        self._app = app
+        self._agent = agent
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="oneturn-request")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = _Exchange(self._agent, self._pool)
+        token = _exchange.set(exchange)
+        try:
+            await self._app(scope, receive, send)
+        finally:  # also when the client has gone away
+            exchange.over.set()
+            _exchange.reset(token)
+
+
+class _Exchange:
+    """One HTTP request: who answers it, whether anybody still waits for it, and how it failed."""
+
+    def __init__(self, agent: ResponsesAgent, pool: ThreadPoolExecutor):
+        self._agent = agent
+        self._pool = pool
+        self.over = threading.Event()
+        self.failure: EndpointError | None = None
+
+    async def answer(self, request: ResponsesAgentRequest) -> ResponsesAgentResponse:
+        """The whole response at once."""
+        context = contextvars.copy_context()  # the span that is open, and MLflow's request headers
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._pool, context.run, self._agent.predict, request)
+        except Exception as error:
+            self.failure = error if isinstance(error, EndpointError) else _unexpected(error)
+            _log.warning("%s: %s", self.failure.code, self.failure)
+            raise self.failure from error
+
+    async def stream(self, request: ResponsesAgentRequest) -> AsyncIterator[ResponsesAgentStreamEvent]:
+        """The events as they happen; one thread runs the agent from beginning to end, in one context."""
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[ResponsesAgentStreamEvent | None] = asyncio.Queue()
+
+        def put(event: ResponsesAgentStreamEvent | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the server was stopped
+                loop.call_soon_threadsafe(events.put_nowait, event)
+
+        def run() -> None:
+            stream = self._agent.predict_stream(request)
+            try:
+                with contextlib.closing(stream):
+                    for event in stream:
+                        if self.over.is_set():
+                            break
+                        put(event)
+            except Exception as error:  # ResponsesAdapter never raises here; another ResponsesAgent may
+                failure = _unexpected(error)
+                fields = {"type": "error", "code": failure.code, "message": str(failure)}
+                put(ResponsesAgentStreamEvent.model_validate(fields))
+            finally:
+                put(None)
+
+        loop.run_in_executor(self._pool, contextvars.copy_context().run, run)
+        while (event := await events.get()) is not None:
+            yield event
+
+
+_exchange: contextvars.ContextVar[_Exchange] = contextvars.ContextVar("oneturn_exchange")
+
+
+async def request(request: ResponsesAgentRequest) -> ResponsesAgentResponse:
+    """What MLflow calls to answer; its name is that of the trace's outermost span."""
+    return await _exchange.get().answer(request)
+
+
+async def request_stream(request: ResponsesAgentRequest) -> AsyncIterator[ResponsesAgentStreamEvent]:
+    """What MLflow calls to answer as a stream."""
+    async for event in _exchange.get().stream(request):
+        yield event
+
+
+def _register() -> None:
+    if get_invoke_function() is None and get_stream_function() is None:
+        invoke()(request)
+        stream()(request_stream)
+    elif (get_invoke_function(), get_stream_function()) != (request, request_stream):
+        raise OneTurnError(
+            "This process has used mlflow's @invoke() or @stream() already, which it allows once; "
+            "serve the agent from another process."
+        )
+
+
+def _unexpected(error: Exception) -> EndpointError:
+    _log.error("The agent failed.", exc_info=error)
+    code, message = told(error)
+    return EndpointError(message, code)
+
+
+async def _told(request: Request, error: Exception) -> JSONResponse:
+    """An error as OpenAI's API tells it. Of one that is neither the agent's nor the client's, only that it happened."""
+    failure = _exchange.get().failure
+    if failure is not None:
+        return _body(_STATUS.get(failure.code, 500), failure.code, str(failure))
+    status = error.status_code if isinstance(error, HTTPException) else 400
+    if status == 400 and (reason := await _refused(request)):
+        return _body(400, "invalid_request", reason)
+    if isinstance(error, HTTPException) and 400 < status < 500:
+        return _body(status, "invalid_request", f"{error.detail}: {request.method} {request.url.path}")
+    return await _crashed(request, error)
+
+
+async def _crashed(request: Request, error: Exception) -> JSONResponse:
+    return _body(500, "server_error", "The server failed; its log tells more.")
+
+
+async def _refused(request: Request) -> str | None:
+    """Why MLflow refuses this request, if it does."""
+    try:
+        data = await request.json()
+    except ValueError:
+        return "The request's body isn't JSON."
+    if not isinstance(data, dict):
+        return "The request's body must be a JSON object."
+    if isinstance(data.get("input"), str):
+        return _SEND_A_LIST
+    try:
+        ResponsesAgentRequest(**data)
+    except ValidationError as invalid:
+        return _first_problem(invalid)
+    return None
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_url=False, include_context=False)[0]
+    place = [str(part) for part in problem["loc"] if isinstance(part, int) or part.isidentifier()]
+    return f"{'.'.join(place) or 'request'}: {problem['msg']}."
+
+
+def _body(status: int, code: str, message: str) -> JSONResponse:
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": code}}, status)
+
+
+def _untold(record: logging.LogRecord) -> bool:
+    """Leaves out of MLflow's log the tracebacks of failures that are answered, and logged in one line, here."""
+    return not (record.exc_info and isinstance(record.exc_info[1], EndpointError))
+
+
+logging.getLogger("mlflow.genai.agent_server.server").addFilter(_untold)
