@@ -64,7 +64,9 @@ class _WorkedPlainReact(dspy.ReAct):
         except ValueError as error:
             return f"Execution error in {name}: {error}"
 
-    def _record(self, predictor: dspy.Predict, inputs: dict[str, Any], trajectory: dict[str, Any], **outputs: Any) -> None:
+    def _record(
+        self, predictor: dspy.Predict, inputs: dict[str, Any], trajectory: dict[str, Any], **outputs: Any
+    ) -> None:
         if dspy.settings.trace is not None:
             seen = {**inputs, "trajectory": self._format_trajectory(trajectory)}
             dspy.settings.trace.append((predictor, seen, dspy.Prediction(**outputs)))

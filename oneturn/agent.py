@@ -78,7 +78,7 @@ class Agent:
             ConfigError: none is configured.
         """
         if self.config.compiled is None:
-            raise ConfigError("compiled is not set; name the compiled program's file, such as data/compiled/agent.json.")
+            raise ConfigError("compiled is not set: name the compiled program's file, such as data/compiled/mine.json.")
         return self.root / self.config.compiled
 
 
@@ -100,7 +100,8 @@ def load_agent(path: str | Path = "agent.py", config: str | Path | None = None) 
     if str(file.parent) not in sys.path:
         sys.path.insert(0, str(file.parent))
     spec = importlib.util.spec_from_file_location("agent", file)
-    assert spec is not None and spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise ProgramError(f"{file} is not a Python file.")
     module = importlib.util.module_from_spec(spec)
     sys.modules["agent"] = module
     spec.loader.exec_module(module)

@@ -1,4 +1,4 @@
-"""The whole way in a few minutes: measure, log, serve, ask. What hasn't changed since the last time isn't done again."""
+"""The whole way in a few minutes: measure, log, serve, ask. What has not changed since isn't done again."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from oneturn.serving import running_server
 
 DEV_ROWS = 8
 _STATE = Path(".oneturn/demo.json")
+_CODE_AND_DATA = {".py", ".json", ".jsonl", ".md", ".csv"}
 
 
 def demo(agent: Agent) -> None:
@@ -68,14 +69,13 @@ def _show_scores(console: Console, agent: Agent, scores: dict[str, dict[str, flo
         calls, seconds = found["lm_calls_per_row"], found["seconds_per_row"]
         table.add_row(name, f"{found['score']:.0%}", span, f"{calls:.1f}", f"{seconds:.1f}")
     console.print(table)
-    console.print(f"  {DEV_ROWS} questions show the direction only; docs/quality.md has the whole test split.", style="dim")
+    told = f"  {DEV_ROWS} questions show the direction only; docs/quality.md has the test split."
+    console.print(told, style="dim")
 
 
 def _ask(console: Console, client: OpenAI, question: str) -> None:
     console.print(f"\n  [bold]{question}[/bold]")
-    with client.responses.create(
-        model="agent", input=[{"role": "user", "content": question}], stream=True
-    ) as events:
+    with client.responses.create(model="agent", input=[{"role": "user", "content": question}], stream=True) as events:
         for event in events:
             _show(console, event)
 
@@ -143,6 +143,7 @@ def _key(agent: Agent) -> str:
     for package in ("dspy", "mlflow", "oneturn"):
         digest.update(version(package).encode())
     folders = [Path(__file__).parent, *(agent.root / name for name in agent.code_paths)]
-    for path in sorted(file for folder in folders for suffix in ("py", "json", "md", "csv") for file in folder.rglob(f"*.{suffix}")):
+    files = (file for folder in folders for file in folder.rglob("*") if file.suffix in _CODE_AND_DATA)
+    for path in sorted(files):
         digest.update(path.read_bytes())
     return digest.hexdigest()
