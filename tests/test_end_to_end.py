@@ -1,0 +1,73 @@
+"""The logged agent, loaded far from the checkout: every way to ask it gives the same answer."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from oneturn import load_agent, log
+
+ROOT = Path(__file__).resolve().parents[1]
+ASK_EVERY_WAY = """
+import json, sys
+import data, httpx, mlflow, openai, oneturn
+
+uri, request = sys.argv[1], json.loads(sys.argv[2])
+model = mlflow.pyfunc.load_model(uri)
+pyfunc = model.predict(request)
+texts = lambda output: [c["text"] for item in output if item["type"] == "message" for c in item["content"]]
+with oneturn.running_server(model.unwrap_python_model()) as url:
+    client = openai.OpenAI(base_url=url, api_key="none", timeout=300)
+    plain = client.responses.create(model="agent", input=request["input"])
+    with client.responses.create(model="agent", input=request["input"], stream=True) as events:
+        deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+    http = httpx.post(url + "/invocations", json=request, timeout=300).json()
+    ours = oneturn.query(url, request["input"][0]["content"])
+answers = {
+    "pyfunc": texts(pyfunc["output"]),
+    "openai": [plain.output_text],
+    "openai, streaming": ["".join(deltas)],
+    "http": texts(http["output"]),
+    "oneturn.query": [ours.text],
+}
+print(json.dumps({"answers": answers, "code": data.__file__, "outputs": pyfunc["custom_outputs"]}))
+"""
+
+
+@pytest.mark.local_lm
+def test_every_way_to_ask_the_logged_agent_gives_the_same_answer(tmp_path, monkeypatch):
+    config = yaml.safe_load((ROOT / "configs" / "dev.yaml").read_text())
+    config["mlflow"]["tracking_uri"] = f"sqlite:///{tmp_path}/mlflow.db"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ONETURN_CONFIG", str(tmp_path / "config.yaml"))
+    agent = load_agent(ROOT / "agent.py")
+    logged = log(agent)
+
+    request = {"input": [{"role": "user", "content": agent.example_questions[0]}]}
+    environment = {"MLFLOW_TRACKING_URI": config["mlflow"]["tracking_uri"], "MLFLOW_DISABLE_TELEMETRY": "true"}
+    found = _run(tmp_path, [logged.model_uri, json.dumps(request)], environment)
+
+    answers = list(found["answers"].values())
+    assert answers[0] != [""]
+    assert all(answer == answers[0] for answer in answers), found["answers"]
+    assert not Path(found["code"]).is_relative_to(ROOT), "the model must bring its own code"
+    assert set(found["outputs"]) == {"citations", "answerable"}
+
+
+def _run(folder: Path, arguments: list[str], environment: dict[str, str]) -> dict:
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "ONETURN_CONFIG")}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK_EVERY_WAY, *arguments],
+        cwd=folder,
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.strip().splitlines()[-1])
