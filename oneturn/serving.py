@@ -24,6 +24,7 @@ from oneturn.agent import Agent
 from oneturn.agent_server import application
 from oneturn.errors import OneTurnError, ProgramError
 from oneturn.responses import ResponsesAdapter
+from oneturn.tracking import use_tracking
 
 _SECONDS_TO_FINISH = 5  # what open requests get when the server is stopped
 _QUEUED_CONNECTIONS = 2048
@@ -127,9 +128,7 @@ def _responder(agent_or_model: Agent | ResponsesAgent | str) -> ResponsesAgent:
         return agent_or_model
     if isinstance(agent_or_model, str):
         return _logged(agent_or_model)
-    settings = agent_or_model.config.mlflow
-    mlflow.set_tracking_uri(settings.tracking_uri)
-    mlflow.set_experiment(settings.experiment)
+    use_tracking(agent_or_model.config.mlflow)
     return ResponsesAdapter(agent_or_model.serving_program())
 
 

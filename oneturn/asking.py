@@ -1,0 +1,145 @@
+"""Ask an agent in the terminal, and show what it does while it does it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mlflow.pyfunc import ResponsesAgent
+from mlflow.types.responses import ResponsesAgentRequest
+from rich.console import Console
+
+from oneturn.agent import Agent
+from oneturn.client import query
+from oneturn.replies import Event, Reply, Source, read_reply
+from oneturn.responses import ResponsesAdapter
+from oneturn.spend import spending
+from oneturn.tracking import use_tracking
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a text must not steer the terminal
+
+
+def ask(
+    agent: Agent | ResponsesAgent,
+    question: str,
+    *,
+    custom_inputs: Mapping[str, Any] | None = None,
+    console: Console | None = None,
+) -> Reply:
+    """Ask ``agent`` one question in this process, through the adapter that serves it, and show the run.
+
+    Args:
+        agent: the agent, or anything that serves one.
+        question: what to ask.
+        custom_inputs: the program's other inputs.
+        console: where to show it; ``None`` for the standard output.
+
+    Raises:
+        EndpointError: the run ended without an answer.
+    """
+    shown = Renderer(console or Console())
+    request = ResponsesAgentRequest.model_validate(
+        {"input": [{"role": "user", "content": question}], "custom_inputs": dict(custom_inputs or {})}
+    )
+    responder = _responder(agent)
+    with spending() as spend:
+        events = (event.model_dump() for event in responder.predict_stream(request))
+        reply = read_reply(events, shown)
+    shown.finish(reply, lm_calls=spend.lm_calls)
+    return reply
+
+
+def ask_endpoint(
+    url: str,
+    question: str,
+    *,
+    custom_inputs: Mapping[str, Any] | None = None,
+    api_key: str | None = None,
+    console: Console | None = None,
+) -> Reply:
+    """``oneturn.query``, shown in the terminal as ``ask`` shows a run in this process."""
+    shown = Renderer(console or Console())
+    reply = query(url, question, custom_inputs=custom_inputs, api_key=api_key, on_event=shown)
+    shown.finish(reply)
+    return reply
+
+
+class Renderer:
+    """Shows Responses events as they come: call it with each, then ``finish`` it with the reply.
+
+    Thoughts, tools and costs are dim, the answer isn't. Where the output is no terminal, it is plain text.
+    """
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._started = time.perf_counter()
+        self._streamed = False  # whether pieces of the message that is open have been shown
+
+    def __call__(self, event: Event) -> None:
+        if event.get("type") == "response.output_text.delta":
+            self._streamed = True
+            self._console.out(_plain(str(event.get("delta"))), end="", highlight=False)
+        elif event.get("type") == "response.output_item.done":
+            self._item(event.get("item") or {})
+
+    def finish(self, reply: Reply, lm_calls: int | None = None) -> None:
+        """Show the sources and what the reply cost."""
+        for number, source in enumerate(reply.sources, start=1):
+            self._line(f"[{number}] {_named(source)}")
+        self._dim(", ".join(_costs(reply, lm_calls, time.perf_counter() - self._started)))
+
+    def _item(self, item: Mapping[str, Any]) -> None:
+        kind = item.get("type")
+        if kind == "reasoning":
+            self._dim(_text(item.get("summary")))
+        elif kind == "function_call":
+            self._dim(f"→ {item.get('name')} {item.get('arguments')}")
+        elif kind == "function_call_output":
+            self._dim(f"← {item.get('output')}")
+        elif kind == "message":
+            self._end_of_message(item)
+
+    def _end_of_message(self, item: Mapping[str, Any]) -> None:
+        rest = "" if self._streamed else _text(item.get("content"))
+        self._console.out(_plain(rest), highlight=False)
+        self._streamed = False
+        if item.get("status") == "incomplete":
+            self._dim("(not finished)")
+
+    def _dim(self, text: str) -> None:
+        self._line(text, style="dim")
+
+    def _line(self, text: str, style: str | None = None) -> None:
+        line = _plain(" ".join(text.split()))
+        width = max(self._console.width, 40)
+        shortened = line if len(line) <= width else line[: width - 1] + "…"
+        self._console.out(shortened, style=style, highlight=False)
+
+
+def _costs(reply: Reply, lm_calls: int | None, seconds: float) -> Iterable[str]:
+    if lm_calls is not None:
+        yield f"{lm_calls} LM call{'' if lm_calls == 1 else 's'}"
+    if reply.usage.get("total_tokens"):
+        yield f"{reply.usage.get('input_tokens'):,} tokens read, {reply.usage.get('output_tokens'):,} written"
+    yield f"{seconds:.1f} s"
+
+
+def _named(source: Source) -> str:
+    return source.title if source.url in ("", source.title) else f"{source.title} ({source.url})"
+
+
+def _text(parts: Any) -> str:
+    return "".join(str(part.get("text") or "") for part in parts or [])
+
+
+def _plain(text: str) -> str:
+    return _CONTROL.sub("", text)
+
+
+def _responder(agent: Agent | ResponsesAgent) -> ResponsesAgent:
+    if isinstance(agent, ResponsesAgent):
+        return agent
+    use_tracking(agent.config.mlflow)
+    return ResponsesAdapter(agent.serving_program())

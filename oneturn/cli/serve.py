@@ -1,0 +1,54 @@
+"""``oneturn serve``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, load
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Where to listen; the configured address otherwise.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="0 for any free port.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="URI", help="Serve this logged model instead of the agent's file.")
+    ] = None,
+    agent: AgentFile = AGENT_FILE,
+    config: ConfigFile = None,
+) -> None:
+    """Serve the agent over the OpenAI Responses protocol, streaming, until Ctrl-C.
+
+    A logged model brings its own configuration; --config then only says where MLflow keeps it.
+
+    Examples:
+
+        oneturn serve
+
+        oneturn serve --port 0
+
+        oneturn serve --model models:/support_desk/1
+    """
+    if model is None:
+        loaded = load(agent, config)
+
+        from oneturn.serving import serve
+
+        serve(loaded, host=host, port=port)
+    else:
+        _serve_logged(model, host, port, config)
+
+
+def _serve_logged(model: str, host: str | None, port: int | None, config: Path | None) -> None:
+    from oneturn.config import AgentConfig
+    from oneturn.serving import serve
+    from oneturn.tracking import use_tracking
+
+    if config is not None:
+        settings = AgentConfig.read(config)
+        use_tracking(settings.mlflow)
+        host = host or settings.serve.host
+        port = settings.serve.port if port is None else port
+    serve(model, host=host, port=port)

@@ -1,0 +1,135 @@
+"""Ask a served agent, through the official ``openai`` client."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+import openai
+
+from oneturn.errors import EndpointError
+from oneturn.replies import Event, OnEvent, Reply, read_reply
+
+_CONNECT_SECONDS = 10.0
+_SERVING = "/serving-endpoints/"
+
+
+@dataclass(frozen=True)
+class _Address:
+    """Where to ask: the ``openai`` client's base URL and model."""
+
+    base_url: str
+    model: str = "agent"
+    databricks: bool = False
+
+
+def query(
+    url: str,
+    question: str,
+    *,
+    custom_inputs: Mapping[str, Any] | None = None,
+    api_key: str | None = None,
+    on_event: OnEvent | None = None,
+    timeout: float = 300.0,
+) -> Reply:
+    """Ask a served agent one question and read its answer as it streams.
+
+    Nothing is retried: a second try would run the agent's tools again.
+
+    Args:
+        url: ``http://host:port``, with or without ``/responses`` or ``/invocations``; or
+            ``https://<workspace>/serving-endpoints/<name>`` on Databricks.
+        question: what to ask.
+        custom_inputs: the program's other inputs.
+        api_key: the token to send; ``None`` for ``DATABRICKS_TOKEN`` on Databricks, and for none elsewhere.
+        on_event: told of each Responses event, a dict, as it comes.
+        timeout: seconds to wait for the next byte.
+
+    Raises:
+        EndpointError: the endpoint can't be reached, refuses the request, or fails; ``code`` and ``status`` say how.
+    """
+    address = _address(url)
+    key = _key(address, api_key)
+    client = openai.OpenAI(
+        base_url=address.base_url,
+        api_key=key,
+        max_retries=0,
+        timeout=httpx.Timeout(timeout, connect=_CONNECT_SECONDS),
+    )
+    with client:
+        return read_reply(_events(client, address, question, custom_inputs), on_event)
+
+
+def _events(
+    client: openai.OpenAI, address: _Address, question: str, custom_inputs: Mapping[str, Any] | None
+) -> Iterator[Event]:
+    body = {"custom_inputs": dict(custom_inputs)} if custom_inputs else None
+    try:
+        with client.responses.create(
+            model=address.model, input=[{"role": "user", "content": question}], stream=True, extra_body=body
+        ) as stream:
+            for event in stream:
+                yield event.to_dict(warnings=False)  # what the server sends need not fit OpenAI's own types
+    except openai.APIStatusError as error:
+        raise _refused(error, address) from error
+    except openai.APITimeoutError as error:
+        raise EndpointError(
+            f"{address.base_url} didn't answer in time. Ask again, or wait longer.", code="timeout"
+        ) from error
+    except openai.APIConnectionError as error:
+        advice = "Is it served there? Start it with: oneturn serve"
+        raise EndpointError(f"Can't reach {address.base_url}. {advice}", code="unreachable") from error
+    except openai.APIError as error:  # an error object in the stream, as MLflow's own server sends it
+        raise EndpointError(error.message, code=str(error.code or "server_error")) from error
+    except httpx.HTTPError as error:
+        reason = f"The connection to {address.base_url} broke ({type(error).__name__}). Ask again."
+        raise EndpointError(reason, code="stream_ended") from error
+    except ValueError as error:  # the client parses each event as JSON
+        raise EndpointError(f"{address.base_url} sent something that is no Responses event.", "bad_stream") from error
+
+
+def _address(url: str) -> _Address:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise EndpointError(f"{url!r} is no URL of an endpoint; give one such as http://127.0.0.1:8000.", "bad_url")
+    path = parts.path.rstrip("/")
+    for ending in ("/responses", "/invocations"):
+        path = path.removesuffix(ending)
+    before, serving, name = path.partition(_SERVING)
+    if serving and name:
+        base = urlunsplit((parts.scheme, parts.netloc, before + _SERVING.rstrip("/"), "", ""))
+        return _Address(base, model=name, databricks=True)
+    return _Address(urlunsplit((parts.scheme, parts.netloc, path, "", "")))
+
+
+def _key(address: _Address, api_key: str | None) -> str:
+    if api_key:
+        return api_key
+    if not address.databricks:
+        return "none"  # the client insists on one, our server doesn't look
+    if token := os.environ.get("DATABRICKS_TOKEN"):
+        return token
+    raise EndpointError("DATABRICKS_TOKEN isn't set; it should hold a token of the workspace.", "no_token", 401)
+
+
+def _refused(error: openai.APIStatusError, address: _Address) -> EndpointError:
+    status = error.status_code
+    body = error.body if isinstance(error.body, Mapping) else {}  # the client has unwrapped {"error": …}
+    code = str(body.get("code") or body.get("error_code") or f"http_{status}")
+    message = str(body.get("message") or body.get("detail") or f"HTTP {status} {error.response.reason_phrase}")
+    advice = _advice(status, address)
+    return EndpointError(f"{message.rstrip('.')}. {advice}" if advice else message, code, status)
+
+
+def _advice(status: int, address: _Address) -> str:
+    if status in (401, 403):
+        return "Check the token: DATABRICKS_TOKEN, or api_key." if address.databricks else "Check the api_key."
+    if status in (404, 405):
+        return f"Is {address.base_url} the endpoint's address?"
+    if status in (429, 503):
+        return "The endpoint is busy or starting: wait, then ask again."
+    return ""
