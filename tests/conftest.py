@@ -1,0 +1,55 @@
+"""Every test starts from the same state, and leaves nothing behind: no settings, no cache, no trace."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import os
+from collections.abc import Iterator
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+
+import dspy
+import mlflow
+import pytest
+
+# The module: dspy.dsp.utils also has an object of this name, which hides it from a plain import.
+dspy_settings = importlib.import_module("dspy.dsp.utils.settings")
+
+
+@pytest.fixture(autouse=True)
+def _clean_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """DSPy as it is after its import, with a cache in memory only; no MLflow trace is written."""
+    monkeypatch.delenv("ONETURN_CONFIG", raising=False)
+    configured = dict(dspy_settings.main_thread_config)
+    owner = dspy_settings.config_owner_thread_id, dspy_settings.config_owner_async_task
+    cache = dspy.cache
+    dspy_settings.main_thread_config.update(copy.deepcopy(dict(dspy_settings.DEFAULT_CONFIG)))
+    dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=True)
+    mlflow.tracing.disable()
+    yield
+    mlflow.tracing.disable()
+    dspy.cache = cache
+    dspy_settings.main_thread_config.clear()
+    dspy_settings.main_thread_config.update(configured)
+    dspy_settings.config_owner_thread_id, dspy_settings.config_owner_async_task = owner
+
+
+@pytest.fixture(scope="session")
+def _trace_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One SQLite store for all traced tests: making one takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+@pytest.fixture
+def traced(_trace_store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Traces are written, at once, to a store of the tests' own."""
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(_trace_store)
+    mlflow.tracing.reset()
+    mlflow.tracing.enable()
+    yield
+    mlflow.tracing.disable()
+    mlflow.set_tracking_uri(before)
