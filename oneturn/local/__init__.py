@@ -7,7 +7,8 @@ Needs the extra: ``pip install "oneturn[local]"``.
 
 from oneturn.local.engine import AsyncLocalEngine, LocalEngine
 from oneturn.local.lm import local_lm
+from oneturn.local.records import WEIGHTS, Weights
 from oneturn.local.server import ServerSettings
-from oneturn.local.weights import WEIGHTS, Weights, fetch_weights
+from oneturn.local.weights import fetch_weights
 
 __all__ = ["WEIGHTS", "AsyncLocalEngine", "LocalEngine", "ServerSettings", "Weights", "fetch_weights", "local_lm"]

@@ -8,8 +8,8 @@ from typing import Any
 import dspy
 
 from oneturn.local.engine import AsyncLocalEngine, LocalEngine
+from oneturn.local.records import weights_for
 from oneturn.local.server import ServerSettings
-from oneturn.local.weights import weights_for
 
 
 def local_lm(

@@ -18,13 +18,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from oneturn.errors import WeightsError
 from oneturn.local.progress import Update, shown
-
-if TYPE_CHECKING:
-    from oneturn.local.weights import Weights
+from oneturn.local.records import Weights
 
 _PROBE_SECONDS = 4.0
 _PIP_QUICK = ("--timeout", "15", "--retries", "1")

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from oneturn.errors import WeightsError
+from oneturn.local.records import WEIGHTS, Weights
 from oneturn.local.sources import Source, pieces_source
-from oneturn.local.weights import WEIGHTS, Weights, fetch_weights
+from oneturn.local.weights import fetch_weights
 
 CONTENT = bytes(range(256)) * 40
 TINY = Weights(
