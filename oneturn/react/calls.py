@@ -112,10 +112,14 @@ class StepCaller:
 
         An optimizer that makes demos of traces gets whole runs, never the beginning of one.
         """
-        if dspy.settings.trace is not None:
-            outputs = {"thought": step.thought} if step.thought is not None else {}
-            entry = dspy.Prediction(**outputs, tool_call=step.call)
-            dspy.settings.trace.append((self._predict, {**self._inputs, "trajectory": list(trajectory)}, entry))
+        trace: list[Any] | None = dspy.settings.trace
+        if trace is None or dspy.settings.max_trace_size <= 0:
+            return
+        outputs = {"thought": step.thought} if step.thought is not None else {}
+        entry = dspy.Prediction(**outputs, tool_call=step.call)
+        if len(trace) >= dspy.settings.max_trace_size:  # as dspy.Predict: a server's trace is never emptied
+            trace.pop(0)
+        trace.append((self._predict, {**self._inputs, "trajectory": list(trajectory)}, entry))
 
     def tokens(self) -> dict[str, dict[str, Any]]:
         """Token counts so far, by LM."""
