@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import dspy
 
 from oneturn.compiled import load_compiled
-from oneturn.config import AgentConfig
+from oneturn.config import CONFIG_VARIABLE, AgentConfig
 from oneturn.errors import ConfigError, ProgramError
 from oneturn.evaluation import Metric
 from oneturn.lm import build_lm
@@ -95,8 +96,6 @@ def load_agent(path: str | Path = "agent.py", config: str | Path | None = None) 
     file = Path(path).resolve()
     if not file.is_file():
         raise ProgramError(f"There is no {file}. Run oneturn in the folder of your agent.py, or say --agent PATH.")
-    if config is not None:
-        os.environ["ONETURN_CONFIG"] = str(Path(config).resolve())
     if str(file.parent) not in sys.path:
         sys.path.insert(0, str(file.parent))
     spec = importlib.util.spec_from_file_location("agent", file)
@@ -104,8 +103,26 @@ def load_agent(path: str | Path = "agent.py", config: str | Path | None = None) 
         raise ProgramError(f"{file} is not a Python file.")
     module = importlib.util.module_from_spec(spec)
     sys.modules["agent"] = module
-    spec.loader.exec_module(module)
+    with _configured(config):
+        spec.loader.exec_module(module)
     agent = getattr(module, "AGENT", None)
     if not isinstance(agent, Agent):
         raise ProgramError(f"{file} declares no AGENT; set AGENT = oneturn.Agent(…) in it.")
     return agent
+
+
+@contextmanager
+def _configured(config: str | Path | None) -> Iterator[None]:
+    """Let ``AgentConfig.read`` find ``config`` while the model file runs."""
+    if config is None:
+        yield
+        return
+    before = os.environ.get(CONFIG_VARIABLE)
+    os.environ[CONFIG_VARIABLE] = str(Path(config).resolve())
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[CONFIG_VARIABLE]
+        else:
+            os.environ[CONFIG_VARIABLE] = before

@@ -39,6 +39,7 @@ def log(agent: Agent, *, register: bool = False) -> LoggedAgent:
         ProgramError: a folder that the agent declares isn't there.
     """
     settings = agent.config.mlflow
+    code_paths, pinned = [str(path) for path in _code_paths(agent)], requirements(agent)
     mlflow.set_tracking_uri(settings.tracking_uri)
     mlflow.set_experiment(settings.experiment)
     with mlflow.start_run(run_name=agent.name) as run:
@@ -46,10 +47,10 @@ def log(agent: Agent, *, register: bool = False) -> LoggedAgent:
         info = mlflow.pyfunc.log_model(
             name=agent.name,
             python_model=str(agent.root / "agent.py"),
-            code_paths=[str(path) for path in _code_paths(agent)],
+            code_paths=code_paths,
             model_config=agent.config.to_model_config(),
             input_example=input_example(agent),
-            pip_requirements=requirements(agent),
+            pip_requirements=pinned,
             registered_model_name=settings.model_name if register else None,
         )
     found = info.registered_model_version
