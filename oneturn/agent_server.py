@@ -30,9 +30,7 @@ THREADS = 64
 """Requests answered at the same time by one application; more wait for their turn."""
 
 _STATUS = {"invalid_request": 400, "context_length_exceeded": 400, "lm_error": 502}
-_SEND_A_LIST = (
-    'input must be a list of items, MLflow takes no bare string: send input=[{"role": "user", "content": "…"}].'
-)
+_SEND_A_LIST = 'input is a string, and MLflow takes items only: send input=[{"role": "user", "content": "…"}].'
 
 _log = logging.getLogger(__name__)
 

@@ -84,7 +84,8 @@ def _events(
         advice = "Is it served there? Start it with: oneturn serve"
         raise EndpointError(f"Can't reach {address.base_url}. {advice}", code="unreachable") from error
     except openai.APIError as error:  # an error object in the stream, as MLflow's own server sends it
-        raise EndpointError(error.message, code=str(error.code or "server_error")) from error
+        message = error.body if isinstance(error.body, str) else error.message
+        raise EndpointError(message, code=str(error.code or "server_error")) from error
     except httpx.HTTPError as error:
         reason = f"The connection to {address.base_url} broke ({type(error).__name__}). Ask again."
         raise EndpointError(reason, code="stream_ended") from error

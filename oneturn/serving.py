@@ -24,7 +24,7 @@ from oneturn.agent import Agent
 from oneturn.agent_server import application
 from oneturn.errors import OneTurnError, ProgramError
 from oneturn.responses import ResponsesAdapter
-from oneturn.tracking import use_tracking
+from oneturn.tracking import shown, use_tracking
 
 _SECONDS_TO_FINISH = 5  # what open requests get when the server is stopped
 _QUEUED_CONNECTIONS = 2048
@@ -119,8 +119,8 @@ def _why_not(error: Exception, host: str, port: int) -> str:
 
 
 def _url(host: str, listener: socket.socket) -> str:
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{listener.getsockname()[1]}"
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{listener.getsockname()[1]}"
 
 
 def _responder(agent_or_model: Agent | ResponsesAgent | str) -> ResponsesAgent:
@@ -136,7 +136,7 @@ def _logged(uri: str) -> ResponsesAgent:
     try:
         model = mlflow.pyfunc.load_model(uri).unwrap_python_model()
     except (MlflowException, OSError) as error:
-        where = mlflow.get_tracking_uri()
+        where = shown(mlflow.get_tracking_uri())
         raise ProgramError(
             f"The model {uri!r} can't be loaded from {where}: {error}. Log it with: oneturn log"
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import mlflow
 
@@ -18,3 +19,8 @@ def use_tracking(settings: MlflowConfig) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     mlflow.set_tracking_uri(settings.tracking_uri)
     mlflow.set_experiment(settings.experiment)
+
+
+def shown(uri: str) -> str:
+    """A tracking URI without the user and password that it may hold."""
+    return re.sub(r"//[^/@]*@", "//", uri)

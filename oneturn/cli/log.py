@@ -27,10 +27,11 @@ def log(
     loaded = load(agent, config)
 
     from oneturn.model_log import log
+    from oneturn.tracking import shown
 
     logged = log(loaded, register=register)
     settings = loaded.config.mlflow
-    typer.echo(f"Logged {logged.model_uri} in {settings.tracking_uri} (run {logged.run_id})")
+    typer.echo(f"Logged {logged.model_uri} in {shown(settings.tracking_uri)} (run {logged.run_id})")
     if logged.registered_version is not None:
         typer.echo(f"Registered as version {logged.registered_version} of {settings.model_name}")
     typer.echo(f"Serve it:  oneturn serve --model {logged.model_uri}")
