@@ -100,7 +100,9 @@ class ReAct(dspy.Module):
 
     def _check(self) -> None:
         if taken := _RESERVED.intersection(self.signature.fields):
-            raise ProgramError(f"{self.signature.__name__} can't have a field named {sorted(taken)[0]!r}: ReAct uses it.")
+            raise ProgramError(
+                f"{self.signature.__name__} can't have a field named {sorted(taken)[0]!r}: ReAct uses it."
+            )
         if self.max_iters < 1:
             raise ProgramError(f"max_iters is {self.max_iters}; a run takes at least 1 step.")
 
@@ -120,7 +122,7 @@ class _Run:
         self.program = program
         self.trajectory: list[Turn] = []
         self.caller = StepCaller(program.step, program.steps_schema, program.answer_field, inputs, streaming)
-        self.given = [str(value) for value in inputs.values()]
+        self.seen = [str(value) for value in inputs.values()]
         self.sources: list[str] = []
         self.must_finish = False
         self.repaired = False
@@ -154,12 +156,11 @@ class _Run:
         return Allowed(names, self._ground())
 
     def _ground(self) -> Ground:
-        observed = [turn.observation for turn in self.trajectory]
         used: dict[str, list[Any]] = {}
         for turn in self.trajectory:
             if turn.tool_call is not None:
                 used.setdefault(turn.tool_call.name, []).extend(turn.tool_call.args.values())
-        return Ground((*self.given, *observed), tuple(self.sources), used)
+        return Ground(tuple(self.seen), tuple(self.sources), used)
 
     def _next_step(self, allowed: Allowed) -> Generator[Step, None, StepCall | None]:
         while True:
@@ -182,6 +183,8 @@ class _Run:
         yield call
         misgrounded = self.program.steps_schema.misgrounded(call.name, call.args, self._ground())
         result = failed(call, misgrounded) if misgrounded else run_tool(self.program.tools, call)
+        if not misgrounded:  # the refusal names what was made up: that doesn't make it seen
+            self.seen.append(result.output)
         self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=result.output))
         self.sources += [str(doc.id) for doc in result.documents if str(doc.id) not in self.sources]
         yield result
