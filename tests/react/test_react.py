@@ -77,7 +77,7 @@ def last_user_message(lm: ScriptedLM) -> str:
     return lm.requests[-1].messages[-1]["content"]
 
 
-# ------------------------------------------------------------------------------------------------------ what it promises
+# ---- what it promises
 
 
 def test_a_question_that_needs_one_tool_costs_two_lm_calls():
@@ -145,7 +145,7 @@ def test_one_program_serves_many_runs_and_keeps_nothing_of_them():
         assert len(lm.requests[0].messages) == 2
 
 
-# --------------------------------------------------------------------------------------------------------- as DSPy has it
+# ---- as DSPy has it
 
 
 def compiled() -> ReAct:
@@ -268,7 +268,7 @@ def test_callbacks_see_the_program_its_lm_calls_and_its_tools():
     ]
 
 
-# ------------------------------------------------------------------------------------------------------- how a run ends
+# ---- how a run ends
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_an_lm_that_can_not_be_asked_is_dspy_s_error():
         program()(question="?")
 
 
-# ---------------------------------------------------------------------------------------------------------- user errors
+# ---- user errors
 
 
 class Reserved(dspy.Signature):
