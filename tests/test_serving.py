@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +28,7 @@ from oneturn.replies import Reply
 from oneturn.steps import AnswerDelta, Step
 from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish
 
+ROOT = Path(__file__).resolve().parents[1]
 SECRET = "sk-very-secret"
 
 
@@ -273,6 +278,34 @@ def test_a_port_that_is_taken_is_told():
             pass
     expected = f"Port {port} of 127.0.0.1 is taken by another process; choose another one, or port 0 for any free one."
     assert str(caught.value) == expected
+
+
+SERVE = """
+import dspy, oneturn
+from oneturn.testing import ScriptedLM, finish
+
+program = oneturn.ReAct("question -> answer", tools=[])
+program.set_lm(ScriptedLM(finish(answer="yes")))
+oneturn.serve(oneturn.ResponsesAdapter(program), port=0)
+"""
+
+
+def test_serve_says_where_it_is_answers_and_stops_when_interrupted(tmp_path: Path):
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", SERVE]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            said = next(line for line in process.stderr if line.startswith("Serving at "))
+            url = said.split()[2]
+            assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url)
+            assert httpx.get(f"{url}/health").status_code == 200
+            process.send_signal(signal.SIGINT)
+            rest = process.stderr.read()
+        finally:
+            process.kill()
+    assert process.returncode == 0, rest
+    assert "Traceback" not in rest
 
 
 def test_a_model_that_is_not_there_is_told(tmp_path: Path):

@@ -1,0 +1,125 @@
+"""What a person sees in the terminal."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import dspy
+import pytest
+from mlflow.entities import Document
+from rich.console import Console
+
+import oneturn
+from oneturn.asking import Renderer, ask, ask_endpoint
+from oneturn.errors import EndpointError
+from oneturn.testing import ScriptedLM, call, finish
+
+
+class Ask(dspy.Signature):
+    """Answer with what the tool says."""
+
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+    citations: list[oneturn.Citation] = dspy.OutputField()
+
+
+def search(words: str) -> list[Document]:
+    """Find passages."""
+    return [
+        Document(page_content="The tide turns\ntwice a day.", metadata={"title": "Tides", "doc_uri": "t.md"}, id="t")
+    ]
+
+
+def adapter(*replies: Any) -> oneturn.ResponsesAdapter:
+    program = oneturn.ReAct(Ask, tools=[search])
+    program.set_lm(ScriptedLM(*replies))
+    return oneturn.ResponsesAdapter(program)
+
+
+def paper(**options: Any) -> Console:
+    return Console(file=io.StringIO(), width=80, **options)
+
+
+def written(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return re.sub(r"\d+\.\d s", "0.0 s", console.file.getvalue())
+
+
+RUN = (call("search", "I look it up", words="tide"), finish("Found", answer="Twice a day.", citations=["t"]))
+
+
+def test_a_run_is_shown_with_its_tools_its_sources_and_its_cost():
+    console = paper()
+    reply = ask(adapter(*RUN), "How often?", console=console)
+    lines = written(console).splitlines()
+    assert lines[:-1] == [
+        "I look it up",
+        '→ search {"words": "tide"}',
+        "← [t] The tide turns twice a day.",
+        "Found",
+        "Twice a day.",
+        "[1] Tides (t.md)",
+    ]
+    assert re.fullmatch(r"2 LM calls, [\d,]+ tokens read, \d+ written, 0.0 s", lines[-1])
+    assert reply.text == "Twice a day."
+
+
+def test_a_served_agent_is_shown_alike():
+    here, there = paper(), paper()
+    ask(adapter(*RUN), "How often?", console=here)
+    with oneturn.running_server(adapter(*RUN)) as url:
+        ask_endpoint(url, "How often?", console=there)
+    assert written(there) == written(here).replace("2 LM calls, ", "")
+
+
+def test_without_a_terminal_the_text_is_plain_and_in_one_all_but_the_answer_is_dim():
+    plain, terminal = paper(), paper(force_terminal=True)
+    for console in (plain, terminal):
+        ask(adapter(*RUN), "How often?", console=console)
+    assert "\x1b" not in written(plain)
+    assert re.sub(r"\x1b\[\d+m", "", written(terminal)) == written(plain)
+    assert "\x1b[2mI look it up\x1b[0m" in written(terminal)
+    assert "\nTwice a day.\n" in written(terminal)
+
+
+def test_a_long_result_is_one_line_and_a_long_answer_is_whole():
+    console = paper()
+    shown = Renderer(console)
+    shown({"type": "response.output_item.done", "item": {"type": "function_call_output", "output": "a b\n" * 100}})
+    shown({"type": "response.output_text.delta", "delta": "word " * 100})
+    shown({"type": "response.output_item.done", "item": {"type": "message", "status": "completed", "content": []}})
+    result, answer = written(console).splitlines()
+    assert len(result) == 80
+    assert result.endswith("…")
+    assert answer == "word " * 100
+
+
+def test_a_text_can_t_steer_the_terminal_or_the_markup():
+    console = paper(force_terminal=True)
+    Renderer(console)({"type": "response.output_text.delta", "delta": "\x1b[2J[red]\r\x07[/red] ok"})
+    assert written(console) == "[2J[red][/red] ok"
+
+
+def test_a_message_that_came_in_one_piece_is_shown():
+    console = paper()
+    message = {"type": "message", "status": "completed", "content": [{"type": "output_text", "text": "All at once."}]}
+    Renderer(console)({"type": "response.output_item.done", "item": message})
+    assert written(console) == "All at once.\n"
+
+
+def test_a_message_that_is_started_over_says_so():
+    console = paper()
+    shown = Renderer(console)
+    shown({"type": "response.output_text.delta", "delta": "It is"})
+    shown({"type": "response.output_item.done", "item": {"type": "message", "status": "incomplete", "content": []}})
+    assert written(console) == "It is\n(not finished)\n"
+
+
+def test_a_run_that_fails_says_why():
+    console = paper()
+    with pytest.raises(EndpointError) as caught:
+        ask(adapter(), "How often?", custom_inputs={"colour": "red"}, console=console)
+    assert str(caught.value) == "custom_inputs has an unknown field 'colour'; known: question."
+    assert caught.value.code == "invalid_request"

@@ -1,0 +1,276 @@
+"""The command line, on an agent of a few lines with a scripted LM."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import mlflow
+import pandas as pd
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+import oneturn
+from oneturn.cli import app
+
+AGENT = """
+from pathlib import Path
+
+import dspy
+
+import oneturn
+from oneturn.testing import ScriptedLM, finish
+
+
+class TinyAgent(oneturn.Agent):
+    def lm(self):
+        return ScriptedLM(*[lambda asked: finish(answer="no" if "uncertain" in asked.text else "yes")] * 99)
+
+
+def is_right(example, prediction, trace=None):
+    return prediction.answer == example.answer
+
+
+def examples(split):
+    rows = [("Is it?", "yes", "easy"), ("Is it uncertain?", "yes", "hard"), ("Is it so?", "yes", "easy")]
+    found = [dspy.Example(question=q, answer=a, category=c, sources=["s"]) for q, a, c in rows]
+    return [example.with_inputs("question") for example in found]
+
+
+AGENT = TinyAgent(
+    name="tiny",
+    config=oneturn.AgentConfig.read("config.yaml", root=Path(__file__).parent),
+    build=lambda: oneturn.ReAct("question -> answer", tools=[], thoughts=False),
+    metric=is_right,
+    examples=examples,
+    recipes={"as_it_is": lambda student, **_: student},
+    root=Path(__file__).parent,
+    code_paths=(),
+    example_questions=("Is it?",),
+)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _trace_store: str) -> Iterator[Path]:
+    """A folder with an agent in it, as the working directory."""
+    (tmp_path / "agent.py").write_text(AGENT)
+    config = {
+        "compiled": "compiled.json",
+        "compile": {"recipe": "as_it_is", "threads": 1},
+        "mlflow": {"tracking_uri": _trace_store, "experiment": "tiny"},
+    }
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    (tmp_path / "uncompiled.yaml").write_text(json.dumps({**config, "compiled": None}))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setitem(sys.modules, "agent", None)
+    for variable in ("ONETURN_CONFIG", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI", "DATABRICKS_TOKEN"):
+        monkeypatch.setenv(variable, "")  # what a command sets is taken back after the test
+        monkeypatch.delenv(variable)
+    monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+    before = mlflow.get_tracking_uri()
+    yield tmp_path
+    mlflow.set_tracking_uri(before)
+
+
+def run(*words: str) -> Result:
+    result = CliRunner(env={"COLUMNS": "160"}).invoke(app, words)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def output(*words: str) -> str:
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+COMMANDS = ("ask", "compile", "demo", "evaluate", "log", "query", "serve")
+
+
+def test_the_commands_are_these():
+    text = output("--help")
+    assert all(re.search(rf"\b{command}\b", text) for command in COMMANDS)
+    assert "--version" in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_itself_with_examples(command: str):
+    text = click.unstyle(output(command, "--help"))
+    assert f"oneturn {command}" in text.partition("Examples:")[2]
+    assert "--config" in text
+    assert "--agent" in text
+
+
+def test_the_version_is_told():
+    assert re.fullmatch(r"oneturn \d+\.\d+\.\d+\n", output("--version"))
+
+
+@pytest.mark.usefixtures("folder")
+def test_ask_shows_the_answer():
+    assert output("ask", "Is it?", "--config", "uncompiled.yaml").startswith("yes\n1 LM call, ")
+
+
+def test_compile_shows_before_and_after_and_keeps_the_program(folder: Path):
+    text = output("compile", "--recipe", "as_it_is")
+    assert re.search(r"uncompiled .* 66\.7% .* 0\.0% to 100\.0%", text)
+    assert re.search(r"\bcompiled .* 66\.7%", text)
+    assert "compiled.json" in text
+    assert json.loads((folder / "compiled.json").read_text())["manifest"]["recipe"] == "as_it_is"
+    assert output("ask", "Is it?").startswith("yes\n"), "what was compiled is what is asked"
+
+
+@pytest.mark.usefixtures("folder")
+def test_evaluate_shows_the_score_by_category():
+    text = output("evaluate", "--uncompiled", "--split", "dev")
+    assert re.search(r"tiny on dev .* 66\.7%", text)
+    assert re.search(r"easy .* 100\.0% .* 100\.0% to 100\.0% .* 2 ", text)
+    assert re.search(r"hard .* 0\.0% .* 1 ", text)
+
+
+@pytest.mark.usefixtures("folder")
+def test_evaluate_takes_a_part():
+    assert re.search(r"tiny on test .* 100\.0%", output("evaluate", "--uncompiled", "--limit", "1"))
+
+
+READERS: dict[str, Any] = {
+    "rows.jsonl": lambda path: pd.read_json(path, lines=True),
+    "rows.csv": pd.read_csv,
+    "new/rows.parquet": pd.read_parquet,
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_evaluate_writes_its_rows(name: str, folder: Path):
+    text = output("evaluate", "--uncompiled", "--output", name)
+    rows = READERS[name](folder / name)
+    assert f"Rows: {name}" in text
+    assert list(rows["pred_answer"]) == ["yes", "no", "yes"]
+    assert list(rows["score"]) == [1.0, 0.0, 1.0]
+    sources = rows["sources"][0]
+    assert (sources if isinstance(sources, list) else json.loads(sources)) == ["s"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_log_says_where_it_is_and_what_to_do_with_it(monkeypatch: pytest.MonkeyPatch):
+    from oneturn import model_log
+
+    asked: dict[str, Any] = {}
+
+    def log(agent: oneturn.Agent, *, register: bool) -> model_log.LoggedAgent:
+        asked.update(name=agent.name, register=register)
+        return model_log.LoggedAgent("models:/m-1", "run-1", "3")
+
+    monkeypatch.setattr(model_log, "log", log)
+    text = output("log", "--register")
+    assert asked == {"name": "tiny", "register": True}
+    assert "Logged models:/m-1 in sqlite:" in text
+    assert "Registered as version 3 of support_desk" in text
+    assert "oneturn serve --model models:/m-1" in text
+    assert "oneturn query http://127.0.0.1:8000" in text
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("words", "served", "host", "port"),
+    [
+        (("--port", "0"), "tiny", None, 0),
+        (("--host", "0.0.0.0"), "tiny", "0.0.0.0", None),
+        (("--model", "models:/tiny/1"), "models:/tiny/1", None, None),
+        (("--model", "models:/tiny/1", "--config", "config.yaml"), "models:/tiny/1", "127.0.0.1", 8000),
+    ],
+)
+def test_serve_serves_what_was_named(
+    words: tuple[str, ...], served: str, host: str | None, port: int | None, monkeypatch: pytest.MonkeyPatch
+):
+    calls: list[Any] = []
+    monkeypatch.setattr("oneturn.serving.serve", lambda what, **where: calls.append((what, where)))
+    output("serve", *words)
+    [(what, where)] = calls
+    assert (what if isinstance(what, str) else what.name) == served
+    assert where == {"host": host, "port": port}
+
+
+@pytest.mark.usefixtures("folder")
+def test_query_asks_a_served_agent():
+    adapter = oneturn.ResponsesAdapter(oneturn.load_agent(config="uncompiled.yaml").serving_program())
+    with oneturn.running_server(adapter) as url:
+        assert output("query", url, "Is it?").startswith("yes\n")
+        port = url.rpartition(":")[2]
+        Path("here.yaml").write_text(json.dumps({"serve": {"port": int(port)}}))
+        assert output("query", "Is it?", "--config", "here.yaml").startswith("yes\n")
+
+
+@pytest.mark.usefixtures("folder")
+def test_demo_is_given_the_agent(monkeypatch: pytest.MonkeyPatch):
+    names: list[str] = []
+    monkeypatch.setattr("oneturn.demo.demo", lambda agent: names.append(agent.name))
+    output("demo")
+    assert names == ["tiny"]
+
+
+FAILURES = {
+    "no agent file": (
+        ("ask", "x", "--agent", "other.py"),
+        "There is no {folder}/other.py. Run oneturn in the folder of your agent.py, or say --agent PATH.",
+    ),
+    "a file that declares none": (
+        ("ask", "x", "--agent", "empty.py"),
+        "{folder}/empty.py declares no AGENT; set AGENT = oneturn.Agent(…) in it.",
+    ),
+    "not compiled": (
+        ("evaluate",),
+        "There is no compiled program {folder}/compiled.json. Make one with: oneturn compile",
+    ),
+    "no such recipe": (("compile", "--recipe", "magic"), "There is no recipe 'magic'; known: as_it_is."),
+    "no configuration": (
+        ("ask", "x", "--config", "gone.yaml"),
+        "There is no file '{folder}/gone.yaml': 'gone.yaml' isn't in {folder}.",
+    ),
+    "an unknown input": (
+        ("ask", "x", "--config", "uncompiled.yaml", "--custom-inputs", '{"colour": 1}'),
+        "custom_inputs has an unknown field 'colour'; known: question.",
+    ),
+    "no URL": (("query", "agent", "x"), "'agent' is no URL of an endpoint; give one such as http://127.0.0.1:8000."),
+    "no token": (
+        ("query", "https://workspace.invalid/serving-endpoints/desk", "x"),
+        "DATABRICKS_TOKEN isn't set; it should hold a token of the workspace.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_an_error_is_one_line_and_code_1(case: str, folder: Path):
+    (folder / "empty.py").write_text("")
+    words, message = FAILURES[case]
+    result = run(*words)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"Error: {message.format(folder=folder)}\n"
+
+
+USAGE_ERRORS = {
+    "no question": (("ask",), "Missing argument"),
+    "no JSON": (("ask", "x", "--custom-inputs", "{"), "isn't JSON"),
+    "no object": (("ask", "x", "--custom-inputs", "[1]"), "must be a JSON object"),
+    "no such split": (("evaluate", "--split", "all"), "Invalid value for '--split'"),
+    "no rows": (("evaluate", "--limit", "0"), "Invalid value for '--limit'"),
+    "an unknown kind of file": (("evaluate", "--output", "rows.txt"), "must end in .jsonl, .csv or .parquet"),
+    "no port": (("serve", "--port", "70000"), "Invalid value for '--port'"),
+    "too many words": (("query", "a", "b", "c"), "give a URL and a question in quotes"),
+    "no such command": (("fly",), "No such command 'fly'"),
+}
+
+
+@pytest.mark.parametrize("case", USAGE_ERRORS)
+def test_a_usage_error_is_told_with_code_2(case: str):
+    words, message = USAGE_ERRORS[case]
+    result = run(*words)
+    assert result.exit_code == 2
+    assert message in " ".join(click.unstyle(result.stderr).split())

@@ -1,0 +1,51 @@
+"""What ``import oneturn`` gives, and what it costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import oneturn
+
+
+def test_the_names_are_these():
+    assert oneturn.__all__ == [
+        "Agent",
+        "AgentConfig",
+        "Citation",
+        "OneTurnError",
+        "ReAct",
+        "ResponsesAdapter",
+        "Seen",
+        "Solution",
+        "WorkedExamples",
+        "ask",
+        "compile",
+        "evaluate",
+        "load_agent",
+        "log",
+        "query",
+        "running_server",
+        "serve",
+    ]
+    assert set(oneturn.__all__) <= set(dir(oneturn))
+
+
+@pytest.mark.parametrize("name", oneturn.__all__)
+def test_each_name_is_there(name: str):
+    assert getattr(oneturn, name) is not None
+
+
+def test_another_name_is_not():
+    with pytest.raises(AttributeError, match="module 'oneturn' has no attribute 'agentic'"):
+        _ = oneturn.agentic  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("statement", ["import oneturn", "import oneturn.cli"])
+def test_importing_is_cheap(statement: str):
+    heavy = "{'mlflow', 'dspy', 'pandas', 'openai', 'uvicorn'}"
+    code = f"import sys; {statement}; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
