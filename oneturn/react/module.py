@@ -95,7 +95,7 @@ class ReAct(dspy.Module):
 
     def _run(self, inputs: dict[str, Any], streaming: bool) -> Generator[Step, None, None]:
         self._check_inputs(inputs)
-        run = _Run(self, inputs, streaming)
+        run = _Run(self, {**self._default_inputs(), **inputs}, streaming)
         yield from run.steps()
 
     def _check(self) -> None:
@@ -113,6 +113,10 @@ class ReAct(dspy.Module):
             raise ProgramError(f"Input {missing[0]!r} is missing; {self.signature.__name__} takes {', '.join(fields)}.")
         if unknown := sorted(set(inputs) - set(fields)):
             raise ProgramError(f"Input {unknown[0]!r} is unknown; {self.signature.__name__} takes {', '.join(fields)}.")
+
+    def _default_inputs(self) -> dict[str, Any]:
+        fields = self.signature.input_fields.items()
+        return {name: field.get_default(call_default_factory=True) for name, field in fields if not field.is_required()}
 
 
 class _Run:

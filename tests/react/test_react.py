@@ -119,7 +119,7 @@ def test_the_prompt_tells_the_tools_and_what_the_fields_mean():
     assert "The second paragraph" not in system
     assert "one sentence" in system
     assert "- question: as the customer wrote it" in system
-    assert lm.requests[0].messages[1]["content"] == "question: beans?"
+    assert lm.requests[0].messages[1]["content"] == "question: beans?\nlimit: 3", "defaults are told too"
 
 
 def test_the_schema_lets_a_step_be_one_call_of_a_tool_with_its_own_arguments():
