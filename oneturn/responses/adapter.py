@@ -133,7 +133,7 @@ def _usage(step: Usage) -> dict[str, Any]:
     completion = sum(int(tokens.get("completion_tokens") or 0) for tokens in step.tokens.values())
     return {
         "input_tokens": prompt,
-        "input_tokens_details": {"cached_tokens": 0},
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens": completion,
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": prompt + completion,

@@ -27,17 +27,19 @@ def program_inputs(signature: type[dspy.Signature], request: ResponsesAgentReque
         raise RequestError(f"custom_inputs has an unknown field {unknown[0]!r}; known: {', '.join(fields)}.")
     if question_field not in given:
         given[question_field] = _question(request)
-    return {name: _coerced(name, field, given) for name, field in fields.items() if name in given or field.is_required()}
+    return {
+        name: _coerced(name, field, given) for name, field in fields.items() if name in given or field.is_required()
+    }
 
 
 def _coerced(name: str, field: Any, given: dict[str, Any]) -> Any:
     if name not in given:
-        raise RequestError(f"custom_inputs lacks {name!r}; a {_named(field.annotation)} is expected.")
+        raise RequestError(f"custom_inputs lacks {name!r}, of type {_named(field.annotation)}.")
     try:
         return pydantic.TypeAdapter(field.annotation).validate_python(given[name])
     except pydantic.ValidationError as error:
         reason = error.errors()[0]["msg"]
-        raise RequestError(f"{name!r} must be a {_named(field.annotation)}: {reason}.") from error
+        raise RequestError(f"{name!r} must be of type {_named(field.annotation)}: {reason}.") from error
 
 
 def _question(request: ResponsesAgentRequest) -> str:
