@@ -1,0 +1,406 @@
+"""A program over the Responses protocol: what a client gets, as a stream and as one response."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any, Literal
+
+import dspy
+import mlflow
+import openai.types.responses as openai_types
+import pytest
+from dspy.lm15 import ContextLengthError, RateLimitError
+from mlflow.entities import Document, SpanType
+from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse, ResponsesAgentStreamEvent
+from pydantic import TypeAdapter
+
+from oneturn import Citation, ReAct, ResponsesAdapter
+from oneturn.errors import EndpointError, ProgramError
+from oneturn.retrieval import Bm25Retriever
+from oneturn.testing import ScriptedLM, call, finish
+
+OPENAI_EVENT = TypeAdapter(openai_types.ResponseStreamEvent)
+SECRET = "sk-do-not-tell"
+
+
+class Ask(dspy.Signature):
+    """Answer from the shelf."""
+
+    question: str = dspy.InputField()
+    language: Literal["en", "de"] = dspy.InputField(default="en")
+    answer: str = dspy.OutputField()
+    citations: list[Citation] = dspy.OutputField()
+    sure: bool = dspy.OutputField()
+
+
+SHELF = Bm25Retriever(
+    [
+        Document("The red book has 99 pages.", {"title": "Red", "doc_uri": "shelf/red"}, id="red"),
+        Document("The blue book has 12 pages.", id="blue"),
+    ]
+)
+
+
+def find(query: str) -> list[Document]:
+    """Find books."""
+    return SHELF.search(query)
+
+
+def leak() -> str:
+    """Read the secret."""
+    raise RuntimeError(SECRET)
+
+
+SCRIPT = (
+    call("find", "look for it", query="red book"),
+    finish("found", answer="It has 99 pages.", citations=["red", "red"], sure=True),
+)
+
+
+def adapter(*replies: Any, signature: Any = Ask, tools: Any = (find, leak), **options: Any) -> ResponsesAdapter:
+    program = ReAct(signature, tools=tools, **options)
+    program.set_lm(ScriptedLM(*(replies or SCRIPT)))
+    return ResponsesAdapter(program)
+
+
+def request(content: Any = "How thick is the red book?", **fields: Any) -> ResponsesAgentRequest:
+    return ResponsesAgentRequest(input=[{"role": "user", "content": content}], **fields)
+
+
+def events(agent: ResponsesAdapter, asked: ResponsesAgentRequest | None = None) -> list[dict[str, Any]]:
+    return [event.model_dump() for event in agent.predict_stream(asked or request())]
+
+
+def of_type(stream: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [event for event in stream if event["type"] == kind]
+
+
+def done_items(stream: list[dict[str, Any]], kind: str | None = None) -> list[dict[str, Any]]:
+    items = [event["item"] for event in of_type(stream, "response.output_item.done")]
+    return [item for item in items if kind in (None, item["type"])]
+
+
+FINISHING = [
+    SCRIPT,
+    (finish(answer="12", citations=["blue"], sure=True), finish(answer="12", citations=[], sure=False)),
+    ("not a step", call("leak"), call("nothing"), finish(answer="", citations=[], sure=False)),
+    (call("find", query="book"), call("find", query="book"), finish(answer="Zwölf “🤝”", citations=[], sure=True)),
+]
+FAILING = [("no", "no"), (finish(), finish()), (finish(answer="Twel", sure=3), finish()), (RateLimitError(SECRET),)]
+
+
+# ---- the stream
+
+
+@pytest.mark.parametrize("script", [*FINISHING, *FAILING])
+def test_a_stream_keeps_its_promises_however_it_ends(script: Any):
+    stream = events(adapter(*script, max_iters=4 if script in FINISHING else 2))
+    assert [event["sequence_number"] for event in stream] == list(range(len(stream)))
+    assert [event["type"] for event in stream[:2]] == ["response.created", "response.in_progress"]
+    terminal = [event["type"] for event in stream if event["type"] in ("response.completed", "error")]
+    assert terminal == [stream[-1]["type"]] == ["response.completed" if script in FINISHING else "error"]
+
+    added, done = of_type(stream, "response.output_item.added"), of_type(stream, "response.output_item.done")
+    assert [event["item"]["id"] for event in added] == [event["item"]["id"] for event in done]
+    assert max(Counter(event["item"]["id"] for event in added).values(), default=1) == 1
+    assert [event["output_index"] for event in done] == list(range(len(done)))
+    for finished in of_type(stream, "response.output_text.done"):
+        deltas = [e for e in of_type(stream, "response.output_text.delta") if e["item_id"] == finished["item_id"]]
+        assert "".join(delta["delta"] for delta in deltas) == finished["text"]
+        (message,) = (item for item in done_items(stream, "message") if item["id"] == finished["item_id"])
+        assert message["content"][0]["text"] == finished["text"]
+    calls = [item["call_id"] for item in done_items(stream, "function_call")]
+    assert [item["call_id"] for item in done_items(stream, "function_call_output")] == calls
+    assert len(set(calls)) == len(calls)
+    if script in FINISHING:
+        assert stream[-1]["response"]["output"] == done_items(stream)
+        assert [item["status"] for item in done_items(stream, "message")][-1] == "completed"
+
+
+@pytest.mark.parametrize("script", [*FINISHING, *FAILING])
+def test_every_event_is_one_that_mlflow_and_openai_s_client_know(script: Any):
+    for event in events(adapter(*script, max_iters=4 if script in FINISHING else 2)):
+        assert ResponsesAgentStreamEvent.model_validate(event).model_dump() == event
+        as_openai_has_it = _without_tool_outputs(json.loads(json.dumps(event)))
+        if as_openai_has_it is not None:
+            OPENAI_EVENT.validate_python(as_openai_has_it)
+
+
+def _without_tool_outputs(event: dict[str, Any]) -> dict[str, Any] | None:
+    """The event as OpenAI's types have it: there tools run at the client, so no output item holds their results."""
+    if event.get("item", {}).get("type") == "function_call_output":
+        openai_types.ResponseFunctionToolCallOutputItem.model_validate(event["item"])
+        return None
+    if "response" in event:
+        response = event["response"]
+        output = [item for item in response["output"] if item["type"] != "function_call_output"]
+        usual = {"model": "agent", "parallel_tool_calls": False, "tool_choice": "auto", "tools": []}
+        event["response"] = {**usual, **response, "output": output}
+    return event
+
+
+def test_items_come_in_the_order_of_the_run():
+    stream = events(adapter())
+    kinds = ["reasoning", "function_call", "function_call_output", "reasoning", "message"]
+    assert [item["type"] for item in done_items(stream)] == kinds
+    assert done_items(stream, "function_call")[0]["name"] == "find"
+    assert json.loads(done_items(stream, "function_call")[0]["arguments"]) == {"query": "red book"}
+    assert done_items(stream, "function_call_output")[0]["output"].startswith("[red] The red book has 99 pages.")
+
+
+def test_the_answer_streams_while_it_is_written():
+    deltas = of_type(events(adapter()), "response.output_text.delta")
+    assert len(deltas) > 2
+    assert "".join(delta["delta"] for delta in deltas) == "It has 99 pages."
+
+
+def test_citations_are_annotations_of_documents_that_were_seen():
+    stream = events(adapter())
+    (added,) = of_type(stream, "response.output_text.annotation.added")
+    expected = {"type": "url_citation", "title": "Red", "url": "shelf/red", "start_index": 0, "end_index": 16}
+    assert added["annotation"] == expected
+    (message,) = done_items(stream, "message")
+    assert message["content"][0]["annotations"] == [expected]
+    assert added["item_id"] == message["id"]
+
+
+def test_a_document_without_title_or_address_is_cited_by_its_id():
+    script = (call("find", query="blue book"), finish(answer="12", citations=["blue"], sure=True))
+    (added,) = of_type(events(adapter(*script)), "response.output_text.annotation.added")
+    assert (added["annotation"]["title"], added["annotation"]["url"]) == ("blue", "blue")
+
+
+def test_the_other_outputs_and_the_cost_come_with_the_end():
+    completed = events(adapter())[-1]
+    response = completed["response"]
+    assert response["custom_outputs"] == {"citations": ["red", "red"], "sure": True}
+    assert response["status"] == "completed"
+    usage = response["usage"]
+    assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+    assert usage["output_tokens"] > 0
+
+
+def test_an_answer_that_was_begun_and_given_up_is_left_incomplete():
+    script = (finish(answer="Twelve", citations=["x"], sure=True), finish(answer="12", citations=[], sure=True))
+    messages = done_items(events(adapter(*script)), "message")
+    told = [(message["content"][0]["text"], message["status"]) for message in messages]
+    assert told == [("Twelve", "incomplete"), ("12", "completed")]
+
+
+@pytest.mark.parametrize("script", FINISHING)
+def test_predict_gives_what_the_drained_stream_gives(script: Any):
+    response = adapter(*script).predict(request())
+    assert isinstance(response, ResponsesAgentResponse)
+    streamed = events(adapter(*script))[-1]["response"]
+    assert _without_ids(response.model_dump()["output"]) == _without_ids(streamed["output"])
+    assert response.custom_outputs == streamed["custom_outputs"]
+    assert response.usage.total_tokens == streamed["usage"]["total_tokens"] > 0
+
+
+def _without_ids(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in item.items() if k not in ("id", "call_id") and v is not None} for item in items]
+
+
+def test_a_program_may_be_built_when_it_is_first_needed():
+    built = []
+
+    def build() -> ReAct:
+        built.append(True)
+        program = ReAct(Ask, tools=[find])
+        program.set_lm(ScriptedLM(*SCRIPT, *SCRIPT))
+        return program
+
+    agent = ResponsesAdapter(build)
+    assert built == []
+    agent.load_context(None)
+    agent.predict(request())
+    agent.predict(request())
+    assert built == [True]
+
+
+def test_a_reader_who_leaves_ends_the_run():
+    agent = adapter()
+    stream = agent.predict_stream(request())
+    while next(stream).type != "response.output_item.done":
+        pass
+    stream.close()
+    assert len(agent.program.step.lm.requests) == 1
+
+
+# ---- the request
+
+
+def asked(agent: ResponsesAdapter) -> str:
+    return agent.program.step.lm.requests[0].messages[1]["content"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "question"),
+    [
+        ([{"role": "user", "content": "How?"}], "How?"),
+        ([{"role": "user", "content": [{"type": "input_text", "text": "How?"}]}], "How?"),
+        (
+            [{"role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]}],
+            "a\nb",
+        ),
+        ([{"role": "user", "content": "How?"}, {"role": "assistant", "content": "So."}], "How?"),
+        ([{"role": "user", "content": "Before"}, {"type": "message", "role": "user", "content": "Now"}], "Now"),
+        (
+            [
+                {"role": "user", "content": "Now"},
+                {"type": "function_call", "call_id": "1", "name": "find", "arguments": "{}"},
+                {"type": "function_call_output", "call_id": "1", "output": "x"},
+            ],
+            "Now",
+        ),
+    ],
+)
+def test_the_last_user_message_is_the_question(sent: list[dict[str, Any]], question: str):
+    agent = adapter()
+    agent.predict(ResponsesAgentRequest(input=sent))
+    assert asked(agent) == f"question: {question}\nlanguage: en"
+
+
+def test_custom_inputs_fill_the_other_inputs():
+    agent = adapter()
+    agent.predict(request(custom_inputs={"language": "de"}))
+    assert asked(agent) == "question: How thick is the red book?\nlanguage: de"
+
+
+class Count(dspy.Signature):
+    """Count."""
+
+    question: str = dspy.InputField()
+    limit: int = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+BAD_REQUESTS = [
+    (
+        {"custom_inputs": {"limit": 3, "colour": "red"}},
+        "custom_inputs has an unknown field 'colour'; known: question, limit.",
+    ),
+    ({}, "custom_inputs lacks 'limit', of type int."),
+    (
+        {"custom_inputs": {"limit": "many"}},
+        "'limit' must be of type int: Input should be a valid integer, unable to parse string as an integer.",
+    ),
+    (
+        {"input": [{"role": "system", "content": "Be kind."}]},
+        'The request has no user message; send input=[{"role": "user", "content": "…"}].',
+    ),
+    (
+        {"input": []},
+        'The request has no user message; send input=[{"role": "user", "content": "…"}].',
+    ),
+    (
+        {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
+        "A content part of type 'input_image' can't be answered; send input_text parts.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), BAD_REQUESTS, ids=[message for _, message in BAD_REQUESTS])
+def test_a_request_that_can_not_be_answered_is_told_why(fields: dict[str, Any], message: str):
+    program = ReAct(Count, tools=[])
+    program.set_lm(ScriptedLM())
+    bad = ResponsesAgentRequest(**{"input": [{"role": "user", "content": "?"}], **fields})
+    (error,) = of_type(events(ResponsesAdapter(program), bad), "error")
+    assert (error["code"], error["message"]) == ("invalid_request", message)
+
+
+# ---- failures
+
+
+class Leaky:
+    """What a bug in a tool may give: metadata that can't be read."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(SECRET)
+
+
+def bad() -> list[Document]:
+    """Find."""
+    return [Document("x", metadata=Leaky(), id="x")]
+
+
+FAILURES = [
+    (
+        lambda: adapter("no", max_iters=1),
+        "invalid_output",
+        "The run ended without an answer: the LM's last reply can't",
+    ),
+    (lambda: adapter(call("leak"), max_iters=1), "max_iters", "The run ended without an answer: 1 steps were taken"),
+    (
+        lambda: adapter(ContextLengthError(SECRET)),
+        "context_length_exceeded",
+        "The run ended without an answer: the prompt is too long for the LM.",
+    ),
+    (
+        lambda: adapter(RateLimitError(SECRET)),
+        "lm_error",
+        "The language model could not be asked (LMRateLimitError). Try again later.",
+    ),
+    (
+        lambda: adapter(call("bad"), finish(answer="x", citations=["x"], sure=True), tools=[bad]),
+        "server_error",
+        "The agent failed (RuntimeError); its trace tells more.",
+    ),
+    (
+        lambda: ResponsesAdapter(ReAct(Ask, tools=[])),
+        "server_error",
+        "No LM is configured. Call dspy.configure(lm=…), or program.set_lm(…).",
+    ),
+]
+
+
+@pytest.mark.parametrize(("build", "code", "message"), FAILURES, ids=[message for _, _, message in FAILURES])
+def test_a_failure_is_the_stream_s_one_last_event_and_predict_s_error(build: Any, code: str, message: str):
+    stream = events(build())
+    assert (stream[-1]["type"], stream[-1]["code"]) == ("error", code)
+    assert stream[-1]["message"].startswith(message)
+    for private in (SECRET, "Traceback", __file__):
+        assert private not in json.dumps(stream)
+    with pytest.raises(EndpointError) as caught:
+        build().predict(request())
+    assert (caught.value.code, str(caught.value)) == (code, stream[-1]["message"])
+
+
+def test_a_program_that_can_not_be_built_is_an_error_event_too():
+    def build() -> ReAct:
+        raise ProgramError("There is no compiled program x.json. Make one with: oneturn compile")
+
+    (error,) = of_type(events(ResponsesAdapter(build)), "error")
+    assert error["message"] == "There is no compiled program x.json. Make one with: oneturn compile"
+
+
+# ---- traces
+
+
+def spans_below(trace: Any, parent: str | None) -> list[Any]:
+    return [span for span in trace.data.spans if span.parent_id == parent]
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_trace_shows_the_agent_its_lm_calls_its_tools_and_what_they_retrieved(traced: None, streaming: bool):
+    agent = adapter()
+    output = events(agent)[-1]["response"]["output"] if streaming else agent.predict(request()).model_dump()["output"]
+    trace = mlflow.get_trace(mlflow.get_last_active_trace_id())
+    (root,) = spans_below(trace, None)
+    assert root.span_type == SpanType.AGENT
+    below = spans_below(trace, root.span_id)
+    assert [span.span_type for span in below] == [SpanType.CHAT_MODEL, SpanType.TOOL, SpanType.CHAT_MODEL]
+    (retrieved,) = spans_below(trace, below[1].span_id)
+    assert retrieved.span_type == SpanType.RETRIEVER
+    assert retrieved.outputs[0]["id"] == "red"
+    assert [item["id"] for item in root.outputs["output"]] == [item["id"] for item in output]
+    assert root.status.status_code == "OK"
+
+
+def test_a_trace_keeps_the_whole_failure_that_the_client_is_not_told(traced: None):
+    events(adapter(RateLimitError(SECRET)))
+    trace = mlflow.get_trace(mlflow.get_last_active_trace_id())
+    (root,) = spans_below(trace, None)
+    assert root.status.status_code == "ERROR"
+    assert any(SECRET in str(event.attributes) for event in root.events)
