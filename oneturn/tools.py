@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Union
+from typing import Any
 
 import dspy
 from dspy.adapters.utils import serialize_for_json
@@ -17,7 +17,7 @@ from oneturn.tracing import child_span
 FINISH = "finish"
 """The tool that ends a run: its arguments are the signature's output fields."""
 
-ToolLike = Union[Callable[..., Any], dspy.Tool]
+ToolLike = Callable[..., Any] | dspy.Tool
 
 _ERROR_CHARS = 200
 
@@ -59,17 +59,18 @@ def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
         output = render(value)
         if span is not None:
             span.set_outputs(output)
-        return ToolResult(call.call_id, call.name, output, documents=documents_in(value))
+        citable = tuple(document for document in documents_in(value) if document.id is not None)
+        return ToolResult(call.call_id, call.name, output, documents=citable)
 
 
 def render(value: Any) -> str:
     """A tool's value as text for the LM: documents as ``[id] text``, text as it is, the rest as JSON."""
-    if isinstance(value, str):
+    if isinstance(value, str) and value.strip():
         return value
-    if isinstance(value, Sequence) and not value:
+    if isinstance(value, Sequence) and (isinstance(value, str) or not value):  # providers refuse an empty message
         return "Nothing was found."
     if documents := documents_in(value):
-        return "\n".join(f"[{document.id}] {document.page_content}" for document in documents)
+        return "\n".join(_told(document) for document in documents)
     return json.dumps(serialize_for_json(value), ensure_ascii=False)
 
 
@@ -89,6 +90,10 @@ def failed(call: ToolCall, reason: str, span: LiveSpan | None = None) -> ToolRes
         span.set_status("ERROR")
         span.set_outputs(output)
     return ToolResult(call.call_id, call.name, output, is_error=True)
+
+
+def _told(document: Document) -> str:
+    return document.page_content if document.id is None else f"[{document.id}] {document.page_content}"
 
 
 def _one_line(error: Exception) -> str:
