@@ -303,6 +303,16 @@ def test_arguments_that_do_not_fit_are_the_lm_s_to_mend(args: dict[str, Any]):
     assert len(told) < 220
 
 
+@pytest.mark.parametrize("nothing", ["", [], "  \n"])
+def test_a_tool_that_gives_nothing_says_so(nothing: Any):
+    def search() -> Any:
+        """Search."""
+        return nothing
+
+    _, lm = run(call("search"), finish(answer="x"), agent=ReAct(Ask, tools=[search]))
+    assert last_user_message(lm) == "Nothing was found."
+
+
 def test_json_that_is_almost_right_is_read():
     prediction, _ = run('```json\n{"thought": "", "tool_call": {"name": "finish", "args": {"answer": "x"}}\n```')
     assert prediction.answer == "x"
