@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +45,9 @@ def save_compiled(program: dspy.Module, manifest: Manifest, path: Path) -> None:
             predictor["traces"] = []
     document = {"manifest": manifest.model_dump(), "state": state}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".tmp", delete=False) as file:
-        json.dump(document, file, indent=2, ensure_ascii=False)
-        file.write("\n")
-    Path(file.name).replace(path)
+    partial = path.with_suffix(".tmp")
+    partial.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def load_compiled(program: dspy.Module, path: Path) -> Manifest:
