@@ -1,0 +1,25 @@
+"""Take README's picture anew: ``python -m scripts.picture`` asks the agent one question and draws the terminal."""
+
+import io
+import re
+from pathlib import Path
+
+from rich.console import Console
+
+from oneturn import ask, load_agent
+
+QUESTION = "Within how many days can unopened goods be returned?"
+PICTURE = Path("docs/ask.svg")
+
+
+def main() -> None:
+    """Ask, and write the picture."""
+    console = Console(record=True, width=100, force_terminal=True, file=io.StringIO())
+    console.print(f'[bold green]$[/bold green] oneturn ask "{QUESTION}"')
+    ask(load_agent("agent.py"), QUESTION, console=console)
+    svg = console.export_svg(title="oneturn")
+    PICTURE.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL), encoding="utf-8")  # no web fonts
+
+
+if __name__ == "__main__":
+    main()
