@@ -12,6 +12,7 @@ _BINARY: dict[type[ast.operator], Callable[[Decimal, Decimal], Decimal]] = {
     ast.Div: operator.truediv,
 }
 _UNARY: dict[type[ast.unaryop], Callable[[Decimal], Decimal]] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
+_NUMBER = frozenset("0123456789.")
 _LONGEST = 200
 
 
@@ -33,6 +34,8 @@ def evaluate(expression: str) -> Decimal:
 
 def plain(value: Decimal) -> str:
     """A number as people write it: at most 4 decimals, two for cents, none for a whole number."""
+    if value.adjusted() > 20:  # more digits than can be rounded
+        return f"{value.normalize():f}"
     rounded = round(value, 4)
     if rounded == rounded.to_integral_value():
         return str(int(rounded))
@@ -42,8 +45,10 @@ def plain(value: Decimal) -> str:
 
 
 def _value(node: ast.expr, expression: str) -> Decimal:
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        return Decimal(ast.get_source_segment(expression.strip(), node) or str(node.value))
+    if isinstance(node, ast.Constant):
+        number = ast.get_source_segment(expression.strip(), node) or ""
+        if set(number) <= _NUMBER:  # as it was written: a float has lost digits; and no 1e999999, 0xff or True
+            return Decimal(number)
     if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
         return _BINARY[type(node.op)](_value(node.left, expression), _value(node.right, expression))
     if isinstance(node, ast.UnaryOp) and type(node.op) in _UNARY:
