@@ -1,0 +1,91 @@
+"""The declared agent over its real handbook and records, with an LM that knows what to do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import dspy
+import pytest
+
+from modules.support_desk import support_desk
+from oneturn import ResponsesAdapter
+from oneturn.testing import ScriptedLM, call, finish
+
+
+def step(made: dict[str, Any]) -> dict[str, Any]:
+    """The support desk's LM writes no thoughts."""
+    return {"tool_call": made["tool_call"]}
+
+
+def run(question: str, *replies: dict[str, Any]) -> tuple[dspy.Prediction, ScriptedLM]:
+    with ScriptedLM(*map(step, replies)) as lm, dspy.context(lm=lm):
+        return support_desk()(question=question), lm
+
+
+def test_a_price_is_looked_up_and_reckoned():
+    prediction, lm = run(
+        "What do 3 bags of house beans cost?",
+        call("search_handbook", query="house beans price"),
+        call("calculate", expression="3 * 14.50"),
+        finish(answer="€43.50", citations=["bean-prices"], answerable=True),
+    )
+    found, reckoned = (turn.observation for turn in prediction.trajectory)
+    assert "[bean-prices] " in found
+    assert "House beans cost €14.50 a bag" in found
+    assert reckoned == "43.50"
+    assert (prediction.answer, prediction.citations, prediction.answerable) == ("€43.50", ["bean-prices"], True)
+    assert len(lm.requests) == 3
+
+
+def test_an_order_is_only_looked_up_where_the_question_names_it():
+    prediction, lm = run(
+        "Where is m-1042?",
+        call("lookup_order", order_id="m-1042"),
+        finish(answer="delivered", citations=["M-1042"], answerable=True),
+    )
+    assert prediction.trajectory[0].observation.startswith("[M-1042] customer: Brandt & Lorenz; ")
+    assert "lookup_order" in lm.requests[0].offered
+    _, lm = run("Where is my order?", finish(answer="Which one?", citations=[], answerable=False))
+    assert lm.requests[0].offered == ["search_handbook", "calculate", "finish"]
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (call("lookup_order", order_id="M-9999"), "Error: there is no order 'M-9999'"),
+        (call("calculate", expression="1 / 0"), "Error: '1 / 0' has no value (a division by zero?)"),
+        (call("search_handbook", query="quantum"), "Nothing was found."),
+        (call("search_handbook", query=""), "Nothing was found."),
+    ],
+)
+def test_what_its_tools_can_not_do_is_told_in_a_line(made: dict[str, Any], told: str):
+    prediction, _ = run("What of M-9999?", made, finish(answer="I can't tell.", citations=[], answerable=False))
+    assert prediction.trajectory[0].observation == told
+
+
+def test_its_step_schema_is_one_that_constrained_decoding_takes():
+    _, lm = run("M-1042?", finish(answer="x", citations=[], answerable=False))
+    schema = json.dumps(lm.requests[0].schema)
+    assert "$ref" not in schema
+    assert '"seen"' not in schema
+    expression = next(
+        option["properties"]["args"]["properties"]["expression"]
+        for option in lm.requests[0].schema["properties"]["tool_call"]["anyOf"]
+        if option["properties"]["name"]["enum"] == ["calculate"]
+    )
+    assert "pattern" in expression
+
+
+def test_a_client_gets_its_sources_with_titles_and_addresses():
+    program = support_desk()
+    program.set_lm(
+        ScriptedLM(
+            step(call("search_handbook", query="house beans price")),
+            step(finish(answer="€14.50", citations=["bean-prices"], answerable=True)),
+        )
+    )
+    response = ResponsesAdapter(program).predict({"input": [{"role": "user", "content": "House beans?"}]})
+    (source,) = response.output[-1].content[0]["annotations"]
+    assert (source["title"], source["url"]) == ("Bean prices", "corpus/bean-prices.md")
+    assert response.custom_outputs == {"citations": ["bean-prices"], "answerable": True}
