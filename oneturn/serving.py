@@ -88,7 +88,9 @@ class _Server(uvicorn.Server):
 
     def __init__(self, responder: ResponsesAgent):
         app = application(responder)
-        super().__init__(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_SECONDS_TO_FINISH))
+        limit = _SECONDS_TO_FINISH
+        config = uvicorn.Config(app, interface="asgi3", log_level="warning", timeout_graceful_shutdown=limit)
+        super().__init__(config)
         self.when_ready: Callable[[], object] = lambda: None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -127,18 +129,23 @@ def _responder(agent_or_model: Agent | ResponsesAgent | str) -> ResponsesAgent:
     if isinstance(agent_or_model, ResponsesAgent):
         return agent_or_model
     if isinstance(agent_or_model, str):
-        return _logged(agent_or_model)
+        return load_logged(agent_or_model)
     use_tracking(agent_or_model.config.mlflow)
     return ResponsesAdapter(agent_or_model.serving_program())
 
 
-def _logged(uri: str) -> ResponsesAgent:
+def load_logged(uri: str) -> ResponsesAgent:
+    """The ``ResponsesAgent`` of a logged model, for ``running_server``; MLflow's ``unwrap_python_model`` fails on one.
+
+    Raises:
+        ProgramError: there is no such model, or it is something else.
+    """
     try:
-        model = mlflow.pyfunc.load_model(uri).unwrap_python_model()
-    except (MlflowException, OSError) as error:
+        model = mlflow.pyfunc.load_model(uri).get_raw_model()
+    except (MlflowException, NotImplementedError, OSError) as error:
         where = shown(mlflow.get_tracking_uri())
         raise ProgramError(
-            f"The model {uri!r} can't be loaded from {where}: {error}. Log it with: oneturn log"
+            f"The model {uri!r} can't be loaded from {where}: {str(error).rstrip('.')}. Log it with: oneturn log"
         ) from error
     if not isinstance(model, ResponsesAgent):
         raise ProgramError(f"The model {uri!r} is a {type(model).__name__}; only a ResponsesAgent can be served.")

@@ -25,6 +25,7 @@ from mlflow.pyfunc import ResponsesAgent
 import oneturn
 from oneturn.errors import OneTurnError, ProgramError
 from oneturn.replies import Reply
+from oneturn.serving import load_logged
 from oneturn.steps import AnswerDelta, Step
 from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish
 
@@ -245,7 +246,7 @@ def test_a_client_that_goes_away_ends_the_run():
     program = Endless()
     with oneturn.running_server(oneturn.ResponsesAdapter(program)) as url:
         with httpx.stream("POST", f"{url}/responses", json=body("?", stream=True)) as response:
-            next(response.iter_lines())
+            next(line for line in response.iter_lines() if "output_text.delta" in line)
             assert not program.closed.is_set()
         assert program.closed.wait(30)
 
@@ -278,6 +279,29 @@ def test_a_port_that_is_taken_is_told():
             pass
     expected = f"Port {port} of 127.0.0.1 is taken by another process; choose another one, or port 0 for any free one."
     assert str(caught.value) == expected
+
+
+LOGGED = """
+import mlflow, oneturn
+from oneturn.testing import ScriptedLM, finish
+
+
+def program():
+    program = oneturn.ReAct("question -> answer", tools=[])
+    program.set_lm(ScriptedLM(*[finish(answer="From the logged model.")] * 9))
+    return program
+
+
+mlflow.models.set_model(oneturn.ResponsesAdapter(program))
+"""
+
+
+def test_a_logged_model_can_be_served(tmp_path: Path):
+    (tmp_path / "agent.py").write_text(LOGGED)
+    model = str(tmp_path / "model")
+    mlflow.pyfunc.save_model(model, python_model=str(tmp_path / "agent.py"), pip_requirements=["oneturn"])
+    with oneturn.running_server(load_logged(model)) as url:
+        assert oneturn.query(url, "?").text == "From the logged model."
 
 
 SERVE = """
