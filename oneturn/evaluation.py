@@ -20,7 +20,7 @@ from oneturn.errors import DataError
 from oneturn.spend import spending
 
 Metric = Callable[..., Any]
-"""DSPy's: ``metric(example, prediction, trace=None, …)`` gives a number or a Prediction with ``score`` and ``feedback``."""
+"""DSPy's: ``metric(example, prediction, trace=None)`` gives a number, or a Prediction with ``score`` and ``feedback``."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def evaluate(
 def interval(scores: Any) -> tuple[float, float]:
     """95% confidence interval of a mean; the mean twice where the scores don't differ."""
     values = np.asarray(scores, dtype=float)
-    if len(values) < 2 or np.ptp(values) == 0:
+    if len(values) < 2 or np.ptp(values) < 1e-9:  # BCa needs scores that differ
         return float(values.mean()), float(values.mean())
     found = bootstrap((values,), np.mean, n_resamples=2000, rng=np.random.default_rng(0)).confidence_interval
     return float(found.low), float(found.high)
@@ -138,11 +138,13 @@ def _row(program: dspy.Module, example: dspy.Example, metric: Metric) -> dict[st
             row |= _judged(metric(example, prediction))
         except Exception as raised:  # as above
             error = raised
-    row["error"] = None if error is None else f"{type(error).__name__}: {error}"
-    return {"score": 0.0, "feedback": row["error"], **row}
+    if error is None:
+        return {**row, "error": None}
+    reason = f"{type(error).__name__}: {error}"
+    return {**row, "score": 0.0, "feedback": reason, "error": reason}
 
 
 def _judged(result: Any) -> dict[str, Any]:
     if isinstance(result, dspy.Prediction):
         return {"score": float(result.score), "feedback": result.get("feedback")}
-    return {"score": float(result)}
+    return {"score": float(result), "feedback": None}
