@@ -62,13 +62,24 @@ def load_compiled(program: dspy.Module, path: Path) -> Manifest:
     if expected != found:
         raise ProgramError(f"{path} was compiled for predictors {found}, the program has {expected}. Compile it again.")
     _check_fields(program, state, path)
+    manifest = _manifest(document, path)
     program.load_state(state)
-    return Manifest.model_validate(document["manifest"])
+    return manifest
 
 
 def read_manifest(path: Path) -> Manifest:
     """The manifest of the compiled program in ``path``; raises as ``load_compiled`` does."""
-    return Manifest.model_validate(_read(path)["manifest"])
+    return _manifest(_read(path), path)
+
+
+def _manifest(document: dict[str, Any], path: Path) -> Manifest:
+    try:
+        return Manifest.model_validate(document["manifest"])
+    except pydantic.ValidationError as error:
+        detail = error.errors()[0]
+        place = ".".join(str(part) for part in detail["loc"])
+        reason = f"the manifest's {place!r} is wrong: {detail['msg']}"
+        raise ProgramError(f"{path}: {reason}. Make it again with: oneturn compile") from None
 
 
 def _read(path: Path) -> dict[str, Any]:
