@@ -1,0 +1,155 @@
+"""A compiled program is one JSON file that brings back the same prompt, and holds no LM and no secret."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+import oneturn
+from oneturn.compiled import Manifest, load_compiled, read_manifest, save_compiled
+from oneturn.errors import ProgramError
+from oneturn.testing import ScriptedLM, finish
+
+MANIFEST = Manifest(
+    recipe="worked",
+    lm="scripted/lm",
+    seed=3,
+    created="2026-01-01T00:00:00+00:00",
+    versions={"oneturn": "0.1.0"},
+    dataset={"train": "a" * 64},
+    scores={"before": {"score": 0.25}, "after": {"score": 0.75}},
+    spend={"lm_calls": 12.0},
+)
+SECRET = "sk-do-not-tell"
+
+
+def look_up(item: str) -> str:
+    """Look up a price."""
+    return "4"
+
+
+def program(signature: str = "question -> answer", **options: Any) -> oneturn.ReAct:
+    return oneturn.ReAct(signature, tools=[look_up], **options)
+
+
+def compiled() -> oneturn.ReAct:
+    made = program()
+    made.step.signature = made.step.signature.with_instructions("Sei höflich.")
+    labelled = dspy.Example(question="Tea?", answer="4 €").with_inputs("question")
+    teacher = oneturn.WorkedExamples(
+        made, [labelled], lambda e: oneturn.Solution({"answer": e.answer}, calls=[("look_up", {"item": "tea"})])
+    )
+    optimizer = dspy.BootstrapFewShot(metric=lambda gold, pred, trace=None: True, max_labeled_demos=0)
+    return optimizer.compile(made, teacher=teacher, trainset=[labelled])
+
+
+def prompt_of(agent: oneturn.ReAct) -> Any:
+    with ScriptedLM(finish(answer="x")) as lm, dspy.context(lm=lm):
+        agent(question="And coffee?")
+    return lm.requests[0].messages
+
+
+def test_what_was_saved_is_what_is_loaded(tmp_path: Path):
+    path = tmp_path / "new" / "program.json"
+    saved, loaded = compiled(), program()
+    save_compiled(saved, MANIFEST, path)
+    assert load_compiled(loaded, path) == MANIFEST == read_manifest(path)
+    assert prompt_of(loaded) == prompt_of(saved)
+    assert len(prompt_of(loaded)) == 6
+    assert prompt_of(loaded)[0]["content"].startswith("Sei höflich.")
+    again = tmp_path / "again.json"
+    save_compiled(loaded, MANIFEST, again)
+    assert again.read_text() == path.read_text()
+
+
+def test_neither_lm_nor_secret_gets_into_the_file(tmp_path: Path):
+    made = compiled()
+    made.set_lm(dspy.LM("openai/secretive", api_key=SECRET, api_base=f"http://{SECRET}.example"))
+    save_compiled(made, MANIFEST, tmp_path / "program.json")
+    text = (tmp_path / "program.json").read_text()
+    assert SECRET not in text
+    assert "secretive" not in text
+    loaded = program()
+    load_compiled(loaded, tmp_path / "program.json")
+    assert loaded.step.lm is None
+
+
+def test_the_file_is_for_people_too(tmp_path: Path):
+    save_compiled(compiled(), MANIFEST, tmp_path / "program.json")
+    text = (tmp_path / "program.json").read_text(encoding="utf-8")
+    assert "Sei höflich." in text
+    assert list(json.loads(text)) == ["manifest", "state"]
+    assert text.endswith("}\n")
+
+
+def test_a_file_that_can_not_be_written_leaves_the_old_one(tmp_path: Path):
+    path = tmp_path / "program.json"
+    save_compiled(compiled(), MANIFEST, path)
+    before = path.read_text()
+    unwritable = compiled()
+    unwritable.step.demos = [{"question": object()}]
+    with pytest.raises(TypeError):
+        save_compiled(unwritable, MANIFEST, path)
+    assert path.read_text() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["program.json"]
+
+
+def other(document: dict[str, Any]) -> dict[str, Any]:
+    return {**document, "state": {"predict": document["state"]["step"]}}
+
+
+BROKEN = [
+    (None, "There is no compiled program {path}. Make one with: oneturn compile"),
+    ("{", "{path} is not JSON ("),
+    ("[]", "{path} lacks a manifest or a state. Make it again with: oneturn compile"),
+    ('{"manifest": {}}', "{path} lacks a manifest or a state. Make it again with: oneturn compile"),
+    ('{"manifest": {}, "state": []}', "{path} was compiled for predictors [], the program has ['step']."),
+    (lambda d: {**d, "manifest": {}}, "{path}: the manifest's 'recipe' is wrong: Field required."),
+    (other, "{path} was compiled for predictors ['predict'], the program has ['step']. Compile it again."),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), BROKEN, ids=[message for _, message in BROKEN])
+def test_a_file_that_is_no_compiled_program_of_this_kind_is_refused(tmp_path: Path, content: Any, message: str):
+    path = tmp_path / "program.json"
+    if callable(content):
+        save_compiled(compiled(), MANIFEST, path)
+        content = json.dumps(content(json.loads(path.read_text())))
+    if content is not None:
+        path.write_text(content)
+    agent = program()
+    with pytest.raises(ProgramError) as caught:
+        load_compiled(agent, path)
+    assert str(caught.value).startswith(message.replace("{path}", str(path)))
+    assert len(prompt_of(agent)) == 2, "the program is as it was"
+
+
+@pytest.mark.parametrize(
+    ("agent", "fields"),
+    [
+        (lambda: program(thoughts=False), "has 3: question, trajectory, tool_call"),
+        (lambda: program("question, language -> answer"), "has 5: question, language, trajectory, thought, tool_call"),
+    ],
+)
+def test_a_program_with_other_fields_is_refused(tmp_path: Path, agent: Any, fields: str):
+    path = tmp_path / "program.json"
+    save_compiled(compiled(), MANIFEST, path)
+    with pytest.raises(ProgramError) as caught:
+        load_compiled(agent(), path)
+    expected = f"{path}: predictor 'step' was compiled with 4 fields, the program's {fields}. Compile it again."
+    assert str(caught.value) == expected
+
+
+def test_a_tool_that_came_later_is_in_the_prompt(tmp_path: Path):
+    def stock(item: str) -> int:
+        """Count what is in stock."""
+        return 7
+
+    save_compiled(compiled(), MANIFEST, tmp_path / "program.json")
+    agent = oneturn.ReAct("question -> answer", tools=[look_up, stock])
+    load_compiled(agent, tmp_path / "program.json")
+    assert "- stock(item: string): Count what is in stock." in prompt_of(agent)[0]["content"]
