@@ -21,7 +21,8 @@ from oneturn.agent import Agent
 from oneturn.datasets import dataset_hash
 from oneturn.evaluation import evaluate
 from oneturn.model_log import log
-from oneturn.serving import running_server
+from oneturn.serving import load_logged, running_server
+from oneturn.tracking import use_tracking
 
 DEV_ROWS = 8
 _STATE = Path(".oneturn/demo.json")
@@ -41,15 +42,14 @@ def demo(agent: Agent) -> None:
             _keep(state | {"scores": _scores(agent)}, state)
         _show_scores(console, agent, state["scores"])
     with _stage(console, 2, "Log the compiled agent as an MLflow model"):
-        mlflow.set_tracking_uri(agent.config.mlflow.tracking_uri)
+        use_tracking(agent.config.mlflow)
         if not _is_logged(state.get("model_uri")):
             _keep(state | {"model_uri": log(agent, register=True).model_uri}, state)
         console.print(f"  {state['model_uri']}  in  {agent.config.mlflow.tracking_uri}")
     with _stage(console, 3, "Serve the logged model, and ask it through the official openai client"):
-        model = mlflow.pyfunc.load_model(state["model_uri"]).unwrap_python_model()
-        with running_server(model) as url:
+        with running_server(load_logged(state["model_uri"])) as url:
             console.print(f"  {url}/responses")
-            client = OpenAI(base_url=url, api_key="none-needed", timeout=300)
+            client = OpenAI(base_url=url, api_key="none-needed", timeout=300, max_retries=0)
             for question in agent.example_questions:
                 _ask(console, client, question)
     _where_next(console, agent, state["model_uri"])

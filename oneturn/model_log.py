@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 from oneturn.agent import Agent
 from oneturn.compiled import read_manifest
 from oneturn.errors import ProgramError
+from oneturn.tracking import use_tracking
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -40,8 +41,7 @@ def log(agent: Agent, *, register: bool = False) -> LoggedAgent:
     """
     settings = agent.config.mlflow
     code_paths, pinned = [str(path) for path in _code_paths(agent)], requirements(agent)
-    mlflow.set_tracking_uri(settings.tracking_uri)
-    mlflow.set_experiment(settings.experiment)
+    use_tracking(settings)
     with mlflow.start_run(run_name=agent.name) as run:
         _log_origin(agent)
         info = mlflow.pyfunc.log_model(

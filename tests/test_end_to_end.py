@@ -20,7 +20,7 @@ uri, request = sys.argv[1], json.loads(sys.argv[2])
 model = mlflow.pyfunc.load_model(uri)
 pyfunc = model.predict(request)
 texts = lambda output: [c["text"] for item in output if item["type"] == "message" for c in item["content"]]
-with oneturn.running_server(model.unwrap_python_model()) as url:
+with oneturn.running_server(model.get_raw_model()) as url:
     client = openai.OpenAI(base_url=url, api_key="none", timeout=300)
     plain = client.responses.create(model="agent", input=request["input"])
     with client.responses.create(model="agent", input=request["input"], stream=True) as events:
