@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,21 +35,21 @@ def demo(agent: Agent) -> None:
     """
     console = Console()
     state = _unchanged(agent)
-    with _stage(console, 1, "Evaluate the uncompiled and the compiled program on a slice of dev"):
-        if "scores" not in state:
-            _keep(state | {"scores": _scores(agent)}, state)
-        _show_scores(console, agent, state["scores"])
-    with _stage(console, 2, "Log the compiled agent as an MLflow model"):
-        use_tracking(agent.config.mlflow)
-        if not _is_logged(state.get("model_uri")):
-            _keep(state | {"model_uri": log(agent, register=True).model_uri}, state)
-        console.print(f"  {state['model_uri']}  in  {agent.config.mlflow.tracking_uri}")
-    with _stage(console, 3, "Serve the logged model, and ask it through the official openai client"):
-        with running_server(load_logged(state["model_uri"])) as url:
-            console.print(f"  {url}/responses")
-            client = OpenAI(base_url=url, api_key="none-needed", timeout=300, max_retries=0)
-            for question in agent.example_questions:
-                _ask(console, client, question)
+    _stage(console, 1, "Evaluate the uncompiled and the compiled program on a slice of dev")
+    if "scores" not in state:
+        _keep({"scores": _scores(agent)}, state)
+    _show_scores(console, state["scores"])
+    _stage(console, 2, "Log the compiled agent as an MLflow model")
+    use_tracking(agent.config.mlflow)
+    if not _is_logged(state.get("model_uri")):
+        _keep({"model_uri": log(agent, register=True).model_uri}, state)
+    console.print(f"  {state['model_uri']} in {agent.config.mlflow.tracking_uri}")
+    _stage(console, 3, "Serve the logged model, and ask it through the official openai client")
+    with running_server(load_logged(state["model_uri"])) as url:
+        console.print(f"  {url}/responses")
+        client = OpenAI(base_url=url, api_key="none-needed", timeout=300, max_retries=0)
+        for question in agent.example_questions:
+            _ask(console, client, question)
     _where_next(console, agent, state["model_uri"])
 
 
@@ -62,7 +60,7 @@ def _scores(agent: Agent) -> dict[str, dict[str, float]]:
     return {name: evaluate(program, examples, agent.metric, lm=lm).summary() for name, program in programs.items()}
 
 
-def _show_scores(console: Console, agent: Agent, scores: dict[str, dict[str, float]]) -> None:
+def _show_scores(console: Console, scores: dict[str, dict[str, float]]) -> None:
     table = Table("program", "score", "95% interval", "LM calls a question", "seconds a question")
     for name, found in scores.items():
         span = f"{found['score_low']:.0%} to {found['score_high']:.0%}"
@@ -105,10 +103,8 @@ def _where_next(console: Console, agent: Agent, model_uri: str) -> None:
     console.print("  signatures/ modules/ optimizers/ data/   the agent's own declaration: make it yours")
 
 
-@contextmanager
-def _stage(console: Console, number: int, title: str) -> Iterator[None]:
+def _stage(console: Console, number: int, title: str) -> None:
     console.print(f"\n[bold]{number}/3 {title}[/bold]")
-    yield
 
 
 def _is_logged(model_uri: str | None) -> bool:
