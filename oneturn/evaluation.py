@@ -20,7 +20,7 @@ from oneturn.errors import DataError
 from oneturn.spend import spending
 
 Metric = Callable[..., Any]
-"""DSPy's: ``metric(example, prediction, trace=None)`` gives a number, or a Prediction with ``score`` and ``feedback``."""
+"""DSPy's: ``metric(example, prediction, trace=None)`` gives a number or a Prediction: ``score`` and ``feedback``."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any
 
 import dspy
 from mlflow.entities import Document
@@ -70,4 +70,4 @@ class Usage:
     tokens: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-Step = Union[Thought, ToolCall, ToolResult, AnswerDelta, Answer, Usage]
+Step = Thought | ToolCall | ToolResult | AnswerDelta | Answer | Usage

@@ -73,7 +73,7 @@ def finish(thought: str = "", **outputs: Any) -> dict[str, Any]:
     return call(FINISH, thought, **outputs)
 
 
-class ScriptedLM(dspy.LM):  # type: ignore[misc]  # dspy is untyped
+class ScriptedLM(dspy.LM):
     """A ``dspy.LM`` that gives its replies in order, and fails when it is asked for more or for fewer.
 
     A reply costs as many tokens as it and its prompt have words. Copies of the LM share the script.

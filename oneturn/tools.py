@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import dspy
 from dspy.adapters.utils import serialize_for_json
@@ -17,7 +17,7 @@ from oneturn.tracing import child_span
 FINISH = "finish"
 """The tool that ends a run: its arguments are the signature's output fields."""
 
-ToolLike = Callable[..., Any] | dspy.Tool
+ToolLike: TypeAlias = Callable[..., Any] | dspy.Tool
 
 _ERROR_CHARS = 200
 

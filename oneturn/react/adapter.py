@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import dspy
 import json_repair
@@ -84,7 +84,7 @@ class StepAdapter(dspy.JSONAdapter):
         Raises:
             AdapterParseError: the reply isn't a JSON object that calls a tool.
         """
-        found = json_repair.loads(completion)
+        found: Any = json_repair.loads(completion)
         try:
             call = ToolCallArgs.model_validate(found["tool_call"])
         except (TypeError, KeyError, IndexError, pydantic.ValidationError) as error:
@@ -96,7 +96,7 @@ class StepAdapter(dspy.JSONAdapter):
             ) from error
         step: dict[str, Any] = {"tool_call": call}
         if self.steps.thoughts:
-            step["thought"] = str(cast(Mapping[str, Any], found).get("thought") or "")
+            step["thought"] = str(found.get("thought") or "")
         return step
 
     def _run_messages(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:

@@ -67,9 +67,8 @@ class StepCaller:
         self._lm: dspy.BaseLM = lm
         self._predict = predict
         self._schema = schema
-        self._answer_field = answer_field
         self._inputs = inputs
-        self._streaming = streaming and answer_field is not None
+        self._streamed_field = answer_field if streaming else None
         self._usage = UsageTracker()
         self.lm_calls = 0
 
@@ -83,17 +82,15 @@ class StepCaller:
             ContextWindowExceededError: the prompt is too long.
         """
         self.lm_calls += 1
-        if not self._streaming:
+        if self._streamed_field is None:
             prediction = self._call(self._lm, trajectory, allowed)
             return StepCall(prediction.get("thought"), prediction.tool_call)
-        return (yield from self._ask_streaming(trajectory, allowed, attempt))
+        reader = StepReader(self._streamed_field, attempt)
+        return (yield from self._ask_streaming(reader, trajectory, allowed))
 
     def _ask_streaming(
-        self, trajectory: list[Turn], allowed: Allowed, attempt: int
+        self, reader: StepReader, trajectory: list[Turn], allowed: Allowed
     ) -> Generator[Thought | AnswerDelta, None, StepCall]:
-        assert self._answer_field is not None
-        reader = StepReader(self._answer_field, attempt)
-
         def call(on_text: OnText) -> dspy.Prediction:
             return self._call(tapped(self._lm, on_text), trajectory, allowed)
 
@@ -123,7 +120,8 @@ class StepCaller:
 
     def tokens(self) -> dict[str, dict[str, Any]]:
         """Token counts so far, by LM."""
-        return self._usage.get_total_tokens()
+        total: dict[str, dict[str, Any]] = self._usage.get_total_tokens()
+        return total
 
     def _call(self, lm: dspy.BaseLM, trajectory: list[Turn], allowed: Allowed) -> dspy.Prediction:
         adapter = StepAdapter(self._schema, allowed.names, allowed.ground)

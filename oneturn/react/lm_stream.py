@@ -99,6 +99,7 @@ def watch(call: Callable[[OnText], T]) -> Generator[str, None, T]:
             elif kind == "error":
                 raise value
             else:
-                return value
+                result: T = value
+                return result
     finally:
         abandoned.set()

@@ -86,12 +86,8 @@ class ReAct(dspy.Module):
 
     def forward(self, **inputs: Any) -> dspy.Prediction:
         """Run the program to its end; the ``Prediction`` has the outputs and the ``trajectory``."""
-        prediction = None
-        for step in self._run(inputs, streaming=False):
-            if isinstance(step, Answer):
-                prediction = step.prediction
-        assert prediction is not None  # _run yields an Answer or raises
-        return prediction
+        (answer,) = (step for step in self._run(inputs, streaming=False) if isinstance(step, Answer))
+        return answer.prediction
 
     def _run(self, inputs: dict[str, Any], streaming: bool) -> Generator[Step, None, None]:
         self._check_inputs(inputs)
@@ -234,7 +230,10 @@ def _step_signature(signature: type[dspy.Signature], thoughts: bool) -> type[dsp
     if thoughts:
         fields["thought"] = (str, dspy.OutputField(desc="Why this step, in a few words."))
     fields["tool_call"] = (ToolCallArgs, dspy.OutputField(desc="The tool to call next, with its arguments."))
-    return dspy.Signature(fields, signature.instructions, signature_name=f"{signature.__name__}Step")
+    made: type[dspy.Signature] = dspy.Signature(
+        fields, signature.instructions, signature_name=f"{signature.__name__}Step"
+    )
+    return made
 
 
 def _shorten(trajectory: list[Turn]) -> bool:

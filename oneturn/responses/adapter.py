@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import dspy
 from dspy.adapters.utils import serialize_for_json
@@ -13,7 +13,7 @@ from mlflow.pyfunc import ResponsesAgent
 from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse, ResponsesAgentStreamEvent
 
 from oneturn.errors import EndpointError
-from oneturn.responses.citations import annotations
+from oneturn.responses.citations import url_citations
 from oneturn.responses.events import EventWriter
 from oneturn.responses.failures import told
 from oneturn.responses.requests import program_inputs
@@ -60,14 +60,17 @@ class ResponsesAdapter(ResponsesAgent):
         """What is served; built now if it hasn't been yet."""
         with self._building:
             if self._built is None:
-                self._built = self._given if hasattr(self._given, "steps") else self._given()
+                given: Any = self._given
+                self._built = cast(Program, given if hasattr(given, "steps") else given())
             return self._built
 
     def load_context(self, context: Any) -> None:
-        """Build the program when MLflow loads the model, so that what is wrong with it shows before the first request."""
+        """Build the program when MLflow loads the model: what is wrong with it shows before the first request."""
         _ = self.program
 
-    def predict(self, request: ResponsesAgentRequest) -> ResponsesAgentResponse:
+    def predict(  # type: ignore[override]  # as ResponsesAgent's own
+        self, request: ResponsesAgentRequest
+    ) -> ResponsesAgentResponse:
         """Answer a request: ``predict_stream``, drained.
 
         Raises:
@@ -81,7 +84,9 @@ class ResponsesAdapter(ResponsesAgent):
                 return ResponsesAgentResponse(**event.model_dump()["response"])
         raise EndpointError("The stream ended without a terminal event; this is a bug in oneturn.")
 
-    def predict_stream(self, request: ResponsesAgentRequest) -> Generator[ResponsesAgentStreamEvent, None, None]:
+    def predict_stream(  # type: ignore[override]  # as ResponsesAgent's own
+        self, request: ResponsesAgentRequest
+    ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         """Answer a request as a stream of events that ends with exactly one terminal event."""
         yield from self._events(request)
 
@@ -97,7 +102,7 @@ class ResponsesAdapter(ResponsesAgent):
         self, writer: EventWriter, request: ResponsesAgentRequest
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         seen: dict[str, Document] = {}
-        prediction: dspy.Prediction | None = None
+        prediction = dspy.Prediction()
         program = self.program
         for step in program.steps(**program_inputs(program.signature, request)):
             if isinstance(step, Thought):
@@ -113,14 +118,13 @@ class ResponsesAdapter(ResponsesAgent):
                 prediction = step.prediction
                 yield from writer.finish_message(_annotations(program, prediction, seen))
             elif isinstance(step, Usage):
-                assert prediction is not None  # steps() gives the answer before what it cost
                 yield from writer.completed(_usage(step), _custom_outputs(program, prediction))
 
 
 def _annotations(program: Program, prediction: dspy.Prediction, seen: Mapping[str, Document]) -> list[dict[str, Any]]:
     cited = [id for field in program.citing_fields for id in prediction.get(field) or []]
     text = str(prediction.get(program.answer_field) or "") if program.answer_field else ""
-    return annotations(cited, seen, text)
+    return url_citations(cited, seen, text)
 
 
 def _custom_outputs(program: Program, prediction: dspy.Prediction) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from mlflow.entities import Document
 
 
-def annotations(cited: Iterable[str], seen: Mapping[str, Document], text: str) -> list[dict[str, Any]]:
+def url_citations(cited: Iterable[str], seen: Mapping[str, Document], text: str) -> list[dict[str, Any]]:
     """``url_citation`` annotations for the cited ids that the run has really seen, in the order cited.
 
     A citation of something that no tool gave is not a source, and gets none. Each covers the whole text:

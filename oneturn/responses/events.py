@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 from mlflow.types.responses import (
@@ -58,21 +58,18 @@ class EventWriter:
     def text(self, delta: str, attempt: int) -> Iterator[Event]:
         """A piece of the answer. A new attempt closes the message begun before as ``incomplete``."""
         if self._message is not None and self._message.attempt != attempt:
-            yield from self._close_message("incomplete", [])
-        if self._message is None:
-            yield from self._open_message(attempt)
-        assert self._message is not None
-        self._message.text += delta
-        yield self._event("response.output_text.delta", **self._place(), delta=delta, logprobs=[])
+            yield from self._close_message(self._message, "incomplete", [])
+        message = self._message or (yield from self._open_message(attempt))
+        message.text += delta
+        yield self._event("response.output_text.delta", **self._place(message), delta=delta, logprobs=[])
 
     def finish_message(self, annotations: list[dict[str, Any]]) -> Iterator[Event]:
         """Close the answering message; one is opened if no text came."""
-        if self._message is None:
-            yield from self._open_message(attempt=0)
+        message = self._message or (yield from self._open_message(attempt=0))
         for index, annotation in enumerate(annotations):
             kind = "response.output_text.annotation.added"
-            yield self._event(kind, **self._place(), annotation_index=index, annotation=annotation)
-        yield from self._close_message("completed", annotations)
+            yield self._event(kind, **self._place(message), annotation_index=index, annotation=annotation)
+        yield from self._close_message(message, "completed", annotations)
 
     def completed(self, usage: Mapping[str, Any] | None, custom_outputs: Mapping[str, Any]) -> Iterator[Event]:
         """The terminal ``response.completed``, with all items, usage and custom outputs."""
@@ -82,30 +79,29 @@ class EventWriter:
     def failed(self, code: str, message: str) -> Iterator[Event]:
         """The terminal ``error``; what was finished before stays valid."""
         if self._message is not None:
-            yield from self._close_message("incomplete", [])
+            yield from self._close_message(self._message, "incomplete", [])
         yield self._event("error", code=code, message=message, param=None)
 
     def _whole_item(self, item: Item) -> Iterator[Event]:
         yield self._added({**item, "status": "in_progress"})
         yield self._done({**item, "status": "completed"})
 
-    def _open_message(self, attempt: int) -> Iterator[Event]:
-        self._message = _OpenMessage(_new_id("msg"), attempt)
-        item = {"type": "message", "id": self._message.id, "role": "assistant", "status": "in_progress", "content": []}
+    def _open_message(self, attempt: int) -> Generator[Event, None, _OpenMessage]:
+        message = self._message = _OpenMessage(_new_id("msg"), attempt)
+        item = {"type": "message", "id": message.id, "role": "assistant", "status": "in_progress", "content": []}
         yield self._added(item)
-        yield self._event("response.content_part.added", **self._place(), part=_part("", []))
+        yield self._event("response.content_part.added", **self._place(message), part=_part("", []))
+        return message
 
-    def _close_message(self, status: str, annotations: list[dict[str, Any]]) -> Iterator[Event]:
-        message = self._message
-        assert message is not None
-        yield self._event("response.output_text.done", **self._place(), text=message.text, logprobs=[])
-        yield self._event("response.content_part.done", **self._place(), part=_part(message.text, annotations))
+    def _close_message(self, message: _OpenMessage, status: str, annotations: list[dict[str, Any]]) -> Iterator[Event]:
+        place = self._place(message)
+        yield self._event("response.output_text.done", **place, text=message.text, logprobs=[])
+        yield self._event("response.content_part.done", **place, part=_part(message.text, annotations))
         self._message = None
         yield self._done({**create_text_output_item(message.text, message.id, annotations), "status": status})
 
-    def _place(self) -> dict[str, Any]:
-        assert self._message is not None
-        return {"item_id": self._message.id, "output_index": len(self.output), "content_index": 0}
+    def _place(self, message: _OpenMessage) -> dict[str, Any]:
+        return {"item_id": message.id, "output_index": len(self.output), "content_index": 0}
 
     def _added(self, item: Item) -> Event:
         return self._event("response.output_item.added", output_index=len(self.output), item=item)
@@ -125,7 +121,7 @@ class EventWriter:
         }
 
     def _event(self, kind: str, **fields: Any) -> Event:
-        event = Event(type=kind, sequence_number=self._sequence, **fields)
+        event = Event.model_validate({"type": kind, "sequence_number": self._sequence, **fields})
         self._sequence += 1
         return event
 
