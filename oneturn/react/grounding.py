@@ -7,13 +7,15 @@ step's JSON schema offers only what stands in the run, and what comes back is ch
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import dspy
 import pydantic
+from dspy.adapters.types.tool import _resolve_json_schema_reference as resolved
 
 _SOURCE = "source-id"
 _SEEN = "seen"
@@ -41,12 +43,23 @@ def annotated(tool: dspy.Tool) -> dspy.Tool:
     """``tool`` with what its arguments' ``Annotated`` types say in its JSON schema, which DSPy leaves out of it."""
     function = tool.func if inspect.isroutine(tool.func) else type(tool.func).__call__
     hints = get_type_hints(function, include_extras=True)
-    told = {name: hint for name, hint in hints.items() if name in tool.args and hasattr(hint, "__metadata__")}
+    told = {name: hint for name, hint in hints.items() if name in tool.args and _is_annotated(hint)}
     if not told:
         return tool
-    schemas = {name: pydantic.TypeAdapter(hint).json_schema() for name, hint in told.items()}
+    schemas = {name: _schema_of(hint) for name, hint in told.items()}
     args = {name: {**schema, **schemas.get(name, {})} for name, schema in tool.args.items()}
     return dspy.Tool(tool.func, tool.name, tool.desc, args, tool.arg_types)
+
+
+def _schema_of(hint: Any) -> dict[str, Any]:
+    """A type's JSON schema without references, as DSPy's own: below an argument they would point nowhere."""
+    schema = pydantic.TypeAdapter(hint).json_schema()
+    beside_reference = {"description": schema["description"]} if "description" in schema else {}
+    return {**resolved(schema), **beside_reference}
+
+
+def _is_annotated(hint: Any) -> bool:
+    return hasattr(hint, "__metadata__") or any(_is_annotated(part) for part in get_args(hint))
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,14 @@ class Ground:
 def cites(schema: Mapping[str, Any]) -> bool:
     """Whether a property's JSON schema is a list of citations."""
     return schema.get("type") == "array" and schema.get("items", {}).get("format") == _SOURCE
+
+
+def misplaced(schema: Mapping[str, Any], output: bool) -> bool:
+    """Whether a property's JSON schema has a mark where it would be passed over in silence."""
+    if cites(schema) or (schema.get("format") == _SEEN and not output):
+        return False
+    text = json.dumps(schema, default=str)
+    return any(f'"format": "{mark}"' in text for mark in (_SOURCE, _SEEN))
 
 
 def narrowed(tool: str, schema: Mapping[str, Any], ground: Ground) -> dict[str, Any] | None:

@@ -46,7 +46,8 @@ class ReAct(dspy.Module):
         thoughts: whether the LM writes a ``thought`` before each call.
 
     Raises:
-        ProgramError: the signature or the tools use a reserved name, or ``max_iters`` is below 1.
+        ProgramError: the signature or the tools use a reserved name, ``max_iters`` is below 1, or a ``Citation`` or
+            ``Seen`` stands where it would not be heeded.
     """
 
     def __init__(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import dspy
 import pydantic
 
-from oneturn.react.grounding import Ground, cites, narrowed, unseen
+from oneturn.errors import ProgramError
+from oneturn.react.grounding import Ground, cites, misplaced, narrowed, unseen
 from oneturn.tools import FINISH
 
 
@@ -22,6 +23,9 @@ class StepSchema:
         signature: the user's signature; its output fields are the arguments of ``finish``.
         tools: the tools by name.
         thoughts: whether a step begins with a ``thought``.
+
+    Raises:
+        ProgramError: a ``Citation`` or ``Seen`` stands where it would not be heeded.
     """
 
     def __init__(self, signature: type[dspy.Signature], tools: Mapping[str, dspy.Tool], thoughts: bool):
@@ -32,6 +36,7 @@ class StepSchema:
         self._defs: dict[str, Any] = finish.pop("$defs", {})
         self._calls = {name: _object(tool.args or {}) for name, tool in tools.items()}
         self._calls[FINISH] = _object(finish.get("properties", {}))
+        self._check_marks()
         self._described = {name: _first_paragraph(tool.desc) for name, tool in tools.items()}
         self._described[FINISH] = "End the run with the final outputs."
 
@@ -87,6 +92,15 @@ class StepSchema:
         """The tools as the prompt lists them: one line each, then a line for every described argument."""
         return "\n".join(self._describe(name, schema["properties"]) for name, schema in self._calls.items())
 
+    def _check_marks(self) -> None:
+        heeded = "Citation is heeded in list[oneturn.Citation] only, Seen in a tool's plain str argument only"
+        for name, call in self._calls.items():
+            for field, told in call["properties"].items():
+                if misplaced(told, output=name == FINISH):
+                    raise ProgramError(f"{name}: {field!r} can't be checked against what was seen: {heeded}.")
+        if misplaced(self._defs, output=True):
+            raise ProgramError(f"{', '.join(self._defs)}: a model can't be checked against what was seen: {heeded}.")
+
     def _describe(self, name: str, args: Mapping[str, Any]) -> str:
         signature = ", ".join(f"{arg}: {_type_name(schema)}" for arg, schema in args.items())
         lines = [f"- {name}({signature}): {self._described[name]}"]
@@ -96,11 +110,15 @@ class StepSchema:
 
 def _outputs_model(signature: type[dspy.Signature]) -> type[pydantic.BaseModel]:
     fields: dict[str, Any] = {}
+    annotated: Any = Annotated
     for name, field in signature.output_fields.items():
         description = (field.json_schema_extra or {}).get("desc")
         told = None if description == f"${{{name}}}" else description
         default = ... if field.is_required() else field.get_default(call_default_factory=True)
-        fields[name] = (field.annotation, pydantic.Field(default, description=told))
+        # DSPy keeps what an Annotated type says (a bound, a pattern, a mark) beside the type.
+        parts = (field.annotation, *field.metadata)
+        annotation = annotated[parts] if field.metadata else field.annotation
+        fields[name] = (annotation, pydantic.Field(default, description=told))
     return pydantic.create_model(f"{signature.__name__}Outputs", **fields)
 
 

@@ -6,11 +6,12 @@ from functools import partial
 from typing import Annotated, Any
 
 import dspy
+import pydantic
 import pytest
 from mlflow.entities import Document
 
 from oneturn import Citation, ReAct, Seen
-from oneturn.errors import RunError
+from oneturn.errors import ProgramError, RunError
 from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish
 
 
@@ -155,6 +156,38 @@ def test_a_tool_of_any_make_can_be_called(tool: dspy.Tool):
         call("order", order_id="M-1001"), finish(answer="x", citations=[]), question="M-1001?", tools=[tool]
     )
     assert not prediction.trajectory[0].observation.startswith("Error")
+
+
+class Source(pydantic.BaseModel):
+    id: Citation
+
+
+def misplacing(annotation: Any) -> ReAct:
+    return ReAct(Ask.append("more", dspy.OutputField(), annotation), tools=[])
+
+
+def several(order_ids: list[Annotated[str, Seen(r"M-\d{4}")]]) -> str:
+    """Look up several orders."""
+    return "on their way"
+
+
+@pytest.mark.parametrize(
+    ("declare", "where"),
+    [
+        (lambda: misplacing(Citation), "finish: 'more'"),
+        (lambda: misplacing(list[Citation] | None), "finish: 'more'"),
+        (lambda: misplacing(Annotated[str, Seen("x")]), "finish: 'more'"),
+        (lambda: misplacing(list[Source]), "Source: a model"),
+        (lambda: ReAct(Ask, tools=[several]), "several: 'order_ids'"),
+    ],
+)
+def test_a_mark_that_would_not_be_heeded_is_refused(declare: Any, where: str):
+    with pytest.raises(ProgramError) as caught:
+        declare()
+    assert str(caught.value) == (
+        f"{where} can't be checked against what was seen: Citation is heeded in list[oneturn.Citation] only, "
+        "Seen in a tool's plain str argument only."
+    )
 
 
 def test_the_prompt_does_not_tell_of_the_marks():

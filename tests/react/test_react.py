@@ -405,6 +405,39 @@ def test_an_lm_that_can_not_be_asked_is_dspy_s_error():
         program()(question="?")
 
 
+class Filter(pydantic.BaseModel):
+    kind: str
+
+
+def test_what_annotated_types_say_stands_in_the_schema_without_references():
+    def search(filter: Annotated[Filter, pydantic.Field(description="what kind")]) -> str:
+        """Search."""
+        return f"a {type(filter).__name__} of {filter.kind}"
+
+    agent = ReAct("question -> answer", tools=[search])
+    prediction, lm = run(call("search", filter={"kind": "tea"}), finish(answer="x"), agent=agent)
+    assert prediction.trajectory[0].observation == "a Filter of tea"
+    searching = lm.requests[0].schema["properties"]["tool_call"]["anyOf"][0]["properties"]["args"]["properties"]
+    assert searching["filter"]["description"] == "what kind"
+    assert searching["filter"]["properties"]["kind"]["type"] == "string"
+    assert "$ref" not in json.dumps(searching)
+
+
+class Rate(dspy.Signature):
+    """Rate it."""
+
+    question: str = dspy.InputField()
+    stars: Annotated[int, pydantic.Field(ge=1, le=5)] = dspy.OutputField()
+
+
+def test_bounds_of_an_output_are_kept_to():
+    prediction, lm = run(finish(stars=9), finish(stars=5), agent=ReAct(Rate, tools=[]))
+    assert prediction.stars == 5
+    assert last_user_message(lm).startswith("Error: stars: Input should be less than or equal to 5.")
+    stars = lm.requests[0].schema["properties"]["tool_call"]["properties"]["args"]["properties"]["stars"]
+    assert (stars["minimum"], stars["maximum"]) == (1, 5)
+
+
 # ---- user errors
 
 
