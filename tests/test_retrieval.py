@@ -53,9 +53,8 @@ def test_one_document_is_enough():
 def test_many_may_search_at_once():
     retriever = Bm25Retriever(DOCUMENTS)
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda n: retriever.search(["red cover", "descaling"][n % 2])[0].id, range(80)))
-    assert set(answers[::2]) | set(answers[1::2]) == {*answers[::2], "descaling"}
-    assert "descaling" not in answers[::2]
+        answers = list(pool.map(lambda query: retriever.search(query)[0].id, ["red", "descaling"] * 40))
+    assert answers == ["red", "descaling"] * 40
 
 
 def test_copies_of_a_program_share_the_index():
