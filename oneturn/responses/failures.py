@@ -5,13 +5,14 @@ from __future__ import annotations
 import mlflow
 from dspy.utils.exceptions import LMError
 
-from oneturn.errors import OneTurnError, RequestError, RunError
+from oneturn.errors import RequestError, RunError
 
 
 def told(error: Exception) -> tuple[str, str]:
     """Code and message of the terminal event. The whole error goes into the trace, if there is one.
 
-    Only oneturn's own messages are passed on: they are written to be read by whoever asks.
+    Only the messages of failed runs and refused requests are passed on: they are written for whoever asks. Others are
+    written for whoever runs the agent, and may name its files.
     """
     span = mlflow.get_current_active_span()
     if span is not None:
@@ -22,6 +23,4 @@ def told(error: Exception) -> tuple[str, str]:
         return "invalid_request", str(error)
     if isinstance(error, LMError):
         return "lm_error", f"The language model could not be asked ({type(error).__name__}). Try again later."
-    if isinstance(error, OneTurnError):
-        return "server_error", str(error)
     return "server_error", f"The agent failed ({type(error).__name__}); its trace tells more."

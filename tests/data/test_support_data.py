@@ -164,7 +164,7 @@ def test_the_schema_is_current() -> None:
 def test_a_split_gives_the_question_away_and_keeps_the_rest() -> None:
     example = load_split("train")[0]
     assert set(example.inputs().keys()) == {"question"}
-    assert set(example.labels().keys()) == {"id", "category", "answer", "answerable", "citations"}
+    assert set(example.labels().keys()) == {"id", "category", "answer", "answerable", "citations", "expression"}
 
 
 def test_an_unknown_split_is_refused_with_the_known_ones() -> None:

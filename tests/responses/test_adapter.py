@@ -350,7 +350,7 @@ FAILURES = [
     (
         lambda: ResponsesAdapter(ReAct(Ask, tools=[])),
         "server_error",
-        "No LM is configured. Call dspy.configure(lm=…), or program.set_lm(…).",
+        "The agent failed (ProgramError); its trace tells more.",
     ),
 ]
 
@@ -369,10 +369,10 @@ def test_a_failure_is_the_stream_s_one_last_event_and_predict_s_error(build: Any
 
 def test_a_program_that_can_not_be_built_is_an_error_event_too():
     def build() -> ReAct:
-        raise ProgramError("There is no compiled program x.json. Make one with: oneturn compile")
+        raise ProgramError("There is no compiled program /srv/x.json. Make one with: oneturn compile")
 
     (error,) = of_type(events(ResponsesAdapter(build)), "error")
-    assert error["message"] == "There is no compiled program x.json. Make one with: oneturn compile"
+    assert error["message"] == "The agent failed (ProgramError); its trace tells more."  # no path for a client
 
 
 # ---- traces

@@ -1,0 +1,157 @@
+"""One run of a ``ReAct``: the loop itself, with all that changes while it works."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
+
+import dspy
+from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
+
+from oneturn.errors import RunError
+from oneturn.react.calls import Allowed, StepCall, StepCaller
+from oneturn.react.grounding import Ground
+from oneturn.react.schema import StepSchema
+from oneturn.react.turns import Turn
+from oneturn.steps import Answer, AnswerDelta, Step, Thought, ToolCall, Usage
+from oneturn.tools import FINISH, failed, run_tool
+
+_UNPARSABLE = "Error: that was not one JSON object with a tool_call. Write only the JSON object."
+_REPEATED = f"Error: that call was made before and its result stands above. Call {FINISH}."
+
+
+class Run:
+    """One run: all that changes while the program works. Nothing of it outlives the run.
+
+    Args:
+        caller: asks the LM.
+        schema: what a step may be.
+        tools: the tools by name.
+        answer_field: the output field that is the answer, if there is one.
+        inputs: the program's inputs.
+    """
+
+    def __init__(
+        self,
+        caller: StepCaller,
+        schema: StepSchema,
+        tools: Mapping[str, dspy.Tool],
+        answer_field: str | None,
+        inputs: Mapping[str, Any],
+    ):
+        self.caller = caller
+        self.schema = schema
+        self.tools = tools
+        self.answer_field = answer_field
+        self.trajectory: list[Turn] = []
+        self.seen = [str(value) for value in inputs.values()]
+        self.sources: list[str] = []
+        self.must_finish = False
+        self.repaired = False
+        self.attempt = 0
+
+    def steps(self, max_iters: int) -> Generator[Step, None, None]:
+        """Take up to ``max_iters`` steps, and yield what happens.
+
+        Raises:
+            RunError: the run ended without an answer.
+        """
+        remaining = max_iters
+        while True:
+            remaining -= 1
+            call = yield from self._next_step(self._allowed(remaining))
+            if call is None:
+                if remaining <= 0:
+                    raise self._error("invalid_output", "the LM's last reply can't be parsed as a step")
+                continue
+            if call.thought and not call.thought_told:
+                yield Thought(call.thought)
+            if call.call.name == FINISH:
+                prediction = yield from self._finish(call)
+                if prediction is not None:
+                    yield Answer(prediction)
+                    yield Usage(self.caller.lm_calls, self.caller.tokens())
+                    return
+            elif remaining <= 0:
+                raise self._error("max_iters", f"{max_iters} steps were taken without a {FINISH} call")
+            else:
+                yield from self._use_tool(call)
+
+    def _allowed(self, remaining: int) -> Allowed:
+        last = remaining <= 0 or self.must_finish
+        names = frozenset({FINISH}) if last else self.schema.names
+        return Allowed(names, self._ground())
+
+    def _ground(self) -> Ground:
+        used: dict[str, list[Any]] = {}
+        for turn in self.trajectory:
+            if turn.tool_call is not None:
+                used.setdefault(turn.tool_call.name, []).extend(turn.tool_call.args.values())
+        return Ground(tuple(self.seen), tuple(self.sources), used)
+
+    def _next_step(self, allowed: Allowed) -> Generator[Step, None, StepCall | None]:
+        while True:
+            try:
+                return (yield from self.caller.ask(self.trajectory, allowed, self.attempt))
+            except AdapterParseError:
+                self.trajectory.append(Turn(observation=_UNPARSABLE))
+                return None
+            except ContextWindowExceededError as error:
+                if not _shorten(self.trajectory):
+                    raise self._error("context_length_exceeded", "the prompt is too long for the LM") from error
+
+    def _use_tool(self, step: StepCall) -> Generator[Step, None, None]:
+        if any(turn.tool_call == step.call for turn in self.trajectory):
+            if self.must_finish:  # the LM doesn't keep to the schema: it has to be told
+                self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=_REPEATED))
+            self.must_finish = True
+            return
+        call = ToolCall(f"call_{uuid.uuid4().hex[:24]}", step.call.name, step.call.args)
+        yield call
+        misgrounded = self.schema.misgrounded(call.name, call.args, self._ground())
+        result = failed(call, misgrounded) if misgrounded else run_tool(self.tools, call)
+        if not misgrounded:  # the refusal names what was made up: that doesn't make it seen
+            self.seen.append(result.output)
+        self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=result.output))
+        self.sources += [str(doc.id) for doc in result.documents if str(doc.id) not in self.sources]
+        yield result
+
+    def _finish(self, step: StepCall) -> Generator[Step, None, dspy.Prediction | None]:
+        try:
+            outputs = self.schema.validate(step.call.args, self._ground())
+        except ValueError as error:
+            self._repair(step, error)
+            return None
+        prediction = dspy.Prediction(**outputs, trajectory=list(self.trajectory))
+        self.caller.record(self.trajectory, step)
+        if self.answer_field is not None:
+            yield from self._rest_of_answer(outputs[self.answer_field], step.answer_told)
+        return prediction
+
+    def _rest_of_answer(self, answer: str, streamed: str) -> Iterator[Step]:
+        if not answer.startswith(streamed):
+            self.attempt += 1
+            streamed = ""
+        if rest := answer[len(streamed) :]:
+            yield AnswerDelta(rest, self.attempt)
+
+    def _repair(self, step: StepCall, error: ValueError) -> None:
+        if self.repaired:
+            raise self._error("invalid_output", f"the outputs don't fit the signature: {error}") from error
+        self.repaired = self.must_finish = True
+        self.attempt += bool(step.answer_told)
+        observation = f"Error: {error}. Call {FINISH} again with outputs that fit."
+        self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=observation))
+
+    def _error(self, code: str, reason: str) -> RunError:
+        advice = "Compile the program, raise max_iters, or take a stronger LM."
+        return RunError(f"The run ended without an answer: {reason}. {advice}", code, self.trajectory)
+
+
+def _shorten(trajectory: list[Turn]) -> bool:
+    longest = max(trajectory, key=lambda turn: len(turn.observation), default=None)
+    if longest is None or len(longest.observation) < 80:
+        return False
+    longest.observation = longest.observation[: len(longest.observation) // 2] + " … (cut: too long)"
+    return True
