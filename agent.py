@@ -23,7 +23,10 @@ AGENT = oneturn.Agent(
     recipes=RECIPES,
     root=ROOT,
     code_paths=("signatures", "modules", "optimizers", "data"),
-    example_questions=("How many days do I have to return unopened goods?", "What is the status of order M-1045?"),
+    example_questions=(
+        "Which port does our firewall have to open for outgoing traffic?",
+        "What is the status of order M-1045?",
+    ),
 )
 
 mlflow.models.set_model(oneturn.ResponsesAdapter(AGENT.serving_program))

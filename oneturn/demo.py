@@ -86,11 +86,10 @@ def _show(console: Console, event: ResponseStreamEvent) -> None:
         console.print(f"  → {item['name']} {item['arguments']}", style="dim")
     elif kind == "response.output_text.delta":
         console.print(told["delta"], end="", style="green")
-    elif kind == "response.output_text.done":
+    elif kind == "response.output_item.done" and item.get("type") == "message":
         console.print()
-    elif kind == "response.output_text.annotation.added":
-        annotation = told["annotation"]
-        console.print(f"  source: {annotation['title']} ({annotation['url']})", style="dim")
+        for annotation in item["content"][0]["annotations"]:
+            console.print(f"  source: {annotation['title']} ({annotation['url']})", style="dim")
     elif kind == "error":
         console.print(f"  failed: {told['code']}: {told['message']}", style="red")
 

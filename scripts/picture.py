@@ -8,7 +8,7 @@ from rich.console import Console
 
 from oneturn import ask, load_agent
 
-QUESTION = "Within how many days can unopened goods be returned?"
+QUESTION = "Which port does our firewall have to open for outgoing traffic?"
 PICTURE = Path("docs/ask.svg")
 
 
