@@ -14,10 +14,11 @@ from oneturn import load_agent, log
 ROOT = Path(__file__).resolve().parents[1]
 ASK_EVERY_WAY = """
 import json, sys
-import data, httpx, mlflow, openai, oneturn
+import httpx, mlflow, openai, oneturn
 
 uri, request = sys.argv[1], json.loads(sys.argv[2])
 model = mlflow.pyfunc.load_model(uri)
+import data  # from wherever the model brought it
 pyfunc = model.predict(request)
 texts = lambda output: [c["text"] for item in output if item["type"] == "message" for c in item["content"]]
 with oneturn.running_server(model.get_raw_model()) as url:
