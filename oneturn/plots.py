@@ -73,6 +73,7 @@ def _frame(axes: Axes, names: list[str], title: str) -> None:
         labelpad=8,
     )
     axes.tick_params(length=0, pad=8)
+    axes.tick_params(axis="y", pad=16)  # clear of a disc at 0%
     axes.grid(axis="x", color=_GRID, zorder=0)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
