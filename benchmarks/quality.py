@@ -4,18 +4,23 @@
     python -m benchmarks.quality --rows 20 --peer-rows 10
     python -m benchmarks.quality --only compiled    # one program
 
-Rows are journalled as they come, in a folder that names LM, data and compiled program: a run that was stopped goes on
-where it was. ``--report docs/quality.md`` writes the table. Nothing is tuned on this split.
+Rows are journalled as they come, in a file for each program, LM and data: a run that was stopped goes on where it was.
+Fewer rows than all are taken from every category in turn. ``--report docs/quality.md`` writes the table. Nothing is
+tuned on this split.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import platform
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 
 import dspy
@@ -38,15 +43,36 @@ def main() -> None:
     if options.lm:
         config = agent.config.model_copy(update={"lm": agent.config.lm.model_copy(update={"model": options.lm})})
         agent = _with(agent, config)
-    examples = agent.examples(options.split)
-    folder = Path(options.journal) / _key(agent, examples)
-    for name, build in _programs(agent).items():
-        if not options.only or name in options.only:
-            wanted = examples[: options.peer_rows if "dspy.ReAct" in name else options.rows]
-            _measure(agent, name, build, wanted, folder)
-    results = {name: _read(folder, name) for name in _programs(agent)}
-    measured = {name: rows for name, rows in results.items() if not rows.empty}
-    write_report(measured, _about(agent, options.split), Path(options.report) if options.report else None)
+    examples = spread(agent.examples(options.split))
+    journal = Path(options.journal)
+    wanted = {name: build for name, build in _programs(agent).items() if not options.only or name in options.only}
+    results = {}
+    for name, build in wanted.items():
+        rows = options.peer_rows if "dspy.ReAct" in name else options.rows
+        results[name] = _measured(agent, Program(name, build()), examples[:rows], journal, options.split)
+    write_report(results, _about(agent, options.split), Path(options.report) if options.report else None)
+
+
+def spread(examples: Sequence[dspy.Example]) -> list[dspy.Example]:
+    """The examples with their categories in turn, so that any first few of them speak for all."""
+    queues: dict[str, list[dspy.Example]] = {}
+    for example in examples:
+        queues.setdefault(example.category, []).append(example)
+    turns = zip_longest(*queues.values())
+    return [example for turn in turns for example in turn if example is not None]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program to measure, by the name that the report gives it."""
+
+    name: str
+    module: dspy.Module
+
+    @property
+    def is_peer(self) -> bool:
+        """Whether it is ``dspy.ReAct`` rather than ours."""
+        return "dspy.ReAct" in self.name
 
 
 def _programs(agent: Agent) -> dict[str, Build]:
@@ -69,39 +95,37 @@ def _programs(agent: Agent) -> dict[str, Build]:
     }
 
 
-def _measure(agent: Agent, name: str, build: Build, examples: list[dspy.Example], folder: Path) -> None:
-    done = _read(folder, name)
-    finished = set() if done.empty else set(done["id"])
-    missing = [example for example in examples if example.id not in finished]
-    if not missing:
-        return
-    print(f"{name}: {len(examples) - len(missing)} of {len(examples)} rows are there, {len(missing)} to go", flush=True)
-    program = build()
-    lm = agent.lm()
-    if "dspy.ReAct" in name:
-        lm = lm.copy(max_tokens=400)  # its steps are longer; the limit that fits ours would cut them off
-    path = _path(folder, name)
+def _measured(agent: Agent, program: Program, examples: list[dspy.Example], journal: Path, split: str) -> pd.DataFrame:
+    """The program's rows for these examples: those that are journalled, and the missing ones, measured now."""
+    # dspy.ReAct's steps are longer: the limit that fits ours would cut them off.
+    lm = agent.lm().copy(max_tokens=400) if program.is_peer else agent.lm()
+    path = journal / f"{_slug(program.name)}-{split}-{_key(program.module, lm, agent)}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
+    finished = set(_read(path)["id"])
+    missing = [example for example in examples if example.id not in finished]
+    print(f"{program.name}: {len(examples) - len(missing)} of {len(examples)} rows are there", flush=True)
     for start in range(0, len(missing), 4):
-        rows = evaluate(program, missing[start : start + 4], agent.metric, lm=lm).rows
+        rows = evaluate(program.module, missing[start : start + 4], agent.metric, lm=lm).rows
         with path.open("a", encoding="utf-8") as file:
             rows.drop(columns="pred_trajectory", errors="ignore").to_json(file, orient="records", lines=True)
+    rows = _read(path)
+    return rows[rows["id"].isin([example.id for example in examples])]
 
 
-def _read(folder: Path, name: str) -> pd.DataFrame:
-    path = _path(folder, name)
-    return pd.read_json(path, lines=True) if path.exists() else pd.DataFrame()
+def _read(path: Path) -> pd.DataFrame:
+    return pd.read_json(path, lines=True) if path.exists() else pd.DataFrame({"id": []})
 
 
-def _path(folder: Path, name: str) -> Path:
-    return folder / (name.replace(", ", "-").replace(" ", "-").replace("(", "").replace(")", "") + ".jsonl")
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z.]+", "-", name).strip("-")
 
 
-def _key(agent: Agent, examples: list[dspy.Example]) -> str:
-    compiled = agent.compiled_path.read_bytes() if agent.compiled_path.exists() else b""
-    data = dataset_hash(examples)
-    digest = hashlib.sha256(compiled + data.encode() + agent.config.model_dump_json().encode()).hexdigest()
-    return digest[:12]
+def _key(program: dspy.Module, lm: dspy.LM, agent: Agent) -> str:
+    """What the rows depend on: the program's state, its LM with its limits, its settings and all the data."""
+    settings = [lm.model, lm.kwargs, agent.config.retriever.k, agent.config.max_iters]
+    data = [dataset_hash(agent.examples(split)) for split in ("train", "dev", "test")]
+    told = json.dumps([program.dump_state(), settings, data], sort_keys=True, default=str)
+    return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
 def _about(agent: Agent, split: str) -> dict[str, str]:
@@ -116,8 +140,6 @@ def _about(agent: Agent, split: str) -> dict[str, str]:
 
 
 def _with(agent: Agent, config: object) -> Agent:
-    from dataclasses import replace
-
     return replace(agent, config=config)
 
 
