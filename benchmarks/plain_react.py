@@ -30,11 +30,17 @@ def _as_text(tool: dspy.Tool) -> dspy.Tool:
 
 
 def compiled_plain_react(
-    student: dspy.ReAct, trainset: Sequence[dspy.Example], metric: Any, solve: Callable[[dspy.Example], Solution]
+    student: dspy.ReAct, examples: Sequence[dspy.Example], metric: Any, solve: Callable[[dspy.Example], Solution]
 ) -> dspy.Module:
-    """The same, compiled by the recipe ``worked``: demos of the same four examples, in ``dspy.ReAct``'s own form."""
-    optimizer = BootstrapFewShot(metric=metric, max_bootstrapped_demos=4, max_labeled_demos=0)
-    return optimizer.compile(student, teacher=_WorkedPlainReact(student, trainset, solve), trainset=list(trainset))
+    """The same, compiled as ours are: these examples, worked out with the tools, as demos in its own form."""
+    optimizer = BootstrapFewShot(metric=metric, max_bootstrapped_demos=len(examples), max_labeled_demos=0)
+    return optimizer.compile(student, teacher=_WorkedPlainReact(student, examples, solve), trainset=list(examples))
+
+
+def shown(program: dspy.Module, trainset: Sequence[dspy.Example]) -> list[dspy.Example]:
+    """The training examples that a compiled program of ours shows as demos, in their order."""
+    by_question = {example.question: example for example in trainset}
+    return [by_question[demo["question"]] for demo in program.step.demos]
 
 
 class _WorkedPlainReact(dspy.ReAct):

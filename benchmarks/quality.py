@@ -1,8 +1,8 @@
 """How good the support desk is on the test split, compiled and not, beside ``dspy.ReAct``.
 
-    python -m benchmarks.quality                    # everything; about an hour on two cores
+    python -m benchmarks.quality                    # everything; many hours on two cores
     python -m benchmarks.quality --rows 20 --peer-rows 10
-    python -m benchmarks.quality --only compiled    # one program
+    python -m benchmarks.quality --only "oneturn.ReAct, compiled"
 
 Rows are journalled as they come, in a file for each program, LM and data: a run that was stopped goes on where it was.
 Fewer rows than all are taken from every category in turn. ``--report docs/quality.md`` writes the table. Nothing is
@@ -26,7 +26,7 @@ from pathlib import Path
 import dspy
 import pandas as pd
 
-from benchmarks.plain_react import compiled_plain_react, plain_react
+from benchmarks.plain_react import compiled_plain_react, plain_react, shown
 from benchmarks.report import write_report
 from oneturn.agent import Agent, load_agent
 from oneturn.datasets import dataset_hash
@@ -76,22 +76,17 @@ class Program:
 
 
 def _programs(agent: Agent) -> dict[str, Build]:
-    k, max_iters = agent.config.retriever.k, agent.config.max_iters
-    trainset = agent.examples("train")
+    def peer() -> dspy.ReAct:
+        return plain_react(agent.config.retriever.k, agent.config.max_iters)
 
-    def worked() -> dspy.Module:
-        student = agent.program(compiled=False)
-        recipe = agent.recipes["worked"]
-        return recipe(student, trainset=trainset, valset=[], metric=agent.metric, seed=0, threads=1)
+    def compiled_peer() -> dspy.Module:
+        return compiled_plain_react(peer(), shown(agent.program(), agent.examples("train")), agent.metric, solve)
 
     return {
         "oneturn.ReAct, uncompiled": lambda: agent.program(compiled=False),
-        "oneturn.ReAct, compiled (worked)": worked,
-        "oneturn.ReAct, compiled (shipped)": agent.program,
-        "dspy.ReAct, uncompiled": lambda: plain_react(k, max_iters),
-        "dspy.ReAct, compiled (worked)": lambda: compiled_plain_react(
-            plain_react(k, max_iters), trainset, agent.metric, solve
-        ),
+        "oneturn.ReAct, compiled": agent.program,
+        "dspy.ReAct, uncompiled": peer,
+        "dspy.ReAct, compiled": compiled_peer,
     }
 
 

@@ -61,7 +61,7 @@ def _worth_comparing(a: str, b: str) -> bool:
         return False
     if "oneturn" in b:
         return "uncompiled" in b
-    return a.split(", ")[1] == b.split(", ")[1] or "shipped" in a
+    return a.split(", ")[1] == b.split(", ")[1]
 
 
 def _difference(results: Mapping[str, pd.DataFrame], a: str, b: str) -> str:
