@@ -25,6 +25,7 @@ from pathlib import Path
 
 import dspy
 import pandas as pd
+from tqdm.auto import tqdm
 
 from benchmarks.plain_react import compiled_plain_react, plain_react, shown
 from benchmarks.report import write_report
@@ -99,8 +100,8 @@ def _measured(agent: Agent, program: Program, examples: list[dspy.Example], jour
     finished = set(_read(path)["id"])
     missing = [example for example in examples if example.id not in finished]
     print(f"{program.name}: {len(examples) - len(missing)} of {len(examples)} rows are there", flush=True)
-    for start in range(0, len(missing), 4):
-        rows = evaluate(program.module, missing[start : start + 4], agent.metric, lm=lm).rows
+    for example in tqdm(missing, desc=program.name, unit="row"):
+        rows = evaluate(program.module, [example], agent.metric, lm=lm, progress=False).rows
         with path.open("a", encoding="utf-8") as file:
             rows.drop(columns="pred_trajectory", errors="ignore").to_json(file, orient="records", lines=True)
     rows = _read(path)
