@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+import math
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,15 +22,15 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from oneturn.errors import EndpointError, OneTurnError
+from oneturn.responses import ResponsesAdapter
 from oneturn.responses.failures import told
 
 THREADS = 64
 """Requests answered at the same time by one application; more wait for their turn."""
 
-_STATUS = {"invalid_request": 400, "context_length_exceeded": 400, "lm_error": 502}
 _SEND_A_LIST = 'input is a string, and MLflow takes items only: send input=[{"role": "user", "content": "…"}].'
 
 _log = logging.getLogger(__name__)
@@ -61,10 +62,40 @@ class _Front:
         exchange = _Exchange(self._agent, self._pool)
         token = _exchange.set(exchange)
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, _Gate(exchange, scope, receive, send))
         finally:  # also when the client has gone away
             exchange.over.set()
             _exchange.reset(token)
+
+
+class _Gate:
+    """Holds back the head of a response until its body begins: what fails before that still gets a status of its own.
+
+    MLflow's server has said 200 to a stream before the agent is asked.
+    """
+
+    def __init__(self, exchange: _Exchange, scope: Scope, receive: Receive, send: Send):
+        self._exchange = exchange
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._head: Message | None = None
+        self._replaced = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._head = message
+            return
+        if self._head is not None:
+            head, self._head = self._head, None
+            refusal = self._exchange.refusal
+            if refusal is not None and head["status"] == 200:
+                self._replaced = True
+                await _failed(refusal)(self._scope, self._receive, self._send)
+            else:
+                await self._send(head)
+        if not self._replaced:
+            await self._send(message)
 
 
 class _Exchange:
@@ -75,6 +106,7 @@ class _Exchange:
         self._pool = pool
         self.over = threading.Event()
         self.failure: EndpointError | None = None
+        self.refusal: EndpointError | None = None
 
     async def answer(self, request: ResponsesAgentRequest) -> ResponsesAgentResponse:
         """The whole response at once."""
@@ -83,12 +115,12 @@ class _Exchange:
         try:
             return await loop.run_in_executor(self._pool, context.run, self._agent.predict, request)
         except Exception as error:
-            self.failure = error if isinstance(error, EndpointError) else _unexpected(error)
-            _log.warning("%s: %s", self.failure.code, self.failure)
+            self.failure = _failure(error)
             raise self.failure from error
 
     async def stream(self, request: ResponsesAgentRequest) -> AsyncIterator[ResponsesAgentStreamEvent]:
         """The events as they happen; one thread runs the agent from beginning to end, in one context."""
+        await self._refuse(request)
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[ResponsesAgentStreamEvent | None] = asyncio.Queue()
 
@@ -105,7 +137,7 @@ class _Exchange:
                             break
                         put(event)
             except Exception as error:  # ResponsesAdapter never raises here; another ResponsesAgent may
-                failure = _unexpected(error)
+                failure = _failure(error)
                 fields = {"type": "error", "code": failure.code, "message": str(failure)}
                 put(ResponsesAgentStreamEvent.model_validate(fields))
             finally:
@@ -114,6 +146,16 @@ class _Exchange:
         loop.run_in_executor(self._pool, contextvars.copy_context().run, run)
         while (event := await events.get()) is not None:
             yield event
+
+    async def _refuse(self, request: ResponsesAgentRequest) -> None:
+        """Refuse a request that can't be answered while there is still a status to say it with."""
+        if not isinstance(self._agent, ResponsesAdapter):
+            return
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._pool, self._agent.inputs, request)
+        except Exception as error:
+            self.refusal = _failure(error)
+            raise self.refusal from error
 
 
 _exchange: contextvars.ContextVar[_Exchange] = contextvars.ContextVar("oneturn_exchange")
@@ -141,23 +183,33 @@ def _register() -> None:
         )
 
 
-def _unexpected(error: Exception) -> EndpointError:
-    _log.error("The agent failed.", exc_info=error)
-    code, message = told(error)
-    return EndpointError(message, code)
+def _failure(error: Exception) -> EndpointError:
+    failure = told(error)
+    if failure.code == "server_error" and not isinstance(error, EndpointError):
+        _log.error("The agent failed.", exc_info=error)
+    else:
+        _log.warning("%s: %s", failure.code, failure)
+    return failure
 
 
 async def _told(request: Request, error: Exception) -> JSONResponse:
     """An error as OpenAI's API tells it. Of one that is neither the agent's nor the client's, only that it happened."""
     failure = _exchange.get().failure
     if failure is not None:
-        return _body(_STATUS.get(failure.code, 500), failure.code, str(failure))
+        return _failed(failure)
     status = error.status_code if isinstance(error, HTTPException) else 400
     if status == 400 and (reason := await _refused(request)):
         return _body(400, "invalid_request", reason)
     if isinstance(error, HTTPException) and 400 < status < 500:
         return _body(status, "invalid_request", f"{error.detail}: {request.method} {request.url.path}")
     return await _crashed(request, error)
+
+
+def _failed(failure: EndpointError) -> JSONResponse:
+    response = _body(failure.status or 500, failure.code, str(failure))
+    if failure.retry_after is not None:
+        response.headers["Retry-After"] = str(math.ceil(failure.retry_after))
+    return response
 
 
 async def _crashed(request: Request, error: Exception) -> JSONResponse:

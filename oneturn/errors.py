@@ -68,9 +68,17 @@ class EndpointError(OneTurnError):
         message: what the endpoint said.
         code: its error code, such as ``"server_error"``.
         status: the HTTP status, or ``None`` when the error came inside a stream.
+        retry_after: seconds to wait before another try, where the endpoint says so.
     """
 
-    def __init__(self, message: str, code: str = "server_error", status: int | None = None):
+    def __init__(
+        self,
+        message: str,
+        code: str = "server_error",
+        status: int | None = None,
+        retry_after: float | None = None,
+    ):
         super().__init__(message)
         self.code = code
         self.status = status
+        self.retry_after = retry_after

@@ -20,6 +20,7 @@ import httpx
 import mlflow
 import openai
 import pytest
+from dspy.lm15 import RateLimitError
 from mlflow.pyfunc import ResponsesAgent
 
 import oneturn
@@ -148,8 +149,8 @@ def test_a_failure_in_mid_stream_is_the_stream_s_last_event():
     with oneturn.running_server(oneturn.ResponsesAdapter(Failing())) as url:
         response = httpx.post(f"{url}/responses", json=body("?", stream=True))
     events = events_of(response)
-    assert events[-1]["type"] == "error"
-    assert events[-1]["code"] == "server_error"
+    assert [event["type"] for event in events[-2:]] == ["error", "response.failed"]
+    assert events[-2]["code"] == "server_error"
     assert "response.completed" not in [event["type"] for event in events]
     assert SECRET not in json.dumps(events)
 
@@ -161,6 +162,25 @@ def test_a_failure_without_a_stream_is_an_http_error():
     message = "The agent failed (RuntimeError); its trace tells more."
     expected = {"message": message, "type": "server_error", "param": None, "code": "server_error"}
     assert response.json() == {"error": expected}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("kind", ["unknown field", "no question"])
+def test_a_request_that_can_not_be_answered_gets_its_status_before_any_stream(stream: bool, kind: str):
+    asked = {"unknown field": body("?", custom_inputs={"hue": 1}), "no question": {"input": []}}[kind]
+    with oneturn.running_server(adapter()) as url:
+        response = httpx.post(f"{url}/responses", json={**asked, "stream": stream})
+    assert response.status_code == 400
+    assert response.headers["content-type"] == "application/json"
+    assert response.json()["error"]["code"] == "invalid_request"
+
+
+def test_a_busy_language_model_is_told_with_the_time_to_wait():
+    with oneturn.running_server(adapter(RateLimitError("slow down", retry_after=2.5))) as url:
+        response = httpx.post(f"{url}/responses", json=body("?"))
+    assert response.status_code == 429
+    assert response.headers["retry-after"] == "3"
+    assert response.json()["error"]["code"] == "rate_limit_exceeded"
 
 
 class Foreign(ResponsesAgent):

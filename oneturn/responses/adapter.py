@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Protocol, cast
@@ -68,35 +69,46 @@ class ResponsesAdapter(ResponsesAgent):
         """Build the program when MLflow loads the model: what is wrong with it shows before the first request."""
         _ = self.program
 
+    def inputs(self, request: ResponsesAgentRequest) -> dict[str, Any]:
+        """The program's inputs for a request, without running anything: a server can refuse before it streams.
+
+        Raises:
+            RequestError: the request can't be answered.
+        """
+        program = self.program
+        return program_inputs(program.signature, request, program.answer_field)
+
     def predict(  # type: ignore[override]  # as ResponsesAgent's own
         self, request: ResponsesAgentRequest
     ) -> ResponsesAgentResponse:
-        """Answer a request: ``predict_stream``, drained.
+        """Answer a request: the stream, drained.
 
         Raises:
             EndpointError: the run failed; with the code and message that a stream would have ended with.
         """
-        for event in self._events(request):
-            if event.type == "error":
-                fields = event.model_dump()
-                raise EndpointError(fields["message"], code=fields["code"])
+        failures: list[EndpointError] = []
+        for event in self._events(request, failures.append):
             if event.type == "response.completed":
                 return ResponsesAgentResponse(**event.model_dump()["response"])
-        raise EndpointError("The stream ended without a terminal event; this is a bug in oneturn.")
+        raise failures[0]
 
     def predict_stream(  # type: ignore[override]  # as ResponsesAgent's own
         self, request: ResponsesAgentRequest
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         """Answer a request as a stream of events that ends with exactly one terminal event."""
-        yield from self._events(request)
+        yield from self._events(request, lambda failure: None)
 
-    def _events(self, request: ResponsesAgentRequest) -> Generator[ResponsesAgentStreamEvent, None, None]:
+    def _events(
+        self, request: ResponsesAgentRequest, on_failure: Callable[[EndpointError], object]
+    ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         writer = EventWriter()
         yield from writer.start()
         try:
             yield from self._run_events(writer, request)
         except Exception as error:  # told to the client as the stream's end, kept whole in the trace
-            yield from writer.failed(*told(error))
+            failure = told(error)
+            on_failure(failure)
+            yield from writer.failed(failure.code, str(failure))
 
     def _run_events(
         self, writer: EventWriter, request: ResponsesAgentRequest
@@ -104,7 +116,8 @@ class ResponsesAdapter(ResponsesAgent):
         seen: dict[str, Document] = {}
         prediction = dspy.Prediction()
         program = self.program
-        for step in program.steps(**program_inputs(program.signature, request)):
+        steps = program.steps(**self.inputs(request))
+        for step in steps:
             if isinstance(step, Thought):
                 yield from writer.thought(step.text)
             elif isinstance(step, ToolCall):
@@ -116,15 +129,21 @@ class ResponsesAdapter(ResponsesAgent):
                 yield from writer.text(step.text, step.attempt)
             elif isinstance(step, Answer):
                 prediction = step.prediction
-                yield from writer.finish_message(_annotations(program, prediction, seen))
+                yield from _message(writer, program, prediction, seen)
             elif isinstance(step, Usage):
                 yield from writer.completed(_usage(step), _custom_outputs(program, prediction))
 
 
-def _annotations(program: Program, prediction: dspy.Prediction, seen: Mapping[str, Document]) -> list[dict[str, Any]]:
+def _message(
+    writer: EventWriter, program: Program, prediction: dspy.Prediction, seen: Mapping[str, Document]
+) -> Iterator[ResponsesAgentStreamEvent]:
+    if program.answer_field is None:  # a client that reads texts only gets the outputs all the same
+        yield from writer.text(json.dumps(_custom_outputs(program, prediction), ensure_ascii=False), attempt=0)
+        yield from writer.finish_message([])
+        return
     cited = [id for field in program.citing_fields for id in prediction.get(field) or []]
-    text = str(prediction.get(program.answer_field) or "") if program.answer_field else ""
-    return url_citations(cited, seen, text)
+    text = str(prediction.get(program.answer_field) or "")
+    yield from writer.finish_message(url_citations(cited, seen, text))
 
 
 def _custom_outputs(program: Program, prediction: dspy.Prediction) -> dict[str, Any]:

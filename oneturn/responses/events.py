@@ -25,6 +25,15 @@ from oneturn.steps import ToolCall, ToolResult
 Event = ResponsesAgentStreamEvent
 Item = dict[str, Any]
 
+# What OpenAI's Response always has and an agent has no say in: its tools are its own business.
+_UNUSED = {"model": "agent", "tools": [], "tool_choice": "auto", "parallel_tool_calls": False}
+# A failed response has one of OpenAI's own codes; the error event before it has ours, which tells more.
+_OPENAI_CODES = {
+    "rate_limit_exceeded": "rate_limit_exceeded",
+    "invalid_request": "invalid_prompt",
+    "context_length_exceeded": "invalid_prompt",
+}
+
 
 class EventWriter:
     """Writes the events of one response, in order."""
@@ -42,18 +51,32 @@ class EventWriter:
             yield self._event(kind, response=self._response("in_progress"))
 
     def thought(self, text: str) -> Iterator[Event]:
-        """A ``reasoning`` item."""
-        yield from self._whole_item(create_reasoning_item(_new_id("rs"), text))
+        """A ``reasoning`` item with its summary."""
+        item = create_reasoning_item(_new_id("rs"), text)
+        place = {"item_id": item["id"], "output_index": len(self.output), "summary_index": 0}
+        part = {"type": "summary_text", "text": text}
+        yield self._added({**item, "summary": [], "status": "in_progress"})
+        yield self._event("response.reasoning_summary_part.added", **place, part={**part, "text": ""})
+        yield self._event("response.reasoning_summary_text.delta", **place, delta=text)
+        yield self._event("response.reasoning_summary_text.done", **place, text=text)
+        yield self._event("response.reasoning_summary_part.done", **place, part=part)
+        yield self._done({**item, "status": "completed"})
 
     def tool_call(self, call: ToolCall) -> Iterator[Event]:
-        """A ``function_call`` item."""
+        """A ``function_call`` item with its arguments."""
         arguments = json.dumps(dict(call.args), ensure_ascii=False)
-        yield from self._whole_item(create_function_call_item(_new_id("fc"), call.call_id, call.name, arguments))
+        item = create_function_call_item(_new_id("fc"), call.call_id, call.name, arguments)
+        place = {"item_id": item["id"], "output_index": len(self.output)}
+        yield self._added({**item, "arguments": "", "status": "in_progress"})
+        yield self._event("response.function_call_arguments.delta", **place, delta=arguments)
+        yield self._event("response.function_call_arguments.done", **place, name=call.name, arguments=arguments)
+        yield self._done({**item, "status": "completed"})
 
     def tool_result(self, result: ToolResult) -> Iterator[Event]:
         """A ``function_call_output`` item, paired with its call by ``call_id``."""
-        item = create_function_call_output_item(result.call_id, result.output)
-        yield from self._whole_item({**item, "id": _new_id("fco")})
+        item = {**create_function_call_output_item(result.call_id, result.output), "id": _new_id("fco")}
+        yield self._added({**item, "output": "", "status": "in_progress"})
+        yield self._done({**item, "status": "completed"})
 
     def text(self, delta: str, attempt: int) -> Iterator[Event]:
         """A piece of the answer. A new attempt closes the message begun before as ``incomplete``."""
@@ -77,14 +100,16 @@ class EventWriter:
         yield self._event("response.completed", response=response, custom_outputs=dict(custom_outputs))
 
     def failed(self, code: str, message: str) -> Iterator[Event]:
-        """The terminal ``error``; what was finished before stays valid."""
+        """An ``error`` event, which MLflow's readers know, and the terminal ``response.failed``, which OpenAI's do.
+
+        What was finished before stays valid.
+        """
         if self._message is not None:
             yield from self._close_message(self._message, "incomplete", [])
         yield self._event("error", code=code, message=message, param=None)
-
-    def _whole_item(self, item: Item) -> Iterator[Event]:
-        yield self._added({**item, "status": "in_progress"})
-        yield self._done({**item, "status": "completed"})
+        error = {"code": _OPENAI_CODES.get(code, "server_error"), "message": message}
+        response = {**self._response("failed"), "error": error}
+        yield self._event("response.failed", response=response)
 
     def _open_message(self, attempt: int) -> Generator[Event, None, _OpenMessage]:
         message = self._message = _OpenMessage(_new_id("msg"), attempt)
@@ -118,6 +143,7 @@ class EventWriter:
             "created_at": self._created_at,
             "status": status,
             "output": list(self.output),
+            **_UNUSED,
         }
 
     def _event(self, kind: str, **fields: Any) -> Event:
