@@ -7,6 +7,7 @@
     ├── LocalLMError       the embedded LM did not start, or can't run here
     ├── ProgramError       a program or its compiled state can't be used
     ├── RunError           a run of the program ended without an answer; carries its trajectory
+    ├── ToolError          raised by a tool: its message is what the LM, and the client, read
     ├── RequestError       a request can't be turned into the program's inputs
     └── EndpointError      a served agent answered with an error
 
@@ -55,6 +56,10 @@ class RunError(OneTurnError):
         super().__init__(message)
         self.code = code
         self.trajectory = list(trajectory)
+
+
+class ToolError(OneTurnError):
+    """Raise it in a tool to tell the LM what went wrong and what to do instead, in one line."""
 
 
 class RequestError(OneTurnError):

@@ -12,14 +12,13 @@ from mlflow.entities import Document, LiveSpan, SpanType
 
 from oneturn.errors import ProgramError
 from oneturn.steps import ToolCall, ToolResult
+from oneturn.tool_errors import told_to_lm
 from oneturn.tracing import child_span
 
 FINISH = "finish"
 """The tool that ends a run: its arguments are the signature's output fields."""
 
 ToolLike: TypeAlias = Callable[..., Any] | dspy.Tool
-
-_ERROR_CHARS = 200
 
 
 def toolset(tools: Iterable[ToolLike]) -> dict[str, dspy.Tool]:
@@ -55,7 +54,7 @@ def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
         except Exception as error:  # whatever a user's tool raises is the LM's to read, never the run's end
             if span is not None:
                 span.record_exception(error)
-            return failed(call, _one_line(error), span)
+            return failed(call, told_to_lm(error), span)
         output = render(value)
         if span is not None:
             span.set_outputs(output)
@@ -94,8 +93,3 @@ def failed(call: ToolCall, reason: str, span: LiveSpan | None = None) -> ToolRes
 
 def _told(document: Document) -> str:
     return document.page_content if document.id is None else f"[{document.id}] {document.page_content}"
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _ERROR_CHARS else text[: _ERROR_CHARS - 1] + "…"
