@@ -11,7 +11,6 @@ import contextlib
 import contextvars
 import logging
 import math
-import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -24,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from oneturn.control import RunControl
 from oneturn.errors import EndpointError, OneTurnError
 from oneturn.responses import ResponsesAdapter
 from oneturn.responses.failures import told
@@ -36,7 +36,7 @@ _SEND_A_LIST = 'input is a string, and MLflow takes items only: send input=[{"ro
 _log = logging.getLogger(__name__)
 
 
-def application(agent: ResponsesAgent) -> ASGIApp:
+def application(agent: ResponsesAgent) -> AgentApplication:
     """The ASGI application that serves ``agent`` at ``/responses`` and ``/invocations``, with ``GET /health``.
 
     Raises:
@@ -47,25 +47,33 @@ def application(agent: ResponsesAgent) -> ASGIApp:
     app.add_exception_handler(HTTPException, _told)
     app.add_exception_handler(AttributeError, _told)  # MLflow's, when the body is JSON but no object
     app.add_exception_handler(Exception, _crashed)
-    return _Front(app, agent)
+    return AgentApplication(app, agent)
 
 
-class _Front:
+class AgentApplication:
     """The outermost layer: opens an exchange for each request, and ends it when the request does."""
 
     def __init__(self, app: ASGIApp, agent: ResponsesAgent):
         self._app = app
         self._agent = agent
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="oneturn-request")
+        self._open: set[_Exchange] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = _Exchange(self._agent, self._pool)
         token = _exchange.set(exchange)
+        self._open.add(exchange)
         try:
             await self._app(scope, receive, _Gate(exchange, scope, receive, send))
         finally:  # also when the client has gone away
-            exchange.over.set()
+            self._open.discard(exchange)
+            exchange.control.cancel("client_gone")
             _exchange.reset(token)
+
+    def stop(self) -> None:
+        """End every request that is still being answered, each with its terminal event."""
+        for exchange in list(self._open):
+            exchange.control.cancel("shutting_down")
 
 
 class _Gate:
@@ -99,12 +107,12 @@ class _Gate:
 
 
 class _Exchange:
-    """One HTTP request: who answers it, whether anybody still waits for it, and how it failed."""
+    """One HTTP request: who answers it, whether it has to stop, and how it failed."""
 
     def __init__(self, agent: ResponsesAgent, pool: ThreadPoolExecutor):
         self._agent = agent
         self._pool = pool
-        self.over = threading.Event()
+        self.control = RunControl()
         self.failure: EndpointError | None = None
         self.refusal: EndpointError | None = None
 
@@ -113,10 +121,14 @@ class _Exchange:
         context = contextvars.copy_context()  # the span that is open, and MLflow's request headers
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._pool, context.run, self._agent.predict, request)
+            return await loop.run_in_executor(self._pool, context.run, self._predict, request)
         except Exception as error:
             self.failure = _failure(error)
             raise self.failure from error
+
+    def _predict(self, request: ResponsesAgentRequest) -> ResponsesAgentResponse:
+        with self.control.active():
+            return self._agent.predict(request)
 
     async def stream(self, request: ResponsesAgentRequest) -> AsyncIterator[ResponsesAgentStreamEvent]:
         """The events as they happen; one thread runs the agent from beginning to end, in one context."""
@@ -131,11 +143,11 @@ class _Exchange:
         def run() -> None:
             stream = self._agent.predict_stream(request)
             try:
-                with contextlib.closing(stream):
+                with self.control.active(), contextlib.closing(stream):
                     for event in stream:
-                        if self.over.is_set():
-                            break
                         put(event)
+                        if self.control.reason == "client_gone":
+                            break
             except Exception as error:  # ResponsesAdapter never raises here; another ResponsesAgent may
                 failure = _failure(error)
                 fields = {"type": "error", "code": failure.code, "message": str(failure)}

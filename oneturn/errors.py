@@ -7,6 +7,7 @@
     ├── LocalLMError       the embedded LM did not start, or can't run here
     ├── ProgramError       a program or its compiled state can't be used
     ├── RunError           a run of the program ended without an answer; carries its trajectory
+    ├── RunCancelled       a run was stopped from outside, or its time was over
     ├── ToolError          raised by a tool: its message is what the LM, and the client, read
     ├── RequestError       a request can't be turned into the program's inputs
     └── EndpointError      a served agent answered with an error
@@ -56,6 +57,18 @@ class RunError(OneTurnError):
         super().__init__(message)
         self.code = code
         self.trajectory = list(trajectory)
+
+
+class RunCancelled(OneTurnError):
+    """A run was stopped from outside, or its time was over.
+
+    Args:
+        reason: ``"deadline_exceeded"``, ``"client_gone"``, ``"shutting_down"`` or what the canceller said.
+    """
+
+    def __init__(self, reason: str):
+        super().__init__(f"The run was stopped: {reason}.")
+        self.reason = reason
 
 
 class ToolError(OneTurnError):

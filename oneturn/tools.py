@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import dspy
@@ -19,6 +21,52 @@ FINISH = "finish"
 """The tool that ends a run: its arguments are the signature's output fields."""
 
 ToolLike: TypeAlias = Callable[..., Any] | dspy.Tool
+
+_OPTIONS = "__oneturn_options__"
+
+
+@dataclass(frozen=True)
+class ToolOptions:
+    """What ``oneturn.tool`` declares of a tool."""
+
+    timeout: float | None = None
+
+
+def tool(func: Callable[..., Any] | None = None, *, timeout: float | None = None) -> Any:
+    """Declare more of a tool than its function says; a plain function is a tool without it.
+
+        @oneturn.tool(timeout=60)
+        def run_report(month: str) -> str:
+            \"\"\"Make the report of a month.\"\"\"
+
+    Args:
+        func: the tool's function; its docstring and type hints describe it to the LM.
+        timeout: seconds it may take; then it has failed, is told so by ``oneturn.cancelled()``, and the run goes on.
+
+    Returns:
+        A ``dspy.Tool``; or, called without a function, a decorator that makes one.
+
+    Raises:
+        ProgramError: the timeout isn't above 0.
+    """
+    if timeout is not None and not timeout > 0:
+        raise ProgramError(f"A tool's timeout is {timeout!r} s; it must be above 0.")
+
+    def declare(function: Callable[..., Any]) -> dspy.Tool:
+        @functools.wraps(function)
+        def declared(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        declared.__dict__[_OPTIONS] = ToolOptions(timeout)
+        return dspy.Tool(declared)
+
+    return declare if func is None else declare(func)
+
+
+def options_of(tool: dspy.Tool | None) -> ToolOptions:
+    """What was declared of a tool; nothing of an unknown one."""
+    found = getattr(tool.func, _OPTIONS, None) if tool is not None else None
+    return found or ToolOptions()
 
 
 def toolset(tools: Iterable[ToolLike]) -> dict[str, dspy.Tool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -269,6 +270,62 @@ def test_a_client_that_goes_away_ends_the_run():
             next(line for line in response.iter_lines() if "output_text.delta" in line)
             assert not program.closed.is_set()
         assert program.closed.wait(30)
+
+
+class Waiting:
+    """A tool that works until it is told that nobody wants it any more."""
+
+    def __init__(self) -> None:
+        self.told = threading.Event()
+
+    def work(self) -> str:
+        """Work."""
+        oneturn.progress("at work")
+        while not oneturn.cancelled():
+            self.told.wait(0.005)
+        self.told.set()
+        return "in vain"
+
+
+def waiting(tool: Waiting) -> tuple[oneturn.ResponsesAdapter, ScriptedLM]:
+    lm = ScriptedLM(call("work"))
+    program = oneturn.ReAct(Ask, tools=[tool.work])
+    program.set_lm(lm)
+    return oneturn.ResponsesAdapter(program), lm
+
+
+def at_work(response: httpx.Response) -> Iterator[str]:
+    """The lines of a stream, from the moment when the tool is at work."""
+    lines = response.iter_lines()
+    assert next(line for line in lines if "at work" in line)
+    return lines
+
+
+def test_a_client_that_goes_away_stops_the_tool_and_no_lm_call_is_made_after():
+    tool = Waiting()
+    agent, lm = waiting(tool)
+    with oneturn.running_server(agent) as url:
+        with httpx.stream("POST", f"{url}/responses", json=body("?", stream=True)) as response:
+            at_work(response)
+        assert tool.told.wait(30)
+    assert len(lm.requests) == 1
+
+
+def test_a_server_that_is_stopped_ends_its_streams_properly(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("oneturn.serving._SECONDS_TO_FINISH", 0)
+    tool = Waiting()
+    agent, lm = waiting(tool)
+    with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as stack:
+        with oneturn.running_server(agent) as url:
+            sent = httpx.stream("POST", f"{url}/responses", json=body("?", stream=True), timeout=30)
+            rest = at_work(stack.enter_context(sent))
+            ending = pool.submit(list, rest)
+        data = [line.removeprefix("data: ") for line in ending.result() if line]
+    last = json.loads(data[-2])
+    assert data[-1] == "[DONE]"
+    assert last["type"] == "response.incomplete"
+    assert last["response"]["incomplete_details"]["reason"] == "shutting_down"
+    assert len(lm.requests) == 1
 
 
 @pytest.mark.usefixtures("traced")

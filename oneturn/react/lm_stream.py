@@ -22,6 +22,8 @@ from dspy.clients.engines.lifecycle import closing_stream
 from dspy.clients.engines.stream_guard import checked_stream
 from dspy.lm15 import Request, Response
 
+from oneturn.control import RunControl, current
+
 T = TypeVar("T")
 OnText = Callable[[str], None]
 
@@ -72,11 +74,13 @@ def tapped(lm: dspy.BaseLM, on_text: OnText) -> dspy.BaseLM:
 def watch(call: Callable[[OnText], T]) -> Generator[str, None, T]:
     """Run ``call(on_text)`` in a thread; yield the text it reports, return what it returns.
 
-    Raises whatever ``call`` raises. Closing the generator makes the next ``on_text`` fail, which ends the
-    LM's stream.
+    Raises whatever ``call`` raises, and ``RunCancelled`` when the run has to stop. Then, and when the generator is
+    closed, the next ``on_text`` fails, which ends the LM's stream.
     """
     events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
     abandoned = threading.Event()
+    control = current()
+    control.check()
 
     def on_text(text: str) -> None:
         if abandoned.is_set():
@@ -92,14 +96,23 @@ def watch(call: Callable[[OnText], T]) -> Generator[str, None, T]:
     context = contextvars.copy_context()
     threading.Thread(target=context.run, args=(work,), name="oneturn-lm", daemon=True).start()
     try:
-        while True:
-            kind, value = events.get()
-            if kind == "text":
-                yield value
-            elif kind == "error":
-                raise value
-            else:
-                result: T = value
-                return result
+        with control.waking(lambda: events.put(("stop", None))):
+            while True:
+                kind, value = _next(events, control)
+                if kind == "text":
+                    yield value
+                elif kind == "error":
+                    raise value
+                elif kind == "value":
+                    result: T = value
+                    return result
+                control.check()
     finally:
         abandoned.set()
+
+
+def _next(events: queue.SimpleQueue[tuple[str, Any]], control: RunControl) -> tuple[str, Any]:
+    try:
+        return events.get(timeout=control.remaining())
+    except queue.Empty:
+        return "stop", None

@@ -12,13 +12,15 @@ from dspy.adapters.utils import serialize_for_json
 from mlflow.entities import Document
 from mlflow.pyfunc import ResponsesAgent
 from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse, ResponsesAgentStreamEvent
+from mlflow.types.responses_helpers import IncompleteDetails
 
-from oneturn.errors import EndpointError
+from oneturn.control import RunControl, current
+from oneturn.errors import EndpointError, RunCancelled
 from oneturn.responses.citations import url_citations
 from oneturn.responses.events import EventWriter
 from oneturn.responses.failures import told
 from oneturn.responses.requests import program_inputs
-from oneturn.steps import Answer, AnswerDelta, Step, Thought, ToolCall, ToolResult, Usage
+from oneturn.steps import Answer, AnswerDelta, Step, Thought, ToolCall, ToolProgress, ToolResult, Usage
 
 
 class Program(Protocol):
@@ -49,10 +51,13 @@ class ResponsesAdapter(ResponsesAgent):
         program: what to serve, such as a :class:`oneturn.ReAct`, or a function that builds it, which is then called
             once, when MLflow loads the model or the first request comes. The program's predictors must have their
             LM (``program.set_lm``), or ``dspy.configure`` must have given one.
+        deadline: seconds that a request may take; then it ends as ``incomplete``, with what is known. ``None`` for
+            no limit.
     """
 
-    def __init__(self, program: Program | Callable[[], Program]):
+    def __init__(self, program: Program | Callable[[], Program], *, deadline: float | None = None):
         self._given = program
+        self._deadline = deadline
         self._built: Program | None = None
         self._building = threading.Lock()
 
@@ -88,8 +93,8 @@ class ResponsesAdapter(ResponsesAgent):
         """
         failures: list[EndpointError] = []
         for event in self._events(request, failures.append):
-            if event.type == "response.completed":
-                return ResponsesAgentResponse(**event.model_dump()["response"])
+            if event.type in ("response.completed", "response.incomplete"):
+                return _response(event)
         raise failures[0]
 
     def predict_stream(  # type: ignore[override]  # as ResponsesAgent's own
@@ -104,24 +109,27 @@ class ResponsesAdapter(ResponsesAgent):
         writer = EventWriter()
         yield from writer.start()
         try:
-            yield from self._run_events(writer, request)
+            yield from self._run_events(writer, request, RunControl(self._deadline, current()))
+        except RunCancelled as stopped:
+            yield from writer.incomplete(stopped.reason)
         except Exception as error:  # told to the client as the stream's end, kept whole in the trace
             failure = told(error)
             on_failure(failure)
             yield from writer.failed(failure.code, str(failure))
 
     def _run_events(
-        self, writer: EventWriter, request: ResponsesAgentRequest
+        self, writer: EventWriter, request: ResponsesAgentRequest, control: RunControl
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         seen: dict[str, Document] = {}
         prediction = dspy.Prediction()
         program = self.program
-        steps = program.steps(**self.inputs(request))
-        for step in steps:
+        for step in _under(control, program.steps(**self.inputs(request))):
             if isinstance(step, Thought):
                 yield from writer.thought(step.text)
             elif isinstance(step, ToolCall):
                 yield from writer.tool_call(step)
+            elif isinstance(step, ToolProgress):
+                yield writer.tool_progress(step)
             elif isinstance(step, ToolResult):
                 seen.update({str(document.id): document for document in step.documents})
                 yield from writer.tool_result(step)
@@ -132,6 +140,30 @@ class ResponsesAdapter(ResponsesAgent):
                 yield from _message(writer, program, prediction, seen)
             elif isinstance(step, Usage):
                 yield from writer.completed(_usage(step), _custom_outputs(program, prediction))
+
+
+def _response(event: ResponsesAgentStreamEvent) -> ResponsesAgentResponse:
+    told = event.model_dump()["response"]
+    details = told.pop("incomplete_details", None)
+    response = ResponsesAgentResponse(**told)
+    if details is not None:  # MLflow warns of a reason that isn't one of OpenAI's two
+        response.incomplete_details = IncompleteDetails.model_construct(**details)
+    return response
+
+
+def _under(control: RunControl, steps: Iterator[Step]) -> Iterator[Step]:
+    """The steps, each taken with ``control`` active; what reads them meanwhile isn't affected."""
+    try:
+        while True:
+            control.check()
+            with control.active():
+                step = next(steps, None)
+            if step is None:
+                return
+            yield step
+    finally:
+        if isinstance(steps, Generator):
+            steps.close()
 
 
 def _message(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from typing import Any, Literal
 
@@ -15,10 +16,11 @@ from mlflow.entities import Document, SpanType
 from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse, ResponsesAgentStreamEvent
 from pydantic import TypeAdapter
 
+import oneturn
 from oneturn import Citation, ReAct, ResponsesAdapter
 from oneturn.errors import EndpointError, ProgramError
 from oneturn.retrieval import Bm25Retriever
-from oneturn.testing import ScriptedLM, call, finish
+from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish
 
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 OPENAI_EVENT = TypeAdapter(openai_types.ResponseStreamEvent)
@@ -227,6 +229,70 @@ def test_a_reader_who_leaves_ends_the_run():
         pass
     stream.close()
     assert len(agent.program.step.lm.requests) == 1
+
+
+# ---- a run that is stopped
+
+
+def patient() -> str:
+    """Take long."""
+    oneturn.progress("begun", 0.5)
+    while not oneturn.cancelled():
+        threading.Event().wait(0.005)
+    return "in vain"
+
+
+def test_a_deadline_ends_a_request_as_incomplete_with_what_is_known():
+    program = ReAct(Ask, tools=[find, patient])
+    program.set_lm(ScriptedLM(call("find", "look for it", query="red book"), call("patient")))
+    agent = ResponsesAdapter(program, deadline=0.3)
+    stream = events(agent)
+    last = stream[-1]["response"]
+    assert (stream[-1]["type"], last["status"]) == ("response.incomplete", "incomplete")
+    assert last["incomplete_details"] == {"reason": "deadline_exceeded"}
+    calls, results = done_items(stream, "function_call"), done_items(stream, "function_call_output")
+    assert [item["name"] for item in calls] == ["find", "patient"]
+    assert [item["call_id"] for item in results] == [item["call_id"] for item in calls]
+    assert results[-1]["output"] == "Error: the run ended before this tool did."
+    assert last["output"] == done_items(stream)
+
+
+def test_predict_gives_what_is_known_when_the_deadline_comes(recwarn: pytest.WarningsRecorder):
+    program = ReAct(Ask, tools=[patient])
+    program.set_lm(ScriptedLM(call("patient")))
+    response = ResponsesAdapter(program, deadline=0.1).predict(request())
+    assert response.status == "incomplete"
+    assert response.incomplete_details.reason == "deadline_exceeded"
+    assert [item.type for item in response.output] == ["function_call", "function_call_output"]
+    assert not [warning for warning in recwarn if "reason" in str(warning.message)]
+
+
+def test_a_deadline_ends_an_lm_call_too():
+    def slow(asked: ScriptedRequest) -> Any:
+        assert given_up.wait(30)
+        return finish(answer="late", citations=[], sure=True)
+
+    given_up = threading.Event()
+    program = ReAct(Ask, tools=[])
+    program.set_lm(ScriptedLM(slow))
+    stream = events(ResponsesAdapter(program, deadline=0.05))
+    given_up.set()
+    assert stream[-1]["type"] == "response.incomplete"
+    assert done_items(stream) == []
+
+
+def test_a_tool_s_progress_shows_in_the_stream():
+    def count() -> str:
+        """Count."""
+        oneturn.progress("half", 0.5)
+        return "done"
+
+    stream = events(adapter(call("count"), finish(answer="x", citations=[], sure=True), tools=[count]))
+    (told,) = [event for event in stream if event.get("progress")]
+    assert told["type"] == "response.in_progress"
+    assert told["progress"]["message"] == "half"
+    assert told["progress"]["fraction"] == 0.5
+    assert told["progress"]["call_id"] == done_items(stream, "function_call")[0]["call_id"]
 
 
 # ---- the request
