@@ -14,8 +14,8 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
+import dspy
 import mlflow
 import uvicorn
 from mlflow.exceptions import MlflowException
@@ -48,7 +48,7 @@ def serve(agent_or_model: Agent | ResponsesAgent | str, *, host: str | None = No
     port = port if port is not None else (configured.port if configured else 8000)
     with _listening(host, port) as listener:  # a port that is taken should show before the LM is started
         responder = _responder(agent_or_model)
-        _warm_up(responder)
+        warm_up(responder)
         server = _Server(responder)
         server.when_ready = lambda: _say(f"Serving at {_url(host, listener)} (POST /responses). Ctrl-C stops.")
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn has shut down properly by then
@@ -159,16 +159,12 @@ def load_logged(uri: str) -> ResponsesAgent:
     return model
 
 
-def _warm_up(responder: ResponsesAgent) -> None:
-    """Start the embedded LM, if that is what answers: better now than while the first client waits."""
-    from oneturn.local.engine import LocalEngine
+def warm_up(responder: ResponsesAgent) -> None:
+    """Let the embedded LM be ready, if that is what answers: better now than while the first client waits."""
+    if isinstance(responder, ResponsesAdapter) and isinstance(responder.program, dspy.Module):
+        from oneturn import local
 
-    program: Any = getattr(responder, "program", None)
-    predictors = program.named_predictors() if hasattr(program, "named_predictors") else []
-    engines = [getattr(predictor.lm, "_engine_spec", None) for _, predictor in predictors]
-    for engine in dict.fromkeys(engine for engine in engines if isinstance(engine, LocalEngine)):
-        _say("Starting the embedded LM …")
-        engine.server()
+        local.warm_up(responder.program)
 
 
 def _say(text: str) -> None:

@@ -9,6 +9,7 @@ import dspy
 from dspy.signatures.signature import ensure_signature
 
 from oneturn.errors import ProgramError
+from oneturn.react.adapter import StepAdapter
 from oneturn.react.calls import StepCaller
 from oneturn.react.grounding import annotated
 from oneturn.react.run import Run
@@ -72,6 +73,12 @@ class ReAct(dspy.Module):
     def citing_fields(self) -> tuple[str, ...]:
         """The output fields of type ``list[oneturn.Citation]``."""
         return self.steps_schema.citing
+
+    def shared_messages(self) -> list[dict[str, Any]]:
+        """What the chat of every run begins with: the instructions, the tools and the demos."""
+        adapter = StepAdapter(self.steps_schema, self.steps_schema.names)
+        asked: list[dict[str, Any]] = adapter.format(self.step.signature, self.step.demos, {})
+        return asked[:-1]
 
     def steps(self, **inputs: Any) -> Iterator[Step]:
         """Run the program and yield its steps as they happen, text token by token where the LM streams.
