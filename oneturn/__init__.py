@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from oneturn.errors import OneTurnError
     from oneturn.evaluation import evaluate
     from oneturn.model_log import log
+    from oneturn.programs import ChatCompletionsProgram, ModuleProgram, as_program
     from oneturn.react import Citation, ReAct, Seen, Solution, WorkedExamples
     from oneturn.responses import ResponsesAdapter
     from oneturn.serving import running_server, serve
@@ -24,13 +25,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Agent",
     "AgentConfig",
+    "ChatCompletionsProgram",
     "Citation",
+    "ModuleProgram",
     "OneTurnError",
     "ReAct",
     "ResponsesAdapter",
     "Seen",
     "Solution",
     "WorkedExamples",
+    "as_program",
     "ask",
     "compile",
     "evaluate",
@@ -44,13 +48,16 @@ __all__ = [
 _HOMES = {
     "Agent": "oneturn.agent",
     "AgentConfig": "oneturn.config",
+    "ChatCompletionsProgram": "oneturn.programs",
     "Citation": "oneturn.react",
+    "ModuleProgram": "oneturn.programs",
     "OneTurnError": "oneturn.errors",
     "ReAct": "oneturn.react",
     "ResponsesAdapter": "oneturn.responses",
     "Seen": "oneturn.react",
     "Solution": "oneturn.react",
     "WorkedExamples": "oneturn.react",
+    "as_program": "oneturn.programs",
     "ask": "oneturn.asking",
     "compile": "oneturn.compilation",
     "evaluate": "oneturn.evaluation",

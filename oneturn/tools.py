@@ -55,12 +55,11 @@ def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
         except Exception as error:  # whatever a user's tool raises is the LM's to read, never the run's end
             if span is not None:
                 span.record_exception(error)
-            return failed(call, _one_line(error), span)
-        output = render(value)
+            return failed(call, one_line(error), span)
+        result = succeeded(call, value)
         if span is not None:
-            span.set_outputs(output)
-        citable = tuple(document for document in documents_in(value) if document.id is not None)
-        return ToolResult(call.call_id, call.name, output, documents=citable)
+            span.set_outputs(result.output)
+        return result
 
 
 def render(value: Any) -> str:
@@ -83,6 +82,12 @@ def documents_in(value: Any) -> tuple[Document, ...]:
     return ()
 
 
+def succeeded(call: ToolCall, value: Any) -> ToolResult:
+    """The result of a call that gave ``value``, with the documents in it that can be cited."""
+    citable = tuple(document for document in documents_in(value) if document.id is not None)
+    return ToolResult(call.call_id, call.name, render(value), documents=citable)
+
+
 def failed(call: ToolCall, reason: str, span: LiveSpan | None = None) -> ToolResult:
     """The result of a call that came to nothing, told in one line."""
     output = f"Error: {reason}"
@@ -92,10 +97,11 @@ def failed(call: ToolCall, reason: str, span: LiveSpan | None = None) -> ToolRes
     return ToolResult(call.call_id, call.name, output, is_error=True)
 
 
-def _told(document: Document) -> str:
-    return document.page_content if document.id is None else f"[{document.id}] {document.page_content}"
-
-
-def _one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
+    """An error's message in one short line: what an LM or a client may read of it."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= _ERROR_CHARS else text[: _ERROR_CHARS - 1] + "…"
+
+
+def _told(document: Document) -> str:
+    return document.page_content if document.id is None else f"[{document.id}] {document.page_content}"
