@@ -15,6 +15,7 @@ from mlflow.entities import LiveSpan, SpanType
 
 from oneturn.programs.answer_text import AnswerPiece
 from oneturn.programs.predictor_call import PredictorCall, TappingAdapter, ToldFields
+from oneturn.programs.react_v2 import SUBMIT
 from oneturn.programs.readers import EndingCall
 from oneturn.programs.usage import RunUsage
 from oneturn.react.lm_stream import Abandoned
@@ -175,7 +176,7 @@ def _ends_loop(tool: dspy.Tool) -> bool:
     caller = _caller()
     if isinstance(caller, dspy.ReAct):
         return bool(tool.name == "finish")
-    return isinstance(caller, dspy.ReActV2) and tool.name == "submit"
+    return isinstance(caller, dspy.ReActV2) and tool.name == SUBMIT
 
 
 def _ending_call(caller: dspy.Module | None, answer_field: str | None) -> EndingCall | None:
@@ -186,7 +187,7 @@ def _ending_call(caller: dspy.Module | None, answer_field: str | None) -> Ending
         return None
     if isinstance(caller, ReAct):
         return EndingCall(FINISH, answer_field, "tool_call")
-    return EndingCall("submit", answer_field, "tool_calls")
+    return EndingCall(SUBMIT, answer_field, "tool_calls")
 
 
 def _traces_itself() -> bool:

@@ -11,6 +11,7 @@ import mlflow
 from oneturn.errors import ProgramError
 from oneturn.programs.answer_text import AnswerPiece, AnswerText
 from oneturn.programs.callback import Happening, LMCall, RunCallback
+from oneturn.programs.react_v2 import with_submitted_turns
 from oneturn.programs.signatures import answer_field_of, signature_of
 from oneturn.programs.usage import RunUsage
 from oneturn.react.grounding import citing_fields
@@ -97,10 +98,13 @@ class ModuleProgram:
         callbacks = [callback, *dspy.settings.callbacks]
         try:
             with dspy.context(callbacks=callbacks, usage_tracker=usage, trace=[]):
-                return self._prediction(self.module(**inputs))
+                return self._prediction(self.module(**self._given(inputs)))
         finally:
             if outer is not None:
                 usage.add_to(outer)
+
+    def _given(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return with_submitted_turns(self.signature, inputs) if isinstance(self.module, dspy.ReActV2) else inputs
 
     def _prediction(self, given: Any) -> dspy.Prediction:
         outputs = given

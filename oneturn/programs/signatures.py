@@ -9,6 +9,7 @@ import dspy
 from dspy.signatures.signature import ensure_signature
 
 from oneturn.errors import ProgramError
+from oneturn.programs.react_v2 import HISTORY, with_history_field
 
 _HINT = 'Say so: oneturn.ResponsesAdapter(program, signature="question -> answer").'
 
@@ -17,7 +18,8 @@ def signature_of(module: dspy.Module, given: str | type[dspy.Signature] | None =
     """What ``module`` takes and gives.
 
     ``given``, if there is one; else the module's own ``signature``; else that of its only predictor, without the
-    ``reasoning`` of a ``dspy.ChainOfThought`` and with those inputs only that ``forward`` takes.
+    ``reasoning`` of a ``dspy.ChainOfThought`` and with those inputs only that ``forward`` takes. That of a
+    ``dspy.ReActV2`` gets a ``history``.
 
     Raises:
         ProgramError: none of these says it, or what they say isn't what ``forward`` takes.
@@ -25,6 +27,8 @@ def signature_of(module: dspy.Module, given: str | type[dspy.Signature] | None =
     own = given if given is not None else getattr(module, "signature", None)
     signature = _from_predictor(module) if own is None else _ensured(module, own)
     _check(module, signature)
+    if isinstance(module, dspy.ReActV2) and HISTORY not in signature.fields:
+        return with_history_field(signature)
     return signature
 
 

@@ -44,7 +44,7 @@ def fields(program: Any) -> tuple[list[str], list[str]]:
         (dspy.Predict("text -> label"), ["text"], ["label"]),
         (dspy.ChainOfThought("question -> answer"), ["question"], ["answer"]),
         (dspy.ReAct("question -> answer, n: int", tools=[]), ["question"], ["answer", "n"]),
-        (dspy.ReActV2("question -> answer", tools=[]), ["question"], ["answer"]),
+        (dspy.ReActV2("question -> answer", tools=[]), ["question", "history"], ["answer"]),
         (Retrieving(), ["question"], ["answer", "sure"]),
     ],
 )

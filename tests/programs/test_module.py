@@ -116,6 +116,24 @@ def test_an_agent_tells_its_tool_calls_and_not_how_it_ends(module: dspy.Module, 
     assert steps[-1].lm_calls == lm_calls
 
 
+@pytest.mark.parametrize("adapter", [dspy.ChatAdapter(), dspy.JSONAdapter(use_native_function_calling=False)])
+def test_react_v2_reads_earlier_turns_as_what_it_submitted(adapter: dspy.Adapter):
+    history = dspy.History(messages=[{"question": "Is there tea?", "answer": "There is."}, {"question": "Really?"}])
+    program = oneturn.as_program(REACT_V2)
+    submitted = {"tool_calls": [{"name": "submit", "args": {"answer": "4 euros"}}]}
+    reply = sections(next_thought="", tool_calls=submitted)
+    if isinstance(adapter, dspy.JSONAdapter):
+        reply = json.dumps({"next_thought": "", "tool_calls": submitted})
+    with ScriptedLM(reply) as lm, dspy.context(lm=lm, adapter=adapter):
+        list(program.steps(question="What does it cost?", history=history))
+    said = "\n".join(message["content"] for message in lm.requests[0].messages[1:])
+    places = [said.index(text) for text in ("Is there tea?", "There is.", "Really?", "What does it cost?")]
+    assert places == sorted(places)
+    assert "submit" in said
+    assert len(history.messages) == 2
+    assert program.signature.input_fields["history"].is_required() is False
+
+
 def test_a_tool_that_fails_is_told_in_one_line():
     replies = (v2_step("gold", ("look_up", {"item": "gold"}), ("look_up", {"thing": "x"})), V2_SCRIPT[1])
     results = only(stream(REACT_V2, *replies), ToolResult)

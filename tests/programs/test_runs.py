@@ -50,7 +50,7 @@ class GatedEngine:
 
     def __init__(self, beginning: str) -> None:
         self.beginning = beginning
-        self.go_on, self.closed = threading.Event(), threading.Event()
+        self.begun, self.go_on, self.closed = threading.Event(), threading.Event(), threading.Event()
         self.requests = self.written = 0
 
     def complete(self, request: Request) -> Response:
@@ -63,6 +63,7 @@ class GatedEngine:
         try:
             yield start
             yield replace(delta, delta=replace(delta.delta, text=self.beginning))
+            self.begun.set()
             assert self.go_on.wait(30)
             for _ in range(1000):
                 self.written += 1
@@ -106,6 +107,31 @@ def test_a_reader_who_leaves_stops_the_lm_and_the_module():
     assert engine.closed.wait(30)
     assert module.over.wait(30)
     assert (engine.requests, engine.written, module.tools_called) == (1, 1, 0)
+
+
+class Thinking(dspy.Module):
+    """Calls a tool, then asks an LM for something that isn't the answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tool = dspy.Tool(look_up)
+        self.think = dspy.Predict("question -> idea")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        self.tool(item="tea")
+        return self.think(question=question)
+
+
+def test_a_reader_who_leaves_stops_an_lm_that_is_not_told():
+    engine = GatedEngine("[[ ## idea ## ]]\na")
+    with dspy.context(lm=dspy.LM("gated/lm", engine=engine, cache=False)):
+        steps = oneturn.as_program(Thinking(), "question -> answer").steps(question="?")
+        assert [type(next(steps)) for _ in range(2)] == [ToolCall, ToolResult]
+        assert engine.begun.wait(30)
+        steps.close()
+    engine.go_on.set()
+    assert engine.closed.wait(30)
+    assert (engine.requests, engine.written) == (1, 1)
 
 
 class Waiting(dspy.Module):
