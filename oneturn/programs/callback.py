@@ -24,7 +24,9 @@ from oneturn.steps import Thought, ToolCall, ToolResult
 from oneturn.tools import FINISH, failed, one_line, succeeded
 from oneturn.tracing import child_span
 
+# Kept in DSPy's settings, which dspy.Parallel hands to its threads; they don't get the context.
 _INSIDE_TOOL = "oneturn_inside_tool"
+_SPAN = "oneturn_span"
 _THOUGHTS = ("reasoning", "next_thought", "thought")
 
 
@@ -57,7 +59,7 @@ class RunCallback(BaseCallback):
         signature: the program's signature.
         answer_field: its output field that is the answer, if there is one.
         usage: what the run has cost so far.
-        spans: whether to open MLflow spans.
+        span: the span to open others below, if there are to be any.
     """
 
     def __init__(
@@ -66,13 +68,13 @@ class RunCallback(BaseCallback):
         signature: type[dspy.Signature],
         answer_field: str | None,
         usage: RunUsage,
-        spans: bool,
+        span: LiveSpan | None,
     ):
         self._tell = tell
         self._answer_field = answer_field
         self._thoughts = [name for name in _THOUGHTS if name not in signature.output_fields]
         self._usage = usage
-        self._spans = spans
+        self._span = span
         self._replies = itertools.count(1)
         self._open: dict[str, _Open] = {}
 
@@ -120,7 +122,7 @@ class RunCallback(BaseCallback):
         self._tell(call if shown else None)
         opened = self._begin(call_id, call.name, SpanType.TOOL, args)
         opened.tool_call = call if shown else None
-        opened.contexts.enter_context(dspy.context(**{_INSIDE_TOOL: True}))
+        opened.contexts.enter_context(dspy.context(**{_INSIDE_TOOL: True, _SPAN: opened.span}))
 
     def on_tool_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """Its result is told, a failure in one short line."""
@@ -145,15 +147,19 @@ class RunCallback(BaseCallback):
 
     def _begin(self, call_id: str, name: str, span_type: str, inputs: Mapping[str, Any]) -> _Open:
         opened = self._open[call_id] = _Open(ExitStack())
-        if self._spans and not _traces_itself():
-            opened.span = opened.contexts.enter_context(child_span(name, span_type, inputs))
+        if self._span is not None and not _traces_itself():
+            parent = dspy.settings.get(_SPAN) or self._span
+            opened.span = opened.contexts.enter_context(child_span(name, span_type, inputs, parent))
         return opened
 
     def _close(self, call_id: str, exception: BaseException | None, outputs: Any = None) -> _Open | None:
         opened = self._open.pop(call_id, None)
-        if opened is not None:
+        if opened is None:
+            return None
+        try:
             if opened.span is not None and exception is None:
                 opened.span.set_outputs(outputs)
+        finally:
             opened.contexts.__exit__(type(exception) if exception else None, exception, None)
         return opened
 

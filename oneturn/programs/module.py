@@ -7,6 +7,7 @@ from typing import Any
 
 import dspy
 import mlflow
+from mlflow.entities import LiveSpan
 
 from oneturn.errors import ProgramError
 from oneturn.programs.answer_text import AnswerPiece, AnswerText
@@ -94,7 +95,7 @@ class ModuleProgram:
 
     def _run(self, inputs: dict[str, Any], tell: Callable[[Happening], None], usage: RunUsage) -> dspy.Prediction:
         outer = dspy.settings.usage_tracker
-        callback = RunCallback(tell, self.signature, self.answer_field, usage, spans=_spans_wanted())
+        callback = RunCallback(tell, self.signature, self.answer_field, usage, _span_to_open_others_below())
         callbacks = [callback, *dspy.settings.callbacks]
         try:
             with dspy.context(callbacks=callbacks, usage_tracker=usage, trace=[]):
@@ -133,10 +134,10 @@ def _check_forward(module: dspy.Module) -> None:
     raise ProgramError(f"{cls.__name__} has no forward: there is nothing to run.")
 
 
-def _spans_wanted() -> bool:
-    """Whether this run is traced, and not by ``mlflow.dspy.autolog``, which makes spans of its own."""
+def _span_to_open_others_below() -> LiveSpan | None:
+    """The active span; ``None`` if there is none, or if ``mlflow.dspy.autolog`` opens spans of its own."""
     logged = any(type(callback).__module__ == "mlflow.dspy.callback" for callback in dspy.settings.callbacks)
-    return not logged and mlflow.get_current_active_span() is not None
+    return None if logged else mlflow.get_current_active_span()
 
 
 def _text(answer: Any) -> str:

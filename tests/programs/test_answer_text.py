@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oneturn.programs.answer_text import AnswerPiece, AnswerText
@@ -10,6 +10,7 @@ from oneturn.programs.answer_text import AnswerPiece, AnswerText
 PIECES = st.lists(st.builds(AnswerPiece, st.integers(1, 3), st.sampled_from(["a", "b", "ab"])), max_size=8)
 
 
+@settings(deadline=None)
 @given(pieces=PIECES, final=st.sampled_from(["", "a", "ab", "aba", "bab"]))
 def test_the_last_attempt_is_the_final_answer(pieces: list[AnswerPiece], final: str):
     text = AnswerText()

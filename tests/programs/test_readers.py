@@ -74,6 +74,7 @@ def test_nothing_is_told_that_the_chat_adapter_would_not_say(lines: list[str], s
         assert str(fields.get(name, "")).startswith(text)
 
 
+@settings(deadline=None)
 @given(reply=st.one_of(TEXT, st.sampled_from(['{"answer": 3}', '["answer"]', "{", "<answer><b>x</b></answer>", "&&"])))
 def test_a_reply_in_no_format_tells_nothing_and_breaks_nothing(reply: str):
     for adapter in (dspy.ChatAdapter(), dspy.JSONAdapter()):

@@ -220,6 +220,16 @@ def test_a_prediction_knows_its_cost_where_dspy_tracks_it():
     assert answer.prediction.get_lm_usage() == steps[-1].tokens
 
 
+def test_a_predictor_s_own_lm_is_streamed_too():
+    module = dspy.ChainOfThought("question -> answer")
+    program = oneturn.as_program(module)
+    with ScriptedLM(sections(reasoning="so", answer="4 euros")) as lm:
+        module.set_lm(lm)
+        steps = list(program.steps(question="?"))
+    assert answer_of(steps) == "4 euros"
+    assert sum(isinstance(step, AnswerDelta) for step in steps) > 1
+
+
 def test_an_lm_that_cannot_stream_is_called_as_it_is():
     lm = dspy.utils.DummyLM([{"answer": "4 euros"}])
     with dspy.context(lm=lm):
@@ -279,6 +289,36 @@ def test_what_a_tool_asks_stands_below_the_tool(traced: None):
         ("look_up", "request"),
         ("scripted/lm", "look_up"),
         ("scripted/lm", "request"),
+    ]
+
+
+def test_spans_of_parallel_threads_stand_where_they_belong(traced: None):
+    expert = dspy.Predict("item -> answer")
+
+    def ask(item: str) -> str:
+        """Ask."""
+        made = dspy.Parallel(num_threads=2, disable_progress_bar=True)([(expert, {"item": item})] * 2)
+        return " ".join(answer.answer for answer in made)
+
+    class Spread(dspy.Module):
+        signature = "question -> answer"
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.ask = dspy.Tool(ask)
+            self.fail = dspy.Tool(Failing().fail)
+
+        def forward(self, question: str) -> str:
+            calls = [(self.ask, {"item": question}), (self.fail, {})]
+            found = dspy.Parallel(num_threads=2, disable_progress_bar=True, max_errors=9).forward(calls)
+            return str(found[0])
+
+    spans = spans_of(Spread(), sections(answer="4"), sections(answer="4"))
+    assert sorted(spans) == [
+        ("ask", SpanType.TOOL, "request", "OK"),
+        ("fail", SpanType.TOOL, "request", "ERROR"),
+        ("scripted/lm", SpanType.CHAT_MODEL, "ask", "OK"),
+        ("scripted/lm", SpanType.CHAT_MODEL, "ask", "OK"),
     ]
 
 
@@ -382,14 +422,13 @@ def respond(request: ScriptedRequest) -> str:
 def test_many_runs_of_one_program_do_not_mix():
     program = oneturn.as_program(REACT)
     markers = [f"item-{number:02d}" for number in range(16)]
-    with ScriptedLM(*[respond] * 48, piece=3) as lm, ThreadPoolExecutor(16) as pool, dspy.context(lm=lm):
+    with ScriptedLM(*[respond] * 48, piece=3) as lm, ThreadPoolExecutor(16) as pool:
         together = threading.Barrier(16)
-        overrides = thread_local_overrides.get()
 
         def run(marker: str) -> list[Any]:
-            thread_local_overrides.set(overrides)
             together.wait(30)
-            return list(program.steps(question=marker))
+            with dspy.context(lm=lm):
+                return list(program.steps(question=marker))
 
         runs = list(pool.map(run, markers))
     for marker, steps in zip(markers, runs, strict=True):
