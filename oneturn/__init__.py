@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from oneturn.client import query
     from oneturn.compilation import compile
     from oneturn.config import AgentConfig
-    from oneturn.errors import OneTurnError
+    from oneturn.control import cancelled, progress
+    from oneturn.errors import OneTurnError, ToolError
     from oneturn.evaluation import evaluate
     from oneturn.model_log import log
     from oneturn.programs import ChatCompletionsProgram, ModuleProgram, as_program
     from oneturn.react import Citation, ReAct, Seen, Solution, WorkedExamples
     from oneturn.responses import ResponsesAdapter
     from oneturn.serving import running_server, serve
+    from oneturn.tools import tool
 
 __all__ = [
     "Agent",
@@ -33,16 +35,20 @@ __all__ = [
     "ResponsesAdapter",
     "Seen",
     "Solution",
+    "ToolError",
     "WorkedExamples",
     "as_program",
     "ask",
+    "cancelled",
     "compile",
     "evaluate",
     "load_agent",
     "log",
+    "progress",
     "query",
     "running_server",
     "serve",
+    "tool",
 ]
 
 _HOMES = {
@@ -56,16 +62,20 @@ _HOMES = {
     "ResponsesAdapter": "oneturn.responses",
     "Seen": "oneturn.react",
     "Solution": "oneturn.react",
+    "ToolError": "oneturn.errors",
     "WorkedExamples": "oneturn.react",
     "as_program": "oneturn.programs",
     "ask": "oneturn.asking",
+    "cancelled": "oneturn.control",
     "compile": "oneturn.compilation",
     "evaluate": "oneturn.evaluation",
     "load_agent": "oneturn.agent",
     "log": "oneturn.model_log",
+    "progress": "oneturn.control",
     "query": "oneturn.client",
     "running_server": "oneturn.serving",
     "serve": "oneturn.serving",
+    "tool": "oneturn.tools",
 }
 
 

@@ -127,6 +127,8 @@ class ServeConfig(Section):
     """The address to listen on; `0.0.0.0` lets other machines in."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     """The port to listen on."""
+    deadline: Annotated[float, Field(gt=0)] | None = None
+    """Seconds that a request may take; then it ends as incomplete, with what is known. null for no limit."""
 
 
 class AgentConfig(Section):

@@ -7,6 +7,7 @@ the shape of OpenAI's.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import socket
@@ -27,6 +28,7 @@ from oneturn.responses import ResponsesAdapter
 from oneturn.tracking import shown, use_tracking
 
 _SECONDS_TO_FINISH = 5  # what open requests get when the server is stopped
+_SECONDS_TO_END = 5  # what they get then to say that they were
 _QUEUED_CONNECTIONS = 2048
 
 
@@ -87,8 +89,8 @@ class _Server(uvicorn.Server):
     """uvicorn, telling when it is ready."""
 
     def __init__(self, responder: ResponsesAgent):
-        app = application(responder)
-        limit = _SECONDS_TO_FINISH
+        self._application = app = application(responder)
+        limit = _SECONDS_TO_FINISH + _SECONDS_TO_END
         config = uvicorn.Config(app, interface="asgi3", log_level="warning", timeout_graceful_shutdown=limit)
         super().__init__(config)
         self.when_ready: Callable[[], object] = lambda: None
@@ -97,6 +99,11 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self.when_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no new requests, let the open ones finish, and end those that don't with a terminal event."""
+        asyncio.get_running_loop().call_later(_SECONDS_TO_FINISH, self._application.stop)
+        await super().shutdown(sockets)
 
 
 @contextlib.contextmanager
@@ -131,7 +138,7 @@ def _responder(agent_or_model: Agent | ResponsesAgent | str) -> ResponsesAgent:
     if isinstance(agent_or_model, str):
         return load_logged(agent_or_model)
     use_tracking(agent_or_model.config.mlflow)
-    return ResponsesAdapter(agent_or_model.serving_program())
+    return ResponsesAdapter(agent_or_model.serving_program(), deadline=agent_or_model.config.serve.deadline)
 
 
 def load_logged(uri: str) -> ResponsesAgent:

@@ -31,6 +31,21 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
+class ToolProgress:
+    """A tool is still at work.
+
+    Attributes:
+        message: what it is doing, as it told; empty when it told nothing and this only keeps the stream alive.
+        fraction: how much of it is done, 0 to 1, if it told.
+    """
+
+    call_id: str
+    name: str
+    message: str = ""
+    fraction: float | None = None
+
+
+@dataclass(frozen=True)
 class ToolResult:
     """What a tool gave back.
 
@@ -70,4 +85,4 @@ class Usage:
     tokens: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-Step = Thought | ToolCall | ToolResult | AnswerDelta | Answer | Usage
+Step = Thought | ToolCall | ToolProgress | ToolResult | AnswerDelta | Answer | Usage

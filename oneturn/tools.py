@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import dspy
@@ -12,6 +14,7 @@ from mlflow.entities import Document, LiveSpan, SpanType
 
 from oneturn.errors import ProgramError
 from oneturn.steps import ToolCall, ToolResult
+from oneturn.tool_errors import told_to_lm
 from oneturn.tracing import child_span
 
 FINISH = "finish"
@@ -19,7 +22,51 @@ FINISH = "finish"
 
 ToolLike: TypeAlias = Callable[..., Any] | dspy.Tool
 
-_ERROR_CHARS = 200
+_OPTIONS = "__oneturn_options__"
+
+
+@dataclass(frozen=True)
+class ToolOptions:
+    """What ``oneturn.tool`` declares of a tool."""
+
+    timeout: float | None = None
+
+
+def tool(func: Callable[..., Any] | None = None, *, timeout: float | None = None) -> Any:
+    """Declare more of a tool than its function says; a plain function is a tool without it.
+
+        @oneturn.tool(timeout=60)
+        def run_report(month: str) -> str:
+            \"\"\"Make the report of a month.\"\"\"
+
+    Args:
+        func: the tool's function; its docstring and type hints describe it to the LM.
+        timeout: seconds it may take; then it has failed, is told so by ``oneturn.cancelled()``, and the run goes on.
+
+    Returns:
+        A ``dspy.Tool``; or, called without a function, a decorator that makes one.
+
+    Raises:
+        ProgramError: the timeout isn't above 0.
+    """
+    if timeout is not None and not timeout > 0:
+        raise ProgramError(f"A tool's timeout is {timeout!r} s; it must be above 0.")
+
+    def declare(function: Callable[..., Any]) -> dspy.Tool:
+        @functools.wraps(function)
+        def declared(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        declared.__dict__[_OPTIONS] = ToolOptions(timeout)
+        return dspy.Tool(declared)
+
+    return declare if func is None else declare(func)
+
+
+def options_of(tool: dspy.Tool | None) -> ToolOptions:
+    """What was declared of a tool; nothing of an unknown one."""
+    found = getattr(tool.func, _OPTIONS, None) if tool is not None else None
+    return found or ToolOptions()
 
 
 def toolset(tools: Iterable[ToolLike]) -> dict[str, dspy.Tool]:
@@ -55,7 +102,7 @@ def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
         except Exception as error:  # whatever a user's tool raises is the LM's to read, never the run's end
             if span is not None:
                 span.record_exception(error)
-            return failed(call, one_line(error), span)
+            return failed(call, told_to_lm(error), span)
         result = succeeded(call, value)
         if span is not None:
             span.set_outputs(result.output)
@@ -95,12 +142,6 @@ def failed(call: ToolCall, reason: str, span: LiveSpan | None = None) -> ToolRes
         span.set_status("ERROR")
         span.set_outputs(output)
     return ToolResult(call.call_id, call.name, output, is_error=True)
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message in one short line: what an LM or a client may read of it."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _ERROR_CHARS else text[: _ERROR_CHARS - 1] + "…"
 
 
 def _told(document: Document) -> str:

@@ -22,16 +22,20 @@ def test_the_names_are_these():
         "ResponsesAdapter",
         "Seen",
         "Solution",
+        "ToolError",
         "WorkedExamples",
         "as_program",
         "ask",
+        "cancelled",
         "compile",
         "evaluate",
         "load_agent",
         "log",
+        "progress",
         "query",
         "running_server",
         "serve",
+        "tool",
     ]
     assert set(oneturn.__all__) <= set(dir(oneturn))
 

@@ -21,7 +21,8 @@ from oneturn.programs.usage import RunUsage
 from oneturn.react.lm_stream import Abandoned
 from oneturn.react.module import ReAct
 from oneturn.steps import Thought, ToolCall, ToolResult
-from oneturn.tools import FINISH, failed, one_line, succeeded
+from oneturn.tool_errors import told_to_lm
+from oneturn.tools import FINISH, failed, succeeded
 from oneturn.tracing import child_span
 
 # Kept in DSPy's settings, which dspy.Parallel hands to its threads; they don't get the context.
@@ -132,7 +133,7 @@ class RunCallback(BaseCallback):
         if exception is None:
             self._tell_at_end(succeeded(opened.tool_call, outputs))
         elif isinstance(exception, Exception):
-            self._tell_at_end(failed(opened.tool_call, one_line(exception)))
+            self._tell_at_end(failed(opened.tool_call, told_to_lm(exception)))
 
     def _told_fields(self, predictor: dspy.Predict) -> ToldFields:
         """What a predictor's replies tell: nothing inside a tool."""

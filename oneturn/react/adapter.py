@@ -15,12 +15,16 @@ from typing import Any
 import dspy
 import json_repair
 import pydantic
-from dspy.adapters.utils import format_field_value
+
+# Not public: DSPy's own adapters turn images and files in a message into content parts with it.
+from dspy.adapters._legacy_type_markers import _expand_legacy_custom_type_markers_in_chat_message
+from dspy.adapters.utils import format_field_value, serialize_for_json
 from dspy.utils.exceptions import AdapterParseError
 
 from oneturn.react.grounding import Ground
 from oneturn.react.schema import StepSchema
 from oneturn.react.turns import ToolCallArgs, Turn
+from oneturn.tools import FINISH
 
 Message = dict[str, Any]
 
@@ -100,12 +104,28 @@ class StepAdapter(dspy.JSONAdapter):
         return step
 
     def _run_messages(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:
-        messages = [{"role": "user", "content": _inputs_text(signature, run)}]
+        messages = self._history(signature, run)
+        asked = {"role": "user", "content": _inputs_text(signature, run)}
+        messages.append(_expand_legacy_custom_type_markers_in_chat_message(asked))
         for raw in run.get("trajectory") or []:
             turn = raw if isinstance(raw, Turn) else Turn.model_validate(raw)
             if turn.tool_call is not None:
                 messages.append(_assistant(turn.thought, turn.tool_call, self.steps.thoughts))
             messages.append({"role": "user", "content": turn.observation})
+        return messages
+
+    def _history(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:
+        """Earlier exchanges, in the form of this one: what was asked, and the call that answered it."""
+        name = self._get_history_field_name(signature)
+        history = run.get(name) if name else None
+        messages: list[Message] = []
+        for exchange in history.messages if history else []:
+            if asked := _inputs_text(signature, exchange):
+                messages.append({"role": "user", "content": asked})
+            answered = {key: value for key, value in exchange.items() if key not in signature.input_fields}
+            if answered:
+                finished = ToolCallArgs(name=FINISH, args=serialize_for_json(answered))
+                messages.append(_assistant("", finished, self.steps.thoughts))
         return messages
 
 
@@ -117,7 +137,11 @@ def _assistant(thought: str | None, call: ToolCallArgs | Mapping[str, Any], thou
 
 
 def _inputs_text(signature: type[dspy.Signature], values: Mapping[str, Any]) -> str:
-    fields = {name: field for name, field in signature.input_fields.items() if name != "trajectory" and name in values}
+    fields = {
+        name: field
+        for name, field in signature.input_fields.items()
+        if name in values and name != "trajectory" and field.annotation is not dspy.History
+    }
     return "\n".join(f"{name}: {format_field_value(field, values[name])}" for name, field in fields.items())
 
 
@@ -125,6 +149,11 @@ def _described_inputs(signature: type[dspy.Signature]) -> str:
     lines = []
     for name, field in signature.input_fields.items():
         description = (field.json_schema_extra or {}).get("desc")
-        if name != "trajectory" and description and description != f"${{{name}}}":
+        if (
+            name != "trajectory"
+            and field.annotation is not dspy.History
+            and description
+            and description != f"${{{name}}}"
+        ):
             lines.append(f"- {name}: {description}")
     return "You are given:\n" + "\n".join(lines) if lines else ""

@@ -22,6 +22,8 @@ from dspy.clients.engines.lifecycle import closing_stream
 from dspy.clients.engines.stream_guard import checked_stream
 from dspy.lm15 import Request, Response
 
+from oneturn.control import RunControl, current
+
 T = TypeVar("T")
 Happening = TypeVar("Happening")
 OnText = Callable[[str], None]
@@ -94,10 +96,13 @@ def tapped_replies(lm: dspy.BaseLM, on_reply: Callable[[], OnDelta]) -> dspy.Bas
 def watch(call: Callable[[Callable[[Happening], None]], T]) -> Generator[Happening, None, T]:
     """Run ``call(tell)`` in a thread; yield what it tells, return what it returns.
 
-    Raises whatever ``call`` raises. Closing the generator makes the next ``tell`` fail, which ends the call.
+    Raises whatever ``call`` raises, and ``RunCancelled`` when the run has to stop. Then, and when the generator is
+    closed, the next ``tell`` fails, which ends the call.
     """
     events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
     abandoned = threading.Event()
+    control = current()
+    control.check()
 
     def tell(happening: Happening) -> None:
         if abandoned.is_set():
@@ -113,14 +118,23 @@ def watch(call: Callable[[Callable[[Happening], None]], T]) -> Generator[Happeni
     context = contextvars.copy_context()
     threading.Thread(target=context.run, args=(work,), name="oneturn-run", daemon=True).start()
     try:
-        while True:
-            kind, value = events.get()
-            if kind == "told":
-                yield value
-            elif kind == "error":
-                raise value
-            else:
-                result: T = value
-                return result
+        with control.waking(lambda: events.put(("stop", None))):
+            while True:
+                kind, value = _next(events, control)
+                if kind == "told":
+                    yield value
+                elif kind == "error":
+                    raise value
+                elif kind == "value":
+                    result: T = value
+                    return result
+                control.check()
     finally:
         abandoned.set()
+
+
+def _next(events: queue.SimpleQueue[tuple[str, Any]], control: RunControl) -> tuple[str, Any]:
+    try:
+        return events.get(timeout=control.remaining())
+    except queue.Empty:
+        return "stop", None

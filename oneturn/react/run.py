@@ -14,8 +14,9 @@ from oneturn.react.calls import Allowed, StepCall, StepCaller
 from oneturn.react.grounding import Ground
 from oneturn.react.schema import StepSchema
 from oneturn.react.turns import Turn
-from oneturn.steps import Answer, AnswerDelta, Step, Thought, ToolCall, Usage
-from oneturn.tools import FINISH, failed, run_tool
+from oneturn.steps import Answer, AnswerDelta, Step, Thought, ToolCall, ToolResult, Usage
+from oneturn.tool_runs import run_tools
+from oneturn.tools import FINISH, failed
 
 _UNPARSABLE = "Error: that was not one JSON object with a tool_call. Write only the JSON object."
 _REPEATED = f"Error: that call was made before and its result stands above. Call {FINISH}."
@@ -110,12 +111,20 @@ class Run:
         call = ToolCall(f"call_{uuid.uuid4().hex[:24]}", step.call.name, step.call.args)
         yield call
         misgrounded = self.schema.misgrounded(call.name, call.args, self._ground())
-        result = failed(call, misgrounded) if misgrounded else run_tool(self.tools, call)
+        result = failed(call, misgrounded) if misgrounded else (yield from self._result(call))
         if not misgrounded:  # the refusal names what was made up: that doesn't make it seen
             self.seen.append(result.output)
         self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=result.output))
         self.sources += [str(doc.id) for doc in result.documents if str(doc.id) not in self.sources]
         yield result
+
+    def _result(self, call: ToolCall) -> Generator[Step, None, ToolResult]:
+        for step in run_tools(self.tools, [call]):
+            if isinstance(step, ToolResult):
+                result = step
+            else:
+                yield step
+        return result
 
     def _finish(self, step: StepCall) -> Generator[Step, None, dspy.Prediction | None]:
         try:
