@@ -13,6 +13,7 @@ from dspy.adapters.utils import serialize_for_json
 from dspy.utils.callback import BaseCallback
 from mlflow.entities import LiveSpan, SpanType
 
+from oneturn.control import RunControl, current
 from oneturn.programs.answer_text import AnswerPiece
 from oneturn.programs.predictor_call import PredictorCall, TappingAdapter, ToldFields
 from oneturn.programs.react_v2 import SUBMIT
@@ -20,7 +21,7 @@ from oneturn.programs.readers import EndingCall
 from oneturn.programs.usage import RunUsage
 from oneturn.react.lm_stream import Abandoned
 from oneturn.react.module import ReAct
-from oneturn.steps import Thought, ToolCall, ToolResult
+from oneturn.steps import Thought, ToolCall, ToolProgress, ToolResult
 from oneturn.tool_errors import told_to_lm
 from oneturn.tools import FINISH, failed, succeeded
 from oneturn.tracing import child_span
@@ -36,7 +37,7 @@ class LMCall:
     """An LM is asked."""
 
 
-Happening = Thought | ToolCall | ToolResult | AnswerPiece | LMCall | None
+Happening = Thought | ToolCall | ToolProgress | ToolResult | AnswerPiece | LMCall | None
 """What a run tells; ``None`` is nothing to show, told only to find out whether anybody still listens."""
 
 
@@ -60,6 +61,7 @@ class RunCallback(BaseCallback):
         signature: the program's signature.
         answer_field: its output field that is the answer, if there is one.
         usage: what the run has cost so far.
+        control: says when the run has to stop.
         span: the span to open others below, if there are to be any.
     """
 
@@ -69,12 +71,14 @@ class RunCallback(BaseCallback):
         signature: type[dspy.Signature],
         answer_field: str | None,
         usage: RunUsage,
+        control: RunControl,
         span: LiveSpan | None,
     ):
         self._tell = tell
         self._answer_field = answer_field
         self._thoughts = [name for name in _THOUGHTS if name not in signature.output_fields]
         self._usage = usage
+        self._control = control
         self._span = span
         self._replies = itertools.count(1)
         self._open: dict[str, _Open] = {}
@@ -122,7 +126,9 @@ class RunCallback(BaseCallback):
         shown = not dspy.settings.get(_INSIDE_TOOL)
         self._tell(call if shown else None)
         opened = self._begin(call_id, call.name, SpanType.TOOL, args)
-        opened.tool_call = call if shown else None
+        if shown:
+            opened.tool_call = call
+            opened.contexts.enter_context(self._tool_control(call).active())
         opened.contexts.enter_context(dspy.context(**{_INSIDE_TOOL: True, _SPAN: opened.span}))
 
     def on_tool_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
@@ -134,6 +140,15 @@ class RunCallback(BaseCallback):
             self._tell_at_end(succeeded(opened.tool_call, outputs))
         elif isinstance(exception, Exception):
             self._tell_at_end(failed(opened.tool_call, told_to_lm(exception)))
+
+    def _tool_control(self, call: ToolCall) -> RunControl:
+        """What a tool finds with ``oneturn.cancelled`` and ``oneturn.progress``."""
+
+        def report(message: str, fraction: float | None) -> None:
+            self._tell(ToolProgress(call.call_id, call.name, message, fraction))
+
+        parent = current() if _inside_react() else self._control  # its tools have controls of their own
+        return RunControl(parent=parent, on_progress=report)
 
     def _told_fields(self, predictor: dspy.Predict) -> ToldFields:
         """What a predictor's replies tell: nothing inside a tool."""
@@ -148,7 +163,7 @@ class RunCallback(BaseCallback):
 
     def _begin(self, call_id: str, name: str, span_type: str, inputs: Mapping[str, Any]) -> _Open:
         opened = self._open[call_id] = _Open(ExitStack())
-        if self._span is not None and not _traces_itself():
+        if self._span is not None and not _inside_react():
             parent = dspy.settings.get(_SPAN) or self._span
             opened.span = opened.contexts.enter_context(child_span(name, span_type, inputs, parent))
         return opened
@@ -197,6 +212,6 @@ def _ending_call(caller: dspy.Module | None, answer_field: str | None) -> Ending
     return EndingCall(SUBMIT, answer_field, "tool_calls")
 
 
-def _traces_itself() -> bool:
+def _inside_react() -> bool:
     """Whether a ``oneturn.ReAct`` is running, which opens its own spans."""
     return any(isinstance(module, ReAct) for module in dspy.settings.caller_modules or [])

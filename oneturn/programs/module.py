@@ -9,6 +9,7 @@ import dspy
 import mlflow
 from mlflow.entities import LiveSpan
 
+from oneturn.control import RunControl, current
 from oneturn.errors import ProgramError
 from oneturn.programs.answer_text import AnswerPiece, AnswerText
 from oneturn.programs.callback import Happening, LMCall, RunCallback
@@ -64,15 +65,18 @@ class ModuleProgram:
         """Run the module and yield its steps as they happen. Closing the iterator ends the run at its next step.
 
         Raises:
+            RunCancelled: the run has to stop: its deadline is over, or it was cancelled.
             ProgramError: ``forward`` gave something else than the signature's outputs.
             Exception: whatever the module raises.
         """
         usage = RunUsage()
         answer = AnswerText()
+        control = RunControl(parent=current())
         lm_calls = 0
 
         def call(tell: Callable[[Happening], None]) -> dspy.Prediction:
-            return self._run(inputs, tell, usage)
+            with control.active():
+                return self._run(inputs, tell, usage, control)
 
         run = watch(call)
         try:
@@ -87,15 +91,18 @@ class ModuleProgram:
         except StopIteration as end:
             prediction: dspy.Prediction = end.value
         finally:
+            control.cancel("abandoned")
             run.close()
         if self.answer_field is not None:
             yield from answer.finish(_text(prediction[self.answer_field]))
         yield Answer(prediction)
         yield Usage(lm_calls, usage.get_total_tokens())
 
-    def _run(self, inputs: dict[str, Any], tell: Callable[[Happening], None], usage: RunUsage) -> dspy.Prediction:
+    def _run(
+        self, inputs: dict[str, Any], tell: Callable[[Happening], None], usage: RunUsage, control: RunControl
+    ) -> dspy.Prediction:
         outer = dspy.settings.usage_tracker
-        callback = RunCallback(tell, self.signature, self.answer_field, usage, _span_to_open_others_below())
+        callback = RunCallback(tell, self.signature, self.answer_field, usage, control, _span_to_open_others_below())
         callbacks = [callback, *dspy.settings.callbacks]
         try:
             with dspy.context(callbacks=callbacks, usage_tracker=usage, trace=[]):

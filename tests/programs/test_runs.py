@@ -17,7 +17,9 @@ from dspy.utils.callback import BaseCallback
 from mlflow.entities import SpanType
 
 import oneturn
-from oneturn.steps import Answer, AnswerDelta, Thought, ToolCall, ToolResult
+from oneturn.control import RunControl
+from oneturn.errors import RunCancelled
+from oneturn.steps import Answer, AnswerDelta, Thought, ToolCall, ToolProgress, ToolResult
 from oneturn.testing import ScriptedLM, ScriptedRequest, sections
 
 
@@ -186,6 +188,55 @@ def test_after_a_reader_has_left_nothing_more_is_begun(then: str):
         assert module.over.wait(30)
     assert module.reached
     assert began == ["wait", "end"]
+
+
+class Reporting(dspy.Module):
+    """Calls a tool that tells how it gets on, and waits for the end of it all."""
+
+    signature = "question -> answer"
+
+    def __init__(self, parallel: bool) -> None:
+        super().__init__()
+        self.parallel = parallel
+        self.tool = dspy.Tool(self.work)
+        self.stopped, self.left = threading.Event(), threading.Event()
+
+    def work(self) -> str:
+        """Work."""
+        oneturn.progress("half of it", 0.5)
+        assert self.left.wait(30)
+        if oneturn.cancelled():
+            self.stopped.set()
+        return "done"
+
+    def forward(self, question: str) -> str:
+        if self.parallel:
+            return str(dspy.Parallel(num_threads=2, disable_progress_bar=True)([(self.tool, {})])[0])
+        return str(self.tool())
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_a_tool_tells_its_progress_and_learns_that_its_reader_has_left(parallel: bool):
+    module = Reporting(parallel)
+    steps = oneturn.as_program(module).steps(question="?")
+    call, progress = next(steps), next(steps)
+    assert progress == ToolProgress(call.call_id, "work", "half of it", 0.5)
+    steps.close()
+    module.left.set()
+    assert module.stopped.wait(30)
+
+
+def test_a_run_that_is_cancelled_ends_so():
+    module = Reporting(parallel=False)
+    control = RunControl()
+    with control.active():
+        steps = oneturn.as_program(module).steps(question="?")
+        assert [type(next(steps)) for _ in range(2)] == [ToolCall, ToolProgress]
+        control.cancel("shutting_down")
+        with pytest.raises(RunCancelled, match="shutting_down"):
+            next(steps)
+    module.left.set()
+    assert module.stopped.wait(30)
 
 
 def test_a_run_that_nobody_reads_does_nothing():
