@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from oneturn.errors import OneTurnError, ToolError
     from oneturn.evaluation import evaluate
     from oneturn.model_log import log
+    from oneturn.programs import ChatCompletionsProgram, ModuleProgram, as_program
     from oneturn.react import Citation, ReAct, Seen, Solution, WorkedExamples
     from oneturn.responses import ResponsesAdapter
     from oneturn.serving import running_server, serve
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Agent",
     "AgentConfig",
+    "ChatCompletionsProgram",
     "Citation",
+    "ModuleProgram",
     "OneTurnError",
     "ReAct",
     "ResponsesAdapter",
@@ -34,6 +37,7 @@ __all__ = [
     "Solution",
     "ToolError",
     "WorkedExamples",
+    "as_program",
     "ask",
     "cancelled",
     "compile",
@@ -50,7 +54,9 @@ __all__ = [
 _HOMES = {
     "Agent": "oneturn.agent",
     "AgentConfig": "oneturn.config",
+    "ChatCompletionsProgram": "oneturn.programs",
     "Citation": "oneturn.react",
+    "ModuleProgram": "oneturn.programs",
     "OneTurnError": "oneturn.errors",
     "ReAct": "oneturn.react",
     "ResponsesAdapter": "oneturn.responses",
@@ -58,6 +64,7 @@ _HOMES = {
     "Solution": "oneturn.react",
     "ToolError": "oneturn.errors",
     "WorkedExamples": "oneturn.react",
+    "as_program": "oneturn.programs",
     "ask": "oneturn.asking",
     "cancelled": "oneturn.control",
     "compile": "oneturn.compilation",

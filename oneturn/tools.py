@@ -103,11 +103,10 @@ def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
             if span is not None:
                 span.record_exception(error)
             return failed(call, told_to_lm(error), span)
-        output = render(value)
+        result = succeeded(call, value)
         if span is not None:
-            span.set_outputs(output)
-        citable = tuple(document for document in documents_in(value) if document.id is not None)
-        return ToolResult(call.call_id, call.name, output, documents=citable)
+            span.set_outputs(result.output)
+        return result
 
 
 def render(value: Any) -> str:
@@ -128,6 +127,12 @@ def documents_in(value: Any) -> tuple[Document, ...]:
     if isinstance(value, Sequence) and value and all(isinstance(item, Document) for item in value):
         return tuple(value)
     return ()
+
+
+def succeeded(call: ToolCall, value: Any) -> ToolResult:
+    """The result of a call that gave ``value``, with the documents in it that can be cited."""
+    citable = tuple(document for document in documents_in(value) if document.id is not None)
+    return ToolResult(call.call_id, call.name, render(value), documents=citable)
 
 
 def failed(call: ToolCall, reason: str, span: LiveSpan | None = None) -> ToolResult:

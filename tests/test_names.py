@@ -14,7 +14,9 @@ def test_the_names_are_these():
     assert oneturn.__all__ == [
         "Agent",
         "AgentConfig",
+        "ChatCompletionsProgram",
         "Citation",
+        "ModuleProgram",
         "OneTurnError",
         "ReAct",
         "ResponsesAdapter",
@@ -22,6 +24,7 @@ def test_the_names_are_these():
         "Solution",
         "ToolError",
         "WorkedExamples",
+        "as_program",
         "ask",
         "cancelled",
         "compile",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import Any, Protocol, cast
+from typing import Any
 
 import dspy
 from dspy.adapters.utils import serialize_for_json
@@ -16,28 +16,12 @@ from mlflow.types.responses_helpers import IncompleteDetails
 
 from oneturn.control import RunControl, current
 from oneturn.errors import EndpointError, RunCancelled
+from oneturn.programs import Program, as_program
 from oneturn.responses.citations import url_citations
 from oneturn.responses.events import EventWriter
 from oneturn.responses.failures import told
 from oneturn.responses.requests import program_inputs
 from oneturn.steps import Answer, AnswerDelta, Step, Thought, ToolCall, ToolProgress, ToolResult, Usage
-
-
-class Program(Protocol):
-    """What the adapter serves: a declared signature, and a run as a stream of steps."""
-
-    signature: type[dspy.Signature]
-
-    @property
-    def answer_field(self) -> str | None:
-        """The output field whose text is the message."""
-
-    @property
-    def citing_fields(self) -> tuple[str, ...]:
-        """The output fields that hold ids of sources."""
-
-    def steps(self, **inputs: Any) -> Iterator[Step]:
-        """Run the program."""
 
 
 class ResponsesAdapter(ResponsesAgent):
@@ -48,15 +32,26 @@ class ResponsesAdapter(ResponsesAgent):
     back in ``custom_outputs``.
 
     Args:
-        program: what to serve, such as a :class:`oneturn.ReAct`, or a function that builds it, which is then called
-            once, when MLflow loads the model or the first request comes. The program's predictors must have their
-            LM (``program.set_lm``), or ``dspy.configure`` must have given one.
+        program: what to serve, such as a :class:`oneturn.ReAct` or any ``dspy.Module``, or a function that builds it,
+            which is then called once, when MLflow loads the model or the first request comes. The program's predictors
+            must have their LM (``program.set_lm``), or ``dspy.configure`` must have given one.
+        signature: what a ``dspy.Module`` takes and gives, where it doesn't say so; see :class:`oneturn.ModuleProgram`.
+        answer_field: the output of a ``dspy.Module`` that is the message, where it isn't the first ``str`` one.
         deadline: seconds that a request may take; then it ends as ``incomplete``, with what is known. ``None`` for
             no limit.
     """
 
-    def __init__(self, program: Program | Callable[[], Program], *, deadline: float | None = None):
+    def __init__(
+        self,
+        program: Program | dspy.Module | Callable[[], Program | dspy.Module],
+        signature: str | type[dspy.Signature] | None = None,
+        answer_field: str | None = None,
+        *,
+        deadline: float | None = None,
+    ):
         self._given = program
+        self._signature = signature
+        self._answer_field = answer_field
         self._deadline = deadline
         self._built: Program | None = None
         self._building = threading.Lock()
@@ -66,8 +61,7 @@ class ResponsesAdapter(ResponsesAgent):
         """What is served; built now if it hasn't been yet."""
         with self._building:
             if self._built is None:
-                given: Any = self._given
-                self._built = cast(Program, given if hasattr(given, "steps") else given())
+                self._built = as_program(self._given, self._signature, self._answer_field)
             return self._built
 
     def load_context(self, context: Any) -> None:
