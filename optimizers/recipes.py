@@ -13,7 +13,7 @@ from optimizers.worked import solve
 Examples = list[dspy.Example]
 Metric = Callable[..., Any]
 
-CANDIDATES = 8
+CANDIDATES = 4
 
 
 def worked(
@@ -26,7 +26,7 @@ def worked(
 def random_search(
     student: oneturn.ReAct, *, trainset: Examples, valset: Examples, metric: Metric, seed: int, threads: int
 ) -> dspy.Module:
-    """Take it when an hour is fine: several such sets of demos, drawn at random, judged on the development set."""
+    """Take it when half an hour is fine: several such sets of demos, drawn at random, judged on the development set."""
     first = seed * CANDIDATES
     candidates = [
         _with_demos(student, _one_of_each(trainset, draw), metric) for draw in range(first, first + CANDIDATES)
