@@ -45,6 +45,7 @@ class EventWriter:
         self._created_at = time.time()
         self._sequence = 0
         self._message: _OpenMessage | None = None
+        self._interrupted: _OpenMessage | None = None
         self._open_calls: dict[str, str] = {}
 
     def start(self) -> Iterator[Event]:
@@ -54,6 +55,7 @@ class EventWriter:
 
     def thought(self, text: str) -> Iterator[Event]:
         """A ``reasoning`` item with its summary."""
+        yield from self._interrupt()
         item = create_reasoning_item(_new_id("rs"), text)
         place = {"item_id": item["id"], "output_index": len(self.output), "summary_index": 0}
         part = {"type": "summary_text", "text": text}
@@ -66,6 +68,7 @@ class EventWriter:
 
     def tool_call(self, call: ToolCall) -> Iterator[Event]:
         """A ``function_call`` item with its arguments."""
+        yield from self._interrupt()
         self._open_calls[call.call_id] = call.name
         arguments = json.dumps(dict(call.args), ensure_ascii=False)
         item = create_function_call_item(_new_id("fc"), call.call_id, call.name, arguments)
@@ -82,6 +85,7 @@ class EventWriter:
 
     def tool_result(self, result: ToolResult) -> Iterator[Event]:
         """A ``function_call_output`` item, paired with its call by ``call_id``."""
+        yield from self._interrupt()
         self._open_calls.pop(result.call_id, None)
         item = {**create_function_call_output_item(result.call_id, result.output), "id": _new_id("fco")}
         yield self._added({**item, "output": "", "status": "in_progress"})
@@ -91,17 +95,28 @@ class EventWriter:
         """A piece of the answer. A new attempt closes the message begun before as ``incomplete``."""
         if self._message is not None and self._message.attempt != attempt:
             yield from self._close_message(self._message, "incomplete", [])
+        if self._message is None and self._interrupted is not None and self._interrupted.attempt == attempt:
+            delta = self._interrupted.text + delta
         message = self._message or (yield from self._open_message(attempt))
         message.text += delta
         yield self._event("response.output_text.delta", **self._place(message), delta=delta, logprobs=[])
 
     def finish_message(self, annotations: list[dict[str, Any]]) -> Iterator[Event]:
         """Close the answering message; one is opened if no text came."""
+        if self._message is None and self._interrupted is not None:
+            yield from self.text("", self._interrupted.attempt)
         message = self._message or (yield from self._open_message(attempt=0))
         for index, annotation in enumerate(annotations):
             kind = "response.output_text.annotation.added"
             yield self._event(kind, **self._place(message), annotation_index=index, annotation=annotation)
         yield from self._close_message(message, "completed", annotations)
+
+    def _interrupt(self) -> Iterator[Event]:
+        """Close a message that another item comes in the midst of: one item at a time. Its text starts over after."""
+        if self._message is not None:
+            interrupted = self._message
+            yield from self._close_message(interrupted, "incomplete", [])
+            self._interrupted = interrupted
 
     def completed(self, usage: Mapping[str, Any] | None, custom_outputs: Mapping[str, Any]) -> Iterator[Event]:
         """The terminal ``response.completed``, with all items, usage and custom outputs."""
@@ -134,6 +149,7 @@ class EventWriter:
 
     def _open_message(self, attempt: int) -> Generator[Event, None, _OpenMessage]:
         message = self._message = _OpenMessage(_new_id("msg"), attempt)
+        self._interrupted = None
         item = {"type": "message", "id": message.id, "role": "assistant", "status": "in_progress", "content": []}
         yield self._added(item)
         yield self._event("response.content_part.added", **self._place(message), part=_part("", []))

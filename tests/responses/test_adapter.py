@@ -20,6 +20,7 @@ import oneturn
 from oneturn import Citation, ReAct, ResponsesAdapter
 from oneturn.errors import EndpointError, ProgramError
 from oneturn.retrieval import Bm25Retriever
+from oneturn.steps import Answer, AnswerDelta, Thought, ToolCall, ToolResult, Usage
 from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish
 
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
@@ -229,6 +230,47 @@ def test_a_reader_who_leaves_ends_the_run():
         pass
     stream.close()
     assert len(agent.program.step.lm.requests) == 1
+
+
+class Scripted:
+    """A program that gives these steps."""
+
+    signature = Ask
+    answer_field = "answer"
+    citing_fields = ()
+
+    def __init__(self, *steps: Any):
+        self._steps = steps
+
+    def steps(self, **inputs: Any) -> Any:
+        yield from self._steps
+
+
+LOOK_UP = (ToolCall("c1", "find", {}), ToolResult("c1", "find", "12"))
+
+
+def answered(text: str) -> tuple[Any, ...]:
+    return Answer(dspy.Prediction(answer=text, citations=[], sure=True)), Usage(1)
+
+
+INTERRUPTED = {
+    "goes on": (AnswerDelta("It "), *LOOK_UP, AnswerDelta("is "), AnswerDelta("12"), *answered("It is 12")),
+    "says no more": (AnswerDelta("It is 12"), *LOOK_UP, *answered("It is 12")),
+    "twice": (AnswerDelta("It "), *LOOK_UP, AnswerDelta("is 12"), Thought("Hm."), *answered("It is 12")),
+    "starts over": (AnswerDelta("No"), *LOOK_UP, AnswerDelta("It is 12", attempt=1), *answered("It is 12")),
+}
+
+
+@pytest.mark.parametrize("case", INTERRUPTED)
+def test_a_text_that_another_item_interrupts_is_whole_in_the_last_message(case: str):
+    stream = events(ResponsesAdapter(Scripted(*INTERRUPTED[case])))
+    indexes = [event["output_index"] for event in stream if "output_index" in event]
+    assert indexes == sorted(indexes)
+    *interrupted, last = done_items(stream, "message")
+    assert {message["status"] for message in interrupted} == {"incomplete"}
+    assert (last["content"][0]["text"], last["status"]) == ("It is 12", "completed")
+    deltas = [e["delta"] for e in of_type(stream, "response.output_text.delta") if e["item_id"] == last["id"]]
+    assert "".join(deltas) == "It is 12"
 
 
 # ---- a run that is stopped
