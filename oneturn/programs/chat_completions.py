@@ -18,8 +18,7 @@ Message = dict[str, Any]
 class ChatTurn(dspy.Signature):
     """Answer the last message of a chat."""
 
-    question: str = dspy.InputField(desc="The last user message.")
-    history: dspy.History = dspy.InputField(desc="What was said before.", default=dspy.History(messages=[]))
+    messages: list[dict[str, Any]] = dspy.InputField(desc="The whole chat, as chat completions have it.")
     answer: str = dspy.OutputField()
 
 
@@ -42,14 +41,14 @@ class ChatCompletionsProgram:
     def __init__(self, complete: Callable[[list[Message]], Iterable[Any]]):
         self.complete = complete
 
-    def steps(self, question: str, history: dspy.History | None = None) -> Iterator[Step]:
+    def steps(self, messages: list[Message]) -> Iterator[Step]:
         """Run the agent and yield its steps as they happen. Closing the iterator closes the chunks' iterator.
 
         Raises:
             ProgramError: what came is no chat completion chunk.
             Exception: whatever the agent raises.
         """
-        chunks = _chunks(self.complete(_messages(question, history)))
+        chunks = _chunks(self.complete(messages))
         try:
             yield from _steps(chunks)
         finally:
@@ -85,19 +84,6 @@ def _steps(chunks: Iterable[Any]) -> Iterator[Step]:
     yield from answer.finish(text)
     yield Answer(dspy.Prediction(answer=text))
     yield Usage(usage.lm_calls, usage.tokens())
-
-
-def _messages(question: str, history: dspy.History | None) -> list[Message]:
-    messages: list[Message] = []
-    for said in history.messages if history is not None else ():
-        messages += [dict(said)] if "role" in said else _turn(said)
-    return [*messages, {"role": "user", "content": question}]
-
-
-def _turn(said: Mapping[str, Any]) -> list[Message]:
-    """A turn by field names, as ``dspy.History`` has it, rather than a chat message."""
-    roles = {"question": "user", "answer": "assistant"}
-    return [{"role": role, "content": said[field]} for field, role in roles.items() if said.get(field) is not None]
 
 
 def _chunks(given: Any) -> Any:

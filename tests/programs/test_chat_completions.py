@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import dspy
 import pytest
 from mlflow.types.agent import ChatAgentChunk, ChatAgentMessage
 from mlflow.types.llm import ChatChoiceDelta, ChatChunkChoice
@@ -33,7 +32,10 @@ HELLO = [chunk(role="assistant", content=""), chunk(content="Hel"), chunk(conten
 
 
 def steps_of(*chunks: Any) -> list[Any]:
-    return list(ChatCompletionsProgram(lambda messages: iter(chunks)).steps(question="Hi"))
+    return list(ChatCompletionsProgram(lambda messages: iter(chunks)).steps(messages=HI))
+
+
+HI = [{"role": "user", "content": "Hi"}]
 
 
 @pytest.mark.parametrize("kind", [dict, ChatCompletionChunk.model_validate])
@@ -116,28 +118,27 @@ def test_mlflow_s_chunks_and_whole_completions_will_do():
     )
     given: Any
     for given in (lambda messages: [piece], lambda messages: whole, lambda messages: whole.model_dump()):
-        steps = list(ChatCompletionsProgram(given).steps(question="Hi"))
+        steps = list(ChatCompletionsProgram(given).steps(messages=HI))
         assert steps[0] == AnswerDelta("Hello")
 
 
 @pytest.mark.parametrize("given", [[3], [{"text": "Hello"}], "Hello", 3])
 def test_what_is_no_chunk_is_refused(given: Any):
     with pytest.raises(ProgramError, match="is no chat completion chunk"):
-        list(ChatCompletionsProgram(lambda messages: given).steps(question="Hi"))
+        list(ChatCompletionsProgram(lambda messages: given).steps(messages=HI))
 
 
 def test_the_agent_reads_the_whole_chat():
     read: list[Any] = []
-    program = ChatCompletionsProgram(lambda messages: read.extend(messages) or HELLO)
-    turn = {"question": "Hello?", "answer": "Yes?"}
-    system = {"role": "system", "content": "Be brief."}
-    list(program.steps(question="Tea?", history=dspy.History(messages=[system, turn])))
-    assert [(message["role"], message["content"]) for message in read] == [
-        ("system", "Be brief."),
-        ("user", "Hello?"),
-        ("assistant", "Yes?"),
-        ("user", "Tea?"),
+    agent = ResponsesAdapter(ChatCompletionsProgram(lambda messages: read.extend(messages) or HELLO))
+    chat = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hello?"},
+        {"role": "assistant", "content": "Yes?"},
+        {"role": "user", "content": "Tea?"},
     ]
+    list(agent.predict_stream({"input": chat}))
+    assert read == chat
 
 
 def test_leaving_closes_the_agent_s_stream():
@@ -150,7 +151,7 @@ def test_leaving_closes_the_agent_s_stream():
         finally:
             closed.append(True)
 
-    steps = as_program(ChatCompletionsProgram(complete)).steps(question="Hi")
+    steps = as_program(ChatCompletionsProgram(complete)).steps(messages=HI)
     assert next(steps) == AnswerDelta("Hel")
     steps.close()
     assert closed == [True]
@@ -164,7 +165,7 @@ def test_an_error_of_the_agent_comes_out_unchanged():
         raise error
 
     with pytest.raises(KeyError) as raised:
-        list(ChatCompletionsProgram(complete).steps(question="Hi"))
+        list(ChatCompletionsProgram(complete).steps(messages=HI))
     assert raised.value is error
 
 
