@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from oneturn.agent import Agent, load_agent
+    from oneturn.approvals import Approvals
     from oneturn.asking import ask
     from oneturn.client import query
     from oneturn.compilation import compile
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Agent",
     "AgentConfig",
+    "Approvals",
     "ChatCompletionsProgram",
     "Citation",
     "ModuleProgram",
@@ -54,6 +56,7 @@ __all__ = [
 _HOMES = {
     "Agent": "oneturn.agent",
     "AgentConfig": "oneturn.config",
+    "Approvals": "oneturn.approvals",
     "ChatCompletionsProgram": "oneturn.programs",
     "Citation": "oneturn.react",
     "ModuleProgram": "oneturn.programs",

@@ -131,6 +131,19 @@ class ServeConfig(Section):
     """Seconds that a request may take; then it ends as incomplete, with what is known. null for no limit."""
 
 
+class ApprovalsConfig(Section):
+    """How a person's approvals of tool calls are signed."""
+
+    key_env: str | None = None
+    """The name of the environment variable that holds the signing key, the same for all replicas; null for an agent
+    whose tools need no approval."""
+    seconds: Annotated[float, Field(gt=0)] = 3600.0
+    """How long a person has to answer."""
+    ledger: str | None = None
+    """An SQLAlchemy URL of a database that all replicas share, so that no approval is used twice; null remembers in
+    this process only."""
+
+
 class AgentConfig(Section):
     """The configuration of an agent; subclass it for keys of your own."""
 
@@ -148,6 +161,8 @@ class AgentConfig(Section):
     """Where runs, traces and models are kept."""
     serve: ServeConfig = ServeConfig()
     """Where the agent listens."""
+    approvals: ApprovalsConfig = ApprovalsConfig()
+    """How a person's approvals of tool calls are signed."""
 
     @classmethod
     def read(

@@ -138,7 +138,7 @@ def _responder(agent_or_model: Agent | ResponsesAgent | str) -> ResponsesAgent:
     if isinstance(agent_or_model, str):
         return load_logged(agent_or_model)
     use_tracking(agent_or_model.config.mlflow)
-    return ResponsesAdapter(agent_or_model.serving_program(), deadline=agent_or_model.config.serve.deadline)
+    return agent_or_model.adapter()
 
 
 def load_logged(uri: str) -> ResponsesAgent:

@@ -63,6 +63,49 @@ class ToolResult:
 
 
 @dataclass(frozen=True)
+class WaitingCall:
+    """A call that the LM wants and a person has to approve first."""
+
+    name: str
+    args: Mapping[str, Any]
+    thought: str = ""
+
+    def to_json(self) -> list[Any]:
+        """All of it, as plain values."""
+        return [self.thought, self.name, dict(self.args)]
+
+
+@dataclass(frozen=True)
+class FinishedCall(WaitingCall):
+    """A call with what came of it: what a run knows, and all that another needs to go on from there."""
+
+    output: str = ""
+    documents: tuple[Document, ...] = ()
+
+    def to_json(self) -> list[Any]:
+        """All of it, as plain values."""
+        return [*super().to_json(), self.output, [source(document) for document in self.documents]]
+
+
+@dataclass(frozen=True)
+class ApprovalWanted:
+    """The run ends here until a person has said yes or no to ``waiting``; ``finished`` is what had been done."""
+
+    waiting: WaitingCall
+    finished: tuple[FinishedCall, ...]
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """Where a run goes on, and what the person said of the call that waited."""
+
+    waiting: WaitingCall
+    finished: tuple[FinishedCall, ...]
+    approve: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class AnswerDelta:
     """A piece of the answering text, in order. A new ``attempt`` starts the text over (after a repair)."""
 
@@ -85,4 +128,14 @@ class Usage:
     tokens: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-Step = Thought | ToolCall | ToolProgress | ToolResult | AnswerDelta | Answer | Usage
+Step = Thought | ToolCall | ToolProgress | ToolResult | ApprovalWanted | AnswerDelta | Answer | Usage
+
+
+def source(document: Document) -> dict[str, str]:
+    """A document as a client may know it: its id, title and address."""
+    metadata = document.metadata or {}
+    return {
+        "id": str(document.id),
+        "title": str(metadata.get("title") or document.id),
+        "url": str(metadata.get("doc_uri") or document.id),
+    }

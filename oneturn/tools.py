@@ -30,9 +30,24 @@ class ToolOptions:
     """What ``oneturn.tool`` declares of a tool."""
 
     timeout: float | None = None
+    approval: bool | Callable[..., bool] = False
+
+    def needs_approval(self, args: Mapping[str, Any]) -> bool:
+        """Whether a person has to approve a call with these arguments; a predicate that fails says yes."""
+        if not callable(self.approval):
+            return self.approval
+        try:
+            return bool(self.approval(**args))
+        except Exception:  # when in doubt, a person decides
+            return True
 
 
-def tool(func: Callable[..., Any] | None = None, *, timeout: float | None = None) -> Any:
+def tool(
+    func: Callable[..., Any] | None = None,
+    *,
+    timeout: float | None = None,
+    approval: bool | Callable[..., bool] = False,
+) -> Any:
     """Declare more of a tool than its function says; a plain function is a tool without it.
 
         @oneturn.tool(timeout=60)
@@ -42,6 +57,7 @@ def tool(func: Callable[..., Any] | None = None, *, timeout: float | None = None
     Args:
         func: the tool's function; its docstring and type hints describe it to the LM.
         timeout: seconds it may take; then it has failed, is told so by ``oneturn.cancelled()``, and the run goes on.
+        approval: whether a person has to approve each call; or a function of the call's arguments that says whether.
 
     Returns:
         A ``dspy.Tool``; or, called without a function, a decorator that makes one.
@@ -57,7 +73,7 @@ def tool(func: Callable[..., Any] | None = None, *, timeout: float | None = None
         def declared(*args: Any, **kwargs: Any) -> Any:
             return function(*args, **kwargs)
 
-        declared.__dict__[_OPTIONS] = ToolOptions(timeout)
+        declared.__dict__[_OPTIONS] = ToolOptions(timeout, approval)
         return dspy.Tool(declared)
 
     return declare if func is None else declare(func)

@@ -14,6 +14,7 @@ def test_the_names_are_these():
     assert oneturn.__all__ == [
         "Agent",
         "AgentConfig",
+        "Approvals",
         "ChatCompletionsProgram",
         "Citation",
         "ModuleProgram",

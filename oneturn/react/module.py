@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import dspy
 from dspy.signatures.signature import ensure_signature
 
-from oneturn.errors import ProgramError
+from oneturn.errors import ProgramError, RunError
 from oneturn.react.adapter import StepAdapter
 from oneturn.react.calls import StepCaller
 from oneturn.react.grounding import annotated
 from oneturn.react.run import Run
 from oneturn.react.schema import StepSchema
 from oneturn.react.turns import ToolCallArgs, Turn
-from oneturn.steps import Answer, Step
+from oneturn.steps import Answer, ApprovalWanted, Resumption, Step
 from oneturn.tools import ToolLike, toolset
 
+_NOBODY_TO_ASK = (
+    "The run ended without an answer: {name} needs a person's approval, and there is nobody to ask. Serve the program "
+    "with oneturn.ResponsesAdapter, or give it a tool that needs none for this purpose."
+)
 _RESERVED = {"trajectory", "thought", "tool_call"}
 
 
@@ -89,17 +93,37 @@ class ReAct(dspy.Module):
         """
         return self._run(inputs, streaming=True)
 
-    def forward(self, **inputs: Any) -> dspy.Prediction:
-        """Run the program to its end; the ``Prediction`` has the outputs and the ``trajectory``."""
-        (answer,) = (step for step in self._run(inputs, streaming=False) if isinstance(step, Answer))
-        return answer.prediction
+    def resume(self, at: Resumption, **inputs: Any) -> Iterator[Step]:
+        """Go on with a run that ended with an ``ApprovalWanted``, now that a person has said yes or no.
 
-    def _run(self, inputs: dict[str, Any], streaming: bool) -> Generator[Step, None, None]:
+        Finished calls aren't made again. ``inputs`` are those of the run that waited.
+
+        Raises:
+            ProgramError: an input is missing or unknown.
+            RunError: the run ended without an answer.
+        """
+        return self._run(inputs, streaming=True, at=at)
+
+    def forward(self, **inputs: Any) -> dspy.Prediction:
+        """Run the program to its end; the ``Prediction`` has the outputs and the ``trajectory``.
+
+        Raises:
+            ProgramError: an input is missing or unknown.
+            RunError: the run ended without an answer, or with a call that a person has to approve.
+        """
+        for step in self._run(inputs, streaming=False):
+            if isinstance(step, Answer):
+                return step.prediction
+            if isinstance(step, ApprovalWanted):
+                raise RunError(_NOBODY_TO_ASK.format(name=step.waiting.name), "approval_required", step.finished)
+        raise RunError("The run ended without an answer; this is a bug in oneturn.", "server_error")
+
+    def _run(self, inputs: dict[str, Any], streaming: bool, at: Resumption | None = None) -> Iterator[Step]:
         self._check_inputs(inputs)
         given = {**self._default_inputs(), **inputs}
         caller = StepCaller(self.step, self.steps_schema, self.answer_field, given, streaming)
         run = Run(caller, self.steps_schema, self.tools, self.answer_field, given)
-        yield from run.steps(self.max_iters)
+        yield from run.steps(self.max_iters) if at is None else run.resume(at, self.max_iters)
 
     def _check(self) -> None:
         if taken := _RESERVED.intersection(self.signature.fields):

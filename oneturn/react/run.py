@@ -13,10 +13,22 @@ from oneturn.errors import RunError
 from oneturn.react.calls import Allowed, StepCall, StepCaller
 from oneturn.react.grounding import Ground
 from oneturn.react.schema import StepSchema
-from oneturn.react.turns import Turn
-from oneturn.steps import Answer, AnswerDelta, Step, Thought, ToolCall, ToolResult, Usage
+from oneturn.react.turns import ToolCallArgs, Turn
+from oneturn.steps import (
+    Answer,
+    AnswerDelta,
+    ApprovalWanted,
+    FinishedCall,
+    Resumption,
+    Step,
+    Thought,
+    ToolCall,
+    ToolResult,
+    Usage,
+    WaitingCall,
+)
 from oneturn.tool_runs import run_tools
-from oneturn.tools import FINISH, failed
+from oneturn.tools import FINISH, failed, options_of
 
 _UNPARSABLE = "Error: that was not one JSON object with a tool_call. Write only the JSON object."
 _REPEATED = f"Error: that call was made before and its result stands above. Call {FINISH}."
@@ -48,6 +60,8 @@ class Run:
         self.trajectory: list[Turn] = []
         self.seen = [str(value) for value in inputs.values()]
         self.sources: list[str] = []
+        self.finished: list[FinishedCall] = []
+        self.waits = False
         self.must_finish = False
         self.repaired = False
         self.attempt = 0
@@ -78,6 +92,28 @@ class Run:
                 raise self._error("max_iters", f"{max_iters} steps were taken without a {FINISH} call")
             else:
                 yield from self._use_tool(call)
+                if self.waits:
+                    return
+
+    def resume(self, at: Resumption, max_iters: int) -> Generator[Step, None, None]:
+        """Go on where an earlier run waited for a person, with what the person said.
+
+        Raises:
+            RunError: the run ended without an answer.
+        """
+        for done in at.finished:
+            self._keep(done, seen=not done.output.startswith("Error: "))  # an error may repeat what was made up
+        waiting = at.waiting
+        call = _new_call(waiting.name, waiting.args)
+        yield call
+        if at.approve:
+            result = yield from self._result(call)
+        else:
+            because = f": {at.reason}" if at.reason else ""
+            result = failed(call, f"a person refused this call{because}")
+        self._keep(FinishedCall(waiting.name, waiting.args, waiting.thought, result.output, result.documents))
+        yield result
+        yield from self.steps(max(1, max_iters - len(self.finished)))
 
     def _allowed(self, remaining: int) -> Allowed:
         last = remaining <= 0 or self.must_finish
@@ -108,15 +144,30 @@ class Run:
                 self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=_REPEATED))
             self.must_finish = True
             return
-        call = ToolCall(f"call_{uuid.uuid4().hex[:24]}", step.call.name, step.call.args)
-        yield call
+        call = _new_call(step.call.name, step.call.args)
         misgrounded = self.schema.misgrounded(call.name, call.args, self._ground())
+        if not misgrounded and options_of(self.tools.get(call.name)).needs_approval(call.args):
+            self.waits = True
+            yield ApprovalWanted(WaitingCall(call.name, call.args, step.thought or ""), tuple(self.finished))
+            yield Usage(self.caller.lm_calls, self.caller.tokens())
+            return
+        yield call
         result = failed(call, misgrounded) if misgrounded else (yield from self._result(call))
-        if not misgrounded:  # the refusal names what was made up: that doesn't make it seen
-            self.seen.append(result.output)
-        self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=result.output))
-        self.sources += [str(doc.id) for doc in result.documents if str(doc.id) not in self.sources]
+        # A refusal names what was made up: that doesn't make it seen.
+        self._keep(
+            FinishedCall(call.name, call.args, step.thought or "", result.output, result.documents),
+            seen=not misgrounded,
+        )
         yield result
+
+    def _keep(self, done: FinishedCall, seen: bool = True) -> None:
+        """Know from now on what a call gave."""
+        self.finished.append(done)
+        call = ToolCallArgs(name=done.name, args=dict(done.args))
+        self.trajectory.append(Turn(thought=done.thought, tool_call=call, observation=done.output))
+        if seen:
+            self.seen.append(done.output)
+        self.sources += [str(doc.id) for doc in done.documents if str(doc.id) not in self.sources]
 
     def _result(self, call: ToolCall) -> Generator[Step, None, ToolResult]:
         for step in run_tools(self.tools, [call]):
@@ -156,6 +207,10 @@ class Run:
     def _error(self, code: str, reason: str) -> RunError:
         advice = "Compile the program, raise max_iters, or take a stronger LM."
         return RunError(f"The run ended without an answer: {reason}. {advice}", code, self.trajectory)
+
+
+def _new_call(name: str, args: Mapping[str, Any]) -> ToolCall:
+    return ToolCall(f"call_{uuid.uuid4().hex[:24]}", name, args)
 
 
 def _shorten(trajectory: list[Turn]) -> bool:

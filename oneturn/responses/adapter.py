@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from typing import Any, cast
 
 import dspy
 from dspy.adapters.utils import serialize_for_json
@@ -14,14 +14,16 @@ from mlflow.pyfunc import ResponsesAgent
 from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse, ResponsesAgentStreamEvent
 from mlflow.types.responses_helpers import IncompleteDetails
 
+from oneturn.approvals import Approvals
 from oneturn.control import RunControl, current
-from oneturn.errors import EndpointError, RunCancelled
+from oneturn.errors import EndpointError, ProgramError, RequestError, RunCancelled
 from oneturn.programs import Program, as_program
 from oneturn.responses.citations import url_citations
 from oneturn.responses.events import EventWriter
 from oneturn.responses.failures import told
 from oneturn.responses.requests import program_inputs
-from oneturn.steps import Answer, AnswerDelta, Step, Thought, ToolCall, ToolProgress, ToolResult, Usage
+from oneturn.responses.resume import read_answer
+from oneturn.steps import Answer, AnswerDelta, ApprovalWanted, Step, Thought, ToolCall, ToolProgress, ToolResult, Usage
 
 
 class ResponsesAdapter(ResponsesAgent):
@@ -39,6 +41,7 @@ class ResponsesAdapter(ResponsesAgent):
         answer_field: the output of a ``dspy.Module`` that is the message, where it isn't the first ``str`` one.
         deadline: seconds that a request may take; then it ends as ``incomplete``, with what is known. ``None`` for
             no limit.
+        approvals: signs and checks a person's approvals, for a program with tools that need them.
     """
 
     def __init__(
@@ -48,11 +51,13 @@ class ResponsesAdapter(ResponsesAgent):
         answer_field: str | None = None,
         *,
         deadline: float | None = None,
+        approvals: Approvals | None = None,
     ):
         self._given = program
         self._signature = signature
         self._answer_field = answer_field
         self._deadline = deadline
+        self._approvals = approvals
         self._built: Program | None = None
         self._building = threading.Lock()
 
@@ -115,9 +120,10 @@ class ResponsesAdapter(ResponsesAgent):
         self, writer: EventWriter, request: ResponsesAgentRequest, control: RunControl
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         seen: dict[str, Document] = {}
-        prediction = dspy.Prediction()
+        prediction: dspy.Prediction | None = None
         program = self.program
-        for step in _under(control, program.steps(**self.inputs(request))):
+        inputs = self.inputs(request)
+        for step in _under(control, self._steps(request, inputs, seen)):
             if isinstance(step, Thought):
                 yield from writer.thought(step.text)
             elif isinstance(step, ToolCall):
@@ -125,8 +131,11 @@ class ResponsesAdapter(ResponsesAgent):
             elif isinstance(step, ToolProgress):
                 yield writer.tool_progress(step)
             elif isinstance(step, ToolResult):
-                seen.update({str(document.id): document for document in step.documents})
+                seen.update(_by_id(step.documents))
                 yield from writer.tool_result(step)
+            elif isinstance(step, ApprovalWanted):
+                id = self._signing().request_id(inputs, step.finished, step.waiting)
+                yield from writer.approval_request(id, step.waiting)
             elif isinstance(step, AnswerDelta):
                 yield from writer.text(step.text, step.attempt)
             elif isinstance(step, Answer):
@@ -134,6 +143,30 @@ class ResponsesAdapter(ResponsesAgent):
                 yield from _message(writer, program, prediction, seen)
             elif isinstance(step, Usage):
                 yield from writer.completed(_usage(step), _custom_outputs(program, prediction))
+
+    def _steps(
+        self, request: ResponsesAgentRequest, inputs: dict[str, Any], seen: dict[str, Document]
+    ) -> Iterator[Step]:
+        """A new run; or the one that waited for the approval that the request ends with."""
+        answer = read_answer(request)
+        program: Any = self.program
+        if answer is None:
+            return cast(Iterator[Step], program.steps(**inputs))
+        if not hasattr(program, "resume"):
+            raise RequestError("This agent asks for no approvals; end the request with a user message.")
+        at = answer.resumption
+        self._signing().check(answer.request_id, inputs, at.finished, at.waiting)
+        for call in at.finished:
+            seen.update(_by_id(call.documents))
+        return cast(Iterator[Step], program.resume(at, **inputs))
+
+    def _signing(self) -> Approvals:
+        if self._approvals is None:
+            raise ProgramError(
+                "A tool needs a person's approval, and the adapter has no key to sign the request with: give "
+                "ResponsesAdapter its approvals=oneturn.Approvals(key)."
+            )
+        return self._approvals
 
 
 def _response(event: ResponsesAgentStreamEvent) -> ResponsesAgentResponse:
@@ -172,7 +205,13 @@ def _message(
     yield from writer.finish_message(url_citations(cited, seen, text))
 
 
-def _custom_outputs(program: Program, prediction: dspy.Prediction) -> dict[str, Any]:
+def _by_id(documents: Iterable[Document]) -> dict[str, Document]:
+    return {str(document.id): document for document in documents}
+
+
+def _custom_outputs(program: Program, prediction: dspy.Prediction | None) -> dict[str, Any]:
+    if prediction is None:  # the run waits for an approval
+        return {}
     names = [name for name in program.signature.output_fields if name != program.answer_field]
     return {name: serialize_for_json(prediction.get(name)) for name in names}
 

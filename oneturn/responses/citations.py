@@ -7,6 +7,8 @@ from typing import Any
 
 from mlflow.entities import Document
 
+from oneturn.steps import source
+
 
 def url_citations(cited: Iterable[str], seen: Mapping[str, Document], text: str) -> list[dict[str, Any]]:
     """``url_citation`` annotations for the cited ids that the run has really seen, in the order cited.
@@ -24,10 +26,6 @@ def _place(mark: str, text: str) -> tuple[int, int]:
 
 
 def _annotation(document: Document, start: int, end: int) -> dict[str, Any]:
-    return {
-        "type": "url_citation",
-        "title": str(document.metadata.get("title") or document.id),
-        "url": str(document.metadata.get("doc_uri") or document.id),
-        "start_index": start,
-        "end_index": end,
-    }
+    told = source(document)
+    place = {"start_index": start, "end_index": end}
+    return {"type": "url_citation", "title": told["title"], "url": told["url"], **place}

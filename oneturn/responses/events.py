@@ -16,11 +16,12 @@ from mlflow.types.responses import (
     ResponsesAgentStreamEvent,
     create_function_call_item,
     create_function_call_output_item,
+    create_mcp_approval_request_item,
     create_reasoning_item,
     create_text_output_item,
 )
 
-from oneturn.steps import ToolCall, ToolProgress, ToolResult
+from oneturn.steps import ToolCall, ToolProgress, ToolResult, WaitingCall, source
 
 Event = ResponsesAgentStreamEvent
 Item = dict[str, Any]
@@ -88,8 +89,18 @@ class EventWriter:
         yield from self._interrupt()
         self._open_calls.pop(result.call_id, None)
         item = {**create_function_call_output_item(result.call_id, result.output), "id": _new_id("fco")}
+        if found := [source(document) for document in result.documents]:
+            item["sources"] = found
         yield self._added({**item, "output": "", "status": "in_progress"})
         yield self._done({**item, "status": "completed"})
+
+    def approval_request(self, id: str, waiting: WaitingCall) -> Iterator[Event]:
+        """An ``mcp_approval_request`` item: the turn ends, and waits for a person."""
+        yield from self._interrupt()
+        arguments = json.dumps(dict(waiting.args), ensure_ascii=False)
+        item = create_mcp_approval_request_item(id, arguments, waiting.name, "oneturn")
+        yield self._added(item)
+        yield self._done(item)
 
     def text(self, delta: str, attempt: int) -> Iterator[Event]:
         """A piece of the answer. A new attempt closes the message begun before as ``incomplete``."""
