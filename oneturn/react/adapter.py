@@ -30,9 +30,10 @@ Message = dict[str, Any]
 
 _PROTOCOL = """\
 You work in steps. Every step is one JSON object: {shape}
-It calls exactly one tool; you then read its result and take the next step. Take arguments from the question or from \
-results, never invent them. As soon as the results hold the answer, or can't, call finish. The tools:
+It calls exactly one tool;{together} you then read its result and take the next step. Take arguments from the question \
+or from results, never invent them. As soon as the results hold the answer, or can't, call finish. The tools:
 {tools}"""
+_TOGETHER = " further calls that don't need its result go into parallel_calls, and all are made at the same time;"
 
 
 class StepAdapter(dspy.JSONAdapter):
@@ -77,9 +78,11 @@ class StepAdapter(dspy.JSONAdapter):
     def format_system_message(self, signature: type[dspy.Signature]) -> str:
         """Instructions, then the inputs that need a word, then the protocol and the tools."""
         thought = '"thought": "<why, in a few words>", ' if self.steps.thoughts else ""
-        shape = f'{{{thought}"tool_call": {{"name": "<tool>", "args": {{…}}}}}}'
+        more = ', "parallel_calls": []' if self.steps.parallel else ""
+        shape = f'{{{thought}"tool_call": {{"name": "<tool>", "args": {{…}}}}{more}}}'
+        together = _TOGETHER if self.steps.parallel else ""
         parts = [signature.instructions.strip(), _described_inputs(signature)]
-        parts.append(_PROTOCOL.format(shape=shape, tools=self.steps.description()))
+        parts.append(_PROTOCOL.format(shape=shape, together=together, tools=self.steps.description()))
         return "\n\n".join(part for part in parts if part)
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
@@ -91,7 +94,8 @@ class StepAdapter(dspy.JSONAdapter):
         found: Any = json_repair.loads(completion)
         try:
             call = ToolCallArgs.model_validate(found["tool_call"])
-        except (TypeError, KeyError, IndexError, pydantic.ValidationError) as error:
+            more = [ToolCallArgs.model_validate(other) for other in found.get("parallel_calls") or []]
+        except (TypeError, KeyError, IndexError, AttributeError, pydantic.ValidationError) as error:
             raise AdapterParseError(
                 adapter_name=type(self).__name__,
                 signature=signature,
@@ -99,6 +103,8 @@ class StepAdapter(dspy.JSONAdapter):
                 message="The reply is not one JSON object with a tool_call.",
             ) from error
         step: dict[str, Any] = {"tool_call": call}
+        if self.steps.parallel:
+            step["parallel_calls"] = more
         if self.steps.thoughts:
             step["thought"] = str(found.get("thought") or "")
         return step

@@ -22,7 +22,7 @@ _NOBODY_TO_ASK = (
     "The run ended without an answer: {name} needs a person's approval, and there is nobody to ask. Serve the program "
     "with oneturn.ResponsesAdapter, or give it a tool that needs none for this purpose."
 )
-_RESERVED = {"trajectory", "thought", "tool_call"}
+_RESERVED = {"trajectory", "thought", "tool_call", "parallel_calls"}
 
 
 class ReAct(dspy.Module):
@@ -46,6 +46,8 @@ class ReAct(dspy.Module):
         tools: functions or ``dspy.Tool``s; a function's docstring and type hints describe it to the LM.
         max_iters: the most steps a run may take, the finishing one included; at least 1.
         thoughts: whether the LM writes a ``thought`` before each call.
+        parallel_calls: whether a step may ask for several calls that don't need each other's results. They are made at
+            the same time.
 
     Raises:
         ProgramError: the signature or the tools use a reserved name, ``max_iters`` is below 1, or a ``Citation`` or
@@ -58,6 +60,7 @@ class ReAct(dspy.Module):
         tools: Iterable[ToolLike],
         max_iters: int = 6,
         thoughts: bool = True,
+        parallel_calls: bool = False,
     ):
         super().__init__()
         self.signature = ensure_signature(signature)
@@ -65,8 +68,8 @@ class ReAct(dspy.Module):
         self.max_iters = max_iters
         self.thoughts = thoughts
         self._check()
-        self.steps_schema = StepSchema(self.signature, self.tools, thoughts)
-        self.step = dspy.Predict(_step_signature(self.signature, thoughts))
+        self.steps_schema = StepSchema(self.signature, self.tools, thoughts, parallel_calls)
+        self.step = dspy.Predict(_step_signature(self.signature, thoughts, parallel_calls))
 
     @property
     def answer_field(self) -> str | None:
@@ -146,7 +149,7 @@ class ReAct(dspy.Module):
         return {name: field.get_default(call_default_factory=True) for name, field in fields if not field.is_required()}
 
 
-def _step_signature(signature: type[dspy.Signature], thoughts: bool) -> type[dspy.Signature]:
+def _step_signature(signature: type[dspy.Signature], thoughts: bool, parallel: bool) -> type[dspy.Signature]:
     fields: dict[str, Any] = {
         name: (field.annotation, dspy.InputField(desc=(field.json_schema_extra or {}).get("desc")))
         for name, field in signature.input_fields.items()
@@ -155,6 +158,8 @@ def _step_signature(signature: type[dspy.Signature], thoughts: bool) -> type[dsp
     if thoughts:
         fields["thought"] = (str, dspy.OutputField(desc="Why this step, in a few words."))
     fields["tool_call"] = (ToolCallArgs, dspy.OutputField(desc="The tool to call next, with its arguments."))
+    if parallel:
+        fields["parallel_calls"] = (list[ToolCallArgs], dspy.OutputField(desc="Calls to make at the same time."))
     made: type[dspy.Signature] = dspy.Signature(
         fields, signature.instructions, signature_name=f"{signature.__name__}Step"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlflow.entities import Document
@@ -51,22 +51,22 @@ def read_answer(request: ResponsesAgentRequest) -> ApprovalAnswer | None:
 
 
 def _finished(items: Iterable[Item]) -> tuple[str, list[FinishedCall]]:
-    """The calls that were made, and the thought that came after the last of them."""
+    """The thought that no call followed, and the calls that were made, in their order."""
     thought = ""
-    calls: dict[str, tuple[Item, str]] = {}
-    finished: list[FinishedCall] = []
+    calls: dict[str, FinishedCall] = {}
+    done: set[str] = set()
     for item in items:
-        kind = item.get("type")
+        kind, id = item.get("type"), str(item.get("call_id"))
         if kind == "reasoning":
             thought = "".join(str(part.get("text") or "") for part in item.get("summary") or [])
         elif kind == "function_call":
-            calls[str(item["call_id"])] = (item, thought)
+            calls[id] = FinishedCall(str(item["name"]), _arguments(item), thought)
             thought = ""
-        elif kind == "function_call_output" and str(item["call_id"]) in calls:
-            call, why = calls.pop(str(item["call_id"]))
+        elif kind == "function_call_output" and id in calls:
             documents = tuple(_document(source) for source in item.get("sources") or [])
-            finished.append(FinishedCall(str(call["name"]), _arguments(call), why, str(item["output"]), documents))
-    return thought, finished
+            calls[id] = replace(calls[id], output=str(item["output"]), documents=documents)
+            done.add(id)
+    return thought, [call for id, call in calls.items() if id in done]
 
 
 def _arguments(item: Item) -> dict[str, Any]:
