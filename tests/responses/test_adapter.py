@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 
 import oneturn
 from oneturn import Citation, ReAct, ResponsesAdapter
+from oneturn.control import RunControl
 from oneturn.errors import EndpointError, ProgramError
 from oneturn.retrieval import Bm25Retriever
 from oneturn.steps import Answer, AnswerDelta, Thought, ToolCall, ToolResult, Usage
@@ -276,19 +277,24 @@ def test_a_text_that_another_item_interrupts_is_whole_in_the_last_message(case: 
 # ---- a run that is stopped
 
 
-def patient() -> str:
-    """Take long."""
-    oneturn.progress("begun", 0.5)
-    while not oneturn.cancelled():
-        threading.Event().wait(0.005)
-    return "in vain"
+def stopped_at_work(*replies: Any) -> tuple[ResponsesAdapter, RunControl]:
+    """An agent whose tool is at work when the deadline comes, and the control that says so."""
+    control = RunControl()
+
+    def patient() -> str:
+        """Take long."""
+        control.cancel("deadline_exceeded")
+        while not oneturn.cancelled():
+            threading.Event().wait(0.005)
+        return "in vain"
+
+    return adapter(*replies, call("patient"), tools=[find, patient]), control
 
 
 def test_a_deadline_ends_a_request_as_incomplete_with_what_is_known():
-    program = ReAct(Ask, tools=[find, patient])
-    program.set_lm(ScriptedLM(call("find", "look for it", query="red book"), call("patient")))
-    agent = ResponsesAdapter(program, deadline=0.3)
-    stream = events(agent)
+    agent, control = stopped_at_work(call("find", "look for it", query="red book"))
+    with control.active():
+        stream = events(agent)
     last = stream[-1]["response"]
     assert (stream[-1]["type"], last["status"]) == ("response.incomplete", "incomplete")
     assert last["incomplete_details"] == {"reason": "deadline_exceeded"}
@@ -300,9 +306,9 @@ def test_a_deadline_ends_a_request_as_incomplete_with_what_is_known():
 
 
 def test_predict_gives_what_is_known_when_the_deadline_comes(recwarn: pytest.WarningsRecorder):
-    program = ReAct(Ask, tools=[patient])
-    program.set_lm(ScriptedLM(call("patient")))
-    response = ResponsesAdapter(program, deadline=0.1).predict(request())
+    agent, control = stopped_at_work()
+    with control.active():
+        response = agent.predict(request())
     assert response.status == "incomplete"
     assert response.incomplete_details.reason == "deadline_exceeded"
     assert [item.type for item in response.output] == ["function_call", "function_call_output"]
