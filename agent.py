@@ -29,4 +29,4 @@ AGENT = oneturn.Agent(
     ),
 )
 
-mlflow.models.set_model(oneturn.ResponsesAdapter(AGENT.serving_program))
+mlflow.models.set_model(AGENT.adapter())

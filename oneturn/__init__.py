@@ -10,55 +10,75 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from oneturn.agent import Agent, load_agent
+    from oneturn.approvals import Approvals
     from oneturn.asking import ask
     from oneturn.client import query
     from oneturn.compilation import compile
     from oneturn.config import AgentConfig
-    from oneturn.errors import OneTurnError
+    from oneturn.control import cancelled, progress
+    from oneturn.errors import OneTurnError, ToolError
     from oneturn.evaluation import evaluate
     from oneturn.model_log import log
+    from oneturn.programs import ChatCompletionsProgram, ModuleProgram, as_program
     from oneturn.react import Citation, ReAct, Seen, Solution, WorkedExamples
     from oneturn.responses import ResponsesAdapter
     from oneturn.serving import running_server, serve
+    from oneturn.tools import tool
 
 __all__ = [
     "Agent",
     "AgentConfig",
+    "Approvals",
+    "ChatCompletionsProgram",
     "Citation",
+    "ModuleProgram",
     "OneTurnError",
     "ReAct",
     "ResponsesAdapter",
     "Seen",
     "Solution",
+    "ToolError",
     "WorkedExamples",
+    "as_program",
     "ask",
+    "cancelled",
     "compile",
     "evaluate",
     "load_agent",
     "log",
+    "progress",
     "query",
     "running_server",
     "serve",
+    "tool",
 ]
 
 _HOMES = {
     "Agent": "oneturn.agent",
     "AgentConfig": "oneturn.config",
+    "Approvals": "oneturn.approvals",
+    "ChatCompletionsProgram": "oneturn.programs",
     "Citation": "oneturn.react",
+    "ModuleProgram": "oneturn.programs",
     "OneTurnError": "oneturn.errors",
     "ReAct": "oneturn.react",
     "ResponsesAdapter": "oneturn.responses",
     "Seen": "oneturn.react",
     "Solution": "oneturn.react",
+    "ToolError": "oneturn.errors",
     "WorkedExamples": "oneturn.react",
+    "as_program": "oneturn.programs",
     "ask": "oneturn.asking",
+    "cancelled": "oneturn.control",
     "compile": "oneturn.compilation",
     "evaluate": "oneturn.evaluation",
     "load_agent": "oneturn.agent",
     "log": "oneturn.model_log",
+    "progress": "oneturn.control",
     "query": "oneturn.client",
     "running_server": "oneturn.serving",
     "serve": "oneturn.serving",
+    "tool": "oneturn.tools",
 }
 
 

@@ -13,11 +13,13 @@ from typing import Any
 
 import dspy
 
+from oneturn.approvals import approvals_for
 from oneturn.compiled import load_compiled
 from oneturn.config import CONFIG_VARIABLE, AgentConfig
 from oneturn.errors import ConfigError, ProgramError
 from oneturn.evaluation import Metric
 from oneturn.lm import build_lm
+from oneturn.responses import ResponsesAdapter
 
 Recipe = Callable[..., dspy.Module]
 """``recipe(student, trainset=…, valset=…, metric=…, seed=…, threads=…)`` gives the compiled program."""
@@ -70,6 +72,15 @@ class Agent:
         program = self.program()
         program.set_lm(self.lm())
         return program
+
+    def adapter(self) -> ResponsesAdapter:
+        """What serves the agent: its program, built when it is first needed, with the configured limits.
+
+        Raises:
+            ConfigError: approvals are configured, and their key can't be had.
+        """
+        deadline, approvals = self.config.serve.deadline, approvals_for(self.config.approvals)
+        return ResponsesAdapter(self.serving_program, deadline=deadline, approvals=approvals)
 
     @property
     def compiled_path(self) -> Path:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-import threading
+import math
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,21 +21,22 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from oneturn.control import RunControl
 from oneturn.errors import EndpointError, OneTurnError
+from oneturn.responses import ResponsesAdapter
 from oneturn.responses.failures import told
 
 THREADS = 64
 """Requests answered at the same time by one application; more wait for their turn."""
 
-_STATUS = {"invalid_request": 400, "context_length_exceeded": 400, "lm_error": 502}
 _SEND_A_LIST = 'input is a string, and MLflow takes items only: send input=[{"role": "user", "content": "…"}].'
 
 _log = logging.getLogger(__name__)
 
 
-def application(agent: ResponsesAgent) -> ASGIApp:
+def application(agent: ResponsesAgent) -> AgentApplication:
     """The ASGI application that serves ``agent`` at ``/responses`` and ``/invocations``, with ``GET /health``.
 
     Raises:
@@ -46,49 +47,92 @@ def application(agent: ResponsesAgent) -> ASGIApp:
     app.add_exception_handler(HTTPException, _told)
     app.add_exception_handler(AttributeError, _told)  # MLflow's, when the body is JSON but no object
     app.add_exception_handler(Exception, _crashed)
-    return _Front(app, agent)
+    return AgentApplication(app, agent)
 
 
-class _Front:
+class AgentApplication:
     """The outermost layer: opens an exchange for each request, and ends it when the request does."""
 
     def __init__(self, app: ASGIApp, agent: ResponsesAgent):
         self._app = app
         self._agent = agent
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="oneturn-request")
+        self._open: set[_Exchange] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = _Exchange(self._agent, self._pool)
         token = _exchange.set(exchange)
+        self._open.add(exchange)
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, _Gate(exchange, scope, receive, send))
         finally:  # also when the client has gone away
-            exchange.over.set()
+            self._open.discard(exchange)
+            exchange.control.cancel("client_gone")
             _exchange.reset(token)
+
+    def stop(self) -> None:
+        """End every request that is still being answered, each with its terminal event."""
+        for exchange in list(self._open):
+            exchange.control.cancel("shutting_down")
+
+
+class _Gate:
+    """Holds back the head of a response until its body begins: what fails before that still gets a status of its own.
+
+    MLflow's server has said 200 to a stream before the agent is asked.
+    """
+
+    def __init__(self, exchange: _Exchange, scope: Scope, receive: Receive, send: Send):
+        self._exchange = exchange
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._head: Message | None = None
+        self._replaced = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._head = message
+            return
+        if self._head is not None:
+            head, self._head = self._head, None
+            refusal = self._exchange.refusal
+            if refusal is not None and head["status"] == 200:
+                self._replaced = True
+                await _failed(refusal)(self._scope, self._receive, self._send)
+            else:
+                await self._send(head)
+        if not self._replaced:
+            await self._send(message)
 
 
 class _Exchange:
-    """One HTTP request: who answers it, whether anybody still waits for it, and how it failed."""
+    """One HTTP request: who answers it, whether it has to stop, and how it failed."""
 
     def __init__(self, agent: ResponsesAgent, pool: ThreadPoolExecutor):
         self._agent = agent
         self._pool = pool
-        self.over = threading.Event()
+        self.control = RunControl()
         self.failure: EndpointError | None = None
+        self.refusal: EndpointError | None = None
 
     async def answer(self, request: ResponsesAgentRequest) -> ResponsesAgentResponse:
         """The whole response at once."""
         context = contextvars.copy_context()  # the span that is open, and MLflow's request headers
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._pool, context.run, self._agent.predict, request)
+            return await loop.run_in_executor(self._pool, context.run, self._predict, request)
         except Exception as error:
-            self.failure = error if isinstance(error, EndpointError) else _unexpected(error)
-            _log.warning("%s: %s", self.failure.code, self.failure)
+            self.failure = _failure(error)
             raise self.failure from error
+
+    def _predict(self, request: ResponsesAgentRequest) -> ResponsesAgentResponse:
+        with self.control.active():
+            return self._agent.predict(request)
 
     async def stream(self, request: ResponsesAgentRequest) -> AsyncIterator[ResponsesAgentStreamEvent]:
         """The events as they happen; one thread runs the agent from beginning to end, in one context."""
+        await self._refuse(request)
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[ResponsesAgentStreamEvent | None] = asyncio.Queue()
 
@@ -99,13 +143,13 @@ class _Exchange:
         def run() -> None:
             stream = self._agent.predict_stream(request)
             try:
-                with contextlib.closing(stream):
+                with self.control.active(), contextlib.closing(stream):
                     for event in stream:
-                        if self.over.is_set():
-                            break
                         put(event)
+                        if self.control.reason == "client_gone":
+                            break
             except Exception as error:  # ResponsesAdapter never raises here; another ResponsesAgent may
-                failure = _unexpected(error)
+                failure = _failure(error)
                 fields = {"type": "error", "code": failure.code, "message": str(failure)}
                 put(ResponsesAgentStreamEvent.model_validate(fields))
             finally:
@@ -114,6 +158,16 @@ class _Exchange:
         loop.run_in_executor(self._pool, contextvars.copy_context().run, run)
         while (event := await events.get()) is not None:
             yield event
+
+    async def _refuse(self, request: ResponsesAgentRequest) -> None:
+        """Refuse a request that can't be answered while there is still a status to say it with."""
+        if not isinstance(self._agent, ResponsesAdapter):
+            return
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._pool, self._agent.inputs, request)
+        except Exception as error:
+            self.refusal = _failure(error)
+            raise self.refusal from error
 
 
 _exchange: contextvars.ContextVar[_Exchange] = contextvars.ContextVar("oneturn_exchange")
@@ -141,23 +195,33 @@ def _register() -> None:
         )
 
 
-def _unexpected(error: Exception) -> EndpointError:
-    _log.error("The agent failed.", exc_info=error)
-    code, message = told(error)
-    return EndpointError(message, code)
+def _failure(error: Exception) -> EndpointError:
+    failure = told(error)
+    if failure.code == "server_error" and not isinstance(error, EndpointError):
+        _log.error("The agent failed.", exc_info=error)
+    else:
+        _log.warning("%s: %s", failure.code, failure)
+    return failure
 
 
 async def _told(request: Request, error: Exception) -> JSONResponse:
     """An error as OpenAI's API tells it. Of one that is neither the agent's nor the client's, only that it happened."""
     failure = _exchange.get().failure
     if failure is not None:
-        return _body(_STATUS.get(failure.code, 500), failure.code, str(failure))
+        return _failed(failure)
     status = error.status_code if isinstance(error, HTTPException) else 400
     if status == 400 and (reason := await _refused(request)):
         return _body(400, "invalid_request", reason)
     if isinstance(error, HTTPException) and 400 < status < 500:
         return _body(status, "invalid_request", f"{error.detail}: {request.method} {request.url.path}")
     return await _crashed(request, error)
+
+
+def _failed(failure: EndpointError) -> JSONResponse:
+    response = _body(failure.status or 500, failure.code, str(failure))
+    if failure.retry_after is not None:
+        response.headers["Retry-After"] = str(math.ceil(failure.retry_after))
+    return response
 
 
 async def _crashed(request: Request, error: Exception) -> JSONResponse:

@@ -14,7 +14,7 @@ from rich.console import Console
 from oneturn.agent import Agent
 from oneturn.client import query
 from oneturn.replies import Event, Reply, Source, read_reply
-from oneturn.responses import ResponsesAdapter
+from oneturn.serving import warm_up
 from oneturn.spend import spending
 from oneturn.tracking import use_tracking
 
@@ -142,4 +142,6 @@ def _responder(agent: Agent | ResponsesAgent) -> ResponsesAgent:
     if isinstance(agent, ResponsesAgent):
         return agent
     use_tracking(agent.config.mlflow)
-    return ResponsesAdapter(agent.serving_program())
+    responder = agent.adapter()
+    warm_up(responder)
+    return responder

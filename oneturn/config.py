@@ -127,6 +127,21 @@ class ServeConfig(Section):
     """The address to listen on; `0.0.0.0` lets other machines in."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     """The port to listen on."""
+    deadline: Annotated[float, Field(gt=0)] | None = None
+    """Seconds that a request may take; then it ends as incomplete, with what is known. null for no limit."""
+
+
+class ApprovalsConfig(Section):
+    """How a person's approvals of tool calls are signed."""
+
+    key_env: str | None = None
+    """The name of the environment variable that holds the signing key, the same for all replicas; null for an agent
+    whose tools need no approval."""
+    seconds: Annotated[float, Field(gt=0)] = 3600.0
+    """How long a person has to answer."""
+    ledger: str | None = None
+    """An SQLAlchemy URL of a database that all replicas share, so that no approval is used twice; null remembers in
+    this process only."""
 
 
 class AgentConfig(Section):
@@ -146,6 +161,8 @@ class AgentConfig(Section):
     """Where runs, traces and models are kept."""
     serve: ServeConfig = ServeConfig()
     """Where the agent listens."""
+    approvals: ApprovalsConfig = ApprovalsConfig()
+    """How a person's approvals of tool calls are signed."""
 
     @classmethod
     def read(

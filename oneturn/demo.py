@@ -15,11 +15,12 @@ from openai.types.responses import ResponseStreamEvent
 from rich.console import Console
 from rich.table import Table
 
+from oneturn import local
 from oneturn.agent import Agent
 from oneturn.datasets import dataset_hash
 from oneturn.evaluation import evaluate
 from oneturn.model_log import log
-from oneturn.serving import load_logged, running_server
+from oneturn.serving import load_logged, running_server, warm_up
 from oneturn.tracking import use_tracking
 
 DEV_ROWS = 8
@@ -45,7 +46,9 @@ def demo(agent: Agent) -> None:
         _keep({"model_uri": log(agent, register=True).model_uri}, state)
     console.print(f"  {state['model_uri']} in {agent.config.mlflow.tracking_uri}")
     _stage(console, 3, "Serve the logged model, and ask it through the official openai client")
-    with running_server(load_logged(state["model_uri"])) as url:
+    served = load_logged(state["model_uri"])
+    warm_up(served)
+    with running_server(served) as url:
         console.print(f"  {url}/responses")
         client = OpenAI(base_url=url, api_key="none-needed", timeout=300, max_retries=0)
         for question in agent.example_questions:
@@ -57,7 +60,12 @@ def _scores(agent: Agent) -> dict[str, dict[str, float]]:
     examples = agent.examples("dev")[:DEV_ROWS]
     lm = agent.lm()
     programs = {"uncompiled": agent.program(compiled=False), "compiled": agent.program()}
-    return {name: evaluate(program, examples, agent.metric, lm=lm).summary() for name, program in programs.items()}
+    found = {}
+    for name, program in programs.items():
+        if agent.config.lm.is_local:
+            local.warm_up(program, lm)
+        found[name] = evaluate(program, examples, agent.metric, lm=lm).summary()
+    return found
 
 
 def _show_scores(console: Console, scores: dict[str, dict[str, float]]) -> None:

@@ -7,6 +7,8 @@
     ├── LocalLMError       the embedded LM did not start, or can't run here
     ├── ProgramError       a program or its compiled state can't be used
     ├── RunError           a run of the program ended without an answer; carries its trajectory
+    ├── RunCancelled       a run was stopped from outside, or its time was over
+    ├── ToolError          raised by a tool: its message is what the LM, and the client, read
     ├── RequestError       a request can't be turned into the program's inputs
     └── EndpointError      a served agent answered with an error
 
@@ -57,6 +59,22 @@ class RunError(OneTurnError):
         self.trajectory = list(trajectory)
 
 
+class RunCancelled(OneTurnError):
+    """A run was stopped from outside, or its time was over.
+
+    Args:
+        reason: ``"deadline_exceeded"``, ``"client_gone"``, ``"shutting_down"`` or what the canceller said.
+    """
+
+    def __init__(self, reason: str):
+        super().__init__(f"The run was stopped: {reason}.")
+        self.reason = reason
+
+
+class ToolError(OneTurnError):
+    """Raise it in a tool to tell the LM what went wrong and what to do instead, in one line."""
+
+
 class RequestError(OneTurnError):
     """A request can't be turned into the program's inputs."""
 
@@ -68,9 +86,17 @@ class EndpointError(OneTurnError):
         message: what the endpoint said.
         code: its error code, such as ``"server_error"``.
         status: the HTTP status, or ``None`` when the error came inside a stream.
+        retry_after: seconds to wait before another try, where the endpoint says so.
     """
 
-    def __init__(self, message: str, code: str = "server_error", status: int | None = None):
+    def __init__(
+        self,
+        message: str,
+        code: str = "server_error",
+        status: int | None = None,
+        retry_after: float | None = None,
+    ):
         super().__init__(message)
         self.code = code
         self.status = status
+        self.retry_after = retry_after

@@ -7,14 +7,15 @@ the shape of OpenAI's.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
+import dspy
 import mlflow
 import uvicorn
 from mlflow.exceptions import MlflowException
@@ -27,6 +28,7 @@ from oneturn.responses import ResponsesAdapter
 from oneturn.tracking import shown, use_tracking
 
 _SECONDS_TO_FINISH = 5  # what open requests get when the server is stopped
+_SECONDS_TO_END = 5  # what they get then to say that they were
 _QUEUED_CONNECTIONS = 2048
 
 
@@ -46,7 +48,7 @@ def serve(agent_or_model: Agent | ResponsesAgent | str, *, host: str | None = No
     port = port if port is not None else (configured.port if configured else 8000)
     with _listening(host, port) as listener:  # a port that is taken should show before the LM is started
         responder = _responder(agent_or_model)
-        _warm_up(responder)
+        warm_up(responder)
         server = _Server(responder)
         server.when_ready = lambda: _say(f"Serving at {_url(host, listener)} (POST /responses). Ctrl-C stops.")
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn has shut down properly by then
@@ -87,8 +89,8 @@ class _Server(uvicorn.Server):
     """uvicorn, telling when it is ready."""
 
     def __init__(self, responder: ResponsesAgent):
-        app = application(responder)
-        limit = _SECONDS_TO_FINISH
+        self._application = app = application(responder)
+        limit = _SECONDS_TO_FINISH + _SECONDS_TO_END
         config = uvicorn.Config(app, interface="asgi3", log_level="warning", timeout_graceful_shutdown=limit)
         super().__init__(config)
         self.when_ready: Callable[[], object] = lambda: None
@@ -97,6 +99,11 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self.when_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no new requests, let the open ones finish, and end those that don't with a terminal event."""
+        asyncio.get_running_loop().call_later(_SECONDS_TO_FINISH, self._application.stop)
+        await super().shutdown(sockets)
 
 
 @contextlib.contextmanager
@@ -131,7 +138,7 @@ def _responder(agent_or_model: Agent | ResponsesAgent | str) -> ResponsesAgent:
     if isinstance(agent_or_model, str):
         return load_logged(agent_or_model)
     use_tracking(agent_or_model.config.mlflow)
-    return ResponsesAdapter(agent_or_model.serving_program())
+    return agent_or_model.adapter()
 
 
 def load_logged(uri: str) -> ResponsesAgent:
@@ -152,16 +159,12 @@ def load_logged(uri: str) -> ResponsesAgent:
     return model
 
 
-def _warm_up(responder: ResponsesAgent) -> None:
-    """Start the embedded LM, if that is what answers: better now than while the first client waits."""
-    from oneturn.local.engine import LocalEngine
+def warm_up(responder: ResponsesAgent) -> None:
+    """Let the embedded LM be ready, if that is what answers: better now than while the first client waits."""
+    if isinstance(responder, ResponsesAdapter) and isinstance(responder.program, dspy.Module):
+        from oneturn import local
 
-    program: Any = getattr(responder, "program", None)
-    predictors = program.named_predictors() if hasattr(program, "named_predictors") else []
-    engines = [getattr(predictor.lm, "_engine_spec", None) for _, predictor in predictors]
-    for engine in dict.fromkeys(engine for engine in engines if isinstance(engine, LocalEngine)):
-        _say("Starting the embedded LM …")
-        engine.server()
+        local.warm_up(responder.program)
 
 
 def _say(text: str) -> None:

@@ -31,6 +31,21 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
+class ToolProgress:
+    """A tool is still at work.
+
+    Attributes:
+        message: what it is doing, as it told; empty when it told nothing and this only keeps the stream alive.
+        fraction: how much of it is done, 0 to 1, if it told.
+    """
+
+    call_id: str
+    name: str
+    message: str = ""
+    fraction: float | None = None
+
+
+@dataclass(frozen=True)
 class ToolResult:
     """What a tool gave back.
 
@@ -45,6 +60,49 @@ class ToolResult:
     output: str
     is_error: bool = False
     documents: tuple[Document, ...] = ()
+
+
+@dataclass(frozen=True)
+class WaitingCall:
+    """A call that the LM wants and a person has to approve first."""
+
+    name: str
+    args: Mapping[str, Any]
+    thought: str = ""
+
+    def to_json(self) -> list[Any]:
+        """All of it, as plain values."""
+        return [self.thought, self.name, dict(self.args)]
+
+
+@dataclass(frozen=True)
+class FinishedCall(WaitingCall):
+    """A call with what came of it: what a run knows, and all that another needs to go on from there."""
+
+    output: str = ""
+    documents: tuple[Document, ...] = ()
+
+    def to_json(self) -> list[Any]:
+        """All of it, as plain values."""
+        return [*super().to_json(), self.output, [source(document) for document in self.documents]]
+
+
+@dataclass(frozen=True)
+class ApprovalWanted:
+    """The run ends here until a person has said yes or no to ``waiting``; ``finished`` is what had been done."""
+
+    waiting: WaitingCall
+    finished: tuple[FinishedCall, ...]
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """Where a run goes on, and what the person said of the call that waited."""
+
+    waiting: WaitingCall
+    finished: tuple[FinishedCall, ...]
+    approve: bool
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,4 +128,14 @@ class Usage:
     tokens: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-Step = Thought | ToolCall | ToolResult | AnswerDelta | Answer | Usage
+Step = Thought | ToolCall | ToolProgress | ToolResult | ApprovalWanted | AnswerDelta | Answer | Usage
+
+
+def source(document: Document) -> dict[str, str]:
+    """A document as a client may know it: its id, title and address."""
+    metadata = document.metadata or {}
+    return {
+        "id": str(document.id),
+        "title": str(metadata.get("title") or document.id),
+        "url": str(metadata.get("doc_uri") or document.id),
+    }

@@ -73,6 +73,14 @@ def finish(thought: str = "", **outputs: Any) -> dict[str, Any]:
     return call(FINISH, thought, **outputs)
 
 
+def sections(**fields: Any) -> str:
+    """A reply with these output fields in the format of ``dspy.ChatAdapter``, which DSPy's own modules use."""
+    told = {
+        name: text if isinstance(text, str) else json.dumps(text) for name, text in {**fields, "completed": ""}.items()
+    }
+    return "\n\n".join(f"[[ ## {name} ## ]]\n{text}" for name, text in told.items())
+
+
 class ScriptedLM(dspy.LM):
     """A ``dspy.LM`` that gives its replies in order, and fails when it is asked for more or for fewer.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import dspy
@@ -12,6 +14,7 @@ from mlflow.entities import Document, LiveSpan, SpanType
 
 from oneturn.errors import ProgramError
 from oneturn.steps import ToolCall, ToolResult
+from oneturn.tool_errors import told_to_lm
 from oneturn.tracing import child_span
 
 FINISH = "finish"
@@ -19,7 +22,67 @@ FINISH = "finish"
 
 ToolLike: TypeAlias = Callable[..., Any] | dspy.Tool
 
-_ERROR_CHARS = 200
+_OPTIONS = "__oneturn_options__"
+
+
+@dataclass(frozen=True)
+class ToolOptions:
+    """What ``oneturn.tool`` declares of a tool."""
+
+    timeout: float | None = None
+    approval: bool | Callable[..., bool] = False
+
+    def needs_approval(self, args: Mapping[str, Any]) -> bool:
+        """Whether a person has to approve a call with these arguments; a predicate that fails says yes."""
+        if not callable(self.approval):
+            return self.approval
+        try:
+            return bool(self.approval(**args))
+        except Exception:  # when in doubt, a person decides
+            return True
+
+
+def tool(
+    func: Callable[..., Any] | None = None,
+    *,
+    timeout: float | None = None,
+    approval: bool | Callable[..., bool] = False,
+) -> Any:
+    """Declare more of a tool than its function says; a plain function is a tool without it.
+
+        @oneturn.tool(timeout=60)
+        def run_report(month: str) -> str:
+            \"\"\"Make the report of a month.\"\"\"
+
+    Args:
+        func: the tool's function; its docstring and type hints describe it to the LM.
+        timeout: seconds it may take; then it has failed, is told so by ``oneturn.cancelled()``, and the run goes on.
+        approval: whether a person has to approve each call; or a function of the call's arguments that says whether.
+
+    Returns:
+        A ``dspy.Tool``; or, called without a function, a decorator that makes one.
+
+    Raises:
+        ProgramError: the timeout isn't above 0.
+    """
+    if timeout is not None and not timeout > 0:
+        raise ProgramError(f"A tool's timeout is {timeout!r} s; it must be above 0.")
+
+    def declare(function: Callable[..., Any]) -> dspy.Tool:
+        @functools.wraps(function)
+        def declared(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        declared.__dict__[_OPTIONS] = ToolOptions(timeout, approval)
+        return dspy.Tool(declared)
+
+    return declare if func is None else declare(func)
+
+
+def options_of(tool: dspy.Tool | None) -> ToolOptions:
+    """What was declared of a tool; nothing of an unknown one."""
+    found = getattr(tool.func, _OPTIONS, None) if tool is not None else None
+    return found or ToolOptions()
 
 
 def toolset(tools: Iterable[ToolLike]) -> dict[str, dspy.Tool]:
@@ -55,12 +118,11 @@ def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
         except Exception as error:  # whatever a user's tool raises is the LM's to read, never the run's end
             if span is not None:
                 span.record_exception(error)
-            return failed(call, _one_line(error), span)
-        output = render(value)
+            return failed(call, told_to_lm(error), span)
+        result = succeeded(call, value)
         if span is not None:
-            span.set_outputs(output)
-        citable = tuple(document for document in documents_in(value) if document.id is not None)
-        return ToolResult(call.call_id, call.name, output, documents=citable)
+            span.set_outputs(result.output)
+        return result
 
 
 def render(value: Any) -> str:
@@ -83,6 +145,12 @@ def documents_in(value: Any) -> tuple[Document, ...]:
     return ()
 
 
+def succeeded(call: ToolCall, value: Any) -> ToolResult:
+    """The result of a call that gave ``value``, with the documents in it that can be cited."""
+    citable = tuple(document for document in documents_in(value) if document.id is not None)
+    return ToolResult(call.call_id, call.name, render(value), documents=citable)
+
+
 def failed(call: ToolCall, reason: str, span: LiveSpan | None = None) -> ToolResult:
     """The result of a call that came to nothing, told in one line."""
     output = f"Error: {reason}"
@@ -94,8 +162,3 @@ def failed(call: ToolCall, reason: str, span: LiveSpan | None = None) -> ToolRes
 
 def _told(document: Document) -> str:
     return document.page_content if document.id is None else f"[{document.id}] {document.page_content}"
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _ERROR_CHARS else text[: _ERROR_CHARS - 1] + "…"

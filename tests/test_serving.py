@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ import httpx
 import mlflow
 import openai
 import pytest
+from dspy.lm15 import RateLimitError
 from mlflow.pyfunc import ResponsesAgent
 
 import oneturn
@@ -148,8 +150,8 @@ def test_a_failure_in_mid_stream_is_the_stream_s_last_event():
     with oneturn.running_server(oneturn.ResponsesAdapter(Failing())) as url:
         response = httpx.post(f"{url}/responses", json=body("?", stream=True))
     events = events_of(response)
-    assert events[-1]["type"] == "error"
-    assert events[-1]["code"] == "server_error"
+    assert [event["type"] for event in events[-2:]] == ["error", "response.failed"]
+    assert events[-2]["code"] == "server_error"
     assert "response.completed" not in [event["type"] for event in events]
     assert SECRET not in json.dumps(events)
 
@@ -161,6 +163,25 @@ def test_a_failure_without_a_stream_is_an_http_error():
     message = "The agent failed (RuntimeError); its trace tells more."
     expected = {"message": message, "type": "server_error", "param": None, "code": "server_error"}
     assert response.json() == {"error": expected}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("kind", ["unknown field", "no question"])
+def test_a_request_that_can_not_be_answered_gets_its_status_before_any_stream(stream: bool, kind: str):
+    asked = {"unknown field": body("?", custom_inputs={"hue": 1}), "no question": {"input": []}}[kind]
+    with oneturn.running_server(adapter()) as url:
+        response = httpx.post(f"{url}/responses", json={**asked, "stream": stream})
+    assert response.status_code == 400
+    assert response.headers["content-type"] == "application/json"
+    assert response.json()["error"]["code"] == "invalid_request"
+
+
+def test_a_busy_language_model_is_told_with_the_time_to_wait():
+    with oneturn.running_server(adapter(RateLimitError("slow down", retry_after=2.5))) as url:
+        response = httpx.post(f"{url}/responses", json=body("?"))
+    assert response.status_code == 429
+    assert response.headers["retry-after"] == "3"
+    assert response.json()["error"]["code"] == "rate_limit_exceeded"
 
 
 class Foreign(ResponsesAgent):
@@ -249,6 +270,62 @@ def test_a_client_that_goes_away_ends_the_run():
             next(line for line in response.iter_lines() if "output_text.delta" in line)
             assert not program.closed.is_set()
         assert program.closed.wait(30)
+
+
+class Waiting:
+    """A tool that works until it is told that nobody wants it any more."""
+
+    def __init__(self) -> None:
+        self.told = threading.Event()
+
+    def work(self) -> str:
+        """Work."""
+        oneturn.progress("at work")
+        while not oneturn.cancelled():
+            self.told.wait(0.005)
+        self.told.set()
+        return "in vain"
+
+
+def waiting(tool: Waiting) -> tuple[oneturn.ResponsesAdapter, ScriptedLM]:
+    lm = ScriptedLM(call("work"))
+    program = oneturn.ReAct(Ask, tools=[tool.work])
+    program.set_lm(lm)
+    return oneturn.ResponsesAdapter(program), lm
+
+
+def at_work(response: httpx.Response) -> Iterator[str]:
+    """The lines of a stream, from the moment when the tool is at work."""
+    lines = response.iter_lines()
+    assert next(line for line in lines if "at work" in line)
+    return lines
+
+
+def test_a_client_that_goes_away_stops_the_tool_and_no_lm_call_is_made_after():
+    tool = Waiting()
+    agent, lm = waiting(tool)
+    with oneturn.running_server(agent) as url:
+        with httpx.stream("POST", f"{url}/responses", json=body("?", stream=True)) as response:
+            at_work(response)
+        assert tool.told.wait(30)
+    assert len(lm.requests) == 1
+
+
+def test_a_server_that_is_stopped_ends_its_streams_properly(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("oneturn.serving._SECONDS_TO_FINISH", 0)
+    tool = Waiting()
+    agent, lm = waiting(tool)
+    with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as stack:
+        with oneturn.running_server(agent) as url:
+            sent = httpx.stream("POST", f"{url}/responses", json=body("?", stream=True), timeout=30)
+            rest = at_work(stack.enter_context(sent))
+            ending = pool.submit(list, rest)
+        data = [line.removeprefix("data: ") for line in ending.result() if line]
+    last = json.loads(data[-2])
+    assert data[-1] == "[DONE]"
+    assert last["type"] == "response.incomplete"
+    assert last["response"]["incomplete_details"]["reason"] == "shutting_down"
+    assert len(lm.requests) == 1
 
 
 @pytest.mark.usefixtures("traced")

@@ -9,6 +9,16 @@ from oneturn.local.engine import AsyncLocalEngine, LocalEngine
 from oneturn.local.lm import local_lm
 from oneturn.local.records import WEIGHTS, Weights
 from oneturn.local.server import ServerSettings
+from oneturn.local.warm import warm_up
 from oneturn.local.weights import fetch_weights
 
-__all__ = ["WEIGHTS", "AsyncLocalEngine", "LocalEngine", "ServerSettings", "Weights", "fetch_weights", "local_lm"]
+__all__ = [
+    "WEIGHTS",
+    "AsyncLocalEngine",
+    "LocalEngine",
+    "ServerSettings",
+    "Weights",
+    "fetch_weights",
+    "local_lm",
+    "warm_up",
+]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from oneturn.errors import LocalLMError
+from oneturn.local.cache import cache_folder, made
 
 # llama.cpp at 0 reports errors only; its default (3) prints some 200 lines a start.
 _ERRORS_ONLY = 0
@@ -85,7 +86,8 @@ def _params(llama: Any, weights: Path, settings: ServerSettings, api_key: str) -
     params.port = 0  # the system picks a free one
     params.api_keys = [api_key]
     params.ui = False
-    params.endpoint_slots = False
+    params.endpoint_slots = True
+    params.slot_save_path = f"{made(cache_folder() / 'prompts')}{os.sep}"
     params.verbosity = _ERRORS_ONLY
     params.n_parallel = settings.slots
     params.n_ctx = settings.slots * settings.context  # llama.cpp divides it among the slots

@@ -15,20 +15,25 @@ from typing import Any
 import dspy
 import json_repair
 import pydantic
-from dspy.adapters.utils import format_field_value
+
+# Not public: DSPy's own adapters turn images and files in a message into content parts with it.
+from dspy.adapters._legacy_type_markers import _expand_legacy_custom_type_markers_in_chat_message
+from dspy.adapters.utils import format_field_value, serialize_for_json
 from dspy.utils.exceptions import AdapterParseError
 
 from oneturn.react.grounding import Ground
 from oneturn.react.schema import StepSchema
 from oneturn.react.turns import ToolCallArgs, Turn
+from oneturn.tools import FINISH
 
 Message = dict[str, Any]
 
 _PROTOCOL = """\
 You work in steps. Every step is one JSON object: {shape}
-It calls exactly one tool; you then read its result and take the next step. Take arguments from the question or from \
-results, never invent them. As soon as the results hold the answer, or can't, call finish. The tools:
+It calls exactly one tool;{together} you then read its result and take the next step. Take arguments from the question \
+or from results, never invent them. As soon as the results hold the answer, or can't, call finish. The tools:
 {tools}"""
+_TOGETHER = " further calls that don't need its result go into parallel_calls, and all are made at the same time;"
 
 
 class StepAdapter(dspy.JSONAdapter):
@@ -73,9 +78,11 @@ class StepAdapter(dspy.JSONAdapter):
     def format_system_message(self, signature: type[dspy.Signature]) -> str:
         """Instructions, then the inputs that need a word, then the protocol and the tools."""
         thought = '"thought": "<why, in a few words>", ' if self.steps.thoughts else ""
-        shape = f'{{{thought}"tool_call": {{"name": "<tool>", "args": {{…}}}}}}'
+        more = ', "parallel_calls": []' if self.steps.parallel else ""
+        shape = f'{{{thought}"tool_call": {{"name": "<tool>", "args": {{…}}}}{more}}}'
+        together = _TOGETHER if self.steps.parallel else ""
         parts = [signature.instructions.strip(), _described_inputs(signature)]
-        parts.append(_PROTOCOL.format(shape=shape, tools=self.steps.description()))
+        parts.append(_PROTOCOL.format(shape=shape, together=together, tools=self.steps.description()))
         return "\n\n".join(part for part in parts if part)
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
@@ -87,7 +94,8 @@ class StepAdapter(dspy.JSONAdapter):
         found: Any = json_repair.loads(completion)
         try:
             call = ToolCallArgs.model_validate(found["tool_call"])
-        except (TypeError, KeyError, IndexError, pydantic.ValidationError) as error:
+            more = [ToolCallArgs.model_validate(other) for other in found.get("parallel_calls") or []]
+        except (TypeError, KeyError, IndexError, AttributeError, pydantic.ValidationError) as error:
             raise AdapterParseError(
                 adapter_name=type(self).__name__,
                 signature=signature,
@@ -95,17 +103,35 @@ class StepAdapter(dspy.JSONAdapter):
                 message="The reply is not one JSON object with a tool_call.",
             ) from error
         step: dict[str, Any] = {"tool_call": call}
+        if self.steps.parallel:
+            step["parallel_calls"] = more
         if self.steps.thoughts:
             step["thought"] = str(found.get("thought") or "")
         return step
 
     def _run_messages(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:
-        messages = [{"role": "user", "content": _inputs_text(signature, run)}]
+        messages = self._history(signature, run)
+        asked = {"role": "user", "content": _inputs_text(signature, run)}
+        messages.append(_expand_legacy_custom_type_markers_in_chat_message(asked))
         for raw in run.get("trajectory") or []:
             turn = raw if isinstance(raw, Turn) else Turn.model_validate(raw)
             if turn.tool_call is not None:
                 messages.append(_assistant(turn.thought, turn.tool_call, self.steps.thoughts))
             messages.append({"role": "user", "content": turn.observation})
+        return messages
+
+    def _history(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:
+        """Earlier exchanges, in the form of this one: what was asked, and the call that answered it."""
+        name = self._get_history_field_name(signature)
+        history = run.get(name) if name else None
+        messages: list[Message] = []
+        for exchange in history.messages if history else []:
+            if asked := _inputs_text(signature, exchange):
+                messages.append({"role": "user", "content": asked})
+            answered = {key: value for key, value in exchange.items() if key not in signature.input_fields}
+            if answered:
+                finished = ToolCallArgs(name=FINISH, args=serialize_for_json(answered))
+                messages.append(_assistant("", finished, self.steps.thoughts))
         return messages
 
 
@@ -117,7 +143,11 @@ def _assistant(thought: str | None, call: ToolCallArgs | Mapping[str, Any], thou
 
 
 def _inputs_text(signature: type[dspy.Signature], values: Mapping[str, Any]) -> str:
-    fields = {name: field for name, field in signature.input_fields.items() if name != "trajectory" and name in values}
+    fields = {
+        name: field
+        for name, field in signature.input_fields.items()
+        if name in values and name != "trajectory" and field.annotation is not dspy.History
+    }
     return "\n".join(f"{name}: {format_field_value(field, values[name])}" for name, field in fields.items())
 
 
@@ -125,6 +155,11 @@ def _described_inputs(signature: type[dspy.Signature]) -> str:
     lines = []
     for name, field in signature.input_fields.items():
         description = (field.json_schema_extra or {}).get("desc")
-        if name != "trajectory" and description and description != f"${{{name}}}":
+        if (
+            name != "trajectory"
+            and field.annotation is not dspy.History
+            and description
+            and description != f"${{{name}}}"
+        ):
             lines.append(f"- {name}: {description}")
     return "You are given:\n" + "\n".join(lines) if lines else ""

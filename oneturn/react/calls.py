@@ -31,12 +31,17 @@ class Allowed:
 
 @dataclass(frozen=True)
 class StepCall:
-    """What the LM decided: its thought and its call; and what of them was told while they were written."""
+    """What the LM decided: its thought and its calls; and what of them was told while they were written."""
 
     thought: str | None
-    call: ToolCallArgs
+    calls: tuple[ToolCallArgs, ...]
     thought_told: bool = False
     answer_told: str = ""
+
+    @property
+    def call(self) -> ToolCallArgs:
+        """The call, or the first of several that are asked for together."""
+        return self.calls[0]
 
 
 class StepCaller:
@@ -84,7 +89,7 @@ class StepCaller:
         self.lm_calls += 1
         if self._streamed_field is None:
             prediction = self._call(self._lm, trajectory, allowed)
-            return StepCall(prediction.get("thought"), prediction.tool_call)
+            return StepCall(prediction.get("thought"), _calls(prediction))
         reader = StepReader(self._streamed_field, attempt)
         return (yield from self._ask_streaming(reader, trajectory, allowed))
 
@@ -102,7 +107,7 @@ class StepCaller:
             prediction: dspy.Prediction = end.value
         finally:
             watched.close()
-        return StepCall(prediction.get("thought"), prediction.tool_call, reader.thought_told, reader.answer_told)
+        return StepCall(prediction.get("thought"), _calls(prediction), reader.thought_told, reader.answer_told)
 
     def record(self, trajectory: list[Turn], step: StepCall) -> None:
         """Put the run into DSPy's trace as one entry, the finishing step with all that led to it.
@@ -141,3 +146,7 @@ class StepCaller:
                 if target is not None:
                     for model, entries in tracker.usage_data.items():
                         target.usage_data[model].extend(entries)
+
+
+def _calls(prediction: dspy.Prediction) -> tuple[ToolCallArgs, ...]:
+    return (prediction.tool_call, *(prediction.get("parallel_calls") or ()))

@@ -86,6 +86,12 @@ def cites(schema: Mapping[str, Any]) -> bool:
     return schema.get("type") == "array" and schema.get("items", {}).get("format") == _SOURCE
 
 
+def citing_fields(signature: type[dspy.Signature]) -> tuple[str, ...]:
+    """The output fields of type ``list[oneturn.Citation]``."""
+    cited: Any = list[Citation]
+    return tuple(name for name, field in signature.output_fields.items() if field.annotation == cited)
+
+
 def misplaced(schema: Mapping[str, Any], output: bool) -> bool:
     """Whether a property's JSON schema has a mark where it would be passed over in silence."""
     if cites(schema) or (schema.get("format") == _SEEN and not output):

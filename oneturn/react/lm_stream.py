@@ -1,8 +1,8 @@
-"""One LM call whose text can be watched while it is being written.
+"""What an LM writes, watched while it is being written.
 
 DSPy's own way to stream (``dspy.streamify``) needs an event loop, and its listeners are stateful. This
 one is synchronous: the LM's engine is wrapped so that it streams inside and still returns one response,
-the call runs in a thread of its own with the caller's context, and the text arrives through a queue.
+the call runs in a thread of its own with the caller's context, and what happens arrives through a queue.
 Caching, retries, usage, callbacks and history stay DSPy's.
 """
 
@@ -22,20 +22,33 @@ from dspy.clients.engines.lifecycle import closing_stream
 from dspy.clients.engines.stream_guard import checked_stream
 from dspy.lm15 import Request, Response
 
+from oneturn.control import RunControl, current
+
 T = TypeVar("T")
+Happening = TypeVar("Happening")
 OnText = Callable[[str], None]
+OnDelta = Callable[[Any], None]
+"""Takes one piece of a reply, an ``lm15`` delta: text, thinking, a part of a tool call."""
 
 
-class _Abandoned(Exception):
-    """The reader went away: stop the LM's stream."""
+class Abandoned(BaseException):
+    """The reader went away: stop the run.
+
+    Not an ``Exception``: neither a program's own ``except Exception`` nor DSPy's may turn it into something else.
+    """
 
 
-class TextTap:
-    """An engine that tells ``on_text`` every piece of text its LM writes (DSPy's engine interface)."""
+class EngineTap:
+    """An engine that tells what its LM writes (DSPy's engine interface).
 
-    def __init__(self, lm: dspy.LM, on_text: OnText):
+    Args:
+        lm: the LM that answers.
+        on_reply: called at the beginning of each reply, a retried one too; what it gives takes the reply's pieces.
+    """
+
+    def __init__(self, lm: dspy.LM, on_reply: Callable[[], OnDelta]):
         self._lm = lm
-        self._on_text = on_text
+        self._on_reply = on_reply
         self.supports_function_calling = lm.supports_function_calling
         self.supports_reasoning = lm.supports_reasoning
         self.supports_response_schema = lm.supports_response_schema
@@ -48,58 +61,80 @@ class TextTap:
         if not hasattr(backend, "stream"):
             return backend.complete(canonical)
         accumulator = StreamAccumulator(canonical)
+        on_delta = self._on_reply()
         events = checked_stream(backend.stream(canonical), provider=provider)
         with closing_stream(events):
             for event in events:
                 accumulator.push(event)
-                if event.type == "delta" and event.delta.type == "text":
-                    self._on_text(event.delta.text)
+                if event.type == "delta":
+                    on_delta(event.delta)
         return accumulator.response()
 
 
 def tapped(lm: dspy.BaseLM, on_text: OnText) -> dspy.BaseLM:
-    """A view of ``lm`` that tells its text while it is written; ``lm`` itself where it can't stream.
+    """A view of ``lm`` that tells its text while it is written; ``lm`` itself where it can't stream."""
+
+    def on_delta(delta: Any) -> None:
+        if delta.type == "text":
+            on_text(delta.text)
+
+    return tapped_replies(lm, lambda: on_delta)
+
+
+def tapped_replies(lm: dspy.BaseLM, on_reply: Callable[[], OnDelta]) -> dspy.BaseLM:
+    """A view of ``lm`` that tells all it writes, reply by reply; ``lm`` itself where it can't stream.
 
     Subclasses that override ``forward`` own their connection and are called as they are.
     """
     if not isinstance(lm, dspy.LM) or type(lm).forward is not dspy.LM.forward or lm.model_type == "text":
         return lm
     view = copy.copy(lm)
-    view._engine_spec = TextTap(lm, on_text)
+    view._engine_spec = EngineTap(lm, on_reply)
     return view
 
 
-def watch(call: Callable[[OnText], T]) -> Generator[str, None, T]:
-    """Run ``call(on_text)`` in a thread; yield the text it reports, return what it returns.
+def watch(call: Callable[[Callable[[Happening], None]], T]) -> Generator[Happening, None, T]:
+    """Run ``call(tell)`` in a thread; yield what it tells, return what it returns.
 
-    Raises whatever ``call`` raises. Closing the generator makes the next ``on_text`` fail, which ends the
-    LM's stream.
+    Raises whatever ``call`` raises, and ``RunCancelled`` when the run has to stop. Then, and when the generator is
+    closed, the next ``tell`` fails, which ends the call.
     """
     events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
     abandoned = threading.Event()
+    control = current()
+    control.check()
 
-    def on_text(text: str) -> None:
+    def tell(happening: Happening) -> None:
         if abandoned.is_set():
-            raise _Abandoned
-        events.put(("text", text))
+            raise Abandoned
+        events.put(("told", happening))
 
     def work() -> None:
         try:
-            events.put(("value", call(on_text)))
+            events.put(("value", call(tell)))
         except BaseException as error:  # handed over to the reader's thread, which raises it
             events.put(("error", error))
 
     context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(work,), name="oneturn-lm", daemon=True).start()
+    threading.Thread(target=context.run, args=(work,), name="oneturn-run", daemon=True).start()
     try:
-        while True:
-            kind, value = events.get()
-            if kind == "text":
-                yield value
-            elif kind == "error":
-                raise value
-            else:
-                result: T = value
-                return result
+        with control.waking(lambda: events.put(("stop", None))):
+            while True:
+                kind, value = _next(events, control)
+                if kind == "told":
+                    yield value
+                elif kind == "error":
+                    raise value
+                elif kind == "value":
+                    result: T = value
+                    return result
+                control.check()
     finally:
         abandoned.set()
+
+
+def _next(events: queue.SimpleQueue[tuple[str, Any]], control: RunControl) -> tuple[str, Any]:
+    try:
+        return events.get(timeout=control.remaining())
+    except queue.Empty:
+        return "stop", None

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import dspy
 from dspy.signatures.signature import ensure_signature
 
-from oneturn.errors import ProgramError
+from oneturn.errors import ProgramError, RunError
+from oneturn.react.adapter import StepAdapter
 from oneturn.react.calls import StepCaller
 from oneturn.react.grounding import annotated
 from oneturn.react.run import Run
 from oneturn.react.schema import StepSchema
 from oneturn.react.turns import ToolCallArgs, Turn
-from oneturn.steps import Answer, Step
+from oneturn.steps import Answer, ApprovalWanted, Resumption, Step
 from oneturn.tools import ToolLike, toolset
 
-_RESERVED = {"trajectory", "thought", "tool_call"}
+_NOBODY_TO_ASK = (
+    "The run ended without an answer: {name} needs a person's approval, and there is nobody to ask. Serve the program "
+    "with oneturn.ResponsesAdapter, or give it a tool that needs none for this purpose."
+)
+_RESERVED = {"trajectory", "thought", "tool_call", "parallel_calls"}
 
 
 class ReAct(dspy.Module):
@@ -41,6 +46,8 @@ class ReAct(dspy.Module):
         tools: functions or ``dspy.Tool``s; a function's docstring and type hints describe it to the LM.
         max_iters: the most steps a run may take, the finishing one included; at least 1.
         thoughts: whether the LM writes a ``thought`` before each call.
+        parallel_calls: whether a step may ask for several calls that don't need each other's results. They are made at
+            the same time.
 
     Raises:
         ProgramError: the signature or the tools use a reserved name, ``max_iters`` is below 1, or a ``Citation`` or
@@ -53,6 +60,7 @@ class ReAct(dspy.Module):
         tools: Iterable[ToolLike],
         max_iters: int = 6,
         thoughts: bool = True,
+        parallel_calls: bool = False,
     ):
         super().__init__()
         self.signature = ensure_signature(signature)
@@ -60,8 +68,8 @@ class ReAct(dspy.Module):
         self.max_iters = max_iters
         self.thoughts = thoughts
         self._check()
-        self.steps_schema = StepSchema(self.signature, self.tools, thoughts)
-        self.step = dspy.Predict(_step_signature(self.signature, thoughts))
+        self.steps_schema = StepSchema(self.signature, self.tools, thoughts, parallel_calls)
+        self.step = dspy.Predict(_step_signature(self.signature, thoughts, parallel_calls))
 
     @property
     def answer_field(self) -> str | None:
@@ -73,6 +81,12 @@ class ReAct(dspy.Module):
         """The output fields of type ``list[oneturn.Citation]``."""
         return self.steps_schema.citing
 
+    def shared_messages(self) -> list[dict[str, Any]]:
+        """What the chat of every run begins with: the instructions, the tools and the demos."""
+        adapter = StepAdapter(self.steps_schema, self.steps_schema.names)
+        asked: list[dict[str, Any]] = adapter.format(self.step.signature, self.step.demos, {})
+        return asked[:-1]
+
     def steps(self, **inputs: Any) -> Iterator[Step]:
         """Run the program and yield its steps as they happen, text token by token where the LM streams.
 
@@ -82,17 +96,37 @@ class ReAct(dspy.Module):
         """
         return self._run(inputs, streaming=True)
 
-    def forward(self, **inputs: Any) -> dspy.Prediction:
-        """Run the program to its end; the ``Prediction`` has the outputs and the ``trajectory``."""
-        (answer,) = (step for step in self._run(inputs, streaming=False) if isinstance(step, Answer))
-        return answer.prediction
+    def resume(self, at: Resumption, **inputs: Any) -> Iterator[Step]:
+        """Go on with a run that ended with an ``ApprovalWanted``, now that a person has said yes or no.
 
-    def _run(self, inputs: dict[str, Any], streaming: bool) -> Generator[Step, None, None]:
+        Finished calls aren't made again. ``inputs`` are those of the run that waited.
+
+        Raises:
+            ProgramError: an input is missing or unknown.
+            RunError: the run ended without an answer.
+        """
+        return self._run(inputs, streaming=True, at=at)
+
+    def forward(self, **inputs: Any) -> dspy.Prediction:
+        """Run the program to its end; the ``Prediction`` has the outputs and the ``trajectory``.
+
+        Raises:
+            ProgramError: an input is missing or unknown.
+            RunError: the run ended without an answer, or with a call that a person has to approve.
+        """
+        for step in self._run(inputs, streaming=False):
+            if isinstance(step, Answer):
+                return step.prediction
+            if isinstance(step, ApprovalWanted):
+                raise RunError(_NOBODY_TO_ASK.format(name=step.waiting.name), "approval_required", step.finished)
+        raise RunError("The run ended without an answer; this is a bug in oneturn.", "server_error")
+
+    def _run(self, inputs: dict[str, Any], streaming: bool, at: Resumption | None = None) -> Iterator[Step]:
         self._check_inputs(inputs)
         given = {**self._default_inputs(), **inputs}
         caller = StepCaller(self.step, self.steps_schema, self.answer_field, given, streaming)
         run = Run(caller, self.steps_schema, self.tools, self.answer_field, given)
-        yield from run.steps(self.max_iters)
+        yield from run.steps(self.max_iters) if at is None else run.resume(at, self.max_iters)
 
     def _check(self) -> None:
         if taken := _RESERVED.intersection(self.signature.fields):
@@ -115,7 +149,7 @@ class ReAct(dspy.Module):
         return {name: field.get_default(call_default_factory=True) for name, field in fields if not field.is_required()}
 
 
-def _step_signature(signature: type[dspy.Signature], thoughts: bool) -> type[dspy.Signature]:
+def _step_signature(signature: type[dspy.Signature], thoughts: bool, parallel: bool) -> type[dspy.Signature]:
     fields: dict[str, Any] = {
         name: (field.annotation, dspy.InputField(desc=(field.json_schema_extra or {}).get("desc")))
         for name, field in signature.input_fields.items()
@@ -124,6 +158,8 @@ def _step_signature(signature: type[dspy.Signature], thoughts: bool) -> type[dsp
     if thoughts:
         fields["thought"] = (str, dspy.OutputField(desc="Why this step, in a few words."))
     fields["tool_call"] = (ToolCallArgs, dspy.OutputField(desc="The tool to call next, with its arguments."))
+    if parallel:
+        fields["parallel_calls"] = (list[ToolCallArgs], dspy.OutputField(desc="Calls to make at the same time."))
     made: type[dspy.Signature] = dspy.Signature(
         fields, signature.instructions, signature_name=f"{signature.__name__}Step"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import dspy
@@ -12,10 +12,23 @@ from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
 from oneturn.errors import RunError
 from oneturn.react.calls import Allowed, StepCall, StepCaller
 from oneturn.react.grounding import Ground
-from oneturn.react.schema import StepSchema
-from oneturn.react.turns import Turn
-from oneturn.steps import Answer, AnswerDelta, Step, Thought, ToolCall, Usage
-from oneturn.tools import FINISH, failed, run_tool
+from oneturn.react.schema import MOST_AT_ONCE, StepSchema
+from oneturn.react.turns import ToolCallArgs, Turn
+from oneturn.steps import (
+    Answer,
+    AnswerDelta,
+    ApprovalWanted,
+    FinishedCall,
+    Resumption,
+    Step,
+    Thought,
+    ToolCall,
+    ToolResult,
+    Usage,
+    WaitingCall,
+)
+from oneturn.tool_runs import run_tools
+from oneturn.tools import FINISH, failed, options_of
 
 _UNPARSABLE = "Error: that was not one JSON object with a tool_call. Write only the JSON object."
 _REPEATED = f"Error: that call was made before and its result stands above. Call {FINISH}."
@@ -47,6 +60,8 @@ class Run:
         self.trajectory: list[Turn] = []
         self.seen = [str(value) for value in inputs.values()]
         self.sources: list[str] = []
+        self.finished: list[FinishedCall] = []
+        self.waits = False
         self.must_finish = False
         self.repaired = False
         self.attempt = 0
@@ -76,7 +91,22 @@ class Run:
             elif remaining <= 0:
                 raise self._error("max_iters", f"{max_iters} steps were taken without a {FINISH} call")
             else:
-                yield from self._use_tool(call)
+                yield from self._use_tools(call)
+                if self.waits:
+                    return
+
+    def resume(self, at: Resumption, max_iters: int) -> Generator[Step, None, None]:
+        """Go on where an earlier run waited for a person, with what the person said.
+
+        Raises:
+            RunError: the run ended without an answer.
+        """
+        for done in at.finished:
+            self._keep(done, seen=not done.output.startswith("Error: "))  # an error may repeat what was made up
+        waiting = at.waiting
+        call = ToolCallArgs(name=waiting.name, args=dict(waiting.args))
+        yield from self._make([call], waiting.thought, refused=None if at.approve else _refusal(at.reason))
+        yield from self.steps(max(1, max_iters - len(self.finished)))
 
     def _allowed(self, remaining: int) -> Allowed:
         last = remaining <= 0 or self.must_finish
@@ -101,21 +131,65 @@ class Run:
                 if not _shorten(self.trajectory):
                     raise self._error("context_length_exceeded", "the prompt is too long for the LM") from error
 
-    def _use_tool(self, step: StepCall) -> Generator[Step, None, None]:
-        if any(turn.tool_call == step.call for turn in self.trajectory):
+    def _use_tools(self, step: StepCall) -> Generator[Step, None, None]:
+        calls = self._new_calls(step)
+        if not calls:
             if self.must_finish:  # the LM doesn't keep to the schema: it has to be told
                 self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=_REPEATED))
             self.must_finish = True
             return
-        call = ToolCall(f"call_{uuid.uuid4().hex[:24]}", step.call.name, step.call.args)
-        yield call
+        waiting = [call for call in calls if self._needs_approval(call)]
+        made = [call for call in calls if call not in waiting]
+        yield from self._make(made, step.thought or "")
+        if waiting:  # the first; the LM asks again for the others
+            self.waits = True
+            thought = "" if made else step.thought or ""
+            yield ApprovalWanted(WaitingCall(waiting[0].name, waiting[0].args, thought), tuple(self.finished))
+            yield Usage(self.caller.lm_calls, self.caller.tokens())
+
+    def _new_calls(self, step: StepCall) -> list[ToolCallArgs]:
+        """The calls of a step that weren't made before, each once."""
+        known = [turn.tool_call for turn in self.trajectory]
+        calls: list[ToolCallArgs] = []
+        for call in step.calls[:MOST_AT_ONCE]:
+            if call.name != FINISH and call not in known and call not in calls:
+                calls.append(call)
+        return calls
+
+    def _needs_approval(self, call: ToolCallArgs) -> bool:
         misgrounded = self.schema.misgrounded(call.name, call.args, self._ground())
-        result = failed(call, misgrounded) if misgrounded else run_tool(self.tools, call)
-        if not misgrounded:  # the refusal names what was made up: that doesn't make it seen
-            self.seen.append(result.output)
-        self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=result.output))
-        self.sources += [str(doc.id) for doc in result.documents if str(doc.id) not in self.sources]
-        yield result
+        return not misgrounded and options_of(self.tools.get(call.name)).needs_approval(call.args)
+
+    def _make(
+        self, wanted: Sequence[ToolCallArgs], thought: str, refused: str | None = None
+    ) -> Generator[Step, None, None]:
+        """Make calls, at the same time; a refused one, or one that names what wasn't seen, has failed unmade."""
+        ground = self._ground()
+        calls = [ToolCall(f"call_{uuid.uuid4().hex[:24]}", call.name, call.args) for call in wanted]
+        yield from calls
+        results: dict[str, ToolResult] = {}
+        unmade: set[str] = set()
+        for call in calls:
+            if reason := refused or self.schema.misgrounded(call.name, call.args, ground):
+                unmade.add(call.call_id)
+                yield results.setdefault(call.call_id, failed(call, reason))
+        for step in run_tools(self.tools, [call for call in calls if call.call_id not in unmade]):
+            if isinstance(step, ToolResult):
+                results[step.call_id] = step
+            yield step
+        for number, call in enumerate(calls):
+            result = results[call.call_id]
+            done = FinishedCall(call.name, call.args, "" if number else thought, result.output, result.documents)
+            self._keep(done, seen=call.call_id not in unmade)  # a refusal may name what was made up
+
+    def _keep(self, done: FinishedCall, seen: bool) -> None:
+        """Know from now on what a call gave."""
+        self.finished.append(done)
+        call = ToolCallArgs(name=done.name, args=dict(done.args))
+        self.trajectory.append(Turn(thought=done.thought, tool_call=call, observation=done.output))
+        if seen:
+            self.seen.append(done.output)
+        self.sources += [str(doc.id) for doc in done.documents if str(doc.id) not in self.sources]
 
     def _finish(self, step: StepCall) -> Generator[Step, None, dspy.Prediction | None]:
         try:
@@ -147,6 +221,10 @@ class Run:
     def _error(self, code: str, reason: str) -> RunError:
         advice = "Compile the program, raise max_iters, or take a stronger LM."
         return RunError(f"The run ended without an answer: {reason}. {advice}", code, self.trajectory)
+
+
+def _refusal(reason: str) -> str:
+    return f"a person refused this call: {reason}" if reason else "a person refused this call"
 
 
 def _shorten(trajectory: list[Turn]) -> bool:

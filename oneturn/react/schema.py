@@ -13,6 +13,9 @@ from oneturn.errors import ProgramError
 from oneturn.react.grounding import Ground, cites, misplaced, narrowed, unseen
 from oneturn.tools import FINISH
 
+MOST_AT_ONCE = 8
+"""Calls that one step may ask for together."""
+
 
 class StepSchema:
     """What the LM may write as its next step, for a signature and a set of tools.
@@ -23,13 +26,17 @@ class StepSchema:
         signature: the user's signature; its output fields are the arguments of ``finish``.
         tools: the tools by name.
         thoughts: whether a step begins with a ``thought``.
+        parallel: whether a step may ask for several calls at once.
 
     Raises:
         ProgramError: a ``Citation`` or ``Seen`` stands where it would not be heeded.
     """
 
-    def __init__(self, signature: type[dspy.Signature], tools: Mapping[str, dspy.Tool], thoughts: bool):
+    def __init__(
+        self, signature: type[dspy.Signature], tools: Mapping[str, dspy.Tool], thoughts: bool, parallel: bool = False
+    ):
         self.thoughts = thoughts
+        self.parallel = parallel
         self._outputs = _outputs_model(signature)
         finish = self._outputs.model_json_schema()
         self._citing = [name for name, schema in finish.get("properties", {}).items() if cites(schema)]
@@ -58,13 +65,15 @@ class StepSchema:
             ground: what the run has seen; a tool that needs something unseen is left out.
         """
         permitted = frozenset(allowed)
-        calls = [
-            _object({"name": {"type": "string", "enum": [name]}, "args": args})
+        calls = {
+            name: _object({"name": {"type": "string", "enum": [name]}, "args": args})
             for name, schema in self._calls.items()
             if name in permitted and (args := narrowed(name, schema, ground)) is not None
-        ]
+        }
         properties: dict[str, Any] = {"thought": {"type": "string"}} if self.thoughts else {}
-        properties["tool_call"] = calls[0] if len(calls) == 1 else {"anyOf": calls}
+        properties["tool_call"] = _any_of(calls.values())
+        if self.parallel and (others := [call for name, call in calls.items() if name != FINISH]):
+            properties["parallel_calls"] = {"type": "array", "items": _any_of(others), "maxItems": MOST_AT_ONCE - 1}
         schema = _object(properties)
         return {**schema, "$defs": self._defs} if self._defs else schema
 
@@ -125,6 +134,11 @@ def _outputs_model(signature: type[dspy.Signature]) -> type[pydantic.BaseModel]:
 def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: {k: v for k, v in schema.items() if k != "title"} for name, schema in properties.items()}
     return {"type": "object", "properties": kept, "required": list(kept), "additionalProperties": False}
+
+
+def _any_of(options: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    found = list(options)
+    return found[0] if len(found) == 1 else {"anyOf": found}
 
 
 def _type_name(schema: Mapping[str, Any]) -> str:

@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from typing import Any, cast
 
 import dspy
 from dspy.adapters.utils import serialize_for_json
 from mlflow.entities import Document
 from mlflow.pyfunc import ResponsesAgent
 from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse, ResponsesAgentStreamEvent
+from mlflow.types.responses_helpers import IncompleteDetails
 
-from oneturn.errors import EndpointError
+from oneturn.approvals import Approvals
+from oneturn.control import RunControl, current
+from oneturn.errors import EndpointError, ProgramError, RequestError, RunCancelled
+from oneturn.programs import Program, as_program
 from oneturn.responses.citations import url_citations
 from oneturn.responses.events import EventWriter
 from oneturn.responses.failures import told
 from oneturn.responses.requests import program_inputs
-from oneturn.steps import Answer, AnswerDelta, Step, Thought, ToolCall, ToolResult, Usage
-
-
-class Program(Protocol):
-    """What the adapter serves: a declared signature, and a run as a stream of steps."""
-
-    signature: type[dspy.Signature]
-
-    @property
-    def answer_field(self) -> str | None:
-        """The output field whose text is the message."""
-
-    @property
-    def citing_fields(self) -> tuple[str, ...]:
-        """The output fields that hold ids of sources."""
-
-    def steps(self, **inputs: Any) -> Iterator[Step]:
-        """Run the program."""
+from oneturn.responses.resume import read_answer
+from oneturn.steps import Answer, AnswerDelta, ApprovalWanted, Step, Thought, ToolCall, ToolProgress, ToolResult, Usage
 
 
 class ResponsesAdapter(ResponsesAgent):
@@ -45,13 +34,30 @@ class ResponsesAdapter(ResponsesAgent):
     back in ``custom_outputs``.
 
     Args:
-        program: what to serve, such as a :class:`oneturn.ReAct`, or a function that builds it, which is then called
-            once, when MLflow loads the model or the first request comes. The program's predictors must have their
-            LM (``program.set_lm``), or ``dspy.configure`` must have given one.
+        program: what to serve, such as a :class:`oneturn.ReAct` or any ``dspy.Module``, or a function that builds it,
+            which is then called once, when MLflow loads the model or the first request comes. The program's predictors
+            must have their LM (``program.set_lm``), or ``dspy.configure`` must have given one.
+        signature: what a ``dspy.Module`` takes and gives, where it doesn't say so; see :class:`oneturn.ModuleProgram`.
+        answer_field: the output of a ``dspy.Module`` that is the message, where it isn't the first ``str`` one.
+        deadline: seconds that a request may take; then it ends as ``incomplete``, with what is known. ``None`` for
+            no limit.
+        approvals: signs and checks a person's approvals, for a program with tools that need them.
     """
 
-    def __init__(self, program: Program | Callable[[], Program]):
+    def __init__(
+        self,
+        program: Program | dspy.Module | Callable[[], Program | dspy.Module],
+        signature: str | type[dspy.Signature] | None = None,
+        answer_field: str | None = None,
+        *,
+        deadline: float | None = None,
+        approvals: Approvals | None = None,
+    ):
         self._given = program
+        self._signature = signature
+        self._answer_field = answer_field
+        self._deadline = deadline
+        self._approvals = approvals
         self._built: Program | None = None
         self._building = threading.Lock()
 
@@ -60,74 +66,152 @@ class ResponsesAdapter(ResponsesAgent):
         """What is served; built now if it hasn't been yet."""
         with self._building:
             if self._built is None:
-                given: Any = self._given
-                self._built = cast(Program, given if hasattr(given, "steps") else given())
+                self._built = as_program(self._given, self._signature, self._answer_field)
             return self._built
 
     def load_context(self, context: Any) -> None:
         """Build the program when MLflow loads the model: what is wrong with it shows before the first request."""
         _ = self.program
 
+    def inputs(self, request: ResponsesAgentRequest) -> dict[str, Any]:
+        """The program's inputs for a request, without running anything: a server can refuse before it streams.
+
+        Raises:
+            RequestError: the request can't be answered.
+        """
+        program = self.program
+        return program_inputs(program.signature, request, program.answer_field)
+
     def predict(  # type: ignore[override]  # as ResponsesAgent's own
         self, request: ResponsesAgentRequest
     ) -> ResponsesAgentResponse:
-        """Answer a request: ``predict_stream``, drained.
+        """Answer a request: the stream, drained.
 
         Raises:
             EndpointError: the run failed; with the code and message that a stream would have ended with.
         """
-        for event in self._events(request):
-            if event.type == "error":
-                fields = event.model_dump()
-                raise EndpointError(fields["message"], code=fields["code"])
-            if event.type == "response.completed":
-                return ResponsesAgentResponse(**event.model_dump()["response"])
-        raise EndpointError("The stream ended without a terminal event; this is a bug in oneturn.")
+        failures: list[EndpointError] = []
+        for event in self._events(request, failures.append):
+            if event.type in ("response.completed", "response.incomplete"):
+                return _response(event)
+        raise failures[0]
 
     def predict_stream(  # type: ignore[override]  # as ResponsesAgent's own
         self, request: ResponsesAgentRequest
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         """Answer a request as a stream of events that ends with exactly one terminal event."""
-        yield from self._events(request)
+        yield from self._events(request, lambda failure: None)
 
-    def _events(self, request: ResponsesAgentRequest) -> Generator[ResponsesAgentStreamEvent, None, None]:
+    def _events(
+        self, request: ResponsesAgentRequest, on_failure: Callable[[EndpointError], object]
+    ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         writer = EventWriter()
         yield from writer.start()
         try:
-            yield from self._run_events(writer, request)
+            yield from self._run_events(writer, request, RunControl(self._deadline, current()))
+        except RunCancelled as stopped:
+            yield from writer.incomplete(stopped.reason)
         except Exception as error:  # told to the client as the stream's end, kept whole in the trace
-            yield from writer.failed(*told(error))
+            failure = told(error)
+            on_failure(failure)
+            yield from writer.failed(failure.code, str(failure))
 
     def _run_events(
-        self, writer: EventWriter, request: ResponsesAgentRequest
+        self, writer: EventWriter, request: ResponsesAgentRequest, control: RunControl
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         seen: dict[str, Document] = {}
-        prediction = dspy.Prediction()
+        prediction: dspy.Prediction | None = None
         program = self.program
-        for step in program.steps(**program_inputs(program.signature, request)):
+        inputs = self.inputs(request)
+        for step in _under(control, self._steps(request, inputs, seen)):
             if isinstance(step, Thought):
                 yield from writer.thought(step.text)
             elif isinstance(step, ToolCall):
                 yield from writer.tool_call(step)
+            elif isinstance(step, ToolProgress):
+                yield writer.tool_progress(step)
             elif isinstance(step, ToolResult):
-                seen.update({str(document.id): document for document in step.documents})
+                seen.update(_by_id(step.documents))
                 yield from writer.tool_result(step)
+            elif isinstance(step, ApprovalWanted):
+                id = self._signing().request_id(inputs, step.finished, step.waiting)
+                yield from writer.approval_request(id, step.waiting)
             elif isinstance(step, AnswerDelta):
                 yield from writer.text(step.text, step.attempt)
             elif isinstance(step, Answer):
                 prediction = step.prediction
-                yield from writer.finish_message(_annotations(program, prediction, seen))
+                yield from _message(writer, program, prediction, seen)
             elif isinstance(step, Usage):
                 yield from writer.completed(_usage(step), _custom_outputs(program, prediction))
 
+    def _steps(
+        self, request: ResponsesAgentRequest, inputs: dict[str, Any], seen: dict[str, Document]
+    ) -> Iterator[Step]:
+        """A new run; or the one that waited for the approval that the request ends with."""
+        answer = read_answer(request)
+        program: Any = self.program
+        if answer is None:
+            return cast(Iterator[Step], program.steps(**inputs))
+        if not hasattr(program, "resume"):
+            raise RequestError("This agent asks for no approvals; end the request with a user message.")
+        at = answer.resumption
+        self._signing().check(answer.request_id, inputs, at.finished, at.waiting)
+        for call in at.finished:
+            seen.update(_by_id(call.documents))
+        return cast(Iterator[Step], program.resume(at, **inputs))
 
-def _annotations(program: Program, prediction: dspy.Prediction, seen: Mapping[str, Document]) -> list[dict[str, Any]]:
+    def _signing(self) -> Approvals:
+        if self._approvals is None:
+            raise ProgramError(
+                "A tool needs a person's approval, and the adapter has no key to sign the request with: give "
+                "ResponsesAdapter its approvals=oneturn.Approvals(key)."
+            )
+        return self._approvals
+
+
+def _response(event: ResponsesAgentStreamEvent) -> ResponsesAgentResponse:
+    told = event.model_dump()["response"]
+    details = told.pop("incomplete_details", None)
+    response = ResponsesAgentResponse(**told)
+    if details is not None:  # MLflow warns of a reason that isn't one of OpenAI's two
+        response.incomplete_details = IncompleteDetails.model_construct(**details)
+    return response
+
+
+def _under(control: RunControl, steps: Iterator[Step]) -> Iterator[Step]:
+    """The steps, each taken with ``control`` active; what reads them meanwhile isn't affected."""
+    try:
+        while True:
+            control.check()
+            with control.active():
+                step = next(steps, None)
+            if step is None:
+                return
+            yield step
+    finally:
+        if isinstance(steps, Generator):
+            steps.close()
+
+
+def _message(
+    writer: EventWriter, program: Program, prediction: dspy.Prediction, seen: Mapping[str, Document]
+) -> Iterator[ResponsesAgentStreamEvent]:
+    if program.answer_field is None:  # a client that reads texts only gets the outputs all the same
+        yield from writer.text(json.dumps(_custom_outputs(program, prediction), ensure_ascii=False), attempt=0)
+        yield from writer.finish_message([])
+        return
     cited = [id for field in program.citing_fields for id in prediction.get(field) or []]
-    text = str(prediction.get(program.answer_field) or "") if program.answer_field else ""
-    return url_citations(cited, seen, text)
+    text = str(prediction.get(program.answer_field) or "")
+    yield from writer.finish_message(url_citations(cited, seen, text))
 
 
-def _custom_outputs(program: Program, prediction: dspy.Prediction) -> dict[str, Any]:
+def _by_id(documents: Iterable[Document]) -> dict[str, Document]:
+    return {str(document.id): document for document in documents}
+
+
+def _custom_outputs(program: Program, prediction: dspy.Prediction | None) -> dict[str, Any]:
+    if prediction is None:  # the run waits for an approval
+        return {}
     names = [name for name in program.signature.output_fields if name != program.answer_field]
     return {name: serialize_for_json(prediction.get(name)) for name in names}
 

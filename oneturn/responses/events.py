@@ -16,14 +16,25 @@ from mlflow.types.responses import (
     ResponsesAgentStreamEvent,
     create_function_call_item,
     create_function_call_output_item,
+    create_mcp_approval_request_item,
     create_reasoning_item,
     create_text_output_item,
 )
 
-from oneturn.steps import ToolCall, ToolResult
+from oneturn.steps import ToolCall, ToolProgress, ToolResult, WaitingCall, source
 
 Event = ResponsesAgentStreamEvent
 Item = dict[str, Any]
+
+# What OpenAI's Response always has and an agent has no say in: its tools are its own business.
+_UNUSED = {"model": "agent", "tools": [], "tool_choice": "auto", "parallel_tool_calls": False}
+_UNFINISHED = "Error: the run ended before this tool did."
+# A failed response has one of OpenAI's own codes; the error event before it has ours, which tells more.
+_OPENAI_CODES = {
+    "rate_limit_exceeded": "rate_limit_exceeded",
+    "invalid_request": "invalid_prompt",
+    "context_length_exceeded": "invalid_prompt",
+}
 
 
 class EventWriter:
@@ -35,6 +46,8 @@ class EventWriter:
         self._created_at = time.time()
         self._sequence = 0
         self._message: _OpenMessage | None = None
+        self._interrupted: _OpenMessage | None = None
+        self._open_calls: dict[str, str] = {}
 
     def start(self) -> Iterator[Event]:
         """``response.created`` and ``response.in_progress``."""
@@ -42,52 +55,112 @@ class EventWriter:
             yield self._event(kind, response=self._response("in_progress"))
 
     def thought(self, text: str) -> Iterator[Event]:
-        """A ``reasoning`` item."""
-        yield from self._whole_item(create_reasoning_item(_new_id("rs"), text))
+        """A ``reasoning`` item with its summary."""
+        yield from self._interrupt()
+        item = create_reasoning_item(_new_id("rs"), text)
+        place = {"item_id": item["id"], "output_index": len(self.output), "summary_index": 0}
+        part = {"type": "summary_text", "text": text}
+        yield self._added({**item, "summary": [], "status": "in_progress"})
+        yield self._event("response.reasoning_summary_part.added", **place, part={**part, "text": ""})
+        yield self._event("response.reasoning_summary_text.delta", **place, delta=text)
+        yield self._event("response.reasoning_summary_text.done", **place, text=text)
+        yield self._event("response.reasoning_summary_part.done", **place, part=part)
+        yield self._done({**item, "status": "completed"})
 
     def tool_call(self, call: ToolCall) -> Iterator[Event]:
-        """A ``function_call`` item."""
+        """A ``function_call`` item with its arguments."""
+        yield from self._interrupt()
+        self._open_calls[call.call_id] = call.name
         arguments = json.dumps(dict(call.args), ensure_ascii=False)
-        yield from self._whole_item(create_function_call_item(_new_id("fc"), call.call_id, call.name, arguments))
+        item = create_function_call_item(_new_id("fc"), call.call_id, call.name, arguments)
+        place = {"item_id": item["id"], "output_index": len(self.output)}
+        yield self._added({**item, "arguments": "", "status": "in_progress"})
+        yield self._event("response.function_call_arguments.delta", **place, delta=arguments)
+        yield self._event("response.function_call_arguments.done", **place, name=call.name, arguments=arguments)
+        yield self._done({**item, "status": "completed"})
+
+    def tool_progress(self, told: ToolProgress) -> Event:
+        """A ``response.in_progress`` that keeps the stream alive, and tells in ``progress`` how a tool gets on."""
+        known = {"call_id": told.call_id, "name": told.name, "message": told.message, "fraction": told.fraction}
+        return self._event("response.in_progress", response=self._response("in_progress"), progress=known)
 
     def tool_result(self, result: ToolResult) -> Iterator[Event]:
         """A ``function_call_output`` item, paired with its call by ``call_id``."""
-        item = create_function_call_output_item(result.call_id, result.output)
-        yield from self._whole_item({**item, "id": _new_id("fco")})
+        yield from self._interrupt()
+        self._open_calls.pop(result.call_id, None)
+        item = {**create_function_call_output_item(result.call_id, result.output), "id": _new_id("fco")}
+        if found := [source(document) for document in result.documents]:
+            item["sources"] = found
+        yield self._added({**item, "output": "", "status": "in_progress"})
+        yield self._done({**item, "status": "completed"})
+
+    def approval_request(self, id: str, waiting: WaitingCall) -> Iterator[Event]:
+        """An ``mcp_approval_request`` item: the turn ends, and waits for a person."""
+        yield from self._interrupt()
+        arguments = json.dumps(dict(waiting.args), ensure_ascii=False)
+        item = create_mcp_approval_request_item(id, arguments, waiting.name, "oneturn")
+        yield self._added(item)
+        yield self._done(item)
 
     def text(self, delta: str, attempt: int) -> Iterator[Event]:
         """A piece of the answer. A new attempt closes the message begun before as ``incomplete``."""
         if self._message is not None and self._message.attempt != attempt:
             yield from self._close_message(self._message, "incomplete", [])
+        if self._message is None and self._interrupted is not None and self._interrupted.attempt == attempt:
+            delta = self._interrupted.text + delta
         message = self._message or (yield from self._open_message(attempt))
         message.text += delta
         yield self._event("response.output_text.delta", **self._place(message), delta=delta, logprobs=[])
 
     def finish_message(self, annotations: list[dict[str, Any]]) -> Iterator[Event]:
         """Close the answering message; one is opened if no text came."""
+        if self._message is None and self._interrupted is not None:
+            yield from self.text("", self._interrupted.attempt)
         message = self._message or (yield from self._open_message(attempt=0))
         for index, annotation in enumerate(annotations):
             kind = "response.output_text.annotation.added"
             yield self._event(kind, **self._place(message), annotation_index=index, annotation=annotation)
         yield from self._close_message(message, "completed", annotations)
 
+    def _interrupt(self) -> Iterator[Event]:
+        """Close a message that another item comes in the midst of: one item at a time. Its text starts over after."""
+        if self._message is not None:
+            interrupted = self._message
+            yield from self._close_message(interrupted, "incomplete", [])
+            self._interrupted = interrupted
+
     def completed(self, usage: Mapping[str, Any] | None, custom_outputs: Mapping[str, Any]) -> Iterator[Event]:
         """The terminal ``response.completed``, with all items, usage and custom outputs."""
         response = {**self._response("completed"), "usage": usage, "custom_outputs": dict(custom_outputs)}
         yield self._event("response.completed", response=response, custom_outputs=dict(custom_outputs))
 
+    def incomplete(self, reason: str) -> Iterator[Event]:
+        """The terminal ``response.incomplete``: the run was stopped; what is known stays."""
+        yield from self._close_all()
+        response = {**self._response("incomplete"), "incomplete_details": {"reason": reason}}
+        yield self._event("response.incomplete", response=response)
+
     def failed(self, code: str, message: str) -> Iterator[Event]:
-        """The terminal ``error``; what was finished before stays valid."""
+        """An ``error`` event, which MLflow's readers know, and the terminal ``response.failed``, which OpenAI's do.
+
+        What was finished before stays valid.
+        """
+        yield from self._close_all()
+        yield self._event("error", code=code, message=message, param=None)
+        error = {"code": _OPENAI_CODES.get(code, "server_error"), "message": message}
+        response = {**self._response("failed"), "error": error}
+        yield self._event("response.failed", response=response)
+
+    def _close_all(self) -> Iterator[Event]:
+        """Leave nothing half done: a message that was begun ends, and every call has its output."""
         if self._message is not None:
             yield from self._close_message(self._message, "incomplete", [])
-        yield self._event("error", code=code, message=message, param=None)
-
-    def _whole_item(self, item: Item) -> Iterator[Event]:
-        yield self._added({**item, "status": "in_progress"})
-        yield self._done({**item, "status": "completed"})
+        for call_id, name in list(self._open_calls.items()):
+            yield from self.tool_result(ToolResult(call_id, name, _UNFINISHED, is_error=True))
 
     def _open_message(self, attempt: int) -> Generator[Event, None, _OpenMessage]:
         message = self._message = _OpenMessage(_new_id("msg"), attempt)
+        self._interrupted = None
         item = {"type": "message", "id": message.id, "role": "assistant", "status": "in_progress", "content": []}
         yield self._added(item)
         yield self._event("response.content_part.added", **self._place(message), part=_part("", []))
@@ -118,6 +191,7 @@ class EventWriter:
             "created_at": self._created_at,
             "status": status,
             "output": list(self.output),
+            **_UNUSED,
         }
 
     def _event(self, kind: str, **fields: Any) -> Event:

@@ -1,62 +1,162 @@
-"""A Responses request as the inputs of a program."""
+"""A Responses request as the inputs of a program.
+
+Which field takes what is told by its type: the first ``str`` takes the question, ``dspy.Image`` and ``dspy.File`` (or
+lists of them) what is attached to it, ``dspy.History`` what came before. A ``str`` field named ``system_message`` takes
+the system and developer messages, a ``list[dict]`` field named ``messages`` the whole chat. ``custom_inputs`` fill the
+rest.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import types
+from collections.abc import Mapping
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import dspy
 import pydantic
-from mlflow.types.responses import ResponsesAgentRequest
+from mlflow.types.responses import ResponsesAgentRequest, to_chat_completions_input
 
 from oneturn.errors import RequestError
+from oneturn.responses.conversation import Conversation, Exchange, read_conversation
+
+SYSTEM = "system_message"
+MESSAGES = "messages"
+_ATTACHED = {dspy.Image: "input_image", dspy.File: "input_file"}
+_NO_QUESTION = 'The request has no user message; send input=[{"role": "user", "content": "…"}].'
 
 
-def program_inputs(signature: type[dspy.Signature], request: ResponsesAgentRequest) -> dict[str, Any]:
-    """The signature's inputs: the question from the last user message, the rest from ``custom_inputs``.
+def program_inputs(
+    signature: type[dspy.Signature], request: ResponsesAgentRequest, answer_field: str | None = None
+) -> dict[str, Any]:
+    """The signature's inputs, validated and converted to their types.
 
-    The question goes into the signature's first input field.
+    Args:
+        signature: what the program takes.
+        request: what the client sent.
+        answer_field: the output field that earlier answers stand in, in a ``dspy.History``.
 
     Raises:
-        RequestError: there is no question, or ``custom_inputs`` has a field that is unknown, missing or of
-            the wrong type.
+        RequestError: something is missing, unknown, of the wrong type, or has no field to go into.
     """
     fields = signature.input_fields
-    question_field = next(iter(fields))
     given = dict(request.custom_inputs or {})
     if unknown := sorted(set(given) - set(fields)):
         raise RequestError(f"custom_inputs has an unknown field {unknown[0]!r}; known: {', '.join(fields)}.")
-    if question_field not in given:
-        given[question_field] = _question(request)
+    asked, before = _from_items(signature, request, answer_field)
+    if twice := sorted(set(given) & set(asked)):
+        raise RequestError(f"{twice[0]!r} stands in custom_inputs and in input; send it once.")
+    values = {**before, **asked, **given}
+    question = question_field(signature)
+    if question is not None and question not in values and fields[question].is_required():
+        raise RequestError(_NO_QUESTION)
     return {
-        name: _coerced(name, field, given) for name, field in fields.items() if name in given or field.is_required()
+        name: _coerced(name, field, values) for name, field in fields.items() if name in values or field.is_required()
     }
 
 
-def _coerced(name: str, field: Any, given: dict[str, Any]) -> Any:
+def question_field(signature: type[dspy.Signature]) -> str | None:
+    """The input field that takes the question: the first of type ``str``; ``None`` if there is none."""
+    names = (name for name, field in signature.input_fields.items() if field.annotation is str)
+    return next((name for name in names if name != SYSTEM), None)
+
+
+def _from_items(
+    signature: type[dspy.Signature], request: ResponsesAgentRequest, answer_field: str | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the last user message fills, and what all the rest does."""
+    if MESSAGES in signature.input_fields:
+        return {MESSAGES: _chat(request)}, {}
+    conversation = read_conversation(request)
+    asked = _question(signature, conversation)
+    for kind, found in ((dspy.Image, conversation.images), (dspy.File, conversation.files)):
+        asked |= _attached(signature, kind, found)
+    return asked, _before(signature, conversation, answer_field)
+
+
+def _chat(request: ResponsesAgentRequest) -> list[dict[str, Any]]:
+    for item in request.input:
+        content = item.model_dump().get("content")
+        parts = content if isinstance(content, list) else []
+        if other := next((part["type"] for part in parts if "text" not in part), None):
+            raise RequestError(f"A content part of type {other!r} can't be answered: this agent reads text only.")
+    return to_chat_completions_input(request.input)
+
+
+def _question(signature: type[dspy.Signature], conversation: Conversation) -> dict[str, Any]:
+    if conversation.question is None:
+        return {}
+    if name := question_field(signature):
+        return {name: conversation.question}
+    fields = ", ".join(signature.input_fields)
+    raise RequestError(f"This agent takes no question; send input=[], and its fields in custom_inputs: {fields}.")
+
+
+def _attached(signature: type[dspy.Signature], kind: Any, found: tuple[Any, ...]) -> dict[str, Any]:
+    if not found:
+        return {}
+    part = _ATTACHED[kind]
+    for name, field in signature.input_fields.items():
+        if _is_list_of(field.annotation, kind):
+            return {name: list(found)}
+        if kind in _options(field.annotation):
+            if len(found) > 1:
+                raise RequestError(f"This agent takes one {part}, in {name!r}; the question has {len(found)}.")
+            return {name: found[0]}
+    raise RequestError(f"A content part of type {part!r} can't be answered: this agent has no field for it.")
+
+
+def _before(signature: type[dspy.Signature], conversation: Conversation, answer_field: str | None) -> dict[str, Any]:
+    """What the conversation before the question fills."""
+    filled: dict[str, Any] = {}
+    for name, field in signature.input_fields.items():
+        if name == SYSTEM and conversation.system_message:
+            filled[name] = conversation.system_message
+        elif dspy.History in _options(field.annotation):
+            filled[name] = _history(conversation, question_field(signature), answer_field)
+    return filled
+
+
+def _history(conversation: Conversation, question: str | None, answer: str | None) -> dspy.History:
+    return dspy.History(messages=[_turn(exchange, question, answer) for exchange in conversation.history])
+
+
+def _turn(exchange: Exchange, question: str | None, answer: str | None) -> dict[str, Any]:
+    """An exchange by the signature's field names, as ``dspy.History`` has it."""
+    said = {question or "question": exchange.question, answer or "answer": exchange.answer}
+    return {name: text for name, text in said.items() if text is not None}
+
+
+def _coerced(name: str, field: Any, given: Mapping[str, Any]) -> Any:
     if name not in given:
-        raise RequestError(f"custom_inputs lacks {name!r}, of type {_named(field.annotation)}.")
+        raise RequestError(_lacking(name, field.annotation))
+    # DSPy keeps what an Annotated type says (a bound, a pattern) beside the type.
+    typed: Any = Annotated
+    parts = (field.annotation, *field.metadata)
+    annotation = typed[parts] if field.metadata else field.annotation
     try:
-        return pydantic.TypeAdapter(field.annotation).validate_python(given[name])
+        return pydantic.TypeAdapter(annotation).validate_python(given[name])
     except pydantic.ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise RequestError(f"{name!r} must be of type {_named(field.annotation)}: {reason}.") from error
+        problem = error.errors(include_url=False)[0]
+        place = "".join(f".{part}" for part in problem["loc"])
+        raise RequestError(f"'{name}{place}' must be of type {_named(field.annotation)}: {problem['msg']}.") from error
 
 
-def _question(request: ResponsesAgentRequest) -> str:
-    for item in reversed(request.input):
-        if getattr(item, "role", None) == "user":
-            return _text(getattr(item, "content", ""))
-    raise RequestError('The request has no user message; send input=[{"role": "user", "content": "…"}].')
+def _lacking(name: str, annotation: Any) -> str:
+    for kind, part in _ATTACHED.items():
+        if kind in _options(annotation) or _is_list_of(annotation, kind):
+            return f"The question lacks {part} parts, for the field {name!r}."
+    return f"custom_inputs lacks {name!r}, of type {_named(annotation)}."
 
 
-def _text(content: str | list[Any]) -> str:
-    if isinstance(content, str):
-        return content
-    parts = [part if isinstance(part, dict) else part.model_dump() for part in content]
-    if other := [part["type"] for part in parts if part["type"] != "input_text"]:
-        raise RequestError(f"A content part of type {other[0]!r} can't be answered; send input_text parts.")
-    return "\n".join(part["text"] for part in parts)
+def _options(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union; the type itself where it is none."""
+    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+
+
+def _is_list_of(annotation: Any, kind: Any) -> bool:
+    return any(get_origin(option) is list and get_args(option) == (kind,) for option in _options(annotation))
 
 
 def _named(annotation: Any) -> str:
-    return getattr(annotation, "__name__", str(annotation))
+    plain = isinstance(annotation, type) and not get_args(annotation)
+    return annotation.__name__ if plain else str(annotation).replace("typing.", "")

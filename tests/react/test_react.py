@@ -274,7 +274,7 @@ def test_callbacks_see_the_program_its_lm_calls_and_its_tools():
 @pytest.mark.parametrize(
     ("step", "told"),
     [
-        (call("broken", path="/x"), "Error: the disk said no and then no again"),
+        (call("broken", path="/x"), "Error: the tool failed (RuntimeError)"),
         (call("look_up", item="gold"), "Error: 'gold'"),
         (call("find", item="beans"), "Error: there is no tool 'find'; the tools are: look_up, broken, finish"),
         ("I think it's 14.50.", "Error: that was not one JSON object with a tool_call. Write only the JSON object."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from typing import Any, Literal
 
@@ -10,16 +11,20 @@ import dspy
 import mlflow
 import openai.types.responses as openai_types
 import pytest
-from dspy.lm15 import ContextLengthError, RateLimitError
+from dspy.lm15 import AuthError, ContextLengthError, RateLimitError, ServerError, TimeoutError
 from mlflow.entities import Document, SpanType
 from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse, ResponsesAgentStreamEvent
 from pydantic import TypeAdapter
 
+import oneturn
 from oneturn import Citation, ReAct, ResponsesAdapter
+from oneturn.control import RunControl
 from oneturn.errors import EndpointError, ProgramError
 from oneturn.retrieval import Bm25Retriever
-from oneturn.testing import ScriptedLM, call, finish
+from oneturn.steps import Answer, AnswerDelta, Thought, ToolCall, ToolResult, Usage
+from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish
 
+TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 OPENAI_EVENT = TypeAdapter(openai_types.ResponseStreamEvent)
 SECRET = "sk-do-not-tell"
 
@@ -98,8 +103,9 @@ def test_a_stream_keeps_its_promises_however_it_ends(script: Any):
     stream = events(adapter(*script, max_iters=4 if script in FINISHING else 2))
     assert [event["sequence_number"] for event in stream] == list(range(len(stream)))
     assert [event["type"] for event in stream[:2]] == ["response.created", "response.in_progress"]
-    terminal = [event["type"] for event in stream if event["type"] in ("response.completed", "error")]
-    assert terminal == [stream[-1]["type"]] == ["response.completed" if script in FINISHING else "error"]
+    terminal = [event["type"] for event in stream if event["type"] in TERMINAL]
+    assert terminal == [stream[-1]["type"]] == ["response.completed" if script in FINISHING else "response.failed"]
+    assert [event["type"] for event in stream[:-1]].count("error") == (script in FAILING)
 
     added, done = of_type(stream, "response.output_item.added"), of_type(stream, "response.output_item.done")
     assert [event["item"]["id"] for event in added] == [event["item"]["id"] for event in done]
@@ -135,8 +141,7 @@ def _without_tool_outputs(event: dict[str, Any]) -> dict[str, Any] | None:
     if "response" in event:
         response = event["response"]
         output = [item for item in response["output"] if item["type"] != "function_call_output"]
-        usual = {"model": "agent", "parallel_tool_calls": False, "tool_choice": "auto", "tools": []}
-        event["response"] = {**usual, **response, "output": output}
+        event["response"] = {**response, "output": output}
     return event
 
 
@@ -228,6 +233,116 @@ def test_a_reader_who_leaves_ends_the_run():
     assert len(agent.program.step.lm.requests) == 1
 
 
+class Scripted:
+    """A program that gives these steps."""
+
+    signature = Ask
+    answer_field = "answer"
+    citing_fields = ()
+
+    def __init__(self, *steps: Any):
+        self._steps = steps
+
+    def steps(self, **inputs: Any) -> Any:
+        yield from self._steps
+
+
+LOOK_UP = (ToolCall("c1", "find", {}), ToolResult("c1", "find", "12"))
+
+
+def answered(text: str) -> tuple[Any, ...]:
+    return Answer(dspy.Prediction(answer=text, citations=[], sure=True)), Usage(1)
+
+
+INTERRUPTED = {
+    "goes on": (AnswerDelta("It "), *LOOK_UP, AnswerDelta("is "), AnswerDelta("12"), *answered("It is 12")),
+    "says no more": (AnswerDelta("It is 12"), *LOOK_UP, *answered("It is 12")),
+    "twice": (AnswerDelta("It "), *LOOK_UP, AnswerDelta("is 12"), Thought("Hm."), *answered("It is 12")),
+    "starts over": (AnswerDelta("No"), *LOOK_UP, AnswerDelta("It is 12", attempt=1), *answered("It is 12")),
+}
+
+
+@pytest.mark.parametrize("case", INTERRUPTED)
+def test_a_text_that_another_item_interrupts_is_whole_in_the_last_message(case: str):
+    stream = events(ResponsesAdapter(Scripted(*INTERRUPTED[case])))
+    indexes = [event["output_index"] for event in stream if "output_index" in event]
+    assert indexes == sorted(indexes)
+    *interrupted, last = done_items(stream, "message")
+    assert {message["status"] for message in interrupted} == {"incomplete"}
+    assert (last["content"][0]["text"], last["status"]) == ("It is 12", "completed")
+    deltas = [e["delta"] for e in of_type(stream, "response.output_text.delta") if e["item_id"] == last["id"]]
+    assert "".join(deltas) == "It is 12"
+
+
+# ---- a run that is stopped
+
+
+def stopped_at_work(*replies: Any) -> tuple[ResponsesAdapter, RunControl]:
+    """An agent whose tool is at work when the deadline comes, and the control that says so."""
+    control = RunControl()
+
+    def patient() -> str:
+        """Take long."""
+        control.cancel("deadline_exceeded")
+        while not oneturn.cancelled():
+            threading.Event().wait(0.005)
+        return "in vain"
+
+    return adapter(*replies, call("patient"), tools=[find, patient]), control
+
+
+def test_a_deadline_ends_a_request_as_incomplete_with_what_is_known():
+    agent, control = stopped_at_work(call("find", "look for it", query="red book"))
+    with control.active():
+        stream = events(agent)
+    last = stream[-1]["response"]
+    assert (stream[-1]["type"], last["status"]) == ("response.incomplete", "incomplete")
+    assert last["incomplete_details"] == {"reason": "deadline_exceeded"}
+    calls, results = done_items(stream, "function_call"), done_items(stream, "function_call_output")
+    assert [item["name"] for item in calls] == ["find", "patient"]
+    assert [item["call_id"] for item in results] == [item["call_id"] for item in calls]
+    assert results[-1]["output"] == "Error: the run ended before this tool did."
+    assert last["output"] == done_items(stream)
+
+
+def test_predict_gives_what_is_known_when_the_deadline_comes(recwarn: pytest.WarningsRecorder):
+    agent, control = stopped_at_work()
+    with control.active():
+        response = agent.predict(request())
+    assert response.status == "incomplete"
+    assert response.incomplete_details.reason == "deadline_exceeded"
+    assert [item.type for item in response.output] == ["function_call", "function_call_output"]
+    assert not [warning for warning in recwarn if "reason" in str(warning.message)]
+
+
+def test_a_deadline_ends_an_lm_call_too():
+    def slow(asked: ScriptedRequest) -> Any:
+        assert given_up.wait(30)
+        return finish(answer="late", citations=[], sure=True)
+
+    given_up = threading.Event()
+    program = ReAct(Ask, tools=[])
+    program.set_lm(ScriptedLM(slow))
+    stream = events(ResponsesAdapter(program, deadline=0.05))
+    given_up.set()
+    assert stream[-1]["type"] == "response.incomplete"
+    assert done_items(stream) == []
+
+
+def test_a_tool_s_progress_shows_in_the_stream():
+    def count() -> str:
+        """Count."""
+        oneturn.progress("half", 0.5)
+        return "done"
+
+    stream = events(adapter(call("count"), finish(answer="x", citations=[], sure=True), tools=[count]))
+    (told,) = [event for event in stream if event.get("progress")]
+    assert told["type"] == "response.in_progress"
+    assert told["progress"]["message"] == "half"
+    assert told["progress"]["fraction"] == 0.5
+    assert told["progress"]["call_id"] == done_items(stream, "function_call")[0]["call_id"]
+
+
 # ---- the request
 
 
@@ -296,7 +411,7 @@ BAD_REQUESTS = [
     ),
     (
         {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
-        "A content part of type 'input_image' can't be answered; send input_text parts.",
+        "An input_image needs its image_url: an http(s) address or a data: URI.",
     ),
 ]
 
@@ -339,8 +454,23 @@ FAILURES = [
     ),
     (
         lambda: adapter(RateLimitError(SECRET)),
+        "rate_limit_exceeded",
+        "The language model has too much to do. Wait, then ask again.",
+    ),
+    (
+        lambda: adapter(AuthError(SECRET)),
+        "lm_unusable",
+        "The agent can't use its language model (LMAuthError); whoever runs the agent has to see to it.",
+    ),
+    (
+        lambda: adapter(ServerError(SECRET)),
         "lm_error",
-        "The language model could not be asked (LMRateLimitError). Try again later.",
+        "The language model could not be asked (LMServerError). Try again later.",
+    ),
+    (
+        lambda: adapter(TimeoutError(SECRET)),
+        "lm_timeout",
+        "The language model didn't answer in time. Ask again.",
     ),
     (
         lambda: adapter(call("bad"), finish(answer="x", citations=["x"], sure=True), tools=[bad]),
@@ -356,15 +486,19 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("build", "code", "message"), FAILURES, ids=[message for _, _, message in FAILURES])
-def test_a_failure_is_the_stream_s_one_last_event_and_predict_s_error(build: Any, code: str, message: str):
+def test_a_failure_ends_the_stream_and_is_predict_s_error(build: Any, code: str, message: str):
     stream = events(build())
-    assert (stream[-1]["type"], stream[-1]["code"]) == ("error", code)
-    assert stream[-1]["message"].startswith(message)
+    error, last = stream[-2:]
+    assert (error["type"], error["code"]) == ("error", code)
+    assert error["message"].startswith(message)
+    assert (last["type"], last["response"]["status"]) == ("response.failed", "failed")
+    assert last["response"]["error"]["message"] == error["message"]
+    assert last["response"]["output"] == done_items(stream)
     for private in (SECRET, "Traceback", __file__):
         assert private not in json.dumps(stream)
     with pytest.raises(EndpointError) as caught:
         build().predict(request())
-    assert (caught.value.code, str(caught.value)) == (code, stream[-1]["message"])
+    assert (caught.value.code, str(caught.value)) == (code, error["message"])
 
 
 def test_a_program_that_can_not_be_built_is_an_error_event_too():

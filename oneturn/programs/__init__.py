@@ -1,0 +1,7 @@
+"""Any program as one that yields steps: a ``dspy.Module``, or a callable that gives chat completion chunks."""
+
+from oneturn.programs.chat_completions import ChatCompletionsProgram
+from oneturn.programs.module import ModuleProgram
+from oneturn.programs.wrapping import Program, as_program
+
+__all__ = ["ChatCompletionsProgram", "ModuleProgram", "Program", "as_program"]

@@ -1,0 +1,32 @@
+"""A tool's failure as the LM, and with it the client, may read it: one short line, no path, no secret."""
+
+from __future__ import annotations
+
+import re
+
+from oneturn.errors import ToolError
+
+_CHARS = 200
+# Errors whose text is usually about the arguments. Those of files, networks and databases tell of the machine.
+_ABOUT_THE_CALL = (ToolError, ValueError, LookupError, TypeError)
+_PATH = re.compile(r"(?<![\w/:.])(?:/[\w.@+-]+){2,}/?|\b[A-Za-z]:\\[^\s'\"]+")
+_SECRET = re.compile(
+    r"""(?<=://)[^/\s:@]+:[^/\s@]+(?=@)
+        |(?<=Bearer\ )\S+
+        |\b(?:sk-|sk_|dapi|dkea|dose|gh[opsu]_|github_pat_|hf_|xox[abp]-|AKIA|AIza|eyJ)(?=\S*\d)[^\s'",;]{12,}
+        |(?<=password=)\S+|(?<=token=)\S+|(?<=api_key=)\S+""",
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def told_to_lm(error: Exception) -> str:
+    """What went wrong, in one line of at most 200 characters.
+
+    A ``ToolError`` is written for the LM, and errors about values are mostly about the call's arguments: their text is
+    told, less paths and what looks like a secret. Of any other error only its type is; its text is in the trace.
+    """
+    if not isinstance(error, _ABOUT_THE_CALL):
+        return f"the tool failed ({type(error).__name__})"
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = _SECRET.sub("…", _PATH.sub("…", text))
+    return text if len(text) <= _CHARS else text[: _CHARS - 1] + "…"

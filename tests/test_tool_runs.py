@@ -1,0 +1,199 @@
+"""Tools at work: together, with progress and deadlines, and told when it is in vain."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+import oneturn
+from oneturn.control import RunControl, current
+from oneturn.errors import ProgramError, RunCancelled
+from oneturn.steps import ToolCall, ToolProgress, ToolResult
+from oneturn.testing import ScriptError
+from oneturn.tool_runs import run_tools
+from oneturn.tools import toolset
+
+PATIENCE = 30  # seconds until a test gives up
+
+
+def calls(*names: str, **args: Any) -> list[ToolCall]:
+    return [ToolCall(f"call_{number}", name, args) for number, name in enumerate(names)]
+
+
+def wait_until_cancelled() -> bool:
+    """Do what a patient tool does: look now and then whether anybody still wants it."""
+    gone = threading.Event()
+    with current().waking(gone.set):
+        while not oneturn.cancelled():
+            gone.wait(0.005)
+    return True
+
+
+def test_a_tool_s_progress_is_told_before_its_result():
+    def count(to: int) -> int:
+        for done in range(to):
+            oneturn.progress(f"{done} of {to}", done / to)
+        return to
+
+    told = list(run_tools(toolset([count]), calls("count", to=2)))
+    assert told == [
+        ToolProgress("call_0", "count", "0 of 2", 0.0),
+        ToolProgress("call_0", "count", "1 of 2", 0.5),
+        ToolResult("call_0", "count", "2"),
+    ]
+
+
+def test_a_tool_that_says_nothing_keeps_the_stream_alive():
+    free = threading.Event()
+
+    def slow() -> str:
+        assert free.wait(PATIENCE)
+        return "done"
+
+    steps = run_tools(toolset([slow]), calls("slow"), keep_alive=0.001)
+    assert next(steps) == ToolProgress("call_0", "slow")
+    free.set()
+    assert [step for step in steps if isinstance(step, ToolResult)] == [ToolResult("call_0", "slow", "done")]
+
+
+def test_tools_called_together_run_together():
+    together = threading.Barrier(3, timeout=PATIENCE)
+
+    def meet() -> str:
+        return f"number {together.wait()}"
+
+    found = list(run_tools(toolset([meet]), calls("meet", "meet", "meet")))
+    assert sorted(result.output for result in found) == ["number 0", "number 1", "number 2"]
+    assert {result.call_id for result in found} == {"call_0", "call_1", "call_2"}
+
+
+def test_a_tool_that_takes_too_long_has_failed_and_is_told_so():
+    stopped = threading.Event()
+
+    @oneturn.tool(timeout=0.01)
+    def slow() -> str:
+        """Take long."""
+        wait_until_cancelled()
+        stopped.set()
+        return "too late"
+
+    (result,) = run_tools(toolset([slow]), calls("slow"))
+    assert (result.is_error, result.output) == (True, "Error: the tool took longer than its 0.01 s")
+    assert stopped.wait(PATIENCE)
+
+
+def test_one_tool_s_timeout_is_not_the_other_s():
+    @oneturn.tool(timeout=0.01)
+    def slow() -> str:
+        """Take long."""
+        return str(wait_until_cancelled())
+
+    def patient() -> str:
+        assert given_up.wait(PATIENCE)
+        return "done"
+
+    given_up = threading.Event()
+    steps = run_tools(toolset([slow, patient]), calls("slow", "patient"))
+    assert next(steps).is_error
+    given_up.set()
+    assert next(steps) == ToolResult("call_1", "patient", "done")
+
+
+def test_a_tool_declared_with_more_is_described_to_the_lm_as_it_is():
+    def find(query: str) -> str:
+        """Find books."""
+        return query
+
+    plain, declared = toolset([find])["find"], toolset([oneturn.tool(find, timeout=3)])["find"]
+    assert (declared.name, declared.desc, declared.args) == (plain.name, plain.desc, plain.args)
+    assert declared(query="x") == "x"
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_a_timeout_is_above_zero(timeout: float):
+    with pytest.raises(ProgramError, match="it must be above 0"):
+        oneturn.tool(timeout=timeout)
+
+
+def test_a_run_that_is_cancelled_asks_its_tools_to_stop_and_ends():
+    stopped, started = threading.Event(), threading.Event()
+    control = RunControl()
+
+    def slow() -> str:
+        started.set()
+        wait_until_cancelled()
+        stopped.set()
+        return "in vain"
+
+    def cancel() -> None:
+        assert started.wait(PATIENCE)
+        control.cancel("client_gone")
+
+    threading.Thread(target=cancel).start()
+    with control.active(), pytest.raises(RunCancelled, match="client_gone"):
+        list(run_tools(toolset([slow]), calls("slow")))
+    assert stopped.wait(PATIENCE)
+
+
+def test_closing_asks_the_tools_to_stop():
+    stopped = threading.Event()
+
+    def slow() -> str:
+        oneturn.progress("begun")
+        wait_until_cancelled()
+        stopped.set()
+        return "in vain"
+
+    steps = run_tools(toolset([slow]), calls("slow"))
+    assert next(steps).message == "begun"
+    steps.close()
+    assert stopped.wait(PATIENCE)
+
+
+def test_progress_ends_a_tool_whose_work_is_in_vain():
+    with RunControl(0).active(), pytest.raises(RunCancelled, match="deadline_exceeded"):
+        oneturn.progress("still here")
+
+
+def test_outside_a_run_nothing_is_cancelled_and_nobody_listens():
+    assert not oneturn.cancelled()
+    oneturn.progress("alone")
+
+
+def test_what_is_no_tool_s_own_failure_is_raised():
+    def broken() -> str:
+        raise ScriptError("asked too often")
+
+    with pytest.raises(ScriptError):
+        list(run_tools(toolset([broken]), calls("broken")))
+
+
+# ---- control
+
+
+def test_a_part_stops_with_the_whole_and_not_the_other_way():
+    whole = RunControl()
+    part = RunControl(parent=whole)
+    part.cancel("enough")
+    assert (whole.reason, part.reason) == (None, "enough")
+    whole.cancel("all")
+    assert (whole.reason, part.reason, RunControl(parent=whole).reason) == ("all", "enough", "all")
+
+
+def test_the_nearest_deadline_counts():
+    assert RunControl().remaining() is None
+    assert RunControl(50, RunControl(100)).remaining() <= 50
+    assert RunControl(100, RunControl(0)).remaining() == 0
+    assert RunControl(100, RunControl(0)).reason == "deadline_exceeded"
+
+
+def test_whoever_waits_is_woken_once_by_part_or_whole():
+    whole = RunControl()
+    part = RunControl(parent=whole)
+    woken: list[str] = []
+    with part.waking(lambda: woken.append("part")), whole.waking(lambda: woken.append("whole")):
+        whole.cancel()
+        whole.cancel()
+    assert sorted(woken) == ["part", "whole"]
