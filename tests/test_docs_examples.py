@@ -1,0 +1,49 @@
+"""The examples of the pages about tools and about requests do what the pages say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import dspy
+
+import oneturn
+from oneturn.testing import ScriptedLM, call, sections
+from oneturn.tools import options_of
+
+DOCS = Path(__file__).parents[1] / "docs"
+QUESTION = {"role": "user", "content": "Refund 300 euros."}
+
+
+def examples(page: str) -> list[dict[str, Any]]:
+    """What each Python example of a page defines."""
+    found = []
+    for code in re.findall(
+        r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    ):
+        found.append({})
+        exec(code, found[-1])
+    return found
+
+
+def test_a_report_takes_its_time():
+    report, _ = examples("tools.md")
+    program = oneturn.ReAct("question -> answer", tools=[report["run_report"]])
+    assert options_of(program.tools["run_report"]).timeout == 300
+    assert program.tools["run_report"](month="May") == "42 pages"
+
+
+def test_a_large_refund_waits_for_a_person():
+    _, approved = examples("tools.md")
+    approved["program"].set_lm(ScriptedLM(call("refund", euros=300)))
+    *_, last = approved["agent"].predict_stream({"input": [QUESTION]})
+    assert [item["type"] for item in last.response["output"]][-1] == "mcp_approval_request"
+
+
+def test_an_order_is_priced_without_a_question():
+    (price,) = examples("requests-and-streams.md")
+    with ScriptedLM(sections(total=7.5)) as lm, dspy.context(lm=lm):
+        *_, last = price["agent"].predict_stream(price["request"])
+    assert last.response["custom_outputs"] == {"total": 7.5}
+    assert last.response["output"][-1]["content"][0]["text"] == '{"total": 7.5}'
