@@ -18,12 +18,11 @@ QUESTION = {"role": "user", "content": "Refund 300 euros."}
 
 def examples(page: str) -> list[dict[str, Any]]:
     """What each Python example of a page defines."""
-    found = []
-    for code in re.findall(
-        r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    ):
+    text = (DOCS / page).read_text(encoding="utf-8")
+    found: list[dict[str, Any]] = []
+    for code in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
         found.append({})
-        exec(code, found[-1])
+        exec(compile(code, page, "exec", dont_inherit=True), found[-1])
     return found
 
 
