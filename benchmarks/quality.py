@@ -17,10 +17,9 @@ import json
 import os
 import platform
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from itertools import zip_longest
 from pathlib import Path
 
 import dspy
@@ -30,7 +29,7 @@ from tqdm.auto import tqdm
 from benchmarks.plain_react import compiled_plain_react, plain_react, shown
 from benchmarks.report import write_report
 from oneturn.agent import Agent, load_agent
-from oneturn.datasets import dataset_hash
+from oneturn.datasets import dataset_hash, spread
 from oneturn.evaluation import evaluate
 from optimizers.worked import solve
 
@@ -44,7 +43,7 @@ def main() -> None:
     if options.lm:
         config = agent.config.model_copy(update={"lm": agent.config.lm.model_copy(update={"model": options.lm})})
         agent = _with(agent, config)
-    examples = spread(agent.examples(options.split))
+    examples = spread(agent.examples(options.split), "category")
     journal = Path(options.journal)
     wanted = {name: build for name, build in _programs(agent).items() if not options.only or name in options.only}
     results = {}
@@ -52,15 +51,6 @@ def main() -> None:
         rows = options.peer_rows if "dspy.ReAct" in name else options.rows
         results[name] = _measured(agent, Program(name, build()), examples[:rows], journal, options.split)
     write_report(results, _about(agent, options.split), Path(options.report) if options.report else None)
-
-
-def spread(examples: Sequence[dspy.Example]) -> list[dspy.Example]:
-    """The examples with their categories in turn, so that any first few of them speak for all."""
-    queues: dict[str, list[dspy.Example]] = {}
-    for example in examples:
-        queues.setdefault(example.category, []).append(example)
-    turns = zip_longest(*queues.values())
-    return [example for turn in turns for example in turn if example is not None]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -219,3 +220,14 @@ def _plain(row: Row) -> dict[str, Any]:
 
 def _json(value: Any, sort_keys: bool = False) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=sort_keys, default=str)
+
+
+def spread(examples: Sequence[dspy.Example], label: str) -> list[dspy.Example]:
+    """The examples with the values of ``label`` in turn, so that any first few of them speak for all.
+
+    Examples without the label are one group.
+    """
+    groups: dict[Any, list[dspy.Example]] = {}
+    for example in examples:
+        groups.setdefault(example.get(label), []).append(example)
+    return [example for turn in zip_longest(*groups.values()) for example in turn if example is not None]

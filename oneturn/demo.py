@@ -17,13 +17,13 @@ from rich.table import Table
 
 from oneturn import local
 from oneturn.agent import Agent
-from oneturn.datasets import dataset_hash
+from oneturn.datasets import dataset_hash, spread
 from oneturn.evaluation import evaluate
 from oneturn.model_log import log
 from oneturn.serving import load_logged, running_server, warm_up
 from oneturn.tracking import use_tracking
 
-DEV_ROWS = 8
+DEV_ROWS = 6
 _STATE = Path(".oneturn/demo.json")
 _CODE_AND_DATA = {".py", ".json", ".jsonl", ".md", ".csv"}
 
@@ -57,7 +57,7 @@ def demo(agent: Agent) -> None:
 
 
 def _scores(agent: Agent) -> dict[str, dict[str, float]]:
-    examples = agent.examples("dev")[:DEV_ROWS]
+    examples = spread(agent.examples("dev"), "category")[:DEV_ROWS]
     lm = agent.lm()
     programs = {"uncompiled": agent.program(compiled=False), "compiled": agent.program()}
     found = {}

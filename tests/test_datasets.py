@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from oneturn.datasets import SUFFIXES, dataset_hash, load_rows, to_examples, write_rows
+from oneturn.datasets import SUFFIXES, dataset_hash, load_rows, spread, to_examples, write_rows
 from oneturn.errors import DataError
 
 
@@ -175,3 +175,10 @@ def failure(path: Path) -> str:
     with pytest.raises(DataError) as caught:
         load_rows(path, Item)
     return str(caught.value)
+
+
+def test_the_first_few_spread_examples_speak_for_all() -> None:
+    examples = [dspy.Example(kind=kind, number=number) for number, kind in enumerate("aaabbc")]
+    assert [example.number for example in spread(examples, "kind")] == [0, 3, 5, 1, 4, 2]
+    assert spread(examples, "hue") == examples
+    assert spread([], "kind") == []
