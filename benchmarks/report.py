@@ -15,7 +15,7 @@ def write_report(results: Mapping[str, pd.DataFrame], about: Mapping[str, str], 
     text = "\n\n".join([_about(about), _table(results), _categories(results), _pairs(results)]) + "\n"
     print(text)
     if path is not None:
-        path.write_text(_between_marks(path, text), encoding="utf-8")
+        path.write_text(between_marks(path, text), encoding="utf-8")
 
 
 def _about(about: Mapping[str, str]) -> str:
@@ -75,7 +75,8 @@ def _difference(results: Mapping[str, pd.DataFrame], a: str, b: str) -> str:
     )
 
 
-def _between_marks(path: Path, text: str) -> str:
+def between_marks(path: Path, text: str) -> str:
+    """The file's text with ``text`` between its two marks, which are made if the file isn't there."""
     start, end = "<!-- measured -->", "<!-- /measured -->"
     old = path.read_text(encoding="utf-8") if path.exists() else f"{start}\n{end}\n"
     head, _, rest = old.partition(start)

@@ -1,0 +1,124 @@
+"""How a contender is asked, and what is noted of each answer."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from mlflow.pyfunc import ResponsesAgent
+
+_SENT = re.compile(r"t=(\d+\.\d+);")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer: whether it was whole, and how long its first piece was on its way from the LM, in seconds."""
+
+    whole: bool
+    first_piece: float | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a number of requests took."""
+
+    answers: list[Answer]
+    seconds: float
+    cpu: float
+
+    @property
+    def whole(self) -> list[Answer]:
+        """The answers that came whole."""
+        return [answer for answer in self.answers if answer.whole]
+
+
+Ask = Callable[[int], Answer]
+
+
+def measure(ask: Ask, requests: int, clients: int, cpu: Callable[[], float]) -> Measured:
+    """Ask ``requests`` questions, ``clients`` at a time.
+
+    Args:
+        ask: asks question number n.
+        requests: how many in all.
+        clients: how many at the same time.
+        cpu: seconds of CPU used so far by the process that answers.
+    """
+    began, used = time.perf_counter(), cpu()
+    with ThreadPoolExecutor(clients) as pool:
+        answers = list(pool.map(ask, range(requests)))
+    return Measured(answers, time.perf_counter() - began, cpu() - used)
+
+
+def asking_program(program: Any) -> Ask:
+    """A DSPy program, called."""
+
+    def ask(number: int) -> Answer:
+        answer = program(question=f"Question {number}?").answer
+        return Answer("answer" in answer or bool(answer), None)
+
+    return ask
+
+
+def asking_agent(agent: ResponsesAgent) -> Ask:
+    """An agent in this process, streaming."""
+
+    def ask(number: int) -> Answer:
+        events = agent.predict_stream({"input": [{"role": "user", "content": f"Question {number}?"}]})  # type: ignore[arg-type]
+        return _read(event.model_dump() for event in events)
+
+    return ask
+
+
+def asking_server(url: str) -> Ask:
+    """A server, streaming."""
+    client = httpx.Client(
+        base_url=url,
+        trust_env=False,
+        timeout=300,
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=128),
+    )
+
+    def ask(number: int) -> Answer:
+        body = {"input": [{"role": "user", "content": f"Question {number}?"}], "stream": True}
+        try:
+            with client.stream("POST", "/responses", json=body) as response:
+                return _read(_events(response))
+        except httpx.HTTPError:
+            return Answer(False, None)
+
+    return ask
+
+
+def cpu_of(url: str) -> Callable[[], float]:
+    """The CPU that a server has used, as it tells."""
+
+    def cpu() -> float:
+        return float(httpx.get(f"{url}/cpu", trust_env=False, timeout=60).json())
+
+    return cpu
+
+
+def _events(response: httpx.Response) -> Iterator[dict[str, Any]]:
+    for line in response.iter_lines():
+        if line.startswith("data: {"):
+            yield json.loads(line.removeprefix("data: "))
+
+
+def _read(events: Iterable[dict[str, Any]]) -> Answer:
+    told, first, whole = "", None, False
+    for event in events:
+        if event.get("type") == "response.output_text.delta" and first is None:
+            told += event["delta"]
+            if sent := _SENT.search(told):
+                first = time.monotonic() - float(sent[1])
+        item = event.get("item") or {}
+        if event.get("type") == "response.output_item.done" and item.get("type") == "message":
+            whole = "answer" in item["content"][0]["text"]
+    return Answer(whole, first)

@@ -1,0 +1,66 @@
+"""One contender served, in a process of its own: ``python -m benchmarks.serving.server NAME PORT STUB TRACED``.
+
+``GET /cpu`` tells the seconds of CPU that the process has used.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import mlflow
+import uvicorn
+from mlflow.genai.agent_server import AgentServer, invoke, stream
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from benchmarks.serving.contenders import AGENTS, stub_lm
+
+
+def _as_examples_do(agent: Any) -> ASGIApp:
+    """MLflow's ``AgentServer`` with synchronous handlers, as its documentation has them."""
+
+    @invoke()
+    def answer(request: Any) -> Any:
+        return agent.predict(request)
+
+    @stream()
+    def answer_stream(request: Any) -> Iterator[Any]:
+        yield from agent.predict_stream(request)
+
+    return AgentServer("ResponsesAgent").app
+
+
+def _with_cpu(app: ASGIApp) -> ASGIApp:
+    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("path") == "/cpu":
+            await JSONResponse(time.process_time())(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return front
+
+
+def main() -> None:
+    """Serve until killed."""
+    name, port, stub, traced = sys.argv[1:]
+    if traced == "traced":
+        mlflow.set_tracking_uri(f"sqlite:///{tempfile.mkdtemp()}/mlflow.db")
+        mlflow.set_experiment("serving")
+    else:
+        mlflow.tracing.disable()
+    agent = AGENTS[name](stub_lm(stub))
+    if name == "naive":
+        app = _as_examples_do(agent)
+    else:
+        from oneturn.agent_server import application
+
+        app = application(agent)
+    uvicorn.run(_with_cpu(app), host="127.0.0.1", port=int(port), log_level="error", interface="asgi3")
+
+
+if __name__ == "__main__":
+    main()
