@@ -10,6 +10,8 @@ from oneturn.conformance.reading import ADDED, DONE, Event, kind, mapping, same
 from oneturn.conformance.rules import Findings
 
 _GROWS = frozenset({"status", "content", "summary", "encrypted_content", "arguments", "input", "code"})
+_NAMES = frozenset({"type", "call_id", "name", "role", "server_label"})
+_ARGUMENTS = "response.function_call_arguments.done"
 _BROKEN_OFF = frozenset({"error", "response.failed"})
 
 
@@ -102,6 +104,8 @@ class _Follower:
         elif index is not None and index != found.place:
             message = f"{kind(event)} has output_index {index}, its item {found.place}."
             self._found.add("output-index", message, place)
+        if kind(event) == _ARGUMENTS and found.added and event.get("name") not in (None, found.added.get("name")):
+            self._found.add("item-changed", f"name of {found} isn't what it was when added.", place)
         found.events.append((place, event))
 
     def finish(self, broken_off: bool) -> None:
@@ -140,7 +144,8 @@ class _Follower:
         if done.get("status") == "in_progress":
             self._found.add("item-status", f"{item} is done, and in_progress.", place)
         for name, value in (item.added or {}).items():
-            if name not in _GROWS and value not in ("", [], {}, None) and not same(value, done.get(name)):
+            told = value is not None and (value not in ("", [], {}) or name in _NAMES)
+            if told and name not in _GROWS and not same(value, done.get(name)):
                 self._found.add("item-changed", f"{name} of {item} isn't what it was when added.", place)
 
     def _index(self, event: Event, place: int) -> int | None:

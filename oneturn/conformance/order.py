@@ -99,10 +99,10 @@ def _check_responses(events: Sequence[Event], found: Findings) -> None:
         found.add("response-id-missing", "The response has no id.", next(place for place, id in ids if not id))
     for place, name, response in responses:
         status = response.get("status")
-        if status is not None and status not in _STATUS[name]:
+        if status not in _STATUS[name]:
             found.add("response-status", f"{name} holds a response that is {status!r}.", place)
         if name in _BEGINNING and response.get("output"):
-            found.add("created-output", f"{name} holds {len(response['output'])} items.", place)
+            found.add("created-output", f"{name} holds {shown(response['output'])}.", place)
     for (_, _, before), (place, _, now) in itertools.pairwise(responses):
         if before.get("id") and now.get("id") and before["id"] != now["id"]:
             found.add("response-id-changed", f"The id {before['id']!r} became {now['id']!r}.", place)

@@ -58,15 +58,15 @@ def integer(value: Any) -> bool:
 
 def same(one: Any, other: Any) -> bool:
     """Whether both say the same; a field that is null is as good as none."""
-    return bool(_without_nulls(one) == _without_nulls(other))
+    return bool(_comparable(one) == _comparable(other))
 
 
-def _without_nulls(value: Any) -> Any:
+def _comparable(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _without_nulls(entry) for key, entry in value.items() if entry is not None}
+        return {key: _comparable(entry) for key, entry in value.items() if entry is not None}
     if isinstance(value, list):
-        return [_without_nulls(entry) for entry in value]
-    return value
+        return [_comparable(entry) for entry in value]
+    return (bool, value) if isinstance(value, bool) else value  # for Python, True is 1
 
 
 def done_items(events: Iterable[Event]) -> list[Mapping[str, Any]]:

@@ -92,7 +92,7 @@ _ORDER = (
         "A client stops at the first, and the second may say otherwise.",
     ),
     Rule("after-terminal", "Nothing follows the terminal event.", "A client has stopped reading."),
-    Rule("response-status", "A response's `status` is that of its event.", "Clients look at either."),
+    Rule("response-status", "A response's `status` is that of its event.", "Clients look at either.", _E, _W),
     Rule("response-id-missing", "A response has an `id`.", "Logs and later requests name it.", _W),
     Rule("response-id-changed", "The response's `id` is the same in all its events.", "Events of another answer."),
     Rule(

@@ -11,7 +11,7 @@ from openai.types.responses import Response, ResponseOutputItem, ResponseStreamE
 from pydantic import BaseModel, ValidationError
 
 from oneturn.conformance.reading import Event, kind, mapping, objects
-from oneturn.conformance.rules import Findings
+from oneturn.conformance.rules import Findings, shown
 
 
 def check_event_types(events: Sequence[Event], found: Findings) -> None:
@@ -85,9 +85,12 @@ def _path(loc: tuple[Any, ...], data: Any) -> tuple[str, Any]:
 
 def _check_items(event: Mapping[str, Any], found: Findings, place: int | None) -> None:
     known = _by_type(ResponseOutputItem)
-    for item in [mapping(event.get("item")), *objects(mapping(event.get("response")).get("output"))]:
+    items = [mapping(event["item"])] if "item" in event else []
+    for item in [*items, *objects(mapping(event.get("response")).get("output"))]:
         name = item.get("type")
-        if isinstance(name, str) and name not in known:
+        if not isinstance(name, str):
+            found.add("openai-types", f"The type of an item is {shown(name)}.", place)
+        elif name not in known:
             found.add("unknown-item", f"openai has no output item {name}.", place)
 
 

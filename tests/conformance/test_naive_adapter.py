@@ -1,7 +1,7 @@
 """The proof: the checker finds what is lost by an adapter as common examples write it.
 
-``dspy.ReAct`` is wrapped with ``dspy.streamify``; its listeners, and what it has streamed so far, live on ``self``. It is
-served by the same server as ours.
+``dspy.ReAct`` is wrapped with ``dspy.streamify``; its listeners, or what it has streamed so far, live on ``self``. It
+is served by the same server as ours.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import dspy
-import pytest
 from dspy.streaming import StreamListener, StreamResponse, streamify
 from mlflow.pyfunc import ResponsesAgent
 from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse, ResponsesAgentStreamEvent
@@ -24,7 +23,7 @@ from oneturn.conformance.concurrency import probe_concurrency
 from oneturn.conformance.endpoint import Endpoint
 from oneturn.conformance.probes import Settings
 from oneturn.conformance.report import Probe
-from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish
+from oneturn.testing import ScriptedLM, ScriptedRequest
 
 STREAMS = 6  # dspy.streamify(async_streaming=False) deadlocks above 8
 QUESTION = "Say it again: {marker}"
