@@ -7,6 +7,7 @@ import secrets
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from oneturn.conformance.endpoint import Answer, Endpoint
@@ -37,11 +38,16 @@ def probe_concurrency(endpoint: Endpoint, settings: Settings, streams: int, othe
     """
     markers = [new_marker() for _ in range(streams)]
     answers = _all_at_once(endpoint, settings, markers)
-    streamed = any(came_in_deltas(answer) for answer in [*others, *answers])
-    shared = _shared_ids(answers)
-    per_stream = []
-    for answer, marker in zip(answers, markers, strict=True):
-        per_stream.append(list(_judged(answer, marker, markers, settings, streamed, shared)))
+    before = list(others)
+    known = _Known(
+        markers=markers,
+        streamed=any(came_in_deltas(answer) for answer in [*before, *answers]),
+        ids=frozenset(id for answer in before for id in _ids(answer)),
+        shared=_shared_ids(answers),
+    )
+    per_stream = [
+        list(_judged(answer, marker, known, settings)) for answer, marker in zip(answers, markers, strict=True)
+    ]
     return Probe(f"{streams} at once", streams, _merged(per_stream), _facts(per_stream))
 
 
@@ -66,22 +72,33 @@ def _all_at_once(endpoint: Endpoint, settings: Settings, markers: Sequence[str])
         return list(pool.map(ask, markers))
 
 
-def _judged(
-    answer: Answer, marker: str, markers: Sequence[str], settings: Settings, streamed: bool, shared: set[str]
-) -> Iterator[Violation]:
+@dataclass(frozen=True)
+class _Known:
+    """What is known of all answers: markers, whether texts come in deltas, ids from before, ids in two of them."""
+
+    markers: Sequence[str]
+    streamed: bool
+    ids: frozenset[str]
+    shared: frozenset[str]
+
+
+def _judged(answer: Answer, marker: str, known: _Known, settings: Settings) -> Iterator[Violation]:
     found = Findings()
     if answer.status in _BUSY:
         found.add("refused-under-load", f"HTTP {answer.status}.")
         yield from found.in_order()
         return
-    strangers = [other for other in markers if other != marker and other.encode() in answer.body]
+    strangers = [other for other in known.markers if other != marker and other.encode() in answer.body]
     if strangers:
         found.add("marker-mixed", f"The answer to {marker} holds {', '.join(strangers)}.")
-    if streamed and lost_text(answer):
+    if known.streamed and lost_text(answer):
         length = len(message_text(done_items(answer.stream.events)))
         found.add("text-lost", f"No delta came; the finished message has {length} characters.")
-    if shared & set(_ids(answer)):
-        found.add("ids-shared", "An id of this answer is in another answer too.")
+    ids = set(_ids(answer))
+    if ids & known.ids:
+        found.add("ids-constant", f"{sorted(ids & known.ids)} was an id before.")
+    elif ids & known.shared:
+        found.add("ids-shared", f"{sorted(ids & known.shared)} is an id of another answer too.")
     yield from found.in_order()
     yield from stream_violations(answer, settings)
     if settings.echo and answer.is_stream:
@@ -90,19 +107,18 @@ def _judged(
 
 def _ids(answer: Answer) -> list[str]:
     events = answer.stream.events if answer.is_stream else ()
-    responses = {mapping(event.get("response")).get("id") for event in events}
-    items = {item.get("id") for item in done_items(events)}
-    return [id for id in responses | items if isinstance(id, str)]
+    responses = [mapping(event.get("response")) for event in events]
+    return [told["id"] for told in (*responses, *done_items(events)) if isinstance(told.get("id"), str)]
 
 
-def _shared_ids(answers: Sequence[Answer]) -> set[str]:
+def _shared_ids(answers: Sequence[Answer]) -> frozenset[str]:
     seen: set[str] = set()
     shared: set[str] = set()
     for answer in answers:
         ids = set(_ids(answer))
         shared |= seen & ids
         seen |= ids
-    return shared
+    return frozenset(shared)
 
 
 def _facts(per_stream: Sequence[Sequence[Violation]]) -> dict[str, Any]:

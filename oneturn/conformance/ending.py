@@ -12,7 +12,7 @@ from oneturn.conformance.rules import Findings, shown
 
 _TRACEBACK = re.compile(r'Traceback \(most recent call last\)|File "[^"]+", line \d+|\bat 0x[0-9a-f]{6,}')
 _PATH = re.compile(
-    r"(?<![\w:/.])/(?:home|root|Users|tmp|usr|opt|var|etc|app|mnt|srv|databricks|Workspace|Volumes|local_disk0|work)/[\w./-]+"
+    r"(?<![\w:/.])/(?:home|root|Users|tmp|usr|opt|var|etc|app|mnt|srv|databricks|Workspace|Volumes|local_disk0)/[\w./-]+"
     r"|\b[A-Za-z]:\\[\w\\.-]+|[\w/-]+/site-packages/|\b[\w/-]+\.py\b:\d+"
 )
 _SECRET = re.compile(

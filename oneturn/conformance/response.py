@@ -77,13 +77,13 @@ def _check_items(told: Mapping[str, Any], found: Findings) -> None:
     output = told.get("output")
     if not isinstance(output, list):
         found.add("openai-types", f"output is {shown(output)}, not a list.")
-    ids: set[Any] = set()
+    ids: list[Any] = []
     for item in objects(output):
         id = item.get("id")
         if not id:
             found.add("item-id-missing", f"A {item.get('type')} has no id.")
         elif id in ids:
             found.add("item-id-reused", f"The id {id!r} names a second item, a {item.get('type')}.")
-        ids.add(id)
+        ids.append(id)
         if item.get("status") == "in_progress":
             found.add("item-status", f"{item.get('type')} {id} is in_progress.")

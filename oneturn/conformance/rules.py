@@ -161,15 +161,31 @@ _TEXTS = (
         "The text deltas of a part, put together, are its `.done`, its done part and the done item's.",
         "Whoever reads deltas has another answer than who reads the end.",
     ),
-    Rule("refusal-adds-up", "The same for refusals.", "As above."),
+    Rule(
+        "refusal-adds-up",
+        "The deltas of a refusal add up to it in the same way.",
+        "Whoever reads deltas has another refusal than who reads the end.",
+    ),
     Rule(
         "arguments-add-up",
-        "The same for arguments of calls, if deltas come; the added item's count as begun.",
-        "openai's reader appends the deltas to the added item's `arguments`.",
+        "The deltas of a call's arguments, if any come, add up to them, from what the added item had.",
+        "openai's reader appends the deltas to the added item's `arguments`: they must begin empty there.",
     ),
-    Rule("summary-adds-up", "The same for reasoning summaries, if deltas come.", "As above."),
-    Rule("reasoning-adds-up", "The same for reasoning texts, if deltas come.", "As above."),
-    Rule("input-adds-up", "The same for inputs of custom tools and code interpreters, if deltas come.", "As above."),
+    Rule(
+        "summary-adds-up",
+        "The deltas of a reasoning summary, if any come, add up to it.",
+        "Whoever reads deltas has another thought than who reads the end.",
+    ),
+    Rule(
+        "reasoning-adds-up",
+        "The deltas of a reasoning text, if any come, add up to it.",
+        "Whoever reads deltas has another thought than who reads the end.",
+    ),
+    Rule(
+        "input-adds-up",
+        "The deltas of a custom tool's or a code interpreter's input, if any come, add up to it.",
+        "Whoever runs what the deltas say runs something else.",
+    ),
     Rule(
         "text-not-streamed",
         "A message's text comes in deltas, be it a single one.",
@@ -327,10 +343,11 @@ _HTTP = (
     Rule("marker-mixed", "Nothing of another request appears in an answer.", "One user reads another's conversation."),
     Rule(
         "ids-shared",
-        "No two responses share a response's or an item's `id`.",
-        "State is shared between requests, or the ids are constants.",
-        _E,
-        _W,
+        "No two answers at the same time share a response's or an item's `id`.",
+        "State of one request is overwritten by another.",
+    ),
+    Rule(
+        "ids-constant", "No answer has ids of an answer before.", "A client that keeps items by id loses old ones.", _W
     ),
     Rule(
         "refused-under-load",
@@ -340,7 +357,16 @@ _HTTP = (
     ),
 )
 
-RULES: dict[str, Rule] = {rule.name: rule for rule in (*_ORDER, *_ITEMS, *_TEXTS, *_CALLS, *_END, *_HTTP)}
+SECTIONS: dict[str, tuple[Rule, ...]] = {
+    "The frame of a stream": _ORDER,
+    "Items": _ITEMS,
+    "Texts in pieces": _TEXTS,
+    "Calls": _CALLS,
+    "Endings, errors, types": _END,
+    "Over HTTP": _HTTP,
+}
+
+RULES: dict[str, Rule] = {rule.name: rule for section in SECTIONS.values() for rule in section}
 """All rules by name, in the order of the documentation."""
 
 
