@@ -55,6 +55,8 @@ def check(
     key, extra = _key(key_env), _extra(request)
     if question is not None and "{marker}" not in question:
         raise typer.BadParameter(f"{question!r} has no {{marker}} in it.", param_hint="--question")
+    if json_file not in (None, "-") and not Path(str(json_file)).absolute().parent.is_dir():
+        raise typer.BadParameter(f"there is no folder for {json_file}.", param_hint="--json")
 
     from rich.console import Console
 

@@ -10,10 +10,12 @@ from oneturn.conformance import RULES, Report, Severity, Violation
 
 _COLOURS = {Severity.error: "red", Severity.warning: "yellow", Severity.note: "dim"}
 
+_CONTRACTS = {"OpenAI": "OpenAI's contract", "MLflow": "MLflow's weaker contract", "": "no stream came"}
+
 
 def show(report: Report, console: Console) -> None:
     """What was tried, what was found by rule, and the verdict."""
-    console.print(f"{escape(report.url)}: {report.contract}'s contract", highlight=False)
+    console.print(f"{escape(report.url)}: {_CONTRACTS[report.contract]}", highlight=False)
     console.print(_tried(report))
     for severity in Severity:
         for rule, found in _by_rule(report, severity).items():
@@ -34,10 +36,15 @@ def _tried(report: Report) -> Table:
 
 def _show_rule(rule: str, severity: Severity, found: list[tuple[str, Violation]], console: Console) -> None:
     console.print(f"[{_COLOURS[severity]}]{severity.value} {rule}[/]: {escape(RULES[rule].asks)}", highlight=False)
-    probe, first = found[0]
-    place = "" if first.event is None else f", event {first.event}"
-    more = "" if len(found) == 1 else f" (and {len(found) - 1} more)"
-    console.print(f"  {escape(probe)}{place}: {escape(first.message)}{more}", highlight=False)
+    by_probe: dict[str, list[Violation]] = {}
+    for probe, violation in found:
+        by_probe.setdefault(probe, []).append(violation)
+    for probe, (first, *others) in by_probe.items():
+        place = "" if first.event is None else f", event {first.event}"
+        more = f" (and {len(others)} more)" if others else ""
+        console.print(f"  {escape(probe)}{place}: {escape(first.message)}{more}", highlight=False)
+        if severity is not Severity.error:  # one example will do
+            break
     console.print(f"  [dim]{escape(RULES[rule].why)}[/]", highlight=False)
 
 

@@ -19,7 +19,7 @@ from oneturn.conformance.probes import (
 )
 from oneturn.conformance.report import Probe, Report
 from oneturn.conformance.rules import Findings, Severity
-from oneturn.errors import EndpointError
+from oneturn.errors import ConfigError, EndpointError
 
 MOST_STREAMS = 64
 """How many requests are sent at once at most."""
@@ -63,12 +63,12 @@ def check_endpoint(
 
     Raises:
         EndpointError: the endpoint can't be reached, or lets nobody in; nothing was graded then.
-        ValueError: ``concurrency`` is above 64, or there is no ``{marker}`` in a question that is to be repeated.
+        ConfigError: ``concurrency`` is above 64, or there is no ``{marker}`` in a question that is to be repeated.
     """
     if concurrency > MOST_STREAMS:
-        raise ValueError(f"concurrency is {concurrency}; at most {MOST_STREAMS} requests are sent at once.")
+        raise ConfigError(f"concurrency is {concurrency}; at most {MOST_STREAMS} requests are sent at once.")
     if "{marker}" not in question and (echo or concurrency > 1):
-        raise ValueError(f"The question {question!r} has no {{marker}}, by which requests are told apart.")
+        raise ConfigError(f"The question {question!r} has no {{marker}}, by which requests are told apart.")
     settings = Settings(question, echo, deterministic, answered)
     with Endpoint(url, key, extra or {}, timeout) as endpoint:
         return _Grader(endpoint, settings, on_probe or (lambda name: None)).grade(concurrency)

@@ -9,7 +9,7 @@ from typing import Any
 from oneturn.conformance.reading import ADDED, DONE, Event, kind, mapping, same
 from oneturn.conformance.rules import Findings
 
-_GROWS = frozenset({"status", "content", "summary", "encrypted_content", "arguments", "input", "code"})
+_GROWS = frozenset({"id", "status", "content", "summary", "encrypted_content", "arguments", "input", "code"})
 _NAMES = frozenset({"type", "call_id", "name", "role", "server_label"})
 _ARGUMENTS = "response.function_call_arguments.done"
 _BROKEN_OFF = frozenset({"error", "response.failed"})

@@ -193,5 +193,7 @@ def probe_leaving(endpoint: Endpoint, settings: Settings, marker: str, known: se
 
 
 def contract_of(answer: Answer) -> str:
-    """Which contract an endpoint's stream is of."""
+    """Which contract an endpoint's stream is of: OpenAI's, MLflow's, or none if no stream came."""
+    if not (answer.is_stream and answer.stream.events):
+        return ""
     return "MLflow" if speaks_weaker(answer.stream.events) else "OpenAI"

@@ -36,7 +36,7 @@ class Report:
 
     Attributes:
         url: where it was asked.
-        contract: ``"OpenAI"``, or ``"MLflow"`` for the weaker one.
+        contract: ``"OpenAI"``; ``"MLflow"`` for the weaker one; empty if no stream came.
         probes: what was tried, in order.
     """
 

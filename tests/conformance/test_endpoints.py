@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from oneturn.cli import app
 from oneturn.conformance import Report, Severity, check_endpoint
 from oneturn.conformance.endpoint import address
-from oneturn.errors import EndpointError
+from oneturn.errors import ConfigError, EndpointError
 
 Reply = tuple[int, str, bytes]
 """Status, content type, body."""
@@ -139,6 +139,7 @@ def test_a_good_endpoint_of_mlflow_s_contract_passes_with_warnings():
     assert report.passed()
     assert not report.passed(strict=True)
     assert report.contract == "MLflow"
+    assert report.broken_rules(Severity.note) == {"string-input-refused", "unknown-input-ignored"}
     assert report.probes[-1].facts == {"streams": 64, "lost": 0, "mixed": 0, "refused": 0}
 
 
@@ -201,6 +202,14 @@ def busy(asked: Asked) -> Reply:
     return good(asked) if asked.number < 14 else refusal(429, "Later.")
 
 
+def page_instead(asked: Asked) -> Reply:
+    return good(asked) if asked.streamed or not asked.good else (200, "text/html", b"<h1>Hello</h1>")
+
+
+def in_its_own_words(asked: Asked) -> Reply:
+    return good(asked) if asked.good else as_json(400, {"detail": "Send a list of items."})
+
+
 def constant(asked: Asked) -> Reply:
     return as_stream("Hello.", id="msg_1") if asked.streamed else good(asked)
 
@@ -212,6 +221,7 @@ FAULTS: dict[str, tuple[Callable[[Asked], Reply], set[str]]] = {
     "the stream doesn't end": (unfinished, {"stream-cut"}),
     "an event is no JSON": (no_json, {"stream-json"}),
     "it takes anything": (takes_anything, {"bad-request-accepted"}),
+    "the response is a page": (page_instead, {"http-body"}),
     "it doesn't say what is wrong": (mute, {"http-error-mute"}),
     "it fails at bad requests": (brittle, {"http-status"}),
     "stream and response differ": (forgetful, {"stream-differs"}),
@@ -225,7 +235,10 @@ def test_a_fault_is_found(case: str):
     assert graded(answer, concurrency=2, deterministic=True).broken_rules() == expected
 
 
-@pytest.mark.parametrize(("answer", "rule"), [(busy, "refused-under-load"), (constant, "ids-constant")])
+@pytest.mark.parametrize(
+    ("answer", "rule"),
+    [(busy, "refused-under-load"), (constant, "ids-constant"), (in_its_own_words, "http-error-shape")],
+)
 def test_a_weakness_is_a_warning(answer: Callable[[Asked], Reply], rule: str):
     report = graded(answer)
     assert report.broken_rules() == set()
@@ -281,7 +294,7 @@ def test_an_endpoint_that_lets_nobody_in_is_not_graded(status: int, advice: str)
     [({"concurrency": 65}, "at most 64"), ({"question": "Hello?"}, "no {marker}")],
 )
 def test_what_cannot_be_asked_is_told(options: dict[str, Any], message: str):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         check_endpoint("http://127.0.0.1:1", **options)
 
 
@@ -313,7 +326,7 @@ def test_the_command_shows_what_was_found_and_passes():
     with serving(good) as url:
         result = run(url, "--concurrency", "3", "--echo")
     assert result.exit_code == 0, result.output
-    assert f"{url}/responses: MLflow's contract" in result.output
+    assert f"{url}/responses: MLflow's weaker contract" in result.output
     assert re.search(r"3 at once +│ +3 +│ +0 +│", result.output)
     assert "warning created-missing: `response.created` is the first event." in result.output
     assert re.search(r"passed: 0 errors, \d+ warnings", result.output)
@@ -324,6 +337,7 @@ def test_the_command_fails_on_errors():
         result = run(url, "--concurrency", "0")
     assert result.exit_code == 1
     assert "error stream-cut: A stream ends by itself" in result.output
+    assert "  stream again: the connection broke" in result.output
     assert "failed: 1 error, " in result.output
 
 
@@ -375,6 +389,7 @@ USAGE_ERRORS = {
     "too many at once": (("http://x", "--concurrency", "65"), "Invalid value for '--concurrency'"),
     "no marker": (("http://x", "--question", "Hello?"), "has no {marker} in it"),
     "no token": (("http://x", "--key-env", "NO_SUCH_TOKEN"), "NO_SUCH_TOKEN isn't set"),
+    "no folder": (("http://x", "--json", "nowhere/report.json"), "there is no folder for nowhere/report.json"),
     "no file": (("http://x", "--request", "nothing.json"), "can't be read as JSON"),
 }
 

@@ -98,6 +98,22 @@ def test_an_output_may_belong_to_a_call_of_an_earlier_turn():
     assert "output-without-call" not in rules(done(OUTPUT, MESSAGE), earlier_calls=["c1"])
 
 
+def test_arguments_that_no_client_can_read_are_a_warning():
+    for arguments in ("{", "[1]", None):
+        assert "arguments-json" in rules(done({**CALL, "arguments": arguments}), Severity.warning)
+
+
+def test_an_item_that_openai_does_not_know_is_no_fault():
+    assert rules(done({"type": "x_progress", "id": "x_1"}, MESSAGE)) == set()
+    assert "unknown-item" in rules(done({"type": "x_progress", "id": "x_1"}, MESSAGE), Severity.note)
+
+
+def test_reasoning_adds_up_too():
+    delta = {"type": "response.reasoning_text.delta", "item_id": "rs_1", "delta": "Hm"}
+    item = {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]}
+    assert rules([delta, *done(item)]) == {"reasoning-adds-up"}
+
+
 LEAKS = {
     "a traceback": 'Traceback (most recent call last):\n  File "agent.py", line 3, in predict',
     "a path": "No such file: /home/someone/agent/config.yaml",

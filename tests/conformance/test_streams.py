@@ -292,6 +292,112 @@ def test_a_value_that_is_another_is_found(path: Path, value: Any):
         assert blamed(altered(path, value)), (RIGHT[int(path[0])]["type"], path, before, value)
 
 
+def place_of(kind: str, number: int = 0) -> int:
+    return [place for place in PLACES if RIGHT[place]["type"] == f"response.{kind}"][number]
+
+
+def doubled(kind: str, number: int = 0) -> list[Event]:
+    place = place_of(kind, number)
+    return renumbered(RIGHT[: place + 1] + RIGHT[place:])
+
+
+def without(kind: str, number: int = 0) -> list[Event]:
+    place = place_of(kind, number)
+    return renumbered(RIGHT[:place] + RIGHT[place + 1 :])
+
+
+def with_(value: Any, kind: str, number: int, *path: str | int) -> list[Event]:
+    return altered((place_of(kind, number), *path), value)
+
+
+# What is done to the right stream, and the rules that it breaks, no more and no fewer.
+NAMED: dict[str, tuple[list[Event], set[str]]] = {
+    "created twice": (doubled("created"), {"created-misplaced", "in-progress-misplaced"}),
+    "created with items": (with_([CITATION], "created", 0, "response", "output"), {"created-output"}),
+    "in progress twice": (doubled("in_progress"), {"in-progress-misplaced"}),
+    "counted from one": (
+        [{**event, "sequence_number": event["sequence_number"] + 1} for event in RIGHT],
+        {"sequence-start"},
+    ),
+    "another response": (with_("resp_2", "completed", 0, "response", "id"), {"response-id-changed"}),
+    "another model": (with_("other", "completed", 0, "response", "model"), {"response-changed"}),
+    "failed, it says": (with_("failed", "completed", 0, "response", "status"), {"response-status"}),
+    "done twice": (doubled("output_item.done", 3), {"item-done-twice"}),
+    "not done": (without("output_item.done", 3), {"item-not-done", "terminal-output"}),
+    "another id in the end": (with_("x", "output_item.done", 3, "item", "id"), {"item-id-changed", "terminal-output"}),
+    "another call": (with_("x", "output_item.added", 1, "item", "call_id"), {"item-changed"}),
+    "another tool": (with_("x", "function_call_arguments.done", 0, "name"), {"item-changed"}),
+    "another place": (with_(9, "output_text.delta", 0, "output_index"), {"output-index"}),
+    "another part": (
+        with_(7, "refusal.delta", 0, "content_index"),
+        {"part-not-added", "refusal-adds-up", "text-done-missing"},
+    ),
+    "a refusal lost": (without("refusal.delta"), {"refusal-adds-up"}),
+    "a text lost": (without("output_text.delta"), {"text-adds-up"}),
+    "arguments lost": (without("function_call_arguments.delta"), {"arguments-add-up"}),
+    "arguments there before": (
+        with_('{"word": "tide"}', "output_item.added", 1, "item", "arguments"),
+        {"arguments-add-up"},
+    ),
+    "a summary lost": (without("reasoning_summary_text.delta"), {"summary-adds-up"}),
+    "told whole twice": (doubled("output_text.done"), {"delta-after-done"}),
+    "not told whole": (without("output_text.done"), {"text-done-missing"}),
+    "a part not done": (without("content_part.done"), {"part-not-done"}),
+    "a part done twice": (doubled("content_part.done"), {"part-order"}),
+    "a source lost": (without("output_text.annotation.added", 1), {"annotations"}),
+    "items lost in the end": (with_([], "completed", 0, "response", "output"), {"terminal-output"}),
+    "no sum": (with_(13, "completed", 0, "response", "usage", "total_tokens"), {"usage-adds-up"}),
+    "no usage": (with_(None, "completed", 0, "response", "usage"), {"usage-missing"}),
+    "a text that is a number": (with_(4, "output_text.delta", 0, "delta"), {"openai-types", "text-adds-up"}),
+    "a field left out": (with_(ABSENT, "output_text.delta", 0, "logprobs"), {"openai-fields"}),
+}
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_a_fault_has_its_name(case: str):
+    stream, expected = NAMED[case]
+    assert {violation.rule for violation in blamed(stream)} == expected
+
+
+def test_sources_that_are_only_in_the_end_were_not_told():
+    stream = [event for event in RIGHT if not event["type"].endswith("annotation.added")]
+    assert {violation.rule for violation in blamed(renumbered(stream))} == {"annotations-not-told"}
+
+
+def test_a_text_without_deltas_was_not_streamed():
+    stream = [event for event in RIGHT if event["type"] != "response.output_text.delta"]
+    assert {violation.rule for violation in blamed(renumbered(stream))} == {"text-not-streamed"}
+
+
+@pytest.mark.parametrize(
+    ("prefix", "field", "kind", "rule"),
+    [
+        ("response.mcp_call_arguments", "arguments", "mcp_call", "arguments-add-up"),
+        ("response.custom_tool_call_input", "input", "custom_tool_call", "input-adds-up"),
+        ("response.code_interpreter_call_code", "code", "code_interpreter_call", "input-adds-up"),
+    ],
+)
+def test_other_calls_add_up_too(prefix: str, field: str, kind: str, rule: str):
+    def stream(last: str) -> list[Event]:
+        writer = Writer()
+        writer.added(kind, **{field: ""})
+        for piece in ("{", last):
+            writer.of_item(f"{prefix.removeprefix('response.')}.delta", delta=piece)
+        writer.of_item(f"{prefix.removeprefix('response.')}.done", **{field: "{}"})
+        writer.done(**{field: "{}"})
+        return writer.completed()
+
+    assert rule in {violation.rule for violation in blamed(stream("x"))}
+    assert rule not in {violation.rule for violation in blamed(stream("}"))}
+
+
+def test_items_left_open_by_a_failure_are_a_warning():
+    writer = Writer()
+    writer.added("message", role="assistant", content=[])
+    [found] = blamed(writer.broken("error"))
+    assert (found.rule, found.severity) == ("item-left-open", Severity.warning)
+
+
 anything = st.recursive(
     st.none()
     | st.booleans()
