@@ -66,6 +66,7 @@ BROKEN: dict[str, tuple[list[Any], str]] = {
     "an error in Databricks' shape": ([{"databricks_output": {"error": "boom"}}], "error-shape"),
     "a failure that doesn't say why": ([{"type": "response.failed", "response": {"status": "failed"}}], "error-shape"),
     "two errors": ([{"type": "error", "code": "a", "message": "b"}] * 2, "terminal-twice"),
+    "more after the end": ([{"type": "error", "code": "a", "message": "b"}, DELTA, DONE], "after-terminal"),
     "an event without a type": ([DELTA, DONE, {"delta": "x"}], "untyped-event"),
 }
 
