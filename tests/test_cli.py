@@ -92,7 +92,8 @@ def output(*words: str) -> str:
     return result.output
 
 
-COMMANDS = ("ask", "compile", "demo", "evaluate", "log", "query", "serve")
+OF_AN_AGENT = ("ask", "compile", "demo", "evaluate", "log", "query", "serve")
+COMMANDS = (*OF_AN_AGENT, "check")
 
 
 def test_the_commands_are_these():
@@ -105,8 +106,7 @@ def test_the_commands_are_these():
 def test_each_command_explains_itself_with_examples(command: str):
     text = click.unstyle(output(command, "--help"))
     assert f"oneturn {command}" in text.partition("Examples:")[2]
-    assert "--config" in text
-    assert "--agent" in text
+    assert ("--config" in text) == ("--agent" in text) == (command in OF_AN_AGENT)
 
 
 def test_the_version_is_told():

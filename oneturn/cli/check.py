@@ -1,0 +1,113 @@
+"""``oneturn check``."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_NOT_REACHED = 2
+
+
+def check(
+    url: Annotated[str, typer.Argument(help="The endpoint: up to its port, or to /responses or /invocations.")],
+    concurrency: Annotated[int, typer.Option(min=0, max=64, help="Streams at once; 0 leaves that out.")] = 16,
+    question: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What to ask; {marker} becomes a word of each request's own.")
+    ] = None,
+    echo: Annotated[bool, typer.Option("--echo", help="The agent repeats the marker; losing it is an error.")] = False,
+    deterministic: Annotated[
+        bool,
+        typer.Option("--deterministic", help="The same question has the same answer: compare stream and response."),
+    ] = False,
+    answered: Annotated[
+        bool, typer.Option("--answered", help="The agent runs all its tools itself: each call must have its output.")
+    ] = False,
+    key_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The environment variable that holds the bearer token to send.")
+    ] = None,
+    request: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON that each request holds besides its input.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, max=3600, help="Seconds that one answer may take.")] = 120,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail it too.")] = False,
+    json_file: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON; - for the terminal.")
+    ] = None,
+) -> None:
+    """Grade a Responses endpoint, any: its streams, errors, and many requests at once.
+
+    It gets 14 requests and those at once. Exit code 0: no error; 1: errors; 2: it couldn't be reached, or asked.
+
+    Examples:
+
+        oneturn check http://127.0.0.1:8000
+
+        oneturn check http://127.0.0.1:8000/invocations --concurrency 64 --json report.json
+
+        oneturn check https://my-workspace/serving-endpoints/support_desk --key-env DATABRICKS_TOKEN
+
+        oneturn check http://127.0.0.1:8000 --echo --question "Repeat word for word: {marker}"
+    """
+    key, extra = _key(key_env), _extra(request)
+    if question is not None and "{marker}" not in question:
+        raise typer.BadParameter(f"{question!r} has no {{marker}} in it.", param_hint="--question")
+    if json_file not in (None, "-") and not Path(str(json_file)).absolute().parent.is_dir():
+        raise typer.BadParameter(f"there is no folder for {json_file}.", param_hint="--json")
+
+    from rich.console import Console
+
+    from oneturn.cli.conformance_report import show
+    from oneturn.conformance import check_endpoint
+    from oneturn.errors import EndpointError
+
+    console = Console(stderr=True)
+    options: dict[str, Any] = {"question": question} if question else {}
+    try:
+        with console.status("a stream") as status:
+            report = check_endpoint(
+                url,
+                key=key,
+                extra=extra,
+                concurrency=concurrency,
+                echo=echo,
+                deterministic=deterministic,
+                answered=answered,
+                timeout=timeout,
+                on_probe=status.update,
+                **options,
+            )
+    except EndpointError as error:
+        typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
+        raise typer.Exit(_NOT_REACHED) from None
+    if json_file == "-":
+        typer.echo(json.dumps(report.to_dict(), indent=2))
+    else:
+        show(report, Console())
+        if json_file is not None:
+            Path(json_file).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+    if not report.passed(strict):
+        raise typer.Exit(1)
+
+
+def _key(name: str | None) -> str | None:
+    if name is None:
+        return None
+    if key := os.environ.get(name):
+        return key
+    raise typer.BadParameter(f"{name} isn't set in the environment.", param_hint="--key-env")
+
+
+def _extra(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{path} can't be read as JSON: {error}.", param_hint="--request") from None
+    if not isinstance(value, dict):
+        raise typer.BadParameter(f"{path} must hold a JSON object.", param_hint="--request")
+    return value

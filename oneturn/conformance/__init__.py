@@ -1,0 +1,25 @@
+"""Grade any Responses endpoint, ours or not: ``oneturn check URL``, and these functions for tests.
+
+from oneturn.conformance import check_stream
+
+assert check_stream(agent.predict_stream(request)) == []
+"""
+
+from oneturn.conformance.grading import check_endpoint
+from oneturn.conformance.report import Probe, Report
+from oneturn.conformance.response import check_response, compare
+from oneturn.conformance.rules import RULES, Rule, Severity, Violation
+from oneturn.conformance.stream import check_stream
+
+__all__ = [
+    "RULES",
+    "Probe",
+    "Report",
+    "Rule",
+    "Severity",
+    "Violation",
+    "check_endpoint",
+    "check_response",
+    "check_stream",
+    "compare",
+]

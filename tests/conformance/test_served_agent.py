@@ -1,0 +1,81 @@
+"""Our own agent, graded over HTTP."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from dspy.lm15 import RateLimitError
+from mlflow.types.responses import ResponsesAgentRequest
+
+import oneturn
+from oneturn.conformance import Severity, check_endpoint, check_stream
+from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish
+
+KNOWN_WARNINGS = {"openai-fields"}  # model, tools, tool_choice, parallel_tool_calls: an agent has none of them
+QUESTION = "Say it again: {marker}"
+
+
+def look_up(word: str) -> str:
+    """Look a word up."""
+    return f"meaning of {word}"
+
+
+def reply(asked: ScriptedRequest) -> dict[str, Any]:
+    marker = re.findall(r"marker-\w+|\bnone\b", asked.text)[0]
+    if f"meaning of {marker}" in asked.text:
+        return finish(answer=f"It is {marker}, and nothing but {marker}.")
+    return call("look_up", "I look it up", word=marker)
+
+
+def adapter(replies: int = 400) -> oneturn.ResponsesAdapter:
+    program = oneturn.ReAct("question -> answer", tools=[look_up])
+    program.set_lm(ScriptedLM(*[reply] * replies))
+    return oneturn.ResponsesAdapter(program)
+
+
+def test_our_agent_passes():
+    tried: list[str] = []
+    with oneturn.running_server(adapter()) as url:
+        report = check_endpoint(
+            url,
+            question=QUESTION,
+            concurrency=16,
+            echo=True,
+            deterministic=True,
+            answered=True,
+            timeout=60,
+            on_probe=tried.append,
+        )
+    assert report.broken_rules() == set(), report.violations
+    assert report.broken_rules(Severity.warning) <= KNOWN_WARNINGS
+    assert report.passed()
+    assert report.contract == "OpenAI"
+    assert report.probes[-1].facts == {"streams": 16, "lost": 0, "mixed": 0, "refused": 0}
+    assert tried[-1] == "16 streams at once"
+
+
+def broken_tool(word: str) -> str:
+    """Look a word up."""
+    raise RuntimeError(f"no {word}")
+
+
+RUNS = {
+    "a tool that fails": (call("broken_tool", "I try", word="tide"), finish(answer="I don't know.")),
+    "an LM that fails at once": (RateLimitError("slow down"),),
+    "an LM that fails after a call": (call("broken_tool", word="tide"), RateLimitError("slow down")),
+    "an answer that is started over": (finish(answer="Twelve", count="many"), finish(answer="12", count=12)),
+    "an answer that is never right": (finish(answer="Twelve", count="many"),) * 3,
+}
+
+
+@pytest.mark.parametrize("case", RUNS)
+def test_however_a_run_goes_its_stream_is_right(case: str):
+    program = oneturn.ReAct(
+        "question -> answer, count: int" if "answer" in case else "question -> answer", [broken_tool]
+    )
+    program.set_lm(ScriptedLM(*RUNS[case]))
+    request = ResponsesAgentRequest(input=[{"role": "user", "content": "?"}])
+    found = check_stream(oneturn.ResponsesAdapter(program).predict_stream(request), answered=True)
+    assert {violation.rule for violation in found} <= KNOWN_WARNINGS
