@@ -13,7 +13,7 @@ import oneturn
 from oneturn.conformance import Severity, check_endpoint, check_stream
 from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish
 
-KNOWN_WARNINGS = {"openai-fields"}  # model, tools, tool_choice, parallel_tool_calls: an agent has none of them
+KNOWN_WARNINGS: set[str] = set()
 QUESTION = "Say it again: {marker}"
 
 
