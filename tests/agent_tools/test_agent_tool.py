@@ -299,6 +299,22 @@ def test_a_oneturn_agent_s_sources_reach_a_module():
     assert "page_content" not in lm.requests[1].text
 
 
+def test_a_oneturn_agent_in_a_module_has_each_span_once(traced: None):
+    outer = oneturn.as_program(module_react(oneturn.agent_tool(handbook(*LOOKED_UP), "handbook")))
+    outer.module.set_lm(ScriptedLM(*react_script("handbook", "four", question="?")))
+    with mlflow.start_span("request") as request:
+        steps = list(outer.steps(question="?"))
+    spans = mlflow.get_trace(request.trace_id).data.spans
+    (tool,) = [span for span in spans if span.name == "handbook"]
+    assert [span.name for span in spans if span.parent_id == tool.span_id] == [
+        "scripted/lm",
+        "search_handbook",
+        "scripted/lm",
+    ]
+    assert len([span for span in spans if span.name == "scripted/lm"]) == 5
+    assert of(Usage, steps)[0].lm_calls == 5
+
+
 # ---- how it fails
 
 
@@ -444,6 +460,13 @@ def test_an_inner_lm_is_left_when_the_outer_run_ends():
     given_up.set()
     assert (served.status, served.incomplete_details.reason) == ("incomplete", "shutting_down")
     assert len(inner.step.lm.requests) == 1
+
+
+def test_an_agent_isn_t_asked_once_the_run_has_to_stop():
+    control = RunControl()
+    control.cancel("client_gone")
+    with control.active(), pytest.raises(RunCancelled, match="client_gone"):
+        oneturn.agent_tool(handbook(), "handbook")(question="?")
 
 
 def test_the_outer_deadline_is_the_inner_run_s():
