@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from oneturn.agent import Agent, load_agent
+    from oneturn.agent_tools import agent_tool, endpoint_tool
     from oneturn.approvals import Approvals
     from oneturn.asking import ask
     from oneturn.client import query
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from oneturn.react import Citation, ReAct, Seen, Solution, WorkedExamples
     from oneturn.responses import ResponsesAdapter
     from oneturn.serving import running_server, serve
+    from oneturn.sourced_text import SourcedText
     from oneturn.tools import tool
 
 __all__ = [
@@ -37,12 +39,15 @@ __all__ = [
     "ResponsesAdapter",
     "Seen",
     "Solution",
+    "SourcedText",
     "ToolError",
     "WorkedExamples",
+    "agent_tool",
     "as_program",
     "ask",
     "cancelled",
     "compile",
+    "endpoint_tool",
     "evaluate",
     "load_agent",
     "log",
@@ -65,12 +70,15 @@ _HOMES = {
     "ResponsesAdapter": "oneturn.responses",
     "Seen": "oneturn.react",
     "Solution": "oneturn.react",
+    "SourcedText": "oneturn.sourced_text",
     "ToolError": "oneturn.errors",
     "WorkedExamples": "oneturn.react",
+    "agent_tool": "oneturn.agent_tools",
     "as_program": "oneturn.programs",
     "ask": "oneturn.asking",
     "cancelled": "oneturn.control",
     "compile": "oneturn.compilation",
+    "endpoint_tool": "oneturn.agent_tools",
     "evaluate": "oneturn.evaluation",
     "load_agent": "oneturn.agent",
     "log": "oneturn.model_log",

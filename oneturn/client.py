@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 import openai
 
+from oneturn.control import current
 from oneturn.errors import EndpointError
 from oneturn.replies import Event, OnEvent, Reply, read_reply
 
@@ -29,7 +32,7 @@ class _Address:
 
 def query(
     url: str,
-    question: str,
+    question: str | None,
     *,
     custom_inputs: Mapping[str, Any] | None = None,
     api_key: str | None = None,
@@ -38,12 +41,13 @@ def query(
 ) -> Reply:
     """Ask a served agent one question and read its answer as it streams.
 
-    Nothing is retried: a second try would run the agent's tools again.
+    Nothing is retried: a second try would run the agent's tools again. Asked by a tool, it ends with the run that
+    called the tool: the connection is closed.
 
     Args:
         url: ``http://host:port``, with or without ``/responses`` or ``/invocations``; or
             ``https://<workspace>/serving-endpoints/<name>`` on Databricks.
-        question: what to ask.
+        question: what to ask; ``None`` for an agent that takes ``custom_inputs`` only.
         custom_inputs: the program's other inputs.
         api_key: the token to send; ``None`` for ``DATABRICKS_TOKEN`` on Databricks, and for none elsewhere.
         on_event: told of each Responses event, a dict, as it comes.
@@ -51,27 +55,60 @@ def query(
 
     Raises:
         EndpointError: the endpoint can't be reached, refuses the request, or fails; ``code`` and ``status`` say how.
+        RunCancelled: the run that asks has to stop.
     """
     address = _address(url)
     key = _key(address, api_key)
+    control, connection = current(), _Connection()
     client = openai.OpenAI(
         base_url=address.base_url,
         api_key=key,
         max_retries=0,
         timeout=httpx.Timeout(timeout, connect=_CONNECT_SECONDS),
+        http_client=openai.DefaultHttpxClient(event_hooks={"request": [connection.watch]}),
     )
-    with client:
-        return read_reply(_events(client, address, question, custom_inputs), on_event)
+    try:
+        with client, control.waking(connection.break_off):
+            control.check()
+            return read_reply(_events(client, address, question, custom_inputs), on_event)
+    except EndpointError:
+        control.check()  # the run's end broke the connection
+        raise
+
+
+class _Connection:
+    """The socket of a request, so that another thread can break it off (httpx's ``trace`` extension shows it)."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._broken = False
+
+    def watch(self, request: httpx.Request) -> None:
+        """Look at the connection that ``request`` makes."""
+        request.extensions["trace"] = self._trace
+
+    def break_off(self) -> None:
+        """End it: whoever reads from it finds its end."""
+        self._broken = True
+        if self._socket is not None:
+            with contextlib.suppress(OSError):  # it has ended by itself
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _trace(self, event: str, info: Mapping[str, Any]) -> None:
+        stream = info.get("return_value")
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")) and stream is not None:
+            self._socket = stream.get_extra_info("socket")
+            if self._broken:
+                self.break_off()
 
 
 def _events(
-    client: openai.OpenAI, address: _Address, question: str, custom_inputs: Mapping[str, Any] | None
+    client: openai.OpenAI, address: _Address, question: str | None, custom_inputs: Mapping[str, Any] | None
 ) -> Iterator[Event]:
     body = {"custom_inputs": dict(custom_inputs)} if custom_inputs else None
+    asked: list[Any] = [] if question is None else [{"role": "user", "content": question}]
     try:
-        with client.responses.create(
-            model=address.model, input=[{"role": "user", "content": question}], stream=True, extra_body=body
-        ) as stream:
+        with client.responses.create(model=address.model, input=asked, stream=True, extra_body=body) as stream:
             for event in stream:
                 yield event.to_dict(warnings=False)  # what the server sends need not fit OpenAI's own types
     except openai.APIStatusError as error:

@@ -17,6 +17,13 @@ class Spend(UsageTracker):
         """DSPy gives each thread a copy of the tracker and drops it; one that is shared sees every call."""
         return self
 
+    def get_total_tokens(self) -> dict[str, dict[str, Any]]:
+        """Token counts by LM, as they are now: other threads may still be counting."""
+        now = UsageTracker()
+        now.usage_data = dict(self.usage_data)
+        total: dict[str, dict[str, Any]] = now.get_total_tokens()
+        return total
+
     @property
     def lm_calls(self) -> int:
         """Number of calls that an LM answered."""
@@ -41,18 +48,18 @@ class Spend(UsageTracker):
         }
 
     def _entries(self) -> list[dict[str, Any]]:
-        return [entry for calls in self.usage_data.values() for entry in calls]
+        return [entry for calls in list(self.usage_data.values()) for entry in calls]
 
 
 @contextmanager
-def spending() -> Iterator[Spend]:
-    """Count what the block's LM calls cost; a tracker that is already open counts them too."""
-    spend = Spend()
+def spending(spend: Spend | None = None) -> Iterator[Spend]:
+    """Count what the block's LM calls cost, in ``spend`` if there is one; a tracker that is open counts them too."""
+    spend = Spend() if spend is None else spend
     outer = dspy.settings.usage_tracker
     try:
         with dspy.context(usage_tracker=spend):
             yield spend
     finally:
         if outer is not None:
-            for model, entries in spend.usage_data.items():
+            for model, entries in list(spend.usage_data.items()):
                 outer.usage_data[model].extend(entries)

@@ -53,6 +53,7 @@ class ToolResult:
         output: the text that the LM reads.
         is_error: whether the tool failed; ``output`` is then one short line.
         documents: what a retriever found, for citations.
+        usage: what the tool's own LM calls cost, where the program counts them by tool; it is in the run's ``Usage``.
     """
 
     call_id: str
@@ -60,6 +61,7 @@ class ToolResult:
     output: str
     is_error: bool = False
     documents: tuple[Document, ...] = ()
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True)

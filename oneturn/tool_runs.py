@@ -6,12 +6,13 @@ import contextvars
 import queue
 import threading
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dspy
 
 from oneturn.control import RunControl, current
-from oneturn.steps import ToolCall, ToolProgress, ToolResult
+from oneturn.spend import Spend, spending
+from oneturn.steps import ToolCall, ToolProgress, ToolResult, Usage
 from oneturn.tools import failed, options_of, run_tool
 
 KEEP_ALIVE = 10.0
@@ -25,6 +26,7 @@ class _Working:
     call: ToolCall
     control: RunControl
     timeout: float | None
+    spend: Spend
 
 
 def run_tools(
@@ -32,6 +34,7 @@ def run_tools(
 ) -> Generator[ToolProgress | ToolResult, None, None]:
     """Run ``calls`` at the same time; yield what they report while they work, and each result as it comes.
 
+    A result tells what the LM calls of its tool have cost.
     A tool that takes longer than its timeout has failed, and is asked to stop. Closing the generator asks all of them.
 
     Raises:
@@ -66,17 +69,20 @@ def _start(
         told.put(ToolProgress(call.call_id, call.name, message, fraction))
 
     control = RunControl(timeout, parent, report)
+    spend = Spend()
 
     def work() -> None:
         with control.active():
             try:
-                told.put(run_tool(tools, call))
+                with spending(spend):
+                    result = run_tool(tools, call)
+                told.put(_counted(result, spend))
             except BaseException as error:  # no tool's own: it is the run's, and its thread raises it
                 told.put(error)
 
     context = contextvars.copy_context()
     threading.Thread(target=context.run, args=(work,), name=f"oneturn-tool-{call.name}", daemon=True).start()
-    return _Working(call, control, timeout)
+    return _Working(call, control, timeout, spend)
 
 
 def _wait(told: queue.SimpleQueue[_Told], working: Mapping[str, _Working], keep_alive: float) -> _Told:
@@ -97,4 +103,10 @@ def _overdue(working: dict[str, _Working]) -> list[ToolResult]:
     for work in over:
         del working[work.call.call_id]
         work.control.cancel("deadline_exceeded")
-    return [failed(work.call, f"the tool took longer than its {work.timeout:g} s") for work in over]
+    return [
+        _counted(failed(work.call, f"the tool took longer than its {work.timeout:g} s"), work.spend) for work in over
+    ]
+
+
+def _counted(result: ToolResult, spend: Spend) -> ToolResult:
+    return replace(result, usage=Usage(spend.lm_calls, spend.get_total_tokens())) if spend.lm_calls else result

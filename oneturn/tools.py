@@ -13,6 +13,7 @@ from dspy.adapters.utils import serialize_for_json
 from mlflow.entities import Document, LiveSpan, SpanType
 
 from oneturn.errors import ProgramError
+from oneturn.sourced_text import SourcedText
 from oneturn.steps import ToolCall, ToolResult
 from oneturn.tool_errors import told_to_lm
 from oneturn.tracing import child_span
@@ -128,7 +129,7 @@ def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
 def render(value: Any) -> str:
     """A tool's value as text for the LM: documents as ``[id] text``, text as it is, the rest as JSON."""
     if isinstance(value, str) and value.strip():
-        return value
+        return str(value)
     if isinstance(value, Sequence) and (isinstance(value, str) or not value):  # providers refuse an empty message
         return "Nothing was found."
     if documents := documents_in(value):
@@ -137,7 +138,9 @@ def render(value: Any) -> str:
 
 
 def documents_in(value: Any) -> tuple[Document, ...]:
-    """The documents of a retriever's result; empty when the value isn't one document or a list of them."""
+    """The documents of a result: one document, a list of them, or those of a ``SourcedText``; else none."""
+    if isinstance(value, SourcedText):
+        return value.documents
     if isinstance(value, Document):
         return (value,)
     if isinstance(value, Sequence) and value and all(isinstance(item, Document) for item in value):

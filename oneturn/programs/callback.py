@@ -29,6 +29,7 @@ from oneturn.tracing import child_span
 # Kept in DSPy's settings, which dspy.Parallel hands to its threads; they don't get the context.
 _INSIDE_TOOL = "oneturn_inside_tool"
 _SPAN = "oneturn_span"
+_RUN = "oneturn_run"
 _THOUGHTS = ("reasoning", "next_thought", "thought")
 
 
@@ -54,7 +55,7 @@ class _Open:
 class RunCallback(BaseCallback):
     """Watches one run; its methods are called in the threads of the run.
 
-    What happens inside a tool is the tool's own: it is counted, and isn't told.
+    What happens inside a tool is the tool's own, and so is a run inside the run: it is counted, and isn't told.
 
     Args:
         tell: takes what happens; fails once nobody listens, which ends the run.
@@ -83,9 +84,13 @@ class RunCallback(BaseCallback):
         self._replies = itertools.count(1)
         self._open: dict[str, _Open] = {}
 
+    def own_run(self) -> dict[str, Any]:
+        """DSPy's settings in which what happens is this run's, and not that of one around it."""
+        return {_RUN: self, _INSIDE_TOOL: False, _SPAN: None}
+
     def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """A predictor's LM is tapped, by way of its adapter."""
-        if not isinstance(instance, dspy.Predict):
+        if not isinstance(instance, dspy.Predict) or not self._is_own():
             return
         call = PredictorCall(self._tell, self._replies, self._told_fields(instance))
         adapter = TappingAdapter(dspy.settings.adapter or dspy.ChatAdapter(), call)
@@ -98,7 +103,8 @@ class RunCallback(BaseCallback):
         opened = self._close(call_id, exception)
         if opened is not None and opened.predictor_call is not None and isinstance(outputs, Mapping | dspy.Prediction):
             self._tell_at_end(opened.predictor_call.thought_in(outputs))
-        if dspy.settings.track_usage and not dspy.settings.caller_modules and isinstance(outputs, dspy.Prediction):
+        outermost = self._is_own() and not dspy.settings.caller_modules
+        if dspy.settings.track_usage and outermost and isinstance(outputs, dspy.Prediction):
             outputs.set_lm_usage(self._usage.get_total_tokens())
 
     def on_adapter_format_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
@@ -110,6 +116,8 @@ class RunCallback(BaseCallback):
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """An LM call is counted."""
         self._tell(LMCall())
+        if not self._is_own():
+            return
         asked = inputs.get("messages") or inputs.get("prompt")
         self._begin(call_id, instance.model, SpanType.CHAT_MODEL, {"messages": asked})
 
@@ -120,6 +128,9 @@ class RunCallback(BaseCallback):
     def on_tool_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """A tool call of the user's is told; not what ends a loop, nor what a tool calls itself."""
         if _ends_loop(instance):
+            return
+        if not self._is_own():
+            self._tell(None)
             return
         args = {name: serialize_for_json(value) for name, value in inputs["kwargs"].items()}
         call = ToolCall(f"call_{call_id[:24]}", str(instance.name), args)
@@ -140,6 +151,9 @@ class RunCallback(BaseCallback):
             self._tell_at_end(succeeded(opened.tool_call, outputs))
         elif isinstance(exception, Exception):
             self._tell_at_end(failed(opened.tool_call, told_to_lm(exception)))
+
+    def _is_own(self) -> bool:
+        return dspy.settings.get(_RUN) is self
 
     def _tool_control(self, call: ToolCall) -> RunControl:
         """What a tool finds with ``oneturn.cancelled`` and ``oneturn.progress``."""
@@ -186,6 +200,11 @@ class RunCallback(BaseCallback):
                 self._tell(happening)
         except Abandoned:
             return
+
+
+def inside_another_run() -> dict[str, Any]:
+    """DSPy's settings in which what happens isn't told by the runs around it, which count its LM calls."""
+    return {_RUN: None, "caller_modules": []}
 
 
 def _caller() -> dspy.Module | None:

@@ -105,7 +105,7 @@ class ModuleProgram:
         callback = RunCallback(tell, self.signature, self.answer_field, usage, control, _span_to_open_others_below())
         callbacks = [callback, *dspy.settings.callbacks]
         try:
-            with dspy.context(callbacks=callbacks, usage_tracker=usage, trace=[]):
+            with dspy.context(callbacks=callbacks, usage_tracker=usage, trace=[], **callback.own_run()):
                 return self._prediction(self.module(**self._given(inputs)))
         finally:
             if outer is not None:

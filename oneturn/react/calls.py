@@ -17,7 +17,7 @@ from oneturn.react.lm_stream import OnText, tapped, watch
 from oneturn.react.partial import StepReader
 from oneturn.react.schema import StepSchema
 from oneturn.react.turns import ToolCallArgs, Turn
-from oneturn.steps import AnswerDelta, Thought
+from oneturn.steps import AnswerDelta, Thought, Usage
 from oneturn.tracing import child_span
 
 
@@ -122,6 +122,12 @@ class StepCaller:
         if len(trace) >= dspy.settings.max_trace_size:  # as dspy.Predict: a server's trace is never emptied
             trace.pop(0)
         trace.append((self._predict, {**self._inputs, "trajectory": list(trajectory)}, entry))
+
+    def count(self, usage: Usage) -> None:
+        """Add what another part of the run has cost: the LM calls of a tool."""
+        self.lm_calls += usage.lm_calls
+        for model, tokens in usage.tokens.items():
+            self._usage.add_usage(model, dict(tokens))
 
     def tokens(self) -> dict[str, dict[str, Any]]:
         """Token counts so far, by LM."""

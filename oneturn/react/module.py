@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from typing import Any
 
 import dspy
@@ -15,7 +16,7 @@ from oneturn.react.grounding import annotated
 from oneturn.react.run import Run
 from oneturn.react.schema import StepSchema
 from oneturn.react.turns import ToolCallArgs, Turn
-from oneturn.steps import Answer, ApprovalWanted, Resumption, Step
+from oneturn.steps import Answer, ApprovalWanted, Resumption, Step, ToolResult
 from oneturn.tools import ToolLike, toolset
 
 _NOBODY_TO_ASK = (
@@ -126,7 +127,12 @@ class ReAct(dspy.Module):
         given = {**self._default_inputs(), **inputs}
         caller = StepCaller(self.step, self.steps_schema, self.answer_field, given, streaming)
         run = Run(caller, self.steps_schema, self.tools, self.answer_field, given)
-        yield from run.steps(self.max_iters) if at is None else run.resume(at, self.max_iters)
+        taken = run.steps(self.max_iters) if at is None else run.resume(at, self.max_iters)
+        with closing(taken) as steps:
+            for step in steps:
+                if isinstance(step, ToolResult) and step.usage is not None:
+                    caller.count(step.usage)
+                yield step
 
     def _check(self) -> None:
         if taken := _RESERVED.intersection(self.signature.fields):
