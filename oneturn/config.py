@@ -40,7 +40,7 @@ class Section(BaseModel):
 class LMConfig(Section):
     """Which LM answers, and how."""
 
-    model: str = "local/0.5B"
+    model: str = "local/1.5B"
     """A DSPy model string, such as `openai/<name>`, `databricks/<endpoint>` or `ollama_chat/<name>`;
     `local/0.5B` and `local/1.5B` are the embedded LM."""
     api_base: str | None = None

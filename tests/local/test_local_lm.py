@@ -53,7 +53,7 @@ class Judge(dspy.Signature):
 
 
 def test_building_copying_and_saving_starts_nothing() -> None:
-    lm = local_lm(weights="/nowhere/model.gguf", slots=3)
+    lm = local_lm("0.5B", weights="/nowhere/model.gguf", slots=3)
     for same in (
         pickle.loads(pickle.dumps(lm)),
         copy.deepcopy(lm),
@@ -171,7 +171,7 @@ def test_the_process_ends_cleanly_and_never_imports_litellm(ending: str) -> None
         import dspy
         from oneturn.local import local_lm
         from dspy.lm15 import Message, Request
-        lm = local_lm(cache=False, context=2048)
+        lm = local_lm("0.5B", cache=False, context=2048)
         with dspy.context(lm=lm, adapter=dspy.JSONAdapter()):
             dspy.Predict("question -> answer")(question="Say hi.")
         request = Request(model=lm.model, messages=(Message.user("Tell a very long story."),))

@@ -46,7 +46,7 @@ def test_a_prompt_read_once_is_not_read_again(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("ONETURN_CACHE", str(tmp_path))
 
     def ask(threads: int) -> Any:
-        lm = local_lm(weights=weights, slots=1, context=2048, threads=threads, max_tokens=30, cache=False)
+        lm = local_lm("0.5B", weights=weights, slots=1, context=2048, threads=threads, max_tokens=30, cache=False)
         warm_up(program(), lm)
         with dspy.context(lm=lm):
             program()(question="Is the sky blue?")
@@ -63,7 +63,7 @@ def test_a_prompt_read_once_is_not_read_again(tmp_path: Path, monkeypatch: pytes
 def test_only_the_last_prompts_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     weights = fetch_weights("0.5B")
     monkeypatch.setenv("ONETURN_CACHE", str(tmp_path))
-    lm = local_lm(weights=weights, slots=1, context=1024, max_tokens=30, cache=False)
+    lm = local_lm("0.5B", weights=weights, slots=1, context=1024, max_tokens=30, cache=False)
     for number in range(KEPT + 2):
         warm_up(program(f"Rule {number}. "), lm)
     assert len(list(prompts_folder().glob("*"))) == KEPT
