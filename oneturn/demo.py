@@ -23,7 +23,7 @@ from oneturn.model_log import log
 from oneturn.serving import load_logged, running_server, warm_up
 from oneturn.tracking import use_tracking
 
-DEV_ROWS = 6
+DEV_ROWS = 4
 _STATE = Path(".oneturn/demo.json")
 _CODE_AND_DATA = {".py", ".json", ".jsonl", ".md", ".csv"}
 
