@@ -23,7 +23,7 @@ def test_a_notebook_is_committed_without_outputs(path: Path):
 def test_compile_and_log(run):
     found = run("compile_and_log", "len(compilation.program.step.demos)", "len(compilation.after.rows)", "answer")
     demos, rows, answer = found
-    assert (demos, rows) == ("4", "4")
+    assert (demos, rows) == ("6", "4")
     assert len(answer) > len("''")
 
 
