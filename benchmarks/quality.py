@@ -49,7 +49,8 @@ def main() -> None:
     results = {}
     for name, build in wanted.items():
         rows = options.peer_rows if "dspy.ReAct" in name else options.rows
-        results[name] = _measured(agent, Program(name, build()), examples[:rows], journal, options.split)
+        wanted_rows = [] if options.journalled else examples[:rows]
+        results[name] = _measured(agent, Program(name, build()), wanted_rows, journal, options.split)
     write_report(results, _about(agent, options.split), Path(options.report) if options.report else None)
 
 
@@ -82,7 +83,7 @@ def _programs(agent: Agent) -> dict[str, Build]:
 
 
 def _measured(agent: Agent, program: Program, examples: list[dspy.Example], journal: Path, split: str) -> pd.DataFrame:
-    """The program's rows for these examples: those that are journalled, and the missing ones, measured now."""
+    """The program's rows: those that are journalled, and those of ``examples`` that are missing, measured now."""
     # dspy.ReAct's steps are longer: the limit that fits ours would cut them off.
     lm = agent.lm().copy(max_tokens=400) if program.is_peer else agent.lm()
     path = journal / f"{_slug(program.name)}-{split}-{_key(program.module, lm, agent)}.jsonl"
@@ -94,8 +95,7 @@ def _measured(agent: Agent, program: Program, examples: list[dspy.Example], jour
         rows = evaluate(program.module, [example], agent.metric, lm=lm, progress=False).rows
         with path.open("a", encoding="utf-8") as file:
             rows.drop(columns="pred_trajectory", errors="ignore").to_json(file, orient="records", lines=True)
-    rows = _read(path)
-    return rows[rows["id"].isin([example.id for example in examples])]
+    return _read(path)
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -137,6 +137,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--split", default="test", choices=("dev", "test"))
     parser.add_argument("--lm", help="another LM, such as local/1.5B")
     parser.add_argument("--config", help="another configuration")
+    parser.add_argument("--journalled", action="store_true", help="measure nothing: report what is there")
     parser.add_argument("--journal", default=".oneturn/benchmarks", help="where rows are kept")
     parser.add_argument("--report", help="a Markdown file to write")
     return parser.parse_args()
