@@ -161,10 +161,13 @@ def load_logged(uri: str) -> ResponsesAgent:
 
 def warm_up(responder: ResponsesAgent) -> None:
     """Let the embedded LM be ready, if that is what answers: better now than while the first client waits."""
-    if isinstance(responder, ResponsesAdapter) and isinstance(responder.program, dspy.Module):
+    if not isinstance(responder, ResponsesAdapter):
+        return
+    module = getattr(responder.program, "module", responder.program)  # a dspy.Module stands in a program of ours
+    if isinstance(module, dspy.Module):
         from oneturn import local
 
-        local.warm_up(responder.program)
+        local.warm_up(module)
 
 
 def _say(text: str) -> None:
