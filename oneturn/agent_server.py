@@ -11,6 +11,7 @@ import contextlib
 import contextvars
 import logging
 import math
+from collections import deque
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -27,6 +28,7 @@ from oneturn.control import RunControl
 from oneturn.errors import EndpointError, OneTurnError
 from oneturn.responses import ResponsesAdapter
 from oneturn.responses.failures import told
+from oneturn.responses.requests import first_problem
 
 THREADS = 64
 """Requests answered at the same time by one application; more wait for their turn."""
@@ -79,7 +81,7 @@ class AgentApplication:
 class _Gate:
     """Holds back the head of a response until its body begins: what fails before that still gets a status of its own.
 
-    MLflow's server has said 200 to a stream before the agent is asked.
+    MLflow's server has said 200 to a stream before the agent is asked. Events that wait for each other go out together.
     """
 
     def __init__(self, exchange: _Exchange, scope: Scope, receive: Receive, send: Send):
@@ -89,6 +91,7 @@ class _Gate:
         self._send = send
         self._head: Message | None = None
         self._replaced = False
+        self._body = b""
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -102,8 +105,12 @@ class _Gate:
                 await _failed(refusal)(self._scope, self._receive, self._send)
             else:
                 await self._send(head)
-        if not self._replaced:
-            await self._send(message)
+        if self._replaced:
+            return
+        self._body += message.get("body", b"")
+        if not (message.get("more_body") and self._exchange.more):
+            body, self._body = self._body, b""
+            await self._send({**message, "body": body})
 
 
 class _Exchange:
@@ -113,6 +120,7 @@ class _Exchange:
         self._agent = agent
         self._pool = pool
         self.control = RunControl()
+        self.more = False  # whether the event that is being written has others waiting behind it
         self.failure: EndpointError | None = None
         self.refusal: EndpointError | None = None
 
@@ -133,31 +141,30 @@ class _Exchange:
     async def stream(self, request: ResponsesAgentRequest) -> AsyncIterator[ResponsesAgentStreamEvent]:
         """The events as they happen; one thread runs the agent from beginning to end, in one context."""
         await self._refuse(request)
-        loop = asyncio.get_running_loop()
-        events: asyncio.Queue[ResponsesAgentStreamEvent | None] = asyncio.Queue()
-
-        def put(event: ResponsesAgentStreamEvent | None) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the server was stopped
-                loop.call_soon_threadsafe(events.put_nowait, event)
+        events = _Events(asyncio.get_running_loop())
 
         def run() -> None:
             stream = self._agent.predict_stream(request)
             try:
                 with self.control.active(), contextlib.closing(stream):
                     for event in stream:
-                        put(event)
+                        events.put(event)
                         if self.control.reason == "client_gone":
                             break
             except Exception as error:  # ResponsesAdapter never raises here; another ResponsesAgent may
                 failure = _failure(error)
                 fields = {"type": "error", "code": failure.code, "message": str(failure)}
-                put(ResponsesAgentStreamEvent.model_validate(fields))
+                events.put(ResponsesAgentStreamEvent.model_validate(fields))
             finally:
-                put(None)
+                events.put(None)
 
-        loop.run_in_executor(self._pool, contextvars.copy_context().run, run)
-        while (event := await events.get()) is not None:
-            yield event
+        asyncio.get_running_loop().run_in_executor(self._pool, contextvars.copy_context().run, run)
+        try:
+            while (event := await events.get()) is not None:
+                self.more = events.waiting
+                yield event
+        finally:
+            self.more = False
 
     async def _refuse(self, request: ResponsesAgentRequest) -> None:
         """Refuse a request that can't be answered while there is still a status to say it with."""
@@ -168,6 +175,37 @@ class _Exchange:
         except Exception as error:
             self.refusal = _failure(error)
             raise self.refusal from error
+
+
+class _Events:
+    """The way from the thread that runs the agent to the event loop, which is woken once for all that is waiting."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop):
+        self._loop = loop
+        self._queue: deque[ResponsesAgentStreamEvent | None] = deque()
+        self._filled = asyncio.Event()
+        self._waking = False
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is one that can be had at once."""
+        return bool(self._queue)
+
+    def put(self, event: ResponsesAgentStreamEvent | None) -> None:
+        """Hand over an event, ``None`` at the end; from the agent's thread."""
+        self._queue.append(event)
+        if not self._waking:
+            self._waking = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the server was stopped
+                self._loop.call_soon_threadsafe(self._filled.set)
+
+    async def get(self) -> ResponsesAgentStreamEvent | None:
+        """The next event; on the event loop."""
+        while not self._queue:
+            await self._filled.wait()
+            self._filled.clear()
+            self._waking = False  # before the queue is looked at: what is put after this wakes again
+        return self._queue.popleft()
 
 
 _exchange: contextvars.ContextVar[_Exchange] = contextvars.ContextVar("oneturn_exchange")
@@ -241,14 +279,8 @@ async def _refused(request: Request) -> str | None:
     try:
         ResponsesAgentRequest(**data)
     except ValidationError as invalid:
-        return _first_problem(invalid)
+        return first_problem(invalid)
     return None
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors(include_url=False, include_context=False)[0]
-    place = [str(part) for part in problem["loc"] if isinstance(part, int) or part.isidentifier()]
-    return f"{'.'.join(place) or 'request'}: {problem['msg']}."
 
 
 def _body(status: int, code: str, message: str) -> JSONResponse:

@@ -24,6 +24,7 @@ class RunControl:
         seconds: how long it may take; ``None`` for no limit of its own.
         parent: what it is a part of.
         on_progress: told what the work reports of itself.
+        streaming: whether somebody reads what is written while it is written; ``None`` for what its parent says.
     """
 
     def __init__(
@@ -31,8 +32,10 @@ class RunControl:
         seconds: float | None = None,
         parent: RunControl | None = None,
         on_progress: OnProgress | None = None,
+        streaming: bool | None = None,
     ):
         self._parent = parent
+        self.streaming: bool = (parent.streaming if parent else True) if streaming is None else streaming
         self._ends = None if seconds is None else time.monotonic() + seconds
         self._reason: str | None = None
         self._wakers: set[Callable[[], object]] = set()

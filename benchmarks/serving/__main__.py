@@ -5,23 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import statistics
-import time
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import mlflow
 
 from benchmarks.report import between_marks
-from benchmarks.serving.asking import Measured, asking_agent, asking_program, asking_server, cpu_of, measure
-from benchmarks.serving.contenders import NaiveAgent, ours, plain, stub_lm, wrapped
-from benchmarks.serving.processes import served, stub
+from benchmarks.serving import rows
+from benchmarks.serving.delta import cost_of_a_delta
+from benchmarks.serving.processes import stub, tracking_server
+from benchmarks.serving.stub_lm import LATENCY, PACE
 
-CLIENTS = (1, 16, 64)
 _HEAD = (
-    "| who | clients | requests | lost | CPU a request | of bare | first piece after the LM's | requests a second |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    "| who | traced | answer | clients | LM calls | lost | CPU a request | of bare | first piece after the LM's "
+    "| requests a second |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 
 
@@ -29,62 +26,25 @@ def main() -> None:
     """Measure, print the tables and, if asked to, write them."""
     options = _options()
     mlflow.tracing.disable()
-    with stub() as url:
-        bare = _bare(url, options.requests)
-        rows = [("`dspy.ReAct`, called", 1, bare), *_in_process(url, options.requests)]
-        rows += _served(url, options.requests)
-    base = bare.cpu / len(bare.answers)
-    text = "\n".join([_about(), "", _HEAD, *(_row(name, clients, found, base) for name, clients, found in rows)]) + "\n"
+    delta = cost_of_a_delta()
+    with stub() as lm, tracking_server() as tracking:
+        found = [*rows.called(lm, tracking, options.requests), *rows.served_ones(lm, tracking, options.requests)]
+    bare = found[0].cpu
+    lines = [_about(), f"- a text delta, in process: {1e6 * delta:.0f} µs of CPU", "", _HEAD]
+    text = "\n".join([*lines, *(row.line(bare) for row in found)]) + "\n"
     print(text)
     if options.report:
         path = Path(options.report)
         path.write_text(between_marks(path, text), encoding="utf-8")
 
 
-def _bare(url: str, requests: int) -> Measured:
-    program = plain()
-    program.set_lm(stub_lm(url))
-    ask = asking_program(program)
-    measure(ask, 5, 1, time.process_time)  # warm
-    return measure(ask, requests, 1, time.process_time)
-
-
-def _in_process(url: str, requests: int) -> Iterator[tuple[str, int, Measured]]:
-    agents = {"oneturn": ours, "oneturn around `dspy.ReAct`": wrapped, "naive adapter": NaiveAgent}
-    for name, build in agents.items():
-        ask = asking_agent(build(stub_lm(url)))
-        measure(ask, 5, 1, time.process_time)
-        yield f"{name}, in process", 1, measure(ask, requests, 1, time.process_time)
-
-
-def _served(url: str, requests: int) -> Iterator[tuple[str, int, Measured]]:
-    names = {"ours": "oneturn", "naive": "naive adapter under `AgentServer`"}
-    for traced in (False, True):
-        for name, told in names.items():
-            with served(name, url, traced) as server:
-                ask = asking_server(server)
-                measure(ask, 5, 1, cpu_of(server))
-                for clients in CLIENTS:
-                    found = measure(ask, max(requests, 2 * clients), clients, cpu_of(server))
-                    yield f"{told}, served, {'traced' if traced else 'untraced'}", clients, found
-
-
-def _row(name: str, clients: int, found: Measured, base: float) -> str:
-    cpu = found.cpu / len(found.answers)
-    late = [answer.first_piece for answer in found.whole if answer.first_piece is not None]
-    first = f"{1000 * statistics.median(late):.1f} ms" if late else "–"
-    lost = len(found.answers) - len(found.whole)
-    rate = len(found.whole) / found.seconds
-    return (
-        f"| {name} | {clients} | {len(found.answers)} | {lost} | {1000 * cpu:.1f} ms | × {cpu / base:.2f} "
-        f"| {first} | {rate:.1f} |"
-    )
-
-
 def _about() -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("dspy", "mlflow", "openai", "uvicorn"))
     cores = len(os.sched_getaffinity(0))
-    return f"- machine: {platform.machine()}, {cores} cores, Python {platform.python_version()}\n- versions: {packages}"
+    return (
+        f"- machine: {platform.machine()}, {cores} cores, Python {platform.python_version()}\n- versions: {packages}\n"
+        f"- stub LM: {1000 * LATENCY:.0f} ms to the first piece, {1000 * PACE:.0f} ms between pieces where it streams"
+    )
 
 
 def _options() -> argparse.Namespace:

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 from mlflow.pyfunc import ResponsesAgent
+from mlflow.types.responses import ResponsesAgentRequest
 
 _SENT = re.compile(r"t=(\d+\.\d+);")
 
@@ -31,6 +32,7 @@ class Measured:
     answers: list[Answer]
     seconds: float
     cpu: float
+    lm_calls: int
 
     @property
     def whole(self) -> list[Answer]:
@@ -41,43 +43,46 @@ class Measured:
 Ask = Callable[[int], Answer]
 
 
-def measure(ask: Ask, requests: int, clients: int, cpu: Callable[[], float]) -> Measured:
+def measure(ask: Ask, requests: int, clients: int, cpu: Callable[[], float], calls: Callable[[], int]) -> Measured:
     """Ask ``requests`` questions, ``clients`` at a time.
 
     Args:
         ask: asks question number n.
         requests: how many in all.
         clients: how many at the same time.
-        cpu: seconds of CPU used so far by the process that answers.
+        cpu: seconds of CPU used so far by the process that answers, all that it has to write included.
+        calls: how often the LM was called so far.
     """
-    began, used = time.perf_counter(), cpu()
+    called, used, began = calls(), cpu(), time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
         answers = list(pool.map(ask, range(requests)))
-    return Measured(answers, time.perf_counter() - began, cpu() - used)
+    seconds = time.perf_counter() - began
+    return Measured(answers, seconds, cpu() - used, calls() - called)
 
 
 def asking_program(program: Any) -> Ask:
     """A DSPy program, called."""
 
     def ask(number: int) -> Answer:
-        answer = program(question=f"Question {number}?").answer
-        return Answer("answer" in answer or bool(answer), None)
+        return Answer("answer" in program(question=f"Question {number}?").answer, None)
 
     return ask
 
 
-def asking_agent(agent: ResponsesAgent) -> Ask:
-    """An agent in this process, streaming."""
+def asking_agent(agent: ResponsesAgent, streamed: bool = True) -> Ask:
+    """An agent in this process."""
 
     def ask(number: int) -> Answer:
-        events = agent.predict_stream({"input": [{"role": "user", "content": f"Question {number}?"}]})  # type: ignore[arg-type]
-        return _read(event.model_dump() for event in events)
+        request = ResponsesAgentRequest(input=[{"role": "user", "content": f"Question {number}?"}])
+        if streamed:
+            return _read(event.model_dump() for event in agent.predict_stream(request))
+        return _read_whole(agent.predict(request).model_dump())
 
     return ask
 
 
-def asking_server(url: str) -> Ask:
-    """A server, streaming."""
+def asking_server(url: str, streamed: bool = True) -> Ask:
+    """A server."""
     client = httpx.Client(
         base_url=url,
         trust_env=False,
@@ -86,8 +91,10 @@ def asking_server(url: str) -> Ask:
     )
 
     def ask(number: int) -> Answer:
-        body = {"input": [{"role": "user", "content": f"Question {number}?"}], "stream": True}
+        body = {"input": [{"role": "user", "content": f"Question {number}?"}], "stream": streamed}
         try:
+            if not streamed:
+                return _read_whole(client.post("/responses", json=body).json())
             with client.stream("POST", "/responses", json=body) as response:
                 return _read(_events(response))
         except httpx.HTTPError:
@@ -105,6 +112,15 @@ def cpu_of(url: str) -> Callable[[], float]:
     return cpu
 
 
+def calls_of(lm: str) -> Callable[[], int]:
+    """How often the stub LM was called, as it tells."""
+
+    def calls() -> int:
+        return int(httpx.get(f"{lm}/calls", trust_env=False, timeout=60).json())
+
+    return calls
+
+
 def _events(response: httpx.Response) -> Iterator[dict[str, Any]]:
     for line in response.iter_lines():
         if line.startswith("data: {"):
@@ -120,5 +136,14 @@ def _read(events: Iterable[dict[str, Any]]) -> Answer:
                 first = time.monotonic() - float(sent[1])
         item = event.get("item") or {}
         if event.get("type") == "response.output_item.done" and item.get("type") == "message":
-            whole = "answer" in item["content"][0]["text"]
+            whole = _is_whole(item)
     return Answer(whole, first)
+
+
+def _read_whole(response: dict[str, Any]) -> Answer:
+    messages = [item for item in response.get("output") or () if item.get("type") == "message"]
+    return Answer(any(_is_whole(message) for message in messages), None)
+
+
+def _is_whole(message: dict[str, Any]) -> bool:
+    return "answer" in message["content"][0]["text"]

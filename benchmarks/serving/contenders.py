@@ -22,7 +22,7 @@ def look_up(word: str) -> str:
 
 def stub_lm(url: str) -> dspy.LM:
     """The stub as DSPy's LM."""
-    return dspy.LM("openai/stub", api_base=f"{url}/v1", api_key="none", cache=False, num_retries=0)
+    return dspy.LM("openai/gpt-4o-mini", api_base=f"{url}/v1", api_key="none", cache=False, num_retries=0)
 
 
 def plain() -> dspy.ReAct:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,17 +24,32 @@ def stub() -> Iterator[str]:
 
 
 @contextmanager
-def served(name: str, stub_url: str, traced: bool) -> Iterator[str]:
-    """A contender behind a server; yields the server's URL."""
-    with _running("benchmarks.serving.server", "/cpu", name, "{port}", stub_url, "traced" if traced else "bare") as url:
+def served(name: str, lm: str, tracking: str) -> Iterator[str]:
+    """A contender behind a server, which writes its traces to ``tracking``, if given; yields the server's URL."""
+    with _running("benchmarks.serving.server", "/cpu", name, "{port}", lm, *([tracking] if tracking else [])) as url:
         yield url
 
 
 @contextmanager
-def _running(module: str, ready: str, *args: str) -> Iterator[str]:
+def tracking_server() -> Iterator[str]:
+    """MLflow's tracking server over a database of its own; yields its URL."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--host", "127.0.0.1", "--port", "{port}", "--workers", "1"]
+        options += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+        with _running("mlflow", "/health", "server", *options, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false") as url:
+            yield url
+
+
+@contextmanager
+def _running(module: str, ready: str, *args: str, **environment: str) -> Iterator[str]:
     port = _free_port()
     told = [arg.format(port=port) for arg in args] or [str(port)]
-    process = subprocess.Popen([sys.executable, "-m", module, *told])
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *told],
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     url = f"http://127.0.0.1:{port}"
     try:
         _wait(url + ready, process)

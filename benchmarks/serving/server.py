@@ -1,12 +1,12 @@
-"""One contender served, in a process of its own: ``python -m benchmarks.serving.server NAME PORT STUB TRACED``.
+"""One contender served, in a process of its own: ``python -m benchmarks.serving.server NAME PORT STUB [TRACKING]``.
 
-``GET /cpu`` tells the seconds of CPU that the process has used.
+``GET /cpu`` tells the seconds of CPU that the process has used, once its traces are written.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -37,6 +37,7 @@ def _as_examples_do(agent: Any) -> ASGIApp:
 def _with_cpu(app: ASGIApp) -> ASGIApp:
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
         if scope.get("path") == "/cpu":
+            await asyncio.to_thread(mlflow.flush_trace_async_logging)
             await JSONResponse(time.process_time())(scope, receive, send)
         else:
             await app(scope, receive, send)
@@ -46,9 +47,9 @@ def _with_cpu(app: ASGIApp) -> ASGIApp:
 
 def main() -> None:
     """Serve until killed."""
-    name, port, stub, traced = sys.argv[1:]
-    if traced == "traced":
-        mlflow.set_tracking_uri(f"sqlite:///{tempfile.mkdtemp()}/mlflow.db")
+    name, port, stub, *tracking = sys.argv[1:]
+    if tracking:
+        mlflow.set_tracking_uri(tracking[0])
         mlflow.set_experiment("serving")
     else:
         mlflow.tracing.disable()

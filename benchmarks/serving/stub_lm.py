@@ -22,30 +22,47 @@ from starlette.routing import Route
 
 LATENCY = 0.05
 """Seconds from a request to the reply's first piece."""
+PACE = 0.002
+"""Seconds between two pieces: 500 a second, faster than LMs write."""
 WORDS = "stub words of the answer "
 
 
 async def complete(request: Request) -> Response:
     """Answer one request."""
+    _calls.append(1)
     body = await request.json()
     words = int(request.query_params.get("words", 32))
     await asyncio.sleep(LATENCY)
     pieces = _pieces(body["messages"], words)
     if body.get("stream"):
         return StreamingResponse(_streamed(pieces), media_type="text/event-stream")
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "".join(pieces)}}
+    message = {"role": "assistant", "content": "".join(pieces)}
+    choice = {"index": 0, "finish_reason": "stop", "message": message}
     return JSONResponse({**_head("chat.completion"), "choices": [choice], "usage": _USAGE})
+
+
+async def calls(request: Request) -> Response:
+    """How often it was asked."""
+    return JSONResponse(len(_calls))
+
+
+_calls: list[int] = []
 
 
 async def _streamed(pieces: list[str]) -> AsyncIterator[str]:
     for piece in pieces:
-        yield _event(choices=[{"index": 0, "finish_reason": None, "delta": {"content": piece}}])
-        await asyncio.sleep(0)
+        yield _event(choices=[{"index": 0, "finish_reason": None, "delta": {"content": _stamped(piece)}}])
+        await asyncio.sleep(PACE)
     yield _event(choices=[{"index": 0, "finish_reason": "stop", "delta": {}}])
     yield _event(choices=[], usage=_USAGE)
     yield "data: [DONE]\n\n"
 
 
+def _stamped(piece: str) -> str:
+    return piece.replace(_STAMP, f"t={time.monotonic():.6f};")
+
+
+_STAMP = "t=now;"
 _USAGE = {"prompt_tokens": 100, "completion_tokens": 30, "total_tokens": 130}
 
 
@@ -60,7 +77,7 @@ def _event(**fields: Any) -> str:
 def _pieces(messages: list[dict[str, Any]], words: int) -> list[str]:
     """The reply, in pieces: by what the system message says of the format, and how far the run has come."""
     system, said = messages[0]["content"], messages[-1]["content"]
-    answer = [f"t={time.monotonic():.6f};", *(f" {word}" for word in (WORDS * words).split()[:words])]
+    answer = [_STAMP, *(f" {word}" for word in (WORDS * words).split()[:words])]
     if "You work in steps" in system:
         steps = sum(message["role"] == "assistant" for message in messages)
         if steps < 2:
@@ -78,7 +95,7 @@ def _sections(**fields: str) -> str:
     return f"{told}[[ ## completed ## ]]\n"
 
 
-app = Starlette(routes=[Route("/v1/chat/completions", complete, methods=["POST"])])
+app = Starlette(routes=[Route("/v1/chat/completions", complete, methods=["POST"]), Route("/calls", calls)])
 
 if __name__ == "__main__":
     uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

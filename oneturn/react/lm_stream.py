@@ -12,12 +12,14 @@ import contextvars
 import copy
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 import dspy
 from dspy._vendor.lm15.result import StreamAccumulator
 from dspy.clients import execution
+from dspy.clients.capabilities import Capabilities, capabilities
 from dspy.clients.engines.lifecycle import closing_stream
 from dspy.clients.engines.stream_guard import checked_stream
 from dspy.lm15 import Request, Response
@@ -49,10 +51,11 @@ class EngineTap:
     def __init__(self, lm: dspy.LM, on_reply: Callable[[], OnDelta]):
         self._lm = lm
         self._on_reply = on_reply
-        self.supports_function_calling = lm.supports_function_calling
-        self.supports_reasoning = lm.supports_reasoning
-        self.supports_response_schema = lm.supports_response_schema
-        self.supported_params = lm.supported_params
+        can = _capabilities(lm)
+        self.supports_function_calling = can.function_calling
+        self.supports_reasoning = can.reasoning
+        self.supports_response_schema = can.response_schema
+        self.supported_params = can.params
 
     def complete(self, request: Request) -> Response:
         """Answer one request through the LM's own engine, streaming where that engine can."""
@@ -71,6 +74,18 @@ class EngineTap:
         return accumulator.response()
 
 
+_known: weakref.WeakKeyDictionary[dspy.LM, tuple[str, Capabilities]] = weakref.WeakKeyDictionary()
+
+
+def _capabilities(lm: dspy.LM) -> Capabilities:
+    """What an LM can do, looked up once: DSPy searches its whole list of models each time that it is asked."""
+    model, can = _known.get(lm, (None, None))
+    if can is None or model != lm.model:
+        can = capabilities(lm)
+        _known[lm] = (lm.model, can)
+    return can
+
+
 def tapped(lm: dspy.BaseLM, on_text: OnText) -> dspy.BaseLM:
     """A view of ``lm`` that tells its text while it is written; ``lm`` itself where it can't stream."""
 
@@ -82,10 +97,12 @@ def tapped(lm: dspy.BaseLM, on_text: OnText) -> dspy.BaseLM:
 
 
 def tapped_replies(lm: dspy.BaseLM, on_reply: Callable[[], OnDelta]) -> dspy.BaseLM:
-    """A view of ``lm`` that tells all it writes, reply by reply; ``lm`` itself where it can't stream.
+    """A view of ``lm`` that tells all it writes, reply by reply; ``lm`` itself where it can't or needn't stream.
 
     Subclasses that override ``forward`` own their connection and are called as they are.
     """
+    if not current().streaming:
+        return lm
     if not isinstance(lm, dspy.LM) or type(lm).forward is not dspy.LM.forward or lm.model_type == "text":
         return lm
     view = copy.copy(lm)

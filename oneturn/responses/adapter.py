@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -10,9 +11,9 @@ from typing import Any, cast
 import dspy
 from dspy.adapters.utils import serialize_for_json
 from mlflow.entities import Document
-from mlflow.pyfunc import ResponsesAgent
 from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse, ResponsesAgentStreamEvent
 from mlflow.types.responses_helpers import IncompleteDetails
+from pydantic import ValidationError
 
 from oneturn.approvals import Approvals
 from oneturn.control import RunControl, current
@@ -21,12 +22,13 @@ from oneturn.programs import Program, as_program
 from oneturn.responses.citations import url_citations
 from oneturn.responses.events import EventWriter
 from oneturn.responses.failures import told
-from oneturn.responses.requests import program_inputs
+from oneturn.responses.requests import first_problem, program_inputs
 from oneturn.responses.resume import read_answer
+from oneturn.responses.traced import SelfTraced, in_span
 from oneturn.steps import Answer, AnswerDelta, ApprovalWanted, Step, Thought, ToolCall, ToolProgress, ToolResult, Usage
 
 
-class ResponsesAdapter(ResponsesAgent):
+class ResponsesAdapter(SelfTraced):
     """Serves a program over the OpenAI Responses protocol; one instance serves any number of requests at once.
 
     The last user message is the question, ``custom_inputs`` fill the other inputs. The answering field is
@@ -85,30 +87,32 @@ class ResponsesAdapter(ResponsesAgent):
     def predict(  # type: ignore[override]  # as ResponsesAgent's own
         self, request: ResponsesAgentRequest
     ) -> ResponsesAgentResponse:
-        """Answer a request: the stream, drained.
+        """Answer a request at once: the LM isn't made to stream, the response is what a stream would have ended with.
 
         Raises:
             EndpointError: the run failed; with the code and message that a stream would have ended with.
         """
         failures: list[EndpointError] = []
-        for event in self._events(request, failures.append):
-            if event.type in ("response.completed", "response.incomplete"):
-                return _response(event)
-        raise failures[0]
+        request = _validated(request)
+        *_, last = in_span("predict", request, self._events(request, failures.append, streaming=False))
+        if failures:
+            raise failures[0]
+        return _response(last)
 
     def predict_stream(  # type: ignore[override]  # as ResponsesAgent's own
         self, request: ResponsesAgentRequest
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         """Answer a request as a stream of events that ends with exactly one terminal event."""
-        yield from self._events(request, lambda failure: None)
+        request = _validated(request)
+        yield from in_span("predict_stream", request, self._events(request, lambda failure: None))
 
     def _events(
-        self, request: ResponsesAgentRequest, on_failure: Callable[[EndpointError], object]
+        self, request: ResponsesAgentRequest, on_failure: Callable[[EndpointError], object], streaming: bool = True
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         writer = EventWriter()
         yield from writer.start()
         try:
-            yield from self._run_events(writer, request, RunControl(self._deadline, current()))
+            yield from self._run_events(writer, request, RunControl(self._deadline, current(), streaming=streaming))
         except RunCancelled as stopped:
             yield from writer.incomplete(stopped.reason)
         except Exception as error:  # told to the client as the stream's end, kept whole in the trace
@@ -123,7 +127,7 @@ class ResponsesAdapter(ResponsesAgent):
         prediction: dspy.Prediction | None = None
         program = self.program
         inputs = self.inputs(request)
-        for step in _under(control, self._steps(request, inputs, seen)):
+        for step in _until_stopped(control, self._steps(request, inputs, seen)):
             if isinstance(step, Thought):
                 yield from writer.thought(step.text)
             elif isinstance(step, ToolCall):
@@ -143,6 +147,7 @@ class ResponsesAdapter(ResponsesAgent):
                 yield from _message(writer, program, prediction, seen)
             elif isinstance(step, Usage):
                 yield from writer.completed(_usage(step), _custom_outputs(program, prediction))
+                return  # it has ended, whatever happens now
 
     def _steps(
         self, request: ResponsesAgentRequest, inputs: dict[str, Any], seen: dict[str, Document]
@@ -178,19 +183,28 @@ def _response(event: ResponsesAgentStreamEvent) -> ResponsesAgentResponse:
     return response
 
 
-def _under(control: RunControl, steps: Iterator[Step]) -> Iterator[Step]:
-    """The steps, each taken with ``control`` active; what reads them meanwhile isn't affected."""
+def _validated(request: ResponsesAgentRequest | dict[str, Any]) -> ResponsesAgentRequest:
+    """The request, which MLflow lets be given as a dict.
+
+    Raises:
+        RequestError: it isn't one that the Responses protocol has.
+    """
+    if isinstance(request, ResponsesAgentRequest):
+        return request
     try:
-        while True:
-            control.check()
-            with control.active():
-                step = next(steps, None)
-            if step is None:
-                return
-            yield step
-    finally:
+        return ResponsesAgentRequest.model_validate(request)
+    except ValidationError as invalid:
+        raise RequestError(first_problem(invalid)) from invalid
+
+
+def _until_stopped(control: RunControl, steps: Iterator[Step]) -> Iterator[Step]:
+    with control.active(), contextlib.ExitStack() as ending:
         if isinstance(steps, Generator):
-            steps.close()
+            ending.callback(steps.close)
+        control.check()
+        for step in steps:
+            yield step
+            control.check()
 
 
 def _message(

@@ -54,6 +54,13 @@ def program_inputs(
     }
 
 
+def first_problem(error: pydantic.ValidationError) -> str:
+    """What is wrong with a request that MLflow doesn't take, and where."""
+    problem = error.errors(include_url=False, include_context=False)[0]
+    place = [str(part) for part in problem["loc"] if isinstance(part, int) or part.isidentifier()]
+    return f"{'.'.join(place) or 'request'}: {problem['msg']}."
+
+
 def question_field(signature: type[dspy.Signature]) -> str | None:
     """The input field that takes the question: the first of type ``str``; ``None`` if there is none."""
     names = (name for name, field in signature.input_fields.items() if field.annotation is str)
