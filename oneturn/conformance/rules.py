@@ -253,7 +253,7 @@ _END = (
     ),
     Rule(
         "incomplete-reason",
-        "`response.incomplete` says why, in `incomplete_details.reason`.",
+        "`response.incomplete` says why, in `incomplete_details.reason`: OpenAI's words or the server's own.",
         "A client can't tell the user.",
         _W,
     ),

@@ -27,6 +27,9 @@ from oneturn.responses.resume import read_answer
 from oneturn.responses.traced import SelfTraced, in_span
 from oneturn.steps import Answer, AnswerDelta, ApprovalWanted, Step, Thought, ToolCall, ToolProgress, ToolResult, Usage
 
+# DSPy keeps the last 10,000 prompts of each LM and module, and the last 10,000 runs for an optimizer that isn't there.
+_KEEP_NOTHING = {"disable_history": True, "trace": None}
+
 
 class ResponsesAdapter(SelfTraced):
     """Serves a program over the OpenAI Responses protocol; one instance serves any number of requests at once.
@@ -198,7 +201,7 @@ def _validated(request: ResponsesAgentRequest | dict[str, Any]) -> ResponsesAgen
 
 
 def _until_stopped(control: RunControl, steps: Iterator[Step]) -> Iterator[Step]:
-    with control.active(), contextlib.ExitStack() as ending:
+    with control.active(), dspy.context(**_KEEP_NOTHING), contextlib.ExitStack() as ending:
         if isinstance(steps, Generator):
             ending.callback(steps.close)
         control.check()
