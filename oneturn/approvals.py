@@ -19,10 +19,10 @@ from typing import Any, Protocol
 
 import sqlalchemy
 import sqlalchemy.exc
-from dspy.adapters.utils import serialize_for_json
 
 from oneturn.config import ApprovalsConfig
 from oneturn.errors import ConfigError, RequestError
+from oneturn.plain_json import plain
 from oneturn.steps import FinishedCall, WaitingCall
 
 _PREFIX = "mcpr_"
@@ -160,9 +160,9 @@ class Approvals:
         told = [
             expires,
             nonce,
-            serialize_for_json(dict(inputs)),
+            dict(inputs),
             [call.to_json() for call in finished],
             waiting.to_json(),
         ]
-        text = json.dumps(told, sort_keys=True, ensure_ascii=False, default=str)
+        text = json.dumps(plain(told), sort_keys=True, ensure_ascii=False)
         return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()

@@ -44,6 +44,8 @@ def _check(model: type[BaseModel], data: Mapping[str, Any], name: str, found: Fi
                 missing.append(path)
             elif given is None:
                 missing.append(f"{path} (null)")
+            elif path.endswith("incomplete_details.reason") and isinstance(given, str):
+                found.add("own-reason", f"The reason is {given!r}.", place)
             else:
                 found.add("openai-types", f"{name}: {path}: {problem['msg']}.", place)
         if missing:
