@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 
-_USUAL = 300
+_USUAL = 200
 
 proof = settings(
     max_examples=max(_USUAL, settings().max_examples),
