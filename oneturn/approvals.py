@@ -19,10 +19,10 @@ from typing import Any, Protocol
 
 import sqlalchemy
 import sqlalchemy.exc
-from dspy.adapters.utils import serialize_for_json
 
 from oneturn.config import ApprovalsConfig
 from oneturn.errors import ConfigError, RequestError
+from oneturn.plain_json import plain
 from oneturn.steps import FinishedCall, WaitingCall
 
 _PREFIX = "mcpr_"
@@ -140,6 +140,18 @@ class Approvals:
         Raises:
             RequestError: it was never asked for, or for something else; it has expired; or it was answered before.
         """
+        nonce, expires = self.verify(id, inputs, finished, waiting)
+        if not self._ledger.spend(nonce, expires):
+            raise RequestError("The approval request was answered before. Ask again.")
+
+    def verify(
+        self, id: str, inputs: Mapping[str, Any], finished: Sequence[FinishedCall], waiting: WaitingCall
+    ) -> tuple[str, int]:
+        """Check an answer to an approval request without using it up; its number used once, and when it expires.
+
+        Raises:
+            RequestError: it was never asked for, or for something else; or it has expired.
+        """
         try:
             told, nonce, signature = id.removeprefix(_PREFIX).split("_", 2)
             expires = int(told)
@@ -152,17 +164,16 @@ class Approvals:
             )
         if self._clock() > expires:
             raise RequestError("The approval request has expired. Ask again.")
-        if not self._ledger.spend(nonce, expires):
-            raise RequestError("The approval request was answered before. Ask again.")
+        return nonce, expires
 
     def _signature(self, expires: int, nonce: str, *about: Any) -> str:
         inputs, finished, waiting = about
         told = [
             expires,
             nonce,
-            serialize_for_json(dict(inputs)),
+            dict(inputs),
             [call.to_json() for call in finished],
             waiting.to_json(),
         ]
-        text = json.dumps(told, sort_keys=True, ensure_ascii=False, default=str)
+        text = json.dumps(plain(told), sort_keys=True, ensure_ascii=False)
         return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()

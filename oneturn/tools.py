@@ -13,6 +13,7 @@ from dspy.adapters.utils import serialize_for_json
 from mlflow.entities import Document, LiveSpan, SpanType
 
 from oneturn.errors import ProgramError
+from oneturn.plain_json import sound
 from oneturn.sourced_text import SourcedText
 from oneturn.steps import ToolCall, ToolResult
 from oneturn.tool_errors import told_to_lm
@@ -151,12 +152,12 @@ def documents_in(value: Any) -> tuple[Document, ...]:
 def succeeded(call: ToolCall, value: Any) -> ToolResult:
     """The result of a call that gave ``value``, with the documents in it that can be cited."""
     citable = tuple(document for document in documents_in(value) if document.id is not None)
-    return ToolResult(call.call_id, call.name, render(value), documents=citable)
+    return ToolResult(call.call_id, call.name, sound(render(value)), documents=citable)
 
 
 def failed(call: ToolCall, reason: str, span: LiveSpan | None = None) -> ToolResult:
     """The result of a call that came to nothing, told in one line."""
-    output = f"Error: {reason}"
+    output = sound(f"Error: {reason}")
     if span is not None:
         span.set_status("ERROR")
         span.set_outputs(output)

@@ -13,9 +13,13 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 import dspy
 import mlflow
 import pytest
+from hypothesis import settings
 
 # The module: dspy.dsp.utils also has an object of this name, which hides it from a plain import.
 dspy_settings = importlib.import_module("dspy.dsp.utils.settings")
+
+# Thousands of streams a property: pytest tests/proof --hypothesis-profile=proof
+settings.register_profile("proof", max_examples=2000)
 
 
 @pytest.fixture(autouse=True)

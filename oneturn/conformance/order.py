@@ -54,7 +54,9 @@ def _check_beginning(events: Sequence[Event], found: Findings) -> None:
     if not working:
         found.add("in-progress-missing", "There is no response.in_progress.")
     for number, place in enumerate(working):
-        if number or (created and place != expected):
+        if number and place > working[0] + number:  # something has happened meanwhile
+            found.add("in-progress-again", "response.in_progress comes again.", place)
+        elif number or (created and place != expected):
             found.add("in-progress-misplaced", "response.in_progress doesn't follow response.created.", place)
 
 
@@ -95,14 +97,16 @@ def _check_responses(events: Sequence[Event], found: Findings) -> None:
         if kind(event) in _STATUS
     ]
     ids = [(place, response.get("id")) for place, _, response in responses]
+    begun: set[str] = set()
     if any(not id for _, id in ids):
         found.add("response-id-missing", "The response has no id.", next(place for place, id in ids if not id))
     for place, name, response in responses:
         status = response.get("status")
         if status not in _STATUS[name]:
             found.add("response-status", f"{name} holds a response that is {status!r}.", place)
-        if name in _BEGINNING and response.get("output"):
+        if name in _BEGINNING and name not in begun and response.get("output"):
             found.add("created-output", f"{name} holds {shown(response['output'])}.", place)
+        begun.add(name)
     for (_, _, before), (place, _, now) in itertools.pairwise(responses):
         if before.get("id") and now.get("id") and before["id"] != now["id"]:
             found.add("response-id-changed", f"The id {before['id']!r} became {now['id']!r}.", place)

@@ -56,7 +56,7 @@ _ORDER = (
     Rule("created-misplaced", "`response.created` comes once, before all others.", "A second one starts a new answer."),
     Rule(
         "created-output",
-        "`response.created` and `response.in_progress` hold no output yet.",
+        "`response.created` and the first `response.in_progress` hold no output yet.",
         "openai's reader starts from this response and would have the items twice.",
     ),
     Rule(
@@ -67,8 +67,14 @@ _ORDER = (
     ),
     Rule(
         "in-progress-misplaced",
-        "`response.in_progress` comes once, right after `response.created`.",
+        "The first `response.in_progress` comes right after `response.created`.",
         "It tells a state that is over by then.",
+    ),
+    Rule(
+        "in-progress-again",
+        "`response.in_progress` comes again later on.",
+        "A sign of life; openai's reader passes over it.",
+        _N,
     ),
     Rule(
         "sequence-missing",
@@ -253,9 +259,15 @@ _END = (
     ),
     Rule(
         "incomplete-reason",
-        "`response.incomplete` says why, in `incomplete_details.reason`: OpenAI's words or the server's own.",
+        "`response.incomplete` says why, in `incomplete_details.reason`.",
         "A client can't tell the user.",
         _W,
+    ),
+    Rule(
+        "own-reason",
+        "`incomplete_details.reason` is none of the reasons that OpenAI has.",
+        "OpenAI has none for a deadline, or for a server that is stopped; its client passes it on.",
+        _N,
     ),
     Rule("error-shape", "An error has a `code` and a `message`.", "A client chooses what to do by the code."),
     Rule(

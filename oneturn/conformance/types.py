@@ -43,12 +43,12 @@ def _check(model: type[BaseModel], data: Mapping[str, Any], name: str, found: Fi
     except ValidationError as invalid:
         missing: list[str] = []
         for path, problem, given in _problems(invalid, data):
-            if path.endswith(_REASON) and isinstance(given, str):
-                continue
             if problem["type"] == "missing":
                 missing.append(path)
             elif given is None:
                 missing.append(f"{path} (null)")
+            elif path.endswith(_REASON) and isinstance(given, str):
+                found.add("own-reason", f"The reason is {given!r}.", place)
             else:
                 found.add("openai-types", f"{name}: {path}: {problem['msg']}.", place)
         if missing:

@@ -21,6 +21,7 @@ from dspy.adapters._legacy_type_markers import _expand_legacy_custom_type_marker
 from dspy.adapters.utils import format_field_value, serialize_for_json
 from dspy.utils.exceptions import AdapterParseError
 
+from oneturn.plain_json import plain, sound
 from oneturn.react.grounding import Ground
 from oneturn.react.schema import StepSchema
 from oneturn.react.turns import ToolCallArgs, Turn
@@ -91,7 +92,7 @@ class StepAdapter(dspy.JSONAdapter):
         Raises:
             AdapterParseError: the reply isn't a JSON object that calls a tool.
         """
-        found: Any = json_repair.loads(completion)
+        found: Any = plain(json_repair.loads(completion))
         try:
             call = ToolCallArgs.model_validate(found["tool_call"])
             more = [ToolCallArgs.model_validate(other) for other in found.get("parallel_calls") or []]
@@ -148,7 +149,7 @@ def _inputs_text(signature: type[dspy.Signature], values: Mapping[str, Any]) -> 
         for name, field in signature.input_fields.items()
         if name in values and name != "trajectory" and field.annotation is not dspy.History
     }
-    return "\n".join(f"{name}: {format_field_value(field, values[name])}" for name, field in fields.items())
+    return sound("\n".join(f"{name}: {format_field_value(field, values[name])}" for name, field in fields.items()))
 
 
 def _described_inputs(signature: type[dspy.Signature]) -> str:

@@ -52,7 +52,7 @@ class StepCaller:
         schema: what a step may be.
         answer_field: the output field whose text is streamed, if there is one.
         inputs: the run's inputs.
-        streaming: whether anybody reads the text while it is written.
+        streaming: whether somebody reads the steps as they happen: then a run that has to stop doesn't wait for its LM.
 
     Raises:
         ProgramError: no LM is configured.
@@ -73,7 +73,8 @@ class StepCaller:
         self._predict = predict
         self._schema = schema
         self._inputs = inputs
-        self._streamed_field = answer_field if streaming else None
+        self._answer_field = answer_field
+        self._streaming = streaming
         self._usage = UsageTracker()
         self.lm_calls = 0
 
@@ -87,10 +88,10 @@ class StepCaller:
             ContextWindowExceededError: the prompt is too long.
         """
         self.lm_calls += 1
-        if self._streamed_field is None:
+        if not self._streaming:
             prediction = self._call(self._lm, trajectory, allowed)
             return StepCall(prediction.get("thought"), _calls(prediction))
-        reader = StepReader(self._streamed_field, attempt)
+        reader = StepReader(self._answer_field, attempt, self._schema.thoughts)
         return (yield from self._ask_streaming(reader, trajectory, allowed))
 
     def _ask_streaming(

@@ -17,13 +17,19 @@ class StepReader:
     The answer is the string argument ``answer_field`` of a ``finish`` call. Text that isn't JSON tells
     nothing; the run tells it when the step is parsed.
 
+    Args:
+        answer_field: the output field that is the answer, if there is one.
+        attempt: which attempt at the answer this is.
+        thoughts: whether steps have thoughts; one that an LM writes all the same isn't told.
+
     Attributes:
         thought_told: whether the thought has been given.
         answer_told: the part of the answer that has been given.
     """
 
-    def __init__(self, answer_field: str, attempt: int):
+    def __init__(self, answer_field: str | None, attempt: int, thoughts: bool = True):
         self._answer_field = answer_field
+        self._thoughts = thoughts
         self._attempt = attempt
         self._written = ""
         self.thought_told = False
@@ -38,7 +44,7 @@ class StepReader:
             return
         if not isinstance(step, Mapping) or not isinstance(step.get("tool_call"), Mapping):
             return
-        if not self.thought_told and step.get("thought"):
+        if self._thoughts and not self.thought_told and step.get("thought"):
             self.thought_told = True
             yield Thought(str(step["thought"]))
         answer = self._answer(step["tool_call"])
@@ -50,5 +56,5 @@ class StepReader:
         args = call.get("args")
         if call.get("name") != FINISH or not isinstance(args, Mapping):
             return ""
-        answer = args.get(self._answer_field)
+        answer = args.get(self._answer_field) if self._answer_field is not None else None
         return answer if isinstance(answer, str) else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import threading
@@ -9,7 +10,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import dspy
-from dspy.adapters.utils import serialize_for_json
 from mlflow.entities import Document
 from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse, ResponsesAgentStreamEvent
 from mlflow.types.responses_helpers import IncompleteDetails
@@ -18,12 +18,13 @@ from pydantic import ValidationError
 from oneturn.approvals import Approvals
 from oneturn.control import RunControl, current
 from oneturn.errors import EndpointError, ProgramError, RequestError, RunCancelled
+from oneturn.plain_json import plain, sound
 from oneturn.programs import Program, as_program
 from oneturn.responses.citations import url_citations
 from oneturn.responses.events import EventWriter
 from oneturn.responses.failures import told
 from oneturn.responses.requests import first_problem, program_inputs
-from oneturn.responses.resume import read_answer
+from oneturn.responses.resume import ApprovalAnswer, read_answer
 from oneturn.responses.traced import SelfTraced, in_span
 from oneturn.steps import Answer, AnswerDelta, ApprovalWanted, Step, Thought, ToolCall, ToolProgress, ToolResult, Usage
 
@@ -85,7 +86,11 @@ class ResponsesAdapter(SelfTraced):
             RequestError: the request can't be answered.
         """
         program = self.program
-        return program_inputs(program.signature, request, program.answer_field)
+        inputs = program_inputs(program.signature, request, program.answer_field)
+        if (answer := self._answer(request)) is not None:
+            at = answer.resumption
+            self._signing().verify(answer.request_id, inputs, at.finished, at.waiting)
+        return inputs
 
     def predict(  # type: ignore[override]  # as ResponsesAgent's own
         self, request: ResponsesAgentRequest
@@ -118,16 +123,22 @@ class ResponsesAdapter(SelfTraced):
             yield from self._run_events(writer, request, RunControl(self._deadline, current(), streaming=streaming))
         except RunCancelled as stopped:
             yield from writer.incomplete(stopped.reason)
-        except Exception as error:  # told to the client as the stream's end, kept whole in the trace
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # told to the client as the stream's end, kept whole in the trace
             failure = told(error)
             on_failure(failure)
             yield from writer.failed(failure.code, str(failure))
+            if not isinstance(error, Exception):
+                raise
 
     def _run_events(
         self, writer: EventWriter, request: ResponsesAgentRequest, control: RunControl
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         seen: dict[str, Document] = {}
         prediction: dspy.Prediction | None = None
+        waits = False
+        usage = None
         program = self.program
         inputs = self.inputs(request)
         for step in _until_stopped(control, self._steps(request, inputs, seen)):
@@ -136,37 +147,44 @@ class ResponsesAdapter(SelfTraced):
             elif isinstance(step, ToolCall):
                 yield from writer.tool_call(step)
             elif isinstance(step, ToolProgress):
-                yield writer.tool_progress(step)
+                yield from writer.tool_progress(step)
             elif isinstance(step, ToolResult):
                 seen.update(_by_id(step.documents))
                 yield from writer.tool_result(step)
             elif isinstance(step, ApprovalWanted):
                 id = self._signing().request_id(inputs, step.finished, step.waiting)
                 yield from writer.approval_request(id, step.waiting)
+                waits = True
             elif isinstance(step, AnswerDelta):
                 yield from writer.text(step.text, step.attempt)
             elif isinstance(step, Answer):
                 prediction = step.prediction
                 yield from _message(writer, program, prediction, seen)
             elif isinstance(step, Usage):
-                yield from writer.completed(_usage(step), _custom_outputs(program, prediction))
-                return  # it has ended, whatever happens now
+                usage = _usage(step)
+        if prediction is None and not waits:
+            raise ProgramError("The program ended without an Answer; its steps must yield one.")
+        yield from writer.completed(usage, _custom_outputs(program, prediction))
 
     def _steps(
         self, request: ResponsesAgentRequest, inputs: dict[str, Any], seen: dict[str, Document]
     ) -> Iterator[Step]:
         """A new run; or the one that waited for the approval that the request ends with."""
-        answer = read_answer(request)
+        answer = self._answer(request)
         program: Any = self.program
         if answer is None:
             return cast(Iterator[Step], program.steps(**inputs))
-        if not hasattr(program, "resume"):
-            raise RequestError("This agent asks for no approvals; end the request with a user message.")
         at = answer.resumption
         self._signing().check(answer.request_id, inputs, at.finished, at.waiting)
         for call in at.finished:
             seen.update(_by_id(call.documents))
         return cast(Iterator[Step], program.resume(at, **inputs))
+
+    def _answer(self, request: ResponsesAgentRequest) -> ApprovalAnswer | None:
+        answer = read_answer(request)
+        if answer is not None and not hasattr(self.program, "resume"):
+            raise RequestError("This agent asks for no approvals; end the request with a user message.")
+        return answer
 
     def _signing(self) -> Approvals:
         if self._approvals is None:
@@ -201,25 +219,34 @@ def _validated(request: ResponsesAgentRequest | dict[str, Any]) -> ResponsesAgen
 
 
 def _until_stopped(control: RunControl, steps: Iterator[Step]) -> Iterator[Step]:
+    """The steps of a run, up to its cost, with which it ends."""
     with control.active(), dspy.context(**_KEEP_NOTHING), contextlib.ExitStack() as ending:
         if isinstance(steps, Generator):
             ending.callback(steps.close)
         control.check()
-        for step in steps:
+        while (step := _next(steps)) is not None:
             yield step
+            if isinstance(step, Usage):
+                return
             control.check()
+
+
+def _next(steps: Iterator[Step]) -> Step | None:
+    try:
+        return next(steps, None)
+    except (SystemExit, GeneratorExit, asyncio.CancelledError) as stray:  # they would end more than this run
+        raise ProgramError(f"The program raised {type(stray).__name__}.") from stray
 
 
 def _message(
     writer: EventWriter, program: Program, prediction: dspy.Prediction, seen: Mapping[str, Document]
 ) -> Iterator[ResponsesAgentStreamEvent]:
     if program.answer_field is None:  # a client that reads texts only gets the outputs all the same
-        yield from writer.text(json.dumps(_custom_outputs(program, prediction), ensure_ascii=False), attempt=0)
-        yield from writer.finish_message([])
+        yield from writer.answer(json.dumps(_custom_outputs(program, prediction), ensure_ascii=False), [])
         return
     cited = [id for field in program.citing_fields for id in prediction.get(field) or []]
-    text = str(prediction.get(program.answer_field) or "")
-    yield from writer.finish_message(url_citations(cited, seen, text))
+    text = sound(str(prediction.get(program.answer_field) or ""))
+    yield from writer.answer(text, url_citations(cited, seen, text))
 
 
 def _by_id(documents: Iterable[Document]) -> dict[str, Document]:
@@ -230,7 +257,7 @@ def _custom_outputs(program: Program, prediction: dspy.Prediction | None) -> dic
     if prediction is None:  # the run waits for an approval
         return {}
     names = [name for name in program.signature.output_fields if name != program.answer_field]
-    return {name: serialize_for_json(prediction.get(name)) for name in names}
+    return {name: plain(prediction.get(name)) for name in names}
 
 
 def _usage(step: Usage) -> dict[str, Any]:

@@ -6,6 +6,7 @@ finished items, so that the terminal event repeats exactly what was streamed.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 import uuid
@@ -21,6 +22,8 @@ from mlflow.types.responses import (
     create_text_output_item,
 )
 
+from oneturn.errors import ProgramError
+from oneturn.plain_json import plain, sound
 from oneturn.steps import ToolCall, ToolProgress, ToolResult, WaitingCall, source
 
 Event = ResponsesAgentStreamEvent
@@ -28,6 +31,7 @@ Item = dict[str, Any]
 
 # What OpenAI's Response always has and an agent has no say in: its tools are its own business.
 _UNUSED = {"model": "agent", "tools": [], "tool_choice": "auto", "parallel_tool_calls": False}
+_CALLING = ("function_call", "function_call_output", "mcp_approval_request")
 _UNFINISHED = "Error: the run ended before this tool did."
 # A failed response has one of OpenAI's own codes; the error event before it has ours, which tells more.
 _OPENAI_CODES = {
@@ -47,7 +51,8 @@ class EventWriter:
         self._sequence = 0
         self._message: _OpenMessage | None = None
         self._interrupted: _OpenMessage | None = None
-        self._open_calls: dict[str, str] = {}
+        self._open_calls: dict[str, tuple[str, str]] = {}  # the program's id: the stream's, and the tool's name
+        self._call_ids: set[str] = set()
 
     def start(self) -> Iterator[Event]:
         """``response.created`` and ``response.in_progress``."""
@@ -57,6 +62,7 @@ class EventWriter:
     def thought(self, text: str) -> Iterator[Event]:
         """A ``reasoning`` item with its summary."""
         yield from self._interrupt()
+        text = sound(text)
         item = create_reasoning_item(_new_id("rs"), text)
         place = {"item_id": item["id"], "output_index": len(self.output), "summary_index": 0}
         part = {"type": "summary_text", "text": text}
@@ -68,42 +74,64 @@ class EventWriter:
         yield self._done({**item, "status": "completed"})
 
     def tool_call(self, call: ToolCall) -> Iterator[Event]:
-        """A ``function_call`` item with its arguments."""
+        """A ``function_call`` item with its arguments.
+
+        Raises:
+            ProgramError: another call has the same ``call_id`` and no result yet.
+        """
+        if call.call_id in self._open_calls:
+            raise ProgramError(f"The program makes the call {call.call_id!r} again before it has given its result.")
         yield from self._interrupt()
-        self._open_calls[call.call_id] = call.name
-        arguments = json.dumps(dict(call.args), ensure_ascii=False)
-        item = create_function_call_item(_new_id("fc"), call.call_id, call.name, arguments)
+        arguments, name = _json(call.args), sound(call.name)
+        call_id = self._call_id(call.call_id)
+        self._open_calls[call.call_id] = call_id, name
+        item = create_function_call_item(_new_id("fc"), call_id, name, arguments)
         place = {"item_id": item["id"], "output_index": len(self.output)}
         yield self._added({**item, "arguments": "", "status": "in_progress"})
         yield self._event("response.function_call_arguments.delta", **place, delta=arguments)
-        yield self._event("response.function_call_arguments.done", **place, name=call.name, arguments=arguments)
+        yield self._event("response.function_call_arguments.done", **place, name=name, arguments=arguments)
         yield self._done({**item, "status": "completed"})
 
-    def tool_progress(self, told: ToolProgress) -> Event:
-        """A ``response.in_progress`` that keeps the stream alive, and tells in ``progress`` how a tool gets on."""
-        known = {"call_id": told.call_id, "name": told.name, "message": told.message, "fraction": told.fraction}
-        return self._event("response.in_progress", response=self._response("in_progress"), progress=known)
+    def tool_progress(self, told: ToolProgress) -> Iterator[Event]:
+        """A ``response.in_progress`` that keeps the stream alive, and tells in ``progress`` how a tool gets on.
+
+        Nothing, if the tool's call has its result: it was given up.
+        """
+        if told.call_id not in self._open_calls:
+            return
+        call_id, name = self._open_calls[told.call_id]
+        known = plain({"call_id": call_id, "name": name, "message": told.message, "fraction": told.fraction})
+        yield self._event("response.in_progress", response=self._response("in_progress"), progress=known)
 
     def tool_result(self, result: ToolResult) -> Iterator[Event]:
-        """A ``function_call_output`` item, paired with its call by ``call_id``."""
+        """A ``function_call_output`` item, paired with its call by ``call_id``.
+
+        Raises:
+            ProgramError: there is no such call that waits for its result.
+        """
+        if result.call_id not in self._open_calls:
+            raise ProgramError(
+                f"The program gives a result of {result.name}, call {result.call_id!r}; no such call waits for one."
+            )
         yield from self._interrupt()
-        self._open_calls.pop(result.call_id, None)
-        item = {**create_function_call_output_item(result.call_id, result.output), "id": _new_id("fco")}
+        call_id, _ = self._open_calls[result.call_id]
+        item = {**create_function_call_output_item(call_id, sound(result.output)), "id": _new_id("fco")}
         if found := [source(document) for document in result.documents]:
-            item["sources"] = found
+            item["sources"] = plain(found)
+        del self._open_calls[result.call_id]
         yield self._added({**item, "output": "", "status": "in_progress"})
         yield self._done({**item, "status": "completed"})
 
     def approval_request(self, id: str, waiting: WaitingCall) -> Iterator[Event]:
         """An ``mcp_approval_request`` item: the turn ends, and waits for a person."""
         yield from self._interrupt()
-        arguments = json.dumps(dict(waiting.args), ensure_ascii=False)
-        item = create_mcp_approval_request_item(id, arguments, waiting.name, "oneturn")
+        item = create_mcp_approval_request_item(id, _json(waiting.args), sound(waiting.name), "oneturn")
         yield self._added(item)
         yield self._done(item)
 
     def text(self, delta: str, attempt: int) -> Iterator[Event]:
         """A piece of the answer. A new attempt closes the message begun before as ``incomplete``."""
+        delta = sound(delta)
         if self._message is not None and self._message.attempt != attempt:
             yield from self._close_message(self._message, "incomplete", [])
         if self._message is None and self._interrupted is not None and self._interrupted.attempt == attempt:
@@ -112,11 +140,23 @@ class EventWriter:
         message.text += delta
         yield self._event("response.output_text.delta", **self._place(message), delta=delta, logprobs=[])
 
-    def finish_message(self, annotations: list[dict[str, Any]]) -> Iterator[Event]:
-        """Close the answering message; one is opened if no text came."""
-        if self._message is None and self._interrupted is not None:
-            yield from self.text("", self._interrupted.attempt)
-        message = self._message or (yield from self._open_message(attempt=0))
+    def answer(self, text: str, annotations: list[dict[str, Any]]) -> Iterator[Event]:
+        """The answer as it stands in the end: what of it hasn't been told, its annotations, the end of its message.
+
+        Where something else was told, it starts over. No message comes where there is no text, but calls that have no
+        result: they are the client's to make.
+        """
+        text, annotations = sound(text), plain(annotations)
+        if self._open_calls and not text:
+            return
+        yield from self._close_calls()
+        begun = self._message or self._interrupted
+        told, attempt = (begun.text, begun.attempt) if begun is not None else ("", 0)
+        if not text.startswith(told):
+            yield from self.text(text, attempt + 1)
+        elif text[len(told) :] or self._interrupted is not None:
+            yield from self.text(text[len(told) :], attempt)
+        message = self._message or (yield from self._open_message(attempt))
         for index, annotation in enumerate(annotations):
             kind = "response.output_text.annotation.added"
             yield self._event(kind, **self._place(message), annotation_index=index, annotation=annotation)
@@ -131,13 +171,18 @@ class EventWriter:
 
     def completed(self, usage: Mapping[str, Any] | None, custom_outputs: Mapping[str, Any]) -> Iterator[Event]:
         """The terminal ``response.completed``, with all items, usage and custom outputs."""
-        response = {**self._response("completed"), "usage": usage, "custom_outputs": dict(custom_outputs)}
-        yield self._event("response.completed", response=response, custom_outputs=dict(custom_outputs))
+        outputs = plain(custom_outputs)
+        if self._message is not None:  # text that isn't of the answer
+            yield from self._close_message(self._message, "incomplete", [])
+        if not self._ends_with_calls():
+            yield from self._close_calls()
+        response = {**self._response("completed"), "usage": usage, "custom_outputs": outputs}
+        yield self._event("response.completed", response=response, custom_outputs=outputs)
 
     def incomplete(self, reason: str) -> Iterator[Event]:
         """The terminal ``response.incomplete``: the run was stopped; what is known stays."""
         yield from self._close_all()
-        response = {**self._response("incomplete"), "incomplete_details": {"reason": reason}}
+        response = {**self._response("incomplete"), "incomplete_details": {"reason": sound(reason)}}
         yield self._event("response.incomplete", response=response)
 
     def failed(self, code: str, message: str) -> Iterator[Event]:
@@ -145,6 +190,7 @@ class EventWriter:
 
         What was finished before stays valid.
         """
+        message = sound(message)
         yield from self._close_all()
         yield self._event("error", code=code, message=message, param=None)
         error = {"code": _OPENAI_CODES.get(code, "server_error"), "message": message}
@@ -155,7 +201,16 @@ class EventWriter:
         """Leave nothing half done: a message that was begun ends, and every call has its output."""
         if self._message is not None:
             yield from self._close_message(self._message, "incomplete", [])
-        for call_id, name in list(self._open_calls.items()):
+        yield from self._close_calls()
+
+    def _ends_with_calls(self) -> bool:
+        """Whether nothing but other calls has come after those that have no result."""
+        last = itertools.takewhile(lambda item: item["type"] in _CALLING, reversed(self.output))
+        ids = {item.get("call_id") for item in last}
+        return all(call_id in ids for call_id, _ in self._open_calls.values())
+
+    def _close_calls(self) -> Iterator[Event]:
+        for call_id, (_, name) in list(self._open_calls.items()):
             yield from self.tool_result(ToolResult(call_id, name, _UNFINISHED, is_error=True))
 
     def _open_message(self, attempt: int) -> Generator[Event, None, _OpenMessage]:
@@ -172,6 +227,14 @@ class EventWriter:
         yield self._event("response.content_part.done", **place, part=_part(message.text, annotations))
         self._message = None
         yield self._done({**create_text_output_item(message.text, message.id, annotations), "status": status})
+
+    def _call_id(self, id: str) -> str:
+        """The program's own id of a call; a new one if it had another of this id before."""
+        call_id = sound(id)
+        if call_id in self._call_ids:
+            call_id = _new_id("call")
+        self._call_ids.add(call_id)
+        return call_id
 
     def _place(self, message: _OpenMessage) -> dict[str, Any]:
         return {"item_id": message.id, "output_index": len(self.output), "content_index": 0}
@@ -209,6 +272,10 @@ class _OpenMessage:
 
 def _part(text: str, annotations: list[dict[str, Any]]) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": annotations}
+
+
+def _json(args: Mapping[str, Any]) -> str:
+    return json.dumps(plain(args), ensure_ascii=False)
 
 
 def _new_id(prefix: str) -> str:

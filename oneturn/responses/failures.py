@@ -38,7 +38,7 @@ _STATUS = {
 }
 
 
-def told(error: Exception) -> EndpointError:
+def told(error: BaseException) -> EndpointError:
     """The error as a client may know it: with its code, message and HTTP status.
 
     Only the messages of failed runs and refused requests are passed on: they are written for whoever asks. Others are
@@ -46,7 +46,7 @@ def told(error: Exception) -> EndpointError:
     """
     span = mlflow.get_current_active_span()
     if span is not None:
-        span.record_exception(error)
+        span.record_exception(_recordable(error))
     if isinstance(error, EndpointError):
         return error
     code, message = _code_and_message(error)
@@ -54,7 +54,15 @@ def told(error: Exception) -> EndpointError:
     return EndpointError(message, code, _STATUS.get(code, 500), retry_after=after)
 
 
-def _code_and_message(error: Exception) -> tuple[str, str]:
+def _recordable(error: BaseException) -> Exception | str:
+    """The error as a span takes it: one whose own text fails would break the trace."""
+    try:
+        return error if isinstance(error, Exception) and [str(error)] else repr(error)
+    except Exception:
+        return type(error).__name__
+
+
+def _code_and_message(error: BaseException) -> tuple[str, str]:
     if isinstance(error, RunError):
         return error.code, str(error)
     if isinstance(error, RequestError):

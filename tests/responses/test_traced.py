@@ -38,6 +38,7 @@ def test_a_stream_s_trace_holds_the_response_that_predict_gives(traced: None):
     assert span.outputs["output"][-1]["content"][0]["text"] == "twelve"
     predicted = adapter(finish(answer="twelve")).predict(QUESTION).model_dump(exclude_none=True)
     span = root_span()
+    del span.outputs["usage"]["input_tokens_details"]["cache_write_tokens"]  # MLflow's ResponseUsage hasn't it
     assert (span.name, span.outputs["usage"]) == ("predict", predicted["usage"])
     assert [item["content"] for item in span.outputs["output"] if item["type"] == "message"] == [
         item["content"] for item in predicted["output"] if item["type"] == "message"

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from oneturn.conformance import check_stream
+from oneturn.conformance import Severity, check_stream
 from oneturn.conformance.wire import read_stream
 from tests.served.agent import MARKER
 
@@ -102,7 +102,7 @@ def test_a_server_that_is_terminated_finishes_what_it_can_and_ends_the_rest_prop
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
     for number, (kind, stream) in enumerate(zip(kinds, events, strict=True)):
-        assert check_stream(stream) == []
+        assert [broken for broken in check_stream(stream) if broken.severity is not Severity.note] == []
         last = stream[-1]
         if kind == "slow":
             assert last["type"] == "response.completed"
