@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mlflow.pyfunc import ResponsesAgent
@@ -12,8 +12,8 @@ from mlflow.types.responses import ResponsesAgentRequest
 from rich.console import Console
 
 from oneturn.agent import Agent
-from oneturn.client import query
-from oneturn.replies import Event, Reply, Source, read_reply
+from oneturn.client import input_items, query
+from oneturn.replies import ApprovalRequest, Event, Reply, Source, read_reply
 from oneturn.serving import warm_up
 from oneturn.spend import spending
 from oneturn.tracking import use_tracking
@@ -21,11 +21,16 @@ from oneturn.tracking import use_tracking
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a text must not steer the terminal
 
 
+Approve = Callable[[ApprovalRequest], bool]
+"""Asked for each call that waits for a person's approval; says whether it may be made."""
+
+
 def ask(
     agent: Agent | ResponsesAgent,
     question: str,
     *,
     custom_inputs: Mapping[str, Any] | None = None,
+    approve: Approve | None = None,
     console: Console | None = None,
 ) -> Reply:
     """Ask ``agent`` one question in this process, through the adapter that serves it, and show the run.
@@ -34,21 +39,25 @@ def ask(
         agent: the agent, or anything that serves one.
         question: what to ask.
         custom_inputs: the program's other inputs.
+        approve: says whether a call that needs a person's approval may be made; ``None``: the reply comes back with its
+            ``approvals``.
         console: where to show it; ``None`` for the standard output.
 
     Raises:
         EndpointError: the run ended without an answer.
     """
     shown = Renderer(console or Console())
-    request = ResponsesAgentRequest.model_validate(
-        {"input": [{"role": "user", "content": question}], "custom_inputs": dict(custom_inputs or {})}
-    )
     responder = _responder(agent)
-    with spending() as spend:
-        events = (event.model_dump() for event in responder.predict_stream(request))
-        reply = read_reply(events, shown)
-    shown.finish(reply, lm_calls=spend.lm_calls)
-    return reply
+
+    def once(items: list[Mapping[str, Any]]) -> Reply:
+        body = {"input": items, "custom_inputs": dict(custom_inputs or {})}
+        with spending() as spend:
+            stream = responder.predict_stream(ResponsesAgentRequest.model_validate(body))
+            reply = read_reply((event.model_dump() for event in stream), shown, items)
+        shown.finish(reply, lm_calls=spend.lm_calls)
+        return reply
+
+    return _until_answered(once, question, approve)
 
 
 def ask_endpoint(
@@ -57,12 +66,24 @@ def ask_endpoint(
     *,
     custom_inputs: Mapping[str, Any] | None = None,
     api_key: str | None = None,
+    approve: Approve | None = None,
     console: Console | None = None,
 ) -> Reply:
     """``oneturn.query``, shown in the terminal as ``ask`` shows a run in this process."""
     shown = Renderer(console or Console())
-    reply = query(url, question, custom_inputs=custom_inputs, api_key=api_key, on_event=shown)
-    shown.finish(reply)
+
+    def once(items: list[Mapping[str, Any]]) -> Reply:
+        reply = query(url, items, custom_inputs=custom_inputs, api_key=api_key, on_event=shown)
+        shown.finish(reply)
+        return reply
+
+    return _until_answered(once, question, approve)
+
+
+def _until_answered(once: Callable[[list[Mapping[str, Any]]], Reply], question: str, approve: Approve | None) -> Reply:
+    reply = once(input_items(question))
+    while reply.approvals and approve is not None:
+        reply = once(reply.answering(approve(reply.approvals[0])))
     return reply
 
 
@@ -85,10 +106,11 @@ class Renderer:
             self._item(event.get("item") or {})
 
     def finish(self, reply: Reply, lm_calls: int | None = None) -> None:
-        """Show the sources and what the reply cost."""
+        """Show the sources and what the reply cost; what comes next is another reply's."""
         for number, source in enumerate(reply.sources, start=1):
             self._line(f"[{number}] {_named(source)}")
         self._dim(", ".join(_costs(reply, lm_calls, time.perf_counter() - self._started)))
+        self._started = time.perf_counter()
 
     def _item(self, item: Mapping[str, Any]) -> None:
         kind = item.get("type")
@@ -98,6 +120,8 @@ class Renderer:
             self._dim(f"→ {item.get('name')} {item.get('arguments')}")
         elif kind == "function_call_output":
             self._dim(f"← {item.get('output')}")
+        elif kind == "mcp_approval_request":
+            self._line(f"? {item.get('name')} {item.get('arguments')} waits for your approval")
         elif kind == "message":
             self._end_of_message(item)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -32,7 +34,7 @@ class _Address:
 
 def query(
     url: str,
-    question: str | None,
+    question: str | Sequence[Mapping[str, Any]] | None,
     *,
     custom_inputs: Mapping[str, Any] | None = None,
     api_key: str | None = None,
@@ -47,14 +49,16 @@ def query(
     Args:
         url: ``http://host:port``, with or without ``/responses`` or ``/invocations``; or
             ``https://<workspace>/serving-endpoints/<name>`` on Databricks.
-        question: what to ask; ``None`` for an agent that takes ``custom_inputs`` only.
+        question: what to ask; the items of a conversation, such as ``reply.answering(approve=True)``; or ``None`` for
+            an agent that takes ``custom_inputs`` only.
         custom_inputs: the program's other inputs.
         api_key: the token to send; ``None`` for ``DATABRICKS_TOKEN`` on Databricks, and for none elsewhere.
         on_event: told of each Responses event, a dict, as it comes.
         timeout: seconds to wait for the next byte.
 
     Raises:
-        EndpointError: the endpoint can't be reached, refuses the request, or fails; ``code`` and ``status`` say how.
+        EndpointError: the endpoint can't be reached, refuses the request, or fails; ``code`` and ``status`` say how,
+            ``retry_after`` when to try again, and ``partial`` what had come before.
         RunCancelled: the run that asks has to stop.
     """
     address = _address(url)
@@ -70,7 +74,8 @@ def query(
     try:
         with client, control.waking(connection.break_off):
             control.check()
-            return read_reply(_events(client, address, question, custom_inputs), on_event)
+            items = input_items(question)
+            return read_reply(_events(client, address, items, custom_inputs), on_event, items)
     except EndpointError:
         control.check()  # the run's end broke the connection
         raise
@@ -102,11 +107,17 @@ class _Connection:
                 self.break_off()
 
 
+def input_items(question: str | Sequence[Mapping[str, Any]] | None) -> list[Mapping[str, Any]]:
+    """A question as a request's ``input``, which is a list of items."""
+    if isinstance(question, str):
+        return [{"role": "user", "content": question}]
+    return list(question or ())
+
+
 def _events(
-    client: openai.OpenAI, address: _Address, question: str | None, custom_inputs: Mapping[str, Any] | None
+    client: openai.OpenAI, address: _Address, asked: list[Any], custom_inputs: Mapping[str, Any] | None
 ) -> Iterator[Event]:
     body = {"custom_inputs": dict(custom_inputs)} if custom_inputs else None
-    asked: list[Any] = [] if question is None else [{"role": "user", "content": question}]
     try:
         with client.responses.create(model=address.model, input=asked, stream=True, extra_body=body) as stream:
             for event in stream:
@@ -160,7 +171,19 @@ def _refused(error: openai.APIStatusError, address: _Address) -> EndpointError:
     code = str(body.get("code") or body.get("error_code") or f"http_{status}")
     message = str(body.get("message") or body.get("detail") or f"HTTP {status} {error.response.reason_phrase}")
     advice = _advice(status, address)
-    return EndpointError(f"{message.rstrip('.')}. {advice}" if advice else message, code, status)
+    told = f"{message.rstrip('.')}. {advice}" if advice else message
+    return EndpointError(told, code, status, _retry_after(error.response.headers.get("retry-after")))
+
+
+def _retry_after(header: str | None) -> float | None:
+    """Seconds to wait, of a ``Retry-After`` (RFC 9110, 10.2.3): a number, or a date."""
+    if header is None:
+        return None
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(header))
+    with contextlib.suppress(ValueError):
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+    return None
 
 
 def _advice(status: int, address: _Address) -> str:

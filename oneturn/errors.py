@@ -18,6 +18,10 @@ Each message says what was wrong, with the value, and what to do about it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from oneturn.replies import Reply
 
 
 class OneTurnError(Exception):
@@ -87,6 +91,7 @@ class EndpointError(OneTurnError):
         code: its error code, such as ``"server_error"``.
         status: the HTTP status, or ``None`` when the error came inside a stream.
         retry_after: seconds to wait before another try, where the endpoint says so.
+        partial: what had come before, where the error came inside a stream.
     """
 
     def __init__(
@@ -95,8 +100,10 @@ class EndpointError(OneTurnError):
         code: str = "server_error",
         status: int | None = None,
         retry_after: float | None = None,
+        partial: Reply | None = None,
     ):
         super().__init__(message)
         self.code = code
         self.status = status
         self.retry_after = retry_after
+        self.partial = partial

@@ -28,6 +28,17 @@ def plain(value: Any) -> Any:
     return plain(serialize_for_json(value))
 
 
+def sound_throughout(value: Any) -> Any:
+    """The value with every text in its mappings and lists made :func:`sound`; the rest of it as it is."""
+    if isinstance(value, str):
+        return sound(value)
+    if isinstance(value, Mapping):
+        return {sound(str(key)): sound_throughout(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [sound_throughout(inner) for inner in value]
+    return value
+
+
 def sound(text: str) -> str:
     """The text, with U+FFFD for each half of a surrogate pair: an LM may write one, UTF-8 hasn't any."""
     try:

@@ -14,6 +14,7 @@ from rich.console import Console
 import oneturn
 from oneturn.asking import Renderer, ask, ask_endpoint
 from oneturn.errors import EndpointError
+from oneturn.replies import ApprovalRequest
 from oneturn.testing import ScriptedLM, call, finish
 
 
@@ -115,6 +116,48 @@ def test_a_message_that_is_started_over_says_so():
     shown({"type": "response.output_text.delta", "delta": "It is"})
     shown({"type": "response.output_item.done", "item": {"type": "message", "status": "incomplete", "content": []}})
     assert written(console) == "It is\n(not finished)\n"
+
+
+class Shop:
+    """An agent that wants to refund, and what it has refunded."""
+
+    def __init__(self) -> None:
+        self.paid: list[float] = []
+
+    def adapter(self) -> oneturn.ResponsesAdapter:
+        def refund(euros: float) -> str:
+            """Give money back."""
+            self.paid.append(euros)
+            return "It is on its way."
+
+        program = oneturn.ReAct("question -> answer", tools=[oneturn.tool(refund, approval=True)])
+        wanted = call("refund", "The customer is right", euros=200)
+        program.set_lm(ScriptedLM(wanted, finish(answer="Done.")))
+        return oneturn.ResponsesAdapter(program, approvals=oneturn.Approvals("k" * 32))
+
+
+@pytest.mark.parametrize("approve", [True, False])
+def test_a_person_is_asked_and_the_run_goes_on_with_what_was_said(approve: bool):
+    shop, console, names = Shop(), paper(), []
+
+    def decide(wanted: ApprovalRequest) -> bool:
+        names.append((wanted.name, wanted.arguments))
+        return approve
+
+    reply = ask(shop.adapter(), "Refund it", approve=decide, console=console)
+    assert names == [("refund", '{"euros": 200}')]
+    assert shop.paid == ([200] if approve else [])
+    assert reply.text == "Done."
+    assert '? refund {"euros": 200} waits for your approval' in written(console)
+
+
+def test_a_served_agent_s_calls_are_approved_alike():
+    shop = Shop()
+    with oneturn.running_server(shop.adapter()) as url:
+        assert ask_endpoint(url, "Refund it", console=paper()).approvals[0].name == "refund"
+    with oneturn.running_server(shop.adapter()) as url:
+        assert ask_endpoint(url, "Refund it", approve=lambda wanted: True, console=paper()).text == "Done."
+    assert shop.paid == [200]
 
 
 def test_a_run_that_fails_says_why():

@@ -208,6 +208,38 @@ def test_query_asks_a_served_agent():
         assert output("query", "Is it?", "--config", "here.yaml").startswith("yes\n")
 
 
+ASKING = """
+def pay(euros: float) -> str:
+    \"\"\"Pay.\"\"\"
+    return "paid"
+
+class Payer(oneturn.Agent):
+    def lm(self):
+        from oneturn.testing import call
+        wanted = call("pay", "", euros=3)
+        return ScriptedLM(wanted, lambda asked: finish(answer="no" if "refused" in asked.text else "yes"))
+
+    def adapter(self, program=None):
+        return oneturn.ResponsesAdapter(self.serving_program(), approvals=oneturn.Approvals("k" * 32))
+
+import dataclasses
+
+AGENT = Payer(**{
+    field.name: getattr(AGENT, field.name) for field in dataclasses.fields(AGENT)
+} | {"build": lambda: oneturn.ReAct("question -> answer", tools=[oneturn.tool(pay, approval=True)], thoughts=False)})
+"""
+
+
+def test_a_call_that_needs_a_person_is_approved_by_option_or_the_command_says_that_it_waits(folder: Path):
+    (folder / "paying.py").write_text(AGENT + ASKING)
+    ask = ("ask", "Is it?", "--config", "uncompiled.yaml", "--agent", "paying.py")
+    assert "yes\n" in output(*ask, "--approve")
+    assert "no\n" in output(*ask, "--refuse")
+    waiting = run(*ask)
+    assert waiting.exit_code == 3
+    assert waiting.stderr == "No answer yet: pay waits for approval. Say --approve or --refuse.\n"
+
+
 @pytest.mark.usefixtures("folder")
 def test_demo_is_given_the_agent(monkeypatch: pytest.MonkeyPatch):
     names: list[str] = []

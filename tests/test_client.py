@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 import oneturn
-from oneturn.errors import EndpointError
-from oneturn.replies import Source, ToolUse
+from oneturn.errors import EndpointError, RequestError
+from oneturn.replies import ApprovalRequest, Source, ToolUse
 
 MESSAGE = {
     "type": "message",
@@ -61,6 +63,7 @@ class Endpoint:
         self.body: dict[str, Any] = {}
         self.requests = 0
         self.url = ""
+        self.answer_headers: dict[str, str] = {}
 
 
 @contextmanager
@@ -74,6 +77,8 @@ def answering(answer: str, status: int = 200, kind: str = "text/event-stream") -
             endpoint.body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             self.send_response(endpoint.status)
             self.send_header("content-type", endpoint.kind)
+            for name, value in endpoint.answer_headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(endpoint.answer)
 
@@ -204,7 +209,7 @@ FAILURES: dict[str, Case] = {
     ),
     "response.incomplete": (
         lambda: streaming({"type": "response.incomplete", "response": {"incomplete_details": {"reason": "limit"}}}),
-        "limit",
+        "The run ended before its answer was complete: limit.",
         "limit",
         None,
     ),
@@ -225,6 +230,79 @@ def test_a_failure_is_an_endpoint_error_that_says_what_happened(case: str):
     assert str(caught.value) == message
     assert (caught.value.code, caught.value.status) == (code, status)
     assert endpoint.requests == 1, "a run must not be started twice"
+
+
+def test_what_had_come_before_a_stream_broke_off_isn_t_lost():
+    begun = {**MESSAGE, "status": "incomplete"}
+    items = [{"type": "response.output_item.done", "item": item} for item in (*ITEMS[:2], begun)]
+    late = {"type": "response.incomplete", "response": {"incomplete_details": {"reason": "deadline_exceeded"}}}
+    for end in ([late], [{"type": "error", "code": "lm_error", "message": "The LM is away."}], []):
+        with streaming(*items, *end) as endpoint, pytest.raises(EndpointError) as caught:
+            oneturn.query(endpoint.url, "What is 2 + 2?")
+        assert caught.value.partial is not None
+        assert caught.value.partial.text == "Four."
+        assert caught.value.partial.tool_calls == (ToolUse("add", '{"a": 2}', "4"),)
+
+
+@pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), ("0.5", 0.5), ("soon", None), (None, None)])
+def test_when_to_ask_again_is_told(header: str | None, seconds: float | None):
+    with refusing(429, {"message": "Too many."}) as endpoint:
+        endpoint.answer_headers = {"Retry-After": header} if header else {}
+        with pytest.raises(EndpointError) as caught:
+            oneturn.query(endpoint.url, "?")
+    assert caught.value.retry_after == seconds
+
+
+def test_when_to_ask_again_may_be_a_date():
+    with refusing(503, {"message": "Starting."}) as endpoint:
+        endpoint.answer_headers = {"Retry-After": formatdate(time.time() + 100, usegmt=True)}
+        with pytest.raises(EndpointError) as caught:
+            oneturn.query(endpoint.url, "?")
+    assert caught.value.retry_after is not None
+    assert 0 < caught.value.retry_after <= 100
+
+
+WANTED = {
+    "type": "mcp_approval_request",
+    "id": "mcpr_1",
+    "name": "refund",
+    "arguments": '{"euros": 200}',
+    "server_label": "shop",
+}
+
+
+def test_a_call_that_waits_for_a_person_is_told_and_can_be_answered():
+    with streaming({"type": "response.completed", "response": {"output": [*ITEMS[:2], WANTED]}}) as endpoint:
+        reply = oneturn.query(endpoint.url, "Refund it", custom_inputs={"order": 7})
+    assert reply.approvals == (ApprovalRequest("mcpr_1", "refund", '{"euros": 200}', "shop"),)
+    assert reply.text == ""
+    with streaming(*GOOD) as endpoint:
+        oneturn.query(endpoint.url, reply.answering(approve=False, reason="too much"), custom_inputs={"order": 7})
+    verdict = {
+        "type": "mcp_approval_response",
+        "approval_request_id": "mcpr_1",
+        "approve": False,
+        "reason": "too much",
+    }
+    assert endpoint.body["input"] == [{"role": "user", "content": "Refund it"}, *ITEMS[:2], WANTED, verdict]
+    assert endpoint.body["custom_inputs"] == {"order": 7}
+
+
+def test_nothing_can_be_approved_that_doesn_t_wait():
+    with streaming(*GOOD) as endpoint:
+        reply = oneturn.query(endpoint.url, "?")
+    with pytest.raises(RequestError, match="No call of this reply waits"):
+        reply.answering(approve=True)
+
+
+def test_a_conversation_goes_on_with_all_that_was_said():
+    with streaming(*GOOD) as endpoint:
+        reply = oneturn.query(endpoint.url, "What is 2 + 2?")
+    with streaming(*GOOD) as endpoint:
+        oneturn.query(endpoint.url, [*reply.conversation, {"role": "user", "content": "And 3 + 3?"}])
+    told = [item.get("content") for item in endpoint.body["input"] if item.get("role") == "user"]
+    assert told == ["What is 2 + 2?", "And 3 + 3?"]
+    assert endpoint.body["input"][1:-1] == ITEMS
 
 
 def test_what_is_no_event_is_told():

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import dspy
+import pytest
 
 import oneturn
-from oneturn.testing import ScriptedLM, call, sections
+from oneturn.testing import ScriptedLM, call, finish, sections
 from oneturn.tools import options_of
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -27,17 +28,26 @@ def examples(page: str) -> list[dict[str, Any]]:
 
 
 def test_a_report_takes_its_time():
-    report, _ = examples("tools.md")
+    report, *_ = examples("tools.md")
     program = oneturn.ReAct("question -> answer", tools=[report["run_report"]])
     assert options_of(program.tools["run_report"]).timeout == 300
     assert program.tools["run_report"](month="May") == "42 pages"
 
 
 def test_a_large_refund_waits_for_a_person():
-    _, approved = examples("tools.md")
+    _, approved, *_ = examples("tools.md")
     approved["program"].set_lm(ScriptedLM(call("refund", euros=300)))
     *_, last = approved["agent"].predict_stream({"input": [QUESTION]})
     assert [item["type"] for item in last.response["output"]][-1] == "mcp_approval_request"
+
+
+def test_a_call_is_approved_through_our_client_and_openai_s(monkeypatch: pytest.MonkeyPatch):
+    _, served, ours, openais = examples("tools.md")
+    monkeypatch.setattr("builtins.input", lambda asked: "y")
+    for ask in (ours["refund_order_7"], openais["refund_order_8"]):
+        served["program"].set_lm(ScriptedLM(call("refund", euros=300), finish(answer="Refunded.")))
+        with oneturn.running_server(served["agent"]) as url:
+            assert ask(url) == "Refunded."
 
 
 def test_an_order_is_priced_without_a_question():

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from oneturn.cli.approving import Verdict, approver, leave_if_waiting
 from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, CustomInputs, load, parsed
 
 
@@ -16,6 +17,7 @@ def query(
         typer.Argument(metavar="[URL] QUESTION", help="Whom to ask, and what. Without a URL: the configured address."),
     ],
     custom_inputs: CustomInputs = None,
+    approve: Verdict = None,
     api_key: Annotated[
         str | None, typer.Option(envvar="ONETURN_API_KEY", help="The token to send, if the endpoint wants one.")
     ] = None,
@@ -33,6 +35,8 @@ def query(
         oneturn query "Is it dishwasher-safe?"
 
         oneturn query https://my-workspace/serving-endpoints/support_desk "What does it cost?"
+
+    Exits with 3 if a call waits for an approval, and there is no terminal to ask at.
     """
     inputs = parsed(custom_inputs)
     if len(words) > 2:
@@ -41,7 +45,8 @@ def query(
 
     from oneturn.asking import ask_endpoint
 
-    ask_endpoint(url, words[-1], custom_inputs=inputs, api_key=api_key)
+    given = approver(approve)
+    leave_if_waiting(ask_endpoint(url, words[-1], custom_inputs=inputs, api_key=api_key, approve=given))
 
 
 def _configured(agent: Path, config: Path | None) -> str:

@@ -18,13 +18,13 @@ from pydantic import ValidationError
 from oneturn.approvals import Approvals
 from oneturn.control import RunControl, current
 from oneturn.errors import EndpointError, ProgramError, RequestError, RunCancelled
-from oneturn.plain_json import plain, sound
+from oneturn.plain_json import plain, sound, sound_throughout
 from oneturn.programs import Program, as_program
 from oneturn.responses.citations import url_citations
 from oneturn.responses.events import EventWriter
 from oneturn.responses.failures import told
 from oneturn.responses.requests import first_problem, program_inputs
-from oneturn.responses.resume import ApprovalAnswer, read_answer
+from oneturn.responses.resume import ApprovalAnswer, Item, read_answer, read_waiting
 from oneturn.responses.traced import SelfTraced, in_span
 from oneturn.steps import Answer, AnswerDelta, ApprovalWanted, Step, Thought, ToolCall, ToolProgress, ToolResult, Usage
 
@@ -85,7 +85,7 @@ class ResponsesAdapter(SelfTraced):
         Raises:
             RequestError: the request can't be answered.
         """
-        program = self.program
+        program, request = self.program, _validated(request)
         inputs = program_inputs(program.signature, request, program.answer_field)
         if (answer := self._answer(request)) is not None:
             at = answer.resumption
@@ -141,6 +141,11 @@ class ResponsesAdapter(SelfTraced):
         usage = None
         program = self.program
         inputs = self.inputs(request)
+
+        def sign(item: Item) -> str:
+            waiting, finished = read_waiting(request, writer.output, item)
+            return self._signing().request_id(inputs, finished, waiting)
+
         for step in _until_stopped(control, self._steps(request, inputs, seen)):
             if isinstance(step, Thought):
                 yield from writer.thought(step.text)
@@ -152,8 +157,7 @@ class ResponsesAdapter(SelfTraced):
                 seen.update(_by_id(step.documents))
                 yield from writer.tool_result(step)
             elif isinstance(step, ApprovalWanted):
-                id = self._signing().request_id(inputs, step.finished, step.waiting)
-                yield from writer.approval_request(id, step.waiting)
+                yield from writer.approval_request(step.waiting, sign)
                 waits = True
             elif isinstance(step, AnswerDelta):
                 yield from writer.text(step.text, step.attempt)
@@ -205,17 +209,28 @@ def _response(event: ResponsesAgentStreamEvent) -> ResponsesAgentResponse:
 
 
 def _validated(request: ResponsesAgentRequest | dict[str, Any]) -> ResponsesAgentRequest:
-    """The request, which MLflow lets be given as a dict.
+    """The request, which MLflow lets be given as a dict, in text that every LM and trace store takes.
 
     Raises:
         RequestError: it isn't one that the Responses protocol has.
     """
-    if isinstance(request, ResponsesAgentRequest):
-        return request
+    given = request.model_dump() if isinstance(request, ResponsesAgentRequest) else request
     try:
-        return ResponsesAgentRequest.model_validate(request)
+        sound_request = _is_sound(given)
+        if sound_request and isinstance(request, ResponsesAgentRequest):
+            return request
+        return ResponsesAgentRequest.model_validate(given if sound_request else sound_throughout(given))
     except ValidationError as invalid:
         raise RequestError(first_problem(invalid)) from invalid
+
+
+def _is_sound(request: Any) -> bool:
+    """Whether UTF-8 has all its characters: JSON can carry half a surrogate pair."""
+    try:
+        json.dumps(request, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _until_stopped(control: RunControl, steps: Iterator[Step]) -> Iterator[Step]:

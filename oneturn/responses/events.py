@@ -10,7 +10,7 @@ import itertools
 import json
 import time
 import uuid
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
 from mlflow.types.responses import (
@@ -122,10 +122,16 @@ class EventWriter:
         yield self._added({**item, "output": "", "status": "in_progress"})
         yield self._done({**item, "status": "completed"})
 
-    def approval_request(self, id: str, waiting: WaitingCall) -> Iterator[Event]:
-        """An ``mcp_approval_request`` item: the turn ends, and waits for a person."""
+    def approval_request(self, waiting: WaitingCall, sign: Callable[[Item], str]) -> Iterator[Event]:
+        """An ``mcp_approval_request`` item: the turn ends, and waits for a person.
+
+        Args:
+            waiting: the call that a person has to approve.
+            sign: gives the item its id, once all items before it are in ``output``.
+        """
         yield from self._interrupt()
-        item = create_mcp_approval_request_item(id, _json(waiting.args), sound(waiting.name), "oneturn")
+        item = create_mcp_approval_request_item("", _json(waiting.args), sound(waiting.name), "oneturn")
+        item["id"] = sign(item)
         yield self._added(item)
         yield self._done(item)
 

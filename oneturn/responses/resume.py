@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,21 +33,40 @@ def read_answer(request: ResponsesAgentRequest) -> ApprovalAnswer | None:
     items = [item.model_dump() for item in request.input]
     if not items or items[-1].get("type") != "mcp_approval_response":
         return None
-    answer = items[-1]
-    asked = [place for place, item in enumerate(items) if item.get("role") == "user"]
-    turn = items[asked[-1] if asked else 0 : -1]
+    answer, turn = items[-1], _turn(items[:-1])
     wanted = str(answer.get("approval_request_id"))
     waiting = next((item for item in turn if item.get("type") == "mcp_approval_request" and item["id"] == wanted), None)
     if waiting is None:
         raise RequestError(f"The approval request {wanted!r} isn't among the items; send them back as they came.")
-    thought, finished = _finished(item for item in turn if item.get("type") != "mcp_approval_request")
     resumption = Resumption(
-        WaitingCall(str(waiting["name"]), _arguments(waiting), thought),
-        tuple(finished),
+        *_read(turn, waiting),
         approve=bool(answer.get("approve")),
         reason=" ".join(str(answer.get("reason") or "").split()),
     )
     return ApprovalAnswer(wanted, resumption)
+
+
+def read_waiting(
+    request: ResponsesAgentRequest, output: Sequence[Item], item: Item
+) -> tuple[WaitingCall, tuple[FinishedCall, ...]]:
+    """What will be read of the request that answers ``item``: the call that waits, and those that were finished.
+
+    Args:
+        request: what was asked.
+        output: the items that came back before.
+        item: the approval request.
+    """
+    return _read(_turn([*(given.model_dump() for given in request.input), *output]), item)
+
+
+def _turn(items: list[Any]) -> list[Item]:
+    asked = [place for place, item in enumerate(items) if item.get("role") == "user"]
+    return items[asked[-1] if asked else 0 :]
+
+
+def _read(turn: list[Item], waiting: Item) -> tuple[WaitingCall, tuple[FinishedCall, ...]]:
+    thought, finished = _finished(turn)
+    return WaitingCall(str(waiting["name"]), _arguments(waiting), thought), tuple(finished)
 
 
 def _finished(items: Iterable[Item]) -> tuple[str, list[FinishedCall]]:
