@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from oneturn.compilation import compile
     from oneturn.config import AgentConfig
     from oneturn.control import cancelled, progress
+    from oneturn.declared_tools import tool
     from oneturn.errors import OneTurnError, ToolError
     from oneturn.evaluation import evaluate
     from oneturn.model_log import log
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from oneturn.responses import ResponsesAdapter
     from oneturn.serving import running_server, serve
     from oneturn.sourced_text import SourcedText
-    from oneturn.tools import tool
 
 __all__ = [
     "Agent",
@@ -86,7 +86,7 @@ _HOMES = {
     "query": "oneturn.client",
     "running_server": "oneturn.serving",
     "serve": "oneturn.serving",
-    "tool": "oneturn.tools",
+    "tool": "oneturn.declared_tools",
 }
 
 

@@ -104,6 +104,8 @@ class Renderer:
             self._console.out(_plain(str(event.get("delta"))), end="", highlight=False)
         elif event.get("type") == "response.output_item.done":
             self._item(event.get("item") or {})
+        elif event.get("progress"):
+            self._progress(event["progress"])
 
     def finish(self, reply: Reply, lm_calls: int | None = None) -> None:
         """Show the sources and what the reply cost; what comes next is another reply's."""
@@ -112,14 +114,19 @@ class Renderer:
         self._dim(", ".join(_costs(reply, lm_calls, time.perf_counter() - self._started)))
         self._started = time.perf_counter()
 
+    def _progress(self, told: Mapping[str, Any]) -> None:
+        """How a tool gets on; of an agent that is the tool, what it does, a step to the right."""
+        item = told.get("item")
+        if item:
+            self._dim(_nested(item), indent="  ")
+        elif told.get("message"):
+            done = told.get("fraction")
+            self._dim(f"… {told['message']}" + (f" ({done:.0%})" if isinstance(done, int | float) else ""))
+
     def _item(self, item: Mapping[str, Any]) -> None:
         kind = item.get("type")
-        if kind == "reasoning":
-            self._dim(_text(item.get("summary")))
-        elif kind == "function_call":
-            self._dim(f"→ {item.get('name')} {item.get('arguments')}")
-        elif kind == "function_call_output":
-            self._dim(f"← {item.get('output')}")
+        if kind in ("reasoning", "function_call", "function_call_output"):
+            self._dim(_nested(item))
         elif kind == "mcp_approval_request":
             self._line(f"? {item.get('name')} {item.get('arguments')} waits for your approval")
         elif kind == "message":
@@ -132,11 +139,11 @@ class Renderer:
         if item.get("status") == "incomplete":
             self._dim("(not finished)")
 
-    def _dim(self, text: str) -> None:
-        self._line(text, style="dim")
+    def _dim(self, text: str, indent: str = "") -> None:
+        self._line(text, style="dim", indent=indent)
 
-    def _line(self, text: str, style: str | None = None) -> None:
-        line = _plain(" ".join(text.split()))
+    def _line(self, text: str, style: str | None = None, indent: str = "") -> None:
+        line = indent + _plain(" ".join(text.split()))
         width = max(self._console.width, 40)
         shortened = line if len(line) <= width else line[: width - 1] + "…"
         self._console.out(shortened, style=style, highlight=False)
@@ -148,6 +155,18 @@ def _costs(reply: Reply, lm_calls: int | None, seconds: float) -> Iterable[str]:
     if reply.usage.get("total_tokens"):
         yield f"{reply.usage.get('input_tokens'):,} tokens read, {reply.usage.get('output_tokens'):,} written"
     yield f"{seconds:.1f} s"
+
+
+def _nested(item: Mapping[str, Any]) -> str:
+    """What an agent has done, in one line."""
+    kind = item.get("type")
+    if kind == "reasoning":
+        return _text(item.get("summary"))
+    if kind == "function_call":
+        return f"→ {item.get('name')} {item.get('arguments')}"
+    if kind == "function_call_output":
+        return f"← {item.get('output')}"
+    return _text(item.get("content")) or str(item.get("name") or kind)
 
 
 def _named(source: Source) -> str:

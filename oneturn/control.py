@@ -9,12 +9,17 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, Protocol
 
 from oneturn.errors import RunCancelled
 
-OnProgress = Callable[[str, float | None], object]
+
+class OnProgress(Protocol):
+    """Takes what work reports of itself."""
+
+    def __call__(self, message: str, fraction: float | None, item: Mapping[str, Any] | None = None) -> object: ...
 
 
 class RunControl:
@@ -120,7 +125,16 @@ def progress(message: str, fraction: float | None = None) -> None:
     Raises:
         RunCancelled: the work is in vain; a tool that lets this through ends there.
     """
+    report(message, fraction)
+
+
+def report(message: str, fraction: float | None = None, item: Mapping[str, Any] | None = None) -> None:
+    """``progress``, with what an agent that is the tool has finished: an item of the Responses protocol.
+
+    Raises:
+        RunCancelled: the work is in vain.
+    """
     control = current()
     control.check()
     if control.on_progress is not None:
-        control.on_progress(message, fraction)
+        control.on_progress(message, fraction, item)

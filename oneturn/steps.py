@@ -13,12 +13,20 @@ from typing import Any
 import dspy
 from mlflow.entities import Document
 
+Item = Mapping[str, Any]
+"""An item of the Responses protocol."""
+
 
 @dataclass(frozen=True)
 class Thought:
     """Why the LM takes its next step, in its own words."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Working:
+    """The run goes on, and has had nothing to tell for a while: its LM, or something else, takes its time."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +45,14 @@ class ToolProgress:
     Attributes:
         message: what it is doing, as it told; empty when it told nothing and this only keeps the stream alive.
         fraction: how much of it is done, 0 to 1, if it told.
+        item: what an agent that is the tool has finished, an item of the Responses protocol.
     """
 
     call_id: str
     name: str
     message: str = ""
     fraction: float | None = None
+    item: Item | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +140,7 @@ class Usage:
     tokens: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-Step = Thought | ToolCall | ToolProgress | ToolResult | ApprovalWanted | AnswerDelta | Answer | Usage
+Step = Thought | Working | ToolCall | ToolProgress | ToolResult | ApprovalWanted | AnswerDelta | Answer | Usage
 
 
 def source(document: Document) -> dict[str, str]:

@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 import dspy
 
 from oneturn.control import RunControl, current
+from oneturn.declared_tools import options_of
 from oneturn.spend import Spend, spending
-from oneturn.steps import ToolCall, ToolProgress, ToolResult, Usage
-from oneturn.tools import failed, options_of, run_tool
-
-KEEP_ALIVE = 10.0
-"""Seconds between two signs of life of tools that say nothing."""
+from oneturn.steps import Item, ToolCall, ToolProgress, ToolResult, Usage
+from oneturn.tools import failed, run_tool
+from oneturn.watching import KEEP_ALIVE
 
 _Told = ToolProgress | ToolResult | BaseException | None
 
@@ -65,8 +64,8 @@ def _start(
 ) -> _Working:
     timeout = options_of(tools.get(call.name)).timeout
 
-    def report(message: str, fraction: float | None) -> None:
-        told.put(ToolProgress(call.call_id, call.name, message, fraction))
+    def report(message: str, fraction: float | None, item: Item | None = None) -> None:
+        told.put(ToolProgress(call.call_id, call.name, message, fraction, item))
 
     control = RunControl(timeout, parent, report)
     spend = Spend()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import dspy
 from dspy.adapters.utils import serialize_for_json
 from mlflow.entities import Document, LiveSpan, SpanType
 
+from oneturn.declared_tools import options_of, ready
 from oneturn.errors import ProgramError
 from oneturn.plain_json import sound
 from oneturn.sourced_text import SourcedText
@@ -23,68 +22,6 @@ FINISH = "finish"
 """The tool that ends a run: its arguments are the signature's output fields."""
 
 ToolLike: TypeAlias = Callable[..., Any] | dspy.Tool
-
-_OPTIONS = "__oneturn_options__"
-
-
-@dataclass(frozen=True)
-class ToolOptions:
-    """What ``oneturn.tool`` declares of a tool."""
-
-    timeout: float | None = None
-    approval: bool | Callable[..., bool] = False
-
-    def needs_approval(self, args: Mapping[str, Any]) -> bool:
-        """Whether a person has to approve a call with these arguments; a predicate that fails says yes."""
-        if not callable(self.approval):
-            return self.approval
-        try:
-            return bool(self.approval(**args))
-        except Exception:  # when in doubt, a person decides
-            return True
-
-
-def tool(
-    func: Callable[..., Any] | None = None,
-    *,
-    timeout: float | None = None,
-    approval: bool | Callable[..., bool] = False,
-) -> Any:
-    """Declare more of a tool than its function says; a plain function is a tool without it.
-
-        @oneturn.tool(timeout=60)
-        def run_report(month: str) -> str:
-            \"\"\"Make the report of a month.\"\"\"
-
-    Args:
-        func: the tool's function; its docstring and type hints describe it to the LM.
-        timeout: seconds it may take; then it has failed, is told so by ``oneturn.cancelled()``, and the run goes on.
-        approval: whether a person has to approve each call; or a function of the call's arguments that says whether.
-
-    Returns:
-        A ``dspy.Tool``; or, called without a function, a decorator that makes one.
-
-    Raises:
-        ProgramError: the timeout isn't above 0.
-    """
-    if timeout is not None and not timeout > 0:
-        raise ProgramError(f"A tool's timeout is {timeout!r} s; it must be above 0.")
-
-    def declare(function: Callable[..., Any]) -> dspy.Tool:
-        @functools.wraps(function)
-        def declared(*args: Any, **kwargs: Any) -> Any:
-            return function(*args, **kwargs)
-
-        declared.__dict__[_OPTIONS] = ToolOptions(timeout, approval)
-        return dspy.Tool(declared)
-
-    return declare if func is None else declare(func)
-
-
-def options_of(tool: dspy.Tool | None) -> ToolOptions:
-    """What was declared of a tool; nothing of an unknown one."""
-    found = getattr(tool.func, _OPTIONS, None) if tool is not None else None
-    return found or ToolOptions()
 
 
 def toolset(tools: Iterable[ToolLike]) -> dict[str, dspy.Tool]:
@@ -116,7 +53,8 @@ def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
             known = ", ".join([*tools, FINISH])
             return failed(call, f"there is no tool {call.name!r}; the tools are: {known}", span)
         try:
-            value = tool(**call.args)
+            with ready(options_of(tool)):
+                value = tool(**call.args)
         except Exception as error:  # whatever a user's tool raises is the LM's to read, never the run's end
             if span is not None:
                 span.record_exception(error)

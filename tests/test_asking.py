@@ -118,6 +118,37 @@ def test_a_message_that_is_started_over_says_so():
     assert written(console) == "It is\n(not finished)\n"
 
 
+def test_a_tool_at_work_and_the_agent_that_it_is_are_shown():
+    def look_up(word: str) -> str:
+        """Look a word up."""
+        oneturn.progress("turning pages", 0.5)
+        return "a meaning"
+
+    inner = oneturn.ReAct("question -> answer", tools=[look_up])
+    inner.set_lm(ScriptedLM(call("look_up", "a rare word", word="tide"), finish("so", answer="The sea moves.")))
+    outer = oneturn.ReAct("question -> answer", tools=[look_up, oneturn.agent_tool(inner, "expert", "Knows words.")])
+    asked = (call("look_up", "", word="moon"), call("expert", "I ask", question="What is a tide?"))
+    outer.set_lm(ScriptedLM(*asked, finish("Now", answer="A movement.")))
+    console = paper()
+    ask(oneturn.ResponsesAdapter(outer), "What is it?", console=console)
+    assert written(console).splitlines()[:-1] == [
+        '→ look_up {"word": "moon"}',
+        "… turning pages (50%)",
+        "← a meaning",
+        "I ask",
+        '→ expert {"question": "What is a tide?"}',
+        "  a rare word",
+        '  → look_up {"word": "tide"}',
+        "… look_up: turning pages (50%)",
+        "  ← a meaning",
+        "  so",
+        "  The sea moves.",
+        "← The sea moves.",
+        "Now",
+        "A movement.",
+    ]
+
+
 class Shop:
     """An agent that wants to refund, and what it has refunded."""
 

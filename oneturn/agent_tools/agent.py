@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 import dspy
 from mlflow.entities import Document
+from mlflow.types.responses import ResponsesAgentStreamEvent
 
 from oneturn.agent_tools.answers import answer_text, told_call, told_work
 from oneturn.agent_tools.arguments import declared, inputs_for, of_signature
-from oneturn.agent_tools.nested import check_declared, listen, nested
-from oneturn.control import progress
+from oneturn.agent_tools.nested import check_declared, nested
+from oneturn.control import report
 from oneturn.errors import ToolError
 from oneturn.programs import Program, as_program
 from oneturn.responses import ResponsesAdapter
+from oneturn.responses.events import EventWriter
 from oneturn.sourced_text import SourcedText
 from oneturn.spend import Spend
-from oneturn.steps import Answer, AnswerDelta, Step, ToolCall, ToolProgress, ToolResult, Usage
+from oneturn.steps import Answer, AnswerDelta, Step, Thought, ToolCall, ToolProgress, ToolResult, Usage
+from oneturn.watching import listen
 
 OnStep = Callable[[Step], object]
 
@@ -64,13 +67,15 @@ def _answered(program: Program, inputs: dict[str, Any], spend: Spend, on_step: O
     seen: dict[str, Document] = {}
     answers: list[dspy.Prediction] = []
 
+    writer = EventWriter()
+
     def hear(step: Step) -> None:
         if on_step is not None:
             on_step(step)
-        if isinstance(step, ToolCall):
-            progress(told_call(step.name, step.args))
-        elif isinstance(step, ToolProgress) and step.message:
-            progress(told_work(step.name, step.message))
+        for item in _items(writer, program, step):
+            report(told_call(step.name, step.args) if isinstance(step, ToolCall) else "", item=item)
+        if isinstance(step, ToolProgress) and (step.message or step.item):
+            report(told_work(step.name, step.message) if step.message else "", step.fraction, step.item)
         elif isinstance(step, ToolResult):
             seen.update({str(document.id): document for document in step.documents})
         elif isinstance(step, Answer):
@@ -90,6 +95,21 @@ def _answered(program: Program, inputs: dict[str, Any], spend: Spend, on_step: O
     if not answers:
         raise ToolError("the agent gave no answer; do without it, or ask it otherwise")
     return _told(program, answers[-1], seen)
+
+
+def _items(writer: EventWriter, program: Program, step: Step) -> list[Mapping[str, Any]]:
+    """What the agent has finished with a step, as its own stream would have it."""
+    events: Iterable[ResponsesAgentStreamEvent] = ()
+    if isinstance(step, Thought):
+        events = writer.thought(step.text)
+    elif isinstance(step, ToolCall):
+        events = writer.tool_call(step)
+    elif isinstance(step, ToolResult):
+        events = writer.tool_result(step)
+    elif isinstance(step, Answer) and program.answer_field is not None:
+        events = writer.answer(str(step.prediction.get(program.answer_field) or ""), [])
+    told = [event.model_dump() for event in events if event.type == "response.output_item.done"]
+    return [event["item"] for event in told]
 
 
 def _steps(program: Program, inputs: dict[str, Any]) -> Iterator[Step]:

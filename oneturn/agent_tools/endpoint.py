@@ -17,9 +17,9 @@ from pydantic import BaseModel
 
 from oneturn.agent_tools.answers import answer_text, told_call, told_work
 from oneturn.agent_tools.arguments import QUESTION, Argument, declared, of_model, of_signature
-from oneturn.agent_tools.nested import check_declared, listen, nested
+from oneturn.agent_tools.nested import check_declared, nested
 from oneturn.client import query
-from oneturn.control import progress
+from oneturn.control import report
 from oneturn.errors import EndpointError, ProgramError, ToolError
 from oneturn.programs.signatures import answer_field_of
 from oneturn.react.grounding import citing_fields
@@ -27,6 +27,7 @@ from oneturn.replies import Event, OnEvent, Reply
 from oneturn.responses.requests import question_field
 from oneturn.sourced_text import SourcedText
 from oneturn.spend import Spend
+from oneturn.watching import listen
 
 _QUESTION = "question"
 _SILENCE = 300.0  # seconds to wait for the next byte where no timeout is set
@@ -192,10 +193,12 @@ def _hearing(on_event: OnEvent | None) -> OnEvent:
             on_event(event)
         item = event.get("item") or {}
         work = event.get("progress") or {}
-        if event.get("type") == "response.output_item.done" and str(item.get("type")).endswith("_call"):
-            progress(told_call(str(item.get("name") or item["type"]), _arguments(item)))
-        elif work.get("message"):
-            progress(told_work(str(work.get("name")), str(work["message"])))
+        if event.get("type") == "response.output_item.done":
+            called = str(item.get("type")).endswith("_call")
+            report(told_call(str(item.get("name") or item["type"]), _arguments(item)) if called else "", item=item)
+        elif work.get("message") or work.get("item"):
+            message = told_work(str(work.get("name")), str(work["message"])) if work.get("message") else ""
+            report(message, work.get("fraction"), work.get("item"))
 
     return hear
 

@@ -11,7 +11,6 @@ import dspy
 from oneturn.control import RunControl, current
 from oneturn.errors import EndpointError, ProgramError, RunCancelled, ToolError
 from oneturn.programs.callback import inside_another_run
-from oneturn.react.lm_stream import watch
 from oneturn.responses.failures import told
 from oneturn.spend import Spend, spending
 from oneturn.tool_errors import told_to_lm
@@ -24,7 +23,6 @@ _DEPTH = "oneturn_agent_depth"
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Happening = TypeVar("Happening")
 
 
 def nested(name: str, timeout: float | None, run: Callable[[Spend], T]) -> T:
@@ -63,23 +61,6 @@ def nested(name: str, timeout: float | None, run: Callable[[Spend], T]) -> T:
         raise ToolError(_unanswered_for(error, name)) from None
     finally:
         control.cancel("abandoned")
-
-
-def listen(call: Callable[[Callable[[Happening], None]], T], hear: Callable[[Happening], object]) -> T:
-    """Run ``call(tell)`` in a thread and ``hear`` in this one what it tells; give what it gives.
-
-    Raises:
-        RunCancelled: the run has to stop; this doesn't wait for ``call``.
-    """
-    watched = watch(call)
-    try:
-        while True:
-            hear(next(watched))
-    except StopIteration as end:
-        value: T = end.value
-        return value
-    finally:
-        watched.close()
 
 
 def check_declared(name: str, timeout: float | None) -> None:

@@ -19,12 +19,12 @@ from oneturn.programs.predictor_call import PredictorCall, TappingAdapter, ToldF
 from oneturn.programs.react_v2 import SUBMIT
 from oneturn.programs.readers import EndingCall
 from oneturn.programs.usage import RunUsage
-from oneturn.react.lm_stream import Abandoned
 from oneturn.react.module import ReAct
-from oneturn.steps import Thought, ToolCall, ToolProgress, ToolResult
+from oneturn.steps import Item, Thought, ToolCall, ToolProgress, ToolResult, Working
 from oneturn.tool_errors import told_to_lm
 from oneturn.tools import FINISH, failed, succeeded
 from oneturn.tracing import child_span
+from oneturn.watching import Abandoned
 
 # Kept in DSPy's settings, which dspy.Parallel hands to its threads; they don't get the context.
 _INSIDE_TOOL = "oneturn_inside_tool"
@@ -38,7 +38,7 @@ class LMCall:
     """An LM is asked."""
 
 
-Happening = Thought | ToolCall | ToolProgress | ToolResult | AnswerPiece | LMCall | None
+Happening = Thought | ToolCall | ToolProgress | ToolResult | AnswerPiece | LMCall | Working | None
 """What a run tells; ``None`` is nothing to show, told only to find out whether anybody still listens."""
 
 
@@ -158,8 +158,8 @@ class RunCallback(BaseCallback):
     def _tool_control(self, call: ToolCall) -> RunControl:
         """What a tool finds with ``oneturn.cancelled`` and ``oneturn.progress``."""
 
-        def report(message: str, fraction: float | None) -> None:
-            self._tell(ToolProgress(call.call_id, call.name, message, fraction))
+        def report(message: str, fraction: float | None, item: Item | None = None) -> None:
+            self._tell(ToolProgress(call.call_id, call.name, message, fraction, item))
 
         parent = current() if _inside_react() else self._control  # its tools have controls of their own
         return RunControl(parent=parent, on_progress=report)

@@ -10,15 +10,17 @@ import mlflow
 from mlflow.entities import LiveSpan
 
 from oneturn.control import RunControl, current
+from oneturn.declared_tools import options_of
 from oneturn.errors import ProgramError
 from oneturn.programs.answer_text import AnswerPiece, AnswerText
 from oneturn.programs.callback import Happening, LMCall, RunCallback
 from oneturn.programs.react_v2 import with_submitted_turns
 from oneturn.programs.signatures import answer_field_of, signature_of
 from oneturn.programs.usage import RunUsage
+from oneturn.react import ReAct
 from oneturn.react.grounding import citing_fields
-from oneturn.react.lm_stream import watch
-from oneturn.steps import Answer, Step, Usage
+from oneturn.steps import Answer, Step, Usage, Working
+from oneturn.watching import watch
 
 
 class ModuleProgram:
@@ -36,7 +38,8 @@ class ModuleProgram:
         answer_field: the output whose text is the answer. If not said: the first of type ``str``, if there is one.
 
     Raises:
-        ProgramError: the module has no ``forward``, or its signature isn't known or doesn't fit ``forward``.
+        ProgramError: the module has no ``forward``, its signature isn't known or doesn't fit ``forward``, or a tool of
+            it needs a person's approval.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class ModuleProgram:
         answer_field: str | None = None,
     ):
         _check_forward(module)
+        _check_approvals(module)
         self.module = module
         self.signature = signature_of(module, signature)
         self._answer_field = answer_field_of(self.signature, answer_field)
@@ -78,7 +82,7 @@ class ModuleProgram:
             with control.active():
                 return self._run(inputs, tell, usage, control)
 
-        run = watch(call)
+        run = watch(call, Working())
         try:
             while True:
                 happening = next(run)
@@ -139,6 +143,19 @@ def _check_forward(module: dspy.Module) -> None:
             "dspy.syncify(program) makes one."
         )
     raise ProgramError(f"{cls.__name__} has no forward: there is nothing to run.")
+
+
+def _check_approvals(module: dspy.Module) -> None:
+    """A module runs to its end: it can't wait for a person, as ``oneturn.ReAct`` does."""
+    for path, part in [("self", module), *module.named_sub_modules()]:
+        tools = getattr(part, "tools", None) if not isinstance(part, ReAct) else None
+        for tool in tools.values() if isinstance(tools, Mapping) else tools if isinstance(tools, list) else ():
+            if isinstance(tool, dspy.Tool) and options_of(tool).approval:
+                where = type(module).__name__ if path == "self" else f"{type(module).__name__} ({path})"
+                raise ProgramError(
+                    f"The tool {tool.name!r} of {where} needs a person's approval, which {type(part).__name__} can't "
+                    "wait for. Use oneturn.ReAct, or declare the tool without approval."
+                )
 
 
 def _span_to_open_others_below() -> LiveSpan | None:

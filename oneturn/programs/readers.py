@@ -16,6 +16,8 @@ import dspy
 from dspy.adapters.chat_adapter import field_header_pattern
 from pydantic_core import from_json
 
+from oneturn.plain_json import sound
+
 Piece = tuple[str, str]
 """A field's name, and what its text goes on with."""
 
@@ -163,7 +165,7 @@ class JSONReader:
         if start < 0:
             return {}
         try:
-            found = from_json(self._written[start:], allow_partial="trailing-strings")
+            found = from_json(sound(self._written[start:]), allow_partial="trailing-strings")
         except ValueError:
             return {}
         return found if isinstance(found, Mapping) else {}
@@ -222,7 +224,7 @@ class XMLReader:
         if self._broken:
             return
         try:
-            self._parser.Parse(written)
+            self._parser.Parse(sound(written))
         except expat.ExpatError:
             self._broken = True
         pieces, self._pieces = self._pieces, []

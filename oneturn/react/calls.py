@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,13 @@ from mlflow.entities import SpanType
 from oneturn.errors import ProgramError
 from oneturn.react.adapter import StepAdapter
 from oneturn.react.grounding import Ground
-from oneturn.react.lm_stream import OnText, tapped, watch
+from oneturn.react.lm_stream import tapped
 from oneturn.react.partial import StepReader
 from oneturn.react.schema import StepSchema
 from oneturn.react.turns import ToolCallArgs, Turn
-from oneturn.steps import AnswerDelta, Thought, Usage
+from oneturn.steps import AnswerDelta, Thought, Usage, Working
 from oneturn.tracing import child_span
+from oneturn.watching import watch
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class StepCaller:
 
     def ask(
         self, trajectory: list[Turn], allowed: Allowed, attempt: int
-    ) -> Generator[Thought | AnswerDelta, None, StepCall]:
+    ) -> Generator[Thought | AnswerDelta | Working, None, StepCall]:
         """One LM call; yields the thought and the answer's text while a ``finish`` call is being written.
 
         Raises:
@@ -96,14 +97,15 @@ class StepCaller:
 
     def _ask_streaming(
         self, reader: StepReader, trajectory: list[Turn], allowed: Allowed
-    ) -> Generator[Thought | AnswerDelta, None, StepCall]:
-        def call(on_text: OnText) -> dspy.Prediction:
+    ) -> Generator[Thought | AnswerDelta | Working, None, StepCall]:
+        def call(on_text: Callable[[str | Working], None]) -> dspy.Prediction:
             return self._call(tapped(self._lm, on_text), trajectory, allowed)
 
-        watched = watch(call)
+        watched = watch(call, Working())
         try:
             while True:
-                yield from reader.read(next(watched))
+                told = next(watched)
+                yield from [told] if isinstance(told, Working) else reader.read(told)
         except StopIteration as end:
             prediction: dspy.Prediction = end.value
         finally:

@@ -8,13 +8,10 @@ Caching, retries, usage, callbacks and history stay DSPy's.
 
 from __future__ import annotations
 
-import contextvars
 import copy
-import queue
-import threading
 import weakref
-from collections.abc import Callable, Generator
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import dspy
 from dspy._vendor.lm15.result import StreamAccumulator
@@ -24,20 +21,11 @@ from dspy.clients.engines.lifecycle import closing_stream
 from dspy.clients.engines.stream_guard import checked_stream
 from dspy.lm15 import Request, Response
 
-from oneturn.control import RunControl, current
+from oneturn.control import current
 
-T = TypeVar("T")
-Happening = TypeVar("Happening")
 OnText = Callable[[str], None]
 OnDelta = Callable[[Any], None]
 """Takes one piece of a reply, an ``lm15`` delta: text, thinking, a part of a tool call."""
-
-
-class Abandoned(BaseException):
-    """The reader went away: stop the run.
-
-    Not an ``Exception``: neither a program's own ``except Exception`` nor DSPy's may turn it into something else.
-    """
 
 
 class EngineTap:
@@ -108,50 +96,3 @@ def tapped_replies(lm: dspy.BaseLM, on_reply: Callable[[], OnDelta]) -> dspy.Bas
     view = copy.copy(lm)
     view._engine_spec = EngineTap(lm, on_reply)
     return view
-
-
-def watch(call: Callable[[Callable[[Happening], None]], T]) -> Generator[Happening, None, T]:
-    """Run ``call(tell)`` in a thread; yield what it tells, return what it returns.
-
-    Raises whatever ``call`` raises, and ``RunCancelled`` when the run has to stop. Then, and when the generator is
-    closed, the next ``tell`` fails, which ends the call.
-    """
-    events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-    abandoned = threading.Event()
-    control = current()
-    control.check()
-
-    def tell(happening: Happening) -> None:
-        if abandoned.is_set():
-            raise Abandoned
-        events.put(("told", happening))
-
-    def work() -> None:
-        try:
-            events.put(("value", call(tell)))
-        except BaseException as error:  # handed over to the reader's thread, which raises it
-            events.put(("error", error))
-
-    context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(work,), name="oneturn-run", daemon=True).start()
-    try:
-        with control.waking(lambda: events.put(("stop", None))):
-            while True:
-                kind, value = _next(events, control)
-                if kind == "told":
-                    yield value
-                elif kind == "error":
-                    raise value
-                elif kind == "value":
-                    result: T = value
-                    return result
-                control.check()
-    finally:
-        abandoned.set()
-
-
-def _next(events: queue.SimpleQueue[tuple[str, Any]], control: RunControl) -> tuple[str, Any]:
-    try:
-        return events.get(timeout=control.remaining())
-    except queue.Empty:
-        return "stop", None

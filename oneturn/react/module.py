@@ -12,7 +12,7 @@ from dspy.signatures.signature import ensure_signature
 from oneturn.errors import ProgramError, RunError
 from oneturn.react.adapter import StepAdapter
 from oneturn.react.calls import StepCaller
-from oneturn.react.grounding import annotated
+from oneturn.react.grounding import annotated, citing_fields
 from oneturn.react.run import Run
 from oneturn.react.schema import StepSchema
 from oneturn.react.turns import ToolCallArgs, Turn
@@ -80,7 +80,7 @@ class ReAct(dspy.Module):
     @property
     def citing_fields(self) -> tuple[str, ...]:
         """The output fields of type ``list[oneturn.Citation]``."""
-        return self.steps_schema.citing
+        return citing_fields(self.signature)
 
     def shared_messages(self) -> list[dict[str, Any]]:
         """What the chat of every run begins with: the instructions, the tools and the demos."""

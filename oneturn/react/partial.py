@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from oneturn.plain_json import sound
 from oneturn.steps import AnswerDelta, Thought
 from oneturn.tools import FINISH
 
@@ -39,7 +40,7 @@ class StepReader:
         """Take the next piece of text; give what it completes."""
         self._written += piece
         try:
-            step = from_json(self._written, allow_partial="trailing-strings")
+            step = from_json(sound(self._written), allow_partial="trailing-strings")
         except ValueError:
             return
         if not isinstance(step, Mapping) or not isinstance(step.get("tool_call"), Mapping):

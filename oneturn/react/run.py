@@ -9,6 +9,7 @@ from typing import Any
 import dspy
 from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
 
+from oneturn.declared_tools import options_of
 from oneturn.errors import RunError
 from oneturn.react.calls import Allowed, StepCall, StepCaller
 from oneturn.react.grounding import Ground
@@ -28,7 +29,7 @@ from oneturn.steps import (
     WaitingCall,
 )
 from oneturn.tool_runs import run_tools
-from oneturn.tools import FINISH, failed, options_of
+from oneturn.tools import FINISH, failed
 
 _UNPARSABLE = "Error: that was not one JSON object with a tool_call. Write only the JSON object."
 _REPEATED = f"Error: that call was made before and its result stands above. Call {FINISH}."

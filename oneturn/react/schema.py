@@ -10,7 +10,7 @@ import dspy
 import pydantic
 
 from oneturn.errors import ProgramError
-from oneturn.react.grounding import Ground, cites, misplaced, narrowed, unseen
+from oneturn.react.grounding import Ground, misplaced, narrowed, unseen
 from oneturn.tools import FINISH
 
 MOST_AT_ONCE = 8
@@ -39,18 +39,12 @@ class StepSchema:
         self.parallel = parallel
         self._outputs = _outputs_model(signature)
         finish = self._outputs.model_json_schema()
-        self._citing = [name for name, schema in finish.get("properties", {}).items() if cites(schema)]
         self._defs: dict[str, Any] = finish.pop("$defs", {})
         self._calls = {name: _object(tool.args or {}) for name, tool in tools.items()}
         self._calls[FINISH] = _object(finish.get("properties", {}))
         self._check_marks()
         self._described = {name: _first_paragraph(tool.desc) for name, tool in tools.items()}
         self._described[FINISH] = "End the run with the final outputs."
-
-    @property
-    def citing(self) -> tuple[str, ...]:
-        """The output fields that cite sources."""
-        return tuple(self._citing)
 
     @property
     def names(self) -> frozenset[str]:

@@ -26,7 +26,18 @@ from oneturn.responses.failures import told
 from oneturn.responses.requests import first_problem, program_inputs
 from oneturn.responses.resume import ApprovalAnswer, Item, read_answer, read_waiting
 from oneturn.responses.traced import SelfTraced, in_span
-from oneturn.steps import Answer, AnswerDelta, ApprovalWanted, Step, Thought, ToolCall, ToolProgress, ToolResult, Usage
+from oneturn.steps import (
+    Answer,
+    AnswerDelta,
+    ApprovalWanted,
+    Step,
+    Thought,
+    ToolCall,
+    ToolProgress,
+    ToolResult,
+    Usage,
+    Working,
+)
 
 # DSPy keeps the last 10,000 prompts of each LM and module, and the last 10,000 runs for an optimizer that isn't there.
 _KEEP_NOTHING = {"disable_history": True, "trace": None}
@@ -151,6 +162,8 @@ class ResponsesAdapter(SelfTraced):
                 yield from writer.thought(step.text)
             elif isinstance(step, ToolCall):
                 yield from writer.tool_call(step)
+            elif isinstance(step, Working):
+                yield writer.working()
             elif isinstance(step, ToolProgress):
                 yield from writer.tool_progress(step)
             elif isinstance(step, ToolResult):

@@ -100,8 +100,14 @@ class EventWriter:
         if told.call_id not in self._open_calls:
             return
         call_id, name = self._open_calls[told.call_id]
-        known = plain({"call_id": call_id, "name": name, "message": told.message, "fraction": told.fraction})
-        yield self._event("response.in_progress", response=self._response("in_progress"), progress=known)
+        known: dict[str, Any] = {"call_id": call_id, "name": name, "message": told.message, "fraction": told.fraction}
+        if told.item is not None:
+            known["item"] = told.item
+        yield self._event("response.in_progress", response=self._response("in_progress"), progress=plain(known))
+
+    def working(self) -> Event:
+        """A ``response.in_progress`` that keeps the stream alive while there is nothing to tell."""
+        return self._event("response.in_progress", response=self._response("in_progress"))
 
     def tool_result(self, result: ToolResult) -> Iterator[Event]:
         """A ``function_call_output`` item, paired with its call by ``call_id``.

@@ -16,6 +16,7 @@ from mlflow.entities import Document, SpanType
 
 import oneturn
 from oneturn.agent_tools.nested import MAX_DEPTH
+from oneturn.conformance import Severity, check_stream
 from oneturn.control import RunControl
 from oneturn.errors import ProgramError, RunCancelled
 from oneturn.steps import Answer, AnswerDelta, Step, ToolCall, ToolProgress, ToolResult, Usage
@@ -69,11 +70,27 @@ def of(kind: type[Step], steps: list[Step]) -> list[Any]:
     return [step for step in steps if isinstance(step, kind)]
 
 
+def messages(steps: list[Step]) -> list[str]:
+    """What the tools have told of their work."""
+    return [step.message for step in of(ToolProgress, steps) if step.message]
+
+
+def spans_below(trace_id: str, name: str) -> tuple[list[str], list[str]]:
+    """The names of the spans right below the one so named, and of all spans."""
+    spans = mlflow.get_trace(trace_id).data.spans
+    (above,) = [span for span in spans if span.name == name]
+    return [span.name for span in spans if span.parent_id == above.span_id], [span.name for span in spans]
+
+
 def result_of(tool: dspy.Tool, **args: Any) -> ToolResult:
     """What the outer agent's LM reads of a call."""
     outer = desk(call(str(tool.name), **args), finish(answer="x", citations=[]), tools=[tool])
     (result,) = of(ToolResult, list(outer.steps(question="?")))
     return result
+
+
+def broken_rules(events: list[dict[str, Any]]) -> list[str]:
+    return [broken.rule for broken in check_stream(events) if broken.severity is not Severity.note]
 
 
 # ---- what it takes
@@ -186,8 +203,27 @@ def test_its_tools_are_progress_of_the_tool_that_it_is():
     outer = desk(ASKED, finish(answer="x", citations=[]), tools=[oneturn.agent_tool(inner, "handbook")])
     steps = list(outer.steps(question="?"))
     (asked,) = of(ToolCall, steps)
-    told = [(step.call_id, step.name, step.message) for step in of(ToolProgress, steps)]
-    assert told == [(asked.call_id, "handbook", "count: 2"), (asked.call_id, "handbook", "count: half")]
+    progress = of(ToolProgress, steps)
+    assert {(step.call_id, step.name) for step in progress} == {(asked.call_id, "handbook")}
+    assert messages(steps) == ["count: 2", "count: half"]
+    assert [step.item["type"] for step in progress if step.item] == ["function_call", "function_call_output", "message"]
+
+
+def test_its_items_stand_in_the_outer_stream_and_go_on_from_agent_to_agent():
+    middle = desk(ASKED, ANSWERED, tools=[oneturn.agent_tool(handbook(*LOOKED_UP), "handbook")])
+    asked = call("desk", question="What do fees cost?")
+    outer = desk(asked, ANSWERED, tools=[oneturn.agent_tool(middle, "desk")])
+    request = {"input": [{"role": "user", "content": "Fees?"}]}
+    events = [event.model_dump() for event in oneturn.ResponsesAdapter(outer).predict_stream(request)]
+    assert broken_rules(events) == []
+    nested = [event["progress"]["item"] for event in events if (event.get("progress") or {}).get("item")]
+    shown = [item.get("name") or item.get("output") or item["content"][0]["text"] for item in nested]
+    told = "Four euros.\n\nSources: [fees] Fees"
+    hits = "[fees] A late book costs 4 euros.\n[hours] Open at nine."
+    assert shown == ["handbook", "search_handbook", hits, "Four euros.", told, "It costs four euros."]
+    assert {event["progress"]["name"] for event in events if event.get("progress")} == {"desk"}
+    kinds = [item["type"] for item in events[-1]["response"]["output"]]
+    assert kinds == ["function_call", "function_call_output", "message"]
 
 
 def test_each_inner_step_can_be_heard():
@@ -270,18 +306,12 @@ def test_a_module_s_tool_calls_are_progress_in_a_module_too(traced: None):
     with mlflow.start_span("request") as request:
         steps = list(outer.steps(question="What does tea cost?"))
     assert [step.name for step in of(ToolCall, steps)] == ["prices"]
-    assert [step.message for step in of(ToolProgress, steps)] == ["look_up: tea"]
+    assert messages(steps) == ["look_up: tea"]
     assert [step.output for step in of(ToolResult, steps)] == ["4 euros"]
     assert of(Usage, steps)[0].lm_calls == 6
-    spans = mlflow.get_trace(request.trace_id).data.spans
-    (tool,) = [span for span in spans if span.name == "prices"]
-    assert [span.name for span in spans if span.parent_id == tool.span_id] == [
-        "scripted/lm",
-        "look_up",
-        "scripted/lm",
-        "scripted/lm",
-    ]
-    assert len([span for span in spans if span.name == "scripted/lm"]) == 6
+    below, all_names = spans_below(request.trace_id, "prices")
+    assert below == ["scripted/lm", "look_up", "scripted/lm", "scripted/lm"]
+    assert all_names.count("scripted/lm") == 6
 
 
 def test_a_oneturn_agent_s_sources_reach_a_module():
@@ -304,14 +334,9 @@ def test_a_oneturn_agent_in_a_module_has_each_span_once(traced: None):
     outer.module.set_lm(ScriptedLM(*react_script("handbook", "four", question="?")))
     with mlflow.start_span("request") as request:
         steps = list(outer.steps(question="?"))
-    spans = mlflow.get_trace(request.trace_id).data.spans
-    (tool,) = [span for span in spans if span.name == "handbook"]
-    assert [span.name for span in spans if span.parent_id == tool.span_id] == [
-        "scripted/lm",
-        "search_handbook",
-        "scripted/lm",
-    ]
-    assert len([span for span in spans if span.name == "scripted/lm"]) == 5
+    below, all_names = spans_below(request.trace_id, "handbook")
+    assert below == ["scripted/lm", "search_handbook", "scripted/lm"]
+    assert all_names.count("scripted/lm") == 5
     assert of(Usage, steps)[0].lm_calls == 5
 
 
@@ -511,6 +536,6 @@ def test_sixteen_runs_at_once_do_not_mix():
         marker = f"item-{number:02d}"
         (result,), (answer,), (usage,) = of(ToolResult, steps), of(Answer, steps), of(Usage, steps)
         assert result.output == f"inner {marker}\n\nSources: [doc-{marker}] {marker}"
-        assert [step.message for step in of(ToolProgress, steps)] == [f"search: {marker}"]
+        assert messages(steps) == [f"search: {marker}"]
         assert (answer.prediction.answer, answer.prediction.citations) == (f"outer {marker}", [f"doc-{marker}"])
         assert (usage.lm_calls, result.usage.lm_calls) == (4, 2)

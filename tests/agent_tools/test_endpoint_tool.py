@@ -16,11 +16,12 @@ import pytest
 from mlflow.entities import Document
 
 import oneturn
-from oneturn.agent_tools.nested import listen, nested
+from oneturn.agent_tools.nested import nested
 from oneturn.control import RunControl, current
 from oneturn.errors import ProgramError, RunCancelled, ToolError
 from oneturn.steps import Answer, Step, ToolProgress, ToolResult, Usage
 from oneturn.testing import ScriptedLM, call, finish, sections
+from oneturn.watching import listen
 
 PATIENCE = 30  # seconds until a test gives up
 
@@ -124,7 +125,9 @@ def test_a_served_agent_answers_with_sources_and_progress_and_its_cost_counts():
     assert result.output == "Four euros.\n\nSources: [https://library.example/fees] Fees"
     assert [document.metadata["title"] for document in result.documents] == ["Fees"]
     assert answer.prediction.citations == ["https://library.example/fees"]
-    assert [step.message for step in of(ToolProgress, steps)] == ["search_handbook: fees", "search_handbook: page 1"]
+    progress = of(ToolProgress, steps)
+    assert [step.message for step in progress if step.message] == ["search_handbook: fees", "search_handbook: page 1"]
+    assert [step.item["type"] for step in progress if step.item] == ["function_call", "function_call_output", "message"]
     read = sum(len(request.text.split()) for request in inner.program.step.lm.requests)
     assert usage.lm_calls == 3
     assert usage.tokens["endpoint/handbook"]["prompt_tokens"] == read

@@ -65,9 +65,7 @@ class Writer:
         self.added("reasoning", summary=[])
         part = {"type": "summary_text", "text": "".join(pieces)}
         self.of_item("reasoning_summary_part.added", summary_index=0, part={**part, "text": ""})
-        for piece in pieces:
-            self.of_item("reasoning_summary_text.delta", summary_index=0, delta=piece)
-        self.of_item("reasoning_summary_text.done", summary_index=0, text=part["text"])
+        self.pieces_of("reasoning_summary_text", {"summary_index": 0}, pieces, text=part["text"])
         self.of_item("reasoning_summary_part.done", summary_index=0, part=part)
         self.done(summary=[part])
 
@@ -81,6 +79,11 @@ class Writer:
         if answered:
             self.added("function_call_output", call_id=call_id, output="meaning")
             self.done()
+
+    def pieces_of(self, name: str, place: Event, pieces: list[str], **last: Any) -> None:
+        for piece in pieces:
+            self.of_item(f"{name}.delta", **place, delta=piece)
+        self.of_item(f"{name}.done", **place, **last)
 
     def message(self, pieces: list[str], citations: int, refusal: list[str]) -> None:
         self.added("message", role="assistant", content=[])
@@ -97,9 +100,7 @@ class Writer:
         if refusal:
             part = {"type": "refusal", "refusal": "".join(refusal)}
             self.of_item("content_part.added", content_index=1, part={**part, "refusal": ""})
-            for piece in refusal:
-                self.of_item("refusal.delta", content_index=1, delta=piece)
-            self.of_item("refusal.done", content_index=1, refusal=part["refusal"])
+            self.pieces_of("refusal", {"content_index": 1}, refusal, refusal=part["refusal"])
             self.of_item("content_part.done", content_index=1, part=part)
             content.append(part)
         self.done(content=content)
@@ -231,7 +232,8 @@ def harmless(path: Path, value: Any) -> bool:
     """Whether this may stand at this place of ``RIGHT`` as well."""
     before = at(RIGHT, path)
     if path[-1] in FREE and type(value) is type(before):
-        return not isinstance(value, int) or 0 <= value <= USAGE["output_tokens"]
+        whole = USAGE["output_tokens" if path[-1] == "reasoning_tokens" else "input_tokens"]
+        return not isinstance(value, int) or 0 <= value <= whole
     if RIGHT[int(path[0])]["type"] != "response.output_item.added":
         return False
     if path[1:] == ("item", "output"):  # not known yet

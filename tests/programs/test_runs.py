@@ -12,7 +12,7 @@ import dspy
 import mlflow
 import pytest
 from dspy.dsp.utils.settings import thread_local_overrides
-from dspy.lm15 import Message, Request, Response, TextPart, ToolCallPart, Usage, response_to_events
+from dspy.lm15 import Message, Request, Response, ToolCallPart, Usage, response_to_events
 from dspy.utils.callback import BaseCallback
 from mlflow.entities import SpanType
 
@@ -21,6 +21,7 @@ from oneturn.control import RunControl
 from oneturn.errors import RunCancelled
 from oneturn.steps import Answer, AnswerDelta, Thought, ToolCall, ToolProgress, ToolResult
 from oneturn.testing import ScriptedLM, ScriptedRequest, sections
+from tests.gated_engine import GatedEngine
 
 
 def look_up(item: str) -> str:
@@ -42,36 +43,6 @@ SCRIPT = (
 
 
 # ---- leaving early
-
-
-class GatedEngine:
-    """Writes an answer without an end; in its middle it waits until it is let go on."""
-
-    supports_response_schema = True
-    supported_params = frozenset({"response_format"})
-
-    def __init__(self, beginning: str) -> None:
-        self.beginning = beginning
-        self.begun, self.go_on, self.closed = threading.Event(), threading.Event(), threading.Event()
-        self.requests = self.written = 0
-
-    def complete(self, request: Request) -> Response:
-        raise AssertionError("this LM streams")
-
-    def stream(self, request: Request) -> Iterator[Any]:
-        self.requests += 1
-        message = Message.assistant(TextPart("a"))
-        start, delta, _ = response_to_events(Response(None, request.model, message, "stop", Usage()))
-        try:
-            yield start
-            yield replace(delta, delta=replace(delta.delta, text=self.beginning))
-            self.begun.set()
-            assert self.go_on.wait(30)
-            for _ in range(1000):
-                self.written += 1
-                yield delta
-        finally:
-            self.closed.set()
 
 
 class Stubborn(dspy.Module):

@@ -22,6 +22,7 @@ from oneturn import ReAct
 from oneturn.steps import Answer, AnswerDelta, Thought, ToolCall, ToolResult
 from oneturn.steps import Usage as RunUsage
 from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish
+from tests.gated_engine import GatedEngine
 
 
 def look_up(item: str) -> str:
@@ -191,37 +192,8 @@ def test_without_thoughts_there_are_none():
 # ---- leaving early
 
 
-class GatedEngine:
-    """Writes an answer letter by letter, without an end; in its middle it waits until it is let go on."""
-
-    supports_response_schema = True
-    supported_params = frozenset({"response_format"})
-
-    def __init__(self) -> None:
-        self.go_on, self.closed = threading.Event(), threading.Event()
-        self.requests = self.written = 0
-
-    def complete(self, request: Request) -> Response:
-        raise AssertionError("this LM streams")
-
-    def stream(self, request: Request) -> Iterator[Any]:
-        self.requests += 1
-        message = Message.assistant(TextPart("a"))
-        start, delta, _ = response_to_events(Response(None, request.model, message, "stop", Usage()))
-        beginning = '{"thought": "", "tool_call": {"name": "finish", "args": {"answer": "a'
-        try:
-            yield start
-            yield replace(delta, delta=replace(delta.delta, text=beginning))
-            assert self.go_on.wait(30)
-            for _ in range(1000):
-                self.written += 1
-                yield delta
-        finally:
-            self.closed.set()
-
-
 def test_a_reader_who_leaves_stops_the_lm():
-    engine = GatedEngine()
+    engine = GatedEngine('{"thought": "", "tool_call": {"name": "finish", "args": {"answer": "a')
     with dspy.context(lm=dspy.LM("gated/lm", engine=engine, cache=False)):
         steps = program().steps(question="?")
         assert next(steps) == AnswerDelta("a")

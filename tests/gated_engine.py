@@ -1,0 +1,41 @@
+"""An LM that is in the middle of its answer for as long as a test wants it to be."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from dspy._vendor.lm15.result import response_to_events
+from dspy.lm15 import Message, Request, Response, TextPart, Usage
+
+
+class GatedEngine:
+    """Writes an answer without an end; in its middle it waits until it is let go on."""
+
+    supports_response_schema = True
+    supported_params = frozenset({"response_format"})
+
+    def __init__(self, beginning: str) -> None:
+        self.beginning = beginning
+        self.begun, self.go_on, self.closed = threading.Event(), threading.Event(), threading.Event()
+        self.requests = self.written = 0
+
+    def complete(self, request: Request) -> Response:
+        raise AssertionError("this LM streams")
+
+    def stream(self, request: Request) -> Iterator[Any]:
+        self.requests += 1
+        message = Message.assistant(TextPart("a"))
+        start, delta, _ = response_to_events(Response(None, request.model, message, "stop", Usage()))
+        try:
+            yield start
+            yield replace(delta, delta=replace(delta.delta, text=self.beginning))
+            self.begun.set()
+            assert self.go_on.wait(30)
+            for _ in range(1000):
+                self.written += 1
+                yield delta
+        finally:
+            self.closed.set()
