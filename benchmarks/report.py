@@ -75,9 +75,9 @@ def _difference(results: Mapping[str, pd.DataFrame], a: str, b: str) -> str:
     )
 
 
-def between_marks(path: Path, text: str) -> str:
-    """The file's text with ``text`` between its two marks, which are made if the file isn't there."""
-    start, end = "<!-- measured -->", "<!-- /measured -->"
+def between_marks(path: Path, text: str, name: str = "measured") -> str:
+    """The file's text with ``text`` between its two marks of that name, which are made if the file isn't there."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     old = path.read_text(encoding="utf-8") if path.exists() else f"{start}\n{end}\n"
     head, _, rest = old.partition(start)
     _, _, tail = rest.partition(end)

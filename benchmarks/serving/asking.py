@@ -112,6 +112,12 @@ def cpu_of(url: str) -> Callable[[], float]:
     return cpu
 
 
+def memory_of(url: str) -> tuple[int, int]:
+    """What a server has in memory now: bytes, and Python objects."""
+    told = httpx.get(f"{url}/memory", trust_env=False, timeout=60).json()
+    return int(told["resident"]), int(told["objects"])
+
+
 def calls_of(lm: str) -> Callable[[], int]:
     """How often the stub LM was called, as it tells."""
 

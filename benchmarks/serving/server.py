@@ -1,14 +1,18 @@
 """One contender served, in a process of its own: ``python -m benchmarks.serving.server NAME PORT STUB [TRACKING]``.
 
-``GET /cpu`` tells the seconds of CPU that the process has used, once its traces are written.
+``GET /cpu`` tells the seconds of CPU that the process has used, once its traces are written; ``GET /memory`` what it has in
+memory (Linux).
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -34,11 +38,15 @@ def _as_examples_do(agent: Any) -> ASGIApp:
     return AgentServer("ResponsesAgent").app
 
 
-def _with_cpu(app: ASGIApp) -> ASGIApp:
+def _with_gauges(app: ASGIApp) -> ASGIApp:
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
         if scope.get("path") == "/cpu":
             await asyncio.to_thread(mlflow.flush_trace_async_logging)
             await JSONResponse(time.process_time())(scope, receive, send)
+        elif scope.get("path") == "/memory":
+            gc.collect()
+            resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            await JSONResponse({"resident": resident, "objects": len(gc.get_objects())})(scope, receive, send)
         else:
             await app(scope, receive, send)
 
@@ -60,7 +68,7 @@ def main() -> None:
         from oneturn.agent_server import application
 
         app = application(agent)
-    uvicorn.run(_with_cpu(app), host="127.0.0.1", port=int(port), log_level="error", interface="asgi3")
+    uvicorn.run(_with_gauges(app), host="127.0.0.1", port=int(port), log_level="error", interface="asgi3")
 
 
 if __name__ == "__main__":

@@ -9,12 +9,33 @@ import pytest
 
 import oneturn
 from benchmarks.endless import EndlessLM
-from benchmarks.memory import answering_agent, ask
 
 
 def objects() -> int:
     gc.collect()
     return len(gc.get_objects())
+
+
+def answering_agent() -> oneturn.ResponsesAdapter:
+    """An agent that makes one tool call and answers."""
+
+    def look_up(word: str) -> str:
+        """Look a word up."""
+        return f"the meaning of {word}" * 10
+
+    program = oneturn.ReAct("question -> answer", tools=[look_up])
+    program.set_lm(EndlessLM())
+    return oneturn.ResponsesAdapter(program)
+
+
+def ask(agent: oneturn.ResponsesAdapter, requests: int) -> None:
+    """Ask so many different questions, every other one streamed."""
+    for number in range(requests):
+        request = {"input": [{"role": "user", "content": f"Question {number}? " + "And a long story. " * 50}]}
+        if number % 2:
+            agent.predict(request)  # type: ignore[arg-type]
+        else:
+            list(agent.predict_stream(request))  # type: ignore[arg-type]
 
 
 def around_a_module() -> oneturn.ResponsesAdapter:
@@ -32,7 +53,7 @@ def test_objects_do_not_pile_up(build: object):
     assert objects() - before < 50, "each request leaves something behind"
 
 
-def test_what_is_run_outside_a_server_still_has_its_history():
+def test_the_lm_keeps_no_history_of_what_is_served():
     program = oneturn.ReAct("question -> answer", tools=[])
     lm = EndlessLM('{"thought": "So.", "tool_call": {"name": "finish", "args": {"answer": "4"}}}')
     program.set_lm(lm)
