@@ -27,7 +27,7 @@ def main() -> None:
     options = _options()
     lines = [_HEAD]
     print(_HEAD)
-    with stub() as lm, served("oneturn", lm, tracking="") as url, ThreadPoolExecutor(CLIENTS) as pool:
+    with stub() as lm, served("ours", lm, tracking="") as url, ThreadPoolExecutor(CLIENTS) as pool:
         ways = [asking_server(url, streamed) for streamed in (True, False)]
         each, lost = options.requests // LINES, 0
         first: tuple[int, int] | None = None

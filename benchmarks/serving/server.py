@@ -1,7 +1,7 @@
 """One contender served, in a process of its own: ``python -m benchmarks.serving.server NAME PORT STUB [TRACKING]``.
 
-``GET /cpu`` tells the seconds of CPU that the process has used, once its traces are written; ``GET /memory`` what it has in
-memory (Linux).
+``GET /cpu`` tells the seconds of CPU that the process has used, once its traces are written; ``GET /memory`` what it
+has in memory (Linux).
 """
 
 from __future__ import annotations
