@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from oneturn.approvals import Approvals
     from oneturn.asking import ask
     from oneturn.client import query
-    from oneturn.compilation import compile
+    from oneturn.compiling import CompileListener, Work, compile, estimate_compile, recipe
     from oneturn.config import AgentConfig
     from oneturn.control import cancelled, progress
     from oneturn.declared_tools import tool
@@ -33,6 +33,7 @@ __all__ = [
     "Approvals",
     "ChatCompletionsProgram",
     "Citation",
+    "CompileListener",
     "ModuleProgram",
     "OneTurnError",
     "ReAct",
@@ -41,6 +42,7 @@ __all__ = [
     "Solution",
     "SourcedText",
     "ToolError",
+    "Work",
     "WorkedExamples",
     "agent_tool",
     "as_program",
@@ -48,11 +50,13 @@ __all__ = [
     "cancelled",
     "compile",
     "endpoint_tool",
+    "estimate_compile",
     "evaluate",
     "load_agent",
     "log",
     "progress",
     "query",
+    "recipe",
     "running_server",
     "serve",
     "tool",
@@ -77,7 +81,11 @@ _HOMES = {
     "as_program": "oneturn.programs",
     "ask": "oneturn.asking",
     "cancelled": "oneturn.control",
-    "compile": "oneturn.compilation",
+    "CompileListener": "oneturn.compiling",
+    "Work": "oneturn.compiling",
+    "compile": "oneturn.compiling",
+    "estimate_compile": "oneturn.compiling",
+    "recipe": "oneturn.compiling",
     "endpoint_tool": "oneturn.agent_tools",
     "evaluate": "oneturn.evaluation",
     "load_agent": "oneturn.agent",

@@ -23,7 +23,9 @@ class Manifest(pydantic.BaseModel):
         versions: of the packages that made it.
         dataset: SHA-256 of each split that was used.
         scores: before and after, on the development split; see ``Evaluation.summary``.
-        spend: LM calls, tokens and seconds of the compilation itself.
+        spend: LM calls, tokens, seconds and, where prices are known, US dollars of the whole compile.
+        estimate: what had been told before that it would cost, each as least and most.
+        stopped: the limit of the budget that ended the compile.
     """
 
     recipe: str
@@ -34,6 +36,8 @@ class Manifest(pydantic.BaseModel):
     dataset: dict[str, str]
     scores: dict[str, dict[str, float]]
     spend: dict[str, float]
+    estimate: dict[str, list[float]] | None = None
+    stopped: str | None = None
 
 
 def save_compiled(program: dspy.Module, manifest: Manifest, path: Path) -> None:

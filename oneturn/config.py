@@ -96,6 +96,19 @@ class RetrieverConfig(Section):
     """Passages that a search gives."""
 
 
+class BudgetConfig(Section):
+    """What a compile may cost at most; it ends with the best program so far."""
+
+    lm_calls: Count | None = None
+    """LM calls; null for no limit."""
+    tokens: Count | None = None
+    """Tokens read and written; null for no limit."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """Minutes of work, over all starts; null for no limit."""
+    cost: Annotated[float, Field(gt=0)] | None = None
+    """US dollars, where the prices are known; null for no limit."""
+
+
 class CompileConfig(Section):
     """How the prompts are compiled."""
 
@@ -107,6 +120,8 @@ class CompileConfig(Section):
     """How many examples of the development split candidates are judged on, the first ones; null for all."""
     threads: Count = 1
     """Examples at the same time. The embedded LM uses all cores for one: more doesn't make it faster."""
+    budget: BudgetConfig = BudgetConfig()
+    """What a compile may cost at most."""
 
 
 class MlflowConfig(Section):

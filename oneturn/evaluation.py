@@ -130,7 +130,7 @@ def _row(program: dspy.Module, example: dspy.Example, metric: Metric) -> dict[st
             prediction = program(**example.inputs())
         except Exception as raised:  # a failed row is a row: it is told in the result, never lost
             error = raised
-    row["seconds"] = time.perf_counter() - started
+    row["seconds"] = time.perf_counter() - started + spend.replayed
     row |= {f"pred_{name}": serialize_for_json(value) for name, value in prediction.items()}
     row |= spend.to_dict()
     if error is None:
