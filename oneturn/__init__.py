@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from oneturn.approvals import Approvals
     from oneturn.asking import ask
     from oneturn.client import query
-    from oneturn.compiling import CompileListener, Work, compile, estimate_compile, recipe
+    from oneturn.compiling import CompileListener, Work, compile, composed, estimate_compile, recipe
     from oneturn.config import AgentConfig
     from oneturn.control import cancelled, progress
     from oneturn.declared_tools import tool
@@ -49,6 +49,7 @@ __all__ = [
     "ask",
     "cancelled",
     "compile",
+    "composed",
     "endpoint_tool",
     "estimate_compile",
     "evaluate",
@@ -84,6 +85,7 @@ _HOMES = {
     "CompileListener": "oneturn.compiling",
     "Work": "oneturn.compiling",
     "compile": "oneturn.compiling",
+    "composed": "oneturn.compiling",
     "estimate_compile": "oneturn.compiling",
     "recipe": "oneturn.compiling",
     "endpoint_tool": "oneturn.agent_tools",

@@ -42,7 +42,7 @@ class Manifest(pydantic.BaseModel):
 
 def save_compiled(program: dspy.Module, manifest: Manifest, path: Path) -> None:
     """Write ``program``'s state and its manifest to ``path``, whole or not at all. The LM stays out of it."""
-    state = program.dump_state()
+    state = _named(program, program.dump_state())
     for predictor in state.values():
         if isinstance(predictor, dict):
             predictor["lm"] = None
@@ -67,8 +67,13 @@ def load_compiled(program: dspy.Module, path: Path) -> Manifest:
         raise ProgramError(f"{path} was compiled for predictors {found}, the program has {expected}. Compile it again.")
     _check_fields(program, state, path)
     manifest = _manifest(document, path)
-    program.load_state(state)
+    program.load_state(state["self"] if isinstance(program, dspy.Predict) else state)
     return manifest
+
+
+def _named(program: dspy.Module, state: dict[str, Any]) -> dict[str, Any]:
+    """A state by the names of its predictors: that of a bare ``dspy.Predict`` is its own."""
+    return {"self": state} if isinstance(program, dspy.Predict) else state
 
 
 def read_manifest(path: Path) -> Manifest:

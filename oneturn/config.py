@@ -120,6 +120,8 @@ class CompileConfig(Section):
     """How many examples of the development split candidates are judged on, the first ones; null for all."""
     threads: Count = 1
     """Examples at the same time. The embedded LM uses all cores for one: more doesn't make it faster."""
+    teacher: LMConfig | None = None
+    """The LM that shows how it is done, proposes instructions or reflects on failures; null for the agent's own."""
     budget: BudgetConfig = BudgetConfig()
     """What a compile may cost at most."""
 

@@ -1,11 +1,15 @@
-"""How the prompts are compiled: each recipe is one of DSPy's optimizers with its settings and its budget."""
+"""How the prompts are compiled: each recipe is one of DSPy's optimizers with its settings and its budget.
+
+Each recipe says in its first line when to take it. A recipe of your own is a function like these; ``@oneturn.recipe``
+tells what it costs, and an argument ``teacher``, if it has one, gets the LM that ``compile.teacher`` names.
+"""
 
 import random
 from collections.abc import Callable
 from typing import Any
 
 import dspy
-from dspy.teleprompt import BootstrapFewShot
+from dspy.teleprompt import GEPA, SIMBA, BootstrapFewShot, BootstrapFewShotWithRandomSearch, MIPROv2
 
 import oneturn
 from optimizers.worked import solve
@@ -14,8 +18,16 @@ Examples = list[dspy.Example]
 Metric = Callable[..., Any]
 
 CANDIDATES = 4
+DEMOS = 4
+DRAWS = 3
+TRIALS = 6
+ROUNDS = 2
+SIMBA_BATCH = 12
+SIMBA_STEPS = 2
+GEPA_PASSES = 3
 
 
+@oneturn.recipe(lambda train, dev: oneturn.Work(runs=(0, 0), longer_prompts=(2, 4)))
 def worked(
     student: oneturn.ReAct, *, trainset: Examples, valset: Examples, metric: Metric, seed: int, threads: int
 ) -> dspy.Module:
@@ -23,6 +35,7 @@ def worked(
     return _with_demos(student, _one_of_each(trainset, seed), metric)
 
 
+@oneturn.recipe(lambda train, dev: oneturn.Work(runs=(CANDIDATES * dev, CANDIDATES * dev), longer_prompts=(2, 4)))
 def random_search(
     student: oneturn.ReAct, *, trainset: Examples, valset: Examples, metric: Metric, seed: int, threads: int
 ) -> dspy.Module:
@@ -37,12 +50,131 @@ def random_search(
     return max(candidates, key=lambda candidate: judge(candidate).score)
 
 
+@oneturn.recipe(lambda train, dev: oneturn.Work(runs=(DEMOS, train), longer_prompts=(1, 3)))
 def bootstrap(
-    student: oneturn.ReAct, *, trainset: Examples, valset: Examples, metric: Metric, seed: int, threads: int
+    student: dspy.Module,
+    *,
+    trainset: Examples,
+    valset: Examples,
+    metric: Metric,
+    seed: int,
+    threads: int,
+    teacher: dspy.LM,
 ) -> dspy.Module:
-    """Take it with a strong LM, which needs no worked examples: four of its own fully right runs become demos."""
-    optimizer = BootstrapFewShot(metric=metric, max_bootstrapped_demos=4, max_labeled_demos=0)
-    return optimizer.compile(student, trainset=trainset)
+    """Take it with a strong LM, which needs no worked examples: four fully right runs of the teacher become demos."""
+    optimizer = BootstrapFewShot(
+        metric=metric, max_bootstrapped_demos=DEMOS, max_labeled_demos=0, teacher_settings={"lm": teacher}
+    )
+    return optimizer.compile(student, trainset=_shuffled(trainset, seed))
+
+
+@oneturn.recipe(
+    lambda train, dev: oneturn.Work(
+        runs=((DRAWS + 1) * dev + DRAWS, (DRAWS + 2) * dev + (DRAWS + 1) * train), longer_prompts=(1, 3)
+    )
+)
+def bootstrap_random_search(
+    student: dspy.Module,
+    *,
+    trainset: Examples,
+    valset: Examples,
+    metric: Metric,
+    seed: int,
+    threads: int,
+    teacher: dspy.LM,
+) -> dspy.Module:
+    """Take it when ``bootstrap`` helps and its luck matters: several sets of right runs, the best kept."""
+    optimizer = BootstrapFewShotWithRandomSearch(
+        metric=metric,
+        max_bootstrapped_demos=DEMOS,
+        max_labeled_demos=0,
+        num_candidate_programs=DRAWS,
+        num_threads=threads,
+        max_errors=len(valset),
+        teacher_settings={"lm": teacher},
+    )
+    return optimizer.compile(student, trainset=_shuffled(trainset, seed), valset=valset)
+
+
+@oneturn.recipe(
+    lambda train, dev: oneturn.Work(
+        runs=(TRIALS * dev, (TRIALS + 1) * dev + 3 * train), reflections=(5, 20), longer_prompts=(1, 3)
+    )
+)
+def miprov2(
+    student: dspy.Module,
+    *,
+    trainset: Examples,
+    valset: Examples,
+    metric: Metric,
+    seed: int,
+    threads: int,
+    teacher: dspy.LM,
+) -> dspy.Module:
+    """Take it with an hour and a good teacher: instructions and demos, proposed apart, searched together (Bayesian)."""
+    optimizer = MIPROv2(
+        metric=metric,
+        prompt_model=teacher,
+        teacher_settings={"lm": teacher},
+        auto=None,
+        num_candidates=DRAWS,
+        max_bootstrapped_demos=2,
+        max_labeled_demos=0,
+        num_threads=threads,
+        max_errors=len(valset),
+        seed=seed,
+    )
+    return optimizer.compile(student, trainset=trainset, valset=valset, num_trials=TRIALS, minibatch=False, seed=seed)
+
+
+@oneturn.recipe(
+    lambda train, dev: oneturn.Work(
+        runs=(2 * SIMBA_STEPS * SIMBA_BATCH, SIMBA_STEPS * 2 * DRAWS * SIMBA_BATCH + (SIMBA_STEPS + 1) * train),
+        reflections=(0, SIMBA_STEPS * DRAWS),
+        longer_prompts=(1, 3),
+    )
+)
+def simba(
+    student: dspy.Module,
+    *,
+    trainset: Examples,
+    valset: Examples,
+    metric: Metric,
+    seed: int,
+    threads: int,
+    teacher: dspy.LM,
+) -> dspy.Module:
+    """Take it when the LM is right at times and wrong at others: it learns rules and demos from the difference."""
+    optimizer = SIMBA(
+        metric=metric,
+        bsize=min(SIMBA_BATCH, len(trainset)),
+        num_candidates=DRAWS,
+        max_steps=SIMBA_STEPS,
+        max_demos=DEMOS,
+        prompt_model=teacher,
+        num_threads=threads,
+    )
+    return optimizer.compile(student, trainset=trainset, seed=seed)
+
+
+@oneturn.recipe(
+    lambda train, dev: oneturn.Work(
+        runs=(dev, GEPA_PASSES * (train + dev) + dev), reflections=(1, GEPA_PASSES * (train + dev) // 6)
+    )
+)
+def gepa(
+    student: dspy.Module,
+    *,
+    trainset: Examples,
+    valset: Examples,
+    metric: Metric,
+    seed: int,
+    threads: int,
+    teacher: dspy.LM,
+) -> dspy.Module:
+    """Take it when the metric says in words what is wrong, and the teacher can reason: it rewrites the instructions."""
+    optimizer = GEPA(metric=metric, max_full_evals=GEPA_PASSES, reflection_lm=teacher, num_threads=threads, seed=seed)
+    return optimizer.compile(student, trainset=trainset, valset=valset)
 
 
 def _with_demos(student: oneturn.ReAct, examples: Examples, metric: Metric) -> dspy.Module:
@@ -53,8 +185,20 @@ def _with_demos(student: oneturn.ReAct, examples: Examples, metric: Metric) -> d
 
 def _one_of_each(trainset: Examples, seed: int) -> Examples:
     """An example of each category, drawn and ordered at random."""
-    shuffled = random.Random(seed).sample(trainset, len(trainset))  # noqa: S311  # no secret: a draw
-    return list({example.category: example for example in shuffled}.values())
+    return list({example.category: example for example in _shuffled(trainset, seed)}.values())
 
 
-RECIPES = {"worked": worked, "random_search": random_search, "bootstrap": bootstrap}
+def _shuffled(examples: Examples, seed: int) -> Examples:
+    return random.Random(seed).sample(examples, len(examples))  # noqa: S311  # no secret: a draw
+
+
+RECIPES: dict[str, Callable[..., dspy.Module]] = {
+    "worked": worked,
+    "random_search": random_search,
+    "bootstrap": bootstrap,
+    "bootstrap_random_search": bootstrap_random_search,
+    "miprov2": miprov2,
+    "simba": simba,
+    "gepa": gepa,
+    "worked_then_gepa": oneturn.composed(worked, gepa),
+}

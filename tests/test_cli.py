@@ -261,7 +261,10 @@ FAILURES = {
         ("evaluate",),
         "There is no compiled program {folder}/compiled.json. Make one with: oneturn compile",
     ),
-    "no such recipe": (("compile", "--recipe", "magic"), "There is no recipe 'magic'; known: as_it_is."),
+    "no such recipe": (
+        ("compile", "--recipe", "magic"),
+        "There is no recipe 'magic'. Known are:\n  as_it_is  It doesn't say when to take it.",
+    ),
     "no configuration": (
         ("ask", "x", "--config", "gone.yaml"),
         "There is no file '{folder}/gone.yaml': 'gone.yaml' isn't in {folder}.",

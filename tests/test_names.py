@@ -33,6 +33,7 @@ def test_the_names_are_these():
         "ask",
         "cancelled",
         "compile",
+        "composed",
         "endpoint_tool",
         "estimate_compile",
         "evaluate",

@@ -3,6 +3,7 @@
 from oneturn.compiling.estimate import Work, recipe
 from oneturn.compiling.mlflow_runs import MlflowRuns
 from oneturn.compiling.progress import SpendBar
+from oneturn.compiling.recipes import composed
 from oneturn.compiling.run import Compilation, compile, estimate_compile
 from oneturn.compiling.watching import Candidate, CompileListener
 
@@ -14,6 +15,7 @@ __all__ = [
     "SpendBar",
     "Work",
     "compile",
+    "composed",
     "estimate_compile",
     "recipe",
 ]

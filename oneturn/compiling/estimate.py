@@ -31,6 +31,14 @@ class Work:
     reflections: tuple[int, int] = (0, 0)
     longer_prompts: Range = (1.0, 1.0)
 
+    def then(self, other: Work) -> Work:
+        """This work, and another after it on what it has made."""
+        return Work(
+            runs=(self.runs[0] + other.runs[0], self.runs[1] + other.runs[1]),
+            reflections=(self.reflections[0] + other.reflections[0], self.reflections[1] + other.reflections[1]),
+            longer_prompts=_times(self.longer_prompts, other.longer_prompts),
+        )
+
 
 WorkOf = Callable[[int, int], Work]
 """Gives the work for so many training and development examples."""
@@ -89,8 +97,14 @@ def recipe(work: WorkOf) -> Callable[[Recipe], Recipe]:
 
 def work_of(recipe: Any, train: int, dev: int) -> Work | None:
     """What a recipe has declared; ``None`` if it hasn't."""
-    of: WorkOf | None = getattr(recipe, _WORK, None)
+    of = declared_work(recipe)
     return of(train, dev) if of is not None else None
+
+
+def declared_work(recipe: Any) -> WorkOf | None:
+    """What gives a recipe's work; ``None`` if it hasn't declared any."""
+    found: WorkOf | None = getattr(recipe, _WORK, None)
+    return found
 
 
 def estimate(work: Work, dev: int, probe: Evaluation, price: float | None, threads: int) -> Estimate:

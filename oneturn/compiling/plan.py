@@ -13,8 +13,10 @@ from typing import Any
 import dspy
 
 from oneturn.agent import Agent, Recipe
+from oneturn.compiling.recipes import call, described
 from oneturn.datasets import dataset_hash
 from oneturn.errors import ConfigError
+from oneturn.lm import build_lm
 
 WORK = Path(".oneturn") / "compile"
 """Where compiles keep their journals, in the agent's folder."""
@@ -29,6 +31,7 @@ class Plan:
         recipe: the recipe's name.
         optimize: the recipe.
         lm: the LM that is compiled for.
+        teacher: the LM that shows how it is done; the same one if no other is configured.
         student: the uncompiled program.
         trainset: training examples.
         devset: development examples.
@@ -39,6 +42,7 @@ class Plan:
     recipe: str
     optimize: Recipe
     lm: dspy.BaseLM
+    teacher: dspy.BaseLM
     student: dspy.Module
     trainset: Sequence[dspy.Example]
     devset: Sequence[dspy.Example]
@@ -54,38 +58,45 @@ class Plan:
         settings = agent.config.compile
         name = recipe or settings.recipe
         if name not in agent.recipes:
-            raise ConfigError(f"There is no recipe {name!r}; known: {', '.join(agent.recipes)}.")
+            raise ConfigError(f"There is no recipe {name!r}. Known are:\n{described(dict(agent.recipes))}")
         train, dev = agent.examples("train"), agent.examples("dev")[: settings.dev_examples]
         lm, student = agent.lm(), agent.program(compiled=False)
+        teacher = lm if settings.teacher is None else build_lm(settings.teacher)
         determined_by = [
             agent.name,
             name,
             settings.seed,
             settings.threads,
             agent.config.lm.model_dump(mode="json"),
+            settings.teacher and settings.teacher.model_dump(mode="json"),
             student.dump_state(),
             [dataset_hash(cls.rows(examples)) for examples in (train, dev)],
             version("dspy"),
         ]
         told = json.dumps(determined_by, sort_keys=True, default=str)
-        return cls(agent, name, agent.recipes[name], lm, student, train, dev, _short(told))
+        return cls(agent, name, agent.recipes[name], lm, teacher, student, train, dev, _short(told))
 
     @property
     def folder(self) -> Path:
         """Where this compile keeps its journal."""
         return self.agent.root / WORK / f"{self.recipe}-{self.key}"
 
-    def run(self) -> dspy.Module:
-        """Let the recipe work."""
+    def run(self, teacher: dspy.LM) -> dspy.Module:
+        """Let the recipe work.
+
+        Args:
+            teacher: the LM that shows how it is done, or thinks about prompts.
+        """
         settings = self.agent.config.compile
-        return self.optimize(
-            self.student.deepcopy(),
-            trainset=list(self.trainset),
-            valset=list(self.devset),
-            metric=self.agent.metric,
-            seed=settings.seed,
-            threads=settings.threads,
-        )
+        given = {
+            "trainset": list(self.trainset),
+            "valset": list(self.devset),
+            "metric": self.agent.metric,
+            "seed": settings.seed,
+            "threads": settings.threads,
+            "teacher": teacher,
+        }
+        return call(self.optimize, self.student.deepcopy(), given)
 
     @staticmethod
     def rows(examples: Sequence[dspy.Example]) -> list[dict[str, Any]]:

@@ -182,8 +182,8 @@ def _compiled(plan: Plan, session: Session, path: Path, expected: Estimate | Non
     session.measured(plan.student, before.rows["score"].tolist(), full=True)
     stopped = None
     try:
-        with session.optimizing():
-            program = plan.run()
+        with session.optimizing(plan.teacher) as teacher:
+            program = plan.run(teacher)
         after = session.measure(program)
         session.measured(program, after.rows["score"].tolist(), full=True)
     except BudgetSpent as spent:

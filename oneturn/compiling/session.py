@@ -106,15 +106,17 @@ class Session:
         return max((candidate for candidate in self.candidates if candidate.full), key=lambda found: found.score)
 
     @contextmanager
-    def optimizing(self) -> Iterator[None]:
-        """In the block, DSPy's optimizers ask the journaled LM, and what they measure is seen.
+    def optimizing(self, teacher: dspy.BaseLM) -> Iterator[dspy.LM]:
+        """In the block, DSPy's optimizers ask the journaled LM, and what they measure is seen; yields the teacher.
 
         A request that is repeated in the block gets its first answer again, as DSPy's own cache would give it.
         """
-        lm = journaled(self._lm, self.journal, Cursor(), self.budget, cache=True)
+        cursor = Cursor()
+        lm = journaled(self._lm, self.journal, cursor, self.budget, cache=True)
+        teaching = lm if teacher is self._lm else journaled(teacher, self.journal, cursor, self.budget, cache=True)
         watcher = EvaluationWatcher(self._devset, self.measured)
         with _own_cache(), dspy.context(lm=lm, callbacks=[*dspy.settings.callbacks, watcher]):
-            yield
+            yield teaching
 
     def _tell_spent(self, totals: Totals) -> None:
         self.tell("on_spent", totals, self.journal.seconds)
