@@ -41,7 +41,8 @@ PEER_TOKENS = 400
 
 _HEAD = (
     "| program | recipe | rows | score | 95% interval | over uncompiled | LM calls a question | tokens a question "
-    "| LM calls to compile | minutes to compile |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    "| to compile: LM calls (estimated) | tokens (estimated) | minutes (estimated) |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 
 
@@ -58,13 +59,31 @@ class Result:
         """The line of the table."""
         low, high = interval(self.rows["score"])
         tokens = (self.rows["prompt_tokens"] + self.rows["completion_tokens"]).mean()
-        spend = self.manifest.spend if self.manifest is not None else None
-        cost = f"{spend['lm_calls']:,.0f} | {spend['seconds'] / 60:.0f}" if spend is not None else "– | –"
+        compiled = self.manifest is not None
         return (
             f"| {self.program} | {self.recipe} | {len(self.rows)} | {self.rows['score'].mean():.1%} "
-            f"| {low:.1%} to {high:.1%} | {_difference(self.rows, uncompiled) if spend is not None else '–'} "
-            f"| {self.rows['lm_calls'].mean():.2f} | {tokens:,.0f} | {cost} |"
+            f"| {low:.1%} to {high:.1%} | {_difference(self.rows, uncompiled) if compiled else '–'} "
+            f"| {self.rows['lm_calls'].mean():.2f} | {tokens:,.0f} | {_cost(self.manifest)} |"
         )
+
+
+def _cost(manifest: Manifest | None) -> str:
+    """LM calls, tokens and minutes of a compile, each with what had been estimated before."""
+    if manifest is None:
+        return "– | – | –"
+    expected = manifest.estimate or {}
+    spend = manifest.spend
+    cells = [
+        ("lm_calls", spend["lm_calls"], 1.0, ""),
+        ("tokens", (spend["prompt_tokens"] + spend["completion_tokens"]), 1000.0, "k"),
+        ("minutes", spend["seconds"] / 60, 1.0, ""),
+    ]
+    return " | ".join(_beside(value / unit, expected.get(name), unit, mark) for name, value, unit, mark in cells)
+
+
+def _beside(value: float, expected: list[float] | None, unit: float, mark: str) -> str:
+    told = f"{value:,.0f}{mark}"
+    return f"{told} ({expected[0] / unit:,.0f} to {expected[1] / unit:,.0f})" if expected else told
 
 
 def main() -> None:
@@ -92,7 +111,7 @@ def _lines(agent: Agent, options: argparse.Namespace, folder: Path) -> Iterator[
                 yield _compiled(name, recipe, program, examples, folder).line(uncompiled)
             except Exception as error:  # a recipe that doesn't fit this program: the others are measured all the same
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-                yield f"| {name} | {recipe} | – | {reason} | – | – | – | – | – | – |"
+                yield f"| {name} | {recipe} | – | {reason} | – | – | – | – | – | – | – |"
 
 
 def _compiled(name: str, recipe: str, agent: Agent, examples: list[dspy.Example], folder: Path) -> Result:
