@@ -10,6 +10,7 @@ from typing import Any
 
 import dspy
 from dspy.teleprompt import GEPA, SIMBA, BootstrapFewShot, BootstrapFewShotWithRandomSearch, MIPROv2
+from dspy.teleprompt.gepa import InstructionProposer
 
 import oneturn
 from optimizers.worked import solve
@@ -173,8 +174,24 @@ def gepa(
     teacher: dspy.LM,
 ) -> dspy.Module:
     """Take it when the metric says in words what is wrong, and the teacher can reason: it rewrites the instructions."""
-    optimizer = GEPA(metric=metric, max_full_evals=GEPA_PASSES, reflection_lm=teacher, num_threads=threads, seed=seed)
-    return optimizer.compile(student, trainset=trainset, valset=valset)
+    optimizer = GEPA(
+        metric=metric,
+        max_full_evals=GEPA_PASSES,
+        reflection_lm=teacher,
+        instruction_proposer=_proposer(student),
+        num_threads=threads,
+        seed=seed,
+    )
+    with oneturn.failed_runs_kept():
+        return optimizer.compile(student, trainset=trainset, valset=valset)
+
+
+def _proposer(student: dspy.Module) -> InstructionProposer | None:
+    """DSPy's own, which knows what is told apart from the instructions: an instruction needn't repeat the tools."""
+    if not isinstance(student, oneturn.ReAct):
+        return None
+    known = f"The assistant is also told this, after your instruction. Don't repeat it.\n\n{student.protocol()}"
+    return InstructionProposer(additional_instructions=known)
 
 
 def _with_demos(student: oneturn.ReAct, examples: Examples, metric: Metric) -> dspy.Module:

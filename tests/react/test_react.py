@@ -206,15 +206,18 @@ def test_a_run_leaves_one_entry_in_dspy_s_trace_with_all_that_led_to_its_end():
         ((predictor, inputs, outputs),) = dspy.settings.trace
     assert isinstance(predictor, dspy.Predict)
     assert inputs["question"] == "What do beans cost?"
-    assert [turn.tool_call.args["item"] for turn in inputs["trajectory"] if turn.tool_call] == ["beans", "filter"]
-    assert outputs.tool_call.args == {"answer": "26.50 EUR"}
+    assert [turn["tool_call"]["args"]["item"] for turn in inputs["trajectory"] if turn["tool_call"]] == [
+        "beans",
+        "filter",
+    ]
+    assert outputs.tool_call["args"] == {"answer": "26.50 EUR"}
 
 
 def test_dspy_s_trace_stays_as_short_as_dspy_keeps_it():
     with dspy.context(trace=[], max_trace_size=2):
         for answer in "abc":
             run(finish(answer=answer))
-        assert [outputs.tool_call.args["answer"] for _, _, outputs in dspy.settings.trace] == ["b", "c"]
+        assert [outputs.tool_call["args"]["answer"] for _, _, outputs in dspy.settings.trace] == ["b", "c"]
     with dspy.context(trace=[], max_trace_size=0):
         run(finish(answer="x"))
         assert dspy.settings.trace == []
