@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import dspy
 import pytest
@@ -102,3 +104,50 @@ def test_gepa_learns_from_runs_that_fail():
     assert "letters: Input should be a valid integer" in lm.reflections[0]
     with dspy.context(lm=lm), pytest.raises(oneturn.OneTurnError):  # only while it is optimized
         student(question="ash")
+
+
+BOOTSTRAPPING = [recipes.bootstrap, recipes.bootstrap_random_search, recipes.miprov2]
+
+
+class FailingAgent(oneturn.Agent):
+    """An agent none of whose runs comes to an answer."""
+
+    def lm(self) -> dspy.BaseLM:
+        """An LM that fills in a field that isn't there."""
+        return CleverLM(lambda prompt, fields: finished("a guess"), TEXTS)
+
+
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
+def test_an_agent_that_fails_everywhere_is_not_the_end_of_a_compile(recipe: str, tmp_path: Path):
+    agent = FailingAgent(
+        name="failing",
+        config=oneturn.AgentConfig.read({"compiled": "compiled.json"}),
+        build=lambda: oneturn.ReAct("question -> letters: int", tools=[look_up], thoughts=False),
+        metric=metric,
+        examples=lambda split: examples(),
+        recipes=recipes.RECIPES,
+        root=tmp_path,
+        code_paths=(),
+        example_questions=(),
+    )
+    with patch("optimizers.recipes.solve", return_value=oneturn.Solution({"letters": 3})):
+        done = oneturn.compile(agent, recipe=recipe)
+    assert done.after.rows["error"].notna().all()
+
+
+@pytest.mark.parametrize("recipe", BOOTSTRAPPING, ids=lambda recipe: recipe.__name__)
+def test_a_wrong_run_is_no_demo_whatever_form_the_metric_gives_its_score(recipe: Any):
+    def told(gold: Any, pred: Any, trace: Any = None) -> dspy.Prediction:
+        return dspy.Prediction(score=metric(gold, pred), feedback="")
+
+    compiled = optimized(recipe, CleverLM(step, TEXTS), metric=told)
+    answers = {example.question: example.answer for example in examples()}
+    assert compiled.step.demos
+    assert all(demo["tool_call"]["args"]["answer"] == answers[demo["question"]] for demo in compiled.step.demos)
+
+
+def test_gepa_takes_a_metric_that_has_no_words():
+    lm = CleverLM(step, TEXTS)
+    compiled = optimized(recipes.gepa, lm, metric=lambda gold, pred: float(pred.get("answer") == gold.answer))
+    assert compiled.step.signature.instructions == RULE
+    assert "This trajectory got a score of 0.0." in lm.reflections[0]

@@ -172,6 +172,30 @@ def test_an_optimizer_s_demo_is_shown_as_whole_chat_turns():
     assert chat[4]["content"] == "question: And a filter?"
 
 
+def labelled(agent: ReAct, **row: Any) -> ReAct:
+    agent.step.demos = [dspy.Example(id="train-7", **row)]
+    return agent
+
+
+def test_a_labelled_row_is_a_demo_without_its_steps():
+    agent = labelled(program(), question="What do beans cost?", answer="14.50 EUR")
+    _, asked, left_out, finished, last = prompt_of(agent)
+    assert asked["content"] == "question: What do beans cost?"
+    assert left_out == {"role": "user", "content": "(The steps in between are left out.)"}
+    assert json.loads(finished["content"]) == finish(answer="14.50 EUR")
+    assert last["content"] == "question: And a filter?"
+    assert "train-7" not in "".join(message["content"] for message in agent.shared_messages())
+
+
+def test_a_labelled_row_of_an_agent_without_tools_leaves_nothing_out():
+    agent = labelled(ReAct("question -> answer", tools=[]), question="What do beans cost?", answer="14.50 EUR")
+    assert [message["role"] for message in prompt_of(agent)] == ["system", "user", "assistant", "user"]
+
+
+def test_a_row_without_outputs_is_no_demo():
+    assert len(prompt_of(labelled(program(), question="What do beans cost?"))) == 2
+
+
 def test_the_optimizers_find_one_predictor_and_may_rewrite_its_instructions():
     agent = program()
     assert [name for name, _ in agent.named_predictors()] == ["step"]
