@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from oneturn.evaluation import evaluate
     from oneturn.model_log import log
     from oneturn.programs import ChatCompletionsProgram, ModuleProgram, as_program
-    from oneturn.react import Citation, ReAct, Seen, Solution, WorkedExamples
+    from oneturn.react import Citation, ReAct, Seen, Solution, WorkedExamples, failed_runs_kept
     from oneturn.responses import ResponsesAdapter
     from oneturn.serving import running_server, serve
     from oneturn.sourced_text import SourcedText
@@ -53,6 +53,7 @@ __all__ = [
     "endpoint_tool",
     "estimate_compile",
     "evaluate",
+    "failed_runs_kept",
     "load_agent",
     "log",
     "progress",
@@ -90,6 +91,7 @@ _HOMES = {
     "recipe": "oneturn.compiling",
     "endpoint_tool": "oneturn.agent_tools",
     "evaluate": "oneturn.evaluation",
+    "failed_runs_kept": "oneturn.react",
     "load_agent": "oneturn.agent",
     "log": "oneturn.model_log",
     "progress": "oneturn.control",

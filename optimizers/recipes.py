@@ -4,14 +4,17 @@ Each recipe says in its first line when to take it. A recipe of your own is a fu
 tells what it costs, and an argument ``teacher``, if it has one, gets the LM that ``compile.teacher`` names.
 """
 
+import inspect
 import random
 from collections.abc import Callable
 from typing import Any
 
 import dspy
-from dspy.teleprompt import GEPA, SIMBA, BootstrapFewShot, BootstrapFewShotWithRandomSearch, MIPROv2
+from dspy.teleprompt import GEPA, SIMBA, BootstrapFewShot, BootstrapFewShotWithRandomSearch, LabeledFewShot, MIPROv2
+from dspy.teleprompt.gepa import InstructionProposer
 
 import oneturn
+from optimizers.metric import FULLY_RIGHT
 from optimizers.worked import solve
 
 Examples = list[dspy.Example]
@@ -25,6 +28,12 @@ ROUNDS = 2
 SIMBA_BATCH = 12
 SIMBA_STEPS = 2
 GEPA_PASSES = 3
+
+
+@oneturn.recipe(lambda train, dev: oneturn.Work(runs=(0, 0), longer_prompts=(1, 2)))
+def labelled(student: dspy.Module, *, trainset: Examples, seed: int) -> dspy.Module:
+    """Take it where the form of the answer is what there is to learn: questions with their answers, without steps."""
+    return LabeledFewShot(k=DEMOS).compile(student, trainset=_shuffled(trainset, seed), sample=False)
 
 
 @oneturn.recipe(lambda train, dev: oneturn.Work(runs=(0, 0), longer_prompts=(2, 4)))
@@ -44,9 +53,7 @@ def random_search(
     candidates = [
         _with_demos(student, _one_of_each(trainset, draw), metric) for draw in range(first, first + CANDIDATES)
     ]
-    judge = dspy.Evaluate(
-        devset=valset, metric=metric, num_threads=threads, max_errors=len(valset), display_progress=True
-    )
+    judge = dspy.Evaluate(devset=valset, metric=metric, num_threads=threads, display_progress=True)
     return max(candidates, key=lambda candidate: judge(candidate).score)
 
 
@@ -63,7 +70,11 @@ def bootstrap(
 ) -> dspy.Module:
     """Take it with a strong LM, which needs no worked examples: four fully right runs of the teacher become demos."""
     optimizer = BootstrapFewShot(
-        metric=metric, max_bootstrapped_demos=DEMOS, max_labeled_demos=0, teacher_settings={"lm": teacher}
+        metric=metric,
+        metric_threshold=FULLY_RIGHT,
+        max_bootstrapped_demos=DEMOS,
+        max_labeled_demos=0,
+        teacher_settings={"lm": teacher},
     )
     return optimizer.compile(student, trainset=_shuffled(trainset, seed))
 
@@ -86,11 +97,11 @@ def bootstrap_random_search(
     """Take it when ``bootstrap`` helps and its luck matters: several sets of right runs, the best kept."""
     optimizer = BootstrapFewShotWithRandomSearch(
         metric=metric,
+        metric_threshold=FULLY_RIGHT,
         max_bootstrapped_demos=DEMOS,
         max_labeled_demos=0,
         num_candidate_programs=DRAWS,
         num_threads=threads,
-        max_errors=len(valset),
         teacher_settings={"lm": teacher},
     )
     return optimizer.compile(student, trainset=_shuffled(trainset, seed), valset=valset)
@@ -114,6 +125,7 @@ def miprov2(
     """Take it with an hour and a good teacher: instructions and demos, proposed apart, searched together (Bayesian)."""
     optimizer = MIPROv2(
         metric=metric,
+        metric_threshold=FULLY_RIGHT,
         prompt_model=teacher,
         teacher_settings={"lm": teacher},
         auto=None,
@@ -121,7 +133,6 @@ def miprov2(
         max_bootstrapped_demos=2,
         max_labeled_demos=0,
         num_threads=threads,
-        max_errors=len(valset),
         seed=seed,
     )
     return optimizer.compile(student, trainset=trainset, valset=valset, num_trials=TRIALS, minibatch=False, seed=seed)
@@ -173,8 +184,33 @@ def gepa(
     teacher: dspy.LM,
 ) -> dspy.Module:
     """Take it when the metric says in words what is wrong, and the teacher can reason: it rewrites the instructions."""
-    optimizer = GEPA(metric=metric, max_full_evals=GEPA_PASSES, reflection_lm=teacher, num_threads=threads, seed=seed)
-    return optimizer.compile(student, trainset=trainset, valset=valset)
+    optimizer = GEPA(
+        metric=_with_feedback(metric),
+        max_full_evals=GEPA_PASSES,
+        reflection_lm=teacher,
+        instruction_proposer=_proposer(student),
+        num_threads=threads,
+        seed=seed,
+    )
+    with oneturn.failed_runs_kept():
+        return optimizer.compile(student, trainset=trainset, valset=valset)
+
+
+def _with_feedback(metric: Metric) -> Metric:
+    """The metric with the five arguments that GEPA gives; where it takes fewer, its score is all the feedback."""
+    try:
+        inspect.signature(metric).bind(*[None] * 5)
+    except TypeError:
+        return lambda gold, pred, trace=None, pred_name=None, pred_trace=None: metric(gold, pred)
+    return metric
+
+
+def _proposer(student: dspy.Module) -> InstructionProposer | None:
+    """DSPy's own, which knows what is told apart from the instructions: an instruction needn't repeat the tools."""
+    if not isinstance(student, oneturn.ReAct):
+        return None
+    known = f"The assistant is also told this, after your instruction. Don't repeat it.\n\n{student.protocol()}"
+    return InstructionProposer(additional_instructions=known)
 
 
 def _with_demos(student: oneturn.ReAct, examples: Examples, metric: Metric) -> dspy.Module:
@@ -193,6 +229,7 @@ def _shuffled(examples: Examples, seed: int) -> Examples:
 
 
 RECIPES: dict[str, Callable[..., dspy.Module]] = {
+    "labelled": labelled,
     "worked": worked,
     "random_search": random_search,
     "bootstrap": bootstrap,

@@ -37,6 +37,7 @@ def test_the_names_are_these():
         "endpoint_tool",
         "estimate_compile",
         "evaluate",
+        "failed_runs_kept",
         "load_agent",
         "log",
         "progress",

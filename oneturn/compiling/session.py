@@ -21,6 +21,9 @@ from oneturn.compiling.watching import Candidate, CompileListener, EvaluationWat
 from oneturn.config import BudgetConfig
 from oneturn.evaluation import Evaluation, Metric, evaluate
 
+_ERRORS = 1_000_000
+"""Runs that may fail: one costs its example the score, not the compile its life."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -115,7 +118,7 @@ class Session:
         lm = journaled(self._lm, self.journal, cursor, self.budget, cache=True)
         teaching = lm if teacher is self._lm else journaled(teacher, self.journal, cursor, self.budget, cache=True)
         watcher = EvaluationWatcher(self._devset, self.measured)
-        with _own_cache(), dspy.context(lm=lm, callbacks=[*dspy.settings.callbacks, watcher]):
+        with _own_cache(), dspy.context(lm=lm, callbacks=[*dspy.settings.callbacks, watcher], max_errors=_ERRORS):
             yield teaching
 
     def _tell_spent(self, totals: Totals) -> None:

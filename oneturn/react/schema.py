@@ -51,6 +51,11 @@ class StepSchema:
         """Every name that a step may call, ``finish`` included."""
         return frozenset(self._calls)
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the final outputs."""
+        return tuple(self._outputs.model_fields)
+
     def json_schema(self, allowed: Iterable[str], ground: Ground = Ground()) -> dict[str, Any]:
         """JSON schema of a step.
 

@@ -21,7 +21,7 @@ from tests.optimizers.clever_lm import CleverLM, finished, luck
 
 BETTER = "Repeat the question, word for word."
 TEXTS = {"instructions": BETTER, "proposed_instruction": BETTER, "module_advice": BETTER}
-GENERIC = ["bootstrap", "bootstrap_random_search", "miprov2", "simba", "gepa"]
+GENERIC = ["labelled", "bootstrap", "bootstrap_random_search", "miprov2", "simba", "gepa"]
 
 
 def look_up(word: str) -> str:
@@ -98,7 +98,7 @@ def compiled(folder: Path, program: str, recipe: str) -> tuple[Compilation, dict
 def test_a_recipe_works_and_its_program_is_kept(recipe: str, program: str, tmp_path: Path):
     done, state = compiled(tmp_path / "a", program, recipe)
     expected = done.manifest.estimate
-    if recipe not in ("bootstrap", "simba"):  # the others have measured the uncompiled program, too
+    if recipe not in ("labelled", "bootstrap", "simba"):  # the others have measured the uncompiled program, too
         assert done.after.score >= done.before.score
     assert expected is not None
     assert done.manifest.spend["lm_calls"] <= expected["lm_calls"][1]

@@ -1,0 +1,153 @@
+"""What DSPy's optimizers get to read of a run of our ReAct, and what they make of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import dspy
+import pytest
+
+import oneturn
+from oneturn.compiling.recipes import call
+from optimizers import recipes
+from tests.optimizers.clever_lm import CleverLM, finished, luck
+
+WORDS = ["ash", "beech", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "rowan", "yew"]
+RULE = "Look each word up."
+TEXTS = {"instructions": RULE, "module_advice": json.dumps({"step": RULE})}
+
+
+def look_up(word: str) -> str:
+    """Look a word up."""
+    return f"{word} is a tree of {len(word)} letters"
+
+
+def program() -> oneturn.ReAct:
+    return oneturn.ReAct("question -> answer", tools=[look_up], thoughts=False)
+
+
+def examples() -> list[dspy.Example]:
+    return [
+        dspy.Example(question=word, answer=f"{len(word)} letters", category="all").with_inputs("question")
+        for word in WORDS
+    ]
+
+
+def metric(gold: Any, pred: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None) -> Any:
+    score = float(pred.get("answer") == gold.answer)
+    if pred_name is None:
+        return score
+    return dspy.Prediction(score=score, feedback=pred.get("error") or f"It should be {gold.answer}.")
+
+
+def step(prompt: str, fields: list[str]) -> str:
+    """Looks the word up in half of the cases, and in all once it is told to; else it guesses."""
+    last = prompt.rpartition("\n")[2]
+    if not last.startswith("question: "):
+        return finished(last.rpartition("a tree of ")[2])
+    if RULE not in prompt and luck(prompt) < 5:
+        return finished("a guess")
+    return json.dumps({"tool_call": {"name": "look_up", "args": {"word": last.removeprefix("question: ")}}})
+
+
+def optimized(recipe: Any, lm: CleverLM, student: dspy.Module | None = None, metric: Any = metric) -> dspy.Module:
+    given = {"trainset": examples(), "valset": examples(), "metric": metric, "seed": 0, "threads": 1, "teacher": lm}
+    with dspy.context(lm=lm):
+        return call(recipe, student or program(), given)
+
+
+@pytest.mark.parametrize("recipe", [recipes.simba, recipes.gepa], ids=["simba", "gepa"])
+def test_a_reflection_reads_what_the_tools_were_asked_and_said(recipe: Any):
+    lm = CleverLM(step, TEXTS)
+    compiled = optimized(recipe, lm)
+    read = "\n".join(lm.reflections)
+    assert '"word": "' in read
+    assert "is a tree of" in read
+    assert RULE in compiled.step.signature.instructions
+
+
+@pytest.mark.parametrize("recipe", [recipes.bootstrap, recipes.simba], ids=["bootstrap", "simba"])
+def test_a_demo_is_a_whole_run_as_plain_data(recipe: Any):
+    compiled = optimized(recipe, CleverLM(step, TEXTS))
+    assert compiled.step.demos
+    for demo in compiled.step.demos:
+        (turn,) = demo["trajectory"]
+        assert turn["tool_call"] == {"name": "look_up", "args": {"word": demo["question"]}}
+        assert demo["tool_call"]["name"] == "finish"
+    loaded = program()
+    loaded.load_state(json.loads(json.dumps(compiled.dump_state())))
+    assert loaded.shared_messages() == compiled.shared_messages()
+
+
+def test_gepa_s_reflection_knows_the_tools_and_is_told_not_to_repeat_them():
+    lm = CleverLM(step, TEXTS)
+    optimized(recipes.gepa, lm)
+    assert "- look_up(word: string): Look a word up." in lm.reflections[0]
+    assert "Don't repeat it." in lm.reflections[0]
+
+
+def test_gepa_learns_from_runs_that_fail():
+    def counting(prompt: str, fields: list[str]) -> str:
+        said = step(prompt, fields) if RULE in prompt else finished("a guess")
+        return said.replace('"answer"', '"letters"').replace(" letters", "")
+
+    def right(gold: Any, pred: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None) -> Any:
+        return metric(gold, dspy.Prediction(**{**pred, "answer": f"{pred.get('letters')} letters"}), trace, pred_name)
+
+    student = oneturn.ReAct("question -> letters: int", tools=[look_up], thoughts=False)
+    lm = CleverLM(counting, TEXTS)
+    compiled = optimized(recipes.gepa, lm, student, right)
+    assert compiled.step.signature.instructions == RULE
+    assert "letters: Input should be a valid integer" in lm.reflections[0]
+    with dspy.context(lm=lm), pytest.raises(oneturn.OneTurnError):  # only while it is optimized
+        student(question="ash")
+
+
+BOOTSTRAPPING = [recipes.bootstrap, recipes.bootstrap_random_search, recipes.miprov2]
+
+
+class FailingAgent(oneturn.Agent):
+    """An agent none of whose runs comes to an answer."""
+
+    def lm(self) -> dspy.BaseLM:
+        """An LM that fills in a field that isn't there."""
+        return CleverLM(lambda prompt, fields: finished("a guess"), TEXTS)
+
+
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
+def test_an_agent_that_fails_everywhere_is_not_the_end_of_a_compile(recipe: str, tmp_path: Path):
+    agent = FailingAgent(
+        name="failing",
+        config=oneturn.AgentConfig.read({"compiled": "compiled.json"}),
+        build=lambda: oneturn.ReAct("question -> letters: int", tools=[look_up], thoughts=False),
+        metric=metric,
+        examples=lambda split: examples(),
+        recipes=recipes.RECIPES,
+        root=tmp_path,
+        code_paths=(),
+        example_questions=(),
+    )
+    with patch("optimizers.recipes.solve", return_value=oneturn.Solution({"letters": 3})):
+        done = oneturn.compile(agent, recipe=recipe)
+    assert done.after.rows["error"].notna().all()
+
+
+@pytest.mark.parametrize("recipe", BOOTSTRAPPING, ids=lambda recipe: recipe.__name__)
+def test_a_wrong_run_is_no_demo_whatever_form_the_metric_gives_its_score(recipe: Any):
+    def told(gold: Any, pred: Any, trace: Any = None) -> dspy.Prediction:
+        return dspy.Prediction(score=metric(gold, pred), feedback="")
+
+    compiled = optimized(recipe, CleverLM(step, TEXTS), metric=told)
+    answers = {example.question: example.answer for example in examples()}
+    assert compiled.step.demos
+    assert all(demo["tool_call"]["args"]["answer"] == answers[demo["question"]] for demo in compiled.step.demos)
+
+
+def test_gepa_takes_a_metric_that_has_no_words():
+    lm = CleverLM(step, TEXTS)
+    compiled = optimized(recipes.gepa, lm, metric=lambda gold, pred: float(pred.get("answer") == gold.answer))
+    assert compiled.step.signature.instructions == RULE
+    assert "This trajectory got a score of 0.0." in lm.reflections[0]
