@@ -159,6 +159,15 @@ def test_evaluate_writes_its_rows(name: str, folder: Path):
 
 
 @pytest.mark.usefixtures("folder")
+def test_evaluate_asks_a_served_agent_about_rows_of_one_s_own():
+    Path("mine.jsonl").write_text('{"question": "Is it?", "answer": "yes"}\n')
+    adapter = oneturn.ResponsesAdapter(oneturn.load_agent(config="uncompiled.yaml").serving_program())
+    with oneturn.running_server(adapter) as url:
+        text = output("evaluate", url, "--data", "mine.jsonl")
+    assert re.search(r"on mine.jsonl .* 100\.0% .* 1 ", text)
+
+
+@pytest.mark.usefixtures("folder")
 def test_log_says_where_it_is_and_what_to_do_with_it(monkeypatch: pytest.MonkeyPatch):
     from oneturn import model_log
 
