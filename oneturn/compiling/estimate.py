@@ -12,6 +12,8 @@ from oneturn.evaluation import Evaluation
 _WORK = "__oneturn_work__"
 _WIDE = 2.0  # standard errors: about 95%
 _REFLECTION_TOKENS = (1_000, 8_000)
+_CHANGE = (0.6, 1.25)
+"""By what a candidate changes the steps of a run: 0.6 measured on the reference agent, which learns to stop."""
 
 Recipe = TypeVar("Recipe", bound=Callable[..., Any])
 Range = tuple[float, float]
@@ -118,19 +120,17 @@ def estimate(work: Work, dev: int, probe: Evaluation, price: float | None, threa
         threads: examples at the same time.
     """
     rows = probe.rows
-    calls = _spread(rows["lm_calls"])
-    read, written = _spread(rows["prompt_tokens"]), _spread(rows["completion_tokens"])
-    seconds = _spread(rows["seconds"])
-    runs = (work.runs[0] + 2 * dev, work.runs[1] + 2 * dev)
-    longer = work.longer_prompts
-    prompts = (
-        dev * read[0] + (runs[0] - dev) * read[0] * longer[0],
-        dev * read[1] + (runs[1] - dev) * read[1] * longer[1],
+    changed = (work.runs[0] + dev, work.runs[1] + dev)  # runs of programs that may take other steps, "after" included
+    prompts = _times(_CHANGE, work.longer_prompts)
+    lm_calls = _sum(_runs(rows["lm_calls"], dev, changed, _CHANGE), work.reflections)
+    tokens = _sum(
+        _runs(rows["prompt_tokens"], dev, changed, prompts),
+        _runs(rows["completion_tokens"], dev, changed, _CHANGE),
+        _times(work.reflections, _REFLECTION_TOKENS),
     )
-    tokens = _sum(prompts, _times(runs, written), _times(work.reflections, _REFLECTION_TOKENS))
-    lm_calls = _sum(_times(runs, calls), work.reflections)
+    calls, seconds = _spread(rows["lm_calls"]), _spread(rows["seconds"])
     per_call = seconds[0] / max(calls[1], 1), seconds[1] / max(calls[0], 1)
-    waiting = _sum(_times(runs, seconds), _times(work.reflections, per_call))
+    waiting = _sum(_runs(rows["seconds"], dev, changed, prompts), _times(work.reflections, per_call))
     return Estimate(
         lm_calls=lm_calls,
         tokens=tokens,
@@ -143,6 +143,12 @@ def estimate(work: Work, dev: int, probe: Evaluation, price: float | None, threa
 def _told(span: Range, unit: str) -> str:
     low, high = (f"{value:,.0f}" if span[1] >= 10 else f"{value:,.2g}" for value in span)
     return f"{low} to {high} {unit}"
+
+
+def _runs(values: Any, before: int, changed: Range, change: Range) -> Range:
+    """What the runs take: those of the uncompiled program as measured, the others as a candidate may change it."""
+    each = _spread(values)
+    return _sum(_times((before, before), each), _times(changed, _times(each, change)))
 
 
 def _spread(values: Any) -> Range:
