@@ -133,13 +133,18 @@ def _row(program: dspy.Module, example: dspy.Example, metric: Metric) -> dict[st
     row["seconds"] = time.perf_counter() - started + spend.replayed
     row |= {f"pred_{name}": serialize_for_json(value) for name, value in prediction.items()}
     row |= spend.to_dict()
-    if error is None:
-        try:
-            row |= _judged(metric(example, prediction))
-        except Exception as raised:  # as above
-            error = raised
-    if error is None:
-        return {**row, "error": None}
+    return judged(row, metric, example, prediction) if error is None else _failed(row, error)
+
+
+def judged(row: dict[str, Any], metric: Metric, example: dspy.Example, prediction: dspy.Prediction) -> dict[str, Any]:
+    """A row of an evaluation with what the metric says of its prediction; a metric that fails costs it its score."""
+    try:
+        return {**row, **_judged(metric(example, prediction)), "error": None}
+    except Exception as error:  # as above
+        return _failed(row, error)
+
+
+def _failed(row: dict[str, Any], error: Exception) -> dict[str, Any]:
     reason = f"{type(error).__name__}: {error}"
     return {**row, "score": 0.0, "feedback": reason, "error": reason}
 
