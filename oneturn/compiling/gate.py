@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _MEASURED = {"score", "feedback", "lm_calls", "prompt_tokens", "completion_tokens", "seconds", "error"}
 _EQUAL = 1e-9
 _CLOSED = {
-    "test": "test examples are for the last measurement alone: a version that was chosen by them has been tuned on them, and "
-    "what they then say of it is too good",
+    "test": "test examples are for the last measurement alone: a version that was chosen by them was tuned on them, "
+    "and what they then say of it is too good",
     "train": "the demos of compiled prompts are training examples, which a program gets right because it has seen them",
 }
 

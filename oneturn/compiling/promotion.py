@@ -17,6 +17,7 @@ from oneturn.errors import OneTurnError, ProgramError
 from oneturn.evaluation import Evaluation
 from oneturn.tracking import use_tracking
 
+_FIRST = "Not compared: there was no champion yet, and the version isn't compiled."
 _LONGEST = 250
 """Characters of a tag's value, which Unity Catalog limits."""
 
@@ -88,12 +89,12 @@ def promote(
     client = MlflowClient()
     challenger = version_of(client, settings.model_name, None if version is None else str(version))
     champion = champion_of(client, settings.model_name, alias)
-    before = None if champion is None else champion.version
-    found = Promotion(challenger.name, challenger.version, alias, before, False, False, "", None, None)
-    if before == challenger.version:
+    before, number = _number(champion), str(challenger.version)
+    found = Promotion(challenger.name, number, alias, before, False, False, "", None, None)
+    if before == number:
         return replace(found, verdict=f"Version {before} is the {alias} already.")
     found = _compared(found, agent, split, champion, challenger, force)
-    holds = found.result.passed if found.result is not None else not force
+    holds = found.result.passed if found.result is not None else found.verdict == _FIRST
     if dry_run or not (holds or force):
         return found
     found = replace(found, moved=True, forced=not holds)
@@ -105,7 +106,7 @@ def _compared(
     found: Promotion, agent: Agent, split: str, champion: ModelVersion | None, challenger: ModelVersion, force: bool
 ) -> Promotion:
     if champion is None and not is_compiled(challenger):
-        return replace(found, verdict="Not compared: the first champion, and not compiled.")
+        return replace(found, verdict=_FIRST)
     name = f"version {challenger.version}"
     examples = agent.examples(split)
     try:
@@ -143,15 +144,19 @@ def _rule(agent: Agent) -> dict[str, object]:
 
 
 def _move(client: MlflowClient, found: Promotion, reason: str | None) -> None:
-    now = champion_of(client, found.name, found.alias)
-    if (None if now is None else now.version) != found.replaced:
+    now = _number(champion_of(client, found.name, found.alias))
+    if now != found.replaced:
         raise ProgramError(
-            f"{found.alias!r} of {found.name!r} was moved to version {now.version if now else 'none'} while the versions "
-            "were compared. Give the same command again, to compare with that one."
+            f"{found.alias!r} of {found.name!r} was moved to version {now or 'none'} while the "
+            "versions were compared. Give the same command again, to compare with that one."
         )
     for name, value in _record(found, reason).items():
         client.set_model_version_tag(found.name, found.version, f"oneturn_{name}", value[:_LONGEST])
     client.set_registered_model_alias(found.name, found.alias, found.version)
+
+
+def _number(version: ModelVersion | None) -> str | None:
+    return None if version is None else str(version.version)  # MLflow's stores give numbers or texts
 
 
 def _record(found: Promotion, reason: str | None) -> dict[str, str]:

@@ -37,7 +37,8 @@ def _answered(model: Path, agent_file: str, questions: Path, compiled: bool) -> 
     examples = [dspy.Example(**inputs).with_inputs(*inputs) for inputs in map(json.loads, lines)]
     program, threads = agent.program(compiled=compiled), agent.config.compile.threads
     evaluation = evaluate(program, examples, lambda *_: 0.0, lm=agent.lm(), threads=threads)
-    return evaluation.rows.to_dict("records")
+    rows: list[dict[Any, Any]] = evaluation.rows.to_dict("records")
+    return rows
 
 
 if __name__ == "__main__":

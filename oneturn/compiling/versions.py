@@ -43,7 +43,7 @@ def version_of(client: mlflow.MlflowClient, name: str, version: str | None) -> M
     Raises:
         ProgramError: there is no such version.
     """
-    found = {entry.version: entry for entry in client.search_model_versions(f"name = '{name}'")}
+    found = {str(entry.version): entry for entry in client.search_model_versions(f"name = '{name}'")}
     if not found:
         raise ProgramError(f"There is no registered model {name!r}. Register a version with: oneturn log --register")
     wanted = max(found, key=int) if version is None else version
@@ -102,7 +102,7 @@ def _answers(
     questions.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     agent_file = Path(described.flavors["python_function"]["model_code_path"]).name
     command = [sys.executable, str(_SCRIPT), str(model), agent_file, str(questions), str(answers)]
-    ended = subprocess.run(
+    ended = subprocess.run(  # noqa: S603  # this Python, a script of ours, and the paths of a folder that was just made
         [*command, *([] if compiled else ["uncompiled"])],
         env={**os.environ, CONFIG_VARIABLE: str(config)},
         cwd=root,
