@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelConfig
@@ -126,6 +126,23 @@ class CompileConfig(Section):
     """What a compile may cost at most."""
 
 
+class GateConfig(Section):
+    """When a version may become the champion: `oneturn promote`."""
+
+    alias: str = "champion"
+    """The alias of the registered model that is moved."""
+    min_difference: float = 0.0
+    """The lower bound of the difference's 95% interval must be above this."""
+    max_category_loss: Annotated[float, Field(ge=0)] = 0.10
+    """No category may lose more than this."""
+    category: str = "category"
+    """The examples' label that says their category."""
+    min_category_examples: Count = 5
+    """Categories with fewer examples are judged together, as one."""
+    min_examples: Count = 10
+    """Fewer examples than this can't tell two versions apart: the rule doesn't hold."""
+
+
 class MlflowConfig(Section):
     """Where runs, traces and models are kept."""
 
@@ -172,8 +189,13 @@ class AgentConfig(Section):
     """How passages are found."""
     compiled: str | None = None
     """The compiled program's JSON file, such as `data/compiled/support_desk.json`; null for uncompiled prompts."""
+    compiled_on_drift: Literal["fail", "splice"] = "fail"
+    """What happens if signature or tools have changed since it was compiled: `fail`, or `splice` changed tools and
+    descriptions into it, with a warning."""
     compile: CompileConfig = CompileConfig()
     """How the prompts are compiled."""
+    gate: GateConfig = GateConfig()
+    """When a version may become the champion."""
     mlflow: MlflowConfig = MlflowConfig()
     """Where runs, traces and models are kept."""
     serve: ServeConfig = ServeConfig()

@@ -38,11 +38,16 @@ def evaluated(
         "tries": made,
     }
     if error is None:
-        try:
-            return {**row, **_judged(example, answered.prediction, metrics), "error": None}
-        except Exception as raised:  # a metric's failure costs its row the score, nothing more
-            error = raised
+        return judged(row, metrics, example, answered.prediction)
     return {**row, **_failed(metrics, f"{type(error).__name__}: {error}")}
+
+
+def judged(row: Row, metrics: Mapping[str, Metric], example: dspy.Example, prediction: dspy.Prediction) -> Row:
+    """A row with what the metrics say of its prediction; one that fails costs it its score."""
+    try:
+        return {**row, **_judged(example, prediction, metrics), "error": None}
+    except Exception as error:  # a metric's failure costs its row the score, nothing more
+        return {**row, **_failed(metrics, f"{type(error).__name__}: {error}")}
 
 
 def unreadable(found: Unreadable, metrics: Mapping[str, Metric]) -> Row:

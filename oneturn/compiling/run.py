@@ -24,6 +24,7 @@ from oneturn.config import BudgetConfig
 from oneturn.datasets import dataset_hash
 from oneturn.errors import ConfigError
 from oneturn.evaluation import Evaluation
+from oneturn.interface import interface_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -223,4 +224,5 @@ def _manifest(
         },
         estimate=expected.to_dict() if expected is not None else None,
         stopped=stopped,
+        interface=interface_of(plan.student),
     )
