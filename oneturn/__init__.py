@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from oneturn.approvals import Approvals
     from oneturn.asking import ask
     from oneturn.client import query
+    from oneturn.compiled import load_compiled
     from oneturn.compiling import CompileListener, Work, compile, estimate_compile, recipe
+    from oneturn.compiling.gate import compare
+    from oneturn.compiling.promotion import promote
     from oneturn.config import AgentConfig
     from oneturn.control import cancelled, progress
     from oneturn.declared_tools import tool
@@ -48,13 +51,16 @@ __all__ = [
     "as_program",
     "ask",
     "cancelled",
+    "compare",
     "compile",
     "endpoint_tool",
     "estimate_compile",
     "evaluate",
     "load_agent",
+    "load_compiled",
     "log",
     "progress",
+    "promote",
     "query",
     "recipe",
     "running_server",
@@ -81,6 +87,7 @@ _HOMES = {
     "as_program": "oneturn.programs",
     "ask": "oneturn.asking",
     "cancelled": "oneturn.control",
+    "compare": "oneturn.compiling.gate",
     "CompileListener": "oneturn.compiling",
     "Work": "oneturn.compiling",
     "compile": "oneturn.compiling",
@@ -89,8 +96,10 @@ _HOMES = {
     "endpoint_tool": "oneturn.agent_tools",
     "evaluate": "oneturn.evaluation",
     "load_agent": "oneturn.agent",
+    "load_compiled": "oneturn.compiled",
     "log": "oneturn.model_log",
     "progress": "oneturn.control",
+    "promote": "oneturn.compiling.promotion",
     "query": "oneturn.client",
     "running_server": "oneturn.serving",
     "serve": "oneturn.serving",
