@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from oneturn.asking import ask
     from oneturn.batch import evaluate
     from oneturn.client import query
+    from oneturn.compiled import load_compiled
     from oneturn.compiling import CompileListener, Work, compile, composed, estimate_compile, recipe
+    from oneturn.compiling.gate import compare
+    from oneturn.compiling.promotion import promote
     from oneturn.config import AgentConfig
     from oneturn.control import cancelled, progress
     from oneturn.declared_tools import tool
@@ -48,6 +51,7 @@ __all__ = [
     "as_program",
     "ask",
     "cancelled",
+    "compare",
     "compile",
     "composed",
     "endpoint_tool",
@@ -55,8 +59,10 @@ __all__ = [
     "evaluate",
     "failed_runs_kept",
     "load_agent",
+    "load_compiled",
     "log",
     "progress",
+    "promote",
     "query",
     "recipe",
     "running_server",
@@ -83,6 +89,7 @@ _HOMES = {
     "as_program": "oneturn.programs",
     "ask": "oneturn.asking",
     "cancelled": "oneturn.control",
+    "compare": "oneturn.compiling.gate",
     "CompileListener": "oneturn.compiling",
     "Work": "oneturn.compiling",
     "compile": "oneturn.compiling",
@@ -93,8 +100,10 @@ _HOMES = {
     "evaluate": "oneturn.batch",
     "failed_runs_kept": "oneturn.react",
     "load_agent": "oneturn.agent",
+    "load_compiled": "oneturn.compiled",
     "log": "oneturn.model_log",
     "progress": "oneturn.control",
+    "promote": "oneturn.compiling.promotion",
     "query": "oneturn.client",
     "running_server": "oneturn.serving",
     "serve": "oneturn.serving",

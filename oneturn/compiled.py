@@ -111,6 +111,12 @@ def drift(program: dspy.Module, path: Path) -> list[str]:
     return [] if interface is None else [found.words for found in differences(interface, interface_of(program))]
 
 
+def read_compiled(path: Path) -> tuple[Manifest, dict[str, Any]]:
+    """The manifest and the state of the compiled program in ``path``; raises as ``load_compiled`` does."""
+    document = _read(path)
+    return _manifest(document, path), document["state"]
+
+
 def check_secrets(path: Path) -> None:
     """Raise ``ProgramError`` if a value of the compiled program in ``path`` looks like a secret."""
     refuse_secrets_in(_read(path), str(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import sys
@@ -12,10 +13,13 @@ from typing import Any
 import mlflow
 import pandas as pd
 import pytest
+from click.testing import Result
 from mlflow import MlflowClient
+from typer.testing import CliRunner
 
 import oneturn
 from oneturn.agent import Agent
+from oneturn.cli import app
 from oneturn.compiled import Manifest, save_compiled
 from oneturn.compiling import promotion
 from oneturn.compiling.promotion import promote
@@ -301,3 +305,62 @@ def test_what_can_not_be_promoted_is_named(client, agent):
         promote(agent, 7)
     with pytest.raises(DataError, match="aren't compared on the test split"):
         promote(agent, split="test")
+
+
+def command(registered: tuple[Path, str], *words: str) -> Result:
+    files = ["--agent", str(registered[0] / "agent.py"), "--config", str(registered[0] / "config.yaml")]
+    return CliRunner(env={"COLUMNS": "160"}).invoke(app, [*words, *files])
+
+
+def test_the_command_says_what_became_of_it(registered, client, measured):
+    client.set_registered_model_alias(NAME, "champion", "2")
+    measured(v1=10, v2=16)
+    refused = command(registered, "promote", "1")
+    assert refused.exit_code == 1
+    assert "The rule doesn't hold: version 1 differs from version 2 by -30.0%" in refused.output
+    assert "Version 1 of counting isn't the champion." in refused.output
+    usage = command(registered, "promote", "1", "--force")
+    assert usage.exit_code == 2
+    assert "--reason" in usage.output
+    assert champion(client) == "2"
+    forced = command(registered, "promote", "1", "--force", "--reason", "a try")
+    assert forced.exit_code == 0
+    assert "Version 1 of counting is the champion now, by force; before: 2." in forced.output
+    held = command(registered, "promote", "2", "--dry-run")
+    assert (held.exit_code, champion(client)) == (0, "1")
+    assert "Version 2 of counting could become the champion." in held.output
+    test = command(registered, "promote", "2", "--split", "test")
+    assert test.exit_code == 1
+    assert "aren't compared on the test split" in test.output
+
+
+def test_a_registered_version_is_compared_with_the_file_here(registered, client, agent):
+    client.set_registered_model_alias(NAME, "champion", "1")
+    same = command(registered, "diff", f"models:/{NAME}@champion")
+    assert same.exit_code == 0, same.output
+    assert "The prompts are the same" in same.output
+    missing = command(registered, "diff", f"models:/{NAME}/9")
+    assert missing.exit_code == 1
+    assert f"models:/{NAME}/9 has no compiled program that can be read" in missing.output
+
+
+def test_what_is_logged_says_which_interface_it_has(registered, client, agent):
+    run = client.get_run(client.get_model_version(NAME, "1").run_id)
+    interface = interface_of(agent.build())
+    assert run.data.params["signature_sha256"] == interface.signature_sha256
+    assert run.data.params["tools_sha256"] == interface.tools_sha256
+
+
+def test_a_program_with_a_secret_is_not_logged(registered, client, agent, tmp_path):
+    document = json.loads(agent.compiled_path.read_text())
+    document["state"]["step"]["demos"] = [{"question": "Is AKIAABCDEFGHIJKLMNOP a key?"}]
+    (tmp_path / "p.json").write_text(json.dumps(document))
+    leaky = dataclasses.replace(agent, root=tmp_path, config=agent.config.model_copy(update={"compiled": "p.json"}))
+    with pytest.raises(ProgramError, match=r"p\.json: state\.step\.demos\.0\.question looks like a secret"):
+        oneturn.log(leaky)
+
+
+def test_a_program_that_has_drifted_is_not_logged(registered, client, agent):
+    drifted = dataclasses.replace(agent, build=lambda: oneturn.ReAct("question -> answer", tools=[], thoughts=False))
+    with pytest.raises(ProgramError, match=r"output 'sure' \(boolean\) was removed"):
+        oneturn.log(drifted)
