@@ -28,6 +28,7 @@ ROUNDS = 2
 SIMBA_BATCH = 12
 SIMBA_STEPS = 2
 GEPA_PASSES = 3
+LONG_REPLY = 512  # tokens
 
 
 @oneturn.recipe(lambda train, dev: oneturn.Work(runs=(0, 0), longer_prompts=(1, 2)))
@@ -126,7 +127,7 @@ def miprov2(
     optimizer = MIPROv2(
         metric=metric,
         metric_threshold=FULLY_RIGHT,
-        prompt_model=teacher,
+        prompt_model=_writing(teacher),
         teacher_settings={"lm": teacher},
         auto=None,
         num_candidates=DRAWS,
@@ -135,7 +136,16 @@ def miprov2(
         num_threads=threads,
         seed=seed,
     )
-    return optimizer.compile(student, trainset=trainset, valset=valset, num_trials=TRIALS, minibatch=False, seed=seed)
+    return optimizer.compile(
+        student,
+        trainset=trainset,
+        valset=valset,
+        num_trials=TRIALS,
+        minibatch=False,
+        seed=seed,
+        # It would put the source code of ReAct into each prompt, which says nothing of what this agent is for.
+        program_aware_proposer=not isinstance(student, oneturn.ReAct),
+    )
 
 
 @oneturn.recipe(
@@ -162,7 +172,7 @@ def simba(
         num_candidates=DRAWS,
         max_steps=SIMBA_STEPS,
         max_demos=DEMOS,
-        prompt_model=teacher,
+        prompt_model=_writing(teacher),
         num_threads=threads,
     )
     return optimizer.compile(student, trainset=trainset, seed=seed)
@@ -187,13 +197,19 @@ def gepa(
     optimizer = GEPA(
         metric=_with_feedback(metric),
         max_full_evals=GEPA_PASSES,
-        reflection_lm=teacher,
+        reflection_lm=_writing(teacher),
         instruction_proposer=_proposer(student),
         num_threads=threads,
         seed=seed,
     )
     with oneturn.failed_runs_kept():
         return optimizer.compile(student, trainset=trainset, valset=valset)
+
+
+def _writing(teacher: dspy.LM) -> dspy.LM:
+    """The teacher with room for instructions: a step, for which the agent's own LM is configured, is shorter."""
+    limit = teacher.kwargs.get("max_tokens")
+    return teacher.copy(max_tokens=LONG_REPLY) if limit is not None and limit < LONG_REPLY else teacher
 
 
 def _with_feedback(metric: Metric) -> Metric:

@@ -151,3 +151,18 @@ def test_gepa_takes_a_metric_that_has_no_words():
     compiled = optimized(recipes.gepa, lm, metric=lambda gold, pred: float(pred.get("answer") == gold.answer))
     assert compiled.step.signature.instructions == RULE
     assert "This trajectory got a score of 0.0." in lm.reflections[0]
+
+
+@pytest.mark.parametrize("recipe", [recipes.miprov2, recipes.simba, recipes.gepa], ids=lambda recipe: recipe.__name__)
+def test_instructions_may_be_longer_than_the_agent_s_steps(recipe: Any):
+    lm = CleverLM(step, TEXTS)
+    lm.kwargs["max_tokens"] = 160
+    optimized(recipe, lm)
+    assert lm.room == recipes.LONG_REPLY
+
+
+def test_miprov2_s_proposals_read_runs_and_no_source_code():
+    lm = CleverLM(step, TEXTS)
+    optimized(recipes.miprov2, lm)
+    assert any("is a tree of" in prompt for prompt in lm.reflections)
+    assert not any("def forward" in prompt for prompt in lm.reflections)
