@@ -53,8 +53,11 @@ def step(prompt: str, fields: list[str]) -> str:
     return json.dumps({"tool_call": {"name": "look_up", "args": {"word": last.removeprefix("question: ")}}})
 
 
-def optimized(recipe: Any, lm: CleverLM, student: dspy.Module | None = None, metric: Any = metric) -> dspy.Module:
-    given = {"trainset": examples(), "valset": examples(), "metric": metric, "seed": 0, "threads": 1, "teacher": lm}
+def optimized(
+    recipe: Any, lm: CleverLM, student: dspy.Module | None = None, metric: Any = metric, threads: int = 1
+) -> dspy.Module:
+    given = {"trainset": examples(), "valset": examples(), "metric": metric, "seed": 0, "threads": threads}
+    given["teacher"] = lm
     with dspy.context(lm=lm):
         return call(recipe, student or program(), given)
 
@@ -166,3 +169,10 @@ def test_miprov2_s_proposals_read_runs_and_no_source_code():
     optimized(recipes.miprov2, lm)
     assert any("is a tree of" in prompt for prompt in lm.reflections)
     assert not any("def forward" in prompt for prompt in lm.reflections)
+
+
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
+def test_threads_change_the_time_and_not_the_program(recipe: str):
+    with patch("optimizers.recipes.solve", lambda row: oneturn.Solution({"answer": row.answer})):
+        one, two = (optimized(recipes.RECIPES[recipe], CleverLM(step, TEXTS), threads=threads) for threads in (1, 2))
+    assert one.dump_state() == two.dump_state()
