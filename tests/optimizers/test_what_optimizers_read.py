@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -43,14 +45,25 @@ def metric(gold: Any, pred: Any, trace: Any = None, pred_name: Any = None, pred_
     return dspy.Prediction(score=score, feedback=pred.get("error") or f"It should be {gold.answer}.")
 
 
-def step(prompt: str, fields: list[str]) -> str:
+def step(prompt: str, fields: list[str], time: int = 0) -> str:
     """Looks the word up in half of the cases, and in all once it is told to; else it guesses."""
     last = prompt.rpartition("\n")[2]
     if not last.startswith("question: "):
         return finished(last.rpartition("a tree of ")[2])
-    if RULE not in prompt and luck(prompt) < 5:
+    if RULE not in prompt and luck(f"{prompt}{time}") < 5:
         return finished("a guess")
     return json.dumps({"tool_call": {"name": "look_up", "args": {"word": last.removeprefix("question: ")}}})
+
+
+def wavering() -> Callable[[str, list[str]], str]:
+    """The same, as an LM at a temperature does it: asked the same again, it may say something else."""
+    asked: Counter[str] = Counter()
+
+    def said(prompt: str, fields: list[str]) -> str:
+        asked[prompt] += 1
+        return step(prompt, fields, asked[prompt])
+
+    return said
 
 
 def optimized(
@@ -64,7 +77,7 @@ def optimized(
 
 @pytest.mark.parametrize("recipe", [recipes.simba, recipes.gepa], ids=["simba", "gepa"])
 def test_a_reflection_reads_what_the_tools_were_asked_and_said(recipe: Any):
-    lm = CleverLM(step, TEXTS)
+    lm = CleverLM(wavering(), TEXTS)
     compiled = optimized(recipe, lm)
     read = "\n".join(lm.reflections)
     assert '"word": "' in read
@@ -73,16 +86,20 @@ def test_a_reflection_reads_what_the_tools_were_asked_and_said(recipe: Any):
 
 
 @pytest.mark.parametrize("recipe", [recipes.bootstrap, recipes.simba], ids=["bootstrap", "simba"])
-def test_a_demo_is_a_whole_run_as_plain_data(recipe: Any):
-    compiled = optimized(recipe, CleverLM(step, TEXTS))
-    assert compiled.step.demos
-    for demo in compiled.step.demos:
-        (turn,) = demo["trajectory"]
-        assert turn["tool_call"] == {"name": "look_up", "args": {"word": demo["question"]}}
-        assert demo["tool_call"]["name"] == "finish"
-    loaded = program()
-    loaded.load_state(json.loads(json.dumps(compiled.dump_state())))
-    assert loaded.shared_messages() == compiled.shared_messages()
+def test_a_demo_is_a_whole_run_as_plain_data(recipe: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(recipes, "SIMBA_STEPS", 4)
+    idle = {"instructions": "Be kind.", "module_advice": json.dumps({"step": "Be kind."})}
+    best = optimized(recipe, CleverLM(wavering(), idle))
+    candidates = [found["program"] for found in getattr(best, "candidate_programs", [])] or [best]
+    assert any(candidate.step.demos for candidate in candidates)
+    for candidate in candidates:
+        for demo in candidate.step.demos:
+            (turn,) = demo["trajectory"]
+            assert turn["tool_call"] == {"name": "look_up", "args": {"word": demo["question"]}}
+            assert demo["tool_call"]["name"] == "finish"
+        loaded = program()
+        loaded.load_state(json.loads(json.dumps(candidate.dump_state())))
+        assert loaded.shared_messages() == candidate.shared_messages()
 
 
 def test_gepa_s_reflection_knows_the_tools_and_is_told_not_to_repeat_them():
@@ -158,7 +175,7 @@ def test_gepa_takes_a_metric_that_has_no_words():
 
 @pytest.mark.parametrize("recipe", [recipes.miprov2, recipes.simba, recipes.gepa], ids=lambda recipe: recipe.__name__)
 def test_instructions_may_be_longer_than_the_agent_s_steps(recipe: Any):
-    lm = CleverLM(step, TEXTS)
+    lm = CleverLM(wavering(), TEXTS)
     lm.kwargs["max_tokens"] = 160
     optimized(recipe, lm)
     assert lm.room == recipes.LONG_REPLY
