@@ -257,5 +257,7 @@ RECIPES: dict[str, Callable[..., dspy.Module]] = {
     "miprov2": miprov2,
     "simba": simba,
     "gepa": gepa,
-    "worked_then_gepa": oneturn.composed(worked, gepa),
+    "worked_then_gepa": oneturn.composed(
+        worked, gepa, when="Take it when both are worth it: worked examples show how, GEPA says what still goes wrong."
+    ),
 }
