@@ -13,7 +13,8 @@ import dspy
 import pandas as pd
 from tqdm.auto import tqdm
 
-from oneturn.evaluation import Metric, evaluate
+from oneturn.batch import evaluate
+from oneturn.evaluation import Metric
 
 
 def measured(

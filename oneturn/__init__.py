@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from oneturn.agent_tools import agent_tool, endpoint_tool
     from oneturn.approvals import Approvals
     from oneturn.asking import ask
+    from oneturn.batch import evaluate
     from oneturn.client import query
     from oneturn.compiling import CompileListener, Work, compile, composed, estimate_compile, recipe
     from oneturn.config import AgentConfig
     from oneturn.control import cancelled, progress
     from oneturn.declared_tools import tool
     from oneturn.errors import OneTurnError, ToolError
-    from oneturn.evaluation import evaluate
     from oneturn.model_log import log
     from oneturn.programs import ChatCompletionsProgram, ModuleProgram, as_program
     from oneturn.react import Citation, ReAct, Seen, Solution, WorkedExamples, failed_runs_kept
@@ -90,7 +90,7 @@ _HOMES = {
     "estimate_compile": "oneturn.compiling",
     "recipe": "oneturn.compiling",
     "endpoint_tool": "oneturn.agent_tools",
-    "evaluate": "oneturn.evaluation",
+    "evaluate": "oneturn.batch",
     "failed_runs_kept": "oneturn.react",
     "load_agent": "oneturn.agent",
     "log": "oneturn.model_log",

@@ -45,8 +45,8 @@ def evaluate(
 
     from rich.console import Console
 
+    from oneturn.batch import evaluate
     from oneturn.cli.tables import by_category, comparison, write
-    from oneturn.evaluation import evaluate
 
     program = loaded.program(compiled=not uncompiled)
     examples = loaded.examples(split.value)[:limit]

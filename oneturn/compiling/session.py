@@ -13,13 +13,14 @@ import mlflow
 from dspy.clients.cache import Cache
 from mlflow.entities import LiveSpan, SpanType
 
+from oneturn.batch import evaluate
 from oneturn.compiling.budget import Budget
 from oneturn.compiling.journal import Cursor, Journal
 from oneturn.compiling.journaled_lm import journaled
 from oneturn.compiling.totals import Totals
 from oneturn.compiling.watching import Candidate, CompileListener, EvaluationWatcher
 from oneturn.config import BudgetConfig
-from oneturn.evaluation import Evaluation, Metric, evaluate
+from oneturn.evaluation import Evaluation, Metric
 
 _ERRORS = 1_000_000
 """Runs that may fail: one costs its example the score, not the compile its life."""
