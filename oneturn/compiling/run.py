@@ -17,12 +17,13 @@ from oneturn.agent import Agent
 from oneturn.compiled import Manifest, save_compiled
 from oneturn.compiling.budget import BudgetSpent
 from oneturn.compiling.estimate import Estimate, estimate, work_of
+from oneturn.compiling.outage import LMGone, outages_raised
 from oneturn.compiling.plan import Plan
 from oneturn.compiling.session import Session
 from oneturn.compiling.watching import Candidate, CompileListener
 from oneturn.config import BudgetConfig
 from oneturn.datasets import dataset_hash
-from oneturn.errors import ConfigError
+from oneturn.errors import ConfigError, LMUnavailableError
 from oneturn.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -118,15 +119,20 @@ def compile(
 
     Raises:
         ConfigError: there is no recipe of that name; or the budget didn't even last for the uncompiled program.
+        LMUnavailableError: the LM can't be asked any more. Nothing is saved but its answers.
     """
     plan = Plan.of(agent, recipe)
     path = save_to or agent.compiled_path
     session = _begin(plan, budget, fresh, listeners)
     try:
-        expected = _expected(plan, session)
+        with outages_raised():
+            expected = _expected(plan, session)
         session.tell("on_start", agent, plan.recipe, session.journal.id, expected)
-        compilation = _compiled(plan, session, path, expected)
+        with outages_raised():
+            compilation = _compiled(plan, session, path, expected)
         session.tell("on_end", compilation)
+    except LMGone as gone:
+        raise _gone(gone) from gone.__cause__
     finally:
         session.journal.close()
     return replace(compilation, _session=None)
@@ -139,13 +145,22 @@ def estimate_compile(agent: Agent, *, recipe: str | None = None, budget: BudgetC
 
     Raises:
         ConfigError: there is no recipe of that name; or the budget didn't last.
+        LMUnavailableError: the LM can't be asked any more.
     """
     plan = Plan.of(agent, recipe)
     session = _begin(plan, budget, fresh=False, listeners=())
     try:
-        return _expected(plan, session)
+        with outages_raised():
+            return _expected(plan, session)
+    except LMGone as gone:
+        raise _gone(gone) from gone.__cause__
     finally:
         session.journal.close()
+
+
+def _gone(gone: LMGone) -> LMUnavailableError:
+    kept = "Every answer so far is kept: when it is there again, the same command goes on from here."
+    return LMUnavailableError(f"The LM can't be asked any more: {gone}. {kept}")
 
 
 def _begin(plan: Plan, budget: BudgetConfig | None, fresh: bool, listeners: Sequence[CompileListener]) -> Session:
