@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import dspy
 import pandas as pd
+from dspy.utils.exceptions import DSPyError
 
 from oneturn.agent import Agent
 from oneturn.compiled import Manifest, save_compiled
@@ -23,7 +24,7 @@ from oneturn.compiling.session import Session
 from oneturn.compiling.watching import Candidate, CompileListener
 from oneturn.config import BudgetConfig
 from oneturn.datasets import dataset_hash
-from oneturn.errors import ConfigError, LMUnavailableError
+from oneturn.errors import ConfigError, LMUnavailableError, OneTurnError
 from oneturn.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def compile(
     Raises:
         ConfigError: there is no recipe of that name; or the budget didn't even last for the uncompiled program.
         LMUnavailableError: the LM can't be asked any more. Nothing is saved but its answers.
+        OneTurnError: the recipe can't go on with what the LM has replied.
     """
     plan = Plan.of(agent, recipe)
     path = save_to or agent.compiled_path
@@ -198,7 +200,7 @@ def _compiled(plan: Plan, session: Session, path: Path, expected: Estimate | Non
     stopped = None
     try:
         with session.optimizing(plan.teacher) as teacher:
-            program = plan.run(teacher)
+            program = _optimized(plan, teacher)
         after = session.measure(program)
         session.measured(program, after.rows["score"].tolist(), full=True)
     except BudgetSpent as spent:
@@ -209,6 +211,17 @@ def _compiled(plan: Plan, session: Session, path: Path, expected: Estimate | Non
     manifest = _manifest(plan, session, before, after, expected, stopped)
     save_compiled(program, manifest, path)
     return Compilation(program, manifest, before, after, path, tuple(session.candidates), stopped, session)
+
+
+def _optimized(plan: Plan, teacher: dspy.LM) -> dspy.Module:
+    try:
+        return plan.run(teacher)
+    except DSPyError as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise OneTurnError(
+            f"The recipe {plan.recipe!r} failed on a reply of {teacher.model} ({reason}). "
+            "Take a stronger compile.teacher, another compile.seed or another recipe."
+        ) from error
 
 
 def _manifest(

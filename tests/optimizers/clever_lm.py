@@ -21,7 +21,8 @@ class CleverLM(dspy.LM):
 
     Args:
         step: gives an agent's reply to a prompt that asks for these fields.
-        texts: what it writes where an optimizer asks for a field of this name, such as ``proposed_instruction``.
+        texts: what it writes where an optimizer asks for a field of this name, such as ``proposed_instruction``; with
+            none it mumbles.
 
     Attributes:
         asked: the prompts, in order, and whether they were an optimizer's.
@@ -69,10 +70,15 @@ class _Engine:
         self._asked.append((not ours, prompt))
         if not ours:
             self.room = request.config.max_tokens
+            if not self._texts:
+                return self._said(request, prompt, "Well …")
             told = {name: self._texts.get(name, self._texts["instructions"]) for name in fields}
             text = json.dumps(told) if "Respond with a JSON object" in prompt else sections(**told)
         else:
             text = self._step(prompt, fields)
+        return self._said(request, prompt, text)
+
+    def _said(self, request: Request, prompt: str, text: str) -> Response:
         usage = Usage(input_tokens=len(prompt), output_tokens=len(text))
         return Response(None, request.model, Message.assistant(TextPart(text)), "stop", usage)
 

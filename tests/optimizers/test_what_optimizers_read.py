@@ -130,29 +130,40 @@ BOOTSTRAPPING = [recipes.bootstrap, recipes.bootstrap_random_search, recipes.mip
 
 
 class FailingAgent(oneturn.Agent):
-    """An agent none of whose runs comes to an answer."""
+    """An agent none of whose runs comes to an answer, with an LM that has nothing to say to optimizers either."""
 
     def lm(self) -> dspy.BaseLM:
         """An LM that fills in a field that isn't there."""
-        return CleverLM(lambda prompt, fields: finished("a guess"), TEXTS)
+        return CleverLM(lambda prompt, fields: finished("a guess"), TEXTS if self.name == "writing" else {})
 
 
-@pytest.mark.parametrize("recipe", recipes.RECIPES)
-def test_an_agent_that_fails_everywhere_is_not_the_end_of_a_compile(recipe: str, tmp_path: Path):
-    agent = FailingAgent(
-        name="failing",
+def failing(folder: Path, name: str) -> oneturn.Agent:
+    return FailingAgent(
+        name=name,
         config=oneturn.AgentConfig.read({"compiled": "compiled.json"}),
         build=lambda: oneturn.ReAct("question -> letters: int", tools=[look_up], thoughts=False),
         metric=metric,
         examples=lambda split: examples(),
         recipes=recipes.RECIPES,
-        root=tmp_path,
+        root=folder,
         code_paths=(),
         example_questions=(),
     )
+
+
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
+def test_an_agent_that_fails_everywhere_is_not_the_end_of_a_compile(recipe: str, tmp_path: Path):
     with patch("optimizers.recipes.solve", return_value=oneturn.Solution({"letters": 3})):
-        done = oneturn.compile(agent, recipe=recipe)
+        done = oneturn.compile(failing(tmp_path, "writing"), recipe=recipe)
     assert done.after.rows["error"].notna().all()
+
+
+def test_a_teacher_that_can_t_do_what_it_is_asked_is_told(tmp_path: Path):
+    told = r"'miprov2' failed on a reply of clever/lm \(AdapterParseError: .*Take a stronger compile.teacher, "
+    with pytest.raises(oneturn.OneTurnError, match=told):
+        oneturn.compile(failing(tmp_path, "mumbling"), recipe="miprov2")
+    oneturn.compile(failing(tmp_path, "mumbling"), recipe="gepa")
+    oneturn.compile(failing(tmp_path, "mumbling"), recipe="simba")
 
 
 @pytest.mark.parametrize("recipe", BOOTSTRAPPING, ids=lambda recipe: recipe.__name__)
