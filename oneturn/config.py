@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelConfig
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from typing_extensions import Self
 
 from oneturn.config_errors import explain, refuse_secrets, yaml_problem
@@ -109,6 +109,10 @@ class BudgetConfig(Section):
     """US dollars, where the prices are known; null for no limit."""
 
 
+def _lm_named(value: Any) -> Any:
+    return {"model": value} if isinstance(value, str) else value
+
+
 class CompileConfig(Section):
     """How the prompts are compiled."""
 
@@ -120,8 +124,9 @@ class CompileConfig(Section):
     """How many examples of the development split candidates are judged on, the first ones; null for all."""
     threads: Count = 1
     """Examples at the same time. The embedded LM uses all cores for one: more doesn't make it faster."""
-    teacher: LMConfig | None = None
-    """The LM that shows how it is done, proposes instructions or reflects on failures; null for the agent's own."""
+    teacher: Annotated[LMConfig | None, BeforeValidator(_lm_named)] = None
+    """The LM that shows how it is done, proposes instructions or reflects on failures: a model string, or a section;
+    null for the agent's own."""
     budget: BudgetConfig = BudgetConfig()
     """What a compile may cost at most."""
 

@@ -1,7 +1,9 @@
 """How the prompts are compiled: each recipe is one of DSPy's optimizers with its settings and its budget.
 
-Each recipe says in its first line when to take it. A recipe of your own is a function like these; ``@oneturn.recipe``
-tells what it costs, and an argument ``teacher``, if it has one, gets the LM that ``compile.teacher`` names.
+Each recipe says in its first line when to take it. The settings keep each within 200 runs of the program for 54
+training and 24 development examples: half an hour on the embedded LM, at ten seconds a run. A recipe of your own is a
+function like these; ``@oneturn.recipe`` tells what it costs, and an argument ``teacher``, if it has one, gets the LM
+that ``compile.teacher`` names.
 """
 
 import inspect
@@ -23,11 +25,12 @@ Metric = Callable[..., Any]
 CANDIDATES = 4
 DEMOS = 4
 DRAWS = 3
-TRIALS = 6
-ROUNDS = 2
-SIMBA_BATCH = 12
+TRIALS = 5
+SIMBA_ROWS = 24
+SIMBA_BATCH = 6
 SIMBA_STEPS = 2
-GEPA_PASSES = 3
+GEPA_PASSES = 2
+LONG_REPLY = 512  # tokens
 
 
 @oneturn.recipe(lambda train, dev: oneturn.Work(runs=(0, 0), longer_prompts=(1, 2)))
@@ -80,9 +83,7 @@ def bootstrap(
 
 
 @oneturn.recipe(
-    lambda train, dev: oneturn.Work(
-        runs=((DRAWS + 1) * dev + DRAWS, (DRAWS + 2) * dev + (DRAWS + 1) * train), longer_prompts=(1, 3)
-    )
+    lambda train, dev: oneturn.Work(runs=((DRAWS + 1) * dev + DRAWS, (DRAWS + 2) * dev + train), longer_prompts=(1, 3))
 )
 def bootstrap_random_search(
     student: dspy.Module,
@@ -109,7 +110,7 @@ def bootstrap_random_search(
 
 @oneturn.recipe(
     lambda train, dev: oneturn.Work(
-        runs=(TRIALS * dev, (TRIALS + 1) * dev + 3 * train), reflections=(5, 20), longer_prompts=(1, 3)
+        runs=(TRIALS * dev, (TRIALS + 1) * dev + train), reflections=(5, 20), longer_prompts=(1, 3)
     )
 )
 def miprov2(
@@ -122,11 +123,11 @@ def miprov2(
     threads: int,
     teacher: dspy.LM,
 ) -> dspy.Module:
-    """Take it with an hour and a good teacher: instructions and demos, proposed apart, searched together (Bayesian)."""
+    """Take it with a good teacher: instructions and demos, proposed apart, searched together (Bayesian)."""
     optimizer = MIPROv2(
         metric=metric,
         metric_threshold=FULLY_RIGHT,
-        prompt_model=teacher,
+        prompt_model=_writing(teacher),
         teacher_settings={"lm": teacher},
         auto=None,
         num_candidates=DRAWS,
@@ -135,13 +136,25 @@ def miprov2(
         num_threads=threads,
         seed=seed,
     )
-    return optimizer.compile(student, trainset=trainset, valset=valset, num_trials=TRIALS, minibatch=False, seed=seed)
+    return optimizer.compile(
+        student,
+        trainset=trainset,
+        valset=valset,
+        num_trials=TRIALS,
+        minibatch=False,
+        seed=seed,
+        # It would put the source code of ReAct into each prompt, which says nothing of what this agent is for.
+        program_aware_proposer=not isinstance(student, oneturn.ReAct),
+    )
 
 
 @oneturn.recipe(
     lambda train, dev: oneturn.Work(
-        runs=(2 * SIMBA_STEPS * SIMBA_BATCH, SIMBA_STEPS * 2 * DRAWS * SIMBA_BATCH + (SIMBA_STEPS + 1) * train),
-        reflections=(0, SIMBA_STEPS * DRAWS),
+        runs=(
+            min(train, SIMBA_ROWS),
+            SIMBA_STEPS * (2 * DRAWS + 1) * SIMBA_BATCH + (SIMBA_STEPS + 1) * min(train, SIMBA_ROWS),
+        ),
+        reflections=(0, SIMBA_STEPS * (DRAWS + 1)),
         longer_prompts=(1, 3),
     )
 )
@@ -156,16 +169,17 @@ def simba(
     teacher: dspy.LM,
 ) -> dspy.Module:
     """Take it when the LM is right at times and wrong at others: it learns rules and demos from the difference."""
+    rows = _shuffled(trainset, seed)[:SIMBA_ROWS]
     optimizer = SIMBA(
         metric=metric,
-        bsize=min(SIMBA_BATCH, len(trainset)),
+        bsize=min(SIMBA_BATCH, len(rows)),
         num_candidates=DRAWS,
         max_steps=SIMBA_STEPS,
         max_demos=DEMOS,
-        prompt_model=teacher,
+        prompt_model=_writing(teacher),
         num_threads=threads,
     )
-    return optimizer.compile(student, trainset=trainset, seed=seed)
+    return optimizer.compile(student, trainset=rows, seed=seed)
 
 
 @oneturn.recipe(
@@ -187,13 +201,19 @@ def gepa(
     optimizer = GEPA(
         metric=_with_feedback(metric),
         max_full_evals=GEPA_PASSES,
-        reflection_lm=teacher,
+        reflection_lm=_writing(teacher),
         instruction_proposer=_proposer(student),
         num_threads=threads,
         seed=seed,
     )
     with oneturn.failed_runs_kept():
         return optimizer.compile(student, trainset=trainset, valset=valset)
+
+
+def _writing(teacher: dspy.LM) -> dspy.LM:
+    """The teacher with room for instructions: a step, for which the agent's own LM is configured, is shorter."""
+    limit = teacher.kwargs.get("max_tokens")
+    return teacher.copy(max_tokens=LONG_REPLY) if limit is not None and limit < LONG_REPLY else teacher
 
 
 def _with_feedback(metric: Metric) -> Metric:
@@ -237,5 +257,7 @@ RECIPES: dict[str, Callable[..., dspy.Module]] = {
     "miprov2": miprov2,
     "simba": simba,
     "gepa": gepa,
-    "worked_then_gepa": oneturn.composed(worked, gepa),
+    "worked_then_gepa": oneturn.composed(
+        worked, gepa, when="Take it when both are worth it: worked examples show how, GEPA says what still goes wrong."
+    ),
 }

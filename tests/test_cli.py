@@ -118,6 +118,11 @@ def test_ask_shows_the_answer():
     assert output("ask", "Is it?", "--config", "uncompiled.yaml").startswith("yes\n1 LM call, ")
 
 
+@pytest.mark.usefixtures("folder")
+def test_compile_says_which_recipes_there_are():
+    assert output("compile", "--recipes") == "  as_it_is  It doesn't say when to take it.\n"
+
+
 def test_compile_shows_before_and_after_and_keeps_the_program(folder: Path):
     text = output("compile", "--recipe", "as_it_is")
     assert re.search(r"uncompiled .* 66\.7% .* 0\.0% to 100\.0%", text)

@@ -25,6 +25,9 @@ def compile(
     recipe: Annotated[
         str | None, typer.Option(metavar="NAME", help="The recipe; the configured one otherwise.")
     ] = None,
+    recipes: Annotated[
+        bool, typer.Option("--recipes", help="Say which recipes there are and when to take which, and stop.")
+    ] = False,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Say what it would cost, from a few questions, and stop.")
     ] = False,
@@ -45,11 +48,18 @@ def compile(
 
         oneturn compile
 
+        oneturn compile --recipes
+
         oneturn compile --recipe bootstrap --estimate
 
         oneturn compile --max-lm-calls 500 --max-cost 2
     """
     loaded = load(agent, config)
+    if recipes:
+        from oneturn.compiling.recipes import described
+
+        typer.echo(described(dict(loaded.recipes)))
+        return
     asked = {"lm_calls": max_lm_calls, "tokens": max_tokens, "minutes": max_minutes, "cost": max_cost}
     given = {name: limit for name, limit in asked.items() if limit is not None}
     budget = loaded.config.compile.budget.model_copy(update=given)

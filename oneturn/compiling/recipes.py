@@ -13,12 +13,13 @@ from oneturn.compiling.estimate import declared_work, recipe
 Recipe = Callable[..., dspy.Module]
 
 
-def composed(first: Recipe, second: Recipe) -> Recipe:
+def composed(first: Recipe, second: Recipe, *, when: str | None = None) -> Recipe:
     """A recipe that lets ``second`` work on what ``first`` has made, each with all that the compile was given.
 
     Args:
         first: such as one that finds demos.
-        second: such as one that rewrites instructions.
+        second: such as one that rewrites instructions. One that finds demos puts its own in the place of the first's.
+        when: the line that says when to take it; ``None`` for those of the two.
     """
 
     def both(student: dspy.Module, **given: Any) -> dspy.Module:
@@ -26,7 +27,7 @@ def composed(first: Recipe, second: Recipe) -> Recipe:
         made._compiled = False  # an optimizer leaves a part that is marked so as it is
         return call(second, made, given)
 
-    both.__doc__ = f"{_first_line(first)} Then: {_first_line(second)}"
+    both.__doc__ = when or f"{_first_line(first)} Then: {_first_line(second)}"
     works = [declared_work(part) for part in (first, second)]
     if works[0] is None or works[1] is None:
         return both

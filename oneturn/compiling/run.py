@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING
 
 import dspy
 import pandas as pd
+from dspy.utils.exceptions import DSPyError
 
 from oneturn.agent import Agent
 from oneturn.compiled import Manifest, save_compiled
 from oneturn.compiling.budget import BudgetSpent
 from oneturn.compiling.estimate import Estimate, estimate, work_of
+from oneturn.compiling.outage import LMGone, outages_raised
 from oneturn.compiling.plan import Plan
 from oneturn.compiling.session import Session
 from oneturn.compiling.watching import Candidate, CompileListener
 from oneturn.config import BudgetConfig
 from oneturn.datasets import dataset_hash
-from oneturn.errors import ConfigError
+from oneturn.errors import ConfigError, LMUnavailableError, OneTurnError
 from oneturn.evaluation import Evaluation
 from oneturn.interface import interface_of
 
@@ -119,15 +121,21 @@ def compile(
 
     Raises:
         ConfigError: there is no recipe of that name; or the budget didn't even last for the uncompiled program.
+        LMUnavailableError: the LM can't be asked any more. Nothing is saved but its answers.
+        OneTurnError: the recipe can't go on with what the LM has replied.
     """
     plan = Plan.of(agent, recipe)
     path = save_to or agent.compiled_path
     session = _begin(plan, budget, fresh, listeners)
     try:
-        expected = _expected(plan, session)
+        with outages_raised():
+            expected = _expected(plan, session)
         session.tell("on_start", agent, plan.recipe, session.journal.id, expected)
-        compilation = _compiled(plan, session, path, expected)
+        with outages_raised():
+            compilation = _compiled(plan, session, path, expected)
         session.tell("on_end", compilation)
+    except LMGone as gone:
+        raise _gone(gone) from gone.__cause__
     finally:
         session.journal.close()
     return replace(compilation, _session=None)
@@ -140,13 +148,22 @@ def estimate_compile(agent: Agent, *, recipe: str | None = None, budget: BudgetC
 
     Raises:
         ConfigError: there is no recipe of that name; or the budget didn't last.
+        LMUnavailableError: the LM can't be asked any more.
     """
     plan = Plan.of(agent, recipe)
     session = _begin(plan, budget, fresh=False, listeners=())
     try:
-        return _expected(plan, session)
+        with outages_raised():
+            return _expected(plan, session)
+    except LMGone as gone:
+        raise _gone(gone) from gone.__cause__
     finally:
         session.journal.close()
+
+
+def _gone(gone: LMGone) -> LMUnavailableError:
+    kept = "Every answer so far is kept: when it is there again, the same command goes on from here."
+    return LMUnavailableError(f"The LM can't be asked any more: {gone}. {kept}")
 
 
 def _begin(plan: Plan, budget: BudgetConfig | None, fresh: bool, listeners: Sequence[CompileListener]) -> Session:
@@ -184,7 +201,7 @@ def _compiled(plan: Plan, session: Session, path: Path, expected: Estimate | Non
     stopped = None
     try:
         with session.optimizing(plan.teacher) as teacher:
-            program = plan.run(teacher)
+            program = _optimized(plan, teacher)
         after = session.measure(program)
         session.measured(program, after.rows["score"].tolist(), full=True)
     except BudgetSpent as spent:
@@ -195,6 +212,17 @@ def _compiled(plan: Plan, session: Session, path: Path, expected: Estimate | Non
     manifest = _manifest(plan, session, before, after, expected, stopped)
     save_compiled(program, manifest, path)
     return Compilation(program, manifest, before, after, path, tuple(session.candidates), stopped, session)
+
+
+def _optimized(plan: Plan, teacher: dspy.LM) -> dspy.Module:
+    try:
+        return plan.run(teacher)
+    except DSPyError as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise OneTurnError(
+            f"The recipe {plan.recipe!r} failed on a reply of {teacher.model} ({reason}). "
+            "Take a stronger compile.teacher, another compile.seed or another recipe."
+        ) from error
 
 
 def _manifest(

@@ -21,15 +21,21 @@ class CleverLM(dspy.LM):
 
     Args:
         step: gives an agent's reply to a prompt that asks for these fields.
-        texts: what it writes where an optimizer asks for a field of this name, such as ``proposed_instruction``.
+        texts: what it writes where an optimizer asks for a field of this name, such as ``proposed_instruction``; with
+            none it mumbles.
 
     Attributes:
         asked: the prompts, in order, and whether they were an optimizer's.
+        room: tokens that the latest reply to an optimizer might have.
     """
 
     def __init__(self, step: Callable[[str, list[str]], str], texts: dict[str, str]):
         self.asked: list[tuple[bool, str]] = []
         super().__init__("clever/lm", engine=_Engine(step, texts, self.asked), cache=False, num_retries=0)
+
+    @property
+    def room(self) -> int | None:
+        return self._engine_spec.room
 
     @property
     def reflections(self) -> list[str]:
@@ -50,6 +56,7 @@ class _Engine:
         self._step = step
         self._texts = texts
         self._asked = asked
+        self.room: int | None = None
 
     def complete(self, request: Request) -> Response:
         system = (
@@ -62,10 +69,16 @@ class _Engine:
         ours = not fields or bool(set(fields) & {"next_thought", "answer"})
         self._asked.append((not ours, prompt))
         if not ours:
+            self.room = request.config.max_tokens
+            if not self._texts:
+                return self._said(request, prompt, "Well …")
             told = {name: self._texts.get(name, self._texts["instructions"]) for name in fields}
             text = json.dumps(told) if "Respond with a JSON object" in prompt else sections(**told)
         else:
             text = self._step(prompt, fields)
+        return self._said(request, prompt, text)
+
+    def _said(self, request: Request, prompt: str, text: str) -> Response:
         usage = Usage(input_tokens=len(prompt), output_tokens=len(text))
         return Response(None, request.model, Message.assistant(TextPart(text)), "stop", usage)
 

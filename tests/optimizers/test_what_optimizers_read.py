@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -43,25 +45,39 @@ def metric(gold: Any, pred: Any, trace: Any = None, pred_name: Any = None, pred_
     return dspy.Prediction(score=score, feedback=pred.get("error") or f"It should be {gold.answer}.")
 
 
-def step(prompt: str, fields: list[str]) -> str:
+def step(prompt: str, fields: list[str], time: int = 0) -> str:
     """Looks the word up in half of the cases, and in all once it is told to; else it guesses."""
     last = prompt.rpartition("\n")[2]
     if not last.startswith("question: "):
         return finished(last.rpartition("a tree of ")[2])
-    if RULE not in prompt and luck(prompt) < 5:
+    if RULE not in prompt and luck(f"{prompt}{time}") < 5:
         return finished("a guess")
     return json.dumps({"tool_call": {"name": "look_up", "args": {"word": last.removeprefix("question: ")}}})
 
 
-def optimized(recipe: Any, lm: CleverLM, student: dspy.Module | None = None, metric: Any = metric) -> dspy.Module:
-    given = {"trainset": examples(), "valset": examples(), "metric": metric, "seed": 0, "threads": 1, "teacher": lm}
+def wavering() -> Callable[[str, list[str]], str]:
+    """The same, as an LM at a temperature does it: asked the same again, it may say something else."""
+    asked: Counter[str] = Counter()
+
+    def said(prompt: str, fields: list[str]) -> str:
+        asked[prompt] += 1
+        return step(prompt, fields, asked[prompt])
+
+    return said
+
+
+def optimized(
+    recipe: Any, lm: CleverLM, student: dspy.Module | None = None, metric: Any = metric, threads: int = 1
+) -> dspy.Module:
+    given = {"trainset": examples(), "valset": examples(), "metric": metric, "seed": 0, "threads": threads}
+    given["teacher"] = lm
     with dspy.context(lm=lm):
         return call(recipe, student or program(), given)
 
 
 @pytest.mark.parametrize("recipe", [recipes.simba, recipes.gepa], ids=["simba", "gepa"])
 def test_a_reflection_reads_what_the_tools_were_asked_and_said(recipe: Any):
-    lm = CleverLM(step, TEXTS)
+    lm = CleverLM(wavering(), TEXTS)
     compiled = optimized(recipe, lm)
     read = "\n".join(lm.reflections)
     assert '"word": "' in read
@@ -70,16 +86,20 @@ def test_a_reflection_reads_what_the_tools_were_asked_and_said(recipe: Any):
 
 
 @pytest.mark.parametrize("recipe", [recipes.bootstrap, recipes.simba], ids=["bootstrap", "simba"])
-def test_a_demo_is_a_whole_run_as_plain_data(recipe: Any):
-    compiled = optimized(recipe, CleverLM(step, TEXTS))
-    assert compiled.step.demos
-    for demo in compiled.step.demos:
-        (turn,) = demo["trajectory"]
-        assert turn["tool_call"] == {"name": "look_up", "args": {"word": demo["question"]}}
-        assert demo["tool_call"]["name"] == "finish"
-    loaded = program()
-    loaded.load_state(json.loads(json.dumps(compiled.dump_state())))
-    assert loaded.shared_messages() == compiled.shared_messages()
+def test_a_demo_is_a_whole_run_as_plain_data(recipe: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(recipes, "SIMBA_STEPS", 4)
+    idle = {"instructions": "Be kind.", "module_advice": json.dumps({"step": "Be kind."})}
+    best = optimized(recipe, CleverLM(wavering(), idle))
+    candidates = [found["program"] for found in getattr(best, "candidate_programs", [])] or [best]
+    assert any(candidate.step.demos for candidate in candidates)
+    for candidate in candidates:
+        for demo in candidate.step.demos:
+            (turn,) = demo["trajectory"]
+            assert turn["tool_call"] == {"name": "look_up", "args": {"word": demo["question"]}}
+            assert demo["tool_call"]["name"] == "finish"
+        loaded = program()
+        loaded.load_state(json.loads(json.dumps(candidate.dump_state())))
+        assert loaded.shared_messages() == candidate.shared_messages()
 
 
 def test_gepa_s_reflection_knows_the_tools_and_is_told_not_to_repeat_them():
@@ -110,29 +130,40 @@ BOOTSTRAPPING = [recipes.bootstrap, recipes.bootstrap_random_search, recipes.mip
 
 
 class FailingAgent(oneturn.Agent):
-    """An agent none of whose runs comes to an answer."""
+    """An agent none of whose runs comes to an answer, with an LM that has nothing to say to optimizers either."""
 
     def lm(self) -> dspy.BaseLM:
         """An LM that fills in a field that isn't there."""
-        return CleverLM(lambda prompt, fields: finished("a guess"), TEXTS)
+        return CleverLM(lambda prompt, fields: finished("a guess"), TEXTS if self.name == "writing" else {})
 
 
-@pytest.mark.parametrize("recipe", recipes.RECIPES)
-def test_an_agent_that_fails_everywhere_is_not_the_end_of_a_compile(recipe: str, tmp_path: Path):
-    agent = FailingAgent(
-        name="failing",
+def failing(folder: Path, name: str) -> oneturn.Agent:
+    return FailingAgent(
+        name=name,
         config=oneturn.AgentConfig.read({"compiled": "compiled.json"}),
         build=lambda: oneturn.ReAct("question -> letters: int", tools=[look_up], thoughts=False),
         metric=metric,
         examples=lambda split: examples(),
         recipes=recipes.RECIPES,
-        root=tmp_path,
+        root=folder,
         code_paths=(),
         example_questions=(),
     )
+
+
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
+def test_an_agent_that_fails_everywhere_is_not_the_end_of_a_compile(recipe: str, tmp_path: Path):
     with patch("optimizers.recipes.solve", return_value=oneturn.Solution({"letters": 3})):
-        done = oneturn.compile(agent, recipe=recipe)
+        done = oneturn.compile(failing(tmp_path, "writing"), recipe=recipe)
     assert done.after.rows["error"].notna().all()
+
+
+def test_a_teacher_that_can_t_do_what_it_is_asked_is_told(tmp_path: Path):
+    told = r"'miprov2' failed on a reply of clever/lm \(AdapterParseError: .*Take a stronger compile.teacher, "
+    with pytest.raises(oneturn.OneTurnError, match=told):
+        oneturn.compile(failing(tmp_path, "mumbling"), recipe="miprov2")
+    oneturn.compile(failing(tmp_path, "mumbling"), recipe="gepa")
+    oneturn.compile(failing(tmp_path, "mumbling"), recipe="simba")
 
 
 @pytest.mark.parametrize("recipe", BOOTSTRAPPING, ids=lambda recipe: recipe.__name__)
@@ -151,3 +182,25 @@ def test_gepa_takes_a_metric_that_has_no_words():
     compiled = optimized(recipes.gepa, lm, metric=lambda gold, pred: float(pred.get("answer") == gold.answer))
     assert compiled.step.signature.instructions == RULE
     assert "This trajectory got a score of 0.0." in lm.reflections[0]
+
+
+@pytest.mark.parametrize("recipe", [recipes.miprov2, recipes.simba, recipes.gepa], ids=lambda recipe: recipe.__name__)
+def test_instructions_may_be_longer_than_the_agent_s_steps(recipe: Any):
+    lm = CleverLM(wavering(), TEXTS)
+    lm.kwargs["max_tokens"] = 160
+    optimized(recipe, lm)
+    assert lm.room == recipes.LONG_REPLY
+
+
+def test_miprov2_s_proposals_read_runs_and_no_source_code():
+    lm = CleverLM(step, TEXTS)
+    optimized(recipes.miprov2, lm)
+    assert any("is a tree of" in prompt for prompt in lm.reflections)
+    assert not any("def forward" in prompt for prompt in lm.reflections)
+
+
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
+def test_threads_change_the_time_and_not_the_program(recipe: str):
+    with patch("optimizers.recipes.solve", lambda row: oneturn.Solution({"answer": row.answer})):
+        one, two = (optimized(recipes.RECIPES[recipe], CleverLM(step, TEXTS), threads=threads) for threads in (1, 2))
+    assert one.dump_state() == two.dump_state()
