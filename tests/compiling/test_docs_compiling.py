@@ -31,3 +31,12 @@ def test_the_page_tells_of_every_recipe():
 
     page = Path("docs/compiling.md").read_text(encoding="utf-8")
     assert all(f"| `{name}` |" in page for name in RECIPES)
+
+
+def test_two_programs_are_compared_by_the_rule(tmp_path: Path):
+    *_, compared = examples("compiling.md")
+    taught = agent(tmp_path)
+    passed, reasons, report = compared["better"](taught, *[taught.program(compiled=False)] * 2, taught.lm())
+    assert not passed
+    assert "lower bound" in " ".join(reasons)
+    assert "lower bound" in report
