@@ -183,6 +183,34 @@ class ApprovalsConfig(Section):
     this process only."""
 
 
+class AppConfig(Section):
+    """The Databricks App that `oneturn deploy app` makes."""
+
+    name: str | None = None
+    """The app's name; null for the agent's own, with hyphens."""
+    source_path: str | None = None
+    """The workspace folder that its files are put into; null for one named like the app in your home folder."""
+
+
+class DeployConfig(Section):
+    """How the agent is deployed on Databricks: `oneturn deploy`."""
+
+    endpoint: str | None = None
+    """The serving endpoint's name; null for the name that Databricks makes of the registered model's."""
+    workload_size: Literal["Small", "Medium", "Large"] = "Small"
+    """How many requests are answered at the same time: 4, 8 to 16, or 16 to 64."""
+    scale_to_zero: bool = False
+    """Let the endpoint sleep when nobody asks; the first question then waits minutes."""
+    environment: dict[str, str] = {}
+    """Environment variables of the deployed agent; a secret is a reference such as `{{secrets/<scope>/<key>}}`."""
+    tags: dict[str, str] = {}
+    """Tags of the serving endpoint."""
+    minutes: Annotated[float, Field(gt=0)] = 60.0
+    """How long to wait for it to be ready."""
+    app: AppConfig = AppConfig()
+    """The Databricks App that `oneturn deploy app` makes."""
+
+
 class AgentConfig(Section):
     """The configuration of an agent; subclass it for keys of your own."""
 
@@ -207,6 +235,8 @@ class AgentConfig(Section):
     """Where the agent listens."""
     approvals: ApprovalsConfig = ApprovalsConfig()
     """How a person's approvals of tool calls are signed."""
+    deploy: DeployConfig = DeployConfig()
+    """How the agent is deployed on Databricks."""
 
     @classmethod
     def read(

@@ -8,11 +8,14 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import mlflow
+from mlflow import MlflowClient
 from packaging.requirements import Requirement
 
 from oneturn.agent import Agent
 from oneturn.compiled import check_secrets, drift, read_manifest
-from oneturn.errors import ProgramError
+from oneturn.databricks.resources import auth_policy_of
+from oneturn.errors import ConfigError, ProgramError
+from oneturn.measured_on import measured_on
 from oneturn.tracking import use_tracking
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -27,20 +30,25 @@ class LoggedAgent:
     registered_version: str | None
 
 
-def log(agent: Agent, *, register: bool = False) -> LoggedAgent:
+def log(agent: Agent, *, register: bool = False, alias: str | None = None) -> LoggedAgent:
     """Log ``agent`` as a models-from-code MLflow model.
 
-    MLflow asks the agent its example question while it logs, so the LM must be able to answer.
+    MLflow asks the agent its example question while it logs, so the LM must be able to answer. What the configuration
+    needs of a Databricks workspace is declared on the model: Databricks gives the deployed agent access to just that.
 
     Args:
         agent: what to log.
         register: whether to register the model under the configured name, as a new version.
+        alias: the registered model's alias that the new version gets, such as ``"challenger"``; only with ``register``.
 
     Raises:
         ProgramError: a folder that the agent declares isn't there; or its compiled program holds what looks like a
             secret, or was compiled for another program.
+        ConfigError: there is an alias and nothing to give it to.
     """
     settings = agent.config.mlflow
+    if alias is not None and not register:
+        raise ConfigError(f"Only a registered version can have the alias {alias!r}: log it with --register, too.")
     if agent.config.compiled is not None:
         check_secrets(agent.compiled_path)
     agent.program()
@@ -55,10 +63,15 @@ def log(agent: Agent, *, register: bool = False) -> LoggedAgent:
             model_config=agent.config.to_model_config(),
             input_example=input_example(agent),
             pip_requirements=pinned,
+            auth_policy=auth_policy_of(agent.config),
             registered_model_name=settings.model_name if register else None,
         )
+        _log_scores(agent, info.model_id)
     found = info.registered_model_version
-    return LoggedAgent(info.model_uri, run.info.run_id, None if found is None else str(found))
+    number = None if found is None else str(found)
+    if alias is not None and number is not None:
+        MlflowClient().set_registered_model_alias(settings.model_name, alias, number)
+    return LoggedAgent(info.model_uri, run.info.run_id, number)
 
 
 def input_example(agent: Agent) -> dict[str, object]:
@@ -110,10 +123,23 @@ def _log_origin(agent: Agent) -> None:
         return
     manifest = read_manifest(agent.compiled_path)
     mlflow.log_params({"recipe": manifest.recipe, "compiled_on": manifest.lm, "dataset_dev": manifest.dataset["dev"]})
-    mlflow.log_metrics({f"dev_{name}": value for name, value in manifest.scores["after"].items()})
     mlflow.log_artifact(str(agent.compiled_path), artifact_path="compiled")
     if manifest.interface is not None:
         interface = manifest.interface
         mlflow.log_params({"signature_sha256": interface.signature_sha256, "tools_sha256": interface.tools_sha256})
     if differences := drift(agent.build(), agent.compiled_path):
         mlflow.set_tag("oneturn.drift", "; ".join(differences))
+
+
+def _log_scores(agent: Agent, model_id: str) -> None:
+    """The compiled program's scores, as metrics of the logged model, with the examples that they were measured on."""
+    if agent.config.compiled is None:
+        return
+    manifest = read_manifest(agent.compiled_path)
+    dataset = measured_on(agent, manifest.dataset["dev"])
+    if dataset is None:
+        mlflow.set_tag("oneturn.dataset", "The development examples have changed since the scores were measured.")
+    else:
+        mlflow.log_input(dataset, context="dev")
+    scores = {f"dev_{name}": value for name, value in manifest.scores["after"].items()}
+    mlflow.log_metrics(scores, dataset=dataset, model_id=model_id)
