@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,16 @@ class Registry:
     def version(self, name: str, number: int | str) -> dict[str, Any]:
         """A version as plain values."""
         return _plain(self.versions[name, str(number)])
+
+    def duplicate(self, name: str, number: str) -> str:
+        """Register the same version again, without its upload; gives its number."""
+        again = messages.ModelVersion()
+        again.CopyFrom(self.versions[name, number])
+        again.version = str(1 + sum(model == name for model, _ in self.versions))
+        self.versions[name, again.version] = again
+        folder = self.files / "Models" / name.replace(".", "/")
+        shutil.copytree(folder / number, folder / again.version)
+        return str(again.version)
 
     def _create_model(self, call: Call) -> Any:
         asked = _read(call, messages.CreateRegisteredModelRequest)
@@ -132,7 +143,10 @@ class Registry:
 
     def _set_tag(self, call: Call) -> Any:
         asked = _read(call, messages.SetModelVersionTagRequest)
-        self.versions[asked.name, asked.version].tags.add(key=asked.key, value=asked.value)
+        kept = self.versions[asked.name, asked.version].tags
+        others = [tag for tag in kept if tag.key != asked.key]
+        del kept[:]
+        kept.extend([*others, messages.ModelVersionTag(key=asked.key, value=asked.value)])
         return {}
 
     def _write(self, call: Call) -> Answer:

@@ -87,7 +87,7 @@ class Endpoints:
             unknown = entity.keys() - ServedEntityOutput.from_dict(entity).as_dict().keys()
             assert not unknown, unknown
         config = EndpointCoreConfigInput.from_dict({**call.body, "name": found.name})
-        versions = [(entity.entity_name, entity.entity_version) for entity in config.served_entities]
+        versions = [(entity.entity_name, str(entity.entity_version)) for entity in config.served_entities]
         if len(set(versions)) < len(versions):
             return refused(400, "BAD_REQUEST", "Cannot create 2+ served entities with the same entity and version.")
         return self._configured(found, config)
@@ -106,7 +106,7 @@ class Endpoints:
         return endpoint.as_dict()
 
     def _started(self, entity: ServedEntityInput) -> ServedEntityOutput:
-        started = ServedEntityOutput.from_dict(entity.as_dict())
+        started = ServedEntityOutput.from_dict(entity.as_dict() | {"entity_version": str(entity.entity_version)})
         reason, _ = self.failing.get(entity.name or "", ("", ""))
         state = ServedModelStateDeployment
         started.state = ServedModelState(state.DEPLOYMENT_FAILED if reason else state.DEPLOYMENT_READY, reason)
