@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from oneturn.cli import ask, check, compile, demo, diff, evaluate, log, promote, query, serve
+from oneturn.cli import ask, check, compile, demo, diff, evaluate, log, promote, query, rollback, serve
+from oneturn.cli.deploy import deploy
 from oneturn.errors import OneTurnError
 
 
@@ -36,8 +37,9 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # they may hold secrets
 )
 
-for module in (ask, compile, diff, log, promote, evaluate, serve, query, check, demo):
+for module in (ask, compile, diff, log, promote, evaluate, serve, query, check, demo, rollback):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
+app.add_typer(deploy, name="deploy")
 
 
 def _show_version(wanted: bool) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from typer.testing import CliRunner
 
 from oneturn import log
+from oneturn.cli import app
 from oneturn.databricks.endpoint import endpoint_name
 from oneturn.databricks.rollback import plan_rollback, roll_back
 from oneturn.databricks.serving import deploy_serving, plan_serving
@@ -154,3 +156,25 @@ def test_without_a_version_before_nothing_is_rolled_back(desk: Desk):
         plan_rollback(desk.agent())
     with pytest.raises(DeployError, match="oneturn deploy serving 1"):
         plan_rollback(desk.agent(), "1")
+
+
+def command(desk: Desk, *words: str) -> str:
+    desk.agent(deploy={"environment": {"LANGUAGE": "en"}})
+    options = ["--agent", str(desk.folder / "agent.py"), "--config", str(desk.folder / "config.yaml")]
+    result = CliRunner().invoke(app, [*words, *options])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_commands_say_what_they_do_and_what_to_do_next(desk: Desk):
+    deploy(desk, "1")
+    told = command(desk, "deploy", "serving", "--dry-run")
+    assert "Version 3 of main.agents.desk" in told
+    assert "Environment variables: LANGUAGE." in told
+    assert desk.endpoints.traffic(ENDPOINT) == {"1": 100}
+    told = command(desk, "deploy", "serving")
+    assert f'oneturn query {desk.workspace.host}/serving-endpoints/{ENDPOINT} "Is it open?"' in told
+    assert "Review app:" in told
+    told = command(desk, "rollback", "--reason", "slow")
+    assert "from version 3 to version 1" in told
+    assert desk.endpoints.traffic(ENDPOINT) == {"1": 100, "3": 0}

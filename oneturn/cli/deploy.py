@@ -1,0 +1,55 @@
+"""``oneturn deploy``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, load
+
+deploy = typer.Typer(
+    no_args_is_help=True,
+    help="Bring the agent to Databricks: Model Serving, a Databricks App, or a bundle for CI/CD.",
+    rich_markup_mode="markdown",
+)
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
+Version = Annotated[
+    str | None,
+    typer.Argument(metavar="[VERSION]", help="A version or an alias; the champion, or the latest, if not said."),
+]
+
+
+@deploy.command()
+def serving(
+    version: Version = None, dry_run: DryRun = False, agent: AgentFile = AGENT_FILE, config: ConfigFile = None
+) -> None:
+    """Let an endpoint of Model Serving serve a registered version; waits until it does.
+
+    Examples:
+
+        oneturn deploy serving --config configs/prod.yaml
+
+        oneturn deploy serving challenger --dry-run
+    """
+    loaded = load(agent, config)
+
+    from oneturn.databricks.serving import deploy_serving, plan_serving
+
+    plan = plan_serving(loaded, version)
+    _say(plan.lines())
+    if dry_run:
+        return
+    done = deploy_serving(plan, typer.echo)
+    question = loaded.example_questions[0]
+    typer.echo(f"Version {plan.version} answers at {done.url}")
+    typer.echo(f"Its page:    {done.page}")
+    typer.echo(f"Review app:  {done.review_app}")
+    typer.echo(f'Ask it:      oneturn query {done.url} "{question}"')
+    typer.echo("Go back:     oneturn rollback")
+
+
+def _say(lines: list[str]) -> None:
+    for line in lines:
+        typer.echo(line)
