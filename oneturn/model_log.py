@@ -52,14 +52,14 @@ def log(agent: Agent, *, register: bool = False, alias: str | None = None) -> Lo
     if agent.config.compiled is not None:
         check_secrets(agent.compiled_path)
     agent.program()
-    code_paths, pinned = [str(path) for path in _code_paths(agent)], requirements(agent)
+    travelling, pinned = [str(path) for path in code_paths(agent)], requirements(agent)
     use_tracking(settings)
     with mlflow.start_run(run_name=agent.name) as run:
         _log_origin(agent)
         info = mlflow.pyfunc.log_model(
             name=agent.name,
             python_model=str(agent.root / "agent.py"),
-            code_paths=code_paths,
+            code_paths=travelling,
             model_config=agent.config.to_model_config(),
             input_example=input_example(agent),
             pip_requirements=pinned,
@@ -109,7 +109,12 @@ def _installed(name: str) -> bool:
     return True
 
 
-def _code_paths(agent: Agent) -> list[Path]:
+def code_paths(agent: Agent) -> list[Path]:
+    """The folders and files that travel with the agent, oneturn itself first.
+
+    Raises:
+        ProgramError: one isn't there.
+    """
     paths = [_PACKAGE, *(agent.root / name for name in agent.code_paths)]
     for path in paths:
         if not path.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -80,3 +81,11 @@ def forget() -> None:
     """Let the agent's own module be imported anew."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "desk_parts"]:
         del sys.modules[name]
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
