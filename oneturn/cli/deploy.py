@@ -50,6 +50,30 @@ def serving(
     typer.echo("Go back:     oneturn rollback")
 
 
+@deploy.command()
+def app(dry_run: DryRun = False, agent: AgentFile = AGENT_FILE, config: ConfigFile = None) -> None:
+    """Serve the agent as it stands here from a Databricks App; waits until it runs.
+
+    Examples:
+
+        oneturn deploy app --config configs/prod.yaml
+
+        oneturn deploy app --dry-run
+    """
+    loaded = load(agent, config)
+
+    from oneturn.databricks.app import deploy_app, plan_app
+
+    plan = plan_app(loaded)
+    _say(plan.lines())
+    if dry_run:
+        return
+    done = deploy_app(plan, typer.echo)
+    typer.echo(f"The app {plan.name} answers at {done.url}")
+    typer.echo(f'Ask it:   oneturn query {done.url} "{loaded.example_questions[0]}"')
+    typer.echo("Go back:  oneturn rollback --app")
+
+
 def _say(lines: list[str]) -> None:
     for line in lines:
         typer.echo(line)

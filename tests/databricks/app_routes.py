@@ -76,6 +76,7 @@ class Apps:
         deployment, kept = call.read_as(AppDeployment), self.deployments.setdefault(call.parts["name"], [])
         state = AppDeploymentState.FAILED if self.failing else AppDeploymentState.SUCCEEDED
         deployment.deployment_id = str(len(kept) + 1)
+        deployment.create_time = f"2026-11-23T12:00:{len(kept):02}Z"
         deployment.status = AppDeploymentStatus(self.failing or "App started successfully", state)
         kept.insert(0, deployment)
         return deployment.as_dict()

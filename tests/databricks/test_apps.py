@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,7 @@ import yaml
 from databricks.sdk.service.apps import ComputeState, ComputeStatus
 
 from oneturn.databricks.app import deploy_app, plan_app
+from oneturn.databricks.app_rollback import plan_app_rollback, roll_back_app
 from oneturn.errors import DeployError
 from tests.databricks.app_routes import Apps
 from tests.databricks.conftest import Desk
@@ -73,6 +75,27 @@ def test_an_app_that_does_not_start_tells_why(desk: Desk, apps: Apps):
     apps.failing = "Error installing packages: no matching distribution."
     with pytest.raises(DeployError, match=r"The app desk doesn't start: .*no matching distribution\."):
         deploy(desk)
+
+
+def deployed_from(desk: Desk, source: str) -> None:
+    deploy_app(replace(plan_app(desk.agent()), source=source), lambda line: None)
+
+
+def test_an_app_goes_back_to_the_files_that_ran_before(desk: Desk, apps: Apps):
+    with pytest.raises(DeployError, match="ran from nothing earlier"):
+        plan_app_rollback(desk.agent())
+    for hour in ("T10", "T11"):
+        deployed_from(desk, f"/Workspace/apps/desk/{hour}")
+    apps.failing = "broken"
+    with pytest.raises(DeployError):
+        deployed_from(desk, "/Workspace/apps/desk/T12")
+    apps.failing = ""
+    plan = plan_app_rollback(desk.agent())
+    assert (plan.current, plan.target) == ("/Workspace/apps/desk/T11", "/Workspace/apps/desk/T10")
+    roll_back_app(plan)
+    assert apps.deployments["desk"][0].source_code_path == "/Workspace/apps/desk/T10"
+    with pytest.raises(DeployError, match="ran from nothing earlier"):
+        plan_app_rollback(desk.agent())
 
 
 def test_the_uploaded_files_serve_the_agent(desk: Desk, apps: Apps, tmp_path: Path, unused_port: int):
