@@ -18,6 +18,9 @@ from oneturn.errors import ConfigError, ProgramError
 from oneturn.measured_on import measured_on
 from oneturn.tracking import use_tracking
 
+REQUIREMENTS = "requirements.txt"
+"""Where the pinned requirements stand, beside oneturn, when it travels as code."""
+
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -81,6 +84,9 @@ def input_example(agent: Agent) -> dict[str, object]:
 
 def requirements(agent: Agent) -> list[str]:
     """What the logged model needs, pinned to what is installed here; oneturn itself travels as code."""
+    beside = _PACKAGE.with_name(REQUIREMENTS)
+    if not _installed("oneturn") and beside.is_file():  # oneturn has come as code, as to a release job
+        return beside.read_text(encoding="utf-8").split()
     extras = {"local"} if agent.config.lm.is_local else set()
     if agent.config.lm.model.startswith("databricks/"):
         extras.add("databricks")

@@ -92,7 +92,7 @@ def output(*words: str) -> str:
     return result.output
 
 
-OF_AN_AGENT = ("ask", "compile", "demo", "diff", "evaluate", "log", "promote", "query", "serve")
+OF_AN_AGENT = ("ask", "compile", "demo", "diff", "evaluate", "log", "promote", "query", "rollback", "serve")
 COMMANDS = (*OF_AN_AGENT, "check")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -72,6 +73,41 @@ def app(dry_run: DryRun = False, agent: AgentFile = AGENT_FILE, config: ConfigFi
     typer.echo(f"The app {plan.name} answers at {done.url}")
     typer.echo(f'Ask it:   oneturn query {done.url} "{loaded.example_questions[0]}"')
     typer.echo("Go back:  oneturn rollback --app")
+
+
+@deploy.command()
+def bundle(
+    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where to write it.")] = Path("build/bundle"),
+    agent: AgentFile = AGENT_FILE,
+    dev: Annotated[Path, typer.Option(metavar="PATH", help="The configuration of the target dev.")] = Path(
+        "configs/staging.yaml"
+    ),
+    prod: Annotated[Path, typer.Option(metavar="PATH", help="The configuration of the target prod.")] = Path(
+        "configs/prod.yaml"
+    ),
+    dry_run: DryRun = False,
+) -> None:
+    """Write a Declarative Automation Bundle, for CI/CD: a release job and an app, for development and production.
+
+    Examples:
+
+        oneturn deploy bundle
+
+        cd build/bundle && databricks bundle deploy --target prod && databricks bundle run release --target prod
+    """
+    agents = {"dev": load(agent, dev), "prod": load(agent, prod)}
+
+    from oneturn.databricks.bundle import bundle, write_bundle
+
+    if dry_run:
+        import yaml
+
+        typer.echo(yaml.safe_dump(bundle(agents), sort_keys=False))
+        return
+    written = write_bundle(agents, folder)
+    typer.echo(f"Wrote {len(written)} files to {folder}. Next:")
+    typer.echo(f"  cd {folder} && databricks bundle validate --target prod")
+    typer.echo("  databricks bundle deploy --target prod && databricks bundle run release --target prod")
 
 
 def _say(lines: list[str]) -> None:

@@ -11,7 +11,7 @@ import yaml
 
 from oneturn.agent import Agent
 from oneturn.config import CONFIG_VARIABLE
-from oneturn.model_log import code_paths, requirements
+from oneturn.model_log import REQUIREMENTS, code_paths, requirements
 
 _SECRET = re.compile(r"\{\{secrets/(?P<scope>[^/]+)/(?P<key>[^/}]+)\}\}")
 _CONFIG = "oneturn.yaml"
@@ -36,7 +36,7 @@ def app_files(agent: Agent) -> dict[str, bytes]:
     texts = {
         "app.py": _START,
         "app.yaml": yaml.safe_dump(_manifest(agent), sort_keys=False),
-        "requirements.txt": "\n".join(requirements(agent)) + "\n",
+        REQUIREMENTS: "\n".join(requirements(agent)) + "\n",
         _CONFIG: yaml.safe_dump(agent.config.to_model_config(), sort_keys=False),
         "agent.py": (agent.root / "agent.py").read_text(encoding="utf-8"),
     }
