@@ -290,7 +290,10 @@ FAILURES = {
     "no URL": (("query", "agent", "x"), "'agent' is no URL of an endpoint; give one such as http://127.0.0.1:8000."),
     "no token": (
         ("query", "https://workspace.invalid/serving-endpoints/desk", "x"),
-        "DATABRICKS_TOKEN isn't set; it should hold a token of the workspace.",
+        (
+            "There are no credentials for https://workspace.invalid. Set DATABRICKS_TOKEN; or DATABRICKS_CLIENT_ID and "
+            "DATABRICKS_CLIENT_SECRET; or DATABRICKS_CONFIG_PROFILE, which names a profile of ~/.databrickscfg."
+        ),
     ),
 }
 

@@ -49,7 +49,7 @@ def bearer_token(url: str) -> str:
             401,
         ) from None
     except (ValueError, OSError) as error:  # none are found, or the workspace refuses them
-        raise EndpointError(f"No credentials of {origin} hold: {_first_line(error)} {_HOW}", "no_token", 401) from None
+        raise EndpointError(f"{_refusal(error, origin)} {_HOW}", "no_token", 401) from None
 
 
 def _config(origin: str) -> Config:
@@ -65,6 +65,9 @@ def _config(origin: str) -> Config:
         return _configs[key]
 
 
-def _first_line(error: Exception) -> str:
+def _refusal(error: Exception, origin: str) -> str:
     """What went wrong, without what the SDK adds of the configuration."""
-    return str(error).splitlines()[0].partition(" Config: ")[0].rstrip(".") + "."
+    said = str(error).splitlines()[0].partition(" Config: ")[0].rstrip(".")
+    if "cannot configure default credentials" in said:
+        return f"There are no credentials for {origin}."
+    return f"The credentials for {origin} don't hold: {said}."

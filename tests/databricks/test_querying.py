@@ -106,8 +106,11 @@ def test_a_profile_asks(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, t
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({}, "No credentials of http://.* hold: .*DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET"),
-        ({"DATABRICKS_CLIENT_ID": "robot", "DATABRICKS_CLIENT_SECRET": "a wrong one"}, "No credentials of .* hold"),
+        ({}, "no credentials for http://.*DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET"),
+        (
+            {"DATABRICKS_CLIENT_ID": "robot", "DATABRICKS_CLIENT_SECRET": "a wrong one"},
+            "credentials for .* don't hold",
+        ),
         ({"DATABRICKS_TOKEN": "of somebody else"}, "Check the credentials"),
     ],
     ids=["none", "a wrong secret", "a wrong token"],
