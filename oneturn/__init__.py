@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from oneturn.declared_tools import tool
     from oneturn.errors import OneTurnError, ToolError
     from oneturn.evaluation import evaluate
+    from oneturn.examples.check import check_data
     from oneturn.model_log import log
     from oneturn.programs import ChatCompletionsProgram, ModuleProgram, as_program
     from oneturn.react import Citation, ReAct, Seen, Solution, WorkedExamples
@@ -46,6 +47,7 @@ __all__ = [
     "as_program",
     "ask",
     "cancelled",
+    "check_data",
     "compile",
     "endpoint_tool",
     "evaluate",
@@ -77,6 +79,7 @@ _HOMES = {
     "as_program": "oneturn.programs",
     "ask": "oneturn.asking",
     "cancelled": "oneturn.control",
+    "check_data": "oneturn.examples.check",
     "compile": "oneturn.compilation",
     "endpoint_tool": "oneturn.agent_tools",
     "evaluate": "oneturn.evaluation",

@@ -30,6 +30,7 @@ def test_the_names_are_these():
         "as_program",
         "ask",
         "cancelled",
+        "check_data",
         "compile",
         "endpoint_tool",
         "evaluate",
