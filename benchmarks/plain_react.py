@@ -7,7 +7,7 @@ import dspy
 from dspy.teleprompt import BootstrapFewShot
 
 from modules.support_desk import support_desk
-from oneturn import Solution
+from oneturn import ReAct, Solution
 from oneturn.tools import render
 
 _THOUGHTS = {
@@ -20,8 +20,12 @@ _THOUGHTS = {
 
 def plain_react(k: int, max_iters: int) -> dspy.ReAct:
     """``dspy.ReAct``, as it comes, over the support desk's signature and tools."""
-    desk = support_desk(k=k, max_iters=max_iters)
-    return dspy.ReAct(desk.signature, tools=[_as_text(tool) for tool in desk.tools.values()], max_iters=max_iters - 1)
+    return as_plain_react(support_desk(k=k, max_iters=max_iters), max_iters)
+
+
+def as_plain_react(ours: ReAct, max_iters: int) -> dspy.ReAct:
+    """``dspy.ReAct`` with the signature and the tools of ours; it asks once more, for the answer."""
+    return dspy.ReAct(ours.signature, tools=[_as_text(tool) for tool in ours.tools.values()], max_iters=max_iters - 1)
 
 
 def _as_text(tool: dspy.Tool) -> dspy.Tool:

@@ -12,11 +12,8 @@ tuned on this split.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import platform
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -24,13 +21,12 @@ from pathlib import Path
 
 import dspy
 import pandas as pd
-from tqdm.auto import tqdm
 
+from benchmarks.journalled import measured
 from benchmarks.plain_react import compiled_plain_react, plain_react, shown
 from benchmarks.report import write_report
 from oneturn.agent import Agent, load_agent
 from oneturn.datasets import dataset_hash, spread
-from oneturn.evaluation import evaluate
 from optimizers.worked import solve
 
 Build = Callable[[], dspy.Module]
@@ -83,35 +79,11 @@ def _programs(agent: Agent) -> dict[str, Build]:
 
 
 def _measured(agent: Agent, program: Program, examples: list[dspy.Example], journal: Path, split: str) -> pd.DataFrame:
-    """The program's rows: those that are journalled, and those of ``examples`` that are missing, measured now."""
     # dspy.ReAct's steps are longer: the limit that fits ours would cut them off.
     lm = agent.lm().copy(max_tokens=400) if program.is_peer else agent.lm()
-    path = journal / f"{_slug(program.name)}-{split}-{_key(program.module, lm, agent)}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    finished = set(_read(path)["id"])
-    missing = [example for example in examples if example.id not in finished]
-    print(f"{program.name}: {len(examples) - len(missing)} of {len(examples)} rows are there", flush=True)
-    for example in tqdm(missing, desc=program.name, unit="row"):
-        rows = evaluate(program.module, [example], agent.metric, lm=lm, progress=False).rows
-        with path.open("a", encoding="utf-8") as file:
-            rows.drop(columns="pred_trajectory", errors="ignore").to_json(file, orient="records", lines=True)
-    return _read(path)
-
-
-def _read(path: Path) -> pd.DataFrame:
-    return pd.read_json(path, lines=True) if path.exists() else pd.DataFrame({"id": []})
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z.]+", "-", name).strip("-")
-
-
-def _key(program: dspy.Module, lm: dspy.LM, agent: Agent) -> str:
-    """What the rows depend on: the program's state, its LM with its limits, its settings and all the data."""
-    settings = [lm.model, lm.kwargs, agent.config.retriever.k, agent.config.max_iters]
-    data = [dataset_hash(agent.examples(split)) for split in ("train", "dev", "test")]
-    told = json.dumps([program.dump_state(), settings, data], sort_keys=True, default=str)
-    return hashlib.sha256(told.encode()).hexdigest()[:12]
+    data = [dataset_hash(agent.examples(name)) for name in ("train", "dev", "test")]
+    settings = [agent.config.retriever.k, agent.config.max_iters, data]
+    return measured(f"{program.name}-{split}", program.module, examples, agent.metric, lm, journal, settings)
 
 
 def _about(agent: Agent, split: str) -> dict[str, str]:

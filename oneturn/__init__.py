@@ -13,17 +13,20 @@ if TYPE_CHECKING:
     from oneturn.agent_tools import agent_tool, endpoint_tool
     from oneturn.approvals import Approvals
     from oneturn.asking import ask
+    from oneturn.batch import evaluate
     from oneturn.client import query
-    from oneturn.compilation import compile
+    from oneturn.compiled import load_compiled
+    from oneturn.compiling import CompileListener, Work, compile, composed, estimate_compile, recipe
+    from oneturn.compiling.gate import compare
+    from oneturn.compiling.promotion import promote
     from oneturn.config import AgentConfig
     from oneturn.control import cancelled, progress
     from oneturn.declared_tools import tool
     from oneturn.errors import OneTurnError, ToolError
-    from oneturn.evaluation import evaluate
     from oneturn.examples.check import check_data
     from oneturn.model_log import log
     from oneturn.programs import ChatCompletionsProgram, ModuleProgram, as_program
-    from oneturn.react import Citation, ReAct, Seen, Solution, WorkedExamples
+    from oneturn.react import Citation, ReAct, Seen, Solution, WorkedExamples, failed_runs_kept
     from oneturn.responses import ResponsesAdapter
     from oneturn.serving import running_server, serve
     from oneturn.sourced_text import SourcedText
@@ -34,6 +37,7 @@ __all__ = [
     "Approvals",
     "ChatCompletionsProgram",
     "Citation",
+    "CompileListener",
     "ModuleProgram",
     "OneTurnError",
     "ReAct",
@@ -42,19 +46,27 @@ __all__ = [
     "Solution",
     "SourcedText",
     "ToolError",
+    "Work",
     "WorkedExamples",
     "agent_tool",
     "as_program",
     "ask",
     "cancelled",
     "check_data",
+    "compare",
     "compile",
+    "composed",
     "endpoint_tool",
+    "estimate_compile",
     "evaluate",
+    "failed_runs_kept",
     "load_agent",
+    "load_compiled",
     "log",
     "progress",
+    "promote",
     "query",
+    "recipe",
     "running_server",
     "serve",
     "tool",
@@ -80,12 +92,21 @@ _HOMES = {
     "ask": "oneturn.asking",
     "cancelled": "oneturn.control",
     "check_data": "oneturn.examples.check",
-    "compile": "oneturn.compilation",
+    "compare": "oneturn.compiling.gate",
+    "CompileListener": "oneturn.compiling",
+    "Work": "oneturn.compiling",
+    "compile": "oneturn.compiling",
+    "composed": "oneturn.compiling",
+    "estimate_compile": "oneturn.compiling",
+    "recipe": "oneturn.compiling",
     "endpoint_tool": "oneturn.agent_tools",
-    "evaluate": "oneturn.evaluation",
+    "evaluate": "oneturn.batch",
+    "failed_runs_kept": "oneturn.react",
     "load_agent": "oneturn.agent",
+    "load_compiled": "oneturn.compiled",
     "log": "oneturn.model_log",
     "progress": "oneturn.control",
+    "promote": "oneturn.compiling.promotion",
     "query": "oneturn.client",
     "running_server": "oneturn.serving",
     "serve": "oneturn.serving",

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import dspy
 import pydantic
 
+from oneturn.drift import Difference, differences
 from oneturn.errors import ProgramError
+from oneturn.interface import PROGRAM, Interface, interface_of
+from oneturn.secrets import refuse_secrets_in
+from oneturn.splicing import splice
+
+OnDrift: TypeAlias = Literal["fail", "splice"]
+"""What loading does with a state whose program has changed since."""
+
+_log = logging.getLogger(__name__)
 
 
 class Manifest(pydantic.BaseModel):
@@ -23,7 +33,11 @@ class Manifest(pydantic.BaseModel):
         versions: of the packages that made it.
         dataset: SHA-256 of each split that was used.
         scores: before and after, on the development split; see ``Evaluation.summary``.
-        spend: LM calls, tokens and seconds of the compilation itself.
+        spend: LM calls, tokens, seconds and, where prices are known, US dollars of the whole compile.
+        estimate: what had been told before that it would cost, each as least and most.
+        stopped: the limit of the budget that ended the compile.
+        interface: the signature and the tools of the program before it was compiled, with their SHA-256; without it,
+            drift is noticed in the number of fields only.
     """
 
     recipe: str
@@ -34,37 +48,78 @@ class Manifest(pydantic.BaseModel):
     dataset: dict[str, str]
     scores: dict[str, dict[str, float]]
     spend: dict[str, float]
+    estimate: dict[str, list[float]] | None = None
+    stopped: str | None = None
+    interface: Interface | None = None
 
 
 def save_compiled(program: dspy.Module, manifest: Manifest, path: Path) -> None:
-    """Write ``program``'s state and its manifest to ``path``, whole or not at all. The LM stays out of it."""
+    """Write ``program``'s state and its manifest to ``path``, whole or not at all. The LM stays out of it.
+
+    The same program and manifest give the same bytes.
+
+    Raises:
+        ProgramError: a value looks like a secret.
+    """
     state = program.dump_state()
+    if isinstance(program, dspy.Predict):  # its state has no name
+        state = {PROGRAM: state}
     for predictor in state.values():
         if isinstance(predictor, dict):
             predictor["lm"] = None
             predictor["traces"] = []
     document = {"manifest": manifest.model_dump(), "state": state}
+    refuse_secrets_in(document, str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".tmp")
     partial.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(path)
 
 
-def load_compiled(program: dspy.Module, path: Path) -> Manifest:
+def load_compiled(program: dspy.Module, path: str | Path, *, on_drift: OnDrift = "fail") -> Manifest:
     """Put the state in ``path`` into ``program``; give its manifest.
 
+    Args:
+        program: uncompiled.
+        path: the compiled program's file.
+        on_drift: what to do if the program's signature or tools have changed since it was compiled: ``"fail"``; or
+            ``"splice"`` the changed tools and descriptions into what was compiled, and log a warning that names them.
+
     Raises:
-        ProgramError: there is no such file, it isn't a compiled program, or it belongs to another program.
+        ProgramError: there is no such file, it isn't a compiled program, or it belongs to another program: the message
+            names each difference.
     """
+    path = Path(path)
     document = _read(path)
     state = document["state"]
     expected, found = sorted(dict(program.named_parameters())), sorted(k for k in state if k != "metadata")
     if expected != found:
         raise ProgramError(f"{path} was compiled for predictors {found}, the program has {expected}. Compile it again.")
-    _check_fields(program, state, path)
     manifest = _manifest(document, path)
-    program.load_state(state)
+    fitting = _fitting(program, state, manifest, path, on_drift)
+    program.load_state(fitting[PROGRAM] if isinstance(program, dspy.Predict) else fitting)
     return manifest
+
+
+def drift(program: dspy.Module, path: Path) -> list[str]:
+    """How ``program``, uncompiled, differs from the one that ``path`` was compiled for: a line each, in words.
+
+    Raises:
+        ProgramError: there is no such file, or it isn't a compiled program.
+    """
+    interface = read_manifest(path).interface
+    return [] if interface is None else [found.words for found in differences(interface, interface_of(program))]
+
+
+def read_compiled(path: Path) -> tuple[Manifest, dict[str, Any]]:
+    """The manifest and the state of the compiled program in ``path``; raises as ``load_compiled`` does."""
+    document = _read(path)
+    return _manifest(document, path), document["state"]
+
+
+def check_secrets(path: Path) -> None:
+    """Raise ``ProgramError`` if a value of the compiled program in ``path`` looks like a secret."""
+    refuse_secrets_in(_read(path), str(path))
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -92,6 +147,38 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict) or {"manifest", "state"} - set(document):
         raise ProgramError(f"{path} lacks a manifest or a state. Make it again with: oneturn compile")
     return document
+
+
+def _fitting(
+    program: dspy.Module, state: dict[str, Any], manifest: Manifest, path: Path, on_drift: OnDrift
+) -> dict[str, Any]:
+    """The state as the program can use it."""
+    compiled = manifest.interface
+    if compiled is None:
+        _log.warning("%s doesn't say which signature and tools it was compiled for; compile it again.", path)
+        _check_fields(program, state, path)
+        return state
+    current = interface_of(program)
+    found = differences(compiled, current)
+    if not found:
+        _check_fields(program, state, path)
+        return state
+    if on_drift == "fail" or not all(difference.can_splice for difference in found):
+        raise ProgramError(_told(found, path, on_drift))
+    spliced, notes = splice(state, compiled, program, current)
+    told = [f"  - {line}" for line in [*(difference.words for difference in found), *notes]]
+    _log.warning("%s was compiled for another program; spliced in, but not measured:\n%s", path, "\n".join(told))
+    return spliced
+
+
+def _told(found: list[Difference], path: Path, on_drift: OnDrift) -> str:
+    lines = "\n".join(f"  - {difference.words}" for difference in found)
+    hint = "Compile it again"
+    if all(difference.can_splice for difference in found):
+        hint += ", or load what was compiled with these changes spliced in: compiled_on_drift: splice"
+    elif on_drift == "splice":
+        hint += ": new fields can't be spliced in"
+    return f"{path} was compiled for another program than this one:\n{lines}\n{hint}."
 
 
 def _check_fields(program: dspy.Module, state: dict[str, Any], path: Path) -> None:

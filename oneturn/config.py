@@ -16,11 +16,11 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelConfig
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from typing_extensions import Self
 
 from oneturn.config_errors import explain, refuse_secrets, yaml_problem
@@ -96,6 +96,23 @@ class RetrieverConfig(Section):
     """Passages that a search gives."""
 
 
+class BudgetConfig(Section):
+    """What a compile may cost at most; it ends with the best program so far."""
+
+    lm_calls: Count | None = None
+    """LM calls; null for no limit."""
+    tokens: Count | None = None
+    """Tokens read and written; null for no limit."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """Minutes of work, over all starts; null for no limit."""
+    cost: Annotated[float, Field(gt=0)] | None = None
+    """US dollars, where the prices are known; null for no limit."""
+
+
+def _lm_named(value: Any) -> Any:
+    return {"model": value} if isinstance(value, str) else value
+
+
 class CompileConfig(Section):
     """How the prompts are compiled."""
 
@@ -107,6 +124,28 @@ class CompileConfig(Section):
     """How many examples of the development split candidates are judged on, the first ones; null for all."""
     threads: Count = 1
     """Examples at the same time. The embedded LM uses all cores for one: more doesn't make it faster."""
+    teacher: Annotated[LMConfig | None, BeforeValidator(_lm_named)] = None
+    """The LM that shows how it is done, proposes instructions or reflects on failures: a model string, or a section;
+    null for the agent's own."""
+    budget: BudgetConfig = BudgetConfig()
+    """What a compile may cost at most."""
+
+
+class GateConfig(Section):
+    """When a version may become the champion: `oneturn promote`."""
+
+    alias: str = "champion"
+    """The alias of the registered model that is moved."""
+    min_difference: float = 0.0
+    """The lower bound of the difference's 95% interval must be above this."""
+    max_category_loss: Annotated[float, Field(ge=0)] = 0.10
+    """No category may lose more than this."""
+    category: str = "category"
+    """The examples' label that says their category."""
+    min_category_examples: Count = 5
+    """Categories with fewer examples are judged together, as one."""
+    min_examples: Count = 10
+    """Fewer examples than this can't tell two versions apart: the rule doesn't hold."""
 
 
 class MlflowConfig(Section):
@@ -175,8 +214,13 @@ class AgentConfig(Section):
     """How passages are found."""
     compiled: str | None = None
     """The compiled program's JSON file, such as `data/compiled/support_desk.json`; null for uncompiled prompts."""
+    compiled_on_drift: Literal["fail", "splice"] = "fail"
+    """What happens if signature or tools have changed since it was compiled: `fail`, or `splice` changed tools and
+    descriptions into it, with a warning."""
     compile: CompileConfig = CompileConfig()
     """How the prompts are compiled."""
+    gate: GateConfig = GateConfig()
+    """When a version may become the champion."""
     mlflow: MlflowConfig = MlflowConfig()
     """Where runs, traces and models are kept."""
     serve: ServeConfig = ServeConfig()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from oneturn.errors import ConfigError
+from oneturn.secrets import SECRET_KEY, leaves
 
-_SECRET_KEY = re.compile(r"(^|_)(api_?key|token|password|passwd|secret|credentials?)$", re.IGNORECASE)
 _SECRET_VALUE = re.compile(
     r"""^(Bearer\s+\S+
         |(sk-|sk_|dapi|dkea|dose|gh[opsu]_|github_pat_|hf_|xox[abp]-|AKIA|AIza|eyJ)(?=\S*\d)\S{12,}
@@ -32,10 +32,10 @@ _PLAIN_WORDS = {
 
 def refuse_secrets(found: Any, source: str) -> None:
     """Raise ``ConfigError`` if any value in a configuration looks like a secret; the message doesn't repeat it."""
-    for path, key, value in _leaves(found):
+    for path, key, value in leaves(found):
         if not isinstance(value, str) or not value:
             continue
-        if _SECRET_KEY.search(key) or _SECRET_VALUE.match(value):
+        if SECRET_KEY.search(key) or _SECRET_VALUE.match(value):
             raise ConfigError(
                 f"{source}: {path} looks like a secret, and a configuration is stored in the clear. Put it in an "
                 "environment variable, and name that variable in api_key_env."
@@ -105,14 +105,3 @@ def _shown(value: Any) -> str:
         return "a mapping of keys"  # its values may be anybody's
     text = repr(value)
     return text if len(text) <= 60 else text[:59] + "…"
-
-
-def _leaves(value: Any, path: str = "", key: str = "") -> Iterator[tuple[str, str, Any]]:
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _leaves(inner, f"{path}.{name}" if path else str(name), str(name))
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        for index, inner in enumerate(value):
-            yield from _leaves(inner, f"{path}.{index}", key)
-    else:
-        yield path, key, value

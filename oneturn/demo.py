@@ -17,8 +17,8 @@ from rich.table import Table
 
 from oneturn import local
 from oneturn.agent import Agent
+from oneturn.batch import evaluate
 from oneturn.datasets import dataset_hash, spread
-from oneturn.evaluation import evaluate
 from oneturn.model_log import log
 from oneturn.serving import load_logged, running_server, warm_up
 from oneturn.tracking import use_tracking

@@ -53,6 +53,10 @@ class LocalLMError(OneTurnError):
     """The embedded LM did not start, or can't run on this machine."""
 
 
+class LMUnavailableError(OneTurnError):
+    """An LM can't be asked, whatever the request: no connection, or a key or a quota that doesn't hold."""
+
+
 class ProgramError(OneTurnError):
     """A program, or its compiled state, can't be used as asked."""
 

@@ -11,7 +11,7 @@ import mlflow
 from packaging.requirements import Requirement
 
 from oneturn.agent import Agent
-from oneturn.compiled import read_manifest
+from oneturn.compiled import check_secrets, drift, read_manifest
 from oneturn.errors import ProgramError
 from oneturn.tracking import use_tracking
 
@@ -37,9 +37,13 @@ def log(agent: Agent, *, register: bool = False) -> LoggedAgent:
         register: whether to register the model under the configured name, as a new version.
 
     Raises:
-        ProgramError: a folder that the agent declares isn't there.
+        ProgramError: a folder that the agent declares isn't there; or its compiled program holds what looks like a
+            secret, or was compiled for another program.
     """
     settings = agent.config.mlflow
+    if agent.config.compiled is not None:
+        check_secrets(agent.compiled_path)
+    agent.program()
     code_paths, pinned = [str(path) for path in _code_paths(agent)], requirements(agent)
     use_tracking(settings)
     with mlflow.start_run(run_name=agent.name) as run:
@@ -108,3 +112,8 @@ def _log_origin(agent: Agent) -> None:
     mlflow.log_params({"recipe": manifest.recipe, "compiled_on": manifest.lm, "dataset_dev": manifest.dataset["dev"]})
     mlflow.log_metrics({f"dev_{name}": value for name, value in manifest.scores["after"].items()})
     mlflow.log_artifact(str(agent.compiled_path), artifact_path="compiled")
+    if manifest.interface is not None:
+        interface = manifest.interface
+        mlflow.log_params({"signature_sha256": interface.signature_sha256, "tools_sha256": interface.tools_sha256})
+    if differences := drift(agent.build(), agent.compiled_path):
+        mlflow.set_tag("oneturn.drift", "; ".join(differences))

@@ -6,6 +6,7 @@ Needs the extra: ``pip install "oneturn[notebooks]"``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +18,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INK, _QUIET, _GRID = "#1f2328", "#656d76", "#e4e7eb"
-_ROWS, _MEAN = "#bfd3e6", "#0b5fa5"
+
+@dataclass(frozen=True)
+class _Colours:
+    ink: str = "#1f2328"
+    quiet: str = "#656d76"
+    grid: str = "#e4e7eb"
+    rows: str = "#bfd3e6"
+    mean: str = "#0b5fa5"
+
+
+COLOURS = _Colours()
 _SMALLEST, _LARGEST = 45, 330  # areas of the discs, in square points
 
 
@@ -50,30 +60,39 @@ def _plot(groups: Mapping[str, Any], title: str) -> Figure:
 def _line(axes: Axes, line: int, scores: Any) -> None:
     values, counts = np.unique(scores.round(3), return_counts=True)
     areas = _SMALLEST + (_LARGEST - _SMALLEST) * (counts - 1) / max(len(scores) - 1, 1)
-    axes.scatter(values, np.full(len(values), line), s=areas, color=_ROWS, linewidth=0, clip_on=False, zorder=2)
+    axes.scatter(values, np.full(len(values), line), s=areas, color=COLOURS.rows, linewidth=0, clip_on=False, zorder=2)
     low, high = interval(scores)
-    axes.plot([low, high], [line, line], color=_MEAN, linewidth=2.5, solid_capstyle="butt", clip_on=False, zorder=3)
-    axes.plot(scores.mean(), line, "o", color=_MEAN, markersize=8, clip_on=False, zorder=4)
+    axes.plot(
+        [low, high], [line, line], color=COLOURS.mean, linewidth=2.5, solid_capstyle="butt", clip_on=False, zorder=3
+    )
+    axes.plot(scores.mean(), line, "o", color=COLOURS.mean, markersize=8, clip_on=False, zorder=4)
     beside = axes.get_yaxis_transform()  # x in parts of the axes, y in lines
-    axes.text(1.05, line, f"{scores.mean():.0%}", transform=beside, va="center", fontsize=11, color=_INK, weight="bold")
-    axes.text(1.14, line, f"{len(scores)} rows", transform=beside, va="center", fontsize=10, color=_QUIET)
+    axes.text(
+        1.05, line, f"{scores.mean():.0%}", transform=beside, va="center", fontsize=11, color=COLOURS.ink, weight="bold"
+    )
+    axes.text(1.14, line, f"{len(scores)} rows", transform=beside, va="center", fontsize=10, color=COLOURS.quiet)
 
 
 def _frame(axes: Axes, names: list[str], title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=12.5, weight="bold", color=_INK, pad=14)
+    frame_quietly(axes, title)
     axes.set_xlim(0, 1)
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"], fontsize=10, color=_QUIET)
-    axes.set_yticks(range(len(names)), names, fontsize=11, color=_INK)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"], fontsize=10, color=COLOURS.quiet)
+    axes.set_yticks(range(len(names)), names, fontsize=11, color=COLOURS.ink)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel(
         "score: mean (dot), its 95% interval (line), the rows' own scores (pale, larger for more rows)",
         fontsize=9.5,
-        color=_QUIET,
+        color=COLOURS.quiet,
         loc="left",
         labelpad=8,
     )
-    axes.tick_params(length=0, pad=8)
     axes.tick_params(axis="y", pad=16)  # clear of a disc at 0%
-    axes.grid(axis="x", color=_GRID, zorder=0)
+    axes.grid(axis="x", color=COLOURS.grid, zorder=0)
+
+
+def frame_quietly(axes: Axes, title: str) -> None:
+    """The house's frame: a title that says what is to be seen, and no lines around."""
+    axes.set_title(title, loc="left", fontsize=12.5, weight="bold", color=COLOURS.ink, pad=14)
+    axes.tick_params(length=0, pad=8, colors=COLOURS.quiet)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,15 @@ from dspy.utils.usage_tracker import UsageTracker
 
 
 class Spend(UsageTracker):
-    """Counts LM calls and tokens. A call that DSPy's cache answered costs nothing and isn't counted."""
+    """Counts LM calls and tokens. A call that DSPy's cache answered costs nothing and isn't counted.
+
+    Attributes:
+        replayed: seconds that answers took when they were first given, where a journal gave them again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.replayed = 0.0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Spend:
         """DSPy gives each thread a copy of the tracker and drops it; one that is shared sees every call."""
@@ -57,9 +66,27 @@ def spending(spend: Spend | None = None) -> Iterator[Spend]:
     spend = Spend() if spend is None else spend
     outer = dspy.settings.usage_tracker
     try:
-        with dspy.context(usage_tracker=spend):
+        with dspy.context(usage_tracker=spend), _counting(spend):
             yield spend
     finally:
         if outer is not None:
             for model, entries in list(spend.usage_data.items()):
                 outer.usage_data[model].extend(entries)
+
+
+def note_replayed(seconds: float) -> None:
+    """Count what an answer took that isn't waited for now, in every block that counts."""
+    for spend in _open.get():
+        spend.replayed += seconds
+
+
+_open: contextvars.ContextVar[tuple[Spend, ...]] = contextvars.ContextVar("oneturn_spend", default=())
+
+
+@contextmanager
+def _counting(spend: Spend) -> Iterator[None]:
+    token = _open.set((*_open.get(), spend))
+    try:
+        yield
+    finally:
+        _open.reset(token)

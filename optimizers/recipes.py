@@ -1,21 +1,45 @@
-"""How the prompts are compiled: each recipe is one of DSPy's optimizers with its settings and its budget."""
+"""How the prompts are compiled: each recipe is one of DSPy's optimizers with its settings and its budget.
 
+Each recipe says in its first line when to take it. The settings keep each within 200 runs of the program for 54
+training and 24 development examples: half an hour on the embedded LM, at ten seconds a run. A recipe of your own is a
+function like these; ``@oneturn.recipe`` tells what it costs, and an argument ``teacher``, if it has one, gets the LM
+that ``compile.teacher`` names.
+"""
+
+import inspect
 import random
 from collections.abc import Callable
 from typing import Any
 
 import dspy
-from dspy.teleprompt import BootstrapFewShot
+from dspy.teleprompt import GEPA, SIMBA, BootstrapFewShot, BootstrapFewShotWithRandomSearch, LabeledFewShot, MIPROv2
+from dspy.teleprompt.gepa import InstructionProposer
 
 import oneturn
+from optimizers.metric import FULLY_RIGHT
 from optimizers.worked import solve
 
 Examples = list[dspy.Example]
 Metric = Callable[..., Any]
 
 CANDIDATES = 4
+DEMOS = 4
+DRAWS = 3
+TRIALS = 5
+SIMBA_ROWS = 24
+SIMBA_BATCH = 6
+SIMBA_STEPS = 2
+GEPA_PASSES = 2
+LONG_REPLY = 512  # tokens
 
 
+@oneturn.recipe(lambda train, dev: oneturn.Work(runs=(0, 0), longer_prompts=(1, 2)))
+def labelled(student: dspy.Module, *, trainset: Examples, seed: int) -> dspy.Module:
+    """Take it where the form of the answer is what there is to learn: questions with their answers, without steps."""
+    return LabeledFewShot(k=DEMOS).compile(student, trainset=_shuffled(trainset, seed), sample=False)
+
+
+@oneturn.recipe(lambda train, dev: oneturn.Work(runs=(0, 0), longer_prompts=(2, 4)))
 def worked(
     student: oneturn.ReAct, *, trainset: Examples, valset: Examples, metric: Metric, seed: int, threads: int
 ) -> dspy.Module:
@@ -23,6 +47,7 @@ def worked(
     return _with_demos(student, _one_of_each(trainset, seed), metric)
 
 
+@oneturn.recipe(lambda train, dev: oneturn.Work(runs=(CANDIDATES * dev, CANDIDATES * dev), longer_prompts=(2, 4)))
 def random_search(
     student: oneturn.ReAct, *, trainset: Examples, valset: Examples, metric: Metric, seed: int, threads: int
 ) -> dspy.Module:
@@ -31,18 +56,181 @@ def random_search(
     candidates = [
         _with_demos(student, _one_of_each(trainset, draw), metric) for draw in range(first, first + CANDIDATES)
     ]
-    judge = dspy.Evaluate(
-        devset=valset, metric=metric, num_threads=threads, max_errors=len(valset), display_progress=True
-    )
+    judge = dspy.Evaluate(devset=valset, metric=metric, num_threads=threads, display_progress=True)
     return max(candidates, key=lambda candidate: judge(candidate).score)
 
 
+@oneturn.recipe(lambda train, dev: oneturn.Work(runs=(DEMOS, train), longer_prompts=(1, 3)))
 def bootstrap(
-    student: oneturn.ReAct, *, trainset: Examples, valset: Examples, metric: Metric, seed: int, threads: int
+    student: dspy.Module,
+    *,
+    trainset: Examples,
+    valset: Examples,
+    metric: Metric,
+    seed: int,
+    threads: int,
+    teacher: dspy.LM,
 ) -> dspy.Module:
-    """Take it with a strong LM, which needs no worked examples: four of its own fully right runs become demos."""
-    optimizer = BootstrapFewShot(metric=metric, max_bootstrapped_demos=4, max_labeled_demos=0)
-    return optimizer.compile(student, trainset=trainset)
+    """Take it with a strong LM, which needs no worked examples: four fully right runs of the teacher become demos."""
+    optimizer = BootstrapFewShot(
+        metric=metric,
+        metric_threshold=FULLY_RIGHT,
+        max_bootstrapped_demos=DEMOS,
+        max_labeled_demos=0,
+        teacher_settings={"lm": teacher},
+    )
+    return optimizer.compile(student, trainset=_shuffled(trainset, seed))
+
+
+@oneturn.recipe(
+    lambda train, dev: oneturn.Work(runs=((DRAWS + 1) * dev + DRAWS, (DRAWS + 2) * dev + train), longer_prompts=(1, 3))
+)
+def bootstrap_random_search(
+    student: dspy.Module,
+    *,
+    trainset: Examples,
+    valset: Examples,
+    metric: Metric,
+    seed: int,
+    threads: int,
+    teacher: dspy.LM,
+) -> dspy.Module:
+    """Take it when ``bootstrap`` helps and its luck matters: several sets of right runs, the best kept."""
+    optimizer = BootstrapFewShotWithRandomSearch(
+        metric=metric,
+        metric_threshold=FULLY_RIGHT,
+        max_bootstrapped_demos=DEMOS,
+        max_labeled_demos=0,
+        num_candidate_programs=DRAWS,
+        num_threads=threads,
+        teacher_settings={"lm": teacher},
+    )
+    return optimizer.compile(student, trainset=_shuffled(trainset, seed), valset=valset)
+
+
+@oneturn.recipe(
+    lambda train, dev: oneturn.Work(
+        runs=(TRIALS * dev, (TRIALS + 1) * dev + train), reflections=(5, 20), longer_prompts=(1, 3)
+    )
+)
+def miprov2(
+    student: dspy.Module,
+    *,
+    trainset: Examples,
+    valset: Examples,
+    metric: Metric,
+    seed: int,
+    threads: int,
+    teacher: dspy.LM,
+) -> dspy.Module:
+    """Take it with a good teacher: instructions and demos, proposed apart, searched together (Bayesian)."""
+    optimizer = MIPROv2(
+        metric=metric,
+        metric_threshold=FULLY_RIGHT,
+        prompt_model=_writing(teacher),
+        teacher_settings={"lm": teacher},
+        auto=None,
+        num_candidates=DRAWS,
+        max_bootstrapped_demos=2,
+        max_labeled_demos=0,
+        num_threads=threads,
+        seed=seed,
+    )
+    return optimizer.compile(
+        student,
+        trainset=trainset,
+        valset=valset,
+        num_trials=TRIALS,
+        minibatch=False,
+        seed=seed,
+        # It would put the source code of ReAct into each prompt, which says nothing of what this agent is for.
+        program_aware_proposer=not isinstance(student, oneturn.ReAct),
+    )
+
+
+@oneturn.recipe(
+    lambda train, dev: oneturn.Work(
+        runs=(
+            min(train, SIMBA_ROWS),
+            SIMBA_STEPS * (2 * DRAWS + 1) * SIMBA_BATCH + (SIMBA_STEPS + 1) * min(train, SIMBA_ROWS),
+        ),
+        reflections=(0, SIMBA_STEPS * (DRAWS + 1)),
+        longer_prompts=(1, 3),
+    )
+)
+def simba(
+    student: dspy.Module,
+    *,
+    trainset: Examples,
+    valset: Examples,
+    metric: Metric,
+    seed: int,
+    threads: int,
+    teacher: dspy.LM,
+) -> dspy.Module:
+    """Take it when the LM is right at times and wrong at others: it learns rules and demos from the difference."""
+    rows = _shuffled(trainset, seed)[:SIMBA_ROWS]
+    optimizer = SIMBA(
+        metric=metric,
+        bsize=min(SIMBA_BATCH, len(rows)),
+        num_candidates=DRAWS,
+        max_steps=SIMBA_STEPS,
+        max_demos=DEMOS,
+        prompt_model=_writing(teacher),
+        num_threads=threads,
+    )
+    return optimizer.compile(student, trainset=rows, seed=seed)
+
+
+@oneturn.recipe(
+    lambda train, dev: oneturn.Work(
+        runs=(dev, GEPA_PASSES * (train + dev) + dev), reflections=(1, GEPA_PASSES * (train + dev) // 6)
+    )
+)
+def gepa(
+    student: dspy.Module,
+    *,
+    trainset: Examples,
+    valset: Examples,
+    metric: Metric,
+    seed: int,
+    threads: int,
+    teacher: dspy.LM,
+) -> dspy.Module:
+    """Take it when the metric says in words what is wrong, and the teacher can reason: it rewrites the instructions."""
+    optimizer = GEPA(
+        metric=_with_feedback(metric),
+        max_full_evals=GEPA_PASSES,
+        reflection_lm=_writing(teacher),
+        instruction_proposer=_proposer(student),
+        num_threads=threads,
+        seed=seed,
+    )
+    with oneturn.failed_runs_kept():
+        return optimizer.compile(student, trainset=trainset, valset=valset)
+
+
+def _writing(teacher: dspy.LM) -> dspy.LM:
+    """The teacher with room for instructions: a step, for which the agent's own LM is configured, is shorter."""
+    limit = teacher.kwargs.get("max_tokens")
+    return teacher.copy(max_tokens=LONG_REPLY) if limit is not None and limit < LONG_REPLY else teacher
+
+
+def _with_feedback(metric: Metric) -> Metric:
+    """The metric with the five arguments that GEPA gives; where it takes fewer, its score is all the feedback."""
+    try:
+        inspect.signature(metric).bind(*[None] * 5)
+    except TypeError:
+        return lambda gold, pred, trace=None, pred_name=None, pred_trace=None: metric(gold, pred)
+    return metric
+
+
+def _proposer(student: dspy.Module) -> InstructionProposer | None:
+    """DSPy's own, which knows what is told apart from the instructions: an instruction needn't repeat the tools."""
+    if not isinstance(student, oneturn.ReAct):
+        return None
+    known = f"The assistant is also told this, after your instruction. Don't repeat it.\n\n{student.protocol()}"
+    return InstructionProposer(additional_instructions=known)
 
 
 def _with_demos(student: oneturn.ReAct, examples: Examples, metric: Metric) -> dspy.Module:
@@ -53,8 +241,23 @@ def _with_demos(student: oneturn.ReAct, examples: Examples, metric: Metric) -> d
 
 def _one_of_each(trainset: Examples, seed: int) -> Examples:
     """An example of each category, drawn and ordered at random."""
-    shuffled = random.Random(seed).sample(trainset, len(trainset))  # noqa: S311  # no secret: a draw
-    return list({example.category: example for example in shuffled}.values())
+    return list({example.category: example for example in _shuffled(trainset, seed)}.values())
 
 
-RECIPES = {"worked": worked, "random_search": random_search, "bootstrap": bootstrap}
+def _shuffled(examples: Examples, seed: int) -> Examples:
+    return random.Random(seed).sample(examples, len(examples))  # noqa: S311  # no secret: a draw
+
+
+RECIPES: dict[str, Callable[..., dspy.Module]] = {
+    "labelled": labelled,
+    "worked": worked,
+    "random_search": random_search,
+    "bootstrap": bootstrap,
+    "bootstrap_random_search": bootstrap_random_search,
+    "miprov2": miprov2,
+    "simba": simba,
+    "gepa": gepa,
+    "worked_then_gepa": oneturn.composed(
+        worked, gepa, when="Take it when both are worth it: worked examples show how, GEPA says what still goes wrong."
+    ),
+}

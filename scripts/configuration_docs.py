@@ -1,7 +1,7 @@
 """Write the table of keys in docs/configuration.md: `python -m scripts.configuration_docs`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_origin
 
 from pydantic import BaseModel
 
@@ -47,6 +47,8 @@ def _type(annotation: Any) -> str:
         return _type(annotation.__origin__)
     if getattr(annotation, "__origin__", None) is dict:
         return "mapping"
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in annotation.__args__)
     return ", ".join(map(_type, annotation.__args__))
 
 

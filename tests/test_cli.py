@@ -92,7 +92,7 @@ def output(*words: str) -> str:
     return result.output
 
 
-OF_AN_AGENT = ("ask", "compile", "demo", "evaluate", "log", "query", "serve")
+OF_AN_AGENT = ("ask", "compile", "demo", "diff", "evaluate", "log", "promote", "query", "serve")
 COMMANDS = (*OF_AN_AGENT, "check")
 
 
@@ -116,6 +116,11 @@ def test_the_version_is_told():
 @pytest.mark.usefixtures("folder")
 def test_ask_shows_the_answer():
     assert output("ask", "Is it?", "--config", "uncompiled.yaml").startswith("yes\n1 LM call, ")
+
+
+@pytest.mark.usefixtures("folder")
+def test_compile_says_which_recipes_there_are():
+    assert output("compile", "--recipes") == "  as_it_is  It doesn't say when to take it.\n"
 
 
 def test_compile_shows_before_and_after_and_keeps_the_program(folder: Path):
@@ -156,6 +161,15 @@ def test_evaluate_writes_its_rows(name: str, folder: Path):
     assert list(rows["score"]) == [1.0, 0.0, 1.0]
     sources = rows["sources"][0]
     assert (sources if isinstance(sources, list) else json.loads(sources)) == ["s"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_evaluate_asks_a_served_agent_about_rows_of_one_s_own():
+    Path("mine.jsonl").write_text('{"question": "Is it?", "answer": "yes"}\n')
+    adapter = oneturn.ResponsesAdapter(oneturn.load_agent(config="uncompiled.yaml").serving_program())
+    with oneturn.running_server(adapter) as url:
+        text = output("evaluate", url, "--data", "mine.jsonl")
+    assert re.search(r"on mine.jsonl .* 100\.0% .* 1 ", text)
 
 
 @pytest.mark.usefixtures("folder")
@@ -261,7 +275,10 @@ FAILURES = {
         ("evaluate",),
         "There is no compiled program {folder}/compiled.json. Make one with: oneturn compile",
     ),
-    "no such recipe": (("compile", "--recipe", "magic"), "There is no recipe 'magic'; known: as_it_is."),
+    "no such recipe": (
+        ("compile", "--recipe", "magic"),
+        "There is no recipe 'magic'. Known are:\n  as_it_is  It doesn't say when to take it.",
+    ),
     "no configuration": (
         ("ask", "x", "--config", "gone.yaml"),
         "There is no file '{folder}/gone.yaml': 'gone.yaml' isn't in {folder}.",

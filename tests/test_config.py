@@ -44,7 +44,7 @@ def refusal(keys: dict[str, Any] | str) -> str:
 
 # Every mistake, and the whole message.
 LM_KEYS = "api_base, api_key_env, cache, kwargs, max_tokens, model, temperature, timeout, weights"
-TOP_KEYS = "approvals, compile, compiled, data, lm, max_iters, mlflow, retriever, serve"
+TOP_KEYS = "approvals, compile, compiled, compiled_on_drift, data, gate, lm, max_iters, mlflow, retriever, serve"
 LOCAL = "'local/1.5B' runs in this process: it takes no api_base and no api_key_env."
 NO_SECRETS = (
     "looks like a secret, and a configuration is stored in the clear. Put it in an environment variable, "
@@ -66,6 +66,8 @@ NO_SECRETS = (
         ({"lm": {"cache": "yes"}}, "lm.cache should be true or false, not 'yes'."),
         ({"lm": {"kwargs": 3}}, "lm.kwargs should be a mapping of keys, not 3."),
         ({"lm": "openai/x"}, "lm should be a mapping of keys, not 'openai/x'."),
+        ({"compile": {"teacher": "gpt-4o"}}, "compile.teacher.model should name the provider and the model, such as 'openai/gpt-4o-mini', not 'gpt-4o'."),
+        ({"compile": {"teacher": 4}}, "compile.teacher should be a mapping of keys, not 4."),
         ({"lm": None}, "lm should be a mapping of keys, not None."),
         ({"lm": {"model": 7}}, "lm.model should be a text, not 7."),
         ({"lm": {"model": "gpt-4o"}}, "lm.model should name the provider and the model, such as 'openai/gpt-4o-mini', not 'gpt-4o'."),
@@ -82,6 +84,13 @@ NO_SECRETS = (
 )  # fmt: skip
 def test_a_mistake_says_where_what_and_what_would_be_right(keys: dict[str, Any], message: str):
     assert refusal(keys) == f"the configuration: {message}"
+
+
+def test_a_teacher_is_a_model_string_or_a_section():
+    named = AgentConfig.read({"compile": {"teacher": "openai/gpt-4o"}})
+    section = AgentConfig.read({"compile": {"teacher": {"model": "openai/gpt-4o"}}})
+    assert named == section == AgentConfig.read(named.to_model_config())
+    assert named.compile.teacher == LMConfig(model="openai/gpt-4o")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,18 @@ from oneturn.errors import DataError
 from oneturn.evaluation import interval
 from oneturn.testing import ScriptedLM, ScriptedRequest, finish
 
-COLUMNS = {"score", "feedback", "lm_calls", "prompt_tokens", "completion_tokens", "seconds", "error"}
+COLUMNS = {
+    "score",
+    "feedback",
+    "lm_calls",
+    "prompt_tokens",
+    "completion_tokens",
+    "seconds",
+    "trace_id",
+    "tries",
+    "error",
+}
+CALLED = {"pred_tool_calls", "pred_sources"}
 
 
 def examples(*questions: str, **labels: Any) -> list[dspy.Example]:
@@ -48,7 +59,7 @@ def evaluate(program: Any, rows: list[dspy.Example], metric: Any = right, **opti
 
 def test_a_row_tells_the_labels_the_outputs_the_score_and_the_cost():
     rows = evaluate(Shout(), examples("a", category="letter")).rows
-    assert {"question", "gold", "category", "pred_answer", "pred_extra"} | COLUMNS == set(rows.columns)
+    assert {"question", "gold", "category", "pred_answer", "pred_extra"} | COLUMNS | CALLED == set(rows.columns)
     assert rows.loc[0, ["pred_answer", "score", "error", "category"]].tolist() == ["A", 1.0, None, "letter"]
     assert rows.loc[0, "pred_extra"] == {"length": 1}
 

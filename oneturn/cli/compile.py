@@ -2,40 +2,89 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, load
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from oneturn.compiling.estimate import Estimate
+
+
+def _show(estimate: Estimate | None, recipe: str, console: Console) -> None:
+    if estimate is None:
+        console.out(f"The recipe {recipe!r} doesn't say what it does: declare it with @oneturn.recipe. A limit holds.")
+    else:
+        console.out(f"{estimate} (measured on {estimate.measured_rows} questions)")
 
 
 def compile(
     recipe: Annotated[
         str | None, typer.Option(metavar="NAME", help="The recipe; the configured one otherwise.")
     ] = None,
+    recipes: Annotated[
+        bool, typer.Option("--recipes", help="Say which recipes there are and when to take which, and stop.")
+    ] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Say what it would cost, from a few questions, and stop.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, instead of going on where it was.")] = False,
+    max_lm_calls: Annotated[int | None, typer.Option(min=1, help="End after so many LM calls.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="End after so many tokens.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(min=0.001, help="End after so many minutes.")] = None,
+    max_cost: Annotated[float | None, typer.Option(min=0.001, help="End after so many US dollars.")] = None,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
     """Compile the agent's prompts, and measure what that brought on the development split.
 
-    A run that was interrupted goes on where it was when the same command is given again.
+    A run that was interrupted, or killed, goes on where it was when the same command is given again: no LM call is paid
+    for twice. At a limit it ends with the best program so far.
 
     Examples:
 
         oneturn compile
 
-        oneturn compile --recipe bootstrap
+        oneturn compile --recipes
+
+        oneturn compile --recipe bootstrap --estimate
+
+        oneturn compile --max-lm-calls 500 --max-cost 2
     """
     loaded = load(agent, config)
+    if recipes:
+        from oneturn.compiling.recipes import described
+
+        typer.echo(described(dict(loaded.recipes)))
+        return
+    asked = {"lm_calls": max_lm_calls, "tokens": max_tokens, "minutes": max_minutes, "cost": max_cost}
+    given = {name: limit for name, limit in asked.items() if limit is not None}
+    budget = loaded.config.compile.budget.model_copy(update=given)
 
     from rich.console import Console
 
     from oneturn.cli.tables import comparison
-    from oneturn.compilation import compile
+    from oneturn.compiling import compile, estimate_compile
+    from oneturn.compiling.mlflow_runs import MlflowRuns
+    from oneturn.compiling.progress import SpendBar
 
-    done = compile(loaded, recipe=recipe)
     console = Console()
+    if estimate:
+        expected = estimate_compile(loaded, recipe=recipe, budget=budget)
+        _show(expected, recipe or loaded.config.compile.recipe, console)
+        return
+    listeners = [SpendBar(budget), MlflowRuns()]
+    try:
+        done = compile(loaded, recipe=recipe, budget=budget, fresh=fresh, listeners=listeners)
+    except KeyboardInterrupt:
+        typer.echo("Stopped. The same command goes on from here.", err=True)
+        raise typer.Exit(130) from None
     console.print(comparison({"uncompiled": done.before, "compiled": done.after}))
     spend = done.manifest.spend
     console.out(f"Spent {spend['lm_calls']:.0f} LM calls in {spend['seconds']:.0f} s on {done.manifest.lm}.")
+    if done.stopped is not None:
+        console.out(f"Ended at {done.stopped}, with the best program so far. Raise the limit to go on from here.")
     console.out(f"The compiled program: {done.path}")

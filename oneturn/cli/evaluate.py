@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, load
+
+SUFFIXES = (".jsonl", ".csv", ".parquet")
 
 
 class Split(str, Enum):
@@ -20,16 +22,30 @@ class Split(str, Enum):
 
 
 def evaluate(
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="[TARGET]", help="A URL, or a models:/ URI; the agent otherwise."),
+    ] = None,
     split: Annotated[Split, typer.Option(help="Which examples.")] = Split.test,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Rows of your own, .jsonl, .csv or .parquet, not a split.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many examples of the split.")] = None,
     uncompiled: Annotated[bool, typer.Option("--uncompiled", help="The program as declared, not compiled.")] = False,
     output: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Write a row an example: .jsonl, .csv or .parquet.")
     ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, instead of going on where it was.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Rows at the same time.")] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="ONETURN_API_KEY", help="The token to send to a URL, if it wants one.")
+    ] = None,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
-    """Evaluate the agent on its examples: score with its 95% interval, by category, and what it cost.
+    """Evaluate the agent, or a served or logged one: score with its 95% interval, by category, and what it cost.
+
+    With --output, a run that was interrupted, or killed, goes on where it was when the same command is given again.
 
     Examples:
 
@@ -37,24 +53,29 @@ def evaluate(
 
         oneturn evaluate --split dev --limit 20 --uncompiled
 
-        oneturn evaluate --output rows.parquet
+        oneturn evaluate --data questions.parquet --output rows.parquet --threads 16
+
+        oneturn evaluate http://127.0.0.1:8000 --split dev
     """
-    if output is not None and output.suffix not in (".jsonl", ".csv", ".parquet"):
-        raise typer.BadParameter(f"{output} must end in .jsonl, .csv or .parquet.", param_hint="--output")
+    for path, option in ((output, "--output"), (data, "--data")):
+        if path is not None and path.suffix not in SUFFIXES:
+            raise typer.BadParameter(f"{path} must end in .jsonl, .csv or .parquet.", param_hint=option)
     loaded = load(agent, config)
 
     from rich.console import Console
 
-    from oneturn.cli.tables import by_category, comparison, write
-    from oneturn.evaluation import evaluate
+    from oneturn.batch import evaluate
+    from oneturn.cli.tables import by_category, comparison
 
-    program = loaded.program(compiled=not uncompiled)
-    examples = loaded.examples(split.value)[:limit]
-    found = evaluate(program, examples, loaded.metric, lm=loaded.lm(), threads=loaded.config.compile.threads)
+    name = f"{target or loaded.name} on {data or split.value}"
+    options: dict[str, Any] = {"output": output, "fresh": fresh, "threads": threads or loaded.config.compile.threads}
+    rows = data if data is not None else loaded.examples(split.value)[:limit]
+    program = loaded.program(compiled=not uncompiled) if target is None else target
+    lm = loaded.lm() if target is None else None
+    found = evaluate(program, rows, loaded.metric, lm=lm, api_key=api_key, **options)
     console = Console()
-    console.print(comparison({f"{loaded.name} on {split.value}": found}))
+    console.print(comparison({name: found}))
     if "category" in found.rows:
         console.print(by_category(found))
     if output is not None:
-        write(found.rows, output)
         console.out(f"Rows: {output}")

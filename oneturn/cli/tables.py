@@ -1,13 +1,9 @@
-"""Evaluations as tables for a terminal, and as files."""
+"""Evaluations as tables for a terminal."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-import pandas as pd
 from rich.table import Table
 
 from oneturn.evaluation import Evaluation, interval
@@ -38,27 +34,6 @@ def by_category(evaluation: Evaluation) -> Table:
         score = rows["score"]
         table.add_row(str(category), f"{score.mean():.1%}", _span(*interval(score.to_numpy())), str(len(rows)))
     return table
-
-
-def write(rows: pd.DataFrame, path: Path) -> None:
-    """Write rows to JSONL, CSV or Parquet; in the last two, a nested value is JSON text."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".jsonl":
-        rows.to_json(path, orient="records", lines=True, force_ascii=False)
-        return
-    flat = rows.apply(lambda column: column.map(_flat) if column.map(_is_nested).any() else column)
-    if path.suffix == ".csv":
-        flat.to_csv(path, index=False)
-    else:
-        flat.to_parquet(path, index=False)
-
-
-def _flat(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _is_nested(value: Any) -> bool:
-    return isinstance(value, (dict, list))
 
 
 def _span(low: float, high: float) -> str:

@@ -46,7 +46,7 @@ def near_pairs(texts: Sequence[str], threshold: float = NEAR) -> list[Pair]:
     ranks = _by_rarity(sets)
     ranked = [sorted(ranks[gram] for gram in grams if gram in ranks) for grams in sets]
     sizes = np.array([len(grams) for grams in sets], dtype=float)
-    # Two sets that share enough share one of their rarest. What only one text has is rarest of all, and is shared by none.
+    # Two sets that share enough share one of their rarest. What only one text has is rarest of all: nobody shares it.
     prefixes = [_prefix(len(whole), threshold) for whole in sets]
     lone = [len(whole) - len(grams) for whole, grams in zip(sets, ranked, strict=True)]
     rarest = [grams[: max(size - own, 0)] for grams, size, own in zip(ranked, prefixes, lone, strict=True)]

@@ -39,8 +39,8 @@ def against_schema(rows: Iterable[Row], schema: Mapping[str, Any]) -> Iterator[F
         raise DataError(f"schema.json isn't a JSON schema: {error.message}.") from None
     validator = Draft202012Validator(schema)
     for row in rows:
-        for error in validator.iter_errors(dict(row.values)):
-            yield _explained(row, error)
+        for found in validator.iter_errors(dict(row.values)):
+            yield _explained(row, found)
 
 
 def against_signature(rows: Iterable[Row], signature: type[dspy.Signature]) -> Iterator[Finding]:
@@ -115,7 +115,8 @@ def _of_type(row: Row, name: str, field: Any) -> Iterator[Finding]:
 @cache
 def _adapter(annotation: Any, *metadata: Any) -> TypeAdapter[Any]:
     typed: Any = Annotated
-    return TypeAdapter(typed[(annotation, *metadata)] if metadata else annotation)
+    marked = (annotation, *metadata)
+    return TypeAdapter(typed[marked] if metadata else annotation)
 
 
 def _finding(row: Row, check: str, message: str, fix: str, field: str = "", value: Any = None) -> Finding:

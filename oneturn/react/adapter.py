@@ -2,8 +2,9 @@
 
 Each turn is one assistant message (the step's JSON) and one user message (what came of it), so that a
 prompt grows only at its end and the LM's prompt cache keeps all that came before. Demos are whole runs
-in the same form. The tools stand in the system message, rendered from the live program: an optimizer
-rewrites the signature's instructions, never the list of tools.
+in the same form; a labelled example, which has no run, shows what was asked and how it ends. The tools
+stand in the system message, rendered from the live program: an optimizer rewrites the signature's
+instructions, never the list of tools.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ You work in steps. Every step is one JSON object: {shape}
 It calls exactly one tool;{together} you then read its result and take the next step. Take arguments from the question \
 or from results, never invent them. As soon as the results hold the answer, or can't, call finish. The tools:
 {tools}"""
+_LEFT_OUT = "(The steps in between are left out.)"
 _TOGETHER = " further calls that don't need its result go into parallel_calls, and all are made at the same time;"
 
 
@@ -71,20 +73,21 @@ class StepAdapter(dspy.JSONAdapter):
         """The whole chat: system message, demos, then this run so far."""
         messages = [{"role": "system", "content": self.format_system_message(signature)}]
         for demo in demos:
-            if demo.get("tool_call") is not None:
-                messages += self._run_messages(signature, demo)
-                messages.append(_assistant(demo.get("thought"), demo["tool_call"], self.steps.thoughts))
+            messages += self._demo_messages(signature, demo)
         return messages + self._run_messages(signature, inputs)
 
     def format_system_message(self, signature: type[dspy.Signature]) -> str:
         """Instructions, then the inputs that need a word, then the protocol and the tools."""
+        parts = [signature.instructions.strip(), _described_inputs(signature), self.protocol()]
+        return "\n\n".join(part for part in parts if part)
+
+    def protocol(self) -> str:
+        """How a step is written, and the tools."""
         thought = '"thought": "<why, in a few words>", ' if self.steps.thoughts else ""
         more = ', "parallel_calls": []' if self.steps.parallel else ""
         shape = f'{{{thought}"tool_call": {{"name": "<tool>", "args": {{…}}}}{more}}}'
         together = _TOGETHER if self.steps.parallel else ""
-        parts = [signature.instructions.strip(), _described_inputs(signature)]
-        parts.append(_PROTOCOL.format(shape=shape, together=together, tools=self.steps.description()))
-        return "\n\n".join(part for part in parts if part)
+        return _PROTOCOL.format(shape=shape, together=together, tools=self.steps.description())
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
         """Read a step.
@@ -109,6 +112,18 @@ class StepAdapter(dspy.JSONAdapter):
         if self.steps.thoughts:
             step["thought"] = str(found.get("thought") or "")
         return step
+
+    def _demo_messages(self, signature: type[dspy.Signature], demo: Mapping[str, Any]) -> list[Message]:
+        if demo.get("tool_call") is not None:
+            ending = _assistant(demo.get("thought"), demo["tool_call"], self.steps.thoughts)
+            return [*self._run_messages(signature, demo), ending]
+        labels = {name: serialize_for_json(demo[name]) for name in self.steps.outputs if name in demo}
+        if not labels:
+            return []
+        asked = self._run_messages(signature, {name: demo[name] for name in signature.input_fields if name in demo})
+        if len(self.steps.names) > 1:
+            asked.append({"role": "user", "content": _LEFT_OUT})
+        return [*asked, _assistant("", ToolCallArgs(name=FINISH, args=labels), self.steps.thoughts)]
 
     def _run_messages(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:
         messages = self._history(signature, run)

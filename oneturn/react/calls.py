@@ -112,19 +112,20 @@ class StepCaller:
             watched.close()
         return StepCall(prediction.get("thought"), _calls(prediction), reader.thought_told, reader.answer_told)
 
-    def record(self, trajectory: list[Turn], step: StepCall) -> None:
-        """Put the run into DSPy's trace as one entry, the finishing step with all that led to it.
+    def record(self, trajectory: list[Turn], step: StepCall | None, error: str | None = None) -> None:
+        """Put the run into DSPy's trace as one entry, its last step with all that led to it, as plain data.
 
-        An optimizer that makes demos of traces gets whole runs, never the beginning of one.
+        An optimizer that makes demos of traces gets whole runs, never the beginning of one; one that reflects on what
+        went wrong reads what was done, and the ``error`` that the run ended with.
         """
         trace: list[Any] | None = dspy.settings.trace
         if trace is None or dspy.settings.max_trace_size <= 0:
             return
-        outputs = {"thought": step.thought} if step.thought is not None else {}
-        entry = dspy.Prediction(**outputs, tool_call=step.call)
+        entry = dspy.Prediction(**_told(step), **({} if error is None else {"error": error}))
         if len(trace) >= dspy.settings.max_trace_size:  # as dspy.Predict: a server's trace is never emptied
             trace.pop(0)
-        trace.append((self._predict, {**self._inputs, "trajectory": list(trajectory)}, entry))
+        turns = [turn.model_dump(mode="json") for turn in trajectory]
+        trace.append((self._predict, {**self._inputs, "trajectory": turns}, entry))
 
     def count(self, usage: Usage) -> None:
         """Add what another part of the run has cost: the LM calls of a tool."""
@@ -155,6 +156,13 @@ class StepCaller:
                 if target is not None:
                     for model, entries in tracker.usage_data.items():
                         target.usage_data[model].extend(entries)
+
+
+def _told(step: StepCall | None) -> dict[str, Any]:
+    if step is None:
+        return {}
+    thought = {} if step.thought is None else {"thought": step.thought}
+    return {**thought, "tool_call": step.call.model_dump(mode="json")}
 
 
 def _calls(prediction: dspy.Prediction) -> tuple[ToolCallArgs, ...]:

@@ -9,19 +9,18 @@ Caching, retries, usage, callbacks and history stay DSPy's.
 from __future__ import annotations
 
 import copy
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 import dspy
 from dspy._vendor.lm15.result import StreamAccumulator
 from dspy.clients import execution
-from dspy.clients.capabilities import Capabilities, capabilities
 from dspy.clients.engines.lifecycle import closing_stream
 from dspy.clients.engines.stream_guard import checked_stream
 from dspy.lm15 import Request, Response
 
 from oneturn.control import current
+from oneturn.lm_capabilities import known_capabilities
 
 OnText = Callable[[str], None]
 OnDelta = Callable[[Any], None]
@@ -39,7 +38,7 @@ class EngineTap:
     def __init__(self, lm: dspy.LM, on_reply: Callable[[], OnDelta]):
         self._lm = lm
         self._on_reply = on_reply
-        can = _capabilities(lm)
+        can = known_capabilities(lm)
         self.supports_function_calling = can.function_calling
         self.supports_reasoning = can.reasoning
         self.supports_response_schema = can.response_schema
@@ -60,18 +59,6 @@ class EngineTap:
                 if event.type == "delta":
                     on_delta(event.delta)
         return accumulator.response()
-
-
-_known: weakref.WeakKeyDictionary[dspy.LM, tuple[str, Capabilities]] = weakref.WeakKeyDictionary()
-
-
-def _capabilities(lm: dspy.LM) -> Capabilities:
-    """What an LM can do, looked up once: DSPy searches its whole list of models each time that it is asked."""
-    model, can = _known.get(lm, (None, None))
-    if can is None or model != lm.model:
-        can = capabilities(lm)
-        _known[lm] = (lm.model, can)
-    return can
 
 
 def tapped(lm: dspy.BaseLM, on_text: OnText) -> dspy.BaseLM:

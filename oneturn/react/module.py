@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 
 import dspy
@@ -23,7 +23,19 @@ _NOBODY_TO_ASK = (
     "The run ended without an answer: {name} needs a person's approval, and there is nobody to ask. Serve the program "
     "with oneturn.ResponsesAdapter, or give it a tool that needs none for this purpose."
 )
+_KEEP_FAILED = "oneturn_keep_failed_runs"
 _RESERVED = {"trajectory", "thought", "tool_call", "parallel_calls"}
+
+
+@contextmanager
+def failed_runs_kept() -> Iterator[None]:
+    """In the block, a :class:`ReAct` that fails gives a ``Prediction`` with ``error`` and ``trajectory``, no outputs.
+
+    For an optimizer that learns from failures, such as ``dspy.GEPA``, which never sees a run that raises. The metric
+    has to say what such a prediction is worth, and may say why.
+    """
+    with dspy.context(**{_KEEP_FAILED: True}):
+        yield
 
 
 class ReAct(dspy.Module):
@@ -88,6 +100,13 @@ class ReAct(dspy.Module):
         asked: list[dict[str, Any]] = adapter.format(self.step.signature, self.step.demos, {})
         return asked[:-1]
 
+    def protocol(self) -> str:
+        """What the prompt says after the instructions: how a step is written, and the tools.
+
+        Who writes instructions, such as ``dspy.GEPA``'s proposer, has to know it, and needn't repeat it.
+        """
+        return StepAdapter(self.steps_schema, self.steps_schema.names).protocol()
+
     def steps(self, **inputs: Any) -> Iterator[Step]:
         """Run the program and yield its steps as they happen, text token by token where the LM streams.
 
@@ -115,6 +134,14 @@ class ReAct(dspy.Module):
             ProgramError: an input is missing or unknown.
             RunError: the run ended without an answer, or with a call that a person has to approve.
         """
+        try:
+            return self._drained(inputs)
+        except RunError as error:
+            if dspy.settings.get(_KEEP_FAILED):
+                return dspy.Prediction(trajectory=error.trajectory, error=str(error))
+            raise
+
+    def _drained(self, inputs: dict[str, Any]) -> dspy.Prediction:
         for step in self._run(inputs, streaming=False):
             if isinstance(step, Answer):
                 return step.prediction

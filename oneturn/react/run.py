@@ -90,7 +90,7 @@ class Run:
                     yield Usage(self.caller.lm_calls, self.caller.tokens())
                     return
             elif remaining <= 0:
-                raise self._error("max_iters", f"{max_iters} steps were taken without a {FINISH} call")
+                raise self._error("max_iters", f"{max_iters} steps were taken without a {FINISH} call", call)
             else:
                 yield from self._use_tools(call)
                 if self.waits:
@@ -213,13 +213,14 @@ class Run:
 
     def _repair(self, step: StepCall, error: ValueError) -> None:
         if self.repaired:
-            raise self._error("invalid_output", f"the outputs don't fit the signature: {error}") from error
+            raise self._error("invalid_output", f"the outputs don't fit the signature: {error}", step) from error
         self.repaired = self.must_finish = True
         self.attempt += bool(step.answer_told)
         observation = f"Error: {error}. Call {FINISH} again with outputs that fit."
         self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=observation))
 
-    def _error(self, code: str, reason: str) -> RunError:
+    def _error(self, code: str, reason: str, step: StepCall | None = None) -> RunError:
+        self.caller.record(self.trajectory, step, error=reason)
         advice = "Compile the program, raise max_iters, or take a stronger LM."
         return RunError(f"The run ended without an answer: {reason}. {advice}", code, self.trajectory)
 

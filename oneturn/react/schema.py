@@ -51,6 +51,11 @@ class StepSchema:
         """Every name that a step may call, ``finish`` included."""
         return frozenset(self._calls)
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the final outputs."""
+        return tuple(self._outputs.model_fields)
+
     def json_schema(self, allowed: Iterable[str], ground: Ground = Ground()) -> dict[str, Any]:
         """JSON schema of a step.
 
@@ -105,7 +110,7 @@ class StepSchema:
             raise ProgramError(f"{', '.join(self._defs)}: a model can't be checked against what was seen: {heeded}.")
 
     def _describe(self, name: str, args: Mapping[str, Any]) -> str:
-        signature = ", ".join(f"{arg}: {_type_name(schema)}" for arg, schema in args.items())
+        signature = ", ".join(f"{arg}: {type_name(schema)}" for arg, schema in args.items())
         lines = [f"- {name}({signature}): {self._described[name]}"]
         lines += [f"    {arg}: {schema['description']}" for arg, schema in args.items() if schema.get("description")]
         return "\n".join(lines)
@@ -135,13 +140,14 @@ def _any_of(options: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return found[0] if len(found) == 1 else {"anyOf": found}
 
 
-def _type_name(schema: Mapping[str, Any]) -> str:
+def type_name(schema: Mapping[str, Any]) -> str:
+    """A JSON schema's type in a word or two, as the LM and a person read it."""
     if "enum" in schema:
         return " | ".join(json.dumps(value) for value in schema["enum"])
     if "anyOf" in schema:
-        return " | ".join(_type_name(option) for option in schema["anyOf"])
+        return " | ".join(type_name(option) for option in schema["anyOf"])
     if schema.get("type") == "array":
-        return f"list of {_type_name(schema.get('items', {}))}"
+        return f"list of {type_name(schema.get('items', {}))}"
     if "$ref" in schema:
         return str(schema["$ref"]).rsplit("/", 1)[-1]
     return str(schema.get("type", "any"))

@@ -71,8 +71,9 @@ class WorkedExamples(dspy.Module):
         if dspy.settings.trace is None:
             return
         outputs = {"thought": thought or ""} if "thought" in self.step.signature.output_fields else {}
-        entry = dspy.Prediction(**outputs, tool_call=call)
-        dspy.settings.trace.append((self.step, {**inputs, "trajectory": trajectory}, entry))
+        entry = dspy.Prediction(**outputs, tool_call=call.model_dump(mode="json"))
+        turns = [turn.model_dump(mode="json") for turn in trajectory]
+        dspy.settings.trace.append((self.step, {**inputs, "trajectory": turns}, entry))
 
 
 def _key(inputs: Any) -> str:

@@ -56,6 +56,7 @@ def agent_with(
 ) -> oneturn.Agent:
     """An agent whose examples stand in ``root``/data/examples."""
     folder = root / "data" / "examples"
+    folder.mkdir(parents=True, exist_ok=True)
     for split, rows in splits.items():
         write(folder, split, rows)
     if schema is not None:

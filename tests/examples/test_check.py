@@ -222,8 +222,12 @@ def test_a_csv_is_read_as_the_schema_says(tmp_path: Path):
     assert [(finding.file, finding.place, finding.value) for finding in found] == [("train.csv", "row 3", "perhaps")]
 
 
+NAMES = st.sampled_from(["id", "question", "answer", "x"])
+VALUES = st.recursive(st.none() | st.text() | st.integers(), st.lists, max_leaves=3)
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
-@given(rows=st.lists(st.dictionaries(st.sampled_from(["id", "question", "answer", "x"]), st.recursive(st.none() | st.text() | st.integers(), st.lists, max_leaves=3)), max_size=4))  # fmt: skip
+@given(rows=st.lists(st.dictionaries(NAMES, VALUES), max_size=4))
 def test_no_row_stops_the_check(tmp_path: Path, rows: list[dict[str, Any]]):
     agent = agent_with(tmp_path)
     write(agent.examples_folder, "train", rows)

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from oneturn.examples.near import _trigrams, near_pairs, same_text
 
-WORDS = st.sampled_from(["how", "much", "what", "costs", "the", "filter", "filters", "of", "plan", "12", "13", "a", "cup", "cups"])
+WORDS = st.sampled_from(
+    ["how", "much", "what", "costs", "the", "filter", "filters", "of", "plan", "12", "13", "a", "cup", "cups"]
+)
 TEXTS = st.lists(st.lists(WORDS, max_size=7).map(" ".join), max_size=9)
 
 

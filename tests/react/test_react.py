@@ -172,6 +172,30 @@ def test_an_optimizer_s_demo_is_shown_as_whole_chat_turns():
     assert chat[4]["content"] == "question: And a filter?"
 
 
+def labelled(agent: ReAct, **row: Any) -> ReAct:
+    agent.step.demos = [dspy.Example(id="train-7", **row)]
+    return agent
+
+
+def test_a_labelled_row_is_a_demo_without_its_steps():
+    agent = labelled(program(), question="What do beans cost?", answer="14.50 EUR")
+    _, asked, left_out, finished, last = prompt_of(agent)
+    assert asked["content"] == "question: What do beans cost?"
+    assert left_out == {"role": "user", "content": "(The steps in between are left out.)"}
+    assert json.loads(finished["content"]) == finish(answer="14.50 EUR")
+    assert last["content"] == "question: And a filter?"
+    assert "train-7" not in "".join(message["content"] for message in agent.shared_messages())
+
+
+def test_a_labelled_row_of_an_agent_without_tools_leaves_nothing_out():
+    agent = labelled(ReAct("question -> answer", tools=[]), question="What do beans cost?", answer="14.50 EUR")
+    assert [message["role"] for message in prompt_of(agent)] == ["system", "user", "assistant", "user"]
+
+
+def test_a_row_without_outputs_is_no_demo():
+    assert len(prompt_of(labelled(program(), question="What do beans cost?"))) == 2
+
+
 def test_the_optimizers_find_one_predictor_and_may_rewrite_its_instructions():
     agent = program()
     assert [name for name, _ in agent.named_predictors()] == ["step"]
@@ -206,15 +230,18 @@ def test_a_run_leaves_one_entry_in_dspy_s_trace_with_all_that_led_to_its_end():
         ((predictor, inputs, outputs),) = dspy.settings.trace
     assert isinstance(predictor, dspy.Predict)
     assert inputs["question"] == "What do beans cost?"
-    assert [turn.tool_call.args["item"] for turn in inputs["trajectory"] if turn.tool_call] == ["beans", "filter"]
-    assert outputs.tool_call.args == {"answer": "26.50 EUR"}
+    assert [turn["tool_call"]["args"]["item"] for turn in inputs["trajectory"] if turn["tool_call"]] == [
+        "beans",
+        "filter",
+    ]
+    assert outputs.tool_call["args"] == {"answer": "26.50 EUR"}
 
 
 def test_dspy_s_trace_stays_as_short_as_dspy_keeps_it():
     with dspy.context(trace=[], max_trace_size=2):
         for answer in "abc":
             run(finish(answer=answer))
-        assert [outputs.tool_call.args["answer"] for _, _, outputs in dspy.settings.trace] == ["b", "c"]
+        assert [outputs.tool_call["args"]["answer"] for _, _, outputs in dspy.settings.trace] == ["b", "c"]
     with dspy.context(trace=[], max_trace_size=0):
         run(finish(answer="x"))
         assert dspy.settings.trace == []

@@ -41,9 +41,8 @@ def test_a_worked_example_becomes_a_demo_of_the_whole_run():
     teacher = oneturn.WorkedExamples(student, trainset, solve)
     compiled = BootstrapFewShot(metric=right, max_labeled_demos=0).compile(student, teacher=teacher, trainset=trainset)
     (demo,) = compiled.step.demos
-    assert demo.tool_call.name == "finish"
-    assert demo.tool_call.args == {"answer": "99 pages", "citations": ["red"]}
-    assert [turn.observation for turn in demo.trajectory] == ["[red] The red book has 99 pages."]
+    assert demo.tool_call == {"name": "finish", "args": {"answer": "99 pages", "citations": ["red"]}}
+    assert [turn["observation"] for turn in demo.trajectory] == ["[red] The red book has 99 pages."]
 
 
 def test_a_solution_that_cites_what_its_tools_did_not_give_is_no_demo():

@@ -1,0 +1,114 @@
+"""An agent for questions that nobody here wrote: any JSONL of questions and answers, a signature, tools."""
+
+from __future__ import annotations
+
+import importlib
+import random
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pandas as pd
+from dspy.signatures.signature import ensure_signature
+
+import oneturn
+from oneturn.agent import Agent
+from oneturn.errors import DataError
+
+PARTS = {"train": 0.3, "dev": 0.3, "test": 0.4}
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+
+Metric = Callable[..., float]
+
+
+def outside_agent(
+    data: Path, signature: str, tools: Sequence[str], metric: str, config: oneturn.AgentConfig, seed: int = 0
+) -> Agent:
+    """An agent over a file of questions.
+
+    Args:
+        data: JSONL; its rows have the signature's fields, and may have an ``id`` and a ``category``.
+        signature: DSPy's short form, such as ``"question -> answer"``. Its first output is what is judged.
+        tools: functions, each as ``module:name``.
+        metric: ``exact``, ``contains``, ``number`` (the last number of the answer), or ``module:name``.
+        config: which LM, how many steps.
+        seed: of the split into train, dev and test, 30%, 30% and 40% of the rows.
+
+    Raises:
+        DataError: the file lacks a field, or has too few rows to split.
+    """
+    declared = ensure_signature(signature)
+
+    @cache
+    def split() -> dict[str, list[dspy.Example]]:
+        return _split(_examples(data, declared), seed)
+
+    return Agent(
+        name=data.stem,
+        config=config,
+        build=lambda: oneturn.ReAct(declared, tools=[_named(tool) for tool in tools], max_iters=config.max_iters),
+        metric=_metric(metric, next(iter(declared.output_fields))),
+        examples=lambda name: split()[name],
+        recipes={},
+        root=Path.cwd(),
+        code_paths=(),
+        example_questions=(),
+    )
+
+
+def _examples(path: Path, signature: type[dspy.Signature]) -> list[dspy.Example]:
+    rows = pd.read_json(path, lines=True, dtype=False).to_dict("records")
+    found = []
+    for number, row in enumerate(rows, start=1):
+        if missing := [name for name in signature.fields if name not in row]:
+            raise DataError(f"{path}, line {number}: there is no {missing[0]!r}; the signature has it.")
+        known = {"category": "all", **row, "id": str(row.get("id", number))}
+        found.append(dspy.Example(**known).with_inputs(*signature.input_fields))
+    return found
+
+
+def _split(examples: list[dspy.Example], seed: int) -> dict[str, list[dspy.Example]]:
+    if len(examples) < 10:
+        raise DataError(f"There are {len(examples)} rows; 10 or more can be split into train, dev and test.")
+    shuffled = random.Random(seed).sample(examples, len(examples))  # no secret: a draw
+    train = round(len(shuffled) * PARTS["train"])
+    dev = train + round(len(shuffled) * PARTS["dev"])
+    return {"train": shuffled[:train], "dev": shuffled[train:dev], "test": shuffled[dev:]}
+
+
+def _named(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _metric(name: str, field: str) -> Metric:
+    judges: dict[str, Callable[[str, str], bool]] = {
+        "exact": lambda gold, given: _plain(gold) == _plain(given),
+        "contains": lambda gold, given: _plain(gold) in _plain(given),
+        "number": lambda gold, given: _last_number(gold) == _last_number(given) is not None,
+    }
+    if name not in judges:
+        found: Metric = _named(name)
+        return found
+
+    def judge(gold: dspy.Example, pred: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None) -> Any:
+        wanted, given = str(gold[field]), str(getattr(pred, field, ""))
+        score = float(judges[name](wanted, given))
+        if pred_name is None:
+            return score
+        told = "Right." if score else f"{given!r} is wrong; it should be {wanted!r}."
+        return dspy.Prediction(score=score, feedback=told)
+
+    return judge
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.sub(r"[^\w\s.%-]", " ", text.casefold()).split()).strip(" .")
+
+
+def _last_number(text: str) -> float | None:
+    found = _NUMBER.findall(text)
+    return float(found[-1].replace(",", "")) if found else None

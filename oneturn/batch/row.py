@@ -1,0 +1,102 @@
+"""One row of an evaluation: answered, tried again where that helps, judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dspy
+from dspy.adapters.utils import serialize_for_json
+from dspy.utils.exceptions import is_retryable_lm_error
+
+from oneturn.batch.limiter import Limiter
+from oneturn.batch.sources import Unreadable
+from oneturn.batch.targets import Answered, Target
+from oneturn.errors import EndpointError
+from oneturn.evaluation import Metric
+
+Row = dict[str, Any]
+_BUSY = (429, 503)
+
+
+def evaluated(
+    target: Target, example: dspy.Example, metrics: Mapping[str, Metric], limiter: Limiter, tries: int
+) -> Row:
+    """Answer an example and judge the answer; what fails is told in the row."""
+    row: Row = {name: serialize_for_json(value) for name, value in example.items()}
+    answered, made, error = _answered(target, example, limiter, tries)
+    row |= {f"pred_{name}": serialize_for_json(value) for name, value in answered.prediction.items()}
+    row |= {
+        "pred_tool_calls": answered.tool_calls,
+        "pred_sources": answered.sources,
+        "lm_calls": 0,
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+        **answered.spend,
+        "seconds": answered.seconds,
+        "trace_id": answered.trace_id,
+        "tries": made,
+    }
+    if error is None:
+        return judged(row, metrics, example, answered.prediction)
+    return {**row, **_failed(metrics, f"{type(error).__name__}: {error}")}
+
+
+def judged(row: Row, metrics: Mapping[str, Metric], example: dspy.Example, prediction: dspy.Prediction) -> Row:
+    """A row with what the metrics say of its prediction; one that fails costs it its score."""
+    try:
+        return {**row, **_judged(example, prediction, metrics), "error": None}
+    except Exception as error:  # a metric's failure costs its row the score, nothing more
+        return {**row, **_failed(metrics, f"{type(error).__name__}: {error}")}
+
+
+def unreadable(found: Unreadable, metrics: Mapping[str, Metric]) -> Row:
+    """The row of what can't be evaluated on."""
+    return _failed(metrics, found.reason)
+
+
+def _answered(
+    target: Target, example: dspy.Example, limiter: Limiter, tries: int
+) -> tuple[Answered, int, Exception | None]:
+    for attempt in range(tries):
+        answered = Answered()
+        with limiter.slot():
+            try:
+                target.answer(example, answered)
+            except Exception as error:  # whatever a program raises is its row's
+                failure = error
+            else:
+                limiter.answered()
+                return answered, attempt + 1, None
+        if not _busy(failure) or attempt + 1 == tries:
+            return answered, attempt + 1, failure
+        limiter.refused(getattr(failure, "retry_after", None), attempt)
+    raise ValueError(f"A row is tried {tries} times; it must be tried once.")
+
+
+def _busy(error: Exception) -> bool:
+    """Whether the same row may be answered later: what was refused has done nothing yet."""
+    if isinstance(error, EndpointError):
+        return error.status in _BUSY
+    return bool(is_retryable_lm_error(error))
+
+
+def _judged(example: dspy.Example, prediction: dspy.Prediction, metrics: Mapping[str, Metric]) -> Row:
+    judged: Row = {}
+    for name, metric in metrics.items():
+        result = metric(example, prediction)
+        told = result.get("feedback") if isinstance(result, dspy.Prediction) else None
+        score = float(result.score if isinstance(result, dspy.Prediction) else result)
+        if not judged:
+            judged |= {"score": score, "feedback": told}
+        if name != "score":
+            judged |= {name: score, f"{name}_feedback": told}
+    return judged
+
+
+def _failed(metrics: Mapping[str, Metric], reason: str) -> Row:
+    row: Row = {"score": 0.0, "feedback": reason}
+    for name in metrics:
+        if name != "score":
+            row |= {name: 0.0, f"{name}_feedback": None}
+    return {**row, "error": reason}

@@ -1,0 +1,152 @@
+"""``evaluate``: one row a row, whatever happens to it, in the order of the data."""
+
+from __future__ import annotations
+
+import contextvars
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pandas as pd
+from tqdm.auto import tqdm
+
+from oneturn.batch.limiter import Limiter
+from oneturn.batch.results_file import ResultsFile
+from oneturn.batch.row import evaluated, unreadable
+from oneturn.batch.sources import Source, Unreadable, source_of
+from oneturn.batch.targets import Target, target_of
+from oneturn.errors import DataError
+from oneturn.evaluation import Evaluation, Metric
+
+TRIES = 4
+"""How often a row is tried that the LM or the endpoint can't take now."""
+
+Row = dict[str, Any]
+Metrics = Metric | Mapping[str, Metric] | Sequence[Metric]
+
+
+def evaluate(
+    target: Any,
+    data: Any,
+    metrics: Metrics,
+    *,
+    lm: dspy.BaseLM | None = None,
+    threads: int = 1,
+    output: str | Path | None = None,
+    fresh: bool = False,
+    inputs: Sequence[str] | None = None,
+    api_key: str | None = None,
+    trace: bool = False,
+    progress: bool = True,
+) -> Evaluation:
+    """Run ``target`` on every row and judge each answer.
+
+    What fails costs its row the score, nothing more: the reason stands in the row's ``error``. A row that the LM or
+    the endpoint can't take now (429, 503) is tried again when it says so, up to four times, and fewer at the same time.
+
+    With ``output``, each row is written down as it is done. An evaluation that was interrupted, or killed, goes on
+    when it is started again: no row is done twice, none is lost; and memory doesn't grow with the rows.
+
+    Args:
+        target: a ``dspy.Module``; an :class:`oneturn.Agent`; the URL of a served agent; the URI of a logged model,
+            ``models:/…``.
+        data: examples, mappings, a ``pandas.DataFrame``, a ``.jsonl``, ``.csv`` or ``.parquet`` file, an MLflow
+            dataset, a Spark ``DataFrame``.
+        metrics: how an answer is judged: one, whose score is the column ``score``; or several, by name or by their own
+            names, each a column; the first of them is the ``score``.
+        lm: the LM to use with a program; ``None`` for the one that is configured.
+        threads: rows at the same time.
+        output: a ``.jsonl``, ``.csv`` or ``.parquet`` file for the rows.
+        fresh: do again what an earlier start has done.
+        inputs: the fields that are given; ``None`` for those that the examples mark, or the program takes.
+        api_key: the token for a URL; see :func:`oneturn.query`.
+        trace: whether each row of a program is an MLflow trace, named in ``trace_id``.
+        progress: whether to show a bar.
+
+    Returns:
+        The rows: the data's own fields, ``pred_…`` for each output, ``score``, ``feedback``, the other metrics,
+        ``pred_tool_calls``, ``pred_sources``, ``lm_calls``, ``prompt_tokens``, ``completion_tokens``, ``seconds``,
+        ``trace_id``, ``tries`` and ``error``.
+
+    Raises:
+        DataError: there are no rows; target or data are of no known kind; or ``output`` is of another evaluation.
+    """
+    named = named_metrics(metrics)
+    answering = target_of(target, lm, api_key, trace)
+    source = source_of(data, tuple(inputs or answering.inputs))
+    limiter = Limiter(threads)
+
+    def work(example: dspy.Example | Unreadable) -> Row:
+        if isinstance(example, Unreadable):
+            return unreadable(example, named)
+        return evaluated(answering, example, named, limiter, TRIES)
+
+    if output is None:
+        done = sorted(_done(source, work, threads, progress, lambda number: False), key=lambda found: found[0])
+        return Evaluation(_table([row for _, row in done]))
+    results = ResultsFile(Path(output), _key(answering, source, named), fresh)
+    with closing(results):
+        for number, row in _done(source, work, threads, progress, results.done):
+            results.add(number, row)
+        results.finish()
+    return Evaluation.read(results.path)
+
+
+def named_metrics(metrics: Metrics) -> dict[str, Metric]:
+    """Metrics by the names of their columns.
+
+    Raises:
+        DataError: there are none, or two have the same name.
+    """
+    if callable(metrics):
+        return {"score": metrics}
+    given = dict(metrics) if isinstance(metrics, Mapping) else {_name(metric): metric for metric in metrics}
+    if not given or len(given) != len(metrics):
+        raise DataError("Give at least one metric, and each a name of its own.")
+    return given
+
+
+def _done(
+    source: Source,
+    work: Callable[[dspy.Example | Unreadable], Row],
+    threads: int,
+    progress: bool,
+    known: Callable[[int], bool],
+) -> Iterator[tuple[int, Row]]:
+    """The rows as they are done, each with its number; no more than twice ``threads`` of them are taken at a time."""
+    missing = ((number, example) for number, example in enumerate(source.rows()) if not known(number))
+    bar = tqdm(total=source.count, desc="evaluate", unit="row", disable=not progress)
+    with ThreadPoolExecutor(threads, thread_name_prefix="oneturn-row") as pool, bar:
+        under_way: dict[Future[Row], int] = {}
+        try:
+            while True:
+                while len(under_way) < 2 * threads and (found := next(missing, None)) is not None:
+                    # dspy.context travels in context variables, which a plain pool doesn't inherit.
+                    under_way[pool.submit(contextvars.copy_context().run, work, found[1])] = found[0]
+                if not under_way:
+                    return
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    number = under_way.pop(future)
+                    yield number, future.result()
+                    bar.update()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _table(rows: list[Row]) -> pd.DataFrame:
+    if not rows:
+        raise DataError("There are no examples to evaluate; give at least one.")
+    return pd.DataFrame(rows)
+
+
+def _key(target: Target, source: Source, metrics: Mapping[str, Metric]) -> str:
+    told = repr([target.key, source.key, [(name, _name(metric)) for name, metric in metrics.items()]])
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _name(metric: Metric) -> str:
+    return str(getattr(metric, "__name__", type(metric).__name__))

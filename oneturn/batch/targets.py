@@ -1,0 +1,214 @@
+"""What is evaluated: a program in this process, a served agent, or a logged model; each answers one row."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import dspy
+import mlflow
+from dspy.adapters.utils import serialize_for_json
+from mlflow.entities import SpanType
+
+from oneturn.agent import Agent
+from oneturn.client import query
+from oneturn.errors import DataError
+from oneturn.programs.signatures import signature_of
+from oneturn.replies import Reply, read_reply
+from oneturn.spend import Spend, spending
+
+Fields = dict[str, Any]
+
+
+@dataclass
+class Answered:
+    """What came back for one row; what is known of it when it failed, too.
+
+    Attributes:
+        prediction: the outputs, as a metric reads them.
+        tool_calls: the tools that were called, in order: ``name``, ``arguments``, ``output``.
+        sources: what the answer cites.
+        spend: LM calls and tokens.
+        seconds: how long it took.
+        trace_id: of its MLflow trace, if it has one.
+    """
+
+    prediction: dspy.Prediction = field(default_factory=dspy.Prediction)
+    tool_calls: list[Fields] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    spend: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    trace_id: str | None = None
+
+
+class Target(Protocol):
+    """What answers a row.
+
+    Attributes:
+        key: the same for what answers alike.
+        inputs: the fields that it takes, where they are known.
+    """
+
+    key: str
+    inputs: tuple[str, ...]
+
+    def answer(self, example: dspy.Example, into: Answered) -> None:
+        """Answer one row; raises whatever goes wrong."""
+
+
+def target_of(target: Any, lm: dspy.BaseLM | None, api_key: str | None, trace: bool) -> Target:
+    """What a user names: a program, an :class:`oneturn.Agent`, a URL, or a ``models:/`` URI.
+
+    Raises:
+        DataError: it is none of these.
+    """
+    if isinstance(target, Agent):
+        return ProgramTarget(target.program(), lm or target.lm(), trace)
+    if isinstance(target, dspy.Module):
+        return ProgramTarget(target, lm, trace)
+    if isinstance(target, str) and target.startswith(("http://", "https://")):
+        return EndpointTarget(target, api_key)
+    if isinstance(target, str) and target.startswith(("models:/", "runs:/")):
+        return ModelTarget(target)
+    raise DataError(f"{target!r:.80} can't be evaluated: give a dspy.Module, an Agent, a URL or a models:/ URI.")
+
+
+class ProgramTarget:
+    """A program in this process.
+
+    Args:
+        program: any ``dspy.Module``.
+        lm: the LM that answers; ``None`` for the one that is configured.
+        trace: whether each row is an MLflow trace.
+    """
+
+    def __init__(self, program: dspy.Module, lm: dspy.BaseLM | None, trace: bool):
+        self._program = program
+        self._lm = lm
+        self._trace = trace
+        asked = [lm] if lm is not None else [found.lm or dspy.settings.lm for _, found in program.named_predictors()]
+        self.key = repr([type(program).__name__, program.dump_state(), [_settings(each) for each in asked]])
+        self.inputs = _inputs(program)
+
+    def answer(self, example: dspy.Example, into: Answered) -> None:
+        """Run the program on a row."""
+        with dspy.context(**({"lm": self._lm} if self._lm is not None else {})), _measuring(into) as spend:
+            try:
+                with self._traced(example, into):
+                    into.prediction = self._program(**example.inputs())
+            finally:
+                into.spend = spend.to_dict()
+        into.tool_calls = tool_calls(into.prediction)
+        into.sources = [str(source) for source in into.prediction.get("citations") or []]
+
+    @contextlib.contextmanager
+    def _traced(self, example: dspy.Example, into: Answered) -> Iterator[None]:
+        if not self._trace:
+            yield
+            return
+        with mlflow.start_span("run", SpanType.AGENT) as span:
+            into.trace_id = span.trace_id
+            span.set_inputs(serialize_for_json(example.inputs().toDict()))
+            yield
+            span.set_outputs(serialize_for_json(dict(into.prediction)))
+
+
+class EndpointTarget:
+    """A served agent; a row's ``question`` is what is asked, its other inputs are ``custom_inputs``."""
+
+    def __init__(self, url: str, api_key: str | None):
+        self.key = url
+        self.inputs: tuple[str, ...] = ("question",)
+        self._url = url
+        self._api_key = api_key
+
+    def answer(self, example: dspy.Example, into: Answered) -> None:
+        """Ask the endpoint."""
+        question, custom_inputs = _request(example)
+        with _measuring(into):
+            _read(query(self._url, question, custom_inputs=custom_inputs, api_key=self._api_key), into)
+
+
+class ModelTarget:
+    """A logged model, loaded into this process."""
+
+    def __init__(self, uri: str):
+        self.key = uri
+        self.inputs: tuple[str, ...] = ("question",)
+        self._model = mlflow.pyfunc.load_model(uri)
+
+    def answer(self, example: dspy.Example, into: Answered) -> None:
+        """Ask the model."""
+        question, custom_inputs = _request(example)
+        asked = [{"role": "user", "content": question}] if question is not None else []
+        with _measuring(into):
+            response = self._model.predict({"input": asked, "custom_inputs": custom_inputs})
+            _read(read_reply([{"type": "response.completed", "response": response}]), into)
+
+
+def tool_calls(prediction: Any) -> list[Fields]:
+    """The tools that a run called, from its trajectory: that of ``oneturn.ReAct``, or ``dspy.ReAct``'s."""
+    trajectory = prediction.get("trajectory")
+    if isinstance(trajectory, list):
+        return [
+            {"name": turn.tool_call.name, "arguments": dict(turn.tool_call.args), "output": turn.observation}
+            for turn in trajectory
+            if getattr(turn, "tool_call", None) is not None
+        ]
+    if not isinstance(trajectory, Mapping):
+        return []
+    names = [key for key in trajectory if str(key).startswith("tool_name_")]
+    found = []
+    for key in names:
+        number = str(key).removeprefix("tool_name_")
+        arguments, output = trajectory.get(f"tool_args_{number}"), trajectory.get(f"observation_{number}")
+        if trajectory[key] != "finish":
+            found.append({"name": trajectory[key], "arguments": arguments, "output": serialize_for_json(output)})
+    return found
+
+
+@contextlib.contextmanager
+def _measuring(into: Answered) -> Iterator[Spend]:
+    began = time.perf_counter()
+    with spending() as spend:
+        try:
+            yield spend
+        finally:
+            into.seconds = time.perf_counter() - began + spend.replayed
+
+
+def _request(example: dspy.Example) -> tuple[str | None, Fields]:
+    given = {name: serialize_for_json(value) for name, value in example.inputs().items()}
+    return given.pop("question", None), given
+
+
+def _read(reply: Reply, into: Answered) -> None:
+    into.prediction = (
+        dspy.Prediction(
+            answer=reply.text, citations=[source.url for source in reply.sources], **dict(reply.custom_outputs)
+        )
+        if "citations" not in reply.custom_outputs
+        else dspy.Prediction(answer=reply.text, **dict(reply.custom_outputs))
+    )
+    into.tool_calls = [
+        {"name": call.name, "arguments": call.arguments, "output": call.output} for call in reply.tool_calls
+    ]
+    into.sources = [source.url for source in reply.sources]
+    read, written = (int(reply.usage.get(name) or 0) for name in ("input_tokens", "output_tokens"))
+    into.spend = {"prompt_tokens": read, "completion_tokens": written}
+
+
+def _settings(lm: dspy.BaseLM | None) -> list[Any]:
+    """Which LM, and how it is asked; never with what key."""
+    told = {name: value for name, value in (getattr(lm, "kwargs", None) or {}).items() if "key" not in name}
+    return [getattr(lm, "model", None), told]
+
+
+def _inputs(program: dspy.Module) -> tuple[str, ...]:
+    try:
+        return tuple(signature_of(program, None).input_fields)
+    except Exception:  # a module that doesn't say what it takes: the examples mark their inputs
+        return ()

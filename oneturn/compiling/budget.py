@@ -1,0 +1,79 @@
+"""What a compile may cost at most: no LM call is made beyond it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from oneturn.compiling.journal import Journal
+from oneturn.compiling.totals import Totals
+from oneturn.config import BudgetConfig
+from oneturn.errors import RunError
+
+OnSpent = Callable[[Totals], object]
+
+
+class BudgetSpent(BaseException):
+    """The budget is spent: the compile has to end.
+
+    Not an ``Exception``: an optimizer must not take it for an example that failed.
+    """
+
+
+class Budget:
+    """Lets LM calls pass while there is something left.
+
+    Args:
+        limits: what may be spent.
+        journal: what has been spent, over all starts of the compile.
+        on_spent: told after each call what has been spent so far.
+    """
+
+    def __init__(self, limits: BudgetConfig, journal: Journal, on_spent: OnSpent):
+        self._limits = limits
+        self._journal = journal
+        self._on_spent = on_spent
+        self._lock = threading.Lock()
+        self._under_way = 0
+        self._closed: str | None = None
+
+    def close(self, reason: str) -> None:
+        """From now on a call is refused as one that failed: the example that needs it has no answer."""
+        self._closed = reason
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Let a call pass, and tell afterwards what has been spent.
+
+        Raises:
+            BudgetSpent: there is nothing left.
+        """
+        if self._closed is not None:
+            raise RunError(f"The LM isn't asked any more: the budget of {self._closed} is spent.", "budget_spent")
+        with self._lock:
+            spent = self._journal.totals
+            at_work = Totals(lm_calls=self._under_way)
+            if reason := over(self._limits, spent + at_work, self._journal.seconds):
+                raise BudgetSpent(reason)
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._under_way -= 1
+            self._on_spent(self._journal.totals)
+
+
+def over(limits: BudgetConfig, spent: Totals, seconds: float) -> str | None:
+    """The limit that is reached, such as ``"100 LM calls"``; ``None`` if none is."""
+    measured: list[tuple[str, float | None, float | None]] = [
+        ("LM calls", limits.lm_calls, spent.lm_calls),
+        ("tokens", limits.tokens, spent.tokens),
+        ("minutes", limits.minutes, seconds / 60),
+        ("US dollars", limits.cost, spent.cost),
+    ]
+    for unit, limit, value in measured:
+        if limit is not None and value is not None and value >= limit:
+            return f"{limit:,.10g} {unit}"
+    return None

@@ -1,0 +1,167 @@
+"""What a compile will cost, told before it begins: a range, from a few measured questions and what its recipe does."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from oneturn.evaluation import Evaluation
+
+_WORK = "__oneturn_work__"
+_WIDE = 2.0  # standard errors: about 95%
+_REFLECTION_TOKENS = (1_000, 8_000)
+_CHANGE = (0.6, 1.25)
+"""By what a candidate changes the steps of a run: 0.6 measured on the reference agent, which learns to stop."""
+
+Recipe = TypeVar("Recipe", bound=Callable[..., Any])
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a recipe does, each as least and most.
+
+    Attributes:
+        runs: how often it runs the program on an example.
+        reflections: how often it asks an LM for something else, such as new instructions.
+        longer_prompts: how many times as long its candidates' prompts are as the uncompiled program's.
+    """
+
+    runs: tuple[int, int]
+    reflections: tuple[int, int] = (0, 0)
+    longer_prompts: Range = (1.0, 1.0)
+
+    def then(self, other: Work) -> Work:
+        """This work, and another after it on what it has made."""
+        return Work(
+            runs=(self.runs[0] + other.runs[0], self.runs[1] + other.runs[1]),
+            reflections=(self.reflections[0] + other.reflections[0], self.reflections[1] + other.reflections[1]),
+            longer_prompts=_times(self.longer_prompts, other.longer_prompts),
+        )
+
+
+WorkOf = Callable[[int, int], Work]
+"""Gives the work for so many training and development examples."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a compile will cost, each as least and most.
+
+    Attributes:
+        lm_calls: LM calls.
+        tokens: tokens read and written.
+        minutes: minutes.
+        cost: US dollars; ``None`` where no price is known.
+        measured_rows: how many questions it rests on.
+    """
+
+    lm_calls: Range
+    tokens: Range
+    minutes: Range
+    cost: Range | None
+    measured_rows: int
+
+    def __str__(self) -> str:
+        spans = [_told(self.lm_calls, "LM calls"), _told(_times((0.001, 0.001), self.tokens), "thousand tokens")]
+        spans.append(_told(self.minutes, "minutes"))
+        if self.cost is not None:
+            spans.append(_told(self.cost, "US dollars"))
+        return ", ".join(spans)
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Its ranges by name."""
+        told = {"lm_calls": self.lm_calls, "tokens": self.tokens, "minutes": self.minutes, "cost": self.cost}
+        return {name: [round(value, 4) for value in span] for name, span in told.items() if span is not None}
+
+
+def recipe(work: WorkOf) -> Callable[[Recipe], Recipe]:
+    """Declare what a recipe does, so that its cost can be told before.
+
+        @oneturn.recipe(lambda train, dev: oneturn.Work(runs=(4 * dev, 4 * dev + train)))
+        def mine(student, *, trainset, valset, metric, seed, threads): ...
+
+    A recipe that isn't declared works as well; nobody knows before what it costs.
+
+    Args:
+        work: gives what it does for so many training and development examples. What is measured before and after it
+            isn't its own.
+    """
+
+    def declare(function: Recipe) -> Recipe:
+        setattr(function, _WORK, work)
+        return function
+
+    return declare
+
+
+def work_of(recipe: Any, train: int, dev: int) -> Work | None:
+    """What a recipe has declared; ``None`` if it hasn't."""
+    of = declared_work(recipe)
+    return of(train, dev) if of is not None else None
+
+
+def declared_work(recipe: Any) -> WorkOf | None:
+    """What gives a recipe's work; ``None`` if it hasn't declared any."""
+    found: WorkOf | None = getattr(recipe, _WORK, None)
+    return found
+
+
+def estimate(work: Work, dev: int, probe: Evaluation, price: float | None, threads: int) -> Estimate:
+    """What a compile with this work will cost: the measurement before, the recipe, the measurement after.
+
+    Args:
+        work: what the recipe does.
+        dev: development examples.
+        probe: a few of them, asked of the uncompiled program.
+        price: US dollars a token, as the probe has cost; ``None`` where no price is known.
+        threads: examples at the same time.
+    """
+    rows = probe.rows
+    changed = (work.runs[0] + dev, work.runs[1] + dev)  # runs of programs that may take other steps, "after" included
+    prompts = _times(_CHANGE, work.longer_prompts)
+    lm_calls = _sum(_runs(rows["lm_calls"], dev, changed, _CHANGE), work.reflections)
+    tokens = _sum(
+        _runs(rows["prompt_tokens"], dev, changed, prompts),
+        _runs(rows["completion_tokens"], dev, changed, _CHANGE),
+        _times(work.reflections, _REFLECTION_TOKENS),
+    )
+    calls, seconds = _spread(rows["lm_calls"]), _spread(rows["seconds"])
+    per_call = seconds[0] / max(calls[1], 1), seconds[1] / max(calls[0], 1)
+    waiting = _sum(_runs(rows["seconds"], dev, changed, prompts), _times(work.reflections, per_call))
+    return Estimate(
+        lm_calls=lm_calls,
+        tokens=tokens,
+        minutes=(waiting[0] / 60 / threads, waiting[1] / 60 / threads),
+        cost=(tokens[0] * price, tokens[1] * price) if price is not None else None,
+        measured_rows=len(rows),
+    )
+
+
+def _told(span: Range, unit: str) -> str:
+    low, high = (f"{value:,.0f}" if span[1] >= 10 else f"{value:,.2g}" for value in span)
+    return f"{low} to {high} {unit}"
+
+
+def _runs(values: Any, before: int, changed: Range, change: Range) -> Range:
+    """What the runs take: those of the uncompiled program as measured, the others as a candidate may change it."""
+    each = _spread(values)
+    return _sum(_times((before, before), each), _times(changed, _times(each, change)))
+
+
+def _spread(values: Any) -> Range:
+    """Where the mean of such values lies."""
+    found = [float(value) for value in values]
+    mean = statistics.fmean(found)
+    error = statistics.stdev(found) / len(found) ** 0.5 if len(found) > 1 else mean / 2
+    return max(min(found), mean - _WIDE * error), mean + _WIDE * error
+
+
+def _times(a: Range, b: Range) -> Range:
+    return a[0] * b[0], a[1] * b[1]
+
+
+def _sum(*spans: Range) -> Range:
+    return sum(span[0] for span in spans), sum(span[1] for span in spans)

@@ -1,0 +1,251 @@
+"""Whether a challenger may take the champion's place: both on the same examples, pair by pair."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from oneturn.config import GateConfig
+from oneturn.errors import DataError, OneTurnError
+from oneturn.evaluation import Evaluation, interval
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_MEASURED = {"score", "feedback", "lm_calls", "prompt_tokens", "completion_tokens", "seconds", "error"}
+"""Columns of which the first ends those of the example itself, as the first output does."""
+
+_EQUAL = 1e-9
+_CLOSED = {
+    "test": "test examples are for the last measurement alone: a version that was chosen by them was tuned on them, "
+    "and what they then say of it is too good",
+    "train": "the demos of compiled prompts are training examples, which a program gets right because it has seen them",
+}
+
+
+@dataclass(frozen=True)
+class Flip:
+    """An example that one program does better than the other; scores are 0 to 1."""
+
+    example: str
+    category: str | None
+    champion: float
+    challenger: float
+
+    @property
+    def difference(self) -> float:
+        """The challenger's score minus the champion's."""
+        return self.challenger - self.champion
+
+
+@dataclass(frozen=True)
+class CategoryChange:
+    """The mean scores of a category; ``judged`` says whether it has enough examples to be judged by."""
+
+    category: str
+    rows: int
+    champion: float
+    challenger: float
+    judged: bool
+
+    @property
+    def difference(self) -> float:
+        """The challenger's score minus the champion's."""
+        return self.challenger - self.champion
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """What the comparison found, and whether the rule holds.
+
+    Attributes:
+        champion: what the champion is called.
+        challenger: what the challenger is called.
+        champion_score: its mean score, 0 to 1.
+        challenger_score: its mean score, 0 to 1.
+        difference: the mean of the differences, pair by pair.
+        low: lower bound of its 95% interval (paired BCa bootstrap, Efron 1987; through SciPy, the same each time).
+        high: upper bound.
+        rows: examples.
+        errors: how many of them failed: the champion's and the challenger's.
+        better: examples that the challenger does better, the greatest gain first.
+        worse: examples that it does worse, the greatest loss first.
+        categories: mean scores by category; small categories stand together in one.
+        reasons: why the rule doesn't hold, a sentence each; empty if it does.
+    """
+
+    champion: str
+    challenger: str
+    champion_score: float
+    challenger_score: float
+    difference: float
+    low: float
+    high: float
+    rows: int
+    errors: tuple[int, int]
+    better: tuple[Flip, ...]
+    worse: tuple[Flip, ...]
+    categories: tuple[CategoryChange, ...]
+    reasons: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the challenger may take the champion's place."""
+        return not self.reasons
+
+    @property
+    def verdict(self) -> str:
+        """The result in a line."""
+        span = f"95% interval {self.low:+.1%} to {self.high:+.1%}, {self.rows} examples"
+        held = "The rule holds" if self.passed else "The rule doesn't hold"
+        return f"{held}: {self.challenger} differs from {self.champion} by {self.difference:+.1%} ({span})."
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"passed": self.passed, **asdict(self)}
+
+    def to_json(self) -> str:
+        """As JSON; a bound that couldn't be computed is null."""
+        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in self.to_dict().items()}
+        return json.dumps(plain, indent=2, ensure_ascii=False)
+
+    def to_markdown(self) -> str:
+        """As a report for people."""
+        from oneturn.compiling.gate_report import markdown
+
+        return markdown(self)
+
+    def __rich__(self) -> RenderableType:
+        """As tables for a terminal."""
+        from oneturn.compiling.gate_report import tables
+
+        return tables(self)
+
+
+def compare(
+    champion: Evaluation,
+    challenger: Evaluation,
+    rule: GateConfig | None = None,
+    *,
+    names: tuple[str, str] = ("champion", "challenger"),
+) -> GateResult:
+    """Compare two evaluations of the same examples, pair by pair, and judge them by the rule.
+
+    The rule, unless configured otherwise: the lower bound of the difference's 95% interval is above zero, and no
+    category loses more than 0.10. Categories with fewer than five examples are judged together, as one; if even they
+    are fewer than five, they are shown and not judged.
+
+    Args:
+        champion: how the program that serves did.
+        challenger: how the one that wants its place did.
+        rule: the configured rule; ``None`` for the default.
+        names: what the two are called.
+
+    Raises:
+        DataError: the examples aren't the same, in the same order.
+        OneTurnError: every example failed for one of them, so that it wasn't measured.
+    """
+    rule = rule or GateConfig()
+    _check(champion, challenger, names)
+    before, after = (side.rows["score"].to_numpy(dtype=float) for side in (champion, challenger))
+    differences = after - before
+    low, high = interval(differences)
+    labels = challenger.rows[rule.category].astype(str).tolist() if rule.category in challenger.rows else None
+    flips = list(_flips(challenger.rows, labels, before, after))
+    categories = tuple(_categories(labels, before, after, rule)) if labels is not None else ()
+    return GateResult(
+        champion=names[0],
+        challenger=names[1],
+        champion_score=float(before.mean()),
+        challenger_score=float(after.mean()),
+        difference=float(differences.mean()),
+        low=low,
+        high=high,
+        rows=len(differences),
+        errors=(_errors(champion), _errors(challenger)),
+        better=tuple(sorted((flip for flip in flips if flip.difference > 0), key=lambda flip: -flip.difference)),
+        worse=tuple(sorted((flip for flip in flips if flip.difference < 0), key=lambda flip: flip.difference)),
+        categories=categories,
+        reasons=tuple(_reasons(low, len(differences), categories, rule)),
+    )
+
+
+def check_split(split: str) -> None:
+    """Raise ``DataError`` if versions mustn't be compared on a split: train or test."""
+    if split in _CLOSED:
+        raise DataError(f"Versions aren't compared on the {split} split: {_CLOSED[split]}. Use dev.")
+
+
+def _check(champion: Evaluation, challenger: Evaluation, names: tuple[str, str]) -> None:
+    if len(champion.rows) != len(challenger.rows):
+        raise DataError(
+            f"{names[0]} was measured on {len(champion.rows)} examples, {names[1]} on {len(challenger.rows)}: "
+            "measure both on the same."
+        )
+    labels = [name for name in _labels(champion.rows) if name in _labels(challenger.rows)]
+    for place, (one, other) in enumerate(
+        zip(champion.rows[labels].to_dict("records"), challenger.rows[labels].to_dict("records"), strict=True)
+    ):
+        if json.dumps(one, default=str) != json.dumps(other, default=str):
+            raise DataError(
+                f"Example {place + 1} isn't the same for {names[0]} and {names[1]}: measure both on the same."
+            )
+    for name, side in zip(names, (champion, challenger), strict=True):
+        if _errors(side) == len(side.rows):
+            reason = side.rows["error"].iloc[0]
+            raise OneTurnError(
+                f"{name} wasn't measured: each of its {len(side.rows)} examples failed. The first: {reason}"
+            )
+
+
+def _labels(rows: pd.DataFrame) -> list[str]:
+    """The columns of the example: in an evaluation's rows they come first."""
+    return list(takewhile(lambda name: name not in _MEASURED and not name.startswith("pred_"), map(str, rows)))
+
+
+def _errors(evaluation: Evaluation) -> int:
+    return int(evaluation.rows["error"].notna().sum())
+
+
+def _flips(rows: pd.DataFrame, labels: Sequence[str] | None, before: Any, after: Any) -> Iterator[Flip]:
+    shown = rows["id"] if "id" in rows else rows[next(iter(_labels(rows)), "score")]
+    for place in np.flatnonzero(np.abs(after - before) > _EQUAL).tolist():
+        category = labels[place] if labels is not None else None
+        yield Flip(str(shown.iloc[place]), category, float(before[place]), float(after[place]))
+
+
+def _categories(labels: Sequence[str], before: Any, after: Any, rule: GateConfig) -> Iterator[CategoryChange]:
+    frame = pd.DataFrame({"category": labels, "champion": before, "challenger": after})
+    small: list[str] = []
+    for category, rows in frame.groupby("category", sort=False):
+        if len(rows) < rule.min_category_examples:
+            small.append(str(category))
+        else:
+            yield _category(str(category), rows, judged=True)
+    if small:
+        rows = frame[frame["category"].isin(small)]
+        yield _category(", ".join(small), rows, judged=len(rows) >= rule.min_category_examples)
+
+
+def _category(name: str, rows: pd.DataFrame, judged: bool) -> CategoryChange:
+    return CategoryChange(name, len(rows), float(rows["champion"].mean()), float(rows["challenger"].mean()), judged)
+
+
+def _reasons(low: float, rows: int, categories: Sequence[CategoryChange], rule: GateConfig) -> Iterator[str]:
+    if rows < rule.min_examples:
+        yield f"There are {rows} examples, too few to tell: the rule wants {rule.min_examples}."
+    if not low > rule.min_difference + _EQUAL:
+        yield f"The lower bound of the difference is {low:+.1%}; the rule wants it above {rule.min_difference:+.1%}."
+    for found in categories:
+        if found.judged and -found.difference > rule.max_category_loss + _EQUAL:
+            yield (
+                f"{found.category} loses {-found.difference:.1%} ({found.champion:.1%} to {found.challenger:.1%}, "
+                f"{found.rows} examples); the rule allows {rule.max_category_loss:.1%}."
+            )

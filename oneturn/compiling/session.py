@@ -1,0 +1,137 @@
+"""One compile at work: its journal, its budget, what it has measured, and who is told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dspy
+import mlflow
+from dspy.clients.cache import Cache
+from mlflow.entities import LiveSpan, SpanType
+
+from oneturn.batch import evaluate
+from oneturn.compiling.budget import Budget
+from oneturn.compiling.journal import Cursor, Journal
+from oneturn.compiling.journaled_lm import journaled
+from oneturn.compiling.totals import Totals
+from oneturn.compiling.watching import Candidate, CompileListener, EvaluationWatcher
+from oneturn.config import BudgetConfig
+from oneturn.evaluation import Evaluation, Metric
+
+_ERRORS = 1_000_000
+"""Runs that may fail: one costs its example the score, not the compile its life."""
+
+_log = logging.getLogger(__name__)
+
+
+class Session:
+    """What a compile keeps while it runs.
+
+    Args:
+        folder: where its journal stands.
+        lm: the LM that is compiled for.
+        devset: the examples that programs are measured on.
+        metric: how an answer is judged.
+        limits: what may be spent.
+        threads: examples at the same time.
+        listeners: who is told.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        lm: dspy.BaseLM,
+        devset: Sequence[dspy.Example],
+        metric: Metric,
+        limits: BudgetConfig,
+        threads: int,
+        listeners: Sequence[CompileListener],
+    ):
+        self._lm = lm
+        self._devset = devset
+        self._metric = metric
+        self._threads = threads
+        self._listeners = listeners
+        self.journal = Journal(folder / "journal.jsonl")
+        self.budget = Budget(limits, self.journal, self._tell_spent)
+        self.candidates: list[Candidate] = []
+
+    def tell(self, happening: str, *args: Any) -> None:
+        """Call this method of every listener."""
+        for listener in self._listeners:
+            try:
+                getattr(listener, happening)(*args)
+            except Exception:  # a listener's failure must not cost what the compile has spent
+                _log.exception("%s.%s failed; the compile goes on.", type(listener).__name__, happening)
+
+    def measure(self, program: dspy.Module, rows: int | None = None) -> Evaluation:
+        """Evaluate a program on the development examples, or the first so many; what is known isn't asked again.
+
+        Raises:
+            BudgetSpent: the budget didn't last.
+        """
+        lm = journaled(self._lm, self.journal, Cursor(), self.budget, cache=False)
+        return evaluate(program, self._devset[:rows], self._metric, lm=lm, threads=self._threads)
+
+    def trace(self, program: dspy.Module, place: int) -> str | None:
+        """Run a program on an example that it was measured on, with what it was answered then; give the trace's id."""
+        self.budget.close("what was measured")
+        lm = journaled(self._lm, self.journal, Cursor(), self.budget, cache=False)
+        example = self._devset[place]
+        with mlflow.start_span("run", SpanType.AGENT) as span, dspy.context(lm=lm):
+            span.set_inputs(example.inputs().toDict())
+            try:
+                span.set_outputs(dict(program(**example.inputs())))
+            except Exception as error:  # a row that failed is what the trace is for
+                span.record_exception(error)
+                span.set_status("ERROR")
+        return span.trace_id if isinstance(span, LiveSpan) else None
+
+    def measured(self, program: dspy.Module, scores: Sequence[float], full: bool) -> None:
+        """A program was measured: it is the next candidate."""
+        candidate = Candidate(
+            number=len(self.candidates),
+            program=program,
+            scores=tuple(scores),
+            full=full,
+            spent=self.journal.totals,
+            seconds=self.journal.seconds,
+        )
+        self.candidates.append(candidate)
+        self.tell("on_candidate", candidate)
+
+    @property
+    def best(self) -> Candidate:
+        """The best of the candidates that were measured on all examples; of equals, the first."""
+        return max((candidate for candidate in self.candidates if candidate.full), key=lambda found: found.score)
+
+    @contextmanager
+    def optimizing(self, teacher: dspy.BaseLM) -> Iterator[dspy.LM]:
+        """In the block, DSPy's optimizers ask the journaled LM, and what they measure is seen; yields the teacher.
+
+        A request that is repeated in the block gets its first answer again, as DSPy's own cache would give it.
+        """
+        cursor = Cursor()
+        lm = journaled(self._lm, self.journal, cursor, self.budget, cache=True)
+        teaching = lm if teacher is self._lm else journaled(teacher, self.journal, cursor, self.budget, cache=True)
+        watcher = EvaluationWatcher(self._devset, self.measured)
+        with _own_cache(), dspy.context(lm=lm, callbacks=[*dspy.settings.callbacks, watcher], max_errors=_ERRORS):
+            yield teaching
+
+    def _tell_spent(self, totals: Totals) -> None:
+        self.tell("on_spent", totals, self.journal.seconds)
+
+
+@contextmanager
+def _own_cache() -> Iterator[None]:
+    """DSPy with an empty cache in memory: an answer of another time would be one that nobody has counted."""
+    before = dspy.cache
+    dspy.cache = Cache(enable_disk_cache=False, enable_memory_cache=True, disk_cache_dir=None)
+    try:
+        yield
+    finally:
+        dspy.cache = before

@@ -1,0 +1,179 @@
+"""What a program takes, gives and calls: what a compiled state belongs to, kept beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+import dspy
+import pydantic
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+
+PROGRAM = "self"
+"""The place of the program itself, as DSPy names it."""
+
+_OWN_TOOLS = {"ReAct": "finish", "ReActV2": "submit"}
+"""The tools that DSPy's modules make of their signature."""
+
+
+class FieldShape(pydantic.BaseModel):
+    """A field of a signature.
+
+    Attributes:
+        role: ``"input"`` or ``"output"``.
+        json_schema: of its type.
+        description: what the prompt says of it; ``None`` if nothing was declared.
+    """
+
+    role: Literal["input", "output"]
+    json_schema: dict[str, Any]
+    description: str | None = None
+
+
+class SignatureShape(pydantic.BaseModel):
+    """A declared signature: its instructions, empty where they are DSPy's own, and its fields in their order."""
+
+    instructions: str
+    fields: dict[str, FieldShape]
+
+
+class PredictorShape(pydantic.BaseModel):
+    """A predictor: the names of its fields in their order, and the hash of its uncompiled instructions."""
+
+    inputs: list[str]
+    outputs: list[str]
+    instructions_sha256: str
+
+
+class ToolShape(pydantic.BaseModel):
+    """A tool: what the LM is told of it, and the JSON schema of each argument."""
+
+    description: str | None
+    args: dict[str, Any]
+
+
+class Interface(pydantic.BaseModel):
+    """What a program takes, gives and calls.
+
+    Attributes:
+        signatures: by the place of the module or predictor that declares it; ``"self"`` is the program.
+        predictors: by name, as DSPy's state has them.
+        tools: by name; of a sub-module's, with its place before it.
+    """
+
+    signatures: dict[str, SignatureShape]
+    predictors: dict[str, PredictorShape]
+    tools: dict[str, ToolShape]
+
+    @pydantic.computed_field  # type: ignore[prop-decorator]
+    @property
+    def signature_sha256(self) -> str:
+        """The same for the same signatures."""
+        names = {name: [shape.inputs, shape.outputs] for name, shape in self.predictors.items()}
+        return _sha256([{place: shape.model_dump() for place, shape in self.signatures.items()}, names])
+
+    @pydantic.computed_field  # type: ignore[prop-decorator]
+    @property
+    def tools_sha256(self) -> str:
+        """The same for the same tools, in whatever order."""
+        return _sha256({name: shape.model_dump() for name, shape in self.tools.items()})
+
+
+def interface_of(program: dspy.Module) -> Interface:
+    """The interface of a program, which should be uncompiled: an optimizer may have rewritten its instructions.
+
+    A module with a signature and tools, such as a ReAct, speaks for the predictors that it has made of them.
+    """
+    agents = {place: module for place, module in _modules(program) if _is_agent(module)}
+    predictors = dict(program.named_predictors())
+    signatures = {place: signature_shape(module.signature) for place, module in agents.items()}
+    for name, predictor in predictors.items():
+        if not any(_is_under(name, place) for place in agents):
+            signatures[name] = signature_shape(predictor.signature)
+    tools = {
+        name if place == PROGRAM else f"{_plain(place)}.{name}": _tool_shape(tool)
+        for place, module in _modules(program)
+        for name, tool in _tools(module)
+    }
+    shapes = {name: _predictor_shape(predictor.signature) for name, predictor in predictors.items()}
+    return Interface(signatures=signatures, predictors=shapes, tools=tools)
+
+
+def signature_shape(signature: type[dspy.Signature]) -> SignatureShape:
+    """The shape of a declared signature."""
+    fields = {name: _field_shape(name, "input", field) for name, field in signature.input_fields.items()}
+    fields |= {name: _field_shape(name, "output", field) for name, field in signature.output_fields.items()}
+    unsaid = dspy.Signature(f"{', '.join(signature.input_fields)} -> {', '.join(signature.output_fields)}").instructions
+    declared = signature.instructions if signature.instructions != unsaid else ""
+    return SignatureShape(instructions=declared, fields=fields)
+
+
+def instructions_sha256(text: str) -> str:
+    """The hash by which instructions that nobody has rewritten are known."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _modules(program: dspy.Module) -> Iterator[tuple[str, Any]]:
+    return ((place, part) for place, part in program.named_sub_modules() if not isinstance(part, dspy.Predict))
+
+
+def _is_agent(module: Any) -> bool:
+    signature = getattr(module, "signature", None)
+    return isinstance(signature, type) and issubclass(signature, dspy.Signature) and hasattr(module, "tools")
+
+
+def _is_under(predictor: str, place: str) -> bool:
+    return place == PROGRAM or predictor.startswith(f"{_plain(place)}.")
+
+
+def _plain(place: str) -> str:
+    return place.removeprefix(f"{PROGRAM}.")
+
+
+def _tools(module: Any) -> Iterator[tuple[str, dspy.Tool]]:
+    found = getattr(module, "tools", None)
+    own = _OWN_TOOLS.get(type(module).__name__) if isinstance(module, dspy.ReAct | dspy.ReActV2) else None
+    for tool in found.values() if isinstance(found, Mapping) else found if isinstance(found, list | tuple) else ():
+        if isinstance(tool, dspy.Tool) and tool.name != own:
+            yield str(tool.name), tool
+
+
+def _tool_shape(tool: dspy.Tool) -> ToolShape:
+    told = inspect.cleandoc(tool.desc) if tool.desc else None  # Python 3.13 does so itself
+    return ToolShape(description=told, args=_json(tool.args or {}))
+
+
+def _predictor_shape(signature: type[dspy.Signature]) -> PredictorShape:
+    return PredictorShape(
+        inputs=list(signature.input_fields),
+        outputs=list(signature.output_fields),
+        instructions_sha256=instructions_sha256(signature.instructions),
+    )
+
+
+def _field_shape(name: str, role: Literal["input", "output"], field: Any) -> FieldShape:
+    told = (field.json_schema_extra or {}).get("desc")
+    description = None if told == f"${{{name}}}" else told
+    return FieldShape(role=role, json_schema=_schema(field), description=description)
+
+
+def _schema(field: Any) -> dict[str, Any]:
+    annotated: Any = Annotated
+    parts = (field.annotation, *field.metadata)
+    annotation = annotated[parts] if field.metadata else field.annotation
+    try:
+        schema: dict[str, Any] = _json(pydantic.TypeAdapter(annotation).json_schema())
+    except (PydanticSchemaGenerationError, PydanticUserError):  # a type that pydantic can't write down
+        return {"type": getattr(annotation, "__qualname__", str(annotation))}
+    return schema
+
+
+def _json(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

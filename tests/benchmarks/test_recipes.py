@@ -1,0 +1,101 @@
+"""The measurement of recipes on questions that nobody here wrote, from the command line to the table."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+from dspy.lm15 import Message, Request, Response, TextPart, Usage
+
+import oneturn
+from benchmarks import recipes
+from benchmarks.outside import outside_agent
+from oneturn.config import AgentConfig
+from oneturn.errors import DataError
+
+SAMPLES = Path(recipes.__file__).parent / "samples"
+
+
+class Knowing:
+    """An engine that answers from the sample file: with a demo in the prompt always, without one every other time."""
+
+    supports_response_schema = True
+    supported_params = frozenset({"response_format"})
+
+    def __init__(self, path: Path):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        self._answers = {row["question"]: row["answer"] for row in rows}
+
+    def complete(self, request: Request) -> Response:
+        texts = [part.text for message in request.messages for part in message.parts]
+        question = re.findall(r"question: (.*)", texts[-1])[0]
+        knows = len(texts) > 2 or len(question) % 2
+        answer = self._answers[question] if knows else "I don't know"
+        text = json.dumps({"tool_call": {"name": "finish", "args": {"answer": answer}}})
+        usage = Usage(input_tokens=sum(map(len, texts)), output_tokens=len(text))
+        return Response(None, request.model, Message.assistant(TextPart(text)), "stop", usage)
+
+    def stream(self, request: Request) -> Iterator[Any]:
+        raise AssertionError("nobody reads along")
+
+
+@oneturn.recipe(lambda train, dev: oneturn.Work(runs=(2, train)))
+def few_shot(student: Any, *, trainset: Any, valset: Any, metric: Any, seed: int, threads: int, **_: Any) -> Any:
+    optimizer = dspy.BootstrapFewShot(metric=metric, max_bootstrapped_demos=2, max_labeled_demos=0)
+    return optimizer.compile(student, trainset=trainset)
+
+
+def broken(student: Any, **_: Any) -> Any:
+    raise ValueError("it doesn't fit")
+
+
+@pytest.fixture
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    data = SAMPLES / "sums.jsonl"
+    monkeypatch.setattr("oneturn.agent.build_lm", lambda config: dspy.LM("knowing/lm", engine=Knowing(data)))
+    monkeypatch.setattr(recipes, "RECIPES", {"few_shot": few_shot, "broken": broken})
+    (tmp_path / "config.yaml").write_text("lm:\n  model: knowing/lm\n")
+    words = ["recipes", "--data", str(data), "--metric", "number", "--config", str(tmp_path / "config.yaml")]
+    words += ["--tools", "modules.tools:calculate", "--only", "oneturn.ReAct", "--report", str(tmp_path / "report.md")]
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.chdir(tmp_path)
+    recipes.main()
+    return (tmp_path / "report.md").read_text()
+
+
+def test_each_recipe_is_a_line_beside_the_uncompiled_program(measured: str):
+    lines = [line.split(" | ") for line in measured.splitlines() if line.startswith("| oneturn.ReAct")]
+    assert [line[1] for line in lines] == ["uncompiled", "few_shot", "broken"]
+    uncompiled, few, failed = lines
+    assert few[2] == uncompiled[2] == "8"
+    assert few[3] == "100.0%" != uncompiled[3]
+    assert re.match(r"\+\d+\.\d \(\+\d", few[5])
+    spent, least, most = map(int, re.findall(r"\d+", few[8]))
+    assert 0 < least <= spent <= most
+    assert failed[3] == "ValueError: it doesn't fit"
+
+
+def test_the_samples_can_be_split_and_judged():
+    agent = outside_agent(SAMPLES / "hops.jsonl", "question, context -> answer", [], "exact", AgentConfig())
+    sizes = {split: len(agent.examples(split)) for split in ("train", "dev", "test")}
+    assert sizes == {"train": 4, "dev": 4, "test": 7}
+    assert len({example.id for split in sizes for example in agent.examples(split)}) == 15
+    gold = agent.examples("test")[0]
+    assert agent.metric(gold, dspy.Prediction(answer=f" {gold.answer}. ")) == 1.0
+    told = agent.metric(gold, dspy.Prediction(answer="no"), None, "step", None)
+    assert (told.score, told.feedback) == (0.0, f"'no' is wrong; it should be {gold.answer!r}.")
+
+
+def test_what_the_file_lacks_is_named(tmp_path: Path):
+    path = tmp_path / "few.jsonl"
+    path.write_text('{"question": "a", "answer": "b"}\n')
+    with pytest.raises(DataError, match="line 1: there is no 'context'"):
+        outside_agent(path, "question, context -> answer", [], "exact", AgentConfig()).examples("train")
+    with pytest.raises(DataError, match="There are 1 rows; 10 or more"):
+        outside_agent(path, "question -> answer", [], "exact", AgentConfig()).examples("train")

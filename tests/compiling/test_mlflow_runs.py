@@ -1,0 +1,89 @@
+"""A compile as MLflow shows it: a parent run with a child run a candidate, in a real tracking store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+import oneturn
+from oneturn.compiling.mlflow_runs import KEY, MlflowRuns
+from oneturn.config import BudgetConfig
+from tests.compiling.agent import agent
+
+pytestmark = pytest.mark.usefixtures("traced")
+
+
+def runs(tracking: dict[str, Any], condition: str) -> list[Any]:
+    experiment = mlflow.get_experiment_by_name(tracking["experiment"])
+    assert experiment is not None
+    return list(MlflowClient().search_runs([experiment.experiment_id], condition, order_by=["attributes.start_time"]))
+
+
+@pytest.fixture
+def tracking(_trace_store: str) -> dict[str, Any]:
+    return {"tracking_uri": _trace_store, "experiment": "compiles"}
+
+
+def test_a_compile_is_a_run_with_a_run_for_each_candidate(tmp_path: Path, tracking: dict[str, Any]):
+    listener = MlflowRuns()
+    done = oneturn.compile(agent(tmp_path, mlflow=tracking), listeners=[listener])
+    client = MlflowClient()
+    parent = client.get_run(listener.run_id)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params["recipe"] == "search"
+    assert parent.data.metrics["after_score"] == done.after.score
+    assert parent.data.metrics["spent_lm_calls"] == done.manifest.spend["lm_calls"]
+    points = client.get_metric_history(listener.run_id, "score")
+    full = [candidate for candidate in done.candidates if candidate.full]
+    assert [(point.step, point.value) for point in points] == [(found.number, found.score) for found in full]
+    children = runs(tracking, f"tags.`mlflow.parentRunId` = '{listener.run_id}'")
+    assert len(children) == len(done.candidates)
+    assert {child.data.tags["mlflow.runName"] for child in children} >= {"uncompiled", "candidate 1"}
+    prompts = client.download_artifacts(children[-1].info.run_id, "prompts.md", str(tmp_path))
+    assert "# step" in Path(prompts).read_text()
+    kept = {artifact.path for artifact in client.list_artifacts(listener.run_id)}
+    assert kept == {"compiled", "estimate.json", "prompts.md", "rows", "score_against_spend.png"}
+    assert {tag.value for dataset in parent.inputs.dataset_inputs for tag in dataset.tags} == {"train", "dev"}
+
+
+def test_the_rows_that_are_wrong_are_traced_and_linked(tmp_path: Path, tracking: dict[str, Any]):
+    listener = MlflowRuns()
+    done = oneturn.compile(agent(tmp_path, mlflow=tracking), recipe="as_it_is", listeners=[listener])
+    wrong = done.after.rows[done.after.rows["score"] < 1]
+    asked = done.manifest.spend["lm_calls"]
+    traces = mlflow.search_traces(run_id=listener.run_id, return_type="list")
+    assert len(traces) == len(wrong) > 0
+    questions = {trace.data.spans[0].inputs["question"] for trace in traces}
+    assert questions == set(wrong["question"])
+    assert len((tmp_path / "answered.txt").read_text().splitlines()) == asked, "what is known isn't asked again"
+
+
+def test_a_compile_that_is_gone_on_with_stays_one_run(tmp_path: Path, tracking: dict[str, Any]):
+    first, second = MlflowRuns(), MlflowRuns()
+    oneturn.compile(agent(tmp_path, mlflow=tracking), budget=BudgetConfig(lm_calls=20), listeners=[first])
+    done = oneturn.compile(agent(tmp_path, mlflow=tracking), listeners=[second])
+    assert first.run_id == second.run_id
+    key = MlflowClient().get_run(first.run_id).data.tags[KEY]
+    assert len(runs(tracking, f"tags.`{KEY}` = '{key}'")) == 1
+    children = runs(tracking, f"tags.`mlflow.parentRunId` = '{first.run_id}'")
+    assert len(children) == len(done.candidates)
+
+
+def test_a_tracking_store_that_is_away_does_not_cost_the_compile(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "file").touch()
+    away = {"tracking_uri": f"sqlite:///{tmp_path}/file/mlflow.db", "experiment": "x"}
+    done = oneturn.compile(agent(tmp_path, mlflow=away), listeners=[MlflowRuns()])
+    assert done.path.exists()
+    assert "on_start failed; the compile goes on" in caplog.text
+
+
+def test_the_picture_and_the_table_show_each_candidate(tmp_path: Path):
+    done = oneturn.compile(agent(tmp_path))
+    figure = done.plot()
+    assert figure.axes[0].get_title(loc="left").startswith(f"From {done.before.score:.0%} to {done.after.score:.0%}")
+    assert len(done.table()) == len(done.candidates)
+    assert list(done.table())[:3] == ["candidate", "score", "rows"]

@@ -1,0 +1,174 @@
+"""Each recipe works on our ReAct and on DSPy's own modules: it ends, it is repeatable, and what it makes is kept."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+import oneturn
+from oneturn.agent import Agent
+from oneturn.compiling import Compilation, composed
+from oneturn.compiling.recipes import described
+from oneturn.config import BudgetConfig
+from oneturn.testing import sections
+from optimizers import recipes
+from tests.optimizers.clever_lm import CleverLM, finished, luck
+
+BETTER = "Repeat the question, word for word."
+TEXTS = {"instructions": BETTER, "proposed_instruction": BETTER, "module_advice": BETTER}
+GENERIC = ["labelled", "bootstrap", "bootstrap_random_search", "miprov2", "simba", "gepa"]
+
+
+def look_up(word: str) -> str:
+    """Look a word up."""
+    return f"the meaning of {word}"
+
+
+def answer_to(prompt: str) -> str:
+    """Right with the better instructions, else in half of the cases."""
+    question = re.findall(r"(?:question: |## question ## \]\]\n)(\S+)", prompt)[-1]
+    return question if BETTER in prompt or luck(prompt) < 5 else "?"
+
+
+def step(prompt: str, fields: list[str]) -> str:
+    if "next_tool_name" in fields:
+        return sections(next_thought="I know it", next_tool_name="finish", next_tool_args={})
+    if "answer" in fields:
+        return sections(reasoning="So.", answer=answer_to(prompt))
+    return finished(answer_to(prompt))
+
+
+def examples(split: str) -> list[dspy.Example]:
+    names = [f"{split}-{number}" for number in range(12)]
+    return [dspy.Example(question=name, answer=name, category="all").with_inputs("question") for name in names]
+
+
+def metric(gold: Any, pred: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None) -> Any:
+    score = float(getattr(pred, "answer", None) == gold.answer)
+    if pred_name is not None:
+        return dspy.Prediction(score=score, feedback=f"It should be {gold.answer}.")
+    return bool(score) if trace is not None else score
+
+
+PROGRAMS = {
+    "oneturn.ReAct": lambda: oneturn.ReAct("question -> answer", tools=[look_up], thoughts=False),
+    "dspy.ReAct": lambda: dspy.ReAct("question -> answer", tools=[look_up], max_iters=2),
+    "dspy.Predict": lambda: dspy.Predict("question -> answer"),
+}
+
+
+class CleverAgent(Agent):
+    """An agent with an LM of its own."""
+
+    def lm(self) -> dspy.BaseLM:
+        return LMS[self.root]
+
+
+LMS: dict[Path, CleverLM] = {}
+
+
+def agent(folder: Path, program: str) -> Agent:
+    folder.mkdir(exist_ok=True)
+    LMS[folder] = CleverLM(step, TEXTS)
+    return CleverAgent(
+        name="parrot",
+        config=oneturn.AgentConfig.read({"compiled": "compiled.json"}),
+        build=PROGRAMS[program],
+        metric=metric,
+        examples=examples,
+        recipes={**recipes.RECIPES, "two": composed(recipes.bootstrap, recipes.gepa)},
+        root=folder,
+        code_paths=(),
+        example_questions=(),
+    )
+
+
+def compiled(folder: Path, program: str, recipe: str) -> tuple[Compilation, dict[str, Any]]:
+    done = oneturn.compile(agent(folder, program), recipe=recipe)
+    return done, json.loads(done.path.read_text())["state"]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("recipe", [*GENERIC, "two"])
+def test_a_recipe_works_and_its_program_is_kept(recipe: str, program: str, tmp_path: Path):
+    done, state = compiled(tmp_path / "a", program, recipe)
+    expected = done.manifest.estimate
+    if recipe not in ("labelled", "bootstrap", "simba"):  # the others have measured the uncompiled program, too
+        assert done.after.score >= done.before.score
+    assert expected is not None
+    assert done.manifest.spend["lm_calls"] <= expected["lm_calls"][1]
+    loaded = agent(tmp_path / "a", program).program()
+    assert loaded.dump_state() == done.program.dump_state()
+    _, again = compiled(tmp_path / "b", program, recipe)
+    assert again == state, "the same seed, the same program"
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("recipe", ["miprov2", "gepa", "two"])
+def test_a_recipe_that_rewrites_instructions_finds_the_better_ones(recipe: str, program: str, tmp_path: Path):
+    done, _ = compiled(tmp_path, program, recipe)
+    assert done.after.score == 1.0
+    prompt = LMS[tmp_path].steps[-1]
+    assert BETTER in prompt
+    if program == "oneturn.ReAct":
+        assert prompt.count("look_up") == 1, "the tools are told once, and by the program"
+
+
+def test_reflection_reads_what_was_asked_done_and_wrong(tmp_path: Path):
+    compiled(tmp_path, "oneturn.ReAct", "gepa")
+    prompt = LMS[tmp_path].reflections[0]
+    assert "train-" in prompt
+    assert "It should be train-" in prompt
+    assert "finish" in prompt
+
+
+def test_a_teacher_of_its_own_shows_how_it_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    teacher = CleverLM(lambda prompt, fields: finished(re.findall(r"question: (\S+)", prompt)[-1]), TEXTS)
+    monkeypatch.setattr("oneturn.compiling.plan.build_lm", lambda config: teacher)
+    taught = agent(tmp_path, "oneturn.ReAct")
+    settings = taught.config.compile.model_copy(update={"teacher": oneturn.config.LMConfig(model="better/lm")})
+    object.__setattr__(taught, "config", taught.config.model_copy(update={"compile": settings}))
+    done = oneturn.compile(taught, recipe="bootstrap")
+    assert len(teacher.steps) == recipes.DEMOS, "it is right each time"
+    assert len(done.program.step.demos) == recipes.DEMOS
+
+
+def test_a_recipe_of_one_s_own_takes_what_it_needs(tmp_path: Path):
+    def mine(student: Any, *, trainset: Any, seed: int) -> Any:
+        student.step.signature = student.step.signature.with_instructions(f"{len(trainset)} examples, seed {seed}")
+        return student
+
+    own = agent(tmp_path, "oneturn.ReAct")
+    object.__setattr__(own, "recipes", {"mine": mine})
+    done = oneturn.compile(own, recipe="mine")
+    assert done.program.step.signature.instructions == "12 examples, seed 0"
+
+
+def test_each_recipe_says_when_to_take_it():
+    lines = described(dict(recipes.RECIPES)).splitlines()
+    assert len(lines) == len(recipes.RECIPES)
+    assert all(line.count("Take it ") == 1 for line in lines)
+
+
+@pytest.mark.parametrize("calls", [14, 45])
+@pytest.mark.parametrize("recipe", [*GENERIC, "two"])
+def test_a_recipe_ends_at_the_limit_and_goes_on_with_a_higher_one(recipe: str, calls: int, tmp_path: Path):
+    (tmp_path / "whole").mkdir()
+    whole, state = compiled(tmp_path / "whole", "oneturn.ReAct", recipe)
+    needed = len(LMS[tmp_path / "whole"].asked)
+    stopped = oneturn.compile(
+        agent(tmp_path / "capped", "oneturn.ReAct"), recipe=recipe, budget=BudgetConfig(lm_calls=calls)
+    )
+    asked = len(LMS[tmp_path / "capped"].asked)
+    assert asked == min(calls, needed)
+    assert stopped.stopped == (None if needed <= calls else f"{calls} LM calls")
+    assert stopped.after.score >= stopped.before.score or stopped.stopped is None
+    went_on, same = compiled(tmp_path / "capped", "oneturn.ReAct", recipe)
+    assert same == state
+    assert asked + len(LMS[tmp_path / "capped"].asked) == needed
+    assert went_on.after.score == whole.after.score

@@ -1,0 +1,206 @@
+"""What DSPy's optimizers get to read of a run of our ReAct, and what they make of it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import dspy
+import pytest
+
+import oneturn
+from oneturn.compiling.recipes import call
+from optimizers import recipes
+from tests.optimizers.clever_lm import CleverLM, finished, luck
+
+WORDS = ["ash", "beech", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "rowan", "yew"]
+RULE = "Look each word up."
+TEXTS = {"instructions": RULE, "module_advice": json.dumps({"step": RULE})}
+
+
+def look_up(word: str) -> str:
+    """Look a word up."""
+    return f"{word} is a tree of {len(word)} letters"
+
+
+def program() -> oneturn.ReAct:
+    return oneturn.ReAct("question -> answer", tools=[look_up], thoughts=False)
+
+
+def examples() -> list[dspy.Example]:
+    return [
+        dspy.Example(question=word, answer=f"{len(word)} letters", category="all").with_inputs("question")
+        for word in WORDS
+    ]
+
+
+def metric(gold: Any, pred: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None) -> Any:
+    score = float(pred.get("answer") == gold.answer)
+    if pred_name is None:
+        return score
+    return dspy.Prediction(score=score, feedback=pred.get("error") or f"It should be {gold.answer}.")
+
+
+def step(prompt: str, fields: list[str], time: int = 0) -> str:
+    """Looks the word up in half of the cases, and in all once it is told to; else it guesses."""
+    last = prompt.rpartition("\n")[2]
+    if not last.startswith("question: "):
+        return finished(last.rpartition("a tree of ")[2])
+    if RULE not in prompt and luck(f"{prompt}{time}") < 5:
+        return finished("a guess")
+    return json.dumps({"tool_call": {"name": "look_up", "args": {"word": last.removeprefix("question: ")}}})
+
+
+def wavering() -> Callable[[str, list[str]], str]:
+    """The same, as an LM at a temperature does it: asked the same again, it may say something else."""
+    asked: Counter[str] = Counter()
+
+    def said(prompt: str, fields: list[str]) -> str:
+        asked[prompt] += 1
+        return step(prompt, fields, asked[prompt])
+
+    return said
+
+
+def optimized(
+    recipe: Any, lm: CleverLM, student: dspy.Module | None = None, metric: Any = metric, threads: int = 1
+) -> dspy.Module:
+    given = {"trainset": examples(), "valset": examples(), "metric": metric, "seed": 0, "threads": threads}
+    given["teacher"] = lm
+    with dspy.context(lm=lm):
+        return call(recipe, student or program(), given)
+
+
+@pytest.mark.parametrize("recipe", [recipes.simba, recipes.gepa], ids=["simba", "gepa"])
+def test_a_reflection_reads_what_the_tools_were_asked_and_said(recipe: Any):
+    lm = CleverLM(wavering(), TEXTS)
+    compiled = optimized(recipe, lm)
+    read = "\n".join(lm.reflections)
+    assert '"word": "' in read
+    assert "is a tree of" in read
+    assert RULE in compiled.step.signature.instructions
+
+
+@pytest.mark.parametrize("recipe", [recipes.bootstrap, recipes.simba], ids=["bootstrap", "simba"])
+def test_a_demo_is_a_whole_run_as_plain_data(recipe: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(recipes, "SIMBA_STEPS", 4)
+    idle = {"instructions": "Be kind.", "module_advice": json.dumps({"step": "Be kind."})}
+    best = optimized(recipe, CleverLM(wavering(), idle))
+    candidates = [found["program"] for found in getattr(best, "candidate_programs", [])] or [best]
+    assert any(candidate.step.demos for candidate in candidates)
+    for candidate in candidates:
+        for demo in candidate.step.demos:
+            (turn,) = demo["trajectory"]
+            assert turn["tool_call"] == {"name": "look_up", "args": {"word": demo["question"]}}
+            assert demo["tool_call"]["name"] == "finish"
+        loaded = program()
+        loaded.load_state(json.loads(json.dumps(candidate.dump_state())))
+        assert loaded.shared_messages() == candidate.shared_messages()
+
+
+def test_gepa_s_reflection_knows_the_tools_and_is_told_not_to_repeat_them():
+    lm = CleverLM(step, TEXTS)
+    optimized(recipes.gepa, lm)
+    assert "- look_up(word: string): Look a word up." in lm.reflections[0]
+    assert "Don't repeat it." in lm.reflections[0]
+
+
+def test_gepa_learns_from_runs_that_fail():
+    def counting(prompt: str, fields: list[str]) -> str:
+        said = step(prompt, fields) if RULE in prompt else finished("a guess")
+        return said.replace('"answer"', '"letters"').replace(" letters", "")
+
+    def right(gold: Any, pred: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None) -> Any:
+        return metric(gold, dspy.Prediction(**{**pred, "answer": f"{pred.get('letters')} letters"}), trace, pred_name)
+
+    student = oneturn.ReAct("question -> letters: int", tools=[look_up], thoughts=False)
+    lm = CleverLM(counting, TEXTS)
+    compiled = optimized(recipes.gepa, lm, student, right)
+    assert compiled.step.signature.instructions == RULE
+    assert "letters: Input should be a valid integer" in lm.reflections[0]
+    with dspy.context(lm=lm), pytest.raises(oneturn.OneTurnError):  # only while it is optimized
+        student(question="ash")
+
+
+BOOTSTRAPPING = [recipes.bootstrap, recipes.bootstrap_random_search, recipes.miprov2]
+
+
+class FailingAgent(oneturn.Agent):
+    """An agent none of whose runs comes to an answer, with an LM that has nothing to say to optimizers either."""
+
+    def lm(self) -> dspy.BaseLM:
+        """An LM that fills in a field that isn't there."""
+        return CleverLM(lambda prompt, fields: finished("a guess"), TEXTS if self.name == "writing" else {})
+
+
+def failing(folder: Path, name: str) -> oneturn.Agent:
+    return FailingAgent(
+        name=name,
+        config=oneturn.AgentConfig.read({"compiled": "compiled.json"}),
+        build=lambda: oneturn.ReAct("question -> letters: int", tools=[look_up], thoughts=False),
+        metric=metric,
+        examples=lambda split: examples(),
+        recipes=recipes.RECIPES,
+        root=folder,
+        code_paths=(),
+        example_questions=(),
+    )
+
+
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
+def test_an_agent_that_fails_everywhere_is_not_the_end_of_a_compile(recipe: str, tmp_path: Path):
+    with patch("optimizers.recipes.solve", return_value=oneturn.Solution({"letters": 3})):
+        done = oneturn.compile(failing(tmp_path, "writing"), recipe=recipe)
+    assert done.after.rows["error"].notna().all()
+
+
+def test_a_teacher_that_can_t_do_what_it_is_asked_is_told(tmp_path: Path):
+    told = r"'miprov2' failed on a reply of clever/lm \(AdapterParseError: .*Take a stronger compile.teacher, "
+    with pytest.raises(oneturn.OneTurnError, match=told):
+        oneturn.compile(failing(tmp_path, "mumbling"), recipe="miprov2")
+    oneturn.compile(failing(tmp_path, "mumbling"), recipe="gepa")
+    oneturn.compile(failing(tmp_path, "mumbling"), recipe="simba")
+
+
+@pytest.mark.parametrize("recipe", BOOTSTRAPPING, ids=lambda recipe: recipe.__name__)
+def test_a_wrong_run_is_no_demo_whatever_form_the_metric_gives_its_score(recipe: Any):
+    def told(gold: Any, pred: Any, trace: Any = None) -> dspy.Prediction:
+        return dspy.Prediction(score=metric(gold, pred), feedback="")
+
+    compiled = optimized(recipe, CleverLM(step, TEXTS), metric=told)
+    answers = {example.question: example.answer for example in examples()}
+    assert compiled.step.demos
+    assert all(demo["tool_call"]["args"]["answer"] == answers[demo["question"]] for demo in compiled.step.demos)
+
+
+def test_gepa_takes_a_metric_that_has_no_words():
+    lm = CleverLM(step, TEXTS)
+    compiled = optimized(recipes.gepa, lm, metric=lambda gold, pred: float(pred.get("answer") == gold.answer))
+    assert compiled.step.signature.instructions == RULE
+    assert "This trajectory got a score of 0.0." in lm.reflections[0]
+
+
+@pytest.mark.parametrize("recipe", [recipes.miprov2, recipes.simba, recipes.gepa], ids=lambda recipe: recipe.__name__)
+def test_instructions_may_be_longer_than_the_agent_s_steps(recipe: Any):
+    lm = CleverLM(wavering(), TEXTS)
+    lm.kwargs["max_tokens"] = 160
+    optimized(recipe, lm)
+    assert lm.room == recipes.LONG_REPLY
+
+
+def test_miprov2_s_proposals_read_runs_and_no_source_code():
+    lm = CleverLM(step, TEXTS)
+    optimized(recipes.miprov2, lm)
+    assert any("is a tree of" in prompt for prompt in lm.reflections)
+    assert not any("def forward" in prompt for prompt in lm.reflections)
+
+
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
+def test_threads_change_the_time_and_not_the_program(recipe: str):
+    with patch("optimizers.recipes.solve", lambda row: oneturn.Solution({"answer": row.answer})):
+        one, two = (optimized(recipes.RECIPES[recipe], CleverLM(step, TEXTS), threads=threads) for threads in (1, 2))
+    assert one.dump_state() == two.dump_state()

@@ -1,0 +1,91 @@
+"""No compiled program with a secret in it is saved, and no word of prose is taken for one."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oneturn.errors import ProgramError
+from oneturn.secrets import refuse_secrets_in
+
+HEX = "0123456789abcdef"
+ALNUM = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+
+def drawn(prefix: str, alphabet: str, size: int) -> st.SearchStrategy[str]:
+    """Random text of an issuer's form; there is always a digit in so long a one."""
+    return st.text(alphabet, min_size=size, max_size=size).map(lambda rest: f"{prefix}7{rest}")
+
+
+SECRETS = st.one_of(
+    drawn("sk-proj-", ALNUM, 30),
+    drawn("sk-", ALNUM, 20),
+    drawn("dapi", HEX, 31),
+    drawn("ghp_", ALNUM, 35),
+    drawn("github_pat_", ALNUM, 30),
+    drawn("hf_", ALNUM, 30),
+    drawn("glpat-", ALNUM, 20),
+    drawn("xoxb-", ALNUM, 20),
+    drawn("AKIA", "ABCDEFGHIJ0123456789", 15),
+    drawn("AIza", ALNUM, 34),
+    drawn("eyJhbGciOiJ", ALNUM, 10).map(lambda head: f"{head}.eyJzdWIiOiIx.sig"),
+    drawn("Bearer a", ALNUM, 24),
+    drawn("postgres://me:", ALNUM, 8).map(lambda url: f"{url}@db.example/x"),
+    st.sampled_from(["-----BEGIN PRIVATE KEY-----", "-----BEGIN RSA PRIVATE KEY-----"]),
+)
+PROSE = st.sampled_from(["", "Use the key ", "The header is:\n", "(", "“", "token: "])
+AFTER = st.sampled_from(["", " to log in.", ".", ",\nthen go on", ")", "”"])
+
+
+@given(PROSE, SECRETS, AFTER)
+def test_a_secret_is_found_wherever_it_stands_and_not_repeated(before: str, secret: str, after: str):
+    document = {"state": {"step": {"demos": [{"trajectory": [{"observation": before + secret + after}]}]}}}
+    with pytest.raises(ProgramError) as caught:
+        refuse_secrets_in(document, "p.json")
+    assert str(caught.value).startswith("p.json: state.step.demos.0.trajectory.0.observation looks like a secret")
+    assert secret not in str(caught.value)
+
+
+WORDS = st.text(st.characters(categories=["L", "P", "Zs"]), max_size=200)
+
+
+@given(st.dictionaries(st.sampled_from(["question", "answer", "token", "password", "api_key"]), WORDS))
+def test_words_are_never_taken_for_one(demo: dict[str, str]):
+    refuse_secrets_in({"demos": [demo]}, "p.json")
+
+
+ORDINARY = [
+    "The password must have 12 characters; the token is sent by mail.",
+    "sk-learn and sk-learn-contrib, task-0001-of-0016-in-the-long-list",
+    "sk-learn-contrib-2024-edition-of-september, sk_an_identifier_with_4_parts_and_more",
+    "dose: 3 tablets; dapibus; ghp; hf_hub; eyJ",
+    "http://example.com:8080/a@b, mailto:me@example.com",
+    "Bearer of good news, 2024 was a year",
+    "error-e22 M-1045 5ad9fda84e2792726c9d0740c0882797392f4dbe20726aae8f6bbe707d4e59b6",
+    "risk_assessment_of_2024_final_version_3, desk-with-drawers-and-lamp-2",
+    "AKIAMONDE, AIzawl, Bearer: the person in question is 42",
+    "eyJust so, glpat",
+]
+
+
+@pytest.mark.parametrize("text", ORDINARY)
+@pytest.mark.parametrize("key", ["answer", "token", "secret"])
+def test_neither_are_ids_hashes_and_names(text: str, key: str):
+    refuse_secrets_in({key: text}, "p.json")
+
+
+def test_under_a_name_that_says_so_a_value_like_a_key_is_refused():
+    with pytest.raises(ProgramError, match=r"args\.api_key looks like a secret"):
+        refuse_secrets_in({"args": {"api_key": "a1b2c3d4e5f6g7"}}, "p.json")
+    refuse_secrets_in({"args": {"order": "a1b2c3d4e5f6g7"}}, "p.json")
+
+
+def test_what_the_environment_keeps_secret_is_refused_whatever_its_form(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ACME_API_KEY", "plum/4711/orchard")
+    with pytest.raises(ProgramError) as caught:
+        refuse_secrets_in(["It said plum/4711/orchard."], "p.json")
+    assert "holds the value of the environment variable ACME_API_KEY" in str(caught.value)
+    assert "4711" not in str(caught.value)
+    monkeypatch.setenv("ACME_API_KEY", "word")
+    refuse_secrets_in(["A word."], "p.json")
