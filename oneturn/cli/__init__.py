@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from oneturn.cli import ask, check, compile, demo, diff, evaluate, log, promote, query, rollback, serve
+from oneturn.cli.data import data
 from oneturn.cli.deploy import deploy
 from oneturn.errors import OneTurnError
 
@@ -40,6 +41,7 @@ app = typer.Typer(
 for module in (ask, compile, diff, log, promote, evaluate, serve, query, check, demo, rollback):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 app.add_typer(deploy, name="deploy")
+app.add_typer(data)
 
 
 def _show_version(wanted: bool) -> None:
