@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from oneturn.cli import ask, check, compile, demo, diff, evaluate, log, promote, query, rollback, serve
 from oneturn.cli.data import data
 from oneturn.cli.deploy import deploy
+from oneturn.cli.inference_table import from_inference_table
 from oneturn.errors import OneTurnError
 
 
@@ -41,6 +42,7 @@ app = typer.Typer(
 for module in (ask, compile, diff, log, promote, evaluate, serve, query, check, demo, rollback):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 app.add_typer(deploy, name="deploy")
+data.command("from-inference-table")(from_inference_table)
 app.add_typer(data)
 
 
