@@ -144,8 +144,12 @@ def _table(rows: list[Row]) -> pd.DataFrame:
 
 
 def _key(target: Target, source: Source, metrics: Mapping[str, Metric]) -> str:
-    told = repr([target.key, source.key, [(name, _name(metric)) for name, metric in metrics.items()]])
+    told = repr([target.key, source.key, [(name, _metric_key(metric)) for name, metric in metrics.items()]])
     return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _metric_key(metric: Metric) -> str:
+    return str(getattr(metric, "key", _name(metric)))
 
 
 def _name(metric: Metric) -> str:

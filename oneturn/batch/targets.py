@@ -15,9 +15,10 @@ from mlflow.entities import SpanType
 
 from oneturn.agent import Agent
 from oneturn.client import query
-from oneturn.errors import DataError
+from oneturn.errors import DataError, ProgramError
 from oneturn.programs.signatures import signature_of
 from oneturn.replies import Reply, read_reply
+from oneturn.run_record import RunRecord, arguments, cited, tool_calls, with_record
 from oneturn.spend import Spend, spending
 
 Fields = dict[str, Any]
@@ -29,7 +30,7 @@ class Answered:
 
     Attributes:
         prediction: the outputs, as a metric reads them.
-        tool_calls: the tools that were called, in order: ``name``, ``arguments``, ``output``.
+        tool_calls: the tools that were called, in order; see :class:`oneturn.run_record.RunRecord`.
         sources: what the answer cites.
         spend: LM calls and tokens.
         seconds: how long it took.
@@ -42,6 +43,11 @@ class Answered:
     spend: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     trace_id: str | None = None
+
+    @property
+    def noted(self) -> dspy.Prediction:
+        """The prediction with what the run did, for a metric to read (:func:`oneturn.run_record.run_record`)."""
+        return with_record(self.prediction, RunRecord(tuple(self.tool_calls), tuple(self.sources), self.trace_id))
 
 
 class Target(Protocol):
@@ -98,11 +104,11 @@ class ProgramTarget:
         with dspy.context(**({"lm": self._lm} if self._lm is not None else {})), _measuring(into) as spend:
             try:
                 with self._traced(example, into):
-                    into.prediction = self._program(**example.inputs())
+                    into.prediction = _prediction(self._program(**example.inputs()))
             finally:
                 into.spend = spend.to_dict()
         into.tool_calls = tool_calls(into.prediction)
-        into.sources = [str(source) for source in into.prediction.get("citations") or []]
+        into.sources = cited(into.prediction)
 
     @contextlib.contextmanager
     def _traced(self, example: dspy.Example, into: Answered) -> Iterator[None]:
@@ -149,25 +155,10 @@ class ModelTarget:
             _read(read_reply([{"type": "response.completed", "response": response}]), into)
 
 
-def tool_calls(prediction: Any) -> list[Fields]:
-    """The tools that a run called, from its trajectory: that of ``oneturn.ReAct``, or ``dspy.ReAct``'s."""
-    trajectory = prediction.get("trajectory")
-    if isinstance(trajectory, list):
-        return [
-            {"name": turn.tool_call.name, "arguments": dict(turn.tool_call.args), "output": turn.observation}
-            for turn in trajectory
-            if getattr(turn, "tool_call", None) is not None
-        ]
-    if not isinstance(trajectory, Mapping):
-        return []
-    names = [key for key in trajectory if str(key).startswith("tool_name_")]
-    found = []
-    for key in names:
-        number = str(key).removeprefix("tool_name_")
-        arguments, output = trajectory.get(f"tool_args_{number}"), trajectory.get(f"observation_{number}")
-        if trajectory[key] != "finish":
-            found.append({"name": trajectory[key], "arguments": arguments, "output": serialize_for_json(output)})
-    return found
+def _prediction(given: Any) -> dspy.Prediction:
+    if not isinstance(given, dspy.Prediction):
+        raise ProgramError(f"The program gave {given!r:.80}, of type {type(given).__name__}; give a dspy.Prediction.")
+    return given
 
 
 @contextlib.contextmanager
@@ -186,17 +177,18 @@ def _request(example: dspy.Example) -> tuple[str | None, Fields]:
 
 
 def _read(reply: Reply, into: Answered) -> None:
-    into.prediction = (
-        dspy.Prediction(
-            answer=reply.text, citations=[source.url for source in reply.sources], **dict(reply.custom_outputs)
-        )
-        if "citations" not in reply.custom_outputs
-        else dspy.Prediction(answer=reply.text, **dict(reply.custom_outputs))
-    )
+    urls = [source.url for source in reply.sources]
+    into.prediction = dspy.Prediction(**{"answer": reply.text, "citations": urls, **reply.custom_outputs})
     into.tool_calls = [
-        {"name": call.name, "arguments": call.arguments, "output": call.output} for call in reply.tool_calls
+        {
+            "name": call.name,
+            "arguments": arguments(call.arguments),
+            "output": call.output,
+            "sources": [dict(found) for found in call.sources],
+        }
+        for call in reply.tool_calls
     ]
-    into.sources = [source.url for source in reply.sources]
+    into.sources = urls
     read, written = (int(reply.usage.get(name) or 0) for name in ("input_tokens", "output_tokens"))
     into.spend = {"prompt_tokens": read, "completion_tokens": written}
 

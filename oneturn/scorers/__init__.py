@@ -1,0 +1,24 @@
+"""Scorers: metrics of DSPy's signature for tools, retrieval and citations, LM judges, and both as MLflow's scorers."""
+
+from oneturn.run_record import RunRecord, run_record
+from oneturn.scorers.citations import citation_format, citations, citations_read
+from oneturn.scorers.retrieval import retrieval_mrr, retrieval_precision, retrieval_recall
+from oneturn.scorers.scorer import Scorer, Verdict
+from oneturn.scorers.tools import forbidden_tools, tool_arguments, tool_order, tool_use
+
+__all__ = [
+    "RunRecord",
+    "Scorer",
+    "Verdict",
+    "citation_format",
+    "citations",
+    "citations_read",
+    "forbidden_tools",
+    "retrieval_mrr",
+    "retrieval_precision",
+    "retrieval_recall",
+    "run_record",
+    "tool_arguments",
+    "tool_order",
+    "tool_use",
+]
