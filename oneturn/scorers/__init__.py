@@ -5,15 +5,18 @@ from oneturn.scorers.citations import citation_format, citations, citations_read
 from oneturn.scorers.retrieval import retrieval_mrr, retrieval_precision, retrieval_recall
 from oneturn.scorers.scorer import Scorer, Verdict
 from oneturn.scorers.tools import forbidden_tools, tool_arguments, tool_order, tool_use
+from oneturn.scorers.with_mlflow import as_mlflow, predict_fn
 
 __all__ = [
     "RunRecord",
     "Scorer",
     "Verdict",
+    "as_mlflow",
     "citation_format",
     "citations",
     "citations_read",
     "forbidden_tools",
+    "predict_fn",
     "retrieval_mrr",
     "retrieval_precision",
     "retrieval_recall",

@@ -22,7 +22,7 @@ def citations(
     output: str = "citations",
     measure: Measure = "f1",
     normal: Normal = str,
-    name: str = "citations",
+    name: str = "citation_match",
 ) -> Scorer:
     """Whether the expected sources are cited, and no others.
 

@@ -38,7 +38,7 @@ EXPECTED = {
     "retrieval_recall": [1.0, 0.0],
     "retrieval_precision": [0.5, 0.0],
     "retrieval_mrr": [1.0, 0.0],
-    "citations": [1.0, 0.0],
+    "citation_match": [1.0, 0.0],
     "citations_read": [1.0, 1.0],
     "citation_format": [1.0, 1.0],
 }
