@@ -20,12 +20,13 @@ from oneturn.errors import DataError
 Fields = dict[str, Any]
 
 _CHATS = ("messages", "input")
-_DROPPED = frozenset(
-    """
-    inputs request expectations tags outputs response trace source source_id source_type created_time created_by
-    last_update_time last_updated_by dataset_id dataset_record_id request_id
-    """.split()
-)
+# fmt: off
+_DROPPED = {
+    "inputs", "request", "expectations", "tags", "outputs", "response", "trace",
+    "source", "source_id", "source_type", "created_time", "created_by", "last_update_time", "last_updated_by",
+    "dataset_id", "dataset_record_id", "request_id",
+}
+# fmt: on
 
 
 def is_agent_evaluation(row: Mapping[str, Any], inputs: Sequence[str]) -> bool:
