@@ -45,6 +45,8 @@ def evaluate(
 ) -> None:
     """Evaluate the agent, or a served or logged one: score with its 95% interval, by category, and what it cost.
 
+    An LM judges groundedness and relevance, too, if one is configured (judge.model); if not, their columns say so.
+
     With --output, a run that was interrupted, or killed, goes on where it was when the same command is given again.
 
     Examples:
@@ -73,7 +75,7 @@ def evaluate(
     rows = data if data is not None else loaded.examples(split.value)[:limit]
     program = loaded.program(compiled=not uncompiled) if target is None else target
     lm = loaded.lm() if target is None else None
-    metrics = {"score": loaded.metric, **{judge.name: judge for judge in judges(loaded.config.judge)}}
+    metrics: dict[str, Any] = {"score": loaded.metric, **{judge.name: judge for judge in judges(loaded.config.judge)}}
     found = evaluate(program, rows, metrics, lm=lm, api_key=api_key, **options)
     console = Console()
     console.print(comparison({name: found}))
