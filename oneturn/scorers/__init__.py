@@ -5,7 +5,7 @@ from oneturn.scorers.calibration import Calibration, calibrate_judge
 from oneturn.scorers.citations import citation_format, citations, citations_read
 from oneturn.scorers.judges import correctness, from_mlflow, groundedness, guidelines, judges, relevance
 from oneturn.scorers.retrieval import retrieval_mrr, retrieval_precision, retrieval_recall
-from oneturn.scorers.scorer import Scorer, Verdict
+from oneturn.scorers.scorer import Scorer, Verdict, f1
 from oneturn.scorers.tools import forbidden_tools, tool_arguments, tool_order, tool_use
 from oneturn.scorers.with_mlflow import as_mlflow, predict_fn
 
@@ -20,6 +20,7 @@ __all__ = [
     "citations",
     "citations_read",
     "correctness",
+    "f1",
     "forbidden_tools",
     "from_mlflow",
     "groundedness",
