@@ -60,6 +60,7 @@ def example_inputs(request: Any, inputs: Sequence[str] = ("question",)) -> Field
     if not isinstance(request, Mapping):
         return {_first(inputs): request}
     given = dict(request)
+    given |= _mapping(given.pop("request", None)) if isinstance(given.get("request"), Mapping) else {}
     given |= _mapping(given.pop("custom_inputs", None))
     for name in _CHATS:
         if name in given and name not in inputs:

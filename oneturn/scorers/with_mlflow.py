@@ -73,16 +73,23 @@ def as_mlflow(metric: Metric, name: str | None = None) -> MlflowScorer:
     def judged(
         inputs: Any = None, outputs: Any = None, expectations: Any = None, trace: Trace | None = None
     ) -> Feedback:
-        if outputs is None and trace is not None:
-            outputs = next((span.outputs for span in trace.data.spans if span.parent_id is None), None)
+        if trace is not None and (inputs is None or outputs is None):
+            asked, told = _root(trace)
+            inputs, outputs = asked if inputs is None else inputs, told if outputs is None else outputs
         prediction = prediction_of(outputs, trace)
         if prediction is None:
             return Feedback(name=called, value=0.0, rationale="The run gave no answer.")
-        given = example_inputs(inputs or {})
+        given = {**example_inputs(inputs or {}), **(inputs or {})}
         example = dspy.Example(**{**example_labels(expectations or {}), **given}).with_inputs(*given)
         return _feedback(called, metric(example, prediction))
 
     return judged
+
+
+def _root(trace: Trace) -> tuple[Any, Any]:
+    """What a trace's outermost span was given, and what it gave."""
+    root = next((span for span in trace.data.spans if span.parent_id is None), None)
+    return (root.inputs, root.outputs) if root is not None else (None, None)
 
 
 def _feedback(name: str, result: Any) -> Feedback:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import dspy
 import mlflow
 import pytest
@@ -234,3 +235,10 @@ def test_a_changed_setting_is_another_evaluation(tmp_path: Path):
             evaluate(1)
     with pytest.raises(DataError, match="is of another evaluation"):
         evaluate(2)
+
+
+def test_they_travel_to_other_processes():
+    for metric in [*ALL, scorers.groundedness("openai:/m"), scorers.relevance("openai:/m")]:
+        copy = cloudpickle.loads(cloudpickle.dumps(metric))
+        assert (copy.name, copy.key) == (metric.name, metric.key)
+    assert cloudpickle.loads(cloudpickle.dumps(ALL[0]))(dspy.Example(expected_tools=["b"]), made(B)).score == 1.0

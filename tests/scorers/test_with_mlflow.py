@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dspy
@@ -16,7 +17,7 @@ from oneturn import scorers
 from oneturn.batch import to_agent_evaluation
 from oneturn.errors import DataError
 from oneturn.testing import ScriptedLM, finish
-from tests.scorers.desk import ROWS, desk
+from tests.scorers.desk import MODEL, ROWS, desk
 from tests.scorers.test_scorers import ALL
 
 
@@ -68,6 +69,19 @@ def test_mlflow_scores_a_served_agent_alike_and_its_trace_tells_what_was_found(e
     assert [span.name for span in trace.search_spans(span_type="TOOL")] == ["search", "add"]
 
 
+def test_mlflow_scores_a_logged_model_alike(experiment: None, tmp_path: Path):
+    (tmp_path / "model.py").write_text(MODEL)
+    with mlflow.start_run():
+        info = mlflow.pyfunc.log_model(
+            name="agent", python_model=str(tmp_path / "model.py"), pip_requirements=["mlflow"], input_example=None
+        )
+    theirs = by_mlflow(info.model_uri, METRICS)
+    assert theirs["retrieval_precision/value"].tolist() == [0.5, 0.0]
+    assert theirs["answered/value"].tolist() == [1.0, 0.0]
+    trace = mlflow.get_trace(theirs["trace_id"].iloc[0])
+    assert len(extract_retrieval_context_from_trace(trace)) == 1
+
+
 def test_what_fails_and_what_cannot_be_judged_are_told_to_mlflow(experiment: None):
     class Failing(dspy.Module):
         def forward(self, question: str) -> dspy.Prediction:
@@ -91,6 +105,23 @@ def test_a_trace_of_a_served_agent_is_scored(experiment: None):
         assert judged(inputs=None, outputs=None, expectations=labels, trace=trace).value == 1.0
     only_spans = scorers.as_mlflow(scorers.retrieval_recall())
     assert only_spans(outputs="8 euros", expectations=labels, trace=trace).value == 1.0
+
+
+def test_the_example_has_the_inputs_by_their_own_names():
+    def same(gold: Any, pred: Any, trace: Any = None) -> float:
+        return float(gold.query == gold.question == pred.answer)
+
+    assert scorers.as_mlflow(same)(inputs={"query": "so"}, outputs="so").value == 1.0
+
+
+def test_a_trace_tells_what_was_asked(experiment: None):
+    oneturn.ResponsesAdapter(desk()).predict({"input": [{"role": "user", "content": ROWS[0]["question"]}]})
+
+    def asked(gold: Any, pred: Any, trace: Any = None) -> float:
+        return float(gold.question == ROWS[0]["question"])
+
+    trace = mlflow.get_trace(mlflow.get_last_active_trace_id())
+    assert scorers.as_mlflow(asked)(trace=trace).value == 1.0
 
 
 MESSAGES = [{"role": "user", "content": "one?"}]
