@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cloudpickle
@@ -15,9 +16,10 @@ from hypothesis import strategies as st
 
 import oneturn
 from oneturn import scorers
+from oneturn.compiling import versions
 from oneturn.errors import DataError
 from oneturn.run_record import RunRecord, with_record
-from tests.scorers.desk import MODEL, ROWS, desk
+from tests.scorers.desk import MODEL, ROWS, desk, search
 
 ALL = [
     scorers.tool_use(),
@@ -242,3 +244,25 @@ def test_they_travel_to_other_processes():
         copy = cloudpickle.loads(cloudpickle.dumps(metric))
         assert (copy.name, copy.key) == (metric.name, metric.key)
     assert cloudpickle.loads(cloudpickle.dumps(ALL[0]))(dspy.Example(expected_tools=["b"]), made(B)).score == 1.0
+
+
+def test_a_version_that_answered_in_a_process_of_its_own_is_scored_by_what_it_did():
+    answered = {"error": None, "pred_answer": "so", "pred_tool_calls": [{"name": "a", "arguments": {}, "output": ""}]}
+    agent: Any = SimpleNamespace(metric=scorers.tool_use())
+    row = versions._row(agent, dspy.Example(question="?", expected_tools=["a"]).with_inputs("question"), answered, {})
+    assert (row["score"], row["error"]) == (1.0, None)
+
+
+def test_the_trajectory_of_dspy_s_own_react_is_read():
+    trajectory = {
+        "thought_0": "look",
+        "tool_name_0": "search",
+        "tool_args_0": {"query": "fees"},
+        "observation_0": search("monthly fee"),
+        "tool_name_1": "finish",
+        "tool_args_1": {},
+        "observation_1": "Completed.",
+    }
+    prediction = dspy.Prediction(answer="4 euros", trajectory=trajectory)
+    assert score(scorers.tool_use("tools"), prediction, tools=["search"])[0] == 1.0
+    assert score(scorers.retrieval_mrr("sources"), prediction, sources=["fees"])[0] == 1.0
