@@ -33,6 +33,7 @@ def test_the_names_are_these():
         "ask",
         "calibrate_judge",
         "cancelled",
+        "check_data",
         "compare",
         "compile",
         "composed",
