@@ -18,6 +18,7 @@ from oneturn.batch.sources import Unreadable, source_of
 from oneturn.config import JudgeConfig
 from oneturn.errors import DataError, OneTurnError
 from oneturn.run_record import RunRecord, with_record
+from oneturn.scorers.agreement import cohens_kappa, kappa_interval
 from oneturn.scorers.scorer import Scorer
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 _LABELS = {"yes": True, "no": False, "true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 _PREDICTED = "pred_"
-_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def calibrate_judge(
         accuracy=agreed / len(judged),
         accuracy_interval=(float(span.low), float(span.high)),
         kappa=float(cohens_kappa(people, said)),
-        kappa_interval=_interval(people, said),
+        kappa_interval=kappa_interval(people, said),
         confusion={
             "both_yes": int((people & said).sum()),
             "both_no": int((~people & ~said).sum()),
@@ -156,24 +156,6 @@ def calibrate_judge(
         min_kappa=JudgeConfig().min_kappa if min_kappa is None else min_kappa,
         rows=rows,
     )
-
-
-def cohens_kappa(one: Any, other: Any, axis: int = -1) -> Any:
-    """Agreement of two raters beyond chance; NaN where chance alone would make them agree always."""
-    observed = np.mean(one == other, axis=axis)
-    first, second = np.mean(one, axis=axis), np.mean(other, axis=axis)
-    chance = first * second + (1 - first) * (1 - second)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(chance < 1, (observed - chance) / (1 - chance), np.nan)
-
-
-def _interval(people: Any, said: Any) -> tuple[float, float]:
-    if len(people) < 2 or math.isnan(float(cohens_kappa(people, said))):
-        return math.nan, math.nan
-    drawn = np.random.default_rng(0).integers(len(people), size=(_RESAMPLES, len(people)))
-    resampled = cohens_kappa(people[drawn], said[drawn])
-    low, high = np.nanpercentile(resampled, [2.5, 97.5])  # a resample may hold one kind of answers only
-    return float(low), float(high)
 
 
 def _labelled(number: int, example: dspy.Example | Unreadable, label: str) -> tuple[dspy.Example, bool]:

@@ -19,7 +19,7 @@ import oneturn
 from oneturn import scorers
 from oneturn.config import JudgeConfig
 from oneturn.errors import DataError, OneTurnError
-from oneturn.scorers.calibration import cohens_kappa
+from oneturn.scorers.agreement import cohens_kappa
 from tests.scorers.desk import ROWS, desk
 from tests.scorers.judging import JudgeServer, Rule, judging
 
