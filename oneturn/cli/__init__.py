@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from oneturn.cli import ask, check, compile, demo, diff, evaluate, log, promote, query, serve
+from oneturn.cli import ask, check, compile, demo, diff, evaluate, judge, log, promote, query, serve
 from oneturn.cli.data import data
 from oneturn.errors import OneTurnError
 
@@ -40,6 +40,7 @@ app = typer.Typer(
 for module in (ask, compile, diff, log, promote, evaluate, serve, query, check, demo):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 app.add_typer(data)
+app.add_typer(judge.app)
 
 
 def _show_version(wanted: bool) -> None:
