@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from oneturn.programs import ChatCompletionsProgram, ModuleProgram, as_program
     from oneturn.react import Citation, ReAct, Seen, Solution, WorkedExamples, failed_runs_kept
     from oneturn.responses import ResponsesAdapter
+    from oneturn.scorers.calibration import calibrate_judge
+    from oneturn.scorers.with_mlflow import predict_fn
     from oneturn.serving import running_server, serve
     from oneturn.sourced_text import SourcedText
 
@@ -51,6 +53,7 @@ __all__ = [
     "agent_tool",
     "as_program",
     "ask",
+    "calibrate_judge",
     "cancelled",
     "check_data",
     "compare",
@@ -63,6 +66,7 @@ __all__ = [
     "load_agent",
     "load_compiled",
     "log",
+    "predict_fn",
     "progress",
     "promote",
     "query",
@@ -90,6 +94,7 @@ _HOMES = {
     "agent_tool": "oneturn.agent_tools",
     "as_program": "oneturn.programs",
     "ask": "oneturn.asking",
+    "calibrate_judge": "oneturn.scorers.calibration",
     "cancelled": "oneturn.control",
     "check_data": "oneturn.examples.check",
     "compare": "oneturn.compiling.gate",
@@ -105,6 +110,7 @@ _HOMES = {
     "load_agent": "oneturn.agent",
     "load_compiled": "oneturn.compiled",
     "log": "oneturn.model_log",
+    "predict_fn": "oneturn.scorers.with_mlflow",
     "progress": "oneturn.control",
     "promote": "oneturn.compiling.promotion",
     "query": "oneturn.client",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -121,7 +122,10 @@ def _events(
     try:
         with client.responses.create(model=address.model, input=asked, stream=True, extra_body=body) as stream:
             for event in stream:
-                yield event.to_dict(warnings=False)  # what the server sends need not fit OpenAI's own types
+                told = event.to_dict(warnings=False)  # what the server sends need not fit OpenAI's own types
+                if told.get("type") == "response.completed" and _is_traced():
+                    list(stream)
+                yield told
     except openai.APIStatusError as error:
         raise _refused(error, address) from error
     except openai.APITimeoutError as error:
@@ -139,6 +143,12 @@ def _events(
         raise EndpointError(reason, code="stream_ended") from error
     except ValueError as error:  # the client parses each event as JSON
         raise EndpointError(f"{address.base_url} sent something that is no Responses event.", "bad_stream") from error
+
+
+def _is_traced() -> bool:
+    """Whether an MLflow span is open: if MLflow's OpenAI autolog has put one below it, that ends with the stream."""
+    mlflow = sys.modules.get("mlflow")
+    return mlflow is not None and mlflow.get_current_active_span() is not None
 
 
 def _address(url: str) -> _Address:

@@ -148,6 +148,25 @@ class GateConfig(Section):
     """Fewer examples than this can't tell two versions apart: the rule doesn't hold."""
 
 
+class JudgeConfig(Section):
+    """Which LM judges answers, beside the metric, in `oneturn evaluate`."""
+
+    model: str | None = None
+    """MLflow's URI of the judge's LM, such as `openai:/gpt-4.1-mini`, `endpoints:/<name>` or `databricks`; null for no
+    judge."""
+    guidelines: list[str] = []
+    """What answers must keep to, a sentence each; judged as one more column."""
+    min_kappa: Annotated[float, Field(ge=-1, le=1)] = 0.6
+    """A judge that agrees less with people than this (Cohen's kappa) is flagged by `oneturn judge`."""
+
+    @field_validator("model")
+    @classmethod
+    def _is_a_uri(cls, model: str | None) -> str | None:
+        if model is not None and model != "databricks" and not re.fullmatch(r"[\w-]+:/+[^/\s].*", model):
+            raise ValueError(f"should be an MLflow URI, such as 'openai:/gpt-4.1-mini' or 'databricks', not {model!r}")
+        return model
+
+
 class MlflowConfig(Section):
     """Where runs, traces and models are kept."""
 
@@ -249,6 +268,8 @@ class AgentConfig(Section):
     """How the prompts are compiled."""
     gate: GateConfig = GateConfig()
     """When a version may become the champion."""
+    judge: JudgeConfig = JudgeConfig()
+    """Which LM judges answers."""
     mlflow: MlflowConfig = MlflowConfig()
     """Where runs, traces and models are kept."""
     serve: ServeConfig = ServeConfig()

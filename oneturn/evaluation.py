@@ -47,7 +47,10 @@ class Evaluation:
         return interval(self.rows["score"].to_numpy())
 
     def summary(self) -> dict[str, float]:
-        """The figures that are compared: score, its interval, rows, errors, calls, tokens and seconds a row."""
+        """The figures that are compared: score, its interval, rows, errors, calls, tokens and seconds a row.
+
+        Where a metric couldn't judge every answer, ``…_not_judged`` says how many rows that were.
+        """
         low, high = self.interval
         means = self.rows[["lm_calls", "prompt_tokens", "completion_tokens", "seconds"]].mean()
         return {
@@ -57,7 +60,17 @@ class Evaluation:
             "rows": float(len(self.rows)),
             "errors": float(self.rows["error"].notna().sum()),
             **{f"{name}_per_row": float(value) for name, value in means.items()},
+            **{f"{name}_not_judged": float(rows) for name, (rows, _) in self.not_judged().items()},
         }
+
+    def not_judged(self) -> dict[str, tuple[int, str]]:
+        """The metrics that couldn't judge every answer: how many they couldn't, and why the first one."""
+        answered = self.rows[self.rows["error"].isna()]
+        found = {}
+        for name in answered.columns.intersection([str(each).removesuffix("_feedback") for each in answered]):
+            if f"{name}_feedback" in answered and (missing := answered[answered[name].isna()]).size:
+                found[str(name)] = (len(missing), str(missing[f"{name}_feedback"].iloc[0]))
+        return found
 
     def by(self, column: str) -> pd.DataFrame:
         """Mean score and number of rows for each value of a label, such as ``category``."""

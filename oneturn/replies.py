@@ -19,11 +19,19 @@ _ENDED_EARLY = (
 
 @dataclass(frozen=True)
 class ToolUse:
-    """A tool that the agent called, with what came back; ``output`` is ``None`` if nothing did."""
+    """A tool that the agent called, with what came back.
+
+    Attributes:
+        name: the tool's.
+        arguments: what it was called with, a JSON object.
+        output: what it gave; ``None`` if nothing came back.
+        sources: what it found, where the endpoint says so: ``id``, ``title`` and ``url`` of each document.
+    """
 
     name: str
     arguments: str
     output: str | None
+    sources: tuple[Mapping[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -153,17 +161,14 @@ def _reply(
     response: Mapping[str, Any], event: Event, streamed: list[Mapping[str, Any]], asked: Sequence[Mapping[str, Any]]
 ) -> Reply:
     output = response.get("output") or streamed
-    results = {item.get("call_id"): str(item.get("output")) for item in _of(output, "function_call_output")}
+    results = {item.get("call_id"): item for item in _of(output, "function_call_output")}
     messages = _of(output, "message")
     said = [item for item in messages if _whole(item)] or ([] if response else messages[-1:])
     parts = [part for item in said for part in item.get("content") or []]
     cited = [annotation for part in parts for annotation in part.get("annotations") or []]
     return Reply(
         text="".join(part.get("text") or "" for part in parts),
-        tool_calls=tuple(
-            ToolUse(str(item.get("name")), str(item.get("arguments")), results.get(item.get("call_id")))
-            for item in _of(output, "function_call")
-        ),
+        tool_calls=tuple(_tool_use(item, results.get(item.get("call_id"))) for item in _of(output, "function_call")),
         sources=tuple(source(annotation) for annotation in cited),
         approvals=tuple(_approval(item) for item in _of(output, "mcp_approval_request")),
         custom_outputs=response.get("custom_outputs") or event.get("custom_outputs") or {},
@@ -172,6 +177,12 @@ def _reply(
         output=tuple(output),
         asked=tuple(asked),
     )
+
+
+def _tool_use(call: Mapping[str, Any], result: Mapping[str, Any] | None) -> ToolUse:
+    output = None if result is None else str(result.get("output"))
+    sources = tuple((result or {}).get("sources") or ())
+    return ToolUse(str(call.get("name")), str(call.get("arguments")), output, sources)
 
 
 def _approval(item: Mapping[str, Any]) -> ApprovalRequest:

@@ -12,7 +12,7 @@ from oneturn.errors import ProgramError
 SECRET_KEY = re.compile(r"(^|_)(api_?key|token|password|passwd|secret|credentials?)$", re.IGNORECASE)
 
 # Prompts and demos are prose about anything: what is matched here is no word of a language. The forms are the issuers'.
-_IN_PROSE = re.compile(
+IN_PROSE = re.compile(
     r"""(?<![\w-])(?:
         sk[-_](?:[\w-]*[-_])?(?=[A-Za-z]*\d)[A-Za-z0-9]{16,}
         |(?:(?:dapi|dkea|dose)[0-9a-f]{32}
@@ -50,7 +50,7 @@ def refuse_secrets_in(found: Any, source: str) -> None:
             continue
         if name := next((name for name, secret in own.items() if secret in value), None):
             _refuse(source, path, f"holds the value of the environment variable {name}")
-        if _IN_PROSE.search(value) or (SECRET_KEY.search(key) and _LIKE_A_KEY.fullmatch(value)):
+        if IN_PROSE.search(value) or (SECRET_KEY.search(key) and _LIKE_A_KEY.fullmatch(value)):
             _refuse(source, path, "looks like a secret")
 
 

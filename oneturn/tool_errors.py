@@ -27,6 +27,10 @@ def told_to_lm(error: Exception) -> str:
     """
     if not isinstance(error, _ABOUT_THE_CALL):
         return f"the tool failed ({type(error).__name__})"
-    text = " ".join(str(error).split()) or type(error).__name__
-    text = _SECRET.sub("…", _PATH.sub("…", text))
+    return in_a_line(str(error)) or type(error).__name__
+
+
+def in_a_line(text: str) -> str:
+    """A message in one line of at most 200 characters, less paths and what looks like a secret."""
+    text = _SECRET.sub("…", _PATH.sub("…", " ".join(text.split())))
     return text if len(text) <= _CHARS else text[: _CHARS - 1] + "…"

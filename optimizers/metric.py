@@ -20,6 +20,7 @@ from typing import Any
 
 import dspy
 
+from oneturn.scorers import f1
 from optimizers.answers import same_answer
 
 ANSWER_WEIGHT = 0.7
@@ -91,7 +92,7 @@ def _grade_refusal(gold: dspy.Example) -> Grade:
 def _grade_answer(gold: dspy.Example, pred: Any) -> Grade:
     right = same_answer(gold.answer, _answer(pred))
     cited, wanted = _sources(getattr(pred, "citations", None)), _sources(gold.citations)
-    citation = _f1(cited, wanted)
+    citation = f1(cited, wanted)
     score = ANSWER_WEIGHT * right + CITATION_WEIGHT * citation
     told = [
         f"The answer {gold.answer!r} is right." if right else _wrong_answer(gold.answer, _answer(pred)),
@@ -131,8 +132,3 @@ def _sources(citations: Iterable[str] | str | None) -> list[str]:
     listed = [citations] if isinstance(citations, str) else citations or []
     cleaned = (str(source).strip(" []()\"'").casefold().removesuffix(".md") for source in listed)
     return list(dict.fromkeys(source for source in cleaned if source))
-
-
-def _f1(cited: list[str], wanted: list[str]) -> float:
-    shared = len(set(cited) & set(wanted))
-    return 2 * shared / (len(cited) + len(wanted)) if shared else 0.0

@@ -18,6 +18,8 @@ from typer.testing import CliRunner
 
 import oneturn
 from oneturn.cli import app
+from oneturn.evaluation import Evaluation
+from tests.scorers.judging import judging
 
 AGENT = """
 from pathlib import Path
@@ -170,6 +172,35 @@ def test_evaluate_asks_a_served_agent_about_rows_of_one_s_own():
     with oneturn.running_server(adapter) as url:
         text = output("evaluate", url, "--data", "mine.jsonl")
     assert re.search(r"on mine.jsonl .* 100\.0% .* 1 ", text)
+
+
+@pytest.mark.usefixtures("folder")
+def test_evaluate_says_that_there_is_no_judge():
+    text = output("evaluate", "--uncompiled", "--output", "rows.jsonl")
+    told = "Not judged: no judge is configured; set judge.model, or give model=."
+    assert f"groundedness: 3 of 3 rows. {told}\nrelevance: 3 of 3 rows. {told}\n" in text
+    rows = Evaluation.read(Path("rows.jsonl")).rows
+    assert rows["relevance"].isna().all()
+    assert rows["relevance_feedback"].tolist() == [told] * 3
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_judge_is_calibrated_on_answers_that_people_have_judged(monkeypatch: pytest.MonkeyPatch):
+    rows = [{"question": f"{n}?", "answer": "so", "label": n > 1} for n in range(6)]
+    Path("labelled.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = ("judge", "calibrate", "labelled.jsonl", "--judge", "relevance")
+    assert "No judge is configured: set judge.model" in run(*words).output
+    words = (*words, "--model", "openai:/judge")
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    with judging(lambda prompt: "no" if "0?" in prompt or "1?" in prompt else "yes") as server:
+        monkeypatch.setenv("OPENAI_API_BASE", server.url)
+        text = output(*words, "--gate")
+        assert "relevance agrees with people: kappa 1.00" in text
+        assert re.search(r"judge: yes\W+4\W+0", text)
+        assert json.loads(output(*words, "--json"))["confusion"]["both_no"] == 2
+        server.rule = lambda prompt: "yes"
+        assert run(*words, "--gate").exit_code == 1
+        assert "Don't trust relevance: kappa 0.00" in output(*words)
 
 
 @pytest.mark.usefixtures("folder")

@@ -12,7 +12,7 @@ from dspy.utils.exceptions import is_retryable_lm_error
 from oneturn.batch.limiter import Limiter
 from oneturn.batch.sources import Unreadable
 from oneturn.batch.targets import Answered, Target
-from oneturn.errors import EndpointError
+from oneturn.errors import DataError, EndpointError
 from oneturn.evaluation import Metric
 
 Row = dict[str, Any]
@@ -38,7 +38,7 @@ def evaluated(
         "tries": made,
     }
     if error is None:
-        return judged(row, metrics, example, answered.prediction)
+        return judged(row, metrics, example, answered.noted)
     return {**row, **_failed(metrics, f"{type(error).__name__}: {error}")}
 
 
@@ -84,14 +84,21 @@ def _busy(error: Exception) -> bool:
 def _judged(example: dspy.Example, prediction: dspy.Prediction, metrics: Mapping[str, Metric]) -> Row:
     judged: Row = {}
     for name, metric in metrics.items():
-        result = metric(example, prediction)
-        told = result.get("feedback") if isinstance(result, dspy.Prediction) else None
-        score = float(result.score if isinstance(result, dspy.Prediction) else result)
+        score, told = _verdict(metric(example, prediction))
         if not judged:
+            if score is None:
+                raise DataError(f"{name} gave no score: {told}")
             judged |= {"score": score, "feedback": told}
         if name != "score":
             judged |= {name: score, f"{name}_feedback": told}
     return judged
+
+
+def _verdict(result: Any) -> tuple[float | None, str | None]:
+    """The score, if the metric could give one, and why it is that."""
+    if not isinstance(result, dspy.Prediction):
+        return float(result), None
+    return None if result.score is None else float(result.score), result.get("feedback")
 
 
 def _failed(metrics: Mapping[str, Metric], reason: str) -> Row:

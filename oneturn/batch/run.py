@@ -55,7 +55,8 @@ def evaluate(
         target: a ``dspy.Module``; an :class:`oneturn.Agent`; the URL of a served agent; the URI of a logged model,
             ``models:/…``.
         data: examples, mappings, a ``pandas.DataFrame``, a ``.jsonl``, ``.csv`` or ``.parquet`` file, an MLflow
-            dataset, a Spark ``DataFrame``.
+            dataset, a Spark ``DataFrame``. Rows of MLflow's Agent Evaluation (``inputs``, ``expectations``) are read,
+            too: see :func:`oneturn.batch.agent_evaluation.example_fields`.
         metrics: how an answer is judged: one, whose score is the column ``score``; or several, by name or by their own
             names, each a column; the first of them is the ``score``.
         lm: the LM to use with a program; ``None`` for the one that is configured.
@@ -144,8 +145,12 @@ def _table(rows: list[Row]) -> pd.DataFrame:
 
 
 def _key(target: Target, source: Source, metrics: Mapping[str, Metric]) -> str:
-    told = repr([target.key, source.key, [(name, _name(metric)) for name, metric in metrics.items()]])
+    told = repr([target.key, source.key, [(name, _metric_key(metric)) for name, metric in metrics.items()]])
     return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _metric_key(metric: Metric) -> str:
+    return str(getattr(metric, "key", _name(metric)))
 
 
 def _name(metric: Metric) -> str:

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pa_parquet
 from pydantic import BaseModel
 
+from oneturn.batch.agent_evaluation import example_fields, is_agent_evaluation
 from oneturn.datasets import SUFFIXES, dataset_hash
 from oneturn.errors import DataError
 
@@ -47,7 +48,8 @@ def source_of(data: Any, inputs: Sequence[str]) -> Source:
 
     Args:
         data: examples; mappings; a ``pandas.DataFrame``; a ``.jsonl``, ``.csv`` or ``.parquet`` file; an MLflow
-            dataset (``mlflow.data`` or ``mlflow.genai.datasets``); a Spark ``DataFrame``.
+            dataset (``mlflow.data`` or ``mlflow.genai.datasets``); a Spark ``DataFrame``. Rows may have the format of
+            MLflow's Agent Evaluation (:mod:`oneturn.batch.agent_evaluation`).
         inputs: the fields that the program is given; examples that mark their own are left as they are.
 
     Raises:
@@ -128,12 +130,14 @@ def _examples(rows: Iterable[Any], inputs: Sequence[str]) -> Iterator[dspy.Examp
         if isinstance(row, Unreadable) or (isinstance(row, dspy.Example) and row._input_keys is not None):
             yield row
             continue
-        fields = _plain(row)
+        fields, named = _plain(row), inputs
+        if is_agent_evaluation(fields, inputs):
+            fields, named = example_fields(fields, inputs)
         if missing := [name for name in inputs if name not in fields]:
             known = ", ".join(map(str, fields))
             yield Unreadable(f"row {number} has no input {missing[0]!r}; its fields are {known}")
         else:
-            yield dspy.Example(**fields).with_inputs(*inputs)
+            yield dspy.Example(**fields).with_inputs(*named)
 
 
 def _plain(row: Any) -> dict[str, Any]:

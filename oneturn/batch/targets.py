@@ -12,12 +12,15 @@ import dspy
 import mlflow
 from dspy.adapters.utils import serialize_for_json
 from mlflow.entities import SpanType
+from mlflow.types.responses import ResponsesAgentRequest
 
 from oneturn.agent import Agent
-from oneturn.client import query
-from oneturn.errors import DataError
+from oneturn.client import input_items, query
+from oneturn.errors import DataError, ProgramError
 from oneturn.programs.signatures import signature_of
 from oneturn.replies import Reply, read_reply
+from oneturn.responses.requests import program_inputs
+from oneturn.run_record import RunRecord, arguments, cited, tool_calls, with_record
 from oneturn.spend import Spend, spending
 
 Fields = dict[str, Any]
@@ -29,7 +32,7 @@ class Answered:
 
     Attributes:
         prediction: the outputs, as a metric reads them.
-        tool_calls: the tools that were called, in order: ``name``, ``arguments``, ``output``.
+        tool_calls: the tools that were called, in order; see :class:`oneturn.run_record.RunRecord`.
         sources: what the answer cites.
         spend: LM calls and tokens.
         seconds: how long it took.
@@ -42,6 +45,16 @@ class Answered:
     spend: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     trace_id: str | None = None
+
+    @property
+    def record(self) -> RunRecord:
+        """What the run did, beside its outputs."""
+        return RunRecord(tuple(self.tool_calls), tuple(self.sources), self.trace_id)
+
+    @property
+    def noted(self) -> dspy.Prediction:
+        """The prediction with what the run did, for a metric to read (:func:`oneturn.run_record.run_record`)."""
+        return with_record(self.prediction, self.record)
 
 
 class Target(Protocol):
@@ -98,11 +111,19 @@ class ProgramTarget:
         with dspy.context(**({"lm": self._lm} if self._lm is not None else {})), _measuring(into) as spend:
             try:
                 with self._traced(example, into):
-                    into.prediction = self._program(**example.inputs())
+                    into.prediction = _prediction(self._program(**self._given(example)))
             finally:
                 into.spend = spend.to_dict()
         into.tool_calls = tool_calls(into.prediction)
-        into.sources = [str(source) for source in into.prediction.get("citations") or []]
+        into.sources = cited(into.prediction)
+
+    def _given(self, example: dspy.Example) -> Mapping[str, Any]:
+        """The inputs; a conversation fills them as a served request would."""
+        question, others = _request(example)
+        if not isinstance(question, list):
+            return dict(example.inputs())
+        request = ResponsesAgentRequest(input=question, custom_inputs=others)
+        return program_inputs(signature_of(self._program, None), request)
 
     @contextlib.contextmanager
     def _traced(self, example: dspy.Example, into: Answered) -> Iterator[None]:
@@ -117,7 +138,9 @@ class ProgramTarget:
 
 
 class EndpointTarget:
-    """A served agent; a row's ``question`` is what is asked, its other inputs are ``custom_inputs``."""
+    """A served agent; a row's ``question`` is what is asked, a text or the messages of a conversation; its other inputs
+    are ``custom_inputs``.
+    """
 
     def __init__(self, url: str, api_key: str | None):
         self.key = url
@@ -129,7 +152,7 @@ class EndpointTarget:
         """Ask the endpoint."""
         question, custom_inputs = _request(example)
         with _measuring(into):
-            _read(query(self._url, question, custom_inputs=custom_inputs, api_key=self._api_key), into)
+            read_into(query(self._url, question, custom_inputs=custom_inputs, api_key=self._api_key), into)
 
 
 class ModelTarget:
@@ -143,31 +166,15 @@ class ModelTarget:
     def answer(self, example: dspy.Example, into: Answered) -> None:
         """Ask the model."""
         question, custom_inputs = _request(example)
-        asked = [{"role": "user", "content": question}] if question is not None else []
         with _measuring(into):
-            response = self._model.predict({"input": asked, "custom_inputs": custom_inputs})
-            _read(read_reply([{"type": "response.completed", "response": response}]), into)
+            response = self._model.predict({"input": input_items(question), "custom_inputs": custom_inputs})
+            read_into(read_reply([{"type": "response.completed", "response": response}]), into)
 
 
-def tool_calls(prediction: Any) -> list[Fields]:
-    """The tools that a run called, from its trajectory: that of ``oneturn.ReAct``, or ``dspy.ReAct``'s."""
-    trajectory = prediction.get("trajectory")
-    if isinstance(trajectory, list):
-        return [
-            {"name": turn.tool_call.name, "arguments": dict(turn.tool_call.args), "output": turn.observation}
-            for turn in trajectory
-            if getattr(turn, "tool_call", None) is not None
-        ]
-    if not isinstance(trajectory, Mapping):
-        return []
-    names = [key for key in trajectory if str(key).startswith("tool_name_")]
-    found = []
-    for key in names:
-        number = str(key).removeprefix("tool_name_")
-        arguments, output = trajectory.get(f"tool_args_{number}"), trajectory.get(f"observation_{number}")
-        if trajectory[key] != "finish":
-            found.append({"name": trajectory[key], "arguments": arguments, "output": serialize_for_json(output)})
-    return found
+def _prediction(given: Any) -> dspy.Prediction:
+    if not isinstance(given, dspy.Prediction):
+        raise ProgramError(f"The program gave {given!r:.80}, of type {type(given).__name__}; give a dspy.Prediction.")
+    return given
 
 
 @contextlib.contextmanager
@@ -180,23 +187,25 @@ def _measuring(into: Answered) -> Iterator[Spend]:
             into.seconds = time.perf_counter() - began + spend.replayed
 
 
-def _request(example: dspy.Example) -> tuple[str | None, Fields]:
+def _request(example: dspy.Example) -> tuple[Any, Fields]:
     given = {name: serialize_for_json(value) for name, value in example.inputs().items()}
     return given.pop("question", None), given
 
 
-def _read(reply: Reply, into: Answered) -> None:
-    into.prediction = (
-        dspy.Prediction(
-            answer=reply.text, citations=[source.url for source in reply.sources], **dict(reply.custom_outputs)
-        )
-        if "citations" not in reply.custom_outputs
-        else dspy.Prediction(answer=reply.text, **dict(reply.custom_outputs))
-    )
+def read_into(reply: Reply, into: Answered) -> None:
+    """Take what a served agent answered as what a program would have."""
+    urls = [source.url for source in reply.sources]
+    into.prediction = dspy.Prediction(**{"answer": reply.text, "citations": urls, **reply.custom_outputs})
     into.tool_calls = [
-        {"name": call.name, "arguments": call.arguments, "output": call.output} for call in reply.tool_calls
+        {
+            "name": call.name,
+            "arguments": arguments(call.arguments),
+            "output": call.output,
+            "sources": [dict(found) for found in call.sources],
+        }
+        for call in reply.tool_calls
     ]
-    into.sources = [source.url for source in reply.sources]
+    into.sources = urls
     read, written = (int(reply.usage.get(name) or 0) for name in ("input_tokens", "output_tokens"))
     into.spend = {"prompt_tokens": read, "completion_tokens": written}
 

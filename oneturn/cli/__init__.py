@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from oneturn.cli import ask, check, compile, demo, diff, evaluate, log, promote, query, rollback, serve
+from oneturn.cli import ask, check, compile, demo, diff, evaluate, judge, log, promote, query, rollback, serve
 from oneturn.cli.data import data
 from oneturn.cli.deploy import deploy
 from oneturn.cli.inference_table import from_inference_table
@@ -44,6 +44,7 @@ for module in (ask, compile, diff, log, promote, evaluate, serve, query, check, 
 app.add_typer(deploy, name="deploy")
 data.command("from-inference-table")(from_inference_table)
 app.add_typer(data)
+app.add_typer(judge.app)
 
 
 def _show_version(wanted: bool) -> None:

@@ -45,6 +45,8 @@ def evaluate(
 ) -> None:
     """Evaluate the agent, or a served or logged one: score with its 95% interval, by category, and what it cost.
 
+    An LM judges groundedness and relevance, too, if one is configured (judge.model); if not, their columns say so.
+
     With --output, a run that was interrupted, or killed, goes on where it was when the same command is given again.
 
     Examples:
@@ -66,16 +68,20 @@ def evaluate(
 
     from oneturn.batch import evaluate
     from oneturn.cli.tables import by_category, comparison
+    from oneturn.scorers import judges
 
     name = f"{target or loaded.name} on {data or split.value}"
     options: dict[str, Any] = {"output": output, "fresh": fresh, "threads": threads or loaded.config.compile.threads}
     rows = data if data is not None else loaded.examples(split.value)[:limit]
     program = loaded.program(compiled=not uncompiled) if target is None else target
     lm = loaded.lm() if target is None else None
-    found = evaluate(program, rows, loaded.metric, lm=lm, api_key=api_key, **options)
+    metrics: dict[str, Any] = {"score": loaded.metric, **{judge.name: judge for judge in judges(loaded.config.judge)}}
+    found = evaluate(program, rows, metrics, lm=lm, api_key=api_key, **options)
     console = Console()
     console.print(comparison({name: found}))
     if "category" in found.rows:
         console.print(by_category(found))
+    for column, (unjudged, reason) in found.not_judged().items():
+        console.out(f"{column}: {unjudged} of {len(found.rows)} rows. {reason}")
     if output is not None:
         console.out(f"Rows: {output}")

@@ -33,6 +33,7 @@ from oneturn.evaluation import Evaluation
 from oneturn.programs.signatures import signature_of
 from oneturn.react import ReAct
 from oneturn.react.turns import Turn
+from oneturn.run_record import RunRecord, with_record
 
 _SCRIPT = Path(__file__).with_name("version_answers.py")
 _PREDICTED = "pred_"
@@ -127,7 +128,8 @@ def _row(agent: Agent, example: dspy.Example, answered: Mapping[str, Any], types
         for name, value in answered.items()
         if name.startswith(_PREDICTED) and name not in _TOLD and not (isinstance(value, float) and math.isnan(value))
     }
-    prediction = dspy.Prediction(**dict(_typed(told, types)))
+    record = RunRecord(tuple(answered.get("pred_tool_calls") or ()), tuple(answered.get("pred_sources") or ()))
+    prediction = with_record(dspy.Prediction(**dict(_typed(told, types))), record)
     return judged(row, {"score": agent.metric}, example, prediction)
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 
 from oneturn.batch.sources import source_of
 from oneturn.errors import DataError, EndpointError
+from oneturn.examples.redaction import Redaction
 from oneturn.replies import Reply, read_reply
 
 _KEPT = ("request_time", "requester", "served_entity_id", "client_request_id")
@@ -117,6 +118,21 @@ def _last_question(items: list[Mapping[str, Any]]) -> str | None:
             texts = [part.get("text") for part in content or [] if isinstance(part, Mapping)]
             return "\n".join(text for text in texts if text)
     return None
+
+
+def redacted(rows: pd.DataFrame, own: Mapping[str, str]) -> tuple[pd.DataFrame, Mapping[str, int]]:
+    """The rows without who asked, and without what says who somebody is in what was asked and answered.
+
+    Args:
+        rows: of :func:`read_inference_table`.
+        own: rules of your own, as ``data.redact`` has them.
+
+    Returns:
+        The rows, and how often each rule was applied.
+    """
+    redaction = Redaction(own)
+    plain = rows.drop(columns="requester", errors="ignore")
+    return plain.map(redaction.apply), redaction.counts
 
 
 def write_rows(rows: pd.DataFrame, path: Path) -> None:

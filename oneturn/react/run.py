@@ -187,7 +187,8 @@ class Run:
         """Know from now on what a call gave."""
         self.finished.append(done)
         call = ToolCallArgs(name=done.name, args=dict(done.args))
-        self.trajectory.append(Turn(thought=done.thought, tool_call=call, observation=done.output))
+        turn = Turn(thought=done.thought, tool_call=call, observation=done.output)
+        self.trajectory.append(turn.with_sources(done.documents))
         if seen:
             self.seen.append(done.output)
         self.sources += [str(doc.id) for doc in done.documents if str(doc.id) not in self.sources]

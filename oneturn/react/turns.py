@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pydantic
+from mlflow.entities import Document
+from typing_extensions import Self
+
+from oneturn.steps import source
 
 
 class ToolCallArgs(pydantic.BaseModel):
@@ -20,3 +25,14 @@ class Turn(pydantic.BaseModel):
     thought: str | None = None
     tool_call: ToolCallArgs | None = None
     observation: str
+    _sources: tuple[dict[str, str], ...] = pydantic.PrivateAttr(default=())
+
+    @property
+    def sources(self) -> tuple[dict[str, str], ...]:
+        """What a retriever found: ``id``, ``title``, ``url`` of each; neither shown to the LM nor kept in demos."""
+        return self._sources
+
+    def with_sources(self, documents: Iterable[Document]) -> Self:
+        """This turn, which knows what was found."""
+        self._sources = tuple(source(document) for document in documents)
+        return self

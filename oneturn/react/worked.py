@@ -59,7 +59,8 @@ class WorkedExamples(dspy.Module):
         for name, args in solution.calls:
             result = run_tool(self.tools, ToolCall("worked", name, args))
             call = ToolCallArgs(name=name, args=dict(args))
-            trajectory.append(Turn(thought=next(thoughts, None), tool_call=call, observation=result.output))
+            turn = Turn(thought=next(thoughts, None), tool_call=call, observation=result.output)
+            trajectory.append(turn.with_sources(result.documents))
             sources += [str(document.id) for document in result.documents]
         if self.schema.misgrounded(FINISH, solution.outputs, Ground(sources=tuple(sources))):
             return dspy.Prediction()

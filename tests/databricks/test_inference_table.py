@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import oneturn
 from oneturn.cli import app
-from oneturn.databricks.inference_table import read_inference_table
+from oneturn.databricks.inference_table import read_inference_table, redacted
 from oneturn.errors import DataError
 from oneturn.testing import ScriptedLM, call, finish
 from tests.databricks.query_routes import events
@@ -85,9 +85,11 @@ def test_the_rows_can_be_evaluated_on(answered: dict[str, Any], tmp_path: Path):
     table = tmp_path / "desk_payload.parquet"
     pd.DataFrame([row(answered, answered["whole"]), row(answered, "", 500)]).to_parquet(table)
     asked = tmp_path / "asked.jsonl"
-    command = ["data", "from-inference-table", str(table), "--output", str(asked)]
-    result = CliRunner().invoke(app, command)
+    here = Path(__file__).resolve().parents[2]
+    options = ["--agent", str(here / "agent.py"), "--config", str(here / "configs" / "dev.yaml")]
+    result = CliRunner().invoke(app, ["data", "from-inference-table", str(table), "--output", str(asked), *options])
     assert result.exit_code == 0, result.output
+    assert "someone@example.com" not in asked.read_text()
     assert "Wrote 2 rows" in result.output
     assert "1 without an answer" in result.output
     program = oneturn.ReAct("question, tone: str -> answer", tools=[])
@@ -100,6 +102,16 @@ def test_a_request_that_is_not_kept_leaves_its_answer(answered: dict[str, Any]):
     kept = row(answered, answered["whole"]) | {"request": '{"input": ['}
     found = read_inference_table(pd.DataFrame([kept])).to_dict("records")[0]
     assert (found["question"], found["answer"]) == (None, ANSWER)
+
+
+def test_what_says_who_somebody_is_is_taken_out(answered: dict[str, Any]):
+    request = json.dumps({"input": [{"role": "user", "content": "Mail me at ann@example.com, customer K-17"}]})
+    table = pd.DataFrame([row(answered, answered["whole"]) | {"request": request}])
+    rows, counts = redacted(read_inference_table(table), {"customer": r"K-\d+"})
+    assert rows["question"][0] == "Mail me at [email], customer [customer]"
+    assert rows["input"][0][0]["content"] == rows["question"][0]
+    assert counts == {"email": 2, "customer": 2}
+    assert "requester" not in rows
 
 
 def test_another_table_is_refused():

@@ -1,0 +1,121 @@
+"""Examples that may become some: the files in which they wait for a person, and the way from there into a split."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from oneturn.agent import Agent
+from oneturn.datasets import read_rows
+from oneturn.errors import DataError
+from oneturn.examples.files import Row, read_schema, split_files
+from oneturn.examples.schema import against_schema
+
+CANDIDATES = "candidates.jsonl"
+TO_LABEL = "to_label.jsonl"
+PROVENANCE = "provenance"
+"""What a candidate has beside an example's own fields."""
+
+_TEST = (
+    "Examples of production don't enter test: the program has been tuned on what its users said of it, and what test "
+    "then says of it is too good. Take train, or, to judge the next programs by it, dev."
+)
+
+Candidate = Mapping[str, Any]
+
+
+def read_candidates(folder: Path, name: str = CANDIDATES) -> list[Candidate]:
+    """The candidates of a folder; none if it has no such file.
+
+    Raises:
+        DataError: a line of it can't be read.
+    """
+    path = folder / name
+    if not path.is_file():
+        return []
+    return list(_lines(path))
+
+
+def write_candidates(folder: Path, found: Sequence[Candidate], name: str = CANDIDATES) -> None:
+    """Write them all, whole or not at all; a file with none is taken away."""
+    path = folder / name
+    if not found:
+        path.unlink(missing_ok=True)
+        return
+    _write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found))
+
+
+def accept(agent: Agent, ids: Sequence[str], split: str = "train") -> list[str]:
+    """Move candidates into a split, each as its row stands in the file: a person has read it.
+
+    Args:
+        agent: whose examples.
+        ids: the candidates'; empty for all of them.
+        split: ``"train"``, or ``"dev"``; never ``"test"``.
+
+    Returns:
+        Their ids.
+
+    Raises:
+        DataError: the split is test; there is no such candidate; or one isn't yet as the schema or the agent's own
+            loader wants it. Then nothing is moved.
+    """
+    if split not in ("train", "dev"):
+        raise DataError(_TEST if split == "test" else f"There is no split {split!r}: take train or dev.")
+    folder = agent.examples_folder
+    waiting = {str(row.get("id")): row for row in read_candidates(folder)}
+    wanted = list(dict.fromkeys(ids)) or list(waiting)
+    if unknown := [ident for ident in wanted if ident not in waiting]:
+        raise DataError(f"{folder / CANDIDATES} has no {unknown[0]!r}; it has {', '.join(waiting) or 'none'}.")
+    rows = [_row(waiting[ident]) for ident in wanted]
+    _check(rows, folder)
+    _append(agent, split, rows)
+    write_candidates(folder, [row for ident, row in waiting.items() if ident not in wanted])
+    return wanted
+
+
+def _lines(path: Path) -> Iterator[Candidate]:
+    for place, cells in read_rows(path):
+        if isinstance(cells, str):
+            raise DataError(f"{path.name}, {place}: {cells}")
+        yield cells
+
+
+def _row(candidate: Candidate) -> dict[str, Any]:
+    return {name: value for name, value in candidate.items() if name != PROVENANCE}
+
+
+def _check(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    schema = read_schema(folder)
+    if schema is None:
+        return
+    held = [Row("train", CANDIDATES, str(row.get("id")), row) for row in rows]
+    if found := list(against_schema(held, schema)):
+        told = "\n".join(f"  {finding.place}: {finding.message} {finding.fix}" for finding in found)
+        raise DataError(f"These candidates aren't examples yet; edit them in {folder / CANDIDATES}:\n{told}")
+
+
+def _append(agent: Agent, split: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add the rows to the split's file; what the agent's own loader then refuses is taken back."""
+    path = split_files(agent.examples_folder).get(split, agent.examples_folder / f"{split}.jsonl")
+    if path.suffix != ".jsonl":
+        raise DataError(f"{path} isn't JSONL, to which rows can be added: write it anew as {split}.jsonl.")
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    own = {json.loads(line).get("id") for line in before.splitlines() if line.strip()}
+    if twice := next((row["id"] for row in rows if row.get("id") in own), None):
+        raise DataError(f"{path} has an example {twice!r} already.")
+    gap = "" if before.endswith("\n") or not before else "\n"
+    _write(path, before + gap + "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    try:
+        agent.examples(split)
+    except DataError as error:
+        _write(path, before)
+        raise DataError(f"The agent refuses these examples; edit them in {CANDIDATES}. {error}") from None
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".tmp")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,38 @@
+"""Scorers: metrics of DSPy's signature for tools, retrieval and citations, LM judges, and both as MLflow's scorers."""
+
+from oneturn.run_record import RunRecord, run_record
+from oneturn.scorers.calibration import Calibration, calibrate_judge
+from oneturn.scorers.citations import citation_format, citations, citations_read
+from oneturn.scorers.judges import correctness, from_mlflow, groundedness, guidelines, judges, relevance
+from oneturn.scorers.retrieval import retrieval_mrr, retrieval_precision, retrieval_recall
+from oneturn.scorers.scorer import Scorer, Verdict, f1
+from oneturn.scorers.tools import forbidden_tools, tool_arguments, tool_order, tool_use
+from oneturn.scorers.with_mlflow import as_mlflow, predict_fn
+
+__all__ = [
+    "Calibration",
+    "RunRecord",
+    "Scorer",
+    "Verdict",
+    "as_mlflow",
+    "calibrate_judge",
+    "citation_format",
+    "citations",
+    "citations_read",
+    "correctness",
+    "f1",
+    "forbidden_tools",
+    "from_mlflow",
+    "groundedness",
+    "guidelines",
+    "judges",
+    "predict_fn",
+    "relevance",
+    "retrieval_mrr",
+    "retrieval_precision",
+    "retrieval_recall",
+    "run_record",
+    "tool_arguments",
+    "tool_order",
+    "tool_use",
+]

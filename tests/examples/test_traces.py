@@ -1,0 +1,178 @@
+"""What people said of answers in production becomes candidates, and nothing more, by itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow.entities import AssessmentSource
+from typer.testing import CliRunner
+
+import oneturn
+from oneturn.cli import app
+from oneturn.errors import DataError
+from oneturn.examples.candidates import accept, read_candidates
+from oneturn.examples.traces import from_traces
+from oneturn.testing import ScriptedLM, finish
+from tests.examples.agents import agent_with, row, rows_of
+from tests.test_docs_examples import examples
+
+ADA = AssessmentSource(source_type="HUMAN", source_id="ada")
+JUDGE = AssessmentSource(source_type="LLM_JUDGE", source_id="judge")
+
+
+@pytest.fixture
+def agent(tmp_path: Path, traced: None) -> oneturn.Agent:
+    store = {"mlflow": {"tracking_uri": mlflow.get_tracking_uri(), "experiment": tmp_path.name}}
+    made = agent_with(
+        tmp_path,
+        config={**store, "data": {"redact": {"customer": r"K-\d+"}}},
+        train=[row("train-1", "How wide is it?")],
+        dev=[row("dev-1", "Who pays the return?")],
+        test=[row("test-1", "What does a filter cost?")],
+    )
+    oneturn.tracking.use_tracking(made.config.mlflow)
+    return made
+
+
+def ask(agent: oneturn.Agent, question: str, answer: str) -> str:
+    """Have the agent answer through its adapter; the id of the trace."""
+    program = agent.build()
+    program.set_lm(ScriptedLM(finish(answer=answer)))
+    oneturn.ResponsesAdapter(program).predict({"input": [{"role": "user", "content": question}]})
+    found = mlflow.get_last_active_trace_id()
+    assert found is not None
+    return found
+
+
+def candidates(agent: oneturn.Agent, name: str = "candidates.jsonl") -> list[dict[str, Any]]:
+    return [dict(found) for found in read_candidates(agent.examples_folder, name)]
+
+
+def test_an_answer_that_somebody_found_right_is_its_own_label(agent: oneturn.Agent):
+    trace = ask(agent, "Is customer K-12 at ada@example.com insured?", "yes, says bob@example.com")
+    mlflow.log_feedback(trace_id=trace, name="thumbs", value=True, source=ADA)
+    found = from_traces(agent)
+    (made,) = candidates(agent)
+    assert found.candidates == (made["id"],)
+    assert made["question"] == "Is customer [customer] at [email] insured?"
+    assert made["answer"] == "yes, says [email]"
+    assert made["provenance"]["trace_id"] == trace
+    assert (made["provenance"]["by"], made["provenance"]["said"]) == ("ada", "right")
+    assert found.redacted == {"customer": 1, "email": 2}
+
+
+def test_a_correction_is_the_label(agent: oneturn.Agent):
+    trace = ask(agent, "When do you open?", "never")
+    mlflow.log_feedback(trace_id=trace, name="thumbs", value="no", source=ADA)
+    mlflow.log_expectation(trace_id=trace, name="expected_response", value="at nine", source=ADA)
+    from_traces(agent)
+    (made,) = candidates(agent)
+    assert (made["answer"], made["provenance"]["said"]) == ("at nine", "corrected")
+
+
+def test_an_answer_that_is_only_wrong_waits_for_its_label(agent: oneturn.Agent):
+    trace = ask(agent, "When do you close?", "never")
+    mlflow.log_feedback(trace_id=trace, name="thumbs", value=False, source=ADA, rationale="ask eve@example.com")
+    found = from_traces(agent)
+    assert (found.candidates, len(found.to_label)) == ((), 1)
+    (made,) = candidates(agent, "to_label.jsonl")
+    assert "answer" not in made
+    assert made["provenance"]["note"] == "ask [email]"
+
+
+def test_what_nobody_or_only_a_judge_judged_is_left_alone(agent: oneturn.Agent):
+    ask(agent, "Is it loud?", "no")
+    mlflow.log_feedback(trace_id=ask(agent, "Is it heavy?", "no"), name="right", value=True, source=JUDGE)
+    assert from_traces(agent).candidates == ()
+
+
+def test_the_last_word_counts(agent: oneturn.Agent):
+    trace = ask(agent, "Is it loud?", "no")
+    for verdict in (True, False):
+        mlflow.log_feedback(trace_id=trace, name="thumbs", value=verdict, source=ADA)
+    assert len(from_traces(agent).to_label) == 1
+
+
+def test_again_adds_nothing_and_what_is_asked_already_adds_nothing(agent: oneturn.Agent):
+    for question in ("When do you open?", "WHEN do you open", "What does a filter cost?"):
+        mlflow.log_feedback(trace_id=ask(agent, question, "at nine"), name="thumbs", value=True, source=ADA)
+    assert (len(from_traces(agent).candidates), from_traces(agent).known) == (1, 3)
+    assert len(candidates(agent)) == 1
+
+
+def test_what_asks_nearly_the_same_is_flagged(agent: oneturn.Agent):
+    trace = ask(agent, "What does the filter cost?", "€5")
+    mlflow.log_feedback(trace_id=trace, name="thumbs", value=True, source=ADA)
+    found = from_traces(agent)
+    assert list(found.near.values()) == ["test-1"]
+    assert candidates(agent)[0]["provenance"]["near"] == "test-1"
+
+
+def test_another_trace_is_left_out_with_the_reason(agent: oneturn.Agent):
+    with mlflow.start_span("something else") as span:
+        span.set_inputs({"x": 1})
+    mlflow.log_feedback(trace_id=span.trace_id, name="thumbs", value=True, source=ADA)
+    assert from_traces(agent).skipped == {"it isn't the trace of a Responses request": 1}
+
+
+def one_candidate(agent: oneturn.Agent) -> str:
+    mlflow.log_feedback(trace_id=ask(agent, "When do you open?", "at nine"), name="thumbs", value=True, source=ADA)
+    return from_traces(agent).candidates[0]
+
+
+def edit(agent: oneturn.Agent, **values: Any) -> None:
+    path = agent.examples_folder / "candidates.jsonl"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}) + "\n")
+
+
+def test_a_candidate_is_taken_once_a_person_has_completed_it(agent: oneturn.Agent):
+    ident = one_candidate(agent)
+    with pytest.raises(DataError, match=f"{ident}: 'category' is missing"):
+        accept(agent, [ident])
+    assert len(rows_of(agent.examples_folder, "train")) == 1
+    edit(agent, category="easy")
+    assert accept(agent, [ident]) == [ident]
+    assert rows_of(agent.examples_folder, "train")[-1] == row(ident, "When do you open?", "at nine")
+    assert not (agent.examples_folder / "candidates.jsonl").exists()
+    assert from_traces(agent).candidates == ()
+
+
+def test_dev_only_when_asked_and_test_never(agent: oneturn.Agent):
+    ident = one_candidate(agent)
+    edit(agent, category="easy")
+    before = (agent.examples_folder / "test.jsonl").read_bytes()
+    with pytest.raises(DataError, match="Examples of production don't enter test"):
+        accept(agent, [ident], "test")
+    accept(agent, [], "dev")
+    assert [found["id"] for found in rows_of(agent.examples_folder, "dev")] == ["dev-1", ident]
+    assert (agent.examples_folder / "test.jsonl").read_bytes() == before
+
+
+def test_what_the_agents_own_loader_refuses_is_taken_back(agent: oneturn.Agent):
+    ident = one_candidate(agent)
+    edit(agent, category="easy", answer=None)
+    (agent.examples_folder / "schema.json").unlink()
+    before = (agent.examples_folder / "train.jsonl").read_bytes()
+    with pytest.raises(DataError, match="The agent refuses these examples"):
+        accept(agent, [ident])
+    assert (agent.examples_folder / "train.jsonl").read_bytes() == before
+    assert len(candidates(agent)) == 1
+
+
+def test_from_the_command_line(tmp_path: Path):
+    run = CliRunner().invoke
+    assert "name candidates, or give --all" in run(app, ["data", "accept"]).output
+    assert "never test" in run(app, ["data", "accept", "--help"]).output
+    assert "--max" in run(app, ["data", "from-traces", "--help"]).output
+
+
+def test_as_the_page_says(agent: oneturn.Agent):
+    (page,) = examples("data.md")
+    page["judged"](ask(agent, "Is it loud?", "no"), "ada", True)
+    page["corrected"](ask(agent, "Is it heavy?", "no"), "ada", "yes, 12 kg")
+    from_traces(agent)
+    assert {found["answer"] for found in candidates(agent)} == {"no", "yes, 12 kg"}
