@@ -1,0 +1,1 @@
+"""The report in MLflow: page, summary and rows as artifacts of a run."""
