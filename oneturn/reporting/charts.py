@@ -43,7 +43,9 @@ def latency(seconds: Sequence[float]) -> Chart:
     top = max(int(counts.max()), 1)
     width = 100 / _BINS
     bars = (
-        Bar(place * width, 100 - 100 * count / top, width, 100 * count / top, f"{low:.3g} to {high:.3g} s: {count} rows")
+        Bar(
+            place * width, 100 - 100 * count / top, width, 100 * count / top, f"{low:.3g} to {high:.3g} s: {count} rows"
+        )
         for place, (count, low, high) in enumerate(zip(counts.tolist(), edges[:-1], edges[1:], strict=True))
         if count
     )

@@ -13,7 +13,7 @@ from oneturn.compiling.gate import GateResult, compare
 from oneturn.errors import DataError, OneTurnError
 from oneturn.evaluation import Evaluation, interval
 from oneturn.reporting.charts import numbers
-from oneturn.reporting.rows import STATES, Columns, state
+from oneturn.reporting.columns import STATES, Columns, state
 
 CATEGORIES = 60
 """So many categories are shown, those with the most rows."""
@@ -57,9 +57,9 @@ class Figures:
 def figures(evaluation: Evaluation, baseline: Evaluation | None, category: str, pass_score: float) -> Figures:
     """The figures of an evaluation."""
     rows = evaluation.rows
-    errors = rows["error"].where(rows["error"].notna(), None)
-    states = Counter(state(score, error, pass_score) for score, error in zip(rows["score"], errors, strict=True))
-    seconds = numbers(rows[rows["error"].isna()], "seconds").dropna()
+    failed = rows["error"].notna()
+    states = Counter(state(score, error, pass_score) for score, error in zip(rows["score"], failed, strict=True))
+    seconds = numbers(rows[~failed], "seconds").dropna()
     sums = {name: numbers(rows, name) for name in ("lm_calls", "prompt_tokens", "completion_tokens", "cost")}
     found = list(_categories(rows, baseline, category))
     kept = sorted(found, key=lambda each: -each.rows)[:CATEGORIES]

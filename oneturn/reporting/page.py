@@ -19,10 +19,8 @@ from oneturn.errors import DataError
 from oneturn.evaluation import Evaluation
 from oneturn.reporting import charts
 from oneturn.reporting.figures import compared, figures
-from oneturn.reporting.rows import Columns, Row, before, records, told
-
-ROWS = 10_000
-"""So many rows stand in the table: of more, those that didn't pass or that changed come first."""
+from oneturn.reporting.rows import Row
+from oneturn.reporting.view import passes, rows_of, shown_of
 
 
 def write_report(
@@ -71,9 +69,9 @@ def html(
     """The page's text; see :func:`write_report`."""
     for side in (evaluation, baseline):
         _check(side)
-    rows = list(_rows(evaluation, baseline, category, pass_score))
+    rows = list(rows_of(evaluation, baseline, category, pass_score))
     comparison, unmeasured = (None, None) if baseline is None else compared(evaluation, baseline, names)
-    shown = _shown(rows)
+    shown = shown_of(rows)
     style, script = _asset("report.css"), _asset("report.js")
     found = figures(evaluation, baseline, category, pass_score)
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -83,7 +81,7 @@ def html(
         figures=found,
         comparison=comparison,
         unmeasured=unmeasured,
-        passes=_passes(rows),
+        passes=passes(rows),
         latency=charts.latency([row["seconds"] for row in rows if row["seconds"] is not None and not row["error"]]),
         tokens=_tokens(rows),
         differences=charts.differences([row["change"] for row in rows if row["change"] is not None]),
@@ -105,34 +103,9 @@ def _check(side: Evaluation | None) -> None:
     missing = {"score", "error"} - set(side.rows)
     if missing or side.rows.empty:
         what = f"have no column {sorted(missing)[0]!r}" if missing else "are none"
-        raise DataError(f"The rows {what}: give what oneturn.evaluate returns, or what oneturn evaluate --output wrote.")
-
-
-def _rows(evaluation: Evaluation, baseline: Evaluation | None, category: str, pass_score: float) -> Any:
-    columns = Columns.of(evaluation.rows)
-    olds = before(evaluation, baseline) if baseline is not None else None
-    old_columns = Columns.of(baseline.rows) if baseline is not None else columns
-    for place, record in enumerate(records(evaluation.rows)):
-        row = told(record, place + 1, columns, category, pass_score)
-        old = told(olds[place], place + 1, old_columns, category, pass_score) if olds and olds[place] else None
-        yield {**row, "change": None if old is None else row["score"] - old["score"], "before": _brief(old)}
-
-
-def _brief(old: Row | None) -> Row | None:
-    return None if old is None else {name: old[name] for name in ("score", "state", "answer", "feedback", "error")}
-
-
-def _shown(rows: Sequence[Row]) -> list[Row]:
-    if len(rows) <= ROWS:
-        return list(rows)
-    first = sorted(rows, key=lambda row: (row["state"] != "error", not row["change"], row["state"] == "passed"))
-    return sorted(first[:ROWS], key=lambda row: row["n"])
-
-
-def _passes(rows: Sequence[Row]) -> tuple[int, int]:
-    """How many rows pass now that didn't, and how many don't that did."""
-    pairs = [(row["before"]["state"] == "passed", row["state"] == "passed") for row in rows if row["before"]]
-    return pairs.count((False, True)), pairs.count((True, False))
+        raise DataError(
+            f"The rows {what}: give what oneturn.evaluate returns, or what oneturn evaluate --output wrote."
+        )
 
 
 def _tokens(rows: Sequence[Row]) -> charts.Chart:

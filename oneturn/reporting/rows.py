@@ -4,64 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from oneturn.evaluation import Evaluation
 from oneturn.plain_json import plain
+from oneturn.reporting.columns import Columns, state
 
 LONGEST = 20_000
 """Characters of a text that are shown; of a longer one, the beginning."""
 
-STATES = ("passed", "partial", "failed", "error")
-
-_MEASURED = {
-    *("score", "feedback", "lm_calls", "prompt_tokens", "completion_tokens", "cost", "seconds"),
-    *("trace_id", "tries", "error", "repeat", "pred_tool_calls", "pred_sources"),
-}
-
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which columns of an evaluation's rows mean what.
-
-    Attributes:
-        labels: the fields of the examples.
-        outputs: the program's outputs, ``pred_…``.
-        metrics: the metrics besides the score.
-        question: the label that a row is told by, if there is one.
-        answer: the output that a row is told by, if there is one.
-    """
-
-    labels: tuple[str, ...]
-    outputs: tuple[str, ...]
-    metrics: tuple[str, ...]
-    question: str | None
-    answer: str | None
-
-    @classmethod
-    def of(cls, rows: pd.DataFrame) -> Columns:
-        """The columns of these rows."""
-        names = [str(name) for name in rows]
-        metrics = [name for name in names if f"{name}_feedback" in names and name not in _MEASURED]
-        other = {*_MEASURED, *metrics, *(f"{name}_feedback" for name in metrics)}
-        outputs = tuple(name for name in names if name.startswith("pred_") and name not in other)
-        labels = tuple(name for name in names if name not in other and name not in outputs)
-        told = [name for name in labels if name not in ("id", "category")]
-        return cls(labels, outputs, tuple(metrics), _first("question", told), _first("pred_answer", outputs))
-
-
-def state(score: float, error: object, pass_score: float) -> str:
-    """How a row ended: ``"error"``, ``"passed"``, ``"partial"`` or ``"failed"`` (nothing of it was right)."""
-    if error is not None:
-        return "error"
-    if score >= pass_score - 1e-9:
-        return "passed"
-    return "partial" if score > 1e-9 else "failed"
 
 
 def records(rows: pd.DataFrame) -> list[Row]:
@@ -79,7 +32,7 @@ def told(record: Row, number: int, columns: Columns, category: str, pass_score: 
         "id": _text(record.get("id", number)),
         "category": _text(record.get(category)) if category in columns.labels else "",
         "repeat": record.get("repeat"),
-        "state": state(score, error, pass_score),
+        "state": state(score, error is not None, pass_score),
         "score": score,
         "question": _text(record.get(columns.question or "")),
         "answer": _text(record.get(columns.answer or "")),
@@ -98,41 +51,6 @@ def told(record: Row, number: int, columns: Columns, category: str, pass_score: 
         "cost": record.get("cost"),
         "tries": record.get("tries"),
     }
-
-
-def before(evaluation: Evaluation, baseline: Evaluation) -> list[Row]:
-    """For each row, the baseline's of the same example: the same repeat where it has as many, else their mean score.
-
-    Empty for an example that the baseline doesn't have.
-    """
-    names = [name for name in Columns.of(evaluation.rows).labels if name in Columns.of(baseline.rows).labels]
-    mine, theirs = ([(_key(row, names), row) for row in records(side.rows)] for side in (evaluation, baseline))
-    wanted, known = _grouped(mine), _grouped(theirs)
-    seen: dict[str, int] = {}
-    found: list[Row] = []
-    for key, _ in mine:
-        rows, place = known.get(key, []), seen.get(key, 0)
-        seen[key] = place + 1
-        if len(rows) == len(wanted[key]):
-            found.append(rows[place])
-        else:
-            found.append({**rows[0], "score": sum(row["score"] for row in rows) / len(rows)} if rows else {})
-    return found
-
-
-def _grouped(keyed: Sequence[tuple[str, Row]]) -> dict[str, list[Row]]:
-    groups: dict[str, list[Row]] = {}
-    for key, row in keyed:
-        groups.setdefault(key, []).append(row)
-    return groups
-
-
-def _key(row: Row, names: Sequence[str]) -> str:
-    return json.dumps([row.get(name) for name in names], sort_keys=True)
-
-
-def _first(wanted: str, names: Sequence[str]) -> str | None:
-    return wanted if wanted in names else next(iter(names), None)
 
 
 def _value(value: Any) -> Any:

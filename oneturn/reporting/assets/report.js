@@ -15,7 +15,7 @@ const COLUMNS = [
   { name: "Row", sort: (row) => row.n, cell: opener },
   { name: "Repeat", sort: (row) => row.repeat, cell: (row) => String(row.repeat), number: true, shown: has("repeat") },
   { name: "Category", sort: (row) => row.category, cell: (row) => row.category, wide: true, shown: has("category") },
-  { name: "Question and answer", sort: (row) => row.question, cell: told },
+  { name: "Question and answer", sort: (row) => row.question, cell: told, kind: "main" },
   { name: "Result", sort: (row) => Object.keys(WORDS).indexOf(row.state), cell: result },
   { name: "Score", sort: (row) => row.score, cell: (row) => percent(row.score), number: true },
   { name: "Change", sort: (row) => row.change, cell: changed, number: true, shown: compared },
@@ -59,7 +59,9 @@ function changed(row) {
 }
 
 function text(value) {
-  return typeof value === "string" ? value : JSON.stringify(value, null, 1);
+  if (typeof value === "string") return value;
+  const simple = Array.isArray(value) && value.length && value.every((each) => typeof each !== "object");
+  return simple ? value.join(", ") : JSON.stringify(value, null, 1);
 }
 
 /** A heading and what stands under it, or nothing where there is nothing. */
@@ -90,7 +92,7 @@ function details(row) {
   const left = [
     part("Error", row.error && element("pre", { class: "wrong" }, row.error)),
     part("Answer", fields(row.outputs)),
-    part("Expected", fields(row.labels)),
+    part("Example", fields(row.labels)),
     part("Feedback", row.feedback),
     part("Metrics", fields({ score: row.score, ...Object.fromEntries(metrics) })),
     before ? part(names[0], fields({ score: before.score, answer: before.answer, feedback: before.feedback, error: before.error })) : "",
@@ -103,8 +105,9 @@ function details(row) {
 
 function line(row) {
   const cells = COLUMNS.map((column, place) => {
-    const kind = [column.number && "number", column.wide && "wide"].filter(Boolean).join(" ");
-    return element(place ? "td" : "th", { class: kind || null, scope: place ? null : "row" }, column.cell(row));
+    const kind = [column.kind, column.number && "number", column.wide && "wide"].filter(Boolean).join(" ");
+    const heads = place ? { role: "cell" } : { role: "rowheader", scope: "row" };
+    return element(place ? "td" : "th", { class: kind || null, ...heads }, column.cell(row));
   });
   const toggle = (event) => {
     if (!event.target.closest("button") && String(window.getSelection())) return; // text is being selected
@@ -112,17 +115,17 @@ function line(row) {
     draw();
     byId(`open-${row.n}`).focus();
   };
-  return element("tr", { class: "line", click: toggle }, ...cells);
+  return element("tr", { class: "line", role: "row", click: toggle }, ...cells);
 }
 
 function below(row) {
-  return element("tr", { id: `detail-${row.n}`, class: "below" }, element("td", { colspan: COLUMNS.length }, details(row)));
+  return element("tr", { id: `detail-${row.n}`, class: "below", role: "row" }, element("td", { role: "cell", colspan: COLUMNS.length }, details(row)));
 }
 
 function heading(column) {
   const current = column === now.column;
   const sort = current ? (now.falling ? "descending" : "ascending") : "none";
-  const kind = [column.number && "number", column.wide && "wide"].filter(Boolean).join(" ");
+  const kind = [column.kind, column.number && "number", column.wide && "wide"].filter(Boolean).join(" ");
   const click = () => {
     now.falling = current && !now.falling;
     now.column = column;
@@ -130,7 +133,7 @@ function heading(column) {
     refresh();
     byId("table").querySelectorAll("thead button")[COLUMNS.indexOf(column)].focus();
   };
-  return element("th", { scope: "col", "aria-sort": sort, class: kind || null }, element("button", { type: "button", click }, column.name));
+  return element("th", { scope: "col", role: "columnheader", "aria-sort": sort, class: kind || null }, element("button", { type: "button", click }, column.name));
 }
 
 function searched(row) {
@@ -172,7 +175,7 @@ function draw() {
   now.page = Math.min(now.page, pages - 1);
   const shown = now.found.slice(now.page * PAGE, (now.page + 1) * PAGE);
   const table = byId("table");
-  table.tHead.replaceChildren(element("tr", {}, ...COLUMNS.map(heading)));
+  table.tHead.replaceChildren(element("tr", { role: "row" }, ...COLUMNS.map(heading)));
   table.tBodies[0].replaceChildren(...shown.flatMap((row) => (now.open.has(row.n) ? [line(row), below(row)] : [line(row)])));
   byId("status").textContent = `${now.found.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} rows`;
   byId("page").textContent = `Page ${now.page + 1} of ${pages}`;

@@ -1,1 +1,0 @@
-"""The report in MLflow: page, summary and rows as artifacts of a run."""
