@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from oneturn.model_log import log
     from oneturn.programs import ChatCompletionsProgram, ModuleProgram, as_program
     from oneturn.react import Citation, ReAct, Seen, Solution, WorkedExamples, failed_runs_kept
+    from oneturn.reporting import log_report, write_report
     from oneturn.responses import ResponsesAdapter
     from oneturn.serving import running_server, serve
     from oneturn.sourced_text import SourcedText
@@ -61,6 +62,7 @@ __all__ = [
     "load_agent",
     "load_compiled",
     "log",
+    "log_report",
     "progress",
     "promote",
     "query",
@@ -68,6 +70,7 @@ __all__ = [
     "running_server",
     "serve",
     "tool",
+    "write_report",
 ]
 
 _HOMES = {
@@ -102,12 +105,14 @@ _HOMES = {
     "load_agent": "oneturn.agent",
     "load_compiled": "oneturn.compiled",
     "log": "oneturn.model_log",
+    "log_report": "oneturn.reporting",
     "progress": "oneturn.control",
     "promote": "oneturn.compiling.promotion",
     "query": "oneturn.client",
     "running_server": "oneturn.serving",
     "serve": "oneturn.serving",
     "tool": "oneturn.declared_tools",
+    "write_report": "oneturn.reporting",
 }
 
 

@@ -42,6 +42,7 @@ def test_the_names_are_these():
         "load_agent",
         "load_compiled",
         "log",
+        "log_report",
         "progress",
         "promote",
         "query",
@@ -49,6 +50,7 @@ def test_the_names_are_these():
         "running_server",
         "serve",
         "tool",
+        "write_report",
     ]
     assert set(oneturn.__all__) <= set(dir(oneturn))
 

@@ -14,6 +14,7 @@ from oneturn.errors import DataError, OneTurnError
 from oneturn.evaluation import Evaluation, interval
 from oneturn.reporting.charts import numbers
 from oneturn.reporting.columns import STATES, Columns, state
+from oneturn.reporting.rows import records
 
 CATEGORIES = 60
 """So many categories are shown, those with the most rows."""
@@ -83,11 +84,16 @@ def compared(
         DataError: the examples aren't the same.
     """
     try:
-        return compare(baseline, evaluation, names=names), None
+        return compare(_alike(baseline), _alike(evaluation), names=names), None
     except DataError:
         raise
     except OneTurnError as error:
         return None, str(error)
+
+
+def _alike(side: Evaluation) -> Evaluation:
+    """The rows, with missing values told in one way: a file tells them in another way than memory does."""
+    return Evaluation(pd.DataFrame(records(side.rows)))
 
 
 def _categories(rows: pd.DataFrame, baseline: Evaluation | None, category: str) -> Any:

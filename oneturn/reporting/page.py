@@ -15,10 +15,10 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from oneturn.errors import DataError
 from oneturn.evaluation import Evaluation
 from oneturn.reporting import charts
 from oneturn.reporting.figures import compared, figures
+from oneturn.reporting.files import check_rows
 from oneturn.reporting.rows import Row
 from oneturn.reporting.view import passes, rows_of, shown_of
 
@@ -67,8 +67,9 @@ def html(
     pass_score: float,
 ) -> str:
     """The page's text; see :func:`write_report`."""
-    for side in (evaluation, baseline):
-        _check(side)
+    for name, side in zip(names, (baseline, evaluation), strict=True):
+        if side is not None:
+            check_rows(side.rows, name)
     rows = list(rows_of(evaluation, baseline, category, pass_score))
     comparison, unmeasured = (None, None) if baseline is None else compared(evaluation, baseline, names)
     shown = shown_of(rows)
@@ -95,17 +96,6 @@ def html(
         made=datetime.now(timezone.utc).strftime("%d %B %Y, %H:%M UTC"),
         version=version("oneturn"),
     )
-
-
-def _check(side: Evaluation | None) -> None:
-    if side is None:
-        return
-    missing = {"score", "error"} - set(side.rows)
-    if missing or side.rows.empty:
-        what = f"have no column {sorted(missing)[0]!r}" if missing else "are none"
-        raise DataError(
-            f"The rows {what}: give what oneturn.evaluate returns, or what oneturn evaluate --output wrote."
-        )
 
 
 def _tokens(rows: Sequence[Row]) -> charts.Chart:

@@ -36,7 +36,7 @@ def told(record: Row, number: int, columns: Columns, category: str, pass_score: 
         "score": score,
         "question": _text(record.get(columns.question or "")),
         "answer": _text(record.get(columns.answer or "")),
-        "labels": {name: record.get(name) for name in columns.labels},
+        "labels": {name: record.get(name) for name in columns.labels if name not in ("id", columns.question)},
         "outputs": {name.removeprefix("pred_"): record.get(name) for name in columns.outputs},
         "feedback": _text(record.get("feedback")) if error is None else "",
         "metrics": [[name, record.get(name), record.get(f"{name}_feedback")] for name in columns.metrics],

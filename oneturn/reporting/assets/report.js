@@ -39,8 +39,8 @@ function element(tag, attributes = {}, ...children) {
 
 function opener(row) {
   const open = now.open.has(row.n);
-  const attributes = { type: "button", class: "open", "aria-expanded": String(open), "aria-controls": `detail-${row.n}`, id: `open-${row.n}` };
-  return element("button", attributes, row.id, element("span", { class: "unseen" }, ": details"));
+  const attributes = { type: "button", class: "open", "aria-expanded": String(open), "aria-controls": `detail-${row.n}`, id: `open-${row.n}`, "aria-label": `${row.id}: details` };
+  return element("button", attributes, row.id);
 }
 
 function told(row) {
