@@ -65,7 +65,7 @@ def figures(evaluation: Evaluation, baseline: Evaluation | None, category: str, 
     found = list(_categories(rows, baseline, category))
     kept = sorted(found, key=lambda each: -each.rows)[:CATEGORIES]
     return Figures(
-        total=Scored("all", len(rows), evaluation.score, *evaluation.interval),
+        total=Scored("all", len(rows), evaluation.score, *evaluation.interval, baseline.score if baseline else None),
         states={name: states[name] for name in STATES},
         latency={rank: float(np.percentile(seconds, rank)) for rank in (50, 90, 99)} if len(seconds) else {},
         sums={name: float(values.sum()) for name, values in sums.items() if values.notna().any()},
