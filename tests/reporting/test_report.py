@@ -67,7 +67,7 @@ def test_it_compares_pair_by_pair_with_a_baseline(tmp_path: Path):
     before, after = support_desk()
     text = told(write_report(tmp_path / "r.html", after, before, names=("uncompiled", "worked")))
     assert "Against uncompiled +20.8 points from 32.8%" in text
-    assert "15 rows better, 3 worse" in text
+    assert "15 rows better , 3 worse" in text
     assert "5 pass now that didn't; 0 don't that did." in text
 
 
@@ -88,7 +88,7 @@ def test_rows_in_memory_are_compared_with_those_of_a_file(tmp_path: Path):
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(each) + "\n" for each in rows))
     path = write_report(tmp_path / "r.html", evaluation(*rows), read_rows(file))
-    assert "0 rows better, 0 worse" in told(path)
+    assert "0 rows better , 0 worse" in told(path)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])

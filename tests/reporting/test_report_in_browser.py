@@ -57,6 +57,16 @@ def test_rows_are_found_by_what_became_of_them(page: Page, filter_name: str, cho
     expect(page.get_by_role("status")).to_have_text("6 of 6 rows")
 
 
+def test_the_summary_s_counts_lead_to_their_rows(page: Page):
+    page.get_by_label("Search").fill("example-1")
+    page.get_by_role("button", name="2 worse").click()
+    expect(page.get_by_role("status")).to_have_text("2 of 6 rows")
+    expect(page.get_by_label("Against baseline")).to_be_focused()
+    page.get_by_role("button", name="1 no answer: an error").click()
+    expect(page.get_by_role("status")).to_have_text("1 of 6 rows")
+    assert lines(page) == ["example-3"]
+
+
 def test_a_column_sorts_up_and_down(page: Page):
     page.get_by_role("button", name="Seconds").click()
     assert lines(page)[0] == "example-4"

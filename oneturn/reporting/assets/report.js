@@ -196,6 +196,14 @@ for (const kind of ["input", "change"]) {
   filters.addEventListener(kind, () => { now.page = 0; refresh(); });
 }
 filters.addEventListener("reset", () => setTimeout(() => { now.page = 0; refresh(); }));
+for (const button of document.querySelectorAll("button[data-filter]")) {
+  button.addEventListener("click", () => {
+    filters.reset(); // its own event redraws later, with the value that is set here
+    byId(button.dataset.filter).value = button.value;
+    byId("rows").scrollIntoView();
+    byId(button.dataset.filter).focus({ preventScroll: true });
+  });
+}
 byId("previous").addEventListener("click", () => turn(-1));
 byId("next").addEventListener("click", () => turn(1));
 refresh();
