@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("output", nargs="?", type=Path, default=DOCS / "report.png")
     parser.add_argument("--dark", action="store_true")
     parser.add_argument("--width", type=int, default=1200)
-    parser.add_argument("--height", type=int, default=1560)
+    parser.add_argument("--height", type=int, default=1640)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         after, before = (Evaluation.read(DOCS / "samples" / f"support-desk-{name}.jsonl") for name in SIDES)
