@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from oneturn.control import cancelled, progress
     from oneturn.declared_tools import tool
     from oneturn.errors import OneTurnError, ToolError
+    from oneturn.examples.check import check_data
     from oneturn.model_log import log
     from oneturn.programs import ChatCompletionsProgram, ModuleProgram, as_program
     from oneturn.react import Citation, ReAct, Seen, Solution, WorkedExamples, failed_runs_kept
@@ -52,6 +53,7 @@ __all__ = [
     "as_program",
     "ask",
     "cancelled",
+    "check_data",
     "compare",
     "compile",
     "composed",
@@ -92,6 +94,7 @@ _HOMES = {
     "as_program": "oneturn.programs",
     "ask": "oneturn.asking",
     "cancelled": "oneturn.control",
+    "check_data": "oneturn.examples.check",
     "compare": "oneturn.compiling.gate",
     "CompileListener": "oneturn.compiling",
     "Work": "oneturn.compiling",

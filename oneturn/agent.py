@@ -83,6 +83,11 @@ class Agent:
         return ResponsesAdapter(self.serving_program, deadline=deadline, approvals=approvals)
 
     @property
+    def examples_folder(self) -> Path:
+        """The folder that holds a file of examples for each split."""
+        return self.root / self.config.data.examples
+
+    @property
     def compiled_path(self) -> Path:
         """Where the compiled program stands.
 

@@ -183,6 +183,26 @@ class ApprovalsConfig(Section):
     this process only."""
 
 
+class DataConfig(Section):
+    """The examples."""
+
+    examples: str = "data/examples"
+    """The folder of train.jsonl, dev.jsonl, test.jsonl and schema.json."""
+    redact: dict[str, str] = {}
+    """What to take out of what users wrote, besides mail addresses, numbers of phones, cards and accounts, and
+    secrets: a regular expression by the name that stands in its place, such as `customer: K-\\d+`."""
+
+    @field_validator("redact")
+    @classmethod
+    def _are_patterns(cls, redact: dict[str, str]) -> dict[str, str]:
+        for name, pattern in redact.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{name}: {pattern!r} isn't a regular expression ({error})") from None
+        return redact
+
+
 class AgentConfig(Section):
     """The configuration of an agent; subclass it for keys of your own."""
 
@@ -207,6 +227,8 @@ class AgentConfig(Section):
     """Where the agent listens."""
     approvals: ApprovalsConfig = ApprovalsConfig()
     """How a person's approvals of tool calls are signed."""
+    data: DataConfig = DataConfig()
+    """The examples."""
 
     @classmethod
     def read(

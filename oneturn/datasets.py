@@ -43,18 +43,29 @@ def load_rows(path: Path | str, model: type[Model]) -> list[Model]:
     """
     path = Path(path)
     rows: list[Model] = []
-    problems: list[str] = []
+    problems: list[tuple[str, str]] = []
     for place, cells in _read(path, model):
         try:
             if isinstance(cells, _RowError):
                 raise cells
             rows.append(model.model_validate(cells))
         except (_RowError, ValidationError) as error:
-            problems.append(f"{path.name}, {place}: {_reason(error)}")
+            problems.append((place, _reason(error)))
     if problems:
-        listed = "\n".join(f"  {problem}" for problem in problems)
-        raise DataError(f"{path} can't be used as {model.__name__} rows ({len(problems)} bad):\n{listed}")
+        listed = "\n".join(f"  {path.name}, {place}: {reason}" for place, reason in problems)
+        message = f"{path} can't be used as {model.__name__} rows ({len(problems)} bad):\n{listed}"
+        raise DataError(message, problems)
     return rows
+
+
+def read_rows(path: Path | str) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    """Yield each row's place in the file (``"line 3"``) and its cells as they stand there, or why it has none.
+
+    Raises:
+        DataError: the file can't be read at all.
+    """
+    for place, cells in _read(Path(path), _AnyRow):
+        yield place, str(cells) if isinstance(cells, _RowError) else cells
 
 
 def write_rows(path: Path | str, rows: Sequence[BaseModel]) -> None:

@@ -33,7 +33,16 @@ class ConfigError(OneTurnError):
 
 
 class DataError(OneTurnError):
-    """An example, passage or record can't be used; the message names file, line and reason."""
+    """An example, passage or record can't be used; the message names file, line and reason.
+
+    Args:
+        message: what was wrong and what to do about it.
+        problems: the place (``"line 3"``) and the reason of each bad row, where rows of one file are bad.
+    """
+
+    def __init__(self, message: str, problems: Sequence[tuple[str, str]] = ()):
+        super().__init__(message)
+        self.problems = tuple(problems)
 
 
 class WeightsError(OneTurnError):

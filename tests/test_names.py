@@ -32,6 +32,7 @@ def test_the_names_are_these():
         "as_program",
         "ask",
         "cancelled",
+        "check_data",
         "compare",
         "compile",
         "composed",

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from oneturn.cli import ask, check, compile, demo, diff, evaluate, log, promote, query, report, serve
+from oneturn.cli.data import data
 from oneturn.errors import OneTurnError
 
 
@@ -38,6 +39,7 @@ app = typer.Typer(
 
 for module in (ask, compile, diff, log, promote, evaluate, report, serve, query, check, demo):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
+app.add_typer(data)
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,0 +1,1 @@
+"""Batch evaluation, measured side by side: ours, `dspy.Evaluate`, `mlflow.genai.evaluate`."""

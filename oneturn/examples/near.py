@@ -1,0 +1,100 @@
+"""Texts that say nearly the same: trigrams of their words, compared by Jaccard similarity.
+
+Trigrams are taken of each word, padded, as PostgreSQL's pg_trgm takes them, so that the order of the words doesn't
+count. Texts with different numbers in them are never near: "order M-1043" isn't "order M-1073". Every pair that is
+similar enough is found, by the prefix filter of Chaudhuri et al., "A primitive operator for similarity joins" (2006).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+NEAR = 0.7
+_BLOCK = 2_000  # rows compared with all others at once: bounds the memory
+_WORD = re.compile(r"\w+")
+
+
+class Pair(NamedTuple):
+    """Two texts that are near, by their places in the given sequence, and how similar they are, 0 to 1."""
+
+    first: int
+    second: int
+    similarity: float
+
+
+def same_text(text: str) -> str:
+    """What two texts share that differ only in case, spaces and the mark at their end."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(" .?!")
+
+
+def near_pairs(texts: Sequence[str], threshold: float = NEAR) -> list[Pair]:
+    """Return all pairs of texts whose similarity is ``threshold`` or more, in order.
+
+    Args:
+        texts: some thousands of them; the same text twice is better sorted out before.
+        threshold: above 0, up to 1, which is the same trigrams.
+    """
+    sets = [_trigrams(text) for text in texts]
+    ranks = _by_rarity(sets)
+    ranked = [sorted(ranks[gram] for gram in grams if gram in ranks) for grams in sets]
+    sizes = np.array([len(grams) for grams in sets], dtype=float)
+    # Two sets that share enough share one of their rarest. What only one text has is rarest of all: nobody shares it.
+    prefixes = [_prefix(len(whole), threshold) for whole in sets]
+    lone = [len(whole) - len(grams) for whole, grams in zip(sets, ranked, strict=True)]
+    rarest = [grams[: max(size - own, 0)] for grams, size, own in zip(ranked, prefixes, lone, strict=True)]
+    rests = sizes - np.array(prefixes, dtype=float)
+    grams, rare = _matrix(ranked, len(ranks)), _matrix(rarest, len(ranks))
+    found = []
+    for start in range(0, len(texts), _BLOCK):
+        shared = (rare[start : start + _BLOCK] @ rare.T).tocoo()
+        firsts, seconds = shared.row + start, shared.col
+        most = shared.data + np.maximum(rests[firsts], rests[seconds])  # that they can share in all
+        enough = most >= threshold / (1 + threshold) * (sizes[firsts] + sizes[seconds]) - 1e-9
+        likely = enough & (seconds > firsts)
+        found += _similar(grams, sizes, firsts[likely], seconds[likely], threshold)
+    return sorted(found)
+
+
+def _similar(grams: Any, sizes: Any, firsts: Any, seconds: Any, threshold: float) -> list[Pair]:
+    pairs = []
+    for start in range(0, len(firsts), _BLOCK * 10):
+        some, others = firsts[start : start + _BLOCK * 10], seconds[start : start + _BLOCK * 10]
+        shared = np.asarray(grams[some].multiply(grams[others]).sum(axis=1)).ravel()
+        similarity = shared / (sizes[some] + sizes[others] - shared)
+        near = similarity >= threshold - 1e-9
+        rows = zip(some[near], others[near], similarity[near], strict=True)
+        pairs += [Pair(int(first), int(second), float(value)) for first, second, value in rows]
+    return pairs
+
+
+def _trigrams(text: str) -> set[tuple[str, str]]:
+    """The trigrams of a text's words, each with the numbers of the text: other numbers, other trigrams."""
+    words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    numbers = " ".join(sorted(word for word in words if any(map(str.isdigit, word))))
+    padded = (f"  {word} " for word in words)
+    return {(numbers, word[start : start + 3]) for word in padded for start in range(len(word) - 2)}
+
+
+def _by_rarity(sets: Sequence[set[tuple[str, str]]]) -> dict[tuple[str, str], int]:
+    """A number for each trigram that several texts have, the rarest first."""
+    counts = Counter(gram for grams in sets for gram in grams)
+    shared = sorted((gram for gram, count in counts.items() if count > 1), key=lambda gram: (counts[gram], gram))
+    return {gram: rank for rank, gram in enumerate(shared)}
+
+
+def _prefix(size: int, threshold: float) -> int:
+    return size - math.ceil(threshold * size - 1e-9) + 1 if size else 0
+
+
+def _matrix(rows: Sequence[Sequence[int]], columns: int) -> Any:
+    ends = np.cumsum([0, *map(len, rows)])
+    cells = np.fromiter((cell for row in rows for cell in row), dtype=np.int64, count=int(ends[-1]))
+    return sparse.csr_matrix((np.ones(len(cells), dtype=np.int32), cells, ends), shape=(len(rows), columns))
