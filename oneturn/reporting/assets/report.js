@@ -39,7 +39,7 @@ function element(tag, attributes = {}, ...children) {
 
 function opener(row) {
   const open = now.open.has(row.n);
-  const attributes = { type: "button", class: "open", "aria-expanded": String(open), "aria-controls": `detail-${row.n}`, id: `open-${row.n}`, "aria-label": `${row.id}: details` };
+  const attributes = { type: "button", class: "open", "aria-expanded": String(open), "aria-controls": open ? `detail-${row.n}` : null, id: `open-${row.n}`, "aria-label": `${row.id}: details` };
   return element("button", attributes, row.id);
 }
 
