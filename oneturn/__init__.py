@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from oneturn.model_log import log
     from oneturn.programs import ChatCompletionsProgram, ModuleProgram, as_program
     from oneturn.react import Citation, ReAct, Seen, Solution, WorkedExamples, failed_runs_kept
+    from oneturn.reporting import log_report, write_report
     from oneturn.responses import ResponsesAdapter
     from oneturn.scorers.calibration import calibrate_judge
     from oneturn.scorers.with_mlflow import predict_fn
@@ -66,6 +67,7 @@ __all__ = [
     "load_agent",
     "load_compiled",
     "log",
+    "log_report",
     "predict_fn",
     "progress",
     "promote",
@@ -74,6 +76,7 @@ __all__ = [
     "running_server",
     "serve",
     "tool",
+    "write_report",
 ]
 
 _HOMES = {
@@ -110,6 +113,7 @@ _HOMES = {
     "load_agent": "oneturn.agent",
     "load_compiled": "oneturn.compiled",
     "log": "oneturn.model_log",
+    "log_report": "oneturn.reporting",
     "predict_fn": "oneturn.scorers.with_mlflow",
     "progress": "oneturn.control",
     "promote": "oneturn.compiling.promotion",
@@ -117,6 +121,7 @@ _HOMES = {
     "running_server": "oneturn.serving",
     "serve": "oneturn.serving",
     "tool": "oneturn.declared_tools",
+    "write_report": "oneturn.reporting",
 }
 
 

@@ -13,6 +13,7 @@ import click
 import mlflow
 import pandas as pd
 import pytest
+import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -95,7 +96,7 @@ def output(*words: str) -> str:
 
 
 OF_AN_AGENT = ("ask", "compile", "demo", "diff", "evaluate", "log", "promote", "query", "rollback", "serve")
-COMMANDS = (*OF_AN_AGENT, "check")
+COMMANDS = (*OF_AN_AGENT, "check", "report")
 
 
 def test_the_commands_are_these():
@@ -163,6 +164,40 @@ def test_evaluate_writes_its_rows(name: str, folder: Path):
     assert list(rows["score"]) == [1.0, 0.0, 1.0]
     sources = rows["sources"][0]
     assert (sources if isinstance(sources, list) else json.loads(sources)) == ["s"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_evaluate_writes_a_report_beside_an_earlier_one():
+    output("evaluate", "--uncompiled", "--output", "before.jsonl")
+    text = output("evaluate", "--uncompiled", "--report", "new/report.html", "--baseline", "before.jsonl")
+    assert "The page: new/report.html" in text
+    assert "Against before" in Path("new/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--report", "report.jsonl"], "report.jsonl must end in .html"),
+        (["--baseline", "before.jsonl"], "add --report"),
+        (["--report", "r.html", "--baseline", "gone.jsonl"], "gone.jsonl isn't there"),
+    ],
+)
+def test_evaluate_refuses_a_report_that_can_t_be_before_it_begins(options: list[str], reason: str, folder: Path):
+    done = run("evaluate", "--uncompiled", "--output", "rows.jsonl", *options)
+    assert done.exit_code != 0
+    assert reason in re.sub(r"[\s│]+", " ", done.output)
+    assert list(folder.glob("rows.jsonl*")) == []
+
+
+@pytest.mark.usefixtures("folder")
+def test_report_makes_a_page_of_rows(monkeypatch: pytest.MonkeyPatch):
+    opened: list[str] = []
+    monkeypatch.setattr(typer, "launch", opened.append)
+    output("evaluate", "--uncompiled", "--output", "rows.jsonl")
+    text = output("report", "rows.jsonl", "--baseline", "rows.jsonl", "--output", "r.html", "--title", "Mine", "--open")
+    assert "The page: r.html" in text
+    assert "<title>Mine</title>" in Path("r.html").read_text()
+    assert opened == ["r.html"]
 
 
 @pytest.mark.usefixtures("folder")

@@ -44,6 +44,7 @@ def test_the_names_are_these():
         "load_agent",
         "load_compiled",
         "log",
+        "log_report",
         "predict_fn",
         "progress",
         "promote",
@@ -52,6 +53,7 @@ def test_the_names_are_these():
         "running_server",
         "serve",
         "tool",
+        "write_report",
     ]
     assert set(oneturn.__all__) <= set(dir(oneturn))
 

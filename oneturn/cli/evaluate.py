@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, load
+from oneturn.cli.report import check_page
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 
@@ -35,6 +36,10 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Write a row an example: .jsonl, .csv or .parquet.")
     ] = None,
+    report: Annotated[Path | None, typer.Option(metavar="PATH", help="Write a page to look at: .html.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Rows of the same examples, to compare with in the report.")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over, instead of going on where it was.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Rows at the same time.")] = None,
     api_key: Annotated[
@@ -57,18 +62,29 @@ def evaluate(
 
         oneturn evaluate --data questions.parquet --output rows.parquet --threads 16
 
+        oneturn evaluate --report report.html --baseline rows-of-last-week.jsonl
+
         oneturn evaluate http://127.0.0.1:8000 --split dev
     """
     for path, option in ((output, "--output"), (data, "--data")):
         if path is not None and path.suffix not in SUFFIXES:
             raise typer.BadParameter(f"{path} must end in .jsonl, .csv or .parquet.", param_hint=option)
+    check_page(report, "--report")
+    if baseline is not None and report is None:
+        raise typer.BadParameter(
+            "A baseline is compared with in the report: add --report FILE.html.", param_hint="--baseline"
+        )
     loaded = load(agent, config)
 
     from rich.console import Console
 
     from oneturn.batch import evaluate
     from oneturn.cli.tables import by_category, comparison
+    from oneturn.reporting import write_report
+    from oneturn.reporting.files import read_rows
     from oneturn.scorers import judges
+
+    before = None if baseline is None else read_rows(baseline)
 
     name = f"{target or loaded.name} on {data or split.value}"
     options: dict[str, Any] = {"output": output, "fresh": fresh, "threads": threads or loaded.config.compile.threads}
@@ -85,3 +101,7 @@ def evaluate(
         console.out(f"{column}: {unjudged} of {len(found.rows)} rows. {reason}")
     if output is not None:
         console.out(f"Rows: {output}")
+    if report is not None:
+        names = ("baseline" if baseline is None else baseline.stem, name)
+        write_report(report, found, before, title=name, names=names)
+        console.out(f"The page: {report}")

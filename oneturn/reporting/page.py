@@ -1,0 +1,120 @@
+"""The report as one HTML file: no request of any kind, no script but its own."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from oneturn.evaluation import Evaluation
+from oneturn.reporting import charts
+from oneturn.reporting.figures import compared, figures
+from oneturn.reporting.files import check_rows
+from oneturn.reporting.rows import Row
+from oneturn.reporting.view import passes, rows_of, shown_of
+
+
+def write_report(
+    path: str | Path,
+    evaluation: Evaluation,
+    baseline: Evaluation | None = None,
+    *,
+    title: str = "Evaluation",
+    names: tuple[str, str] = ("baseline", "this evaluation"),
+    category: str = "category",
+    pass_score: float = 1.0,
+) -> Path:
+    """Write what an evaluation found as one HTML file, which opens from disk and asks the network for nothing.
+
+    Args:
+        path: the file; its folder is made.
+        evaluation: what is reported.
+        baseline: an evaluation of the same examples, to compare with.
+        title: what the page is called.
+        names: what the baseline and the evaluation are called.
+        category: the label that rows are grouped by, if they have it.
+        pass_score: the score, 0 to 1, from which a row has passed.
+
+    Returns:
+        The file.
+
+    Raises:
+        DataError: there are no rows, or they aren't an evaluation's; or the baseline is of other examples.
+    """
+    written = Path(path)
+    text = html(evaluation, baseline, title=title, names=names, category=category, pass_score=pass_score)
+    written.parent.mkdir(parents=True, exist_ok=True)
+    written.write_text(text, encoding="utf-8")
+    return written
+
+
+def html(
+    evaluation: Evaluation,
+    baseline: Evaluation | None,
+    *,
+    title: str,
+    names: tuple[str, str],
+    category: str,
+    pass_score: float,
+) -> str:
+    """The page's text; see :func:`write_report`."""
+    for name, side in zip(names, (baseline, evaluation), strict=True):
+        if side is not None:
+            check_rows(side.rows, name)
+    rows = list(rows_of(evaluation, baseline, category, pass_score))
+    comparison, unmeasured = (None, None) if baseline is None else compared(evaluation, baseline, names)
+    shown = shown_of(rows)
+    style, script = _asset("report.css"), _asset("report.js")
+    found = figures(evaluation, baseline, category, pass_score)
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return page.from_string(_asset("report.html.jinja")).render(
+        title=title,
+        names=names,
+        figures=found,
+        comparison=comparison,
+        unmeasured=unmeasured,
+        passes=passes(rows),
+        latency=charts.latency([row["seconds"] for row in rows if row["seconds"] is not None and not row["error"]]),
+        tokens=_tokens(rows),
+        differences=charts.differences([row["change"] for row in rows if row["change"] is not None]),
+        shown=len(shown),
+        categories=list(dict.fromkeys(row["category"] for row in shown if row["category"])),
+        data=_embedded({"rows": shown, "names": names, "compared": baseline is not None}),
+        style=Markup(style),  # noqa: S704 - our own file
+        script=Markup(script),  # noqa: S704 - our own file
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+        made=datetime.now(timezone.utc).strftime("%d %B %Y, %H:%M UTC"),
+        version=version("oneturn"),
+    )
+
+
+def _tokens(rows: Sequence[Row]) -> charts.Chart:
+    used = [((row["read"] or 0) + (row["written"] or 0), row["score"]) for row in rows]
+    counted = [(tokens, score) for tokens, score in used if tokens]
+    return charts.score_against_tokens([tokens for tokens, _ in counted], [score for _, score in counted])
+
+
+def _embedded(data: Any) -> Markup:
+    """JSON that can't end the script element it stands in, whatever the texts hold."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for mark in "<>&\u2028\u2029":
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    return Markup(text)  # noqa: S704 - no mark of HTML is left
+
+
+def _asset(name: str) -> str:
+    return (files("oneturn.reporting") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
