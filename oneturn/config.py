@@ -210,6 +210,24 @@ class AppConfig(Section):
     source_path: str | None = None
     """The workspace folder that its files are put into; null for one named like the app in your home folder."""
 
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]{0,28}[a-z0-9])?", name):
+            raise ValueError("should be of small letters, digits and hyphens, at most 30")
+        return name
+
+
+class ResourceConfig(Section):
+    """Something on Databricks that a tool of your own reaches."""
+
+    kind: Literal[
+        "function", "genie_space", "serving_endpoint", "sql_warehouse", "table", "uc_connection", "vector_search_index"
+    ]
+    """What it is."""
+    name: str
+    """Its full name in Unity Catalog; the id of a warehouse or a Genie space."""
+
 
 class DeployConfig(Section):
     """How the agent is deployed on Databricks: `oneturn deploy`."""
@@ -224,6 +242,8 @@ class DeployConfig(Section):
     """Environment variables of the deployed agent; a secret is a reference such as `{{secrets/<scope>/<key>}}`."""
     tags: dict[str, str] = {}
     """Tags of the serving endpoint."""
+    resources: list[ResourceConfig] = []
+    """What tools of your own reach on Databricks, besides what this file names elsewhere."""
     minutes: Annotated[float, Field(gt=0)] = 60.0
     """How long to wait for it to be ready."""
     app: AppConfig = AppConfig()

@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from oneturn.databricks.credentials import workspace_client
 from oneturn.databricks.endpoint import Say
 from oneturn.databricks.resources import scopes_of
 from oneturn.errors import DeployError
-from oneturn.tracking import use_tracking
+from oneturn.tracking import use_store, use_tracking
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -43,7 +43,7 @@ class AppPlan:
         files: by their path in the app.
         resources: what its service principal may reach.
         scopes: what a user's token must allow, for what the agent does on behalf of whoever asks.
-        minutes: how long to wait.
+        config: the agent's configuration.
     """
 
     name: str
@@ -52,7 +52,7 @@ class AppPlan:
     files: dict[str, bytes]
     resources: list[AppResource]
     scopes: list[str]
-    minutes: float
+    config: AgentConfig
 
     def lines(self) -> list[str]:
         """What a person reads before it is done."""
@@ -86,17 +86,16 @@ def plan_app(agent: Agent) -> AppPlan:
         ProgramError: a folder that the agent declares isn't there.
     """
     refuse_problems(agent.config)
-    use_tracking(agent.config.mlflow)
+    use_store(agent.config.mlflow)
     client, name = workspace_client(), app_name(agent)
-    experiment = mlflow.get_experiment_by_name(agent.config.mlflow.experiment)
     return AppPlan(
         name,
         _app(client, name) is not None,
         _source(client, agent.config, name),
         app_files(agent),
-        app_resources(agent.config, experiment.experiment_id if experiment else None),
+        app_resources(agent.config, _experiment_id(agent.config)),
         scopes_of(agent.config),
-        agent.config.deploy.minutes,
+        agent.config,
     )
 
 
@@ -111,7 +110,9 @@ def deploy_app(plan: AppPlan, say: Say = print) -> DeployedApp:
     Raises:
         DeployError: it can't be made or doesn't start; the message tells what Databricks says.
     """
-    client, limit = workspace_client(), timedelta(minutes=plan.minutes)
+    use_tracking(plan.config.mlflow)  # where its traces go is there from now on
+    plan = replace(plan, resources=app_resources(plan.config, _experiment_id(plan.config)))
+    client, limit = workspace_client(), timedelta(minutes=plan.config.deploy.minutes)
     with _explained(plan.name):
         _made(client, plan, limit, say)
         say(f"Uploading {len(plan.files)} files.")
@@ -132,6 +133,11 @@ def started(client: WorkspaceClient, name: str, source: str, limit: timedelta) -
     with _explained(name):
         deployment = AppDeployment(source_code_path=source, mode=AppDeploymentMode.SNAPSHOT)
         client.apps.deploy(name, deployment).result(timeout=limit)
+
+
+def _experiment_id(config: AgentConfig) -> str | None:
+    found = mlflow.get_experiment_by_name(config.mlflow.experiment)
+    return None if found is None else str(found.experiment_id)
 
 
 def _made(client: WorkspaceClient, plan: AppPlan, limit: timedelta, say: Say) -> None:

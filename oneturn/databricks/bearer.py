@@ -41,6 +41,13 @@ def bearer_token(url: str) -> str:
                 "no_token",
                 401,
             )
+        if app and config.auth_type == "pat":
+            raise EndpointError(
+                "An app takes OAuth only, no personal token: set DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET, or "
+                "a profile of `databricks auth login` in DATABRICKS_CONFIG_PROFILE.",
+                "no_token",
+                401,
+            )
         return str(config.authenticate()["Authorization"].removeprefix("Bearer "))
     except ModuleNotFoundError:
         raise EndpointError(

@@ -67,8 +67,8 @@ def wait_until_ready(client: WorkspaceClient, name: str, version: str, minutes: 
         raise DeployError(why_not(client, name, version)) from None
     except TimeoutError:
         raise DeployError(
-            f"{name} isn't ready after {minutes:g} minutes, and goes on by itself; look at it with: oneturn deploy "
-            "serving --dry-run. To wait longer, set deploy.minutes."
+            f"{name} isn't ready after {minutes:g} minutes, and goes on by itself; its page in the workspace tells "
+            f"more. To wait longer, set deploy.minutes. Last it said: {told[-1] if told else 'nothing'}"
         ) from None
     found = client.serving_endpoints.get(name)
     if not (found.state and found.state.ready and found.state.ready.value == "READY"):

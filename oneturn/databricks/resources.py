@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 from mlflow.models.auth_policy import AuthPolicy, SystemAuthPolicy, UserAuthPolicy
-from mlflow.models.resources import DatabricksServingEndpoint, Resource
+from mlflow.models.resources import (
+    DatabricksFunction,
+    DatabricksGenieSpace,
+    DatabricksResource,
+    DatabricksServingEndpoint,
+    DatabricksSQLWarehouse,
+    DatabricksTable,
+    DatabricksUCConnection,
+    DatabricksVectorSearchIndex,
+    Resource,
+)
 
 from oneturn.config import AgentConfig
 
 _DATABRICKS = "databricks/"
+_KINDS: dict[str, type[DatabricksResource]] = {
+    "function": DatabricksFunction,
+    "genie_space": DatabricksGenieSpace,
+    "serving_endpoint": DatabricksServingEndpoint,
+    "sql_warehouse": DatabricksSQLWarehouse,
+    "table": DatabricksTable,
+    "uc_connection": DatabricksUCConnection,
+    "vector_search_index": DatabricksVectorSearchIndex,
+}
 
 
 def resources_of(config: AgentConfig) -> list[Resource]:
@@ -15,6 +34,7 @@ def resources_of(config: AgentConfig) -> list[Resource]:
     found: list[Resource] = []
     if config.lm.model.startswith(_DATABRICKS):
         found.append(DatabricksServingEndpoint(config.lm.model.removeprefix(_DATABRICKS)))
+    found += [_KINDS[named.kind](named.name) for named in config.deploy.resources]
     return [resource for place, resource in enumerate(found) if resource not in found[:place]]
 
 

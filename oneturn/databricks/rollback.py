@@ -14,17 +14,12 @@ from oneturn.databricks.before import refuse_problems
 from oneturn.databricks.credentials import workspace_client
 from oneturn.databricks.endpoint import Say, endpoint_name, endpoint_of, serving_now, wait_until_ready
 from oneturn.databricks.serving import REPLACED
+from oneturn.databricks.traffic import entity_of, give_requests_to, served
 from oneturn.errors import DeployError
-from oneturn.tracking import use_tracking
+from oneturn.tracking import use_store
 
 if TYPE_CHECKING:
-    from databricks.sdk.service.serving import (
-        EndpointCoreConfigOutput,
-        ServedEntityInput,
-        ServedEntityOutput,
-        ServingEndpointDetailed,
-        TrafficConfig,
-    )
+    from databricks.sdk.service.serving import EndpointCoreConfigOutput, ServingEndpointDetailed
 
 _LONGEST = 250
 """Characters of a tag's value, which Unity Catalog limits."""
@@ -68,7 +63,7 @@ def plan_rollback(agent: Agent, version: str | None = None) -> RollbackPlan:
         ProgramError: there is no such version.
     """
     refuse_problems(agent.config)
-    use_tracking(agent.config.mlflow)
+    use_store(agent.config.mlflow)
     model, alias = agent.config.mlflow.model_name, agent.config.gate.alias
     name = agent.config.deploy.endpoint or endpoint_name(model)
     endpoint = endpoint_of(workspace_client(), name)
@@ -78,10 +73,9 @@ def plan_rollback(agent: Agent, version: str | None = None) -> RollbackPlan:
     registry = MlflowClient()
     current = now.entity_version
     target = str(version_of(registry, model, version or _before(registry, endpoint, model, current)).version)
-    kept = {entity.entity_version for entity in _config(endpoint).served_entities or []}
     if target == current:
         raise DeployError(f"{name} serves version {current} already.")
-    if target not in kept:
+    if target not in served(endpoint, model):
         raise DeployError(f"{name} has no version {target} any more; deploy it: oneturn deploy serving {target}")
     named = champion_of(registry, model, alias)
     moves = named is not None and str(named.version) == current
@@ -96,19 +90,9 @@ def roll_back(plan: RollbackPlan, reason: str, say: Say = print) -> None:
     Raises:
         DeployError: the endpoint can't be changed now, or doesn't become ready.
     """
-    from databricks.sdk.errors.base import DatabricksError
-
     client, registry = workspace_client(), MlflowClient()
-    endpoint = client.serving_endpoints.get(plan.endpoint)
-    config = _config(endpoint)
-    try:
-        client.serving_endpoints.update_config(
-            plan.endpoint,
-            served_entities=[_as_input(entity) for entity in config.served_entities or []],
-            traffic_config=_traffic(config, plan),
-        )
-    except DatabricksError as error:
-        raise DeployError(f"{plan.endpoint} can't be changed: {error}") from error
+    config = _config(client.serving_endpoints.get(plan.endpoint))
+    give_requests_to(client, plan.endpoint, entity_of(config, plan.model, plan.target))
     wait_until_ready(client, plan.endpoint, plan.target, plan.minutes, say)
     if plan.alias is not None:
         registry.set_registered_model_alias(plan.model, plan.alias, plan.target)
@@ -120,39 +104,16 @@ def roll_back(plan: RollbackPlan, reason: str, say: Say = print) -> None:
 def _before(registry: MlflowClient, endpoint: ServingEndpointDetailed, model: str, current: str) -> str:
     """The version that ``current`` has replaced on the endpoint; the highest one below it, if nothing says so."""
     replaced = registry.get_model_version(model, current).tags.get(REPLACED)
-    kept = {entity.entity_version for entity in _served(endpoint, model)}
+    kept = served(endpoint, model)
     if replaced in kept:
         return str(replaced)
-    older = [version for version in kept if version and int(version) < int(current)]
+    older = [version for version in kept if int(version) < int(current)]
     if not older:
         raise DeployError(f"{endpoint.name} serves no version older than {current}: there is none to go back to.")
     return max(older, key=int)
-
-
-def _served(endpoint: ServingEndpointDetailed, model: str) -> list[ServedEntityOutput]:
-    return [entity for entity in _config(endpoint).served_entities or [] if entity.entity_name == model]
 
 
 def _config(endpoint: ServingEndpointDetailed) -> EndpointCoreConfigOutput:
     if endpoint.config is None:
         raise DeployError(f"{endpoint.name} has no version that is ready.")
     return endpoint.config
-
-
-def _as_input(entity: ServedEntityOutput) -> ServedEntityInput:
-    from databricks.sdk.service.serving import ServedEntityInput
-
-    return ServedEntityInput.from_dict(entity.as_dict())
-
-
-def _traffic(config: EndpointCoreConfigOutput, plan: RollbackPlan) -> TrafficConfig:
-    from databricks.sdk.service.serving import Route, TrafficConfig
-
-    routes = [
-        Route(
-            served_model_name=entity.name,
-            traffic_percentage=100 if (entity.entity_name, entity.entity_version) == (plan.model, plan.target) else 0,
-        )
-        for entity in config.served_entities or []
-    ]
-    return TrafficConfig(routes=routes)

@@ -18,8 +18,9 @@ from oneturn.config import AgentConfig
 from oneturn.databricks.before import refuse_problems
 from oneturn.databricks.credentials import workspace_client
 from oneturn.databricks.endpoint import Say, endpoint_name, endpoint_of, serving_now, wait_until_ready
+from oneturn.databricks.traffic import entity_of, give_requests_to, served
 from oneturn.errors import DeployError
-from oneturn.tracking import use_tracking
+from oneturn.tracking import use_store, use_tracking
 
 REPLACED = "oneturn_replaced_on_endpoint"
 """The tag of a deployed version that says which one had its requests before."""
@@ -42,6 +43,7 @@ class ServingPlan:
         chosen: why this version.
         endpoint: the endpoint's name.
         replaces: the version that gets the requests now; ``None`` if there is none.
+        kept: whether the endpoint has this version already: then it is only set anew, which needs no build.
         lost: names of environment variables that the endpoint has now and the configuration doesn't name.
         config: the agent's configuration.
     """
@@ -51,6 +53,7 @@ class ServingPlan:
     chosen: str
     endpoint: str
     replaces: str | None
+    kept: bool
     lost: tuple[str, ...]
     config: AgentConfig
 
@@ -58,6 +61,8 @@ class ServingPlan:
         """What a person reads before it is done."""
         settings = self.config.deploy
         before = f"instead of version {self.replaces}" if self.replaces else "which is made, if it isn't there"
+        if self.replaces == self.version:
+            before = "as it does now, with the settings below"
         size = f"{settings.workload_size}{', sleeps when nobody asks' if settings.scale_to_zero else ''}"
         names = ", ".join(sorted(settings.environment)) or "none of yours"
         found = [
@@ -102,14 +107,15 @@ def plan_serving(agent: Agent, version: str | None = None) -> ServingPlan:
         ProgramError: there is no such version.
     """
     refuse_problems(agent.config)
-    use_tracking(agent.config.mlflow)
+    use_store(agent.config.mlflow)
     model = agent.config.mlflow.model_name
     number, chosen = _chosen(model, version, agent.config.gate.alias)
     name = agent.config.deploy.endpoint or endpoint_name(model)
-    now = serving_now(endpoint_of(workspace_client(), name), model)
+    endpoint = endpoint_of(workspace_client(), name)
+    now, kept = serving_now(endpoint, model), number in served(endpoint, model)
     known = set(agent.config.deploy.environment) | _SET_BY_DATABRICKS
     lost = tuple(sorted(set((now.environment_vars if now else None) or {}) - known))
-    return ServingPlan(model, number, chosen, name, now.entity_version if now else None, lost, agent.config)
+    return ServingPlan(model, number, chosen, name, now.entity_version if now else None, kept, lost, agent.config)
 
 
 def deploy_serving(plan: ServingPlan, say: Say = print) -> Deployed:
@@ -120,16 +126,21 @@ def deploy_serving(plan: ServingPlan, say: Say = print) -> Deployed:
     Raises:
         DeployError: it can't be deployed, or didn't start; the message tells the cause.
     """
-    if plan.replaces == plan.version:
-        raise DeployError(f"{plan.endpoint} serves version {plan.version} already. Log a new one with: oneturn log")
     use_tracking(plan.config.mlflow)
-    say("Asking Databricks to build it; the first time takes about a quarter of an hour.")
     client = workspace_client()
-    page, review = _deployed(plan)
+    if plan.kept:
+        say("The endpoint has this version: nothing is built.")
+        page, review = _set_anew(plan)
+    else:
+        say("Asking Databricks to build it; the first time takes about a quarter of an hour.")
+        page, review = _deployed(plan)
     wait_until_ready(client, plan.endpoint, plan.version, plan.config.deploy.minutes, say)
     registry = MlflowClient()
     when = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    for tag, value in {REPLACED: plan.replaces or "none", "oneturn_deployed_at": when}.items():
+    tags = {"oneturn_deployed_at": when}
+    if plan.replaces != plan.version:
+        tags[REPLACED] = plan.replaces or "none"
+    for tag, value in tags.items():
         registry.set_model_version_tag(plan.model, plan.version, tag, value)
     return Deployed(plan, f"{client.config.host}/serving-endpoints/{plan.endpoint}", page, review)
 
@@ -167,6 +178,25 @@ def _deployed(plan: ServingPlan) -> tuple[str, str]:
         except (DatabricksError, MlflowException, ValueError) as error:
             raise DeployError(f"Databricks doesn't deploy version {plan.version} of {plan.model}: {error}") from error
     return str(made.endpoint_url), str(made.review_app_url)
+
+
+def _set_anew(plan: ServingPlan) -> tuple[str, str]:
+    """Give a version that is on the endpoint its settings and all requests; the pages as of its first deployment."""
+    from databricks.agents import get_deployments
+
+    client, settings = workspace_client(), plan.config.deploy
+    endpoint = client.serving_endpoints.get(plan.endpoint)
+    if endpoint.config is None:
+        raise DeployError(f"{plan.endpoint} has no version that is ready.")
+    entity = entity_of(endpoint.config, plan.model, plan.version)
+    theirs = {name: value for name, value in (entity.environment_vars or {}).items() if name in _SET_BY_DATABRICKS}
+    entity.environment_vars = {**settings.environment, **theirs}
+    entity.workload_size, entity.scale_to_zero_enabled = settings.workload_size, settings.scale_to_zero
+    give_requests_to(client, plan.endpoint, entity)
+    with _quietly():
+        made = get_deployments(plan.model, int(plan.version))
+    page = f"{client.config.host}/ml/endpoints/{plan.endpoint}/"
+    return page, str(made[0].review_app_url) if made else page
 
 
 @contextlib.contextmanager

@@ -41,8 +41,7 @@ def test_what_the_app_may_reach_is_said_before(desk: Desk, apps: Apps):
     assert plan.source.startswith("/Workspace/Users/owner@example.com/apps/desk/")
     assert "It may reach: serving endpoint claude: CAN_QUERY" in plan.lines()
     assert "It may reach: secret key: READ" in plan.lines()
-    assert "It may reach: experiment 1: CAN_EDIT" in plan.lines()
-    assert apps.apps == {}
+    assert {call.method for call in desk.workspace.calls} == {"GET"}, "nothing is changed"
 
 
 def test_a_new_app_gets_its_resources_and_its_files(desk: Desk, apps: Apps):

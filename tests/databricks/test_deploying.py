@@ -92,10 +92,34 @@ def test_a_failed_build_tells_its_cause_and_the_old_version_goes_on(desk: Desk):
     assert desk.endpoints.traffic(ENDPOINT) == {"1": 100}
 
 
-def test_what_is_served_already_is_not_deployed_again(desk: Desk):
+def test_a_version_that_is_on_the_endpoint_is_set_anew_without_a_build(desk: Desk):
+    deploy(desk, "1", environment={"LANGUAGE": "en"})
+    deploy(desk, "2")
+    told = deploy(desk, "1", environment={"LANGUAGE": "fr"}, workload_size="Medium")
+    assert told == ["The endpoint has this version: nothing is built."]
+    assert desk.endpoints.traffic(ENDPOINT) == {"1": 100, "2": 0}
+    served = desk.endpoints.entity(ENDPOINT, "1")
+    assert (served.environment_vars["LANGUAGE"], served.workload_size) == ("fr", "Medium")
+    assert served.environment_vars["MLFLOW_EXPERIMENT_ID"] == "1", "where its traces go"
+    assert plan_rollback(desk.agent()).target == "2", "what it has replaced"
+
+
+def test_the_version_that_is_served_can_get_other_settings(desk: Desk):
+    deploy(desk, "2")
+    plan = plan_serving(desk.agent(deploy={"scale_to_zero": True}), "2")
+    assert "as it does now, with the settings below" in plan.lines()[0]
+    deploy_serving(plan, lambda line: None)
+    assert desk.endpoints.entity(ENDPOINT, "2").scale_to_zero_enabled is True
+
+
+def test_a_plan_only_reads(desk: Desk):
     deploy(desk, "1")
-    with pytest.raises(DeployError, match="serves version 1 already"):
-        deploy(desk, "1")
+    deploy(desk, "2")
+    desk.workspace.calls.clear()
+    elsewhere = desk.agent(mlflow={"tracking_uri": "databricks", "experiment": "/Shared/new", "model_name": MODEL})
+    plan_serving(elsewhere)
+    plan_rollback(elsewhere)
+    assert {call.method for call in desk.workspace.calls} == {"GET"}
 
 
 def test_what_would_fail_is_said_before(desk: Desk):

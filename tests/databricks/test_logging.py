@@ -61,5 +61,13 @@ def test_an_alias_is_for_registered_versions(desk: Desk):
         log(desk.agent(), alias="challenger")
 
 
+def test_what_tools_of_ones_own_reach_is_declared_too(desk: Desk):
+    named = [{"kind": "table", "name": "main.shop.orders"}, {"kind": "serving_endpoint", "name": "claude"}]
+    policy = auth_policy_of(desk.agent(deploy={"resources": named}).config)
+    assert policy is not None
+    resources = policy.to_dict()["system_auth_policy"]["resources"]["databricks"]
+    assert resources == {"serving_endpoint": [{"name": "claude"}], "table": [{"name": "main.shop.orders"}]}
+
+
 def test_an_agent_on_a_laptop_declares_nothing(desk: Desk):
     assert auth_policy_of(desk.agent(lm={"model": "local/0.5B"}).config) is None

@@ -14,6 +14,7 @@ from databricks.sdk import WorkspaceClient
 from mlflow.deployments import get_deploy_client
 
 import oneturn
+from oneturn.databricks.bearer import bearer_token
 from oneturn.errors import EndpointError
 from oneturn.testing import ScriptedLM, finish
 from tests.databricks.query_routes import answer_by, events
@@ -124,6 +125,18 @@ def test_credentials_that_do_not_hold(
         oneturn.query(url(workspace), "?")
     assert failure.value.status == 401
     assert not any(value in str(failure.value) for value in variables.values() if value != "robot")
+
+
+def test_an_app_takes_oauth_only(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DATABRICKS_HOST", workspace.host)
+    monkeypatch.setenv("DATABRICKS_TOKEN", TOKEN)
+    with pytest.raises(EndpointError, match="An app takes OAuth only"):
+        bearer_token("https://desk-17.aws.databricksapps.com/responses")
+    monkeypatch.delenv("DATABRICKS_TOKEN")
+    workspace.principals["robot"] = "its secret"
+    monkeypatch.setenv("DATABRICKS_CLIENT_ID", "robot")
+    monkeypatch.setenv("DATABRICKS_CLIENT_SECRET", "its secret")
+    assert bearer_token("https://desk-17.aws.databricksapps.com") == "token-1-of-robot"
 
 
 def test_an_endpoint_that_is_not_there(with_token: Workspace):
