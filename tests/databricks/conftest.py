@@ -18,8 +18,10 @@ import oneturn
 from oneturn.agent import Agent
 from tests.databricks.registry_routes import Registry
 from tests.databricks.serving_routes import Endpoints
-from tests.databricks.tracking_routes import keep_tracking
+from tests.databricks.tracking_routes import empty_store, keep_tracking
 from tests.databricks.workspace import TOKEN, Workspace
+
+__all__ = ["empty_store"]
 
 MODEL = "main.agents.desk"
 CONFIG = {
@@ -45,7 +47,7 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def workspace_with_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def workspace_with_models(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Desk]:
     """A workspace in which a module's tests register models; each log costs seconds."""
     folder = tmp_path_factory.mktemp("desk")
     shutil.copytree(Path(__file__).parent / "desk", folder / "desk")
@@ -62,7 +64,7 @@ def workspace_with_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         patch.setattr(sys, "path", [str(folder / "desk"), *sys.path])
         patch.setitem(sys.modules, "agent", None)
         patch.chdir(folder)
-        keep_tracking(workspace, folder / "tracking", patch)
+        keep_tracking(workspace, folder / "tracking", empty_store, patch)
         registry = Registry(workspace, folder / "catalog")
         yield Desk(workspace, registry, Endpoints(workspace), folder / "desk")
     forget()

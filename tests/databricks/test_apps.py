@@ -22,6 +22,7 @@ from tests.databricks.app_routes import Apps
 from tests.databricks.conftest import Desk
 
 ENVIRONMENT = {"LANGUAGE": "en", "DESK_API_KEY": "{{secrets/desk/key}}"}
+FEW = {"app.py": b"", "app.yaml": b""}
 
 
 @pytest.fixture
@@ -32,7 +33,8 @@ def apps(desk: Desk) -> Apps:
 
 def deploy(desk: Desk) -> list[str]:
     told: list[str] = []
-    deploy_app(plan_app(desk.agent(deploy={"environment": ENVIRONMENT})), told.append)
+    plan = plan_app(desk.agent(deploy={"environment": ENVIRONMENT}))
+    deploy_app(replace(plan, files=FEW), told.append)
     return told
 
 
@@ -77,7 +79,7 @@ def test_an_app_that_does_not_start_tells_why(desk: Desk, apps: Apps):
 
 
 def deployed_from(desk: Desk, source: str) -> None:
-    deploy_app(replace(plan_app(desk.agent()), source=source), lambda line: None)
+    deploy_app(replace(plan_app(desk.agent()), source=source, files=FEW), lambda line: None)
 
 
 def test_an_app_goes_back_to_the_files_that_ran_before(desk: Desk, apps: Apps):

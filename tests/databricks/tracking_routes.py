@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -14,9 +15,18 @@ from tests.databricks.workspace import Answer, Call, Workspace
 _TRACKING = r"/api/[234]\.0/mlflow/(?!unity-catalog).*"
 
 
-def keep_tracking(workspace: Workspace, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of MLflow's without runs: making one takes seconds, a copy doesn't."""
+    path = tmp_path_factory.mktemp("store") / "empty.db"
+    SqlAlchemyStore(f"sqlite:///{path}", str(path.parent)).engine.dispose()
+    return path
+
+
+def keep_tracking(workspace: Workspace, folder: Path, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the workspace keep experiments, runs, logged models and traces."""
     (folder / "artifacts").mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(empty, folder / "workspace.db")
     store = SqlAlchemyStore(f"sqlite:///{folder}/workspace.db", str(folder / "artifacts"))
     monkeypatch.setattr(handlers, "_tracking_store", store)
 
