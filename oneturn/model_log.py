@@ -88,7 +88,7 @@ def requirements(agent: Agent) -> list[str]:
     if not _installed("oneturn") and beside.is_file():  # oneturn has come as code, as to a release job
         return beside.read_text(encoding="utf-8").split()
     extras = {"local"} if agent.config.lm.is_local else set()
-    if agent.config.lm.model.startswith("databricks/"):
+    if auth_policy_of(agent.config) is not None:
         extras.add("databricks")
     names = sorted({*_oneturns_requirements(extras), *agent.requirements})
     return [f"{name}=={version(name)}" for name in names]

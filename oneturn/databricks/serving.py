@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -21,6 +22,9 @@ from oneturn.databricks.endpoint import Say, endpoint_name, endpoint_of, serving
 from oneturn.databricks.traffic import entity_of, give_requests_to, served
 from oneturn.errors import DeployError
 from oneturn.tracking import use_store, use_tracking
+
+if TYPE_CHECKING:
+    from databricks.sdk import WorkspaceClient
 
 REPLACED = "oneturn_replaced_on_endpoint"
 """The tag of a deployed version that says which one had its requests before."""
@@ -142,6 +146,8 @@ def deploy_serving(plan: ServingPlan, say: Say = print) -> Deployed:
         tags[REPLACED] = plan.replaces or "none"
     for tag, value in tags.items():
         registry.set_model_version_tag(plan.model, plan.version, tag, value)
+    if plan.config.deploy.keep is not None:
+        _tidy_up(client, plan, plan.config.deploy.keep, say)
     return Deployed(plan, f"{client.config.host}/serving-endpoints/{plan.endpoint}", page, review)
 
 
@@ -197,6 +203,22 @@ def _set_anew(plan: ServingPlan) -> tuple[str, str]:
         made = get_deployments(plan.model, int(plan.version))
     page = f"{client.config.host}/ml/endpoints/{plan.endpoint}/"
     return page, str(made[0].review_app_url) if made else page
+
+
+def _tidy_up(client: WorkspaceClient, plan: ServingPlan, keep: int, say: Say) -> None:
+    """Take versions off the endpoint, but the newest ones and the one that a rollback goes to."""
+    from databricks.agents import delete_deployment
+
+    newest = sorted(served(client.serving_endpoints.get(plan.endpoint), plan.model), key=int, reverse=True)
+    leaving = [version for version in newest[keep:] if version not in (plan.version, plan.replaces)]
+    if leaving and plan.version != newest[0]:  # databricks.agents would give the newest one all requests
+        say(f"Version {plan.version} isn't the newest on the endpoint: all of them stay ({', '.join(newest)}).")
+        return
+    for version in leaving:
+        say(f"Taking version {version} off the endpoint.")
+        with _quietly():
+            delete_deployment(plan.model, int(version))
+        wait_until_ready(client, plan.endpoint, plan.version, plan.config.deploy.minutes, say)
 
 
 @contextlib.contextmanager

@@ -35,12 +35,14 @@ class Endpoints:
         endpoints: by name.
         failing: why a served entity can't be started, by its name: a message, and what its build has logged.
         deployments: what ``databricks.agents`` has recorded.
+        waiting: what an endpoint says, one answer after the other, before its next update is over.
     """
 
     def __init__(self, workspace: Workspace):
         self.endpoints: dict[str, ServingEndpointDetailed] = {}
         self.failing: dict[str, tuple[str, str]] = {}
         self.deployments: list[Mapping[str, Any]] = []
+        self.waiting: list[str] = []
         self._host = lambda: workspace.host
         routes = {
             ("POST", _ENDPOINTS): self._create,
@@ -51,7 +53,9 @@ class Endpoints:
             ("GET", f"{_SERVED}/build-logs"): lambda call: {"logs": self._logs(call)},
             ("GET", f"{_SERVED}/logs"): lambda call: {"logs": self._logs(call)},
             ("POST", _DEPLOYMENTS): self._record,
-            ("GET", f"{_DEPLOYMENTS}/.+"): lambda call: {"chain_deployments": self.deployments},
+            ("GET", f"{_DEPLOYMENTS}/(?P<model>[^/]+)"): lambda call: {"chain_deployments": self.deployments},
+            ("GET", f"{_DEPLOYMENTS}/(?P<model>[^/]+)/versions/(?P<version>.+)"): self._recorded,
+            ("DELETE", f"{_DEPLOYMENTS}/(?P<model>[^/]+)/versions/(?P<version>.+)"): self._forget,
             ("GET", "/api/2.0/managed-evals/.*"): lambda call: refused(404, "RESOURCE_DOES_NOT_EXIST", "No monitor."),
             ("GET", "/api/2.1/unity-catalog/tables/.+/exists"): lambda call: {"table_exists": False},
         }
@@ -79,7 +83,16 @@ class Endpoints:
 
     def _get(self, call: Call) -> Any:
         found = self.endpoints.get(call.parts["name"])
+        if found is not None and found.config and self.waiting:
+            return self._still_updating(found, self.waiting.pop(0))
         return _missing(call.parts["name"]) if found is None else found.as_dict()
+
+    def _still_updating(self, endpoint: ServingEndpointDetailed, message: str) -> Any:
+        told = ServingEndpointDetailed.from_dict(endpoint.as_dict())
+        told.state.config_update = EndpointStateConfigUpdate.IN_PROGRESS
+        creating = ServedModelStateDeployment.DEPLOYMENT_CREATING
+        told.config.served_entities[0].state = ServedModelState(creating, message)
+        return told.as_dict()
 
     def _update(self, call: Call) -> Any:
         found = self.endpoints[call.parts["name"]]
@@ -121,8 +134,17 @@ class Endpoints:
 
     def _record(self, call: Call) -> Any:
         review = f"{self._host()}/ml/review-v2/chat?endpoint={call.body['endpoint_name']}"
-        self.deployments.append({**call.body, "review_app_url": review})
+        version = str(call.body["model_version"])
+        self.deployments.append({**call.body, "model_version": version, "review_app_url": review})
         return {"deployed_chain": self.deployments[-1]}
+
+    def _recorded(self, call: Call) -> Any:
+        kept = [found for found in self.deployments if found["model_version"] == call.parts["version"]]
+        return {"chain_deployments": kept}
+
+    def _forget(self, call: Call) -> Any:
+        self.deployments = [found for found in self.deployments if found["model_version"] != call.parts["version"]]
+        return {}
 
 
 def _missing(name: str) -> Answer:

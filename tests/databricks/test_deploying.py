@@ -92,6 +92,30 @@ def test_a_failed_build_tells_its_cause_and_the_old_version_goes_on(desk: Desk):
     assert desk.endpoints.traffic(ENDPOINT) == {"1": 100}
 
 
+def test_what_the_endpoint_says_meanwhile_is_told(desk: Desk):
+    plan = plan_serving(desk.agent(), "1")
+    desk.endpoints.waiting = ["Container image creation in progress."]
+    told: list[str] = []
+    deploy_serving(plan, told.append)
+    assert told[1:] == ["version 1: Container image creation in progress."]
+
+
+def test_old_versions_leave_the_endpoint_if_that_is_wanted(desk: Desk):
+    for version in ("1", "2"):
+        deploy(desk, version)
+    told = deploy(desk, "3", keep=1)
+    assert told[-1] == "Taking version 1 off the endpoint."
+    assert desk.endpoints.traffic(ENDPOINT) == {"3": 100, "2": 0}, "a rollback goes to version 2"
+    assert [found["model_version"] for found in desk.endpoints.deployments] == ["2", "3"]
+
+
+def test_no_version_leaves_while_an_older_one_is_deployed(desk: Desk):
+    for version in ("1", "3"):
+        deploy(desk, version)
+    assert deploy(desk, "2", keep=1)[-1] == "Version 2 isn't the newest on the endpoint: all of them stay (3, 2, 1)."
+    assert desk.endpoints.traffic(ENDPOINT) == {"2": 100, "3": 0, "1": 0}
+
+
 def test_a_version_that_is_on_the_endpoint_is_set_anew_without_a_build(desk: Desk):
     deploy(desk, "1", environment={"LANGUAGE": "en"})
     deploy(desk, "2")
