@@ -9,6 +9,8 @@ import typer
 
 from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, load
 
+STAGING, PRODUCTION = Path("configs/staging.yaml"), Path("configs/prod.yaml")
+
 deploy = typer.Typer(
     no_args_is_help=True,
     help="Bring the agent to Databricks: Model Serving, a Databricks App, or a bundle for CI/CD.",
@@ -79,12 +81,11 @@ def app(dry_run: DryRun = False, agent: AgentFile = AGENT_FILE, config: ConfigFi
 def bundle(
     folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where to write it.")] = Path("build/bundle"),
     agent: AgentFile = AGENT_FILE,
-    dev: Annotated[Path, typer.Option(metavar="PATH", help="The configuration of the target dev.")] = Path(
-        "configs/staging.yaml"
-    ),
-    prod: Annotated[Path, typer.Option(metavar="PATH", help="The configuration of the target prod.")] = Path(
-        "configs/prod.yaml"
-    ),
+    dev: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="The target dev's configuration; configs/staging.yaml, if there is one."),
+    ] = None,
+    prod: Annotated[Path, typer.Option(metavar="PATH", help="The target prod's configuration.")] = PRODUCTION,
     dry_run: DryRun = False,
 ) -> None:
     """Write a Declarative Automation Bundle, for CI/CD: a release job and an app, for development and production.
@@ -95,6 +96,7 @@ def bundle(
 
         cd build/bundle && databricks bundle deploy --target prod && databricks bundle run release --target prod
     """
+    dev = dev or (STAGING if STAGING.is_file() else prod)
     agents = {"dev": load(agent, dev), "prod": load(agent, prod)}
 
     from oneturn.databricks.bundle import bundle, write_bundle

@@ -38,5 +38,7 @@ def log(
     if logged.registered_version is not None:
         known_as = f", {alias}" if alias else ""
         typer.echo(f"Registered as version {logged.registered_version} of {settings.model_name}{known_as}")
+        if settings.tracking_uri.startswith("databricks"):
+            typer.echo(f"Deploy it: oneturn deploy serving {logged.registered_version}")
     typer.echo(f"Serve it:  oneturn serve --model {logged.model_uri}")
     typer.echo(f'Ask it:    oneturn query http://127.0.0.1:{loaded.config.serve.port} "…"')

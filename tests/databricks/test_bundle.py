@@ -11,7 +11,9 @@ import pytest
 import yaml
 from databricks.sdk.service.apps import App
 from databricks.sdk.service.jobs import JobSettings
+from typer.testing import CliRunner
 
+from oneturn.cli import app
 from oneturn.databricks.bundle import write_bundle
 from oneturn.errors import DeployError
 from tests.databricks.conftest import Desk
@@ -66,3 +68,16 @@ def test_it_overwrites_no_folder_of_yours(desk: Desk, tmp_path: Path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(DeployError, match="holds files that are no bundle"):
         write_bundle({"prod": desk.agent()}, tmp_path)
+
+
+def test_the_command_writes_it(desk: Desk, tmp_path: Path):
+    desk.agent()
+    config = str(desk.folder / "config.yaml")
+    command = ["deploy", "bundle", str(tmp_path / "out"), "--agent", str(desk.folder / "agent.py"), "--prod", config]
+    told = CliRunner().invoke(app, [*command, "--dry-run"]).output
+    assert yaml.safe_load(told)["targets"].keys() == {"dev", "prod"}
+    assert not (tmp_path / "out").exists()
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert f"cd {tmp_path / 'out'} && databricks bundle validate --target prod" in result.output
+    assert (tmp_path / "out" / "dev" / "app.yaml").is_file()

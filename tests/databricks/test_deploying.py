@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-from oneturn import log
+from oneturn import log, promote
 from oneturn.cli import app
 from oneturn.databricks.endpoint import endpoint_name
 from oneturn.databricks.rollback import plan_rollback, roll_back
@@ -56,6 +56,12 @@ def test_the_champion_is_deployed_if_there_is_one(desk: Desk):
     desk.registry.aliases[MODEL, "champion"] = "2"
     plan = plan_serving(desk.agent())
     assert (plan.version, plan.chosen) == ("2", "champion")
+
+
+def test_a_version_that_was_promoted_is_deployed(desk: Desk):
+    assert promote(desk.agent(), 2).moved
+    assert desk.registry.aliases[MODEL, "champion"] == "2"
+    assert plan_serving(desk.agent()).chosen == "champion"
 
 
 def test_another_alias_or_a_number_can_be_asked_for(desk: Desk):
