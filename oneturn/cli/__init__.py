@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from oneturn.cli import ask, check, compile, demo, diff, evaluate, judge, log, promote, query, report, serve
+from oneturn.cli import ask, check, compare, compile, demo, diff, evaluate, judge, log, promote, query, report, serve
 from oneturn.cli.data import data
 from oneturn.errors import OneTurnError
 
@@ -37,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # they may hold secrets
 )
 
-for module in (ask, compile, diff, log, promote, evaluate, report, serve, query, check, demo):
+for module in (ask, compile, diff, log, promote, evaluate, compare, report, serve, query, check, demo):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 app.add_typer(data)
 app.add_typer(judge.app)
