@@ -2,85 +2,210 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, t
+
+from oneturn.reliability import PassHatK, pass_hat_k
+from oneturn.results import read_results
 
 Metric = Callable[..., Any]
 """DSPy's: ``metric(example, prediction, trace=None)`` gives a number or a Prediction: ``score`` and ``feedback``."""
+
+PASSED = 1 - 1e-9
+REPEAT = "repeat"
+_SPENT = ("lm_calls", "prompt_tokens", "completion_tokens", "seconds")
+_MEASURED = {REPEAT, "score", "feedback", "error", *_SPENT}
+_MANY = 2000
+"""More scores have an interval by Student's t: a bootstrap's bias correction would take their square in memory."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What an evaluation found.
 
-    Attributes:
-        rows: one row an example, in the given order: its labels, ``pred_…`` outputs, ``score`` (0 to 1),
-            ``feedback``, ``lm_calls``, ``prompt_tokens``, ``completion_tokens``, ``seconds``, ``error``.
+    Args:
+        found: the rows, or the file that they stand in, which is read when they are asked for.
     """
 
-    rows: pd.DataFrame
+    found: pd.DataFrame | Path
 
     @classmethod
-    def read(cls, path: Path) -> Evaluation:
-        """The rows of a file that an evaluation has written."""
-        readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-            ".jsonl": lambda found: pd.read_json(found, lines=True),
-            ".csv": pd.read_csv,
-            ".parquet": pd.read_parquet,
-        }
-        return cls(readers[path.suffix](path))
+    def read(cls, path: str | Path) -> Evaluation:
+        """The rows of a file that an evaluation has written; most of them are read when they are asked for.
+
+        Raises:
+            DataError: the file isn't there, can't be read, or holds no evaluation's rows.
+        """
+        read_results(Path(path), None, 1)
+        return cls(Path(path))
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """One row an example, in the given order: its labels, ``pred_…`` outputs, ``score`` (0 to 1), and the rest.
+
+        See :func:`oneturn.evaluate` for all columns.
+        """
+        return self.found if isinstance(self.found, pd.DataFrame) else read_results(self.found)
+
+    @cached_property
+    def figures(self) -> pd.DataFrame:
+        """The columns of ``rows`` that hold numbers, and ``error``: enough for every figure, and little memory."""
+        if isinstance(self.found, pd.DataFrame):
+            return _figures(self.found)
+        return read_results(self.found, _figures)
 
     @property
     def score(self) -> float:
         """Mean score, 0 to 1; a row that failed counts as 0."""
-        return float(self.rows["score"].mean())
+        return float(self.figures["score"].mean())
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95% confidence interval of the score (BCa bootstrap, Efron 1987; through SciPy)."""
-        return interval(self.rows["score"].to_numpy())
+        """95% confidence interval of the score; see :func:`interval`. Repeats of an example count as one."""
+        return interval(self._by_example("score"))
+
+    @property
+    def repeats(self) -> int:
+        """How often each example was tried."""
+        return int(self.figures[REPEAT].max()) + 1 if REPEAT in self.figures else 1
+
+    @property
+    def labels(self) -> list[str]:
+        """The columns of the examples themselves: in the rows they come first."""
+        return list(takewhile(lambda name: name not in _MEASURED and not name.startswith("pred_"), map(str, self.rows)))
 
     def summary(self) -> dict[str, float]:
-        """The figures that are compared: score, its interval, rows, errors, calls, tokens and seconds a row.
+        """The figures that are compared, by name.
 
-        Where a metric couldn't judge every answer, ``…_not_judged`` says how many rows that were.
+        ``score`` with ``_low`` and ``_high``, other metrics alike; ``rows``, ``errors``; calls, tokens, seconds and
+        tries ``_per_row``; ``lm_calls``, tokens and ``cost`` (US dollars, where prices are known) in all; percentiles
+        ``seconds_p50``, ``_p90``, ``_p99`` of the rows that were answered; ``pass_hat_1`` and on where examples were
+        repeated. Where a metric couldn't judge every answer, ``…_not_judged`` says how many rows that were.
         """
         low, high = self.interval
-        means = self.rows[["lm_calls", "prompt_tokens", "completion_tokens", "seconds"]].mean()
+        columns = [name for name in (*_SPENT, "tries") if name in self.figures]
         return {
             "score": self.score,
             "score_low": low,
             "score_high": high,
-            "rows": float(len(self.rows)),
-            "errors": float(self.rows["error"].notna().sum()),
-            **{f"{name}_per_row": float(value) for name, value in means.items()},
+            "rows": float(len(self.figures)),
+            "errors": float(self.figures["error"].notna().sum()),
+            **{f"{name}_per_row": float(value) for name, value in self.figures[columns].mean().items()},
+            **{name: value for name, value in self.spent().items() if name != "seconds"},
+            **{f"seconds_p{rank}": value for rank, value in self.latency().items()},
+            **dict(self._metrics()),
+            **{f"pass_hat_{found.k}": found.value for found in self.pass_hat_k() if self.repeats > 1},
             **{f"{name}_not_judged": float(rows) for name, (rows, _) in self.not_judged().items()},
         }
 
+    def spent(self) -> dict[str, float]:
+        """LM calls, tokens and, where prices are known, US dollars (``cost``) of all rows."""
+        names = [name for name in (*_SPENT, "cost") if name in self.figures and self.figures[name].notna().any()]
+        return {name: float(self.figures[name].sum()) for name in names}
+
+    def latency(self) -> dict[int, float]:
+        """The percentiles 50, 90 and 99 of the seconds that a row took, of those that were answered."""
+        seconds = self.figures.loc[self.figures["error"].isna(), "seconds"].dropna()
+        return {rank: float(np.percentile(seconds, rank)) for rank in (50, 90, 99)} if len(seconds) else {}
+
+    def errors(self) -> dict[str, int]:
+        """How many rows failed of each kind of error, the most frequent first."""
+        kinds = self.figures["error"].dropna().map(lambda error: str(error).partition(":")[0])
+        return {str(kind): int(count) for kind, count in kinds.value_counts().items()}
+
+    def pass_hat_k(self, threshold: float = PASSED) -> list[PassHatK]:
+        """``pass^k`` for k = 1 to the number of repeats: how likely k tries of an example all pass.
+
+        Args:
+            threshold: the score, 0 to 1, from which a row has passed.
+        """
+        passed = self.figures["score"] >= threshold
+        return pass_hat_k([list(tries) for _, tries in passed.groupby(self._examples())])
+
+    def metrics(self) -> list[str]:
+        """The metrics beside the score, by name."""
+        return [str(name) for name in self.figures if f"{name}_feedback" in self._columns]
+
     def not_judged(self) -> dict[str, tuple[int, str]]:
         """The metrics that couldn't judge every answer: how many they couldn't, and why the first one."""
-        answered = self.rows[self.rows["error"].isna()]
+        answered = self.figures["error"].isna()
         found = {}
-        for name in answered.columns.intersection([str(each).removesuffix("_feedback") for each in answered]):
-            if f"{name}_feedback" in answered and (missing := answered[answered[name].isna()]).size:
-                found[str(name)] = (len(missing), str(missing[f"{name}_feedback"].iloc[0]))
+        for name in self.metrics():
+            if count := int((missing := answered & self.figures[name].isna()).sum()):
+                found[name] = (count, str(self.rows.loc[missing, f"{name}_feedback"].iloc[0]))
         return found
 
     def by(self, column: str) -> pd.DataFrame:
-        """Mean score and number of rows for each value of a label, such as ``category``."""
-        return self.rows.groupby(column)["score"].agg(score="mean", rows="size")
+        """For each value of a label, such as ``category``: mean score, its interval and the number of rows."""
+        found = {}
+        for value, rows in self.rows.groupby(column, sort=False):
+            low, high = Evaluation(rows).interval
+            found[value] = {"score": float(rows["score"].mean()), "low": low, "high": high, "rows": len(rows)}
+        return pd.DataFrame.from_dict(found, orient="index").rename_axis(column).astype({"rows": int})
+
+    def by_example(self) -> Evaluation:
+        """One row an example: means over its repeats, and of the rest the first; itself where nothing was repeated."""
+        if REPEAT not in self.rows:
+            return self
+        groups = self.rows.groupby(self._examples(), sort=False)
+        rows = groups.head(1).reset_index(drop=True)
+        means = groups[[name for name in self._means() if name in self.rows]].mean().reset_index(drop=True)
+        failed = groups["error"].apply(lambda errors: errors.isna().any()).reset_index(drop=True)
+        rows[means.columns] = means
+        rows["error"] = rows["error"].where(~failed, None)  # it failed if each of its tries did
+        return Evaluation(rows.drop(columns=REPEAT))
+
+    @cached_property
+    def _columns(self) -> list[str]:
+        return list(map(str, self.rows if isinstance(self.found, pd.DataFrame) else read_results(self.found, None, 1)))
+
+    def _means(self) -> list[str]:
+        return ["score", *_SPENT, "cost", "tries", *self.metrics()]
+
+    def _examples(self) -> pd.Series:
+        """A number for each row that is the same for the repeats of an example: they stand together."""
+        if REPEAT in self.figures:
+            return (self.figures[REPEAT].diff().fillna(-1) <= 0).cumsum()
+        return pd.Series(range(len(self.figures)), index=self.figures.index)
+
+    def _by_example(self, name: str) -> Any:
+        return self.figures[name].groupby(self._examples()).mean().dropna().to_numpy()
+
+    def _metrics(self) -> Iterator[tuple[str, float]]:
+        for name in self.metrics():
+            if len(scores := self._by_example(name)):
+                low, high = interval(scores)
+                yield from ((name, float(scores.mean())), (f"{name}_low", low), (f"{name}_high", high))
 
 
 def interval(scores: Any) -> tuple[float, float]:
-    """95% confidence interval of a mean; the mean twice where the scores don't differ."""
+    """95% confidence interval of a mean: by BCa bootstrap (Efron 1987; through SciPy), the same each time.
+
+    The mean twice where the scores don't differ; by Student's t of more than 2,000 scores, where the two agree.
+    """
     values = np.asarray(scores, dtype=float)
     if len(values) < 2 or np.ptp(values) < 1e-9:  # BCa needs scores that differ
         return float(values.mean()), float(values.mean())
+    if len(values) > _MANY:
+        low, high = t.interval(0.95, len(values) - 1, values.mean(), values.std(ddof=1) / np.sqrt(len(values)))
+        return float(low), float(high)
     found = bootstrap((values,), np.mean, n_resamples=2000, rng=np.random.default_rng(0)).confidence_interval
     return float(found.low), float(found.high)
+
+
+def _figures(rows: pd.DataFrame) -> pd.DataFrame:
+    """What is counted: numbers and errors; a metric's empty column counts as numbers that aren't there."""
+    wanted = [name for name in rows if name in ("score", "error", REPEAT, *_SPENT, "cost", "tries")]
+    metrics = [name for name in rows if f"{name}_feedback" in rows and name not in wanted]
+    figures = rows[[*wanted, *metrics]].copy()
+    for name in figures.columns.difference(["error"]):
+        figures[name] = pd.to_numeric(figures[name])
+    return figures

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import dspy
+from dspy.clients.costs import estimate_cost
+from dspy.lm15 import Message, Response, TextPart, Usage
 from dspy.utils.usage_tracker import UsageTracker
 
 
@@ -48,16 +50,36 @@ class Spend(UsageTracker):
         """Tokens written."""
         return sum(entry.get("completion_tokens") or 0 for entry in self._entries())
 
-    def to_dict(self) -> dict[str, int]:
-        """The three figures by name."""
+    @property
+    def cost(self) -> float | None:
+        """US dollars by the prices that DSPy knows, without rebates for what a provider had cached.
+
+        ``None`` if the price of one of the LMs isn't known.
+        """
+        costs = [_cost(model, entries) for model, entries in list(self.usage_data.items())]
+        return None if None in costs else sum(cost for cost in costs if cost is not None)
+
+    def to_dict(self) -> dict[str, int | float | None]:
+        """The figures by name."""
         return {
             "lm_calls": self.lm_calls,
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
+            "cost": self.cost,
         }
 
     def _entries(self) -> list[dict[str, Any]]:
         return [entry for calls in list(self.usage_data.values()) for entry in calls]
+
+
+def _cost(model: str, entries: Sequence[Mapping[str, Any]]) -> float | None:
+    read, written = (sum(entry.get(name) or 0 for entry in entries) for name in ("prompt_tokens", "completion_tokens"))
+    provider, _, name = model.partition("/")
+    usage = Usage(input_tokens=read, output_tokens=written)
+    message = Message.assistant(TextPart("-"))  # prices are by token, whatever they say
+    response = Response(id=None, model=name, message=message, finish_reason="stop", usage=usage)
+    cost, _ = estimate_cost(response, provider=provider, requested_model=name)
+    return None if cost is None else float(cost)
 
 
 @contextmanager

@@ -210,6 +210,30 @@ def test_evaluate_asks_a_served_agent_about_rows_of_one_s_own():
 
 
 @pytest.mark.usefixtures("folder")
+def test_evaluate_repeats_and_logs():
+    text = output("evaluate", "--uncompiled", "--repeats", "2", "--log")
+    assert re.search(r"2 of 2 tries pass .* 66\.7%", text)
+    run_id = re.search(r"MLflow run: (\w+)", text)
+    assert run_id is not None
+    logged = mlflow.get_run(run_id[1])
+    assert logged.data.metrics["rows"] == 6
+    assert logged.data.metrics["pass_hat_2"] == pytest.approx(2 / 3)
+    assert [found.dataset.name for found in logged.inputs.dataset_inputs] == ["tiny on test"]
+    assert "report" in [found.path for found in mlflow.MlflowClient().list_artifacts(run_id[1])]
+
+
+@pytest.mark.usefixtures("folder")
+def test_two_evaluations_are_compared():
+    for name in ("one.jsonl", "two.parquet"):
+        output("evaluate", "--uncompiled", "--output", name)
+    assert json.loads(output("compare", "one.jsonl", "two.parquet", "--json", "-"))["difference"] == 0
+    done = run("compare", "one.jsonl", "two.parquet", "--gate", "--markdown", "both.md")
+    assert done.exit_code == 1
+    assert "two" in Path("both.md").read_text()
+    assert "gone.jsonl isn't there" in run("compare", "gone.jsonl", "two.parquet").output
+
+
+@pytest.mark.usefixtures("folder")
 def test_evaluate_says_that_there_is_no_judge():
     text = output("evaluate", "--uncompiled", "--output", "rows.jsonl")
     told = "Not judged: no judge is configured; set judge.model, or give model=."

@@ -21,6 +21,7 @@ COLUMNS = {
     "score",
     "feedback",
     "lm_calls",
+    "cost",
     "prompt_tokens",
     "completion_tokens",
     "seconds",
@@ -158,8 +159,8 @@ def test_settings_of_the_caller_reach_every_thread():
 def test_scores_by_label():
     found = evaluate(Shout(), examples("a", "b", kind="letter") + examples("bad", kind="word"))
     assert found.by("kind").to_dict("index") == {
-        "letter": {"score": 1.0, "rows": 2},
-        "word": {"score": 0.0, "rows": 1},
+        "letter": {"score": 1.0, "low": 1.0, "high": 1.0, "rows": 2},
+        "word": {"score": 0.0, "low": 0.0, "high": 0.0, "rows": 1},
     }
 
 

@@ -20,10 +20,24 @@ _BUSY = (429, 503)
 
 
 def evaluated(
-    target: Target, example: dspy.Example, metrics: Mapping[str, Metric], limiter: Limiter, tries: int
+    target: Target,
+    example: dspy.Example,
+    metrics: Mapping[str, Metric],
+    limiter: Limiter,
+    tries: int,
+    known: Row | None = None,
 ) -> Row:
-    """Answer an example and judge the answer; what fails is told in the row."""
-    row: Row = {name: serialize_for_json(value) for name, value in example.items()}
+    """Answer an example and judge the answer; what fails is told in the row.
+
+    Args:
+        target: what answers.
+        example: the data's row.
+        metrics: by the names of their columns.
+        limiter: says when.
+        tries: how often at most.
+        known: what the row says besides.
+    """
+    row: Row = {**{name: serialize_for_json(value) for name, value in example.items()}, **(known or {})}
     answered, made, error = _answered(target, example, limiter, tries)
     row |= {f"pred_{name}": serialize_for_json(value) for name, value in answered.prediction.items()}
     row |= {
@@ -32,6 +46,7 @@ def evaluated(
         "lm_calls": 0,
         "prompt_tokens": 0,
         "completion_tokens": 0,
+        "cost": None,
         **answered.spend,
         "seconds": answered.seconds,
         "trace_id": answered.trace_id,

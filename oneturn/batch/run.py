@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,12 +16,13 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from oneturn.batch.limiter import Limiter
+from oneturn.batch.repeats import repeated, uncached
 from oneturn.batch.results_file import ResultsFile
 from oneturn.batch.row import evaluated, unreadable
 from oneturn.batch.sources import Source, Unreadable, source_of
 from oneturn.batch.targets import Target, target_of
 from oneturn.errors import DataError
-from oneturn.evaluation import Evaluation, Metric
+from oneturn.evaluation import REPEAT, Evaluation, Metric
 
 TRIES = 4
 """How often a row is tried that the LM or the endpoint can't take now."""
@@ -38,6 +40,7 @@ def evaluate(
     threads: int = 1,
     output: str | Path | None = None,
     fresh: bool = False,
+    repeats: int = 1,
     inputs: Sequence[str] | None = None,
     api_key: str | None = None,
     trace: bool = False,
@@ -49,7 +52,8 @@ def evaluate(
     the endpoint can't take now (429, 503) is tried again when it says so, up to four times, and fewer at the same time.
 
     With ``output``, each row is written down as it is done. An evaluation that was interrupted, or killed, goes on
-    when it is started again: no row is done twice, none is lost; and memory doesn't grow with the rows.
+    when it is started again: no row is done twice, none is lost; and memory doesn't grow with the rows, which are read
+    back when the evaluation is asked for them.
 
     Args:
         target: a ``dspy.Module``; an :class:`oneturn.Agent`; the URL of a served agent; the URI of a logged model,
@@ -63,6 +67,9 @@ def evaluate(
         threads: rows at the same time.
         output: a ``.jsonl``, ``.csv`` or ``.parquet`` file for the rows.
         fresh: do again what an earlier start has done.
+        repeats: how often each example is tried, a row each, with its number from 0 in ``repeat``: see
+            :meth:`oneturn.evaluation.Evaluation.pass_hat_k`. DSPy's cache answers none of them; an LM whose temperature
+            is 0 says the same each time.
         inputs: the fields that are given; ``None`` for those that the examples mark, or the program takes.
         api_key: the token for a URL; see :func:`oneturn.query`.
         trace: whether each row of a program is an MLflow trace, named in ``trace_id``.
@@ -70,30 +77,33 @@ def evaluate(
 
     Returns:
         The rows: the data's own fields, ``pred_…`` for each output, ``score``, ``feedback``, the other metrics,
-        ``pred_tool_calls``, ``pred_sources``, ``lm_calls``, ``prompt_tokens``, ``completion_tokens``, ``seconds``,
-        ``trace_id``, ``tries`` and ``error``.
+        ``pred_tool_calls``, ``pred_sources``, ``lm_calls``, ``prompt_tokens``, ``completion_tokens``, ``cost`` (US
+        dollars, where the LM's price is known), ``seconds``, ``trace_id``, ``tries`` and ``error``.
 
     Raises:
-        DataError: there are no rows; target or data are of no known kind; or ``output`` is of another evaluation.
+        DataError: there are no rows; target or data are of no known kind; ``repeats`` isn't positive; or ``output`` is
+            of another evaluation.
     """
     named = named_metrics(metrics)
     answering = target_of(target, lm, api_key, trace)
-    source = source_of(data, tuple(inputs or answering.inputs))
+    source = repeated(source_of(data, tuple(inputs or answering.inputs)), repeats)
     limiter = Limiter(threads)
 
-    def work(example: dspy.Example | Unreadable) -> Row:
+    def work(number: int, example: dspy.Example | Unreadable) -> Row:
+        row: Row = {} if repeats == 1 else {REPEAT: number % repeats}
         if isinstance(example, Unreadable):
-            return unreadable(example, named)
-        return evaluated(answering, example, named, limiter, TRIES)
+            return row | unreadable(example, named)
+        return evaluated(answering, example, named, limiter, TRIES, row)
 
-    if output is None:
-        done = sorted(_done(source, work, threads, progress, lambda number: False), key=lambda found: found[0])
-        return Evaluation(_table([row for _, row in done]))
-    results = ResultsFile(Path(output), _key(answering, source, named), fresh)
-    with closing(results):
-        for number, row in _done(source, work, threads, progress, results.done):
-            results.add(number, row)
-        results.finish()
+    with contextlib.nullcontext() if repeats == 1 else uncached():
+        if output is None:
+            done = sorted(_done(source, work, threads, progress, lambda number: False), key=lambda found: found[0])
+            return Evaluation(_table([row for _, row in done]))
+        results = ResultsFile(Path(output), _key(answering, source, named), fresh)
+        with closing(results):
+            for number, row in _done(source, work, threads, progress, results.done):
+                results.add(number, row)
+            results.finish()
     return Evaluation.read(results.path)
 
 
@@ -113,7 +123,7 @@ def named_metrics(metrics: Metrics) -> dict[str, Metric]:
 
 def _done(
     source: Source,
-    work: Callable[[dspy.Example | Unreadable], Row],
+    work: Callable[[int, dspy.Example | Unreadable], Row],
     threads: int,
     progress: bool,
     known: Callable[[int], bool],
@@ -127,7 +137,7 @@ def _done(
             while True:
                 while len(under_way) < 2 * threads and (found := next(missing, None)) is not None:
                     # dspy.context travels in context variables, which a plain pool doesn't inherit.
-                    under_way[pool.submit(contextvars.copy_context().run, work, found[1])] = found[0]
+                    under_way[pool.submit(contextvars.copy_context().run, work, found[0], found[1])] = found[0]
                 if not under_way:
                     return
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:

@@ -42,7 +42,7 @@ class Answered:
     prediction: dspy.Prediction = field(default_factory=dspy.Prediction)
     tool_calls: list[Fields] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
-    spend: Mapping[str, int] = field(default_factory=dict)
+    spend: Mapping[str, float | None] = field(default_factory=dict)
     seconds: float = 0.0
     trace_id: str | None = None
 

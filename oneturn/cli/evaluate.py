@@ -41,6 +41,10 @@ def evaluate(
         Path | None, typer.Option(metavar="PATH", help="Rows of the same examples, to compare with in the report.")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over, instead of going on where it was.")] = False,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Try each example so often, and tell pass^k: how likely k tries all pass.")
+    ] = 1,
+    log: Annotated[bool, typer.Option("--log", help="Log figures, report and rows as an MLflow run.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Rows at the same time.")] = None,
     api_key: Annotated[
         str | None, typer.Option(envvar="ONETURN_API_KEY", help="The token to send to a URL, if it wants one.")
@@ -64,6 +68,8 @@ def evaluate(
 
         oneturn evaluate --report report.html --baseline rows-of-last-week.jsonl
 
+        oneturn evaluate --split dev --repeats 5 --log
+
         oneturn evaluate http://127.0.0.1:8000 --split dev
     """
     for path, option in ((output, "--output"), (data, "--data")):
@@ -79,24 +85,29 @@ def evaluate(
     from rich.console import Console
 
     from oneturn.batch import evaluate
-    from oneturn.cli.tables import by_category, comparison
+    from oneturn.cli.tables import beside, comparison
+    from oneturn.evaluation import Evaluation
     from oneturn.reporting import write_report
-    from oneturn.reporting.files import read_rows
+    from oneturn.reporting.mlflow_report import log_evaluation
     from oneturn.scorers import judges
 
-    before = None if baseline is None else read_rows(baseline)
+    before = None if baseline is None else Evaluation.read(baseline)
 
     name = f"{target or loaded.name} on {data or split.value}"
-    options: dict[str, Any] = {"output": output, "fresh": fresh, "threads": threads or loaded.config.compile.threads}
+    options: dict[str, Any] = {
+        "repeats": repeats,
+        "output": output,
+        "fresh": fresh,
+        "threads": threads or loaded.config.compile.threads,
+    }
     rows = data if data is not None else loaded.examples(split.value)[:limit]
     program = loaded.program(compiled=not uncompiled) if target is None else target
     lm = loaded.lm() if target is None else None
     metrics: dict[str, Any] = {"score": loaded.metric, **{judge.name: judge for judge in judges(loaded.config.judge)}}
     found = evaluate(program, rows, metrics, lm=lm, api_key=api_key, **options)
     console = Console()
-    console.print(comparison({name: found}))
-    if "category" in found.rows:
-        console.print(by_category(found))
+    for table in (comparison({name: found}), *beside(found)):
+        console.print(table)
     for column, (unjudged, reason) in found.not_judged().items():
         console.out(f"{column}: {unjudged} of {len(found.rows)} rows. {reason}")
     if output is not None:
@@ -105,3 +116,5 @@ def evaluate(
         names = ("baseline" if baseline is None else baseline.stem, name)
         write_report(report, found, before, title=name, names=names)
         console.out(f"The page: {report}")
+    if log:
+        console.out(f"MLflow run: {log_evaluation(loaded, found, name)}")

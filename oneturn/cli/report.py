@@ -27,11 +27,11 @@ def report(
     """
     check_page(output, "--output")
 
+    from oneturn.evaluation import Evaluation
     from oneturn.reporting import write_report
-    from oneturn.reporting.files import read_rows
 
-    after = read_rows(rows)
-    before = None if baseline is None else read_rows(baseline)
+    after = Evaluation.read(rows)
+    before = None if baseline is None else Evaluation.read(baseline)
     names = ("baseline" if baseline is None else baseline.stem, rows.stem)
     written = write_report(output, after, before, title=title or rows.stem, names=names)
     typer.echo(f"The page: {written}")

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,9 +17,6 @@ from oneturn.evaluation import Evaluation, interval
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-_MEASURED = {"score", "feedback", "lm_calls", "prompt_tokens", "completion_tokens", "seconds", "error"}
-"""Columns of which the first ends those of the example itself, as the first output does."""
 
 _EQUAL = 1e-9
 _CLOSED = {
@@ -142,6 +138,9 @@ def compare(
     category loses more than 0.10. Categories with fewer than five examples are judged together, as one; if even they
     are fewer than five, they are shown and not judged.
 
+    Examples are told apart by their ``id``, where they have one, else by their order; of one that was repeated the mean
+    counts.
+
     Args:
         champion: how the program that serves did.
         challenger: how the one that wants its place did.
@@ -149,10 +148,14 @@ def compare(
         names: what the two are called.
 
     Raises:
-        DataError: the examples aren't the same, in the same order.
+        DataError: the examples aren't the same.
         OneTurnError: every example failed for one of them, so that it wasn't measured.
     """
     rule = rule or GateConfig()
+    champion, challenger = (
+        champion.by_example(),
+        _in_the_order_of(champion.by_example(), challenger.by_example(), names),
+    )
     _check(champion, challenger, names)
     before, after = (side.rows["score"].to_numpy(dtype=float) for side in (champion, challenger))
     differences = after - before
@@ -183,17 +186,34 @@ def check_split(split: str) -> None:
         raise DataError(f"Versions aren't compared on the {split} split: {_CLOSED[split]}. Use dev.")
 
 
+def _in_the_order_of(champion: Evaluation, challenger: Evaluation, names: tuple[str, str]) -> Evaluation:
+    """The challenger's rows in the order of the champion's, by the examples' ids, where they have them."""
+    if any("id" not in side.rows or side.rows["id"].duplicated().any() for side in (champion, challenger)):
+        return challenger
+    ids, others = (side.rows["id"].astype(str).tolist() for side in (champion, challenger))
+    for name, own, missing in ((names[0], ids, set(others) - set(ids)), (names[1], others, set(ids) - set(others))):
+        if missing:
+            some = ", ".join([*sorted(missing)[:5], *(["…"] if len(missing) > 5 else [])])
+            raise DataError(
+                f"{name} wasn't measured on {len(missing)} examples that the other was measured on ({some}), but on "
+                f"{len(own)}: measure both on the same."
+            )
+    if ids == others:
+        return challenger
+    return Evaluation(challenger.rows.set_index(challenger.rows["id"].astype(str)).loc[ids].reset_index(drop=True))
+
+
 def _check(champion: Evaluation, challenger: Evaluation, names: tuple[str, str]) -> None:
     if len(champion.rows) != len(challenger.rows):
         raise DataError(
             f"{names[0]} was measured on {len(champion.rows)} examples, {names[1]} on {len(challenger.rows)}: "
             "measure both on the same."
         )
-    labels = [name for name in _labels(champion.rows) if name in _labels(challenger.rows)]
+    labels = [name for name in champion.labels if name in challenger.labels]
     for place, (one, other) in enumerate(
         zip(champion.rows[labels].to_dict("records"), challenger.rows[labels].to_dict("records"), strict=True)
     ):
-        if json.dumps(one, default=str) != json.dumps(other, default=str):
+        if list(map(_plain, one.values())) != list(map(_plain, other.values())):
             raise DataError(
                 f"Example {place + 1} isn't the same for {names[0]} and {names[1]}: measure both on the same."
             )
@@ -205,9 +225,13 @@ def _check(champion: Evaluation, challenger: Evaluation, names: tuple[str, str])
             )
 
 
-def _labels(rows: pd.DataFrame) -> list[str]:
-    """The columns of the example: in an evaluation's rows they come first."""
-    return list(takewhile(lambda name: name not in _MEASURED and not name.startswith("pred_"), map(str, rows)))
+def _plain(value: Any) -> Any:
+    """A label as a table tells it, in which a list is a text and a whole number may have a point."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _errors(evaluation: Evaluation) -> int:
@@ -215,7 +239,7 @@ def _errors(evaluation: Evaluation) -> int:
 
 
 def _flips(rows: pd.DataFrame, labels: Sequence[str] | None, before: Any, after: Any) -> Iterator[Flip]:
-    shown = rows["id"] if "id" in rows else rows[next(iter(_labels(rows)), "score")]
+    shown = rows["id"] if "id" in rows else rows[next(iter(Evaluation(rows).labels), "score")]
     for place in np.flatnonzero(np.abs(after - before) > _EQUAL).tolist():
         category = labels[place] if labels is not None else None
         yield Flip(str(shown.iloc[place]), category, float(before[place]), float(after[place]))

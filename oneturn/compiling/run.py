@@ -242,7 +242,7 @@ def _manifest(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         versions={package: version(package) for package in ("oneturn", "dspy", "mlflow")},
         dataset={"train": dataset_hash(plan.rows(plan.trainset)), "dev": dataset_hash(plan.rows(plan.devset))},
-        scores={"before": before.summary(), "after": after.summary()},
+        scores={"before": _scores(before), "after": _scores(after)},
         spend={
             "lm_calls": float(spent.lm_calls),
             "prompt_tokens": float(spent.prompt_tokens),
@@ -254,3 +254,17 @@ def _manifest(
         stopped=stopped,
         interface=interface_of(plan.student),
     )
+
+
+def _scores(found: Evaluation) -> dict[str, float]:
+    """What a person reviews: the score with its interval, and what a row takes."""
+    told = found.summary()
+    wanted = [
+        "score",
+        "score_low",
+        "score_high",
+        "rows",
+        "errors",
+        *(name for name in told if name.endswith("_per_row")),
+    ]
+    return {name: told[name] for name in wanted if name != "tries_per_row"}

@@ -82,7 +82,9 @@ class _Reading:
         self._allowed = _allowed(read_schema(self._folder))
         self._waiting = {name: read_candidates(self._folder, name) for name in (CANDIDATES, TO_LABEL)}
         self._asked = dict(self._known())
-        self._traces = {row[PROVENANCE]["trace_id"] for rows in self._waiting.values() for row in rows}
+        self._traces = {
+            row[PROVENANCE]["trace_id"] for rows in self._waiting.values() for row in rows if PROVENANCE in row
+        }
         self._new: dict[str, list[dict[str, Any]]] = {CANDIDATES: [], TO_LABEL: []}
         self._known_ones = 0
         self._skipped: dict[str, int] = {}

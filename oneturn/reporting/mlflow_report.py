@@ -7,11 +7,18 @@ from collections.abc import Mapping
 from importlib.resources import files
 
 import mlflow
+import pandas as pd
 from jinja2 import Environment, StrictUndefined
+from mlflow.data.pandas_dataset import from_pandas
 
+from oneturn.agent import Agent
 from oneturn.evaluation import Evaluation
 from oneturn.reporting.figures import compared, figures
 from oneturn.reporting.page import html
+from oneturn.tracking import use_tracking
+
+_TOGETHER = 100
+"""Traces that are linked in one call."""
 
 _WORDS = {
     "lm_calls": "LM calls",
@@ -62,6 +69,25 @@ def log_report(
         return _log(texts, run.info.run_id)
 
 
+def log_evaluation(agent: Agent, evaluation: Evaluation, name: str) -> str:
+    """Log an evaluation as a run of the agent's experiment: figures, rows as a dataset, report, linked traces.
+
+    Returns:
+        The run's id.
+    """
+    use_tracking(agent.config.mlflow)
+    with mlflow.start_run(run_name=name) as run:
+        mlflow.set_tag("oneturn.evaluation", agent.name)
+        mlflow.log_metrics(evaluation.summary())
+        mlflow.log_input(from_pandas(_flat(evaluation.rows[evaluation.labels]), name=name), context="evaluation")
+        log_report(evaluation, title=name)
+    traces = [trace for trace in evaluation.rows.get("trace_id", ()) if isinstance(trace, str)]
+    client = mlflow.MlflowClient()
+    for start in range(0, len(traces), _TOGETHER):
+        client.link_traces_to_run(traces[start : start + _TOGETHER], run.info.run_id)
+    return str(run.info.run_id)
+
+
 def summary(
     evaluation: Evaluation,
     baseline: Evaluation | None,
@@ -96,3 +122,7 @@ def _log(texts: Mapping[str, str], run_id: str) -> str:
 def _cell(text: str) -> str:
     """Text that is only text in Markdown: no mark-up, no line of its own."""
     return re.sub(r"([\\`*_\[\]<>|#&])", r"\\\1", " ".join(text.split()))
+
+
+def _flat(examples: pd.DataFrame) -> pd.DataFrame:
+    return examples.map(lambda value: str(value) if isinstance(value, list | dict) else value)

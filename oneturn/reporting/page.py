@@ -18,9 +18,9 @@ from markupsafe import Markup
 from oneturn.evaluation import Evaluation
 from oneturn.reporting import charts
 from oneturn.reporting.figures import compared, figures
-from oneturn.reporting.files import check_rows
 from oneturn.reporting.rows import Row
 from oneturn.reporting.view import passes, rows_of, shown_of
+from oneturn.results import check_rows
 
 
 def write_report(

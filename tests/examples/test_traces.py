@@ -104,6 +104,15 @@ def test_again_adds_nothing_and_what_is_asked_already_adds_nothing(agent: onetur
     assert len(candidates(agent)) == 1
 
 
+def test_a_row_that_a_person_wrote_among_the_candidates_stays(agent: oneturn.Agent):
+    own = row("own-1", "Do you repair lamps?")
+    (agent.examples_folder / "candidates.jsonl").write_text(json.dumps(own) + "\n", encoding="utf-8")
+    trace = ask(agent, "When do you open?", "at nine")
+    mlflow.log_feedback(trace_id=trace, name="thumbs", value=True, source=ADA)
+    from_traces(agent)
+    assert [found["question"] for found in candidates(agent)] == ["Do you repair lamps?", "When do you open?"]
+
+
 def test_what_asks_nearly_the_same_is_flagged(agent: oneturn.Agent):
     trace = ask(agent, "What does the filter cost?", "€5")
     mlflow.log_feedback(trace_id=trace, name="thumbs", value=True, source=ADA)

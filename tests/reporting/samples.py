@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 
 from oneturn.evaluation import Evaluation
-from oneturn.reporting.files import read_rows
 
 SAMPLES = Path(__file__).resolve().parents[2] / "docs" / "samples"
 
@@ -59,5 +58,5 @@ def hostile() -> Evaluation:
 
 def support_desk() -> tuple[Evaluation, Evaluation]:
     """The rows of docs/samples: uncompiled, and compiled with worked examples."""
-    before, after = (read_rows(SAMPLES / f"support-desk-{name}.jsonl") for name in ("uncompiled", "worked"))
+    before, after = (Evaluation.read(SAMPLES / f"support-desk-{name}.jsonl") for name in ("uncompiled", "worked"))
     return before, after
