@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml constraints.txt scripts/setup.sh
 
 test: setup ## Run every test: units in parallel, then the embedded LM, then the notebooks
 	@echo "test 1/3: unit tests"
-	$(BIN)/pytest -q -n $(WORKERS) -m "not local_lm and not notebooks"
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "not local_lm and not notebooks"
 	@echo "test 2/3: the embedded LM (its weights are fetched the first time)"
 	@$(call marked,local_lm)
 	@echo "test 3/3: the notebooks"
@@ -42,7 +42,7 @@ test: setup ## Run every test: units in parallel, then the embedded LM, then the
 marked = $(BIN)/pytest -q -m $(1) || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
 
 test-fast: setup ## Run the unit tests only
-	$(BIN)/pytest -q -n $(WORKERS) -m "not local_lm and not notebooks"
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "not local_lm and not notebooks"
 
 lint: setup ## Check style, format and types
 	$(BIN)/ruff check
