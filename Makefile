@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt scripts/setup.sh
 
 test: setup ## Run every test: units in parallel, the embedded LM, the notebooks, a fresh environment
 	@echo "test 1/4: unit tests"
-	$(BIN)/pytest -q -n $(WORKERS) -m "$(QUICK)"
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "$(QUICK)"
 	@echo "test 2/4: the embedded LM (its weights are fetched the first time)"
 	@$(call marked,local_lm)
 	@echo "test 3/4: the notebooks"
@@ -46,7 +46,7 @@ test: setup ## Run every test: units in parallel, the embedded LM, the notebooks
 marked = $(BIN)/pytest -q -m $(1) || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
 
 test-fast: setup ## Run the unit tests only
-	$(BIN)/pytest -q -n $(WORKERS) -m "$(QUICK)"
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "$(QUICK)"
 
 lint: setup ## Check style, format and types
 	$(BIN)/ruff check

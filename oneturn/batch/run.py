@@ -87,24 +87,47 @@ def evaluate(
     named = named_metrics(metrics)
     answering = target_of(target, lm, api_key, trace)
     source = repeated(source_of(data, tuple(inputs or answering.inputs)), repeats)
+    with contextlib.nullcontext() if repeats == 1 else uncached():
+        if output is None:
+            done = sorted(rows_of(answering, source, named, threads, repeats, progress), key=lambda found: found[0])
+            return Evaluation(_table([row for _, row in done]))
+        results = ResultsFile(Path(output), _key(answering, source, named), fresh)
+        with closing(results):
+            for number, row in rows_of(answering, source, named, threads, repeats, progress, results.done):
+                results.add(number, row)
+            results.finish()
+    return Evaluation.read(results.path)
+
+
+def rows_of(
+    target: Target,
+    source: Source,
+    metrics: Mapping[str, Metric],
+    threads: int,
+    repeats: int = 1,
+    progress: bool = False,
+    known: Callable[[int], bool] = lambda number: False,
+) -> Iterator[tuple[int, Row]]:
+    """The rows of an evaluation as they are done, each with its number; few are in memory at a time.
+
+    Args:
+        target: what answers.
+        source: the data; each example as often as it is repeated.
+        metrics: by the names of their columns.
+        threads: rows at the same time.
+        repeats: how often each example stands in ``source``.
+        progress: whether to show a bar.
+        known: says which numbers to leave out.
+    """
     limiter = Limiter(threads)
 
     def work(number: int, example: dspy.Example | Unreadable) -> Row:
         row: Row = {} if repeats == 1 else {REPEAT: number % repeats}
         if isinstance(example, Unreadable):
-            return row | unreadable(example, named)
-        return evaluated(answering, example, named, limiter, TRIES, row)
+            return row | unreadable(example, metrics)
+        return evaluated(target, example, metrics, limiter, TRIES, row)
 
-    with contextlib.nullcontext() if repeats == 1 else uncached():
-        if output is None:
-            done = sorted(_done(source, work, threads, progress, lambda number: False), key=lambda found: found[0])
-            return Evaluation(_table([row for _, row in done]))
-        results = ResultsFile(Path(output), _key(answering, source, named), fresh)
-        with closing(results):
-            for number, row in _done(source, work, threads, progress, results.done):
-                results.add(number, row)
-            results.finish()
-    return Evaluation.read(results.path)
+    return _done(source, work, threads, progress, known)
 
 
 def named_metrics(metrics: Metrics) -> dict[str, Metric]:

@@ -58,18 +58,18 @@ def source_of(data: Any, inputs: Sequence[str]) -> Source:
     if isinstance(data, str | Path):
         return _file(Path(data), inputs)
     if hasattr(data, "toLocalIterator"):
-        return Source(lambda: _examples((row.asDict(True) for row in data.toLocalIterator()), inputs), None, "spark")
+        return Source(lambda: examples_of((row.asDict(True) for row in data.toLocalIterator()), inputs), None, "spark")
     frame = _frame(data)
     if frame is not None:
         rows = frame.to_dict("records")
-        return Source(lambda: _examples(map(_without_nothing, rows), inputs), len(rows), dataset_hash(rows))
+        return Source(lambda: examples_of(map(_without_nothing, rows), inputs), len(rows), dataset_hash(rows))
     if not isinstance(data, Sequence):
         raise DataError(
             f"{type(data).__name__} holds no rows to evaluate: give examples, a DataFrame, a dataset or a file."
         )
     if not data:
         raise DataError("There are no examples to evaluate; give at least one.")
-    return Source(lambda: _examples(data, inputs), len(data), dataset_hash(_plain(row) for row in data))
+    return Source(lambda: examples_of(data, inputs), len(data), dataset_hash(_plain(row) for row in data))
 
 
 def _file(path: Path, inputs: Sequence[str]) -> Source:
@@ -80,7 +80,7 @@ def _file(path: Path, inputs: Sequence[str]) -> Source:
     count = pa_parquet.read_metadata(path).num_rows if path.suffix == ".parquet" else None
     stat = path.stat()
     key = hashlib.sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()
-    return Source(lambda: _examples(_READERS[path.suffix](path), inputs), count, key)
+    return Source(lambda: examples_of(_READERS[path.suffix](path), inputs), count, key)
 
 
 def _frame(data: Any) -> pd.DataFrame | None:
@@ -125,7 +125,7 @@ _READERS: dict[str, Callable[[Path], Iterator[Any]]] = {
 }
 
 
-def _examples(rows: Iterable[Any], inputs: Sequence[str]) -> Iterator[dspy.Example | Unreadable]:
+def examples_of(rows: Iterable[Any], inputs: Sequence[str]) -> Iterator[dspy.Example | Unreadable]:
     for number, row in enumerate(rows, start=1):
         if isinstance(row, Unreadable) or (isinstance(row, dspy.Example) and row._input_keys is not None):
             yield row

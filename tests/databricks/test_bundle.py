@@ -20,6 +20,8 @@ from oneturn.errors import DeployError
 from tests.databricks.conftest import MODEL, Desk
 from tests.databricks.workspace import _unknown
 
+pytestmark = pytest.mark.xdist_group("databricks-bundle")  # the module's workspace takes seconds
+
 
 @pytest.fixture
 def bundle(desk: Desk, tmp_path: Path) -> Path:

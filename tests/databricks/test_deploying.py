@@ -13,6 +13,8 @@ from oneturn.databricks.serving import deploy_serving, plan_serving
 from oneturn.errors import DeployError
 from tests.databricks.conftest import MODEL, Desk
 
+pytestmark = pytest.mark.xdist_group("databricks-deploying")  # the module's workspace takes seconds
+
 ENDPOINT = "agents_main-agents-desk"
 KEY = "{{secrets/desk/key}}"
 
