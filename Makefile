@@ -7,6 +7,8 @@ EXTRAS := local,databricks,optimizers,mcp,spark,notebooks,dev
 STAMP  := $(VENV)/.installed
 # Processes for the unit tests: all cores, two in CI, or as told: make test WORKERS=4
 WORKERS ?= $(if $(CI),2,auto)
+# The unit tests: offline, and quick.
+QUICK := not local_lm and not notebooks and not fresh_env
 # The agent's commands read this file when it's given: make serve CONFIG=configs/prod.yaml
 CONFIG ?=
 
@@ -30,19 +32,21 @@ $(STAMP): pyproject.toml constraints.txt scripts/setup.sh
 	@bash scripts/setup.sh "$(PYTHON)" "$(VENV)" "$(EXTRAS)"
 	@touch $@
 
-test: setup ## Run every test: units in parallel, then the embedded LM, then the notebooks
-	@echo "test 1/3: unit tests"
-	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "not local_lm and not notebooks"
-	@echo "test 2/3: the embedded LM (its weights are fetched the first time)"
+test: setup ## Run every test: units in parallel, the embedded LM, the notebooks, a fresh environment
+	@echo "test 1/4: unit tests"
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "$(QUICK)"
+	@echo "test 2/4: the embedded LM (its weights are fetched the first time)"
 	@$(call marked,local_lm)
-	@echo "test 3/3: the notebooks"
+	@echo "test 3/4: the notebooks"
 	@$(call marked,notebooks)
+	@echo "test 4/4: a logged agent in a fresh environment (its packages come from the registry)"
+	@$(call marked,fresh_env)
 
 # pytest leaves with 5 when a marker selects nothing: no such test yet is no failure.
 marked = $(BIN)/pytest -q -m $(1) || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
 
 test-fast: setup ## Run the unit tests only
-	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "not local_lm and not notebooks"
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "$(QUICK)"
 
 lint: setup ## Check style, format and types
 	$(BIN)/ruff check

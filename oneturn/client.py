@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import sys
 import time
@@ -53,7 +52,8 @@ def query(
         question: what to ask; the items of a conversation, such as ``reply.answering(approve=True)``; or ``None`` for
             an agent that takes ``custom_inputs`` only.
         custom_inputs: the program's other inputs.
-        api_key: the token to send; ``None`` for ``DATABRICKS_TOKEN`` on Databricks, and for none elsewhere.
+        api_key: the token to send. ``None`` for none; on Databricks for ``DATABRICKS_TOKEN`` or, with the extra
+            ``databricks``, the credentials that its SDK finds: a service principal's or a profile's, renewed as needed.
         on_event: told of each Responses event, a dict, as it comes.
         timeout: seconds to wait for the next byte.
 
@@ -168,11 +168,15 @@ def _address(url: str) -> _Address:
 def _key(address: _Address, api_key: str | None) -> str:
     if api_key:
         return api_key
-    if not address.databricks:
-        return "none"  # the client insists on one, our server doesn't look
-    if token := os.environ.get("DATABRICKS_TOKEN"):
-        return token
-    raise EndpointError("DATABRICKS_TOKEN isn't set; it should hold a token of the workspace.", "no_token", 401)
+    if address.databricks or _is_app(address.base_url):
+        from oneturn.databricks.bearer import bearer_token
+
+        return bearer_token(address.base_url)
+    return "none"  # the client insists on one, our server doesn't look
+
+
+def _is_app(url: str) -> bool:
+    return (urlsplit(url).hostname or "").endswith(".databricksapps.com")
 
 
 def _refused(error: openai.APIStatusError, address: _Address) -> EndpointError:
@@ -198,7 +202,9 @@ def _retry_after(header: str | None) -> float | None:
 
 def _advice(status: int, address: _Address) -> str:
     if status in (401, 403):
-        return "Check the token: DATABRICKS_TOKEN, or api_key." if address.databricks else "Check the api_key."
+        if address.databricks:
+            return "Check the credentials: DATABRICKS_TOKEN, a service principal's or a profile's, or api_key."
+        return "Check the api_key."
     if status in (404, 405):
         return f"Is {address.base_url} the endpoint's address?"
     if status in (429, 503):

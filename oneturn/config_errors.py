@@ -19,6 +19,7 @@ _SECRET_VALUE = re.compile(
         |\w+://[^/\s:@]+:[^/\s@]+@.*)$""",
     re.VERBOSE,
 )
+_SECRET_REFERENCE = re.compile(r"\{\{secrets/[\w.@-]+/[\w.@-]+\}\}")  # Databricks puts the secret in, not we
 _PLAIN_WORDS = {
     "int_type": "a whole number",
     "float_type": "a number",
@@ -33,7 +34,7 @@ _PLAIN_WORDS = {
 def refuse_secrets(found: Any, source: str) -> None:
     """Raise ``ConfigError`` if any value in a configuration looks like a secret; the message doesn't repeat it."""
     for path, key, value in leaves(found):
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not value or _SECRET_REFERENCE.fullmatch(value):
             continue
         if SECRET_KEY.search(key) or _SECRET_VALUE.match(value):
             raise ConfigError(

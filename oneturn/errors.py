@@ -9,6 +9,7 @@
     ├── RunError           a run of the program ended without an answer; carries its trajectory
     ├── RunCancelled       a run was stopped from outside, or its time was over
     ├── ToolError          raised by a tool: its message is what the LM, and the client, read
+    ├── DeployError        what was to be deployed didn't start, or can't be; says why
     ├── RequestError       a request can't be turned into the program's inputs
     └── EndpointError      a served agent answered with an error
 
@@ -94,6 +95,10 @@ class ToolError(OneTurnError):
 
 class RequestError(OneTurnError):
     """A request can't be turned into the program's inputs."""
+
+
+class DeployError(OneTurnError):
+    """What was to be deployed can't be, or didn't start; the message tells the cause that Databricks gives."""
 
 
 class EndpointError(OneTurnError):

@@ -8,12 +8,18 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import mlflow
+from mlflow import MlflowClient
 from packaging.requirements import Requirement
 
 from oneturn.agent import Agent
 from oneturn.compiled import check_secrets, drift, read_manifest
-from oneturn.errors import ProgramError
+from oneturn.databricks.resources import auth_policy_of
+from oneturn.errors import ConfigError, ProgramError
+from oneturn.measured_on import measured_on
 from oneturn.tracking import use_tracking
+
+REQUIREMENTS = "requirements.txt"
+"""Where the pinned requirements stand, beside oneturn, when it travels as code."""
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -27,38 +33,48 @@ class LoggedAgent:
     registered_version: str | None
 
 
-def log(agent: Agent, *, register: bool = False) -> LoggedAgent:
+def log(agent: Agent, *, register: bool = False, alias: str | None = None) -> LoggedAgent:
     """Log ``agent`` as a models-from-code MLflow model.
 
-    MLflow asks the agent its example question while it logs, so the LM must be able to answer.
+    MLflow asks the agent its example question while it logs, so the LM must be able to answer. What the configuration
+    needs of a Databricks workspace is declared on the model: Databricks gives the deployed agent access to just that.
 
     Args:
         agent: what to log.
         register: whether to register the model under the configured name, as a new version.
+        alias: the registered model's alias that the new version gets, such as ``"challenger"``; only with ``register``.
 
     Raises:
         ProgramError: a folder that the agent declares isn't there; or its compiled program holds what looks like a
             secret, or was compiled for another program.
+        ConfigError: there is an alias and nothing to give it to.
     """
     settings = agent.config.mlflow
+    if alias is not None and not register:
+        raise ConfigError(f"Only a registered version can have the alias {alias!r}: log it with --register, too.")
     if agent.config.compiled is not None:
         check_secrets(agent.compiled_path)
     agent.program()
-    code_paths, pinned = [str(path) for path in _code_paths(agent)], requirements(agent)
+    travelling, pinned = [str(path) for path in code_paths(agent)], requirements(agent)
     use_tracking(settings)
     with mlflow.start_run(run_name=agent.name) as run:
         _log_origin(agent)
         info = mlflow.pyfunc.log_model(
             name=agent.name,
             python_model=str(agent.root / "agent.py"),
-            code_paths=code_paths,
+            code_paths=travelling,
             model_config=agent.config.to_model_config(),
             input_example=input_example(agent),
             pip_requirements=pinned,
+            auth_policy=auth_policy_of(agent.config),
             registered_model_name=settings.model_name if register else None,
         )
+        _log_scores(agent, info.model_id)
     found = info.registered_model_version
-    return LoggedAgent(info.model_uri, run.info.run_id, None if found is None else str(found))
+    number = None if found is None else str(found)
+    if alias is not None and number is not None:
+        MlflowClient().set_registered_model_alias(settings.model_name, alias, number)
+    return LoggedAgent(info.model_uri, run.info.run_id, number)
 
 
 def input_example(agent: Agent) -> dict[str, object]:
@@ -68,8 +84,11 @@ def input_example(agent: Agent) -> dict[str, object]:
 
 def requirements(agent: Agent) -> list[str]:
     """What the logged model needs, pinned to what is installed here; oneturn itself travels as code."""
+    beside = _PACKAGE.with_name(REQUIREMENTS)
+    if not _installed("oneturn") and beside.is_file():  # oneturn has come as code, as to a release job
+        return beside.read_text(encoding="utf-8").split()
     extras = {"local"} if agent.config.lm.is_local else set()
-    if agent.config.lm.model.startswith("databricks/"):
+    if auth_policy_of(agent.config) is not None:
         extras.add("databricks")
     names = sorted({*_oneturns_requirements(extras), *agent.requirements})
     return [f"{name}=={version(name)}" for name in names]
@@ -96,7 +115,12 @@ def _installed(name: str) -> bool:
     return True
 
 
-def _code_paths(agent: Agent) -> list[Path]:
+def code_paths(agent: Agent) -> list[Path]:
+    """The folders and files that travel with the agent, oneturn itself first.
+
+    Raises:
+        ProgramError: one isn't there.
+    """
     paths = [_PACKAGE, *(agent.root / name for name in agent.code_paths)]
     for path in paths:
         if not path.exists():
@@ -110,10 +134,23 @@ def _log_origin(agent: Agent) -> None:
         return
     manifest = read_manifest(agent.compiled_path)
     mlflow.log_params({"recipe": manifest.recipe, "compiled_on": manifest.lm, "dataset_dev": manifest.dataset["dev"]})
-    mlflow.log_metrics({f"dev_{name}": value for name, value in manifest.scores["after"].items()})
     mlflow.log_artifact(str(agent.compiled_path), artifact_path="compiled")
     if manifest.interface is not None:
         interface = manifest.interface
         mlflow.log_params({"signature_sha256": interface.signature_sha256, "tools_sha256": interface.tools_sha256})
     if differences := drift(agent.build(), agent.compiled_path):
         mlflow.set_tag("oneturn.drift", "; ".join(differences))
+
+
+def _log_scores(agent: Agent, model_id: str) -> None:
+    """The compiled program's scores, as metrics of the logged model, with the examples that they were measured on."""
+    if agent.config.compiled is None:
+        return
+    manifest = read_manifest(agent.compiled_path)
+    dataset = measured_on(agent, manifest.dataset["dev"])
+    if dataset is None:
+        mlflow.set_tag("oneturn.dataset", "The development examples have changed since the scores were measured.")
+    else:
+        mlflow.log_input(dataset, context="dev")
+    scores = {f"dev_{name}": value for name, value in manifest.scores["after"].items()}
+    mlflow.log_metrics(scores, dataset=dataset, model_id=model_id)

@@ -15,10 +15,15 @@ _CHATTY = ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow
 
 def use_tracking(settings: MlflowConfig) -> None:
     """Send this process's traces, runs and models to the configured tracking server and experiment."""
+    use_store(settings)
+    mlflow.set_experiment(settings.experiment)
+
+
+def use_store(settings: MlflowConfig) -> None:
+    """Read from the configured tracking server; nothing is made there, not even the experiment."""
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     mlflow.set_tracking_uri(settings.tracking_uri)
-    mlflow.set_experiment(settings.experiment)
 
 
 def shown(uri: str) -> str:

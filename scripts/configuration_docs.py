@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Literal, get_origin
 
 from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
 
 from oneturn.config import AgentConfig
 from oneturn.config_errors import section_of
@@ -53,6 +54,8 @@ def _type(annotation: Any) -> str:
 
 
 def _default(value: Any) -> str:
+    if value is PydanticUndefined:
+        return "needed"
     plain = {None: "null", True: "true", False: "false"}
     return plain[value] if value is None or isinstance(value, bool) else f"`{value}`"
 

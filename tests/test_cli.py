@@ -95,7 +95,7 @@ def output(*words: str) -> str:
     return result.output
 
 
-OF_AN_AGENT = ("ask", "compile", "demo", "diff", "evaluate", "log", "promote", "query", "serve")
+OF_AN_AGENT = ("ask", "compile", "demo", "diff", "evaluate", "log", "promote", "query", "rollback", "serve")
 COMMANDS = (*OF_AN_AGENT, "check", "report")
 
 
@@ -268,15 +268,15 @@ def test_log_says_where_it_is_and_what_to_do_with_it(monkeypatch: pytest.MonkeyP
 
     asked: dict[str, Any] = {}
 
-    def log(agent: oneturn.Agent, *, register: bool) -> model_log.LoggedAgent:
-        asked.update(name=agent.name, register=register)
+    def log(agent: oneturn.Agent, *, register: bool, alias: str | None) -> model_log.LoggedAgent:
+        asked.update(name=agent.name, register=register, alias=alias)
         return model_log.LoggedAgent("models:/m-1", "run-1", "3")
 
     monkeypatch.setattr(model_log, "log", log)
-    text = output("log", "--register")
-    assert asked == {"name": "tiny", "register": True}
+    text = output("log", "--register", "--alias", "challenger")
+    assert asked == {"name": "tiny", "register": True, "alias": "challenger"}
     assert "Logged models:/m-1 in sqlite:" in text
-    assert "Registered as version 3 of support_desk" in text
+    assert "Registered as version 3 of support_desk, challenger" in text
     assert "oneturn serve --model models:/m-1" in text
     assert "oneturn query http://127.0.0.1:8000" in text
 
@@ -380,7 +380,10 @@ FAILURES = {
     "no URL": (("query", "agent", "x"), "'agent' is no URL of an endpoint; give one such as http://127.0.0.1:8000."),
     "no token": (
         ("query", "https://workspace.invalid/serving-endpoints/desk", "x"),
-        "DATABRICKS_TOKEN isn't set; it should hold a token of the workspace.",
+        (
+            "There are no credentials for https://workspace.invalid. Set DATABRICKS_TOKEN; or DATABRICKS_CLIENT_ID and "
+            "DATABRICKS_CLIENT_SECRET; or DATABRICKS_CONFIG_PROFILE, which names a profile of ~/.databrickscfg."
+        ),
     ),
 }
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -154,9 +155,11 @@ def test_a_databricks_endpoint_is_named_by_the_model(ending: str, monkeypatch: p
     assert endpoint.headers["Authorization"] == "Bearer a-token"
 
 
-def test_a_databricks_endpoint_wants_a_token(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("DATABRICKS_TOKEN", raising=False)
-    with pytest.raises(EndpointError, match="DATABRICKS_TOKEN isn't set"):
+def test_a_databricks_endpoint_wants_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    for name in ("TOKEN", "HOST", "CLIENT_ID", "CONFIG_PROFILE"):
+        monkeypatch.delenv(f"DATABRICKS_{name}", raising=False)
+    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path / "none"))
+    with pytest.raises(EndpointError, match="Set DATABRICKS_TOKEN"):
         oneturn.query("https://workspace.invalid/serving-endpoints/desk", "?")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from oneturn import AgentConfig, load_agent, log
+from oneturn import AgentConfig, load_agent, log, model_log
 from oneturn.errors import ProgramError
 from oneturn.model_log import input_example, requirements
 
@@ -32,6 +32,13 @@ def test_the_embedded_lm_travels_only_where_it_answers(agent, model, needed):
     names = [line.partition("==")[0] for line in requirements(with_lm(agent, model))]
     assert ("xllamacpp" in names) is needed
     assert {"dspy", "mlflow"} <= set(names)
+
+
+def test_where_oneturn_has_come_as_code_its_requirements_have_come_too(agent, tmp_path, monkeypatch):
+    (tmp_path / "requirements.txt").write_text("dspy==3.4.1\nmlflow==3.17.2\n")
+    monkeypatch.setattr(model_log, "_PACKAGE", tmp_path / "oneturn")
+    monkeypatch.setattr(model_log, "_installed", lambda name: name != "oneturn")
+    assert requirements(agent) == ["dspy==3.4.1", "mlflow==3.17.2"]
 
 
 def test_the_input_example_is_a_question_that_the_agent_can_answer(agent):

@@ -10,8 +10,25 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from oneturn.cli import ask, check, compare, compile, demo, diff, evaluate, judge, log, promote, query, report, serve
+from oneturn.cli import (
+    ask,
+    check,
+    compare,
+    compile,
+    demo,
+    diff,
+    evaluate,
+    judge,
+    log,
+    promote,
+    query,
+    report,
+    rollback,
+    serve,
+)
 from oneturn.cli.data import data
+from oneturn.cli.deploy import deploy
+from oneturn.cli.inference_table import from_inference_table
 from oneturn.errors import OneTurnError
 
 
@@ -37,8 +54,10 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # they may hold secrets
 )
 
-for module in (ask, compile, diff, log, promote, evaluate, compare, report, serve, query, check, demo):
+for module in (ask, compile, diff, log, promote, evaluate, compare, report, serve, query, check, demo, rollback):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
+app.add_typer(deploy, name="deploy")
+data.command("from-inference-table")(from_inference_table)
 app.add_typer(data)
 app.add_typer(judge.app)
 

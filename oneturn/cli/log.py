@@ -13,6 +13,9 @@ def log(
     register: Annotated[
         bool, typer.Option("--register", help="Register it under the configured name, as a new version.")
     ] = False,
+    alias: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The alias that the registered version gets.")
+    ] = None,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
@@ -22,17 +25,20 @@ def log(
 
         oneturn log
 
-        oneturn log --register --config configs/prod.yaml
+        oneturn log --register --alias challenger --config configs/prod.yaml
     """
     loaded = load(agent, config)
 
     from oneturn.model_log import log
     from oneturn.tracking import shown
 
-    logged = log(loaded, register=register)
+    logged = log(loaded, register=register, alias=alias)
     settings = loaded.config.mlflow
     typer.echo(f"Logged {logged.model_uri} in {shown(settings.tracking_uri)} (run {logged.run_id})")
     if logged.registered_version is not None:
-        typer.echo(f"Registered as version {logged.registered_version} of {settings.model_name}")
+        known_as = f", {alias}" if alias else ""
+        typer.echo(f"Registered as version {logged.registered_version} of {settings.model_name}{known_as}")
+        if settings.tracking_uri.startswith("databricks"):
+            typer.echo(f"Deploy it: oneturn deploy serving {logged.registered_version}")
     typer.echo(f"Serve it:  oneturn serve --model {logged.model_uri}")
     typer.echo(f'Ask it:    oneturn query http://127.0.0.1:{loaded.config.serve.port} "…"')

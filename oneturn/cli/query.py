@@ -26,7 +26,7 @@ def query(
 ) -> None:
     """Ask a served agent, here or on Databricks; shown as `oneturn ask` shows it.
 
-    On Databricks the token comes from DATABRICKS_TOKEN.
+    On Databricks the token comes from DATABRICKS_TOKEN, a service principal or a profile.
 
     Examples:
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dspy
 import mlflow
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import DatasetInput, InputTag, Metric, Run
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
@@ -22,6 +20,7 @@ from oneturn.compiling.totals import Totals
 from oneturn.compiling.watching import Candidate, CompileListener
 from oneturn.errors import OneTurnError
 from oneturn.evaluation import Evaluation, interval
+from oneturn.measured_on import dataset_of
 from oneturn.tracking import use_tracking
 
 if TYPE_CHECKING:
@@ -142,13 +141,8 @@ def _spent(totals: Totals, seconds: float) -> dict[str, float]:
 
 
 def _dataset(agent: str, split: str, examples: Sequence[dspy.Example]) -> DatasetInput:
-    rows = pd.DataFrame([{name: _plain(value) for name, value in example.items()} for example in examples])
-    dataset = from_pandas(rows, name=f"{agent}-{split}")
-    return DatasetInput(dataset._to_mlflow_entity(), tags=[InputTag(MLFLOW_DATASET_CONTEXT, split)])
-
-
-def _plain(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value
+    entity = dataset_of(agent, split, examples)._to_mlflow_entity()
+    return DatasetInput(entity, tags=[InputTag(MLFLOW_DATASET_CONTEXT, split)])
 
 
 def _log_rows(client: MlflowClient, run_id: str, evaluation: Evaluation) -> None:

@@ -1,0 +1,3 @@
+"""What travels with the agent."""
+
+GREETING = "Good morning"

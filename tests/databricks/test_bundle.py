@@ -1,0 +1,83 @@
+"""The bundle for CI/CD: known fields only, and a release that runs its commands in its own folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from databricks.sdk.service.apps import App
+from databricks.sdk.service.jobs import JobSettings
+from typer.testing import CliRunner
+
+from oneturn.cli import app
+from oneturn.databricks.bundle import write_bundle
+from oneturn.errors import DeployError
+from tests.databricks.conftest import Desk
+from tests.databricks.workspace import _unknown
+
+
+@pytest.fixture
+def bundle(desk: Desk, tmp_path: Path) -> Path:
+    prod = desk.agent(deploy={"environment": {"DESK_API_KEY": "{{secrets/desk/key}}"}})
+    write_bundle({"dev": desk.agent(lm={"model": "databricks/small"}), "prod": prod}, tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def test_its_fields_are_known_to_the_sdk(bundle: Path):
+    told = yaml.safe_load((bundle / "databricks.yml").read_text())
+    assert told.keys() == {"bundle", "targets"}
+    for target in told["targets"].values():
+        assert target.keys() <= {"mode", "default", "workspace", "resources"}
+        job, app = target["resources"]["jobs"]["release"], target["resources"]["apps"]["agent"]
+        assert _unknown(job, JobSettings.from_dict(job).as_dict()) == []
+        app.pop("source_code_path")  # the bundle's own
+        assert _unknown(app, App.from_dict(app).as_dict()) == []
+
+
+def test_each_target_has_its_own_folder_and_what_it_names_is_there(bundle: Path):
+    told = yaml.safe_load((bundle / "databricks.yml").read_text())["targets"]
+    models = {}
+    for name, target in told.items():
+        tasks = target["resources"]["jobs"]["release"]["tasks"]
+        assert [task["task_key"] for task in tasks] == ["log", "promote", "deploy"]
+        assert all((bundle / task["spark_python_task"]["python_file"]).is_file() for task in tasks)
+        folder = bundle / target["resources"]["apps"]["agent"]["source_code_path"]
+        assert (folder / "app.yaml").is_file()
+        models[name] = yaml.safe_load((folder / "oneturn.yaml").read_text())["lm"]["model"]
+    assert models == {"dev": "databricks/small", "prod": "databricks/claude"}
+    assert (told["dev"]["mode"], told["prod"]["mode"]) == ("development", "production")
+    names = [resource["name"] for resource in told["prod"]["resources"]["apps"]["agent"]["resources"]]
+    assert names == ["serving-endpoint-1", "desk-api-key"]
+
+
+def test_a_step_of_the_release_runs_where_the_bundle_is(bundle: Path, desk: Desk):
+    task = yaml.safe_load((bundle / "databricks.yml").read_text())["targets"]["prod"]["resources"]["jobs"]["release"]
+    _, *words = task["tasks"][2]["spark_python_task"]["parameters"]
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "release.py", str(bundle / "prod"), *words, "--dry-run"]
+    done = subprocess.run(command, cwd=bundle / "prod", env=kept, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "There is no registered model 'main.agents.desk'" in done.stderr
+
+
+def test_it_overwrites_no_folder_of_yours(desk: Desk, tmp_path: Path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(DeployError, match="holds files that are no bundle"):
+        write_bundle({"prod": desk.agent()}, tmp_path)
+
+
+def test_the_command_writes_it(desk: Desk, tmp_path: Path):
+    desk.agent()
+    config = str(desk.folder / "config.yaml")
+    command = ["deploy", "bundle", str(tmp_path / "out"), "--agent", str(desk.folder / "agent.py"), "--prod", config]
+    told = CliRunner().invoke(app, [*command, "--dry-run"]).output
+    assert yaml.safe_load(told)["targets"].keys() == {"dev", "prod"}
+    assert not (tmp_path / "out").exists()
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert f"cd {tmp_path / 'out'} && databricks bundle validate --target prod" in result.output
+    assert (tmp_path / "out" / "dev" / "app.yaml").is_file()

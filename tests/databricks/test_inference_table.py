@@ -1,0 +1,119 @@
+"""What a deployed agent was asked comes back as rows to evaluate on, however it was answered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import oneturn
+from oneturn.cli import app
+from oneturn.databricks.inference_table import read_inference_table, redacted
+from oneturn.errors import DataError
+from oneturn.testing import ScriptedLM, call, finish
+from tests.databricks.query_routes import events
+
+ITEMS = [
+    {"role": "user", "content": "Hello"},
+    {"role": "assistant", "content": "Hello."},
+    {"role": "user", "content": [{"type": "input_text", "text": "Is it open?"}]},
+]
+ANSWER = "Until six."
+
+
+def look_up(word: str) -> str:
+    """Look a word up."""
+    return word
+
+
+@pytest.fixture(scope="module")
+def answered() -> dict[str, Any]:
+    """A response of a real server, whole and as it streams."""
+    program = oneturn.ReAct("question, tone: str -> answer", tools=[look_up])
+    program.set_lm(ScriptedLM(*[call("look_up", word="hours"), finish(answer=ANSWER)] * 2))
+    body = {"input": ITEMS, "custom_inputs": {"tone": "short"}}
+    with oneturn.running_server(oneturn.ResponsesAdapter(program)) as url:
+        whole = httpx.post(f"{url}/invocations", json=body, timeout=60)
+        stream = httpx.post(f"{url}/invocations", json=body | {"stream": True}, timeout=60)
+    return {"request": json.dumps(body), "whole": whole.text, "stream": stream.text}
+
+
+def row(answered: dict[str, Any], response: str, status: int = 200) -> dict[str, Any]:
+    return {
+        "databricks_request_id": "r-1",
+        "request_time": pd.Timestamp("2026-11-23T12:00:00Z"),
+        "status_code": status,
+        "execution_duration_ms": 1500,
+        "request": answered["request"],
+        "response": response,
+        "requester": "someone@example.com",
+    }
+
+
+@pytest.mark.parametrize("form", ["whole", "stream", "events"])
+def test_an_answer_is_read_however_it_was_sent(answered: dict[str, Any], form: str):
+    response = json.dumps(events(answered["stream"])) if form == "events" else answered[form]
+    found = read_inference_table(pd.DataFrame([row(answered, response)])).to_dict("records")[0]
+    assert (found["question"], found["tone"], found["answer"]) == ("Is it open?", "short", ANSWER)
+    assert (found["tool_calls"], found["error"], found["seconds"]) == (["look_up"], None, 1.5)
+    assert (found["request_id"], found["requester"]) == ("r-1", "someone@example.com")
+    assert found["input"] == ITEMS
+
+
+@pytest.mark.parametrize(
+    ("response", "error"),
+    [
+        ('{"error_code": "RATE_LIMIT", "message": "Too many requests."}', "Too many requests."),
+        ("", "ended before"),
+        ("null", "ended before"),
+        ('{"output": [', "isn't kept"),
+        ('data: {"type": "error", "code": "server_error", "message": "It broke."}\n\n', "It broke."),
+    ],
+)
+def test_a_row_without_an_answer_says_why(answered: dict[str, Any], response: str, error: str):
+    found = read_inference_table(pd.DataFrame([row(answered, response, 500)])).to_dict("records")[0]
+    assert found["answer"] is None
+    assert error in found["error"]
+
+
+def test_the_rows_can_be_evaluated_on(answered: dict[str, Any], tmp_path: Path):
+    table = tmp_path / "desk_payload.parquet"
+    pd.DataFrame([row(answered, answered["whole"]), row(answered, "", 500)]).to_parquet(table)
+    asked = tmp_path / "asked.jsonl"
+    here = Path(__file__).resolve().parents[2]
+    options = ["--agent", str(here / "agent.py"), "--config", str(here / "configs" / "dev.yaml")]
+    result = CliRunner().invoke(app, ["data", "from-inference-table", str(table), "--output", str(asked), *options])
+    assert result.exit_code == 0, result.output
+    assert "someone@example.com" not in asked.read_text()
+    assert "Wrote 2 rows" in result.output
+    assert "1 without an answer" in result.output
+    program = oneturn.ReAct("question, tone: str -> answer", tools=[])
+    program.set_lm(ScriptedLM(*[finish(answer="Now until seven.")] * 2))
+    evaluation = oneturn.evaluate(program, asked, lambda example, prediction: prediction.answer != example.answer)
+    assert (evaluation.score, list(evaluation.rows["error"])) == (1.0, [None, None])
+
+
+def test_a_request_that_is_not_kept_leaves_its_answer(answered: dict[str, Any]):
+    kept = row(answered, answered["whole"]) | {"request": '{"input": ['}
+    found = read_inference_table(pd.DataFrame([kept])).to_dict("records")[0]
+    assert (found["question"], found["answer"]) == (None, ANSWER)
+
+
+def test_what_says_who_somebody_is_is_taken_out(answered: dict[str, Any]):
+    request = json.dumps({"input": [{"role": "user", "content": "Mail me at ann@example.com, customer K-17"}]})
+    table = pd.DataFrame([row(answered, answered["whole"]) | {"request": request}])
+    rows, counts = redacted(read_inference_table(table), {"customer": r"K-\d+"})
+    assert rows["question"][0] == "Mail me at [email], customer [customer]"
+    assert rows["input"][0][0]["content"] == rows["question"][0]
+    assert counts == {"email": 2, "customer": 2}
+    assert "requester" not in rows
+
+
+def test_another_table_is_refused():
+    with pytest.raises(DataError, match="no inference table: row 1 has no input 'request'"):
+        read_inference_table(pd.DataFrame([{"a": 1}]))
