@@ -21,6 +21,7 @@ from oneturn.replies import Event, OnEvent, Reply, read_reply
 
 _CONNECT_SECONDS = 10.0
 _SERVING = "/serving-endpoints/"
+_NO_KEY = "none"  # the client insists on one, our server doesn't look
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,10 @@ def query(
             control.check()
             items = input_items(question)
             return read_reply(_events(client, address, items, custom_inputs), on_event, items)
-    except EndpointError:
+    except EndpointError as error:
         control.check()  # the run's end broke the connection
+        if key != _NO_KEY:
+            error.args = (str(error).replace(key, "…"),)  # a server may repeat what it was sent
         raise
 
 
@@ -172,7 +175,7 @@ def _key(address: _Address, api_key: str | None) -> str:
         from oneturn.databricks.bearer import bearer_token
 
         return bearer_token(address.base_url)
-    return "none"  # the client insists on one, our server doesn't look
+    return _NO_KEY
 
 
 def _is_app(url: str) -> bool:

@@ -59,7 +59,7 @@ def endpoint_tool(
             ``custom_inputs``. A signature: its inputs, the first ``str`` one being the question; then the outer LM
             reads the signature's other outputs too, from ``custom_outputs``.
         api_key_env: the environment variable that holds the token, read at each call; not said:
-            ``DATABRICKS_TOKEN`` on Databricks, and none elsewhere.
+            the workspace's credentials on Databricks, as :func:`oneturn.query` finds them, and none elsewhere.
         timeout: seconds that it may take; then the connection is closed and it has failed. ``None`` for no limit but
             the outer run's.
         on_event: told of each Responses event, a dict, in the thread of the tool call.

@@ -110,6 +110,7 @@ def bundle(
     typer.echo(f"Wrote {len(written)} files to {folder}. Next:")
     typer.echo(f"  cd {folder} && databricks bundle validate --target prod")
     typer.echo("  databricks bundle deploy --target prod && databricks bundle run release --target prod")
+    typer.echo("  databricks bundle run agent --target prod    # the app")
 
 
 def _say(lines: list[str]) -> None:

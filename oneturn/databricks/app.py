@@ -20,6 +20,7 @@ from oneturn.databricks.app_resources import app_resources, told
 from oneturn.databricks.before import refuse_problems
 from oneturn.databricks.credentials import workspace_client
 from oneturn.databricks.endpoint import Say
+from oneturn.databricks.failures import told_in_a_line
 from oneturn.databricks.resources import scopes_of
 from oneturn.errors import DeployError
 from oneturn.tracking import use_store, use_tracking
@@ -78,6 +79,7 @@ class DeployedApp:
     url: str
 
 
+@told_in_a_line("The app can't be deployed")
 def plan_app(agent: Agent) -> AppPlan:
     """What ``deploy_app`` would do; nothing is changed.
 
@@ -104,6 +106,7 @@ def app_name(agent: Agent) -> str:
     return agent.config.deploy.app.name or re.sub(r"[^a-z0-9]+", "-", agent.name.lower()).strip("-")
 
 
+@told_in_a_line("The app can't be deployed")
 def deploy_app(plan: AppPlan, say: Say = print) -> DeployedApp:
     """Make or change the app, upload its files, start them, and wait until they run.
 

@@ -9,6 +9,7 @@ from oneturn.agent import Agent
 from oneturn.databricks.app import app_name, started
 from oneturn.databricks.before import refuse_problems
 from oneturn.databricks.credentials import workspace_client
+from oneturn.databricks.failures import told_in_a_line
 from oneturn.errors import DeployError
 
 
@@ -33,6 +34,7 @@ class AppRollbackPlan:
         return [f"The app {self.name} goes back from {self.current} to {self.target}."]
 
 
+@told_in_a_line("The app can't go back")
 def plan_app_rollback(agent: Agent) -> AppRollbackPlan:
     """What ``roll_back_app`` would do; nothing is changed.
 
@@ -57,6 +59,7 @@ def plan_app_rollback(agent: Agent) -> AppRollbackPlan:
     return AppRollbackPlan(name, current, before, agent.config.deploy.minutes)
 
 
+@told_in_a_line("The app can't go back")
 def roll_back_app(plan: AppRollbackPlan) -> None:
     """Start the app from the files that it ran from before.
 

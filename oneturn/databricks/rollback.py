@@ -13,6 +13,7 @@ from oneturn.compiling.versions import champion_of, version_of
 from oneturn.databricks.before import refuse_problems
 from oneturn.databricks.credentials import workspace_client
 from oneturn.databricks.endpoint import Say, endpoint_name, endpoint_of, serving_now, wait_until_ready
+from oneturn.databricks.failures import told_in_a_line
 from oneturn.databricks.serving import REPLACED
 from oneturn.databricks.traffic import entity_of, give_requests_to, served
 from oneturn.errors import DeployError
@@ -51,6 +52,7 @@ class RollbackPlan:
         return [f"The requests of {self.endpoint} go from version {self.current} to version {self.target}{moved}."]
 
 
+@told_in_a_line("The endpoint can't go back")
 def plan_rollback(agent: Agent, version: str | None = None) -> RollbackPlan:
     """What ``roll_back`` would do; nothing is changed.
 
@@ -82,6 +84,7 @@ def plan_rollback(agent: Agent, version: str | None = None) -> RollbackPlan:
     return RollbackPlan(model, name, current, target, alias if moves else None, agent.config.deploy.minutes)
 
 
+@told_in_a_line("The endpoint can't go back")
 def roll_back(plan: RollbackPlan, reason: str, say: Say = print) -> None:
     """Give the requests, and the alias, to the version before. It is there already: nothing is built.
 

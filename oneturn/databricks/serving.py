@@ -19,6 +19,7 @@ from oneturn.config import AgentConfig
 from oneturn.databricks.before import refuse_problems
 from oneturn.databricks.credentials import workspace_client
 from oneturn.databricks.endpoint import Say, endpoint_name, endpoint_of, serving_now, wait_until_ready
+from oneturn.databricks.failures import told_in_a_line
 from oneturn.databricks.traffic import entity_of, give_requests_to, served
 from oneturn.errors import DeployError
 from oneturn.tracking import use_store, use_tracking
@@ -98,6 +99,7 @@ class Deployed:
     review_app: str
 
 
+@told_in_a_line("The agent can't be deployed")
 def plan_serving(agent: Agent, version: str | None = None) -> ServingPlan:
     """What ``deploy_serving`` would do; nothing is changed.
 
@@ -122,6 +124,7 @@ def plan_serving(agent: Agent, version: str | None = None) -> ServingPlan:
     return ServingPlan(model, number, chosen, name, now.entity_version if now else None, kept, lost, agent.config)
 
 
+@told_in_a_line("The agent can't be deployed")
 def deploy_serving(plan: ServingPlan, say: Say = print) -> Deployed:
     """Let the endpoint serve the version, wait until it does, and say where.
 

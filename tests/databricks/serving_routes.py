@@ -35,6 +35,7 @@ class Endpoints:
         endpoints: by name.
         failing: why a served entity can't be started, by its name: a message, and what its build has logged.
         deployments: what ``databricks.agents`` has recorded.
+        locked: whether an update is going on, so that no other can be made.
         waiting: what an endpoint says, one answer after the other, before its next update is over.
     """
 
@@ -42,6 +43,7 @@ class Endpoints:
         self.endpoints: dict[str, ServingEndpointDetailed] = {}
         self.failing: dict[str, tuple[str, str]] = {}
         self.deployments: list[Mapping[str, Any]] = []
+        self.locked = False
         self.waiting: list[str] = []
         self._host = lambda: workspace.host
         routes = {
@@ -95,6 +97,8 @@ class Endpoints:
         return told.as_dict()
 
     def _update(self, call: Call) -> Any:
+        if self.locked:
+            return refused(409, "RESOURCE_CONFLICT", "The endpoint is being updated.")
         found = self.endpoints[call.parts["name"]]
         for entity in call.body["served_entities"]:
             unknown = entity.keys() - ServedEntityOutput.from_dict(entity).as_dict().keys()

@@ -21,6 +21,8 @@ from oneturn.errors import DeployError
 from tests.databricks.app_routes import Apps
 from tests.databricks.conftest import Desk
 
+pytestmark = pytest.mark.xdist_group("databricks-apps")  # the module's workspace takes seconds
+
 ENVIRONMENT = {"LANGUAGE": "en", "DESK_API_KEY": "{{secrets/desk/key}}"}
 FEW = {"app.py": b"", "app.yaml": b""}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,8 +17,10 @@ from typer.testing import CliRunner
 from oneturn.cli import app
 from oneturn.databricks.bundle import write_bundle
 from oneturn.errors import DeployError
-from tests.databricks.conftest import Desk
+from tests.databricks.conftest import MODEL, Desk
 from tests.databricks.workspace import _unknown
+
+pytestmark = pytest.mark.xdist_group("databricks-bundle")  # the module's workspace takes seconds
 
 
 @pytest.fixture
@@ -54,14 +57,38 @@ def test_each_target_has_its_own_folder_and_what_it_names_is_there(bundle: Path)
     assert names == ["serving-endpoint-1", "desk-api-key"]
 
 
-def test_a_step_of_the_release_runs_where_the_bundle_is(bundle: Path, desk: Desk):
-    task = yaml.safe_load((bundle / "databricks.yml").read_text())["targets"]["prod"]["resources"]["jobs"]["release"]
-    _, *words = task["tasks"][2]["spark_python_task"]["parameters"]
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "release.py", str(bundle / "prod"), *words, "--dry-run"]
-    done = subprocess.run(command, cwd=bundle / "prod", env=kept, capture_output=True, text=True, check=False)
+RELEASE = """
+import json, runpy, sys
+
+for parameters in json.loads(sys.argv[1]):
+    sys.argv = ["release.py", *parameters]
+    runpy.run_path("release.py", run_name="__main__")
+"""
+
+
+def test_the_steps_of_the_release_log_promote_and_deploy(bundle: Path, desk: Desk):
+    done = release(bundle)
+    assert done.returncode == 0, done.stderr
+    assert desk.registry.aliases == {(MODEL, "challenger"): "1", (MODEL, "champion"): "1"}
+    assert desk.endpoints.traffic("agents_main-agents-desk") == {"1": 100}
+
+
+def test_a_step_that_fails_fails_the_release(bundle: Path, desk: Desk):
+    desk.registry.versions.clear()
+    done = release(bundle, only="deploy")
     assert done.returncode == 1
     assert "There is no registered model 'main.agents.desk'" in done.stderr
+    assert "oneturn deploy serving --config oneturn.yaml ended with 1" in done.stderr
+
+
+def release(bundle: Path, only: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the tasks of the release job, in one process of their own, with the bundle's folder as the job's."""
+    job = yaml.safe_load((bundle / "databricks.yml").read_text())["targets"]["prod"]["resources"]["jobs"]["release"]
+    tasks = [task for task in job["tasks"] if only in (None, task["task_key"])]
+    parameters = [[str(bundle / "prod"), *task["spark_python_task"]["parameters"][1:]] for task in tasks]
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MLFLOW_TRACKING_URI")}
+    command = [sys.executable, "-c", RELEASE, json.dumps(parameters)]
+    return subprocess.run(command, cwd=bundle / "prod", env=kept, capture_output=True, text=True, check=False)
 
 
 def test_it_overwrites_no_folder_of_yours(desk: Desk, tmp_path: Path):

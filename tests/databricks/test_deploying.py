@@ -13,6 +13,8 @@ from oneturn.databricks.serving import deploy_serving, plan_serving
 from oneturn.errors import DeployError
 from tests.databricks.conftest import MODEL, Desk
 
+pytestmark = pytest.mark.xdist_group("databricks-deploying")  # the module's workspace takes seconds
+
 ENDPOINT = "agents_main-agents-desk"
 KEY = "{{secrets/desk/key}}"
 
@@ -150,6 +152,30 @@ def test_a_plan_only_reads(desk: Desk):
     plan_serving(elsewhere)
     plan_rollback(elsewhere)
     assert {call.method for call in desk.workspace.calls} == {"GET"}
+
+
+def test_while_another_update_goes_on_nothing_is_changed(desk: Desk):
+    deploy(desk, "1")
+    deploy(desk, "2")
+    desk.endpoints.locked = True
+    with pytest.raises(DeployError, match=f"{ENDPOINT} is currently updating"):
+        deploy(desk, "3")
+    with pytest.raises(DeployError, match=f"{ENDPOINT} can't be changed: The endpoint is being updated"):
+        roll_back(plan_rollback(desk.agent()), "bad", lambda line: None)
+
+
+@pytest.mark.parametrize("variables", [{"DATABRICKS_TOKEN": "an old one"}, {"DATABRICKS_TOKEN": ""}])
+def test_credentials_that_do_not_hold_are_said_in_a_line(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+):
+    agent = desk.agent()
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for plan in (plan_serving, plan_rollback):
+        with pytest.raises(DeployError) as failure:
+            plan(agent)
+        assert len(str(failure.value).splitlines()) == 1
+        assert "an old one" not in str(failure.value)
 
 
 def test_what_would_fail_is_said_before(desk: Desk):

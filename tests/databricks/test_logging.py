@@ -14,6 +14,8 @@ from oneturn.errors import ConfigError
 from oneturn.interface import interface_of
 from tests.databricks.conftest import MODEL, Desk
 
+pytestmark = pytest.mark.xdist_group("databricks-logging")  # the module's workspace takes seconds
+
 
 def compiled(desk: Desk) -> None:
     agent = desk.agent(compiled="desk_parts/compiled.json")

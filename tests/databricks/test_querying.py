@@ -18,7 +18,7 @@ from oneturn.databricks.bearer import bearer_token
 from oneturn.errors import EndpointError
 from oneturn.testing import ScriptedLM, finish
 from tests.databricks.query_routes import answer_by, events
-from tests.databricks.workspace import TOKEN, Workspace
+from tests.databricks.workspace import TOKEN, Workspace, refused
 
 QUESTION = [{"role": "user", "content": "Is it open?"}]
 ANSWER = "Until six."
@@ -125,6 +125,15 @@ def test_credentials_that_do_not_hold(
         oneturn.query(url(workspace), "?")
     assert failure.value.status == 401
     assert not any(value in str(failure.value) for value in variables.values() if value != "robot")
+
+
+def test_a_token_that_the_server_repeats_is_not_told(with_token: Workspace):
+    said = refused(403, "PERMISSION_DENIED", f"{TOKEN} may not.")
+    with_token.on("POST", "/serving-endpoints/responses", lambda call: said)
+    with pytest.raises(EndpointError, match="… may not") as failure:
+        oneturn.query(url(with_token), "?")
+    assert TOKEN not in str(failure.value)
+    assert failure.value.status == 403
 
 
 def test_an_app_takes_oauth_only(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
