@@ -117,7 +117,9 @@ def _guarded(name: str, options: ToolOptions, call: Callable[[], Any], args: Map
     control = RunControl(options.timeout, outer, outer.on_progress)
     try:
         with control.active():
-            return listen(lambda tell: call(), lambda told: None)
+            result = listen(lambda tell: call(), lambda told: None)
+            control.check()  # what comes too late has failed
+            return result
     except RunCancelled:
         outer.check()
         raise ToolError(f"the tool took longer than its {options.timeout:g} s") from None

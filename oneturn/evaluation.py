@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,9 @@ Metric = Callable[..., Any]
 PASSED = 1 - 1e-9
 REPEAT = "repeat"
 _SPENT = ("lm_calls", "prompt_tokens", "completion_tokens", "seconds")
-_MEASURED = {REPEAT, "score", "feedback", "error", *_SPENT}
+MEASURED = {REPEAT, "score", "feedback", "error", *_SPENT, "cost", "tries", "trace_id"}
+"""Columns that an evaluation adds, beside those that begin with ``pred_`` and the metrics."""
+
 _MANY = 2000
 """More scores have an interval by Student's t: a bootstrap's bias correction would take their square in memory."""
 
@@ -79,8 +80,9 @@ class Evaluation:
 
     @property
     def labels(self) -> list[str]:
-        """The columns of the examples themselves: in the rows they come first."""
-        return list(takewhile(lambda name: name not in _MEASURED and not name.startswith("pred_"), map(str, self.rows)))
+        """The columns of the examples themselves."""
+        measured = {*MEASURED, *self.metrics(), *(f"{name}_feedback" for name in self.metrics())}
+        return [name for name in self._columns if name not in measured and not name.startswith("pred_")]
 
     def summary(self) -> dict[str, float]:
         """The figures that are compared, by name.
@@ -132,7 +134,7 @@ class Evaluation:
 
     def metrics(self) -> list[str]:
         """The metrics beside the score, by name."""
-        return [str(name) for name in self.figures if f"{name}_feedback" in self._columns]
+        return metrics_among(self._columns)
 
     def not_judged(self) -> dict[str, tuple[int, str]]:
         """The metrics that couldn't judge every answer: how many they couldn't, and why the first one."""
@@ -165,7 +167,7 @@ class Evaluation:
 
     @cached_property
     def _columns(self) -> list[str]:
-        return list(map(str, self.rows if isinstance(self.found, pd.DataFrame) else read_results(self.found, None, 1)))
+        return list(map(str, self.found if isinstance(self.found, pd.DataFrame) else read_results(self.found, None, 1)))
 
     def _means(self) -> list[str]:
         return ["score", *_SPENT, "cost", "tries", *self.metrics()]
@@ -201,10 +203,18 @@ def interval(scores: Any) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
+def metrics_among(columns: Sequence[str]) -> list[str]:
+    """The metrics beside the score: they stand between ``feedback`` and ``error``, each with its own feedback."""
+    if "feedback" not in columns or "error" not in columns:
+        return []
+    between = columns[columns.index("feedback") + 1 : columns.index("error")]
+    return [name for name in between if f"{name}_feedback" in between]
+
+
 def _figures(rows: pd.DataFrame) -> pd.DataFrame:
     """What is counted: numbers and errors; a metric's empty column counts as numbers that aren't there."""
     wanted = [name for name in rows if name in ("score", "error", REPEAT, *_SPENT, "cost", "tries")]
-    metrics = [name for name in rows if f"{name}_feedback" in rows and name not in wanted]
+    metrics = metrics_among(list(map(str, rows)))
     figures = rows[[*wanted, *metrics]].copy()
     for name in figures.columns.difference(["error"]):
         figures[name] = pd.to_numeric(figures[name])

@@ -73,7 +73,7 @@ def _read_jsonl(path: Path) -> Iterator[pd.DataFrame]:
 
 
 def _read_csv(path: Path) -> Iterator[pd.DataFrame]:
-    yield from pd.read_csv(path, chunksize=_TOGETHER)
+    yield from pd.read_csv(path, chunksize=_TOGETHER, dtype={"id": str})
 
 
 def _read_parquet(path: Path) -> Iterator[pd.DataFrame]:

@@ -32,6 +32,10 @@ def _clean_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     dspy_settings.main_thread_config.update(copy.deepcopy(dict(dspy_settings.DEFAULT_CONFIG)))
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=True)
     mlflow.tracing.disable()
+    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
+    for variable in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI"):  # what a test sets, MLflow keeps for the next
+        monkeypatch.setenv(variable, "")
+        monkeypatch.delenv(variable)
     yield
     mlflow.tracing.disable()
     dspy.cache = cache

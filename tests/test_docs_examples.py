@@ -56,3 +56,12 @@ def test_an_order_is_priced_without_a_question():
         *_, last = price["agent"].predict_stream(price["request"])
     assert last.response["custom_outputs"] == {"total": 7.5}
     assert last.response["output"][-1]["content"][0]["text"] == '{"total": 7.5}'
+
+
+def test_an_evaluation_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (page,) = examples("evaluation.md")
+    program = dspy.Predict("question -> answer")
+    program.set_lm(ScriptedLM(*[sections(answer="yes")] * 2))
+    score, interval, latency, rows = page["measured"](program, [{"question": "a"}, {"question": "b"}], lambda *_: 1.0)
+    assert (score, interval, list(latency), len(rows)) == (1.0, (1.0, 1.0), [50, 90, 99], 2)

@@ -128,3 +128,25 @@ def test_examples_that_one_side_lacks_are_named():
 def test_none_is_no_number_of_repeats():
     with pytest.raises(DataError, match="repeats is 0"):
         oneturn.evaluate(Sometimes(), [{"question": "a"}], right, repeats=0)
+
+
+def test_a_field_called_repeat_is_its_rows_error():
+    found = oneturn.evaluate(Sometimes(), [{"question": "a", "repeat": 3}], right, inputs=["question"])
+    assert found.rows["error"].tolist() == [
+        "DataError: a field is called 'repeat', as a column of the result: rename it"
+    ]
+    assert (found.summary()["errors"], found.errors(), found.repeats) == (1, {"DataError": 1}, 1)
+
+
+def test_labels_are_told_from_metrics_and_from_rows_that_cannot_be_read():
+    rows = [{}, {"question": "all", "quality": "high", "quality_feedback": "nice"}]
+    found = oneturn.evaluate(Sometimes(), rows, {"score": right, "other": right}, inputs=["question"])
+    assert (found.labels, found.metrics()) == (["question", "quality", "quality_feedback"], ["other"])
+    assert found.summary()["rows"] == 2
+
+
+def test_ids_stay_texts_in_every_format(tmp_path: Path):
+    rows = [{"id": f"00{n}", "question": "all", "number": "12", "share": 1.5} for n in range(12)]
+    files = [tmp_path / f"rows{suffix}" for suffix in (".csv", ".jsonl", ".parquet")]
+    sides = [oneturn.evaluate(Sometimes(), rows, right, inputs=["question"], output=path) for path in files]
+    assert oneturn.compare(sides[0], sides[1]).rows == oneturn.compare(sides[1], sides[2]).rows == 12

@@ -48,3 +48,10 @@ class _Counter:
 
     def stream(self, request: Request) -> Iterator[Any]:
         raise NotImplementedError("nobody reads along in a batch")
+
+
+def waiting_program(latency: float) -> dspy.Module:
+    """A program of one call of such an LM."""
+    program = dspy.Predict("question -> answer")
+    program.set_lm(WaitingLM(latency))
+    return program

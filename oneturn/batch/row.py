@@ -13,7 +13,7 @@ from oneturn.batch.limiter import Limiter
 from oneturn.batch.sources import Unreadable
 from oneturn.batch.targets import Answered, Target
 from oneturn.errors import DataError, EndpointError
-from oneturn.evaluation import Metric
+from oneturn.evaluation import REPEAT, Metric
 
 Row = dict[str, Any]
 _BUSY = (429, 503)
@@ -40,18 +40,7 @@ def evaluated(
     row: Row = {**{name: serialize_for_json(value) for name, value in example.items()}, **(known or {})}
     answered, made, error = _answered(target, example, limiter, tries)
     row |= {f"pred_{name}": serialize_for_json(value) for name, value in answered.prediction.items()}
-    row |= {
-        "pred_tool_calls": answered.tool_calls,
-        "pred_sources": answered.sources,
-        "lm_calls": 0,
-        "prompt_tokens": 0,
-        "completion_tokens": 0,
-        "cost": None,
-        **answered.spend,
-        "seconds": answered.seconds,
-        "trace_id": answered.trace_id,
-        "tries": made,
-    }
+    row |= _measured(answered, made)
     if error is None:
         return judged(row, metrics, example, answered.noted)
     return {**row, **_failed(metrics, f"{type(error).__name__}: {error}")}
@@ -67,7 +56,28 @@ def judged(row: Row, metrics: Mapping[str, Metric], example: dspy.Example, predi
 
 def unreadable(found: Unreadable, metrics: Mapping[str, Metric]) -> Row:
     """The row of what can't be evaluated on."""
-    return _failed(metrics, found.reason)
+    return {**_measured(Answered(), 0), **_failed(metrics, f"DataError: {found.reason}")}
+
+
+def clash(example: dspy.Example) -> Unreadable | None:
+    """Why an example can't have a row, if it can't: a field of this name would make it a repeat of another."""
+    taken = REPEAT in example
+    return Unreadable(f"a field is called {REPEAT!r}, as a column of the result: rename it") if taken else None
+
+
+def _measured(answered: Answered, tries: int) -> Row:
+    return {
+        "pred_tool_calls": answered.tool_calls,
+        "pred_sources": answered.sources,
+        "lm_calls": 0,
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+        "cost": None,
+        **answered.spend,
+        "seconds": answered.seconds,
+        "trace_id": answered.trace_id,
+        "tries": tries,
+    }
 
 
 def _answered(

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from oneturn.batch.limiter import Limiter
 from oneturn.batch.repeats import repeated, uncached
 from oneturn.batch.results_file import ResultsFile
-from oneturn.batch.row import evaluated, unreadable
+from oneturn.batch.row import clash, evaluated, unreadable
 from oneturn.batch.sources import Source, Unreadable, source_of
 from oneturn.batch.targets import Target, target_of
 from oneturn.errors import DataError
@@ -123,8 +123,9 @@ def rows_of(
 
     def work(number: int, example: dspy.Example | Unreadable) -> Row:
         row: Row = {} if repeats == 1 else {REPEAT: number % repeats}
-        if isinstance(example, Unreadable):
-            return row | unreadable(example, metrics)
+        wrong = example if isinstance(example, Unreadable) else clash(example)
+        if wrong is not None:
+            return row | unreadable(wrong, metrics)
         return evaluated(target, example, metrics, limiter, TRIES, row)
 
     return _done(source, work, threads, progress, known)

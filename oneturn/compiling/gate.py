@@ -226,12 +226,14 @@ def _check(champion: Evaluation, challenger: Evaluation, names: tuple[str, str])
 
 
 def _plain(value: Any) -> Any:
-    """A label as a table tells it, in which a list is a text and a whole number may have a point."""
+    """A label as a table tells it: a list is a text, a number may be one, and a whole number may have a point."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
-    return value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _errors(evaluation: Evaluation) -> int:

@@ -17,6 +17,9 @@ from oneturn.reporting.figures import compared, figures
 from oneturn.reporting.page import html
 from oneturn.tracking import use_tracking
 
+_OTHER = re.compile(r"[^\w\-. :/]")
+"""What MLflow doesn't take in a metric's name."""
+
 _TOGETHER = 100
 """Traces that are linked in one call."""
 
@@ -78,7 +81,7 @@ def log_evaluation(agent: Agent, evaluation: Evaluation, name: str) -> str:
     use_tracking(agent.config.mlflow)
     with mlflow.start_run(run_name=name) as run:
         mlflow.set_tag("oneturn.evaluation", agent.name)
-        mlflow.log_metrics(evaluation.summary())
+        mlflow.log_metrics({_OTHER.sub("_", name): value for name, value in evaluation.summary().items()})
         mlflow.log_input(from_pandas(_flat(evaluation.rows[evaluation.labels]), name=name), context="evaluation")
         log_report(evaluation, title=name)
     traces = [trace for trace in evaluation.rows.get("trace_id", ()) if isinstance(trace, str)]

@@ -125,9 +125,9 @@ def test_a_line_that_is_no_row_stays_with_its_reason(tmp_path: Path):
     found = oneturn.evaluate(program(*SCRIPT[:2]), path, answered, progress=False)
     assert found.rows["score"].tolist() == [1.0, 0.0, 0.0, 0.0]
     errors = found.rows["error"].tolist()
-    assert errors[1].startswith("rows.jsonl, line 2: not JSON")
-    assert errors[2] == "rows.jsonl, line 3: no JSON object"
-    assert errors[3] == "row 4 has no input 'question'; its fields are gold"
+    assert errors[1].startswith("DataError: rows.jsonl, line 2: not JSON")
+    assert errors[2] == "DataError: rows.jsonl, line 3: no JSON object"
+    assert errors[3] == "DataError: row 4 has no input 'question'; its fields are gold"
 
 
 def test_metrics_need_names_of_their_own():

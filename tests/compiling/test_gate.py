@@ -22,7 +22,8 @@ def evaluation(scores: list[float], categories: list[str] | None = None, **colum
     rows: dict[str, Any] = {"id": [f"dev-{number}" for number in range(len(scores))]}
     if categories is not None:
         rows["category"] = categories
-    figures = {"seconds": list(range(len(scores))), "score": scores, "error": None, "cites": scores}
+    figures = {"seconds": list(range(len(scores))), "score": scores, "feedback": None}
+    figures |= {"cites": scores, "cites_feedback": None, "error": None}
     return Evaluation(pd.DataFrame({**rows, "pred_answer": "x", **figures, **columns}))
 
 

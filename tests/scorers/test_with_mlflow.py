@@ -187,7 +187,7 @@ def test_a_conversation_is_asked_as_a_served_agent_would_be():
 def test_a_row_without_what_the_program_takes_is_told():
     rows = [{"inputs": {"one": 1, "two": 2}, "expectations": {}}]
     found = oneturn.evaluate(desk(), rows, answered, progress=False)
-    assert found.rows["error"][0] == "row 1 has no input 'question'; its fields are one, two"
+    assert found.rows["error"][0] == "DataError: row 1 has no input 'question'; its fields are one, two"
 
 
 def test_a_dataset_of_mlflow_is_read(experiment: None):
