@@ -15,6 +15,9 @@ from oneturn.examples.schema import against_schema
 
 CANDIDATES = "candidates.jsonl"
 TO_LABEL = "to_label.jsonl"
+ACCEPTED = "accepted.jsonl"
+"""Where accepted examples come from: their traces aren't offered again, however a person has reworded them."""
+
 PROVENANCE = "provenance"
 """What a candidate has beside an example's own fields."""
 
@@ -72,6 +75,8 @@ def accept(agent: Agent, ids: Sequence[str], split: str = "train") -> list[str]:
     rows = [_row(waiting[ident]) for ident in wanted]
     _check(rows, folder)
     _append(agent, split, rows)
+    origins = [{"id": i, "split": split, PROVENANCE: waiting[i].get(PROVENANCE, {})} for i in wanted]
+    write_candidates(folder, [*read_candidates(folder, ACCEPTED), *origins], ACCEPTED)
     write_candidates(folder, [row for ident, row in waiting.items() if ident not in wanted])
     return wanted
 

@@ -14,7 +14,7 @@ from mlflow.types.responses import ResponsesAgentRequest
 
 from oneturn.agent import Agent
 from oneturn.errors import EndpointError, RequestError
-from oneturn.examples.candidates import CANDIDATES, PROVENANCE, TO_LABEL, read_candidates, write_candidates
+from oneturn.examples.candidates import ACCEPTED, CANDIDATES, PROVENANCE, TO_LABEL, read_candidates, write_candidates
 from oneturn.examples.duplicates import asked
 from oneturn.examples.files import Row, read_schema, split_files, split_rows
 from oneturn.examples.near import NEAR, near_pairs, same_text
@@ -82,9 +82,8 @@ class _Reading:
         self._allowed = _allowed(read_schema(self._folder))
         self._waiting = {name: read_candidates(self._folder, name) for name in (CANDIDATES, TO_LABEL)}
         self._asked = dict(self._known())
-        self._traces = {
-            row[PROVENANCE]["trace_id"] for rows in self._waiting.values() for row in rows if PROVENANCE in row
-        }
+        seen = [*itertools.chain(*self._waiting.values()), *read_candidates(self._folder, ACCEPTED)]
+        self._traces = {row.get(PROVENANCE, {}).get("trace_id") for row in seen}
         self._new: dict[str, list[dict[str, Any]]] = {CANDIDATES: [], TO_LABEL: []}
         self._known_ones = 0
         self._skipped: dict[str, int] = {}

@@ -143,9 +143,9 @@ def test_a_candidate_is_taken_once_a_person_has_completed_it(agent: oneturn.Agen
     with pytest.raises(DataError, match=f"{ident}: 'category' is missing"):
         accept(agent, [ident])
     assert len(rows_of(agent.examples_folder, "train")) == 1
-    edit(agent, category="easy")
+    edit(agent, category="easy", question="At what time do you open?")
     assert accept(agent, [ident]) == [ident]
-    assert rows_of(agent.examples_folder, "train")[-1] == row(ident, "When do you open?", "at nine")
+    assert rows_of(agent.examples_folder, "train")[-1] == row(ident, "At what time do you open?", "at nine")
     assert not (agent.examples_folder / "candidates.jsonl").exists()
     assert from_traces(agent).candidates == ()
 
