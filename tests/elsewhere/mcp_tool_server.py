@@ -49,9 +49,10 @@ async def count(to: int, ctx: Context) -> str:
 
 
 @server.tool()
-async def wait() -> str:
+async def wait(ctx: Context) -> str:
     """Wait for ever, and say so in a file when it is over."""
     try:
+        await ctx.report_progress(0, message="waiting")
         await anyio.sleep_forever()
     finally:
         with open(os.environ["ENDED"], "w") as file:
