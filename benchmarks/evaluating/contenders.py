@@ -48,7 +48,7 @@ def _ours(rows: Path, threads: int, lm: dspy.LM, **options: Any) -> int:
     import oneturn
 
     program = dspy.Predict("question -> answer")
-    return len(oneturn.evaluate(program, rows, same, lm=lm, threads=threads, progress=False, **options).rows)
+    return len(oneturn.evaluate(program, rows, same, lm=lm, threads=threads, progress=False, **options).figures)
 
 
 def dspys(rows: Path, threads: int, lm: dspy.LM) -> int:

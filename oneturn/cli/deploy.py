@@ -38,7 +38,8 @@ def serving(
     """
     loaded = load(agent, config)
 
-    from oneturn.databricks.serving import deploy_serving, plan_serving
+    from oneturn.databricks.serving import deploy_serving
+    from oneturn.databricks.serving_plan import plan_serving
 
     plan = plan_serving(loaded, version)
     _say(plan.lines())
@@ -65,7 +66,8 @@ def app(dry_run: DryRun = False, agent: AgentFile = AGENT_FILE, config: ConfigFi
     """
     loaded = load(agent, config)
 
-    from oneturn.databricks.app import deploy_app, plan_app
+    from oneturn.databricks.app import deploy_app
+    from oneturn.databricks.app_plan import plan_app
 
     plan = plan_app(loaded)
     _say(plan.lines())

@@ -3,67 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-import mlflow
-
-from oneturn.agent import Agent
-from oneturn.config import AgentConfig
-from oneturn.databricks.app_files import app_files
-from oneturn.databricks.app_resources import app_resources, told
-from oneturn.databricks.before import refuse_problems
+from oneturn.databricks.app_plan import AppPlan, experiment_id
+from oneturn.databricks.app_resources import app_resources
 from oneturn.databricks.credentials import workspace_client
 from oneturn.databricks.endpoint import Say
 from oneturn.databricks.failures import told_in_a_line
-from oneturn.databricks.resources import scopes_of
 from oneturn.errors import DeployError
-from oneturn.tracking import use_store, use_tracking
+from oneturn.tracking import use_tracking
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
-    from databricks.sdk.service.apps import App, AppResource
 
 _UPLOADS = 8
 """Files at the same time."""
-
-
-@dataclass(frozen=True)
-class AppPlan:
-    """What a deployment of an app will do.
-
-    Attributes:
-        name: the app's.
-        exists: whether there is such an app.
-        source: the workspace folder that its files are put into, a new one each time.
-        files: by their path in the app.
-        resources: what its service principal may reach.
-        scopes: what a user's token must allow, for what the agent does on behalf of whoever asks.
-        config: the agent's configuration.
-    """
-
-    name: str
-    exists: bool
-    source: str
-    files: dict[str, bytes]
-    resources: list[AppResource]
-    scopes: list[str]
-    config: AgentConfig
-
-    def lines(self) -> list[str]:
-        """What a person reads before it is done."""
-        size = sum(len(content) for content in self.files.values())
-        return [
-            f"The app {self.name} {'gets a new deployment' if self.exists else 'is made'}.",
-            f"{len(self.files)} files ({size / 1000:.0f} kB) go to {self.source}.",
-            *(f"It may reach: {line}" for line in told(self.resources)),
-            *(f"On behalf of a user: {scope}" for scope in self.scopes),
-        ]
 
 
 @dataclass(frozen=True)
@@ -80,33 +39,6 @@ class DeployedApp:
 
 
 @told_in_a_line("The app can't be deployed")
-def plan_app(agent: Agent) -> AppPlan:
-    """What ``deploy_app`` would do; nothing is changed.
-
-    Raises:
-        DeployError: the configuration can't be deployed.
-        ProgramError: a folder that the agent declares isn't there.
-    """
-    refuse_problems(agent.config)
-    use_store(agent.config.mlflow)
-    client, name = workspace_client(), app_name(agent)
-    return AppPlan(
-        name,
-        _app(client, name) is not None,
-        _source(client, agent.config, name),
-        app_files(agent),
-        app_resources(agent.config, _experiment_id(agent.config)),
-        scopes_of(agent.config),
-        agent.config,
-    )
-
-
-def app_name(agent: Agent) -> str:
-    """The configured name, or the agent's own in small letters and hyphens."""
-    return agent.config.deploy.app.name or re.sub(r"[^a-z0-9]+", "-", agent.name.lower()).strip("-")
-
-
-@told_in_a_line("The app can't be deployed")
 def deploy_app(plan: AppPlan, say: Say = print) -> DeployedApp:
     """Make or change the app, upload its files, start them, and wait until they run.
 
@@ -114,7 +46,7 @@ def deploy_app(plan: AppPlan, say: Say = print) -> DeployedApp:
         DeployError: it can't be made or doesn't start; the message tells what Databricks says.
     """
     use_tracking(plan.config.mlflow)  # where its traces go is there from now on
-    plan = replace(plan, resources=app_resources(plan.config, _experiment_id(plan.config)))
+    plan = replace(plan, resources=app_resources(plan.config, experiment_id(plan.config)))
     client, limit = workspace_client(), timedelta(minutes=plan.config.deploy.minutes)
     with _explained(plan.name):
         _made(client, plan, limit, say)
@@ -136,11 +68,6 @@ def started(client: WorkspaceClient, name: str, source: str, limit: timedelta) -
     with _explained(name):
         deployment = AppDeployment(source_code_path=source, mode=AppDeploymentMode.SNAPSHOT)
         client.apps.deploy(name, deployment).result(timeout=limit)
-
-
-def _experiment_id(config: AgentConfig) -> str | None:
-    found = mlflow.get_experiment_by_name(config.mlflow.experiment)
-    return None if found is None else str(found.experiment_id)
 
 
 def _made(client: WorkspaceClient, plan: AppPlan, limit: timedelta, say: Say) -> None:
@@ -176,21 +103,6 @@ def _upload(client: WorkspaceClient, plan: AppPlan) -> None:
 
     with ThreadPoolExecutor(_UPLOADS) as pool:
         list(pool.map(upload, plan.files.items()))
-
-
-def _app(client: WorkspaceClient, name: str) -> App | None:
-    from databricks.sdk.errors import NotFound
-
-    try:
-        return client.apps.get(name)
-    except NotFound:
-        return None
-
-
-def _source(client: WorkspaceClient, config: AgentConfig, name: str) -> str:
-    """A folder of its own for each deployment, so that an earlier one can be started again."""
-    kept = config.deploy.app.source_path or f"/Workspace/Users/{client.current_user.me().user_name}/apps/{name}"
-    return f"{kept.rstrip('/')}/{datetime.now(timezone.utc):%Y-%m-%dT%H-%M-%S}"
 
 
 @contextlib.contextmanager

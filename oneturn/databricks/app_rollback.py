@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from oneturn.agent import Agent
-from oneturn.databricks.app import app_name, started
+from oneturn.databricks.app import started
+from oneturn.databricks.app_plan import app_name
 from oneturn.databricks.before import refuse_problems
 from oneturn.databricks.credentials import workspace_client
 from oneturn.databricks.failures import told_in_a_line

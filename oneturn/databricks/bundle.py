@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from oneturn.agent import Agent
-from oneturn.databricks.app import app_name
 from oneturn.databricks.app_files import app_files
+from oneturn.databricks.app_plan import app_name
 from oneturn.databricks.app_resources import app_resources
 from oneturn.databricks.before import refuse_problems
 from oneturn.databricks.resources import scopes_of

@@ -9,7 +9,8 @@ from oneturn import log, promote
 from oneturn.cli import app
 from oneturn.databricks.endpoint import endpoint_name
 from oneturn.databricks.rollback import plan_rollback, roll_back
-from oneturn.databricks.serving import deploy_serving, plan_serving
+from oneturn.databricks.serving import deploy_serving
+from oneturn.databricks.serving_plan import plan_serving
 from oneturn.errors import DeployError
 from tests.databricks.conftest import MODEL, Desk
 

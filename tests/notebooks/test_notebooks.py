@@ -29,8 +29,10 @@ def test_compile_and_log(run):
 
 @pytest.mark.notebooks
 def test_batch_evaluation(run):
-    rows, kept, score = run("batch_evaluation", "len(evaluation.rows)", "len(kept)", "0 <= evaluation.score <= 1")
-    assert (rows, kept, score) == ("6", "6", "True")
+    rows, written, score = run(
+        "batch_evaluation", "len(evaluation.rows)", "page.is_file()", "0 <= evaluation.score <= 1"
+    )
+    assert (rows, written, score) == ("6", "True", "True")
 
 
 @pytest.mark.notebooks
