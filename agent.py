@@ -17,7 +17,7 @@ CONFIG = oneturn.AgentConfig.read("configs/dev.yaml", root=ROOT)
 AGENT = oneturn.Agent(
     name="support_desk",
     config=CONFIG,
-    build=lambda: support_desk(k=CONFIG.retriever.k, max_iters=CONFIG.max_iters),
+    build=lambda: support_desk(k=CONFIG.retriever.k, max_iters=CONFIG.max_iters, more_tools=oneturn.tools_of(CONFIG)),
     metric=support_metric,
     examples=load_split,
     recipes=RECIPES,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from oneturn.config import AgentConfig
     from oneturn.control import cancelled, progress
     from oneturn.declared_tools import tool
+    from oneturn.elsewhere import tools_of
     from oneturn.errors import OneTurnError, ToolError
     from oneturn.examples.check import check_data
     from oneturn.model_log import log
@@ -76,6 +77,7 @@ __all__ = [
     "running_server",
     "serve",
     "tool",
+    "tools_of",
     "write_report",
 ]
 
@@ -121,6 +123,7 @@ _HOMES = {
     "running_server": "oneturn.serving",
     "serve": "oneturn.serving",
     "tool": "oneturn.declared_tools",
+    "tools_of": "oneturn.elsewhere",
     "write_report": "oneturn.reporting",
 }
 

@@ -20,21 +20,17 @@ from typing import Annotated, Any, Literal
 
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelConfig
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from typing_extensions import Self
 
 from oneturn.config_errors import explain, refuse_secrets, yaml_problem
+from oneturn.config_section import Section
 from oneturn.errors import ConfigError
+from oneturn.tool_config import ToolConfig
 
 CONFIG_VARIABLE = "ONETURN_CONFIG"
 
 Count = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """A part of the configuration: no unknown keys, no converted types, unchanged once read."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
 
 class LMConfig(Section):
@@ -281,6 +277,8 @@ class AgentConfig(Section):
     """LM steps that a question may take."""
     retriever: RetrieverConfig = RetrieverConfig()
     """How passages are found."""
+    tools: list[ToolConfig] = []
+    """Tools from elsewhere, besides the agent's own."""
     compiled: str | None = None
     """The compiled program's JSON file, such as `data/compiled/support_desk.json`; null for uncompiled prompts."""
     compiled_on_drift: Literal["fail", "splice"] = "fail"

@@ -53,6 +53,7 @@ def test_the_names_are_these():
         "running_server",
         "serve",
         "tool",
+        "tools_of",
         "write_report",
     ]
     assert set(oneturn.__all__) <= set(dir(oneturn))

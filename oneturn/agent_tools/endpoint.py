@@ -42,6 +42,7 @@ def endpoint_tool(
     *,
     inputs: Inputs | None = None,
     api_key_env: str | None = None,
+    api_key: Callable[[], str] | None = None,
     timeout: float | None = None,
     on_event: OnEvent | None = None,
 ) -> dspy.Tool:
@@ -73,7 +74,7 @@ def endpoint_tool(
 
     def answered(given: dict[str, Any], spend: Spend) -> SourcedText:
         question, custom_inputs = form.sent(given)
-        key = _key(api_key_env)
+        key = api_key() if api_key is not None else _key(api_key_env)
 
         def call(tell: Callable[[Event], None]) -> Reply:
             return query(

@@ -16,6 +16,7 @@ from mlflow.models.resources import (
 )
 
 from oneturn.config import AgentConfig
+from oneturn.elsewhere import tool_resources, tool_scopes
 
 _DATABRICKS = "databricks/"
 _KINDS: dict[str, type[DatabricksResource]] = {
@@ -34,13 +35,14 @@ def resources_of(config: AgentConfig) -> list[Resource]:
     found: list[Resource] = []
     if config.lm.model.startswith(_DATABRICKS):
         found.append(DatabricksServingEndpoint(config.lm.model.removeprefix(_DATABRICKS)))
+    found += tool_resources(config.tools)
     found += [_KINDS[named.kind](named.name) for named in config.deploy.resources]
     return [resource for place, resource in enumerate(found) if resource not in found[:place]]
 
 
 def scopes_of(config: AgentConfig) -> list[str]:
     """The API scopes that a user's token needs for what is reached on behalf of whoever asks; sorted, each once."""
-    return []
+    return tool_scopes(config.tools)
 
 
 def auth_policy_of(config: AgentConfig) -> AuthPolicy | None:
