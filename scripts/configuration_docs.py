@@ -1,7 +1,7 @@
 """Write the table of keys in docs/configuration.md: `python -m scripts.configuration_docs`."""
 
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -31,13 +31,23 @@ def _rows(model: type[BaseModel], prefix: str) -> list[str]:
     for name, field in model.model_fields.items():
         meaning = " ".join((field.description or "").split())
         section = section_of(field.annotation)
-        if section is None:
+        if len(kinds := _kinds(field.annotation)) > 1:
+            rows += [row for kind, entry in kinds.items() for row in _rows(entry, f"{prefix}{name}[{kind}].")]
+        elif section is None:
             rows.append(f"| `{prefix}{name}` | {_type(field.annotation)} | {_default(field.default)} | {meaning} |")
         elif field.default is None:
             rows.append(f"| `{prefix}{name}` | the same keys as `lm` | null | {meaning} |")
         else:
             rows += _rows(section, f"{prefix}{name}.")
     return rows
+
+
+def _kinds(annotation: Any) -> dict[str, type[BaseModel]]:
+    """The sections of a list whose entries have a kind each, by it."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        kind = annotation.model_fields.get("kind")
+        return {} if kind is None else {get_args(kind.annotation)[0]: annotation}
+    return {name: entry for part in get_args(annotation) for name, entry in _kinds(part).items()}
 
 
 def _type(annotation: Any) -> str:
@@ -48,6 +58,8 @@ def _type(annotation: Any) -> str:
         return _type(annotation.__origin__)
     if getattr(annotation, "__origin__", None) is dict:
         return "mapping"
+    if get_origin(annotation) is list:
+        return f"list of {_type(annotation.__args__[0])}"
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{value}`" for value in annotation.__args__)
     return ", ".join(map(_type, annotation.__args__))
