@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import dspy
+from dspy.clients import model_metadata
 from dspy.clients.costs import estimate_cost
 from dspy.lm15 import Message, Response, TextPart, Usage
 from dspy.utils.usage_tracker import UsageTracker
@@ -52,7 +54,7 @@ class Spend(UsageTracker):
 
     @property
     def cost(self) -> float | None:
-        """US dollars by the prices that DSPy knows, without rebates for what a provider had cached.
+        """US dollars by the prices that DSPy knows for short prompts, without rebates for what was cached.
 
         ``None`` if the price of one of the LMs isn't known.
         """
@@ -73,13 +75,27 @@ class Spend(UsageTracker):
 
 
 def _cost(model: str, entries: Sequence[Mapping[str, Any]]) -> float | None:
+    prices = _prices(model) if model_metadata._data is not None else None
+    if prices is None:
+        return None
     read, written = (sum(entry.get(name) or 0 for entry in entries) for name in ("prompt_tokens", "completion_tokens"))
+    return read * prices[0] + written * prices[1]
+
+
+@functools.cache
+def _prices(model: str) -> tuple[float, float] | None:
+    """US dollars for a token read and for one written.
+
+    DSPy reads its price list, over the network if it may, when it prices a call itself. For an LM that has no price it
+    never does, and this doesn't either.
+    """
     provider, _, name = model.partition("/")
-    usage = Usage(input_tokens=read, output_tokens=written)
     message = Message.assistant(TextPart("-"))  # prices are by token, whatever they say
-    response = Response(id=None, model=name, message=message, finish_reason="stop", usage=usage)
-    cost, _ = estimate_cost(response, provider=provider, requested_model=name)
-    return None if cost is None else float(cost)
+    found = []
+    for usage in (Usage(input_tokens=1000, output_tokens=0), Usage(input_tokens=0, output_tokens=1000)):
+        response = Response(id=None, model=name, message=message, finish_reason="stop", usage=usage)
+        found.append(estimate_cost(response, provider=provider, requested_model=name)[0])
+    return None if None in found else (found[0] / 1000, found[1] / 1000)
 
 
 @contextmanager

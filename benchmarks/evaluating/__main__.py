@@ -34,11 +34,15 @@ _SLOW = "mlflow.genai.evaluate"
 def main() -> None:
     """Measure, print the tables and, if asked to, write them."""
     options = _options()
-    text = "\n".join([_about(options.latency), "", _SPEED, *_speed(options), "", _MEMORY, *_memory(options)]) + "\n"
-    print(text)
-    if options.report:
-        path = Path(options.report)
-        path.write_text(between_marks(path, text), encoding="utf-8")
+    parts = {"speed": (_SPEED, _speed), "memory": (_MEMORY, _memory)}
+    for part, (head, rows) in parts.items():
+        if options.part not in (None, part):
+            continue
+        text = "\n".join([_about(options.latency), "", head, *rows(options)]) + "\n"
+        print(text)
+        if options.report:
+            path = Path(options.report)
+            path.write_text(between_marks(path, text, part), encoding="utf-8")
 
 
 def _speed(options: argparse.Namespace) -> Iterator[str]:
@@ -85,6 +89,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--latency", type=float, default=1.0, help="seconds that an answer of the LM takes")
     parser.add_argument("--rounds", type=int, default=20, help="rows of an evaluation, times its threads")
     parser.add_argument("--many", type=int, default=100_000, help="rows of the larger evaluation, for its memory")
+    parser.add_argument("--part", choices=("speed", "memory"), help="one of the two tables only")
     parser.add_argument("--report", help="a Markdown file to write")
     return parser.parse_args()
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import dspy
-from dspy.adapters.utils import serialize_for_json
 from dspy.utils.exceptions import is_retryable_lm_error
 
+from oneturn.batch.jsonable import jsonable
 from oneturn.batch.limiter import Limiter
 from oneturn.batch.sources import Unreadable
 from oneturn.batch.targets import Answered, Target
@@ -37,9 +37,9 @@ def evaluated(
         tries: how often at most.
         known: what the row says besides.
     """
-    row: Row = {**{name: serialize_for_json(value) for name, value in example.items()}, **(known or {})}
+    row: Row = {**{name: jsonable(value) for name, value in example.items()}, **(known or {})}
     answered, made, error = _answered(target, example, limiter, tries)
-    row |= {f"pred_{name}": serialize_for_json(value) for name, value in answered.prediction.items()}
+    row |= {f"pred_{name}": jsonable(value) for name, value in answered.prediction.items()}
     row |= _measured(answered, made)
     if error is None:
         return judged(row, metrics, example, answered.noted)

@@ -6,9 +6,10 @@ import contextlib
 import contextvars
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import dspy
@@ -157,17 +158,19 @@ def _done(
     bar = tqdm(total=source.count, desc="evaluate", unit="row", disable=not progress)
     with ThreadPoolExecutor(threads, thread_name_prefix="oneturn-row") as pool, bar:
         under_way: dict[Future[Row], int] = {}
+        done: SimpleQueue[Future[Row]] = SimpleQueue()
         try:
             while True:
                 while len(under_way) < 2 * threads and (found := next(missing, None)) is not None:
                     # dspy.context travels in context variables, which a plain pool doesn't inherit.
-                    under_way[pool.submit(contextvars.copy_context().run, work, found[0], found[1])] = found[0]
+                    future = pool.submit(contextvars.copy_context().run, work, found[0], found[1])
+                    under_way[future] = found[0]
+                    future.add_done_callback(done.put)
                 if not under_way:
                     return
-                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                    number = under_way.pop(future)
-                    yield number, future.result()
-                    bar.update()
+                future = done.get()
+                yield under_way.pop(future), future.result()
+                bar.update()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

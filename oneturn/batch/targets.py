@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 import dspy
 import mlflow
-from dspy.adapters.utils import serialize_for_json
 from mlflow.entities import SpanType
 from mlflow.types.responses import ResponsesAgentRequest
 
 from oneturn.agent import Agent
+from oneturn.batch.jsonable import jsonable
 from oneturn.client import input_items, query
 from oneturn.errors import DataError, ProgramError
 from oneturn.programs.signatures import signature_of
@@ -132,9 +132,9 @@ class ProgramTarget:
             return
         with mlflow.start_span("run", SpanType.AGENT) as span:
             into.trace_id = span.trace_id
-            span.set_inputs(serialize_for_json(example.inputs().toDict()))
+            span.set_inputs(jsonable(example.inputs().toDict()))
             yield
-            span.set_outputs(serialize_for_json(dict(into.prediction)))
+            span.set_outputs(jsonable(dict(into.prediction)))
 
 
 class EndpointTarget:
@@ -188,7 +188,7 @@ def _measuring(into: Answered) -> Iterator[Spend]:
 
 
 def _request(example: dspy.Example) -> tuple[Any, Fields]:
-    given = {name: serialize_for_json(value) for name, value in example.inputs().items()}
+    given = {name: jsonable(value) for name, value in example.inputs().items()}
     return given.pop("question", None), given
 
 
