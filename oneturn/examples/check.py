@@ -92,7 +92,7 @@ def check_data(
     findings = [*unreadable(bad), *_row_by_row(rows, schema, signature, progress), *unique_ids(rows)]
     for split, path in files.items():
         findings += _loaded(agent, split, path, findings)
-    findings += duplicates(rows, inputs, outputs, similarity)
+    findings += duplicates(rows, inputs, outputs, similarity, progress)
     counted = balances(rows, label_fields(rows, schema))
     findings += [finding for balance in counted for finding in imbalances(balance, list(files))]
     if results:

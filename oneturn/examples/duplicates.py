@@ -18,7 +18,11 @@ def asked(values: Any, inputs: Sequence[str]) -> str:
 
 
 def duplicates(
-    rows: Sequence[Row], inputs: Sequence[str], outputs: Sequence[str], threshold: float = NEAR
+    rows: Sequence[Row],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    threshold: float = NEAR,
+    progress: bool = False,
 ) -> Iterator[Finding]:
     """A finding for each row that asks what another asks, or nearly so.
 
@@ -27,6 +31,7 @@ def duplicates(
         inputs: the fields that ask.
         outputs: the fields that answer.
         threshold: how similar near-duplicates are, 0 to 1; see :mod:`oneturn.examples.near`.
+        progress: whether to show a bar when it takes longer than two seconds.
     """
     first: dict[str, Row] = {}
     for row in sorted(rows, key=lambda row: _GUARDED[row.split]):
@@ -34,7 +39,7 @@ def duplicates(
         if text and (before := first.setdefault(text, row)) is not row:
             yield _same(before, row, outputs)
     texts, alone = list(first), list(first.values())
-    for one, other, similarity in near_pairs(texts, threshold):
+    for one, other, similarity in near_pairs(texts, threshold, progress):
         yield _near(alone[one], alone[other], similarity, outputs)
 
 

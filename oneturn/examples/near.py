@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
+from tqdm.auto import tqdm
 
 NEAR = 0.7
-_BLOCK = 2_000  # rows compared with all others at once: bounds the memory
+_SECONDS = 2.0  # then a bar is shown
+_BLOCK = 500  # rows compared with all others at once: bounds the memory
 _WORD = re.compile(r"\w+")
 
 
@@ -35,12 +37,13 @@ def same_text(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(" .?!")
 
 
-def near_pairs(texts: Sequence[str], threshold: float = NEAR) -> list[Pair]:
+def near_pairs(texts: Sequence[str], threshold: float = NEAR, progress: bool = False) -> list[Pair]:
     """Return all pairs of texts whose similarity is ``threshold`` or more, in order.
 
     Args:
         texts: some thousands of them; the same text twice is better sorted out before.
         threshold: above 0, up to 1, which is the same trigrams.
+        progress: whether to show a bar when it takes longer than two seconds.
     """
     sets = [_trigrams(text) for text in texts]
     ranks = _by_rarity(sets)
@@ -53,7 +56,8 @@ def near_pairs(texts: Sequence[str], threshold: float = NEAR) -> list[Pair]:
     rests = sizes - np.array(prefixes, dtype=float)
     grams, rare = _matrix(ranked, len(ranks)), _matrix(rarest, len(ranks))
     found = []
-    for start in range(0, len(texts), _BLOCK):
+    starts = range(0, len(texts), _BLOCK)
+    for start in tqdm(starts, desc="compare", unit=f"{_BLOCK} rows", delay=_SECONDS, disable=not progress):
         shared = (rare[start : start + _BLOCK] @ rare.T).tocoo()
         firsts, seconds = shared.row + start, shared.col
         most = shared.data + np.maximum(rests[firsts], rests[seconds])  # that they can share in all
