@@ -49,7 +49,10 @@ def _speed(options: argparse.Namespace) -> Iterator[str]:
     wanted = [(threads, name) for threads in _THREADS for name in CONTENDERS]
     for threads, name in tqdm(wanted, desc="speed", unit="evaluation"):
         rows = threads * (2 if name == _SLOW else options.rounds)
-        found = _measured(name, rows, threads, options.latency)
+        found = _measured(name, rows, threads, options.latency, options.patience)
+        if found is None:
+            yield f"| {name} | {threads} | {rows:,} | not done after {options.patience:g} s | – | – | – |"
+            continue
         limit = threads / options.latency
         each = found["rows"] / found["seconds"]
         yield (
@@ -62,12 +65,19 @@ def _memory(options: argparse.Namespace) -> Iterator[str]:
     wanted = [(name, rows) for name in ("oneturn.evaluate", "dspy.Evaluate") for rows in (100, options.many)]
     for name, rows in tqdm(wanted, desc="memory", unit="evaluation"):
         found = _measured(name, rows, 16, 0.0)
+        assert found is not None  # it waits as long as it takes
         yield f"| {name} | {rows:,} | {found['peak'] / 2**20:.0f} MiB | {1000 * found['cpu'] / rows:.1f} ms |"
 
 
-def _measured(name: str, rows: int, threads: int, latency: float) -> dict[str, float]:
+def _measured(
+    name: str, rows: int, threads: int, latency: float, patience: float | None = None
+) -> dict[str, float] | None:
+    """What an evaluation took; ``None`` if it isn't done after ``patience`` seconds."""
     command = [sys.executable, "-m", "benchmarks.evaluating.contenders", name, str(rows), str(threads), str(latency)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience)
+    except subprocess.TimeoutExpired:
+        return None
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -89,6 +99,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--latency", type=float, default=1.0, help="seconds that an answer of the LM takes")
     parser.add_argument("--rounds", type=int, default=20, help="rows of an evaluation, times its threads")
     parser.add_argument("--many", type=int, default=100_000, help="rows of the larger evaluation, for its memory")
+    parser.add_argument("--patience", type=float, default=600.0, help="seconds to wait for one evaluation of the speed")
     parser.add_argument("--part", choices=("speed", "memory"), help="one of the two tables only")
     parser.add_argument("--report", help="a Markdown file to write")
     return parser.parse_args()

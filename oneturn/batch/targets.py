@@ -103,7 +103,7 @@ class ProgramTarget:
         self._lm = lm
         self._trace = trace
         asked = [lm] if lm is not None else [found.lm or dspy.settings.lm for _, found in program.named_predictors()]
-        self.key = repr([type(program).__name__, program.dump_state(), [_settings(each) for each in asked]])
+        self.key = repr([type(program).__name__, _state(program), [_settings(each) for each in asked]])
         self.inputs = _inputs(program)
 
     def answer(self, example: dspy.Example, into: Answered) -> None:
@@ -135,6 +135,14 @@ class ProgramTarget:
             span.set_inputs(jsonable(example.inputs().toDict()))
             yield
             span.set_outputs(jsonable(dict(into.prediction)))
+
+
+def _state(program: dspy.Module) -> dict[str, Any]:
+    """Instructions and demos, without LMs: DSPy refuses to write down one with an engine of its own."""
+    bare = program.deepcopy()
+    bare.set_lm(None)
+    state: dict[str, Any] = bare.dump_state()
+    return state
 
 
 class EndpointTarget:
