@@ -18,17 +18,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from mlflow.exceptions import MlflowException
-from mlflow.models import ModelConfig
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from typing_extensions import Self
 
-from oneturn.config_errors import explain, refuse_secrets, yaml_problem
+from oneturn.config_errors import explain, refuse_secrets
+from oneturn.config_files import CONFIG_VARIABLE, keys_of
 from oneturn.config_section import Section
 from oneturn.errors import ConfigError
 from oneturn.tool_config import ToolConfig
-
-CONFIG_VARIABLE = "ONETURN_CONFIG"
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -308,7 +305,8 @@ class AgentConfig(Section):
         """Read the configuration that holds here.
 
         The first of these wins: the ``model_config`` of the logged model that MLflow is loading; the file that the
-        environment variable ``ONETURN_CONFIG`` names; ``default``.
+        environment variable ``ONETURN_CONFIG`` names; ``default``. A file may say ``extends: other.yaml``; and over
+        all but the first stands what the environment variable ``ONETURN_SET`` sets, a ``lm.model=local/0.5B`` a line.
 
         Args:
             default: a YAML file, or the keys themselves.
@@ -317,7 +315,7 @@ class AgentConfig(Section):
         Raises:
             ConfigError: a file is missing or isn't YAML; a key is unknown; a value is wrong, or looks like a secret.
         """
-        found, source = _model_config(os.environ.get(CONFIG_VARIABLE) or default, root)
+        found, source = keys_of(os.environ.get(CONFIG_VARIABLE) or default, root)
         refuse_secrets(found, source)
         try:
             return cls.model_validate(found)
@@ -327,47 +325,3 @@ class AgentConfig(Section):
     def to_model_config(self) -> dict[str, Any]:
         """Return plain values for ``log_model(model_config=…)``; ``read`` gives the same configuration back."""
         return self.model_dump(mode="json")
-
-
-def resolve(path: str | Path, root: str | Path | None = None) -> Path:
-    """Find a file that a configuration names: in the working directory, then in ``root``.
-
-    Args:
-        path: absolute or relative; ``~`` is the home directory.
-        root: the repository, or the ``code`` folder of a logged model.
-
-    Raises:
-        ConfigError: neither place has it.
-    """
-    given = Path(path).expanduser()
-    candidates = [Path.cwd() / given, *([Path(root) / given] if root is not None else [])]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    looked = " or ".join(str(parent) for parent in dict.fromkeys(c.parent for c in candidates))
-    raise ConfigError(f"There is no file {str(path)!r}: {given.name!r} isn't in {looked}.")
-
-
-def _model_config(wanted: str | Path | Mapping[str, Any], root: str | Path | None) -> tuple[Any, str]:
-    """Return the keys as ``ModelConfig`` reads them, and the words that tell a person where they came from."""
-    probe = {"probe": True}  # a ModelConfig that doesn't hold it holds what MLflow is loading
-    try:
-        model_config = ModelConfig(development_config=probe)
-    except FileNotFoundError:
-        raise ConfigError(
-            "This model was logged without a configuration: pass model_config=config.to_model_config() to log_model()."
-        ) from None
-    if model_config.config is not probe:
-        return _read(model_config, "the logged model's model_config")
-    if isinstance(wanted, Mapping):
-        return dict(wanted), "the configuration"
-    return _read(ModelConfig(development_config=str(resolve(wanted, root))), str(wanted))
-
-
-def _read(model_config: ModelConfig, source: str) -> tuple[Any, str]:
-    try:
-        return model_config.to_dict() or {}, source
-    except UnicodeDecodeError:
-        raise ConfigError(f"{source}: isn't a text file in UTF-8.") from None
-    except MlflowException as error:
-        raise ConfigError(f"{source}: isn't YAML: {yaml_problem(error)}.") from None

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from mlflow.models.model_config import _set_model_config
 
-from oneturn.config import AgentConfig, LMConfig, resolve
+from oneturn.config import AgentConfig, LMConfig
+from oneturn.config_files import resolve
 from oneturn.errors import ConfigError
 
 SECRETS = [

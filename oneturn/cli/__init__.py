@@ -17,6 +17,7 @@ from oneturn.cli import (
     compile,
     demo,
     diff,
+    doctor,
     evaluate,
     judge,
     log,
@@ -54,7 +55,22 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # they may hold secrets
 )
 
-for module in (ask, compile, diff, log, promote, evaluate, compare, report, serve, query, check, demo, rollback):
+for module in (
+    ask,
+    compile,
+    diff,
+    log,
+    promote,
+    evaluate,
+    compare,
+    report,
+    serve,
+    query,
+    check,
+    demo,
+    doctor,
+    rollback,
+):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 app.add_typer(deploy, name="deploy")
 data.command("from-inference-table")(from_inference_table)
@@ -72,8 +88,21 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def main(
+    context: typer.Context,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set a key of the configuration for this command, such as `lm.model=local/0.5B`; may be given often.",
+        ),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """What all commands share."""
+    if settings:
+        from oneturn.config_files import setting_all
+
+        context.with_resource(setting_all(settings))

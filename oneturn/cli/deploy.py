@@ -18,6 +18,9 @@ deploy = typer.Typer(
 )
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
+NoCheck = Annotated[
+    bool, typer.Option("--no-check", help="Don't look first whether what the configuration names is there.")
+]
 Version = Annotated[
     str | None,
     typer.Argument(metavar="[VERSION]", help="A version or an alias; the champion, or the latest, if not said."),
@@ -26,7 +29,11 @@ Version = Annotated[
 
 @deploy.command()
 def serving(
-    version: Version = None, dry_run: DryRun = False, agent: AgentFile = AGENT_FILE, config: ConfigFile = None
+    version: Version = None,
+    dry_run: DryRun = False,
+    no_check: NoCheck = False,
+    agent: AgentFile = AGENT_FILE,
+    config: ConfigFile = None,
 ) -> None:
     """Let an endpoint of Model Serving serve a registered version; waits until it does.
 
@@ -41,7 +48,7 @@ def serving(
     from oneturn.databricks.serving import deploy_serving
     from oneturn.databricks.serving_plan import plan_serving
 
-    plan = plan_serving(loaded, version)
+    plan = plan_serving(loaded, version, check=not no_check)
     _say(plan.lines())
     if dry_run:
         return
@@ -55,7 +62,12 @@ def serving(
 
 
 @deploy.command()
-def app(dry_run: DryRun = False, agent: AgentFile = AGENT_FILE, config: ConfigFile = None) -> None:
+def app(
+    dry_run: DryRun = False,
+    no_check: NoCheck = False,
+    agent: AgentFile = AGENT_FILE,
+    config: ConfigFile = None,
+) -> None:
     """Serve the agent as it stands here from a Databricks App; waits until it runs.
 
     Examples:
@@ -69,7 +81,7 @@ def app(dry_run: DryRun = False, agent: AgentFile = AGENT_FILE, config: ConfigFi
     from oneturn.databricks.app import deploy_app
     from oneturn.databricks.app_plan import plan_app
 
-    plan = plan_app(loaded)
+    plan = plan_app(loaded, check=not no_check)
     _say(plan.lines())
     if dry_run:
         return

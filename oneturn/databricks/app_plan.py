@@ -13,7 +13,7 @@ from oneturn.agent import Agent
 from oneturn.config import AgentConfig
 from oneturn.databricks.app_files import app_files
 from oneturn.databricks.app_resources import app_resources, told
-from oneturn.databricks.before import refuse_problems
+from oneturn.databricks.before import refuse_problems, refuse_undeployable
 from oneturn.databricks.credentials import workspace_client
 from oneturn.databricks.failures import told_in_a_line
 from oneturn.databricks.resources import scopes_of
@@ -58,14 +58,18 @@ class AppPlan:
 
 
 @told_in_a_line("The app can't be deployed")
-def plan_app(agent: Agent) -> AppPlan:
+def plan_app(agent: Agent, *, check: bool = True) -> AppPlan:
     """What ``deploy_app`` would do; nothing is changed.
+
+    Args:
+        agent: what the app serves.
+        check: look first at all that the configuration names in the workspace.
 
     Raises:
         DeployError: the configuration can't be deployed.
         ProgramError: a folder that the agent declares isn't there.
     """
-    refuse_problems(agent.config)
+    (refuse_problems if check else refuse_undeployable)(agent.config)
     use_store(agent.config.mlflow)
     client, name = workspace_client(), app_name(agent)
     return AppPlan(

@@ -8,7 +8,7 @@ from datetime import timedelta
 from oneturn.agent import Agent
 from oneturn.databricks.app import started
 from oneturn.databricks.app_plan import app_name
-from oneturn.databricks.before import refuse_problems
+from oneturn.databricks.before import refuse_undeployable
 from oneturn.databricks.credentials import workspace_client
 from oneturn.databricks.failures import told_in_a_line
 from oneturn.errors import DeployError
@@ -45,7 +45,7 @@ def plan_app_rollback(agent: Agent) -> AppRollbackPlan:
     from databricks.sdk.errors import NotFound
     from databricks.sdk.service.apps import AppDeploymentState
 
-    refuse_problems(agent.config)
+    refuse_undeployable(agent.config)
     client, name = workspace_client(), app_name(agent)
     try:
         kept = list(client.apps.list_deployments(name))

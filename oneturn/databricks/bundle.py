@@ -16,7 +16,7 @@ from oneturn.agent import Agent
 from oneturn.databricks.app_files import app_files
 from oneturn.databricks.app_plan import app_name
 from oneturn.databricks.app_resources import app_resources
-from oneturn.databricks.before import refuse_problems
+from oneturn.databricks.before import refuse_undeployable
 from oneturn.databricks.resources import scopes_of
 from oneturn.errors import DeployError
 
@@ -50,7 +50,7 @@ def write_bundle(agents: Mapping[str, Agent], folder: Path) -> list[Path]:
         ProgramError: a folder that the agent declares isn't there.
     """
     for agent in agents.values():
-        refuse_problems(agent.config)
+        refuse_undeployable(agent.config)
     if folder.exists() and any(folder.iterdir()) and not (folder / "databricks.yml").is_file():
         raise DeployError(f"{folder} holds files that are no bundle; name another folder.")
     texts = {Path("databricks.yml"): yaml.safe_dump(bundle(agents), sort_keys=False).encode()}

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from oneturn.agent import Agent
 from oneturn.compiling.versions import champion_of, version_of
-from oneturn.databricks.before import refuse_problems
+from oneturn.databricks.before import refuse_undeployable
 from oneturn.databricks.credentials import workspace_client
 from oneturn.databricks.endpoint import Say, endpoint_name, endpoint_of, serving_now, wait_until_ready
 from oneturn.databricks.failures import told_in_a_line
@@ -64,7 +64,7 @@ def plan_rollback(agent: Agent, version: str | None = None) -> RollbackPlan:
         DeployError: nothing is served, or there is no version to go back to.
         ProgramError: there is no such version.
     """
-    refuse_problems(agent.config)
+    refuse_undeployable(agent.config)
     use_store(agent.config.mlflow)
     model, alias = agent.config.mlflow.model_name, agent.config.gate.alias
     name = agent.config.deploy.endpoint or endpoint_name(model)

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from oneturn.agent import Agent
 from oneturn.compiling.versions import champion_of, version_of
 from oneturn.config import AgentConfig
-from oneturn.databricks.before import refuse_problems
+from oneturn.databricks.before import refuse_problems, refuse_undeployable
 from oneturn.databricks.credentials import workspace_client
 from oneturn.databricks.endpoint import endpoint_name, endpoint_of, serving_now
 from oneturn.databricks.failures import told_in_a_line
@@ -71,19 +71,20 @@ class ServingPlan:
 
 
 @told_in_a_line("The agent can't be deployed")
-def plan_serving(agent: Agent, version: str | None = None) -> ServingPlan:
+def plan_serving(agent: Agent, version: str | None = None, *, check: bool = True) -> ServingPlan:
     """What ``deploy_serving`` would do; nothing is changed.
 
     Args:
         agent: says which registered model, and how it is served.
         version: a version's number, or an alias; ``None`` for the version that the configured alias names, or the
             latest if it names none.
+        check: look first at all that the configuration names in the workspace.
 
     Raises:
         DeployError: the configuration can't be deployed.
         ProgramError: there is no such version.
     """
-    refuse_problems(agent.config)
+    (refuse_problems if check else refuse_undeployable)(agent.config)
     use_store(agent.config.mlflow)
     model = agent.config.mlflow.model_name
     number, chosen = _chosen(model, version, agent.config.gate.alias)

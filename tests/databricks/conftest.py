@@ -16,10 +16,11 @@ import pytest
 
 import oneturn
 from oneturn.agent import Agent
+from tests.databricks.catalog_routes import Catalog
 from tests.databricks.registry_routes import Registry
 from tests.databricks.serving_routes import Endpoints
 from tests.databricks.tracking_routes import empty_store, keep_tracking
-from tests.databricks.workspace import TOKEN, Workspace
+from tests.databricks.workspace import OWNER, TOKEN, Workspace
 
 __all__ = ["empty_store"]
 
@@ -66,6 +67,10 @@ def workspace_with_models(tmp_path_factory: pytest.TempPathFactory, empty_store:
         patch.chdir(folder)
         keep_tracking(workspace, folder / "tracking", empty_store, patch)
         registry = Registry(workspace, folder / "catalog")
+        catalog = Catalog(workspace)
+        catalog.add("models", MODEL, owner=OWNER)
+        catalog.add("folders", "/Shared")
+        catalog.secrets["desk"] = ["key"]
         yield Desk(workspace, registry, Endpoints(workspace), folder / "desk")
     forget()
     patch.undo()
@@ -75,6 +80,7 @@ def workspace_with_models(tmp_path_factory: pytest.TempPathFactory, empty_store:
 def desk(workspace_with_models: Desk) -> Desk:
     """The workspace without endpoints and calls, with the models that the module's tests have registered."""
     workspace_with_models.endpoints = Endpoints(workspace_with_models.workspace)
+    workspace_with_models.endpoints.add_ready("claude")
     workspace_with_models.workspace.calls.clear()
     return workspace_with_models
 

@@ -64,6 +64,11 @@ class Endpoints:
         for (method, pattern), handler in routes.items():
             workspace.on(method, pattern, handler)
 
+    def add_ready(self, name: str) -> None:
+        """Let there be an endpoint that isn't the agent's: an LM's."""
+        state = EndpointState(EndpointStateConfigUpdate.NOT_UPDATING, EndpointStateReady.READY)
+        self.endpoints[name] = ServingEndpointDetailed(name=name, state=state)
+
     def traffic(self, name: str) -> dict[str, int]:
         """Per cent of the requests by version, of the endpoint's active configuration."""
         config = self.endpoints[name].config

@@ -192,6 +192,18 @@ def test_what_would_fail_is_said_before(desk: Desk):
     assert "DESK_API_KEY: '{{secrets/<scope>/<key>}}'" in told
 
 
+def test_what_the_workspace_lacks_keeps_a_version_from_being_deployed(desk: Desk):
+    desk.workspace.on("GET", "/api/2.0/serving-endpoints", lambda call: {"endpoints": [{"name": "claude"}]})
+    agent = desk.agent(lm={"model": "databricks/cloude"}, deploy={"environment": {"A": "{{secrets/desk/other}}"}})
+    with pytest.raises(DeployError) as failure:
+        plan_serving(agent)
+    _, endpoint, secret, more = str(failure.value).splitlines()
+    assert endpoint.endswith("There are: claude.")
+    assert secret.endswith("Run: databricks secrets put-secret desk other")
+    assert "--no-check" in more
+    assert plan_serving(agent, check=False).config.lm.model == "databricks/cloude"
+
+
 @pytest.mark.parametrize("model", [MODEL, "main.agents.support_desk_", "main." + "a" * 70 + ".desk"])
 def test_the_endpoint_has_the_name_that_databricks_gives_it(model: str):
     from databricks.agents.deployments import _create_endpoint_name

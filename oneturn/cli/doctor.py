@@ -1,0 +1,73 @@
+"""``oneturn doctor``."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, load
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from oneturn.doctor import Finding, Report
+
+_MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "unknown": "[dim]?[/]", "problem": "[red]✗[/]"}
+
+
+def doctor(
+    ask: Annotated[
+        bool, typer.Option("--ask", help="Ask the LM a short question, too; that may cost a little.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    agent: AgentFile = AGENT_FILE,
+    config: ConfigFile = None,
+) -> None:
+    """Look at everything that the configuration refers to, and say what to mend. Nothing is changed.
+
+    Packages, the LM, keys, the compiled program; on Databricks credentials, endpoints, indexes, functions, permissions,
+    secrets. Exit code 0: nothing keeps the agent from working; 1: something does.
+
+    Examples:
+
+        oneturn doctor
+
+        oneturn doctor --config configs/prod.yaml
+
+        oneturn doctor --config configs/prod.yaml --ask --json
+    """
+    loaded = load(agent, config)
+
+    from rich.console import Console
+
+    from oneturn.doctor import check
+
+    if as_json:
+        report = check(loaded, ask=ask)
+        typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        console = Console()
+        with console.status("looking") if console.is_terminal else nullcontext():
+            report = check(loaded, ask=ask, seen=lambda finding: _show(finding, console))
+        _verdict(report, console)
+    raise typer.Exit(0 if report.passed() else 1)
+
+
+def _show(finding: Finding, console: Console) -> None:
+    from rich.markup import escape
+
+    text = f"{_MARKS[finding.state.value]} {escape(finding.subject)}: {escape(finding.said)}"
+    console.print(text, highlight=False, soft_wrap=True)
+    if finding.fix:
+        console.print(f"  [dim]{escape(finding.fix)}[/]", highlight=False, soft_wrap=True)
+
+
+def _verdict(report: Report, console: Console) -> None:
+    from oneturn.doctor import State
+
+    counted = ", ".join(f"{report.count(state)} {state.value}" for state in State if report.count(state))
+    verdict = "[green]It can work.[/]" if report.passed() else "[red]It can't work like this.[/]"
+    console.print(f"{verdict} {counted}", highlight=False)
