@@ -171,7 +171,8 @@ class _Exchange:
         if not isinstance(self._agent, ResponsesAdapter):
             return
         try:
-            await asyncio.get_running_loop().run_in_executor(self._pool, self._agent.inputs, request)
+            run = contextvars.copy_context().run  # the program may be built now, with the user's credentials
+            await asyncio.get_running_loop().run_in_executor(self._pool, run, self._agent.inputs, request)
         except Exception as error:
             self.refusal = _failure(error)
             raise self.refusal from error

@@ -25,7 +25,7 @@ from oneturn.config_errors import explain, refuse_secrets
 from oneturn.config_files import CONFIG_VARIABLE, keys_of
 from oneturn.config_section import Section
 from oneturn.errors import ConfigError
-from oneturn.tool_config import ToolConfig
+from oneturn.tool_config import ToolConfig, Who
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -44,6 +44,8 @@ class LMConfig(Section):
     """0 for the most probable token each time; null leaves it to the provider."""
     max_tokens: Count | None = None
     """Tokens that one reply may have; null leaves it to the provider."""
+    credentials: Who = "agent"
+    """Whose credentials `databricks/<endpoint>` is asked with: the agent's own, or of the `user` who asks."""
     timeout: Annotated[float, Field(gt=0)] = 120.0
     """Seconds to wait for the LM's next byte."""
     cache: bool = True
@@ -57,6 +59,11 @@ class LMConfig(Section):
     def is_local(self) -> bool:
         """Whether this is the embedded LM."""
         return self.model.startswith("local/")
+
+    @property
+    def is_workspace(self) -> bool:
+        """Whether this is a serving endpoint, asked with credentials of the workspace."""
+        return self.model.startswith("databricks/") and not (self.api_base or self.api_key_env)
 
     @field_validator("model")
     @classmethod
@@ -79,6 +86,10 @@ class LMConfig(Section):
             raise ValueError(f"{self.model!r} runs in this process: it takes no api_base and no api_key_env")
         if self.weights and not self.is_local:
             raise ValueError(f"weights are for the embedded LM only, and the model is {self.model!r}")
+        if self.credentials == "user" and not self.is_workspace:
+            raise ValueError("credentials: user is for databricks/<endpoint>, without api_base and api_key_env")
+        if self.credentials == "user" and self.cache:
+            raise ValueError("with credentials: user, set cache: false; what one user may read isn't for all")
         return self
 
 

@@ -23,6 +23,10 @@ def build_lm(config: LMConfig) -> dspy.BaseLM:
             from oneturn.local.lm import local_lm
 
             return local_lm(config.model.removeprefix("local/"), weights=config.weights, **settings)
+        if config.is_workspace:
+            from oneturn.databricks.lm import databricks_lm
+
+            return databricks_lm(config.model, credentials=config.credentials, **settings)
         return dspy.LM(config.model, **settings)
     except TypeError as error:
         raise ConfigError(f"The LM {config.model!r} refuses a setting of its kwargs: {error}.") from error

@@ -44,7 +44,7 @@ def refusal(keys: dict[str, Any] | str) -> str:
 
 
 # Every mistake, and the whole message.
-LM_KEYS = "api_base, api_key_env, cache, kwargs, max_tokens, model, temperature, timeout, weights"
+LM_KEYS = "api_base, api_key_env, cache, credentials, kwargs, max_tokens, model, temperature, timeout, weights"
 TOP_KEYS = "approvals, compile, compiled, compiled_on_drift, data, deploy, gate, judge, lm, max_iters, mlflow, retriever, serve, tools"
 LOCAL = "'local/1.5B' runs in this process: it takes no api_base and no api_key_env."
 NO_SECRETS = (

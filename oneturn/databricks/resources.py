@@ -33,7 +33,7 @@ _KINDS: dict[str, type[DatabricksResource]] = {
 def resources_of(config: AgentConfig) -> list[Resource]:
     """What the agent reaches with its own credentials: endpoints, indexes, functions, tables; each once."""
     found: list[Resource] = []
-    if config.lm.model.startswith(_DATABRICKS):
+    if config.lm.model.startswith(_DATABRICKS) and config.lm.credentials == "agent":
         found.append(DatabricksServingEndpoint(config.lm.model.removeprefix(_DATABRICKS)))
     found += tool_resources(config.tools)
     found += [_KINDS[named.kind](named.name) for named in config.deploy.resources]
@@ -42,7 +42,8 @@ def resources_of(config: AgentConfig) -> list[Resource]:
 
 def scopes_of(config: AgentConfig) -> list[str]:
     """The API scopes that a user's token needs for what is reached on behalf of whoever asks; sorted, each once."""
-    return tool_scopes(config.tools)
+    own = {"serving.serving-endpoints"} if config.lm.credentials == "user" else set[str]()
+    return sorted(own.union(tool_scopes(config.tools)))
 
 
 def auth_policy_of(config: AgentConfig) -> AuthPolicy | None:

@@ -16,6 +16,7 @@ from mlflow.types.responses_helpers import IncompleteDetails
 from pydantic import ValidationError
 
 from oneturn.approvals import Approvals
+from oneturn.caller import caller_token
 from oneturn.control import RunControl, current
 from oneturn.errors import EndpointError, ProgramError, RequestError, RunCancelled
 from oneturn.plain_json import plain, sound, sound_throughout
@@ -128,10 +129,11 @@ class ResponsesAdapter(SelfTraced):
     def _events(
         self, request: ResponsesAgentRequest, on_failure: Callable[[EndpointError], object], streaming: bool = True
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
+        control = RunControl(self._deadline, current(), streaming=streaming, caller=caller_token())
         writer = EventWriter()
         yield from writer.start()
         try:
-            yield from self._run_events(writer, request, RunControl(self._deadline, current(), streaming=streaming))
+            yield from self._run_events(writer, request, control)
         except RunCancelled as stopped:
             yield from writer.incomplete(stopped.reason)
         except GeneratorExit:

@@ -76,6 +76,8 @@ class Workspace:
         calls: what it was asked, in order; calls for tokens are not among them.
         users: who a token belongs to; take one out, and it has expired.
         principals: service principals: their secrets by client id.
+        issued: how many tokens they have got.
+        seconds: how long such a token says that it holds.
     """
 
     def __init__(self) -> None:
@@ -83,6 +85,7 @@ class Workspace:
         self.users: dict[str, str] = {TOKEN: OWNER}
         self.principals: dict[str, str] = {}
         self.issued = 0
+        self.seconds = 3600
         self._routes: list[tuple[str, re.Pattern[str], Handler]] = []
         self._wrong: list[str] = []
         self._lock = threading.Lock()
@@ -152,7 +155,7 @@ class Workspace:
             self.issued += 1
             token = f"token-{self.issued}-of-{client}"
             self.users[token] = client
-        return Answer(body={"access_token": token, "token_type": "Bearer", "expires_in": 3600})
+        return Answer(body={"access_token": token, "token_type": "Bearer", "expires_in": self.seconds})
 
 
 def _unknown(sent: Any, known: Any, place: str = "") -> list[str]:
