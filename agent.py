@@ -13,11 +13,12 @@ from optimizers.recipes import RECIPES
 
 ROOT = CORPUS.parents[1]  # this checkout, or the code folder of a logged model
 CONFIG = oneturn.AgentConfig.read("configs/dev.yaml", root=ROOT)
+HANDBOOK = oneturn.retriever_of(CONFIG, documents=lambda: oneturn.read_markdown(CORPUS))
 
 AGENT = oneturn.Agent(
     name="support_desk",
     config=CONFIG,
-    build=lambda: support_desk(k=CONFIG.retriever.k, max_iters=CONFIG.max_iters, more_tools=oneturn.tools_of(CONFIG)),
+    build=lambda: support_desk(HANDBOOK, max_iters=CONFIG.max_iters, more_tools=oneturn.tools_of(CONFIG)),
     metric=support_metric,
     examples=load_split,
     recipes=RECIPES,

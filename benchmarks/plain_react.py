@@ -6,8 +6,10 @@ from typing import Any
 import dspy
 from dspy.teleprompt import BootstrapFewShot
 
+from data.support import CORPUS
 from modules.support_desk import support_desk
 from oneturn import ReAct, Solution
+from oneturn.retrieval import Bm25Retriever, read_markdown
 from oneturn.tools import render
 
 _THOUGHTS = {
@@ -20,7 +22,8 @@ _THOUGHTS = {
 
 def plain_react(k: int, max_iters: int) -> dspy.ReAct:
     """``dspy.ReAct``, as it comes, over the support desk's signature and tools."""
-    return as_plain_react(support_desk(k=k, max_iters=max_iters), max_iters)
+    retriever = Bm25Retriever(read_markdown(CORPUS), k=k)
+    return as_plain_react(support_desk(retriever, max_iters=max_iters), max_iters)
 
 
 def as_plain_react(ours: ReAct, max_iters: int) -> dspy.ReAct:

@@ -10,12 +10,10 @@ from pydantic import Field
 
 import oneturn
 from modules.arithmetic import evaluate, plain
-from oneturn.retrieval import Bm25Retriever, read_markdown
 
 
-def handbook_search(folder: Path, k: int) -> dspy.Tool:
-    """The tool ``search_handbook`` over a folder of passages; it gives the best ``k``."""
-    retriever = Bm25Retriever(read_markdown(folder), k=k)
+def handbook_search(retriever: oneturn.Retriever) -> dspy.Tool:
+    """The tool ``search_handbook`` over the passages that a retriever finds."""
 
     def search_handbook(query: str) -> list[Document]:
         """Find passages of the handbook: prices, plans, limits, policies, dates, errors."""

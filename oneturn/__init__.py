@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from oneturn.react import Citation, ReAct, Seen, Solution, WorkedExamples, failed_runs_kept
     from oneturn.reporting import log_report, write_report
     from oneturn.responses import ResponsesAdapter
+    from oneturn.retrieval import Retriever, read_markdown, retriever_of
     from oneturn.scorers.calibration import calibrate_judge
     from oneturn.scorers.with_mlflow import predict_fn
     from oneturn.serving import running_server, serve
@@ -46,6 +47,7 @@ __all__ = [
     "OneTurnError",
     "ReAct",
     "ResponsesAdapter",
+    "Retriever",
     "Seen",
     "Solution",
     "SourcedText",
@@ -73,7 +75,9 @@ __all__ = [
     "progress",
     "promote",
     "query",
+    "read_markdown",
     "recipe",
+    "retriever_of",
     "running_server",
     "serve",
     "tool",
@@ -91,6 +95,7 @@ _HOMES = {
     "OneTurnError": "oneturn.errors",
     "ReAct": "oneturn.react",
     "ResponsesAdapter": "oneturn.responses",
+    "Retriever": "oneturn.retrieval",
     "Seen": "oneturn.react",
     "Solution": "oneturn.react",
     "SourcedText": "oneturn.sourced_text",
@@ -118,6 +123,8 @@ _HOMES = {
     "log_report": "oneturn.reporting",
     "predict_fn": "oneturn.scorers.with_mlflow",
     "progress": "oneturn.control",
+    "read_markdown": "oneturn.retrieval",
+    "retriever_of": "oneturn.retrieval",
     "promote": "oneturn.compiling.promotion",
     "query": "oneturn.client",
     "running_server": "oneturn.serving",

@@ -87,7 +87,7 @@ def requirements(agent: Agent) -> list[str]:
     beside = _PACKAGE.with_name(REQUIREMENTS)
     if not _installed("oneturn") and beside.is_file():  # oneturn has come as code, as to a release job
         return beside.read_text(encoding="utf-8").split()
-    extras = {"local"} if agent.config.lm.is_local else set()
+    extras = {"local"} if agent.config.needs_weights else set()
     if auth_policy_of(agent.config) is not None:
         extras.add("databricks")
     names = sorted({*_oneturns_requirements(extras), *agent.requirements})

@@ -34,6 +34,12 @@ def test_the_embedded_lm_travels_only_where_it_answers(agent, model, needed):
     assert {"dspy", "mlflow"} <= set(names)
 
 
+def test_it_travels_where_it_embeds(agent):
+    config = AgentConfig.read({"lm": {"model": "openai/x"}, "retriever": {"embeddings": "local/0.5B"}})
+    names = [line.partition("==")[0] for line in requirements(dataclasses.replace(agent, config=config))]
+    assert "xllamacpp" in names
+
+
 def test_where_oneturn_has_come_as_code_its_requirements_have_come_too(agent, tmp_path, monkeypatch):
     (tmp_path / "requirements.txt").write_text("dspy==3.4.1\nmlflow==3.17.2\n")
     monkeypatch.setattr(model_log, "_PACKAGE", tmp_path / "oneturn")

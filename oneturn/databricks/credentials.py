@@ -60,6 +60,23 @@ def user_token() -> tuple[str, str]:
     return (host if "://" in host else f"https://{host}").rstrip("/"), token
 
 
+def token_of(credentials: Who, renew: bool = False) -> tuple[str, str]:
+    """The workspace's address, and the token of the moment.
+
+    Args:
+        credentials: whose.
+        renew: forget the agent's last one.
+
+    Raises:
+        ConfigError: the SDK isn't installed; or there is no user here.
+        ValueError: there are no credentials; the SDK says so.
+    """
+    if credentials == "user":
+        return user_token()
+    config = agent_config(renew)
+    return str(config.host), str(config.authenticate()["Authorization"].removeprefix("Bearer "))
+
+
 def agent_config(renew: bool = False) -> Config:
     """The SDK's configuration of this environment, which renews its own tokens; kept while the environment stays.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dspy.lm15 import AuthError, InvalidRequestError, LM15Error, NotConfiguredError, Request, TransportError
 
-from oneturn.databricks.credentials import agent_config, user_token
+from oneturn.databricks.credentials import token_of
 from oneturn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def asked(engine: EndpointEngine, request: Request, renew: bool = False) -> Aske
         TransportError: the workspace that issues them can't be reached.
     """
     try:
-        host, token = user_token() if engine.credentials == "user" else _agents(renew)
+        host, token = token_of(engine.credentials, renew)
     except (ConfigError, ValueError) as error:
         said = str(error).partition(" Config: ")[0]
         raise NotConfiguredError(f"There are no credentials for {engine.endpoint!r}: {said}") from error
@@ -75,11 +75,6 @@ def told(at: Asked, error: LM15Error) -> LM15Error:
         )
         error.args = (error.message,)
     return error
-
-
-def _agents(renew: bool) -> tuple[str, str]:
-    config = agent_config(renew)
-    return str(config.host), str(config.authenticate()["Authorization"].removeprefix("Bearer "))
 
 
 def _shaped(request: Request, endpoint: str, schema: bool) -> Request:

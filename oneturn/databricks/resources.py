@@ -15,7 +15,7 @@ from mlflow.models.resources import (
     Resource,
 )
 
-from oneturn.config import AgentConfig
+from oneturn.config import AgentConfig, RetrieverConfig
 from oneturn.elsewhere import tool_resources, tool_scopes
 
 _DATABRICKS = "databricks/"
@@ -35,6 +35,7 @@ def resources_of(config: AgentConfig) -> list[Resource]:
     found: list[Resource] = []
     if config.lm.model.startswith(_DATABRICKS) and config.lm.credentials == "agent":
         found.append(DatabricksServingEndpoint(config.lm.model.removeprefix(_DATABRICKS)))
+    found += retriever_resources(config.retriever)
     found += tool_resources(config.tools)
     found += [_KINDS[named.kind](named.name) for named in config.deploy.resources]
     return [resource for place, resource in enumerate(found) if resource not in found[:place]]
@@ -42,8 +43,30 @@ def resources_of(config: AgentConfig) -> list[Resource]:
 
 def scopes_of(config: AgentConfig) -> list[str]:
     """The API scopes that a user's token needs for what is reached on behalf of whoever asks; sorted, each once."""
-    own = {"serving.serving-endpoints"} if config.lm.credentials == "user" else set[str]()
-    return sorted(own.union(tool_scopes(config.tools)))
+    scopes = set(tool_scopes(config.tools))
+    retriever = config.retriever
+    if config.lm.credentials == "user" or (retriever.credentials == "user" and _embedding_endpoint(retriever)):
+        scopes.add("serving.serving-endpoints")
+    if retriever.kind == "databricks" and retriever.credentials == "user":
+        scopes.add("vectorsearch.vector-search-indexes")
+    return sorted(scopes)
+
+
+def retriever_resources(config: RetrieverConfig) -> list[Resource]:
+    """The index, and the endpoint that embeds, where the agent's own credentials reach them."""
+    if config.credentials == "user":
+        return []
+    found: list[Resource] = []
+    if config.kind == "databricks":
+        found.append(DatabricksVectorSearchIndex(str(config.index)))
+    if endpoint := _embedding_endpoint(config):
+        found.append(DatabricksServingEndpoint(endpoint))
+    return found
+
+
+def _embedding_endpoint(config: RetrieverConfig) -> str | None:
+    model = config.embeddings.model if config.embeddings else ""
+    return model.removeprefix(_DATABRICKS) if model.startswith(_DATABRICKS) else None
 
 
 def auth_policy_of(config: AgentConfig) -> AuthPolicy | None:

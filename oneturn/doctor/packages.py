@@ -47,7 +47,7 @@ def _extras(config: AgentConfig) -> dict[str, str]:
     on_databricks = config.lm.model.startswith("databricks/") or config.mlflow.tracking_uri.startswith("databricks")
     mcp = [entry for entry in config.tools if isinstance(entry, McpTools)]
     wanted = {
-        "local": "the embedded LM" if config.lm.is_local else "",
+        "local": "the embedded LM" if config.needs_weights else "",
         "databricks": "Databricks" if on_databricks or len(config.tools) > len(mcp) else "",
         "mcp": "MCP servers" if mcp else "",
         "optimizers": f"the recipe {config.compile.recipe}" if config.compile.recipe in _OPTUNA_RECIPES else "",

@@ -31,11 +31,13 @@ class ServerSettings:
         slots: requests computed at the same time; more than that wait in the server's queue.
         context: tokens a slot holds, prompt and answer together.
         threads: cores used; ``None`` for those this process may use.
+        embedding: give vectors for texts instead of writing.
     """
 
     slots: int = 2
     context: int = 8192
     threads: int | None = None
+    embedding: bool = False
 
     def __post_init__(self) -> None:
         for name in ("slots", "context", "threads"):
@@ -91,6 +93,9 @@ def _params(llama: Any, weights: Path, settings: ServerSettings, api_key: str) -
     params.verbosity = _ERRORS_ONLY
     params.n_parallel = settings.slots
     params.n_ctx = settings.slots * settings.context  # llama.cpp divides it among the slots
+    if settings.embedding:
+        params.embedding = True
+        params.pooling_type = llama.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     params.cache_prompt = True
     params.cache_ram_mib = _PROMPT_CACHE_MIB
     params.sse_ping_interval = 1  # seconds; an open stream notices only this often that the server is being stopped

@@ -8,9 +8,13 @@ from typing import Any
 import dspy
 import pytest
 
+from data.support import CORPUS
 from modules.support_desk import support_desk
 from oneturn import ResponsesAdapter
+from oneturn.retrieval import Bm25Retriever, read_markdown
 from oneturn.testing import ScriptedLM, call, finish
+
+HANDBOOK = Bm25Retriever(read_markdown(CORPUS))
 
 
 def step(made: dict[str, Any]) -> dict[str, Any]:
@@ -20,7 +24,7 @@ def step(made: dict[str, Any]) -> dict[str, Any]:
 
 def run(question: str, *replies: dict[str, Any]) -> tuple[dspy.Prediction, ScriptedLM]:
     with ScriptedLM(*map(step, replies)) as lm, dspy.context(lm=lm):
-        return support_desk()(question=question), lm
+        return support_desk(HANDBOOK)(question=question), lm
 
 
 def test_a_price_is_looked_up_and_reckoned():
@@ -78,7 +82,7 @@ def test_its_step_schema_is_one_that_constrained_decoding_takes():
 
 
 def test_a_client_gets_its_sources_with_titles_and_addresses():
-    program = support_desk()
+    program = support_desk(HANDBOOK)
     program.set_lm(
         ScriptedLM(
             step(call("search_handbook", query="house beans price")),

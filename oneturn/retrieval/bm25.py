@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import bm25s
-from mlflow.entities import Document, SpanType
+from mlflow.entities import Document
 
 from oneturn.errors import DataError
-from oneturn.tracing import child_span
+from oneturn.retrieval.interface import retrieved
 
 
 class Bm25Retriever:
@@ -29,45 +28,26 @@ class Bm25Retriever:
     def __init__(self, documents: Sequence[Document], k: int = 3):
         self.documents = tuple(documents)
         self.k = min(k, len(self.documents))
-        _check(self.documents)
+        check_documents(self.documents)
         self._index = bm25s.BM25()
-        self._index.index(_tokens([_searchable(document) for document in self.documents]), show_progress=False)
+        self._index.index(_tokens([searchable(document) for document in self.documents]), show_progress=False)
 
     def search(self, query: str) -> list[Document]:
         """The best documents for ``query``, best first; none when no word of it occurs anywhere."""
-        with child_span("retrieve", SpanType.RETRIEVER, {"query": query}) as span:
-            found, scores = self._index.retrieve(_tokens([query]), k=self.k, show_progress=False)
-            best = [self.documents[i] for i, score in zip(found[0], scores[0], strict=True) if score > 0]
-            if span is not None:
-                span.set_outputs([document.to_dict() for document in best])
-            return best
+        return retrieved(query, lambda: self.ranked(query, self.k))
+
+    def ranked(self, query: str, k: int) -> list[Document]:
+        """The best ``k``, without a span of its own: for a ranking that others are put together with."""
+        found, scores = self._index.retrieve(_tokens([query]), k=min(k, len(self.documents)), show_progress=False)
+        return [self.documents[i] for i, score in zip(found[0], scores[0], strict=True) if score > 0]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Bm25Retriever:
         """An index never changes, so the copies that optimizers make of a program share it."""
         return self
 
 
-def read_markdown(folder: Path) -> list[Document]:
-    """The Markdown files of a folder as documents: the stem is the id, the ``# heading`` the title.
-
-    Raises:
-        DataError: the folder has no Markdown file, or a file has no heading or no text.
-    """
-    paths = sorted(Path(folder).glob("*.md"))
-    if not paths:
-        raise DataError(f"{folder} holds no .md file; put one passage into each file there.")
-    return [_document(path) for path in paths]
-
-
-def _document(path: Path) -> Document:
-    heading, _, body = path.read_text(encoding="utf-8").strip().partition("\n")
-    if not heading.startswith("# ") or not body.strip():
-        raise DataError(f"{path}: line 1: a passage is a '# Title' line, an empty line and text; found {heading!r}.")
-    metadata = {"title": heading[2:].strip(), "doc_uri": f"{path.parent.name}/{path.name}"}
-    return Document(page_content=" ".join(body.split()), metadata=metadata, id=path.stem)
-
-
-def _check(documents: Sequence[Document]) -> None:
+def check_documents(documents: Sequence[Document]) -> None:
+    """Raise ``DataError`` unless there are documents, each with an id of its own."""
     if not documents:
         raise DataError("There are no documents to search.")
     seen: set[str | None] = set()
@@ -77,7 +57,8 @@ def _check(documents: Sequence[Document]) -> None:
         seen.add(document.id)
 
 
-def _searchable(document: Document) -> str:
+def searchable(document: Document) -> str:
+    """The text that is searched: title and page."""
     return f"{document.metadata.get('title', '')} {document.page_content}"
 
 

@@ -1,0 +1,82 @@
+"""``python -m benchmarks.retrieval [--report docs/retrieval.md]``: by words alone, and by embeddings too.
+
+Each question of the training and development splits is searched for as it was asked; found is whether the passage that
+holds its answer is among the first k.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import oneturn
+from benchmarks.report import between_marks
+from data.support import CORPUS, load_split
+from oneturn.config import RetrieverConfig
+
+_KS = (1, 2, 3)
+_HEAD = f"| retriever | {' | '.join(f'recall at {k}' for k in _KS)} | ms a search |\n| --- |{' --- |' * (len(_KS) + 1)}"
+
+
+def main() -> None:
+    """Measure, print the table and, if asked to, write it."""
+    options = _options()
+    wanted = {"words (BM25)": None} | {f"words and {model}": model for model in options.embeddings}
+    questions = _questions()
+    lines = [_about(len(questions)), "", _HEAD, *(_row(name, model, questions) for name, model in wanted.items())]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if options.report:
+        path = Path(options.report)
+        path.write_text(between_marks(path, text), encoding="utf-8")
+
+
+def _questions() -> list[tuple[str, set[str]]]:
+    """Questions with the passages that hold their answers; those about order records need none."""
+    known = {document.id for document in oneturn.read_markdown(CORPUS)}
+    asked = [
+        (example.question, set(example.citations) & known)
+        for split in ("train", "dev")
+        for example in load_split(split)
+    ]
+    return [(question, sources) for question, sources in asked if sources]
+
+
+def _row(name: str, model: str | None, questions: list[tuple[str, set[str]]]) -> str:
+    config = RetrieverConfig.model_validate({"k": max(_KS), "embeddings": model})
+    retriever = oneturn.retriever_of(config, documents=lambda: oneturn.read_markdown(CORPUS))
+    retriever.search(questions[0][0])  # what is started and embedded once isn't a search's cost
+    began = time.perf_counter()
+    found = [[document.id for document in retriever.search(question)] for question, _ in questions]
+    took = (time.perf_counter() - began) / len(questions)
+    recalls = [_recall(found, [sources for _, sources in questions], k) for k in _KS]
+    return f"| {name} | {' | '.join(f'{recall:.1%}' for recall in recalls)} | {1000 * took:.1f} |"
+
+
+def _recall(found: list[list[str | None]], wanted: list[set[str]], k: int) -> float:
+    shares = [len(sources & set(ids[:k])) / len(sources) for ids, sources in zip(found, wanted, strict=True)]
+    return sum(shares) / len(shares)
+
+
+def _about(questions: int) -> str:
+    packages = ", ".join(f"{name} {version(name)}" for name in ("bm25s", "xllamacpp", "numpy"))
+    cores = len(os.sched_getaffinity(0))
+    return (
+        f"- machine: {platform.machine()}, {cores} cores, Python {platform.python_version()}\n- versions: {packages}\n"
+        f"- {questions} questions of the support desk's training and development splits, 40 passages"
+    )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--embeddings", nargs="*", default=["local/0.5B"], help="embedding models, as configured")
+    parser.add_argument("--report", help="a Markdown file to write")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

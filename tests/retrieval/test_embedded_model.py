@@ -1,0 +1,27 @@
+"""The embedded model as one that embeds: real weights, in this process."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mlflow.entities import Document
+
+import oneturn
+from oneturn.config import EmbeddingsConfig, RetrieverConfig
+from oneturn.retrieval.embedder import embedder_of
+
+pytestmark = pytest.mark.local_lm
+
+
+def test_texts_that_mean_the_same_are_nearer_than_others():
+    vectors = embedder_of(EmbeddingsConfig(model="local/0.5B"))(
+        ["a cat sleeps", "the cat is asleep", "def f(x): return x"]
+    )
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
+
+
+def test_a_configuration_finds_by_it():
+    documents = [Document("Coffee costs nine euros.", id="price"), Document("def f(x): return x", id="code")]
+    config = RetrieverConfig.model_validate({"embeddings": "local/0.5B", "k": 1})
+    assert oneturn.retriever_of(config, lambda: documents).search("how much is coffee")[0].id == "price"
