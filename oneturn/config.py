@@ -320,6 +320,8 @@ class DeployConfig(Section):
     """Tags of the serving endpoint."""
     resources: list[ResourceConfig] = []
     """What tools of your own reach on Databricks, besides what this file names elsewhere."""
+    scopes: list[str] = []
+    """API scopes that a user's token needs, besides those that follow from `credentials: user` in this file."""
     keep: Count | None = None
     """Versions that stay on the endpoint, besides the one that was replaced; null for all, and each may cost."""
     minutes: Annotated[float, Field(gt=0)] = 60.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -52,14 +52,35 @@ def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
 
 
 def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """Return every key that a configuration may have, as dotted paths, in the order of their declaration."""
+    """Return every key that a configuration may have, as dotted paths, in the order of their declaration.
+
+    Keys of a list's entries stand below ``*``, and below their kind where each kind has keys of its own.
+    """
     keys = []
     for name, field in model.model_fields.items():
         keys.append(f"{prefix}{name}")
-        section = section_of(field.annotation)
-        if section is not None:
-            keys += known_keys(section, f"{prefix}{name}.")
+        for place, section in _sections(field.annotation):
+            keys += known_keys(section, f"{prefix}{name}.{place}")
     return keys
+
+
+def _sections(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
+    """The sections that a field holds, each with its place below the field."""
+    if get_origin(annotation) is not list:
+        section = section_of(annotation)
+        yield from [("", section)] if section is not None else []
+        return
+    found = list(_models(annotation))
+    for section in found:
+        kinds = get_args(section.model_fields["kind"].annotation) if "kind" in section.model_fields else ()
+        yield f"*.{kinds[0]}." if len(found) > 1 else "*.", section
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
@@ -84,6 +105,14 @@ def _explain_one(details: ErrorDetails, known: Sequence[str]) -> str:
         return _unknown_key(path, known)
     if details["type"] == "missing":
         return f"{path} is missing."
+    if details["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        given = details["ctx"].get("tag")
+        kinds = details["ctx"].get("expected_tags") or ", ".join(_kinds(path, known))
+        return (
+            f"{path}.kind should be one of {kinds}, not {given!r}."
+            if given
+            else f"{path}.kind is missing; it is one of {kinds}."
+        )
     if details["type"] == "model_type" and not path:
         return "should hold a mapping of keys."
     if details["type"] == "value_error":
@@ -94,13 +123,22 @@ def _explain_one(details: ErrorDetails, known: Sequence[str]) -> str:
 
 
 def _unknown_key(path: str, known: Sequence[str]) -> str:
-    section, _, key = path.rpartition(".")
+    section, _, key = re.sub(r"\.\d+(?=\.)", ".*", path).rpartition(".")
     siblings = [name for name in known if name.rpartition(".")[0] == section]
     elsewhere = [name for name in known if name.rpartition(".")[2] == key]
-    nearest = (difflib.get_close_matches(path, siblings, n=1) or elsewhere or [""])[0]
+    nearest = (difflib.get_close_matches(f"{section}.{key}", siblings, n=1) or elsewhere or [""])[0]
+    for number in re.findall(r"\.(\d+)(?=\.)", path):
+        nearest = nearest.replace("*", number, 1)
     hint = f" Did you mean {nearest}?" if nearest else ""
     names = ", ".join(sorted(name.rpartition(".")[2] for name in siblings))
-    return f"there is no key {path}.{hint} Known keys{f' of {section}' if section else ''}: {names}."
+    of = f" of {path.rpartition('.')[0]}" if section else ""
+    return f"there is no key {path}.{hint} Known keys{of}: {names}."
+
+
+def _kinds(path: str, known: Sequence[str]) -> Iterator[str]:
+    """The kinds of a list's entries."""
+    place = re.sub(r"\.\d+$", ".*.", path)
+    yield from dict.fromkeys(name.removeprefix(place).partition(".")[0] for name in known if name.startswith(place))
 
 
 def _shown(value: Any) -> str:

@@ -43,7 +43,7 @@ def resources_of(config: AgentConfig) -> list[Resource]:
 
 def scopes_of(config: AgentConfig) -> list[str]:
     """The API scopes that a user's token needs for what is reached on behalf of whoever asks; sorted, each once."""
-    scopes = set(tool_scopes(config.tools))
+    scopes = {*tool_scopes(config.tools), *config.deploy.scopes}
     retriever = config.retriever
     if config.lm.credentials == "user" or (retriever.credentials == "user" and _embedding_endpoint(retriever)):
         scopes.add("serving.serving-endpoints")

@@ -70,6 +70,7 @@ def workspace_with_models(tmp_path_factory: pytest.TempPathFactory, empty_store:
         catalog = Catalog(workspace)
         catalog.add("models", MODEL, owner=OWNER)
         catalog.add("folders", "/Shared")
+        catalog.add("schemas", MODEL.rpartition(".")[0])
         catalog.secrets["desk"] = ["key"]
         yield Desk(workspace, registry, Endpoints(workspace), folder / "desk")
     forget()

@@ -315,3 +315,5 @@ def test_what_it_needs_of_the_workspace():
     users = AgentConfig.read({"lm": {"model": "databricks/claude", "credentials": "user", "cache": False}})
     assert ([each.name for each in resources_of(own)], scopes_of(own)) == (["claude"], [])
     assert (resources_of(users), scopes_of(users)) == ([], ["serving.serving-endpoints"])
+    more = AgentConfig.read({"deploy": {"scopes": ["model-serving"]}})
+    assert scopes_of(more) == ["model-serving"]

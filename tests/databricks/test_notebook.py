@@ -40,6 +40,7 @@ def test_it_brings_the_agent_to_an_endpoint_and_asks_it(desk: Desk, tmp_path: Pa
     endpoint = config["lm"]["model"].removeprefix("databricks/")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     monkeypatch.setenv("ONETURN_CONFIG", str(tmp_path / "config.yaml"))
+    desk.endpoints.add_ready(endpoint)
     finishing_lm(desk.workspace, endpoint, {"answer": ANSWER, "citations": [], "answerable": True})
     program = oneturn.ReAct("question -> answer", tools=[])
     program.set_lm(ScriptedLM(*[finish(answer=ANSWER)] * 3))

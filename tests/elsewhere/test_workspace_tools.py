@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import select
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from databricks.sdk.service.catalog import ColumnTypeName, FunctionInfo, FunctionParameterInfo, FunctionParameterInfos
 from databricks.sdk.service.sql import ExecuteStatementRequestOnWaitTimeout
@@ -12,10 +20,12 @@ from databricks.sdk.service.sql import ExecuteStatementRequestOnWaitTimeout
 import oneturn
 from oneturn.config import AgentConfig
 from oneturn.conformance import Severity, check_stream
+from oneturn.control import RunControl
 from oneturn.elsewhere.tools import tool_resources, tools_of
 from oneturn.errors import ConfigError
 from oneturn.testing import ScriptedLM, call, finish
-from tests.databricks.workspace import TOKEN, Answer, Workspace, refused
+from tests.databricks.conftest import unused_port
+from tests.databricks.workspace import OWNER, TOKEN, Answer, Workspace, refused
 
 FUNCTION = {"kind": "unity_catalog", "function": "main.shop.status", "warehouse": "w1"}
 GENIE = {"kind": "genie", "space": "g1", "rows": 2}
@@ -28,6 +38,10 @@ def workspace(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
         monkeypatch.setenv("DATABRICKS_HOST", found.host)
         monkeypatch.setenv("DATABRICKS_TOKEN", TOKEN)
         yield found
+
+
+__all__ = ["unused_port"]
+SERVER = str(Path(__file__).parent / "mcp_tool_server.py")
 
 
 def configured(*tools: dict[str, Any]) -> AgentConfig:
@@ -135,6 +149,78 @@ def test_what_the_logged_model_needs_is_listed():
     found = [resource.to_dict() for resource in tool_resources(configured(FUNCTION, GENIE, CHAT).tools)]
     kinds = {kind for resource in found for kind in resource}
     assert kinds == {"function", "sql_warehouse", "genie_space", "serving_endpoint"}
+
+
+def test_a_function_that_gives_a_table_shows_its_first_rows(workspace: Workspace):
+    columns = {"schema": {"columns": [{"name": "order"}, {"name": "status"}]}, "total_row_count": 3}
+    rows = [["M-1", "shipped"], ["M-2", None], ["M-3", "lost"]]
+    with_function(workspace, {"state": "SUCCEEDED"}, manifest=columns, result={"data_array": rows})
+    info = workspace_function("TABLE_TYPE")
+    workspace.on("GET", "/api/2.1/unity-catalog/functions/main.shop.status", lambda asked: info)
+    (tool,) = tools_of(configured({**FUNCTION, "rows": 2}))
+    told = str(tool(order="M"))
+    assert all(part in told for part in ("order", "status", "M-1", "shipped", "M-2"))
+    assert "M-3" not in told
+    (sent,) = workspace.asked("POST", "/api/2.0/sql/statements/?")
+    assert sent.body["statement"].startswith("SELECT * FROM `main`.`shop`.`status`(")
+
+
+def workspace_function(data_type: str) -> dict[str, Any]:
+    parameter = FunctionParameterInfo("order", "string", ColumnTypeName.STRING, position=0)
+    kind = ColumnTypeName(data_type)
+    return FunctionInfo(name="status", data_type=kind, input_params=FunctionParameterInfos([parameter])).as_dict()
+
+
+def test_a_user_is_answered_by_what_they_may_see(workspace: Workspace):
+    workspace.users |= {"token-1": "ann", "token-2": "bob"}
+    reply = {"choices": [{"message": {"role": "assistant", "content": "hello"}}], "usage": {"prompt_tokens": 2}}
+    workspace.on("POST", "/serving-endpoints/chat/invocations", lambda asked: Answer(body=reply))
+    (tool,) = tools_of(configured({**CHAT, "credentials": "user"}))
+    for token in ("token-1", "token-2"):
+        with RunControl(caller=token).active():
+            tool(question="hi")
+    assert [asked.user for asked in workspace.asked("POST", "/serving-endpoints/chat/invocations")] == ["ann", "bob"]
+
+
+@pytest.mark.parametrize("credentials", ["agent", "user"])
+def test_an_mcp_server_of_the_workspace_gets_the_workspaces_credentials(
+    workspace: Workspace, credentials: str, unused_port: int
+):
+    workspace.users["token-1"] = "ann"
+    path = "/api/2.0/mcp/functions/main/shop"
+    with real_server(unused_port) as url:
+        for method in ("POST", "GET", "DELETE"):
+            workspace.on(method, path, lambda asked: passed_on(asked, url))
+        with RunControl(caller="token-1").active():
+            (tool,) = tools_of(configured({"kind": "mcp", "url": path, "credentials": credentials, "tools": ["add"]}))
+            assert tool(a=1, b=2) == "3"
+    assert {asked.user for asked in workspace.asked("POST", path)} == {"ann" if credentials == "user" else OWNER}
+
+
+@contextmanager
+def real_server(port: int) -> Iterator[str]:
+    process = subprocess.Popen([sys.executable, SERVER, str(port)], stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(600):
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.1):
+                break
+            assert process.poll() is None
+            select.select([], [], [], 0.05)
+        yield f"http://127.0.0.1:{port}/mcp"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def passed_on(asked: Any, url: str) -> Answer:
+    names = ("accept", "content-type", "mcp-session-id", "mcp-protocol-version")
+    headers = {name: asked.headers[name] for name in names if name in asked.headers}
+    if asked.method == "GET":  # the stream of what the server says by itself: none here
+        return refused(405, "METHOD_NOT_ALLOWED", "No stream.")
+    content = None if asked.body is None else json.dumps(asked.body).encode()
+    found = httpx.request(asked.method, url, headers=headers, content=content)
+    kept = {"Content-Type": found.headers.get("content-type"), "Mcp-Session-Id": found.headers.get("mcp-session-id")}
+    return Answer(found.status_code, found.content, {name: value for name, value in kept.items() if value})
 
 
 def test_a_users_credentials_are_refused_where_there_is_no_user(workspace: Workspace):
