@@ -44,6 +44,14 @@ def workspace_client(credentials: Who = "agent") -> WorkspaceClient:
     return WorkspaceClient(host=host, token=token, auth_type="pat")
 
 
+def describing(credentials: Who) -> Who:
+    """Whose credentials read what a tool takes, when an agent is built: its own, while no user asks yet.
+
+    Nothing is done with them but reading the description: a call always has the configured ones.
+    """
+    return credentials if current().caller or caller_token() else "agent"
+
+
 def user_token() -> tuple[str, str]:
     """The workspace's address, and the token of the user who asks the request that is being answered here.
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import dspy
 
 from oneturn.control import report
+from oneturn.databricks.credentials import Who, describing, workspace_client
 from oneturn.elsewhere.event_loop import BackgroundLoop, background_loop
 from oneturn.elsewhere.foreign import foreign_tool
 from oneturn.elsewhere.mcp_results import told_result
@@ -64,7 +65,8 @@ class McpServer:
         import asyncio
 
         try:
-            return self._run(lambda session: asyncio.wait_for(session.call(_list_tools), _LISTING))
+            who = None if self.entry.who is None else describing(self.entry.who)
+            return self._run(lambda session: asyncio.wait_for(session.call(_list_tools), _LISTING), who)
         except OneTurnError:
             raise
         except Exception as error:  # whatever a transport raises
@@ -94,7 +96,7 @@ class McpServer:
             return told_result(await client.call_tool(name, args, progress_callback=hear))
 
         try:
-            return self._run(lambda session: session.call(ask))
+            return self._run(lambda session: session.call(ask), self.entry.who)
         except OneTurnError:
             raise
         except MCPError as error:
@@ -104,10 +106,10 @@ class McpServer:
         except Exception as error:
             raise ToolError(f"the tool's server can't be reached ({type(_innermost(error)).__name__})") from error
 
-    def _run(self, work: Callable[[McpSession], Coroutine[Any, Any, T]]) -> T:
-        url, headers = self._address()
+    def _run(self, work: Callable[[McpSession], Coroutine[Any, Any, T]], who: Who | None) -> T:
+        url, headers = self._address(who)
         loop = background_loop()
-        if self.entry.who == "user":  # never shared between users
+        if who == "user":  # never shared between users
             return loop.run(_once(lambda: McpSession(self.entry, url, headers), work))
         with self._lock:
             if self._kept is None or self._kept[0] is not loop:
@@ -118,14 +120,12 @@ class McpServer:
             sent.update(headers)
         return loop.run(work(session))
 
-    def _address(self) -> tuple[str | None, dict[str, str]]:
+    def _address(self, who: Who | None) -> tuple[str | None, dict[str, str]]:
         headers = {name: given_variable(variable) for name, variable in self.entry.headers.items()}
         url = self.entry.url
-        if url is None or self.entry.who is None:
+        if url is None or who is None:
             return url, headers
-        from oneturn.databricks.credentials import workspace_client
-
-        config = workspace_client(self.entry.who).config
+        config = workspace_client(who).config
         whole = config.host.rstrip("/") + url if url.startswith("/") else url
         if urlsplit(whole).netloc != urlsplit(config.host).netloc:
             raise ConfigError(f"{url} isn't of the workspace {config.host}, and its credentials aren't sent elsewhere.")

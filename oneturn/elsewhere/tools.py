@@ -64,13 +64,14 @@ def _made(entry: ToolConfig) -> list[dspy.Tool]:
 
 def _resources(entry: ToolConfig) -> Iterator[Resource]:
     if isinstance(entry, McpTools):
-        if entry.who == "agent":
+        if entry.who is not None:  # a user's, too: the agent reads what its tools take
             yield from _managed(entry)
-    elif entry.credentials == "user":
-        return
     elif isinstance(entry, UnityCatalogTool):
         yield DatabricksFunction(entry.function)
-        yield DatabricksSQLWarehouse(entry.warehouse)
+        if entry.credentials == "agent":
+            yield DatabricksSQLWarehouse(entry.warehouse)
+    elif entry.credentials == "user":
+        return
     elif isinstance(entry, GenieTool):
         yield DatabricksGenieSpace(entry.space)
     else:

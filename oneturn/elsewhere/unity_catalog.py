@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dspy
 
 from oneturn.control import report
+from oneturn.databricks.credentials import describing, workspace_client
 from oneturn.databricks.failures import told_in_a_line
 from oneturn.elsewhere.foreign import foreign_tool
 from oneturn.elsewhere.sql_types import json_schema, marker, parameter_value
@@ -32,7 +33,7 @@ def unity_catalog_tool(entry: UnityCatalogTool) -> dspy.Tool:
     clients = client_maker(entry.credentials)
     try:
         with told_in_a_line(f"The function {entry.function} can't be a tool"):
-            function = clients().functions.get(entry.function)
+            function = workspace_client(describing(entry.credentials)).functions.get(entry.function)
     except DeployError as error:
         raise ConfigError(str(error)) from error
     parameters = _parameters(function)

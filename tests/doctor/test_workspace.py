@@ -181,7 +181,8 @@ def test_where_runs_models_and_secrets_are_kept(workspace: Workspace, catalog: C
     assert "GRANT CREATE MODEL" in findings["registered model main.agents.desk"].fix
 
 
-def test_what_users_may_do_is_not_known_here(workspace: Workspace):
+def test_what_users_may_do_is_not_known_here(catalog: Catalog):
+    catalog.add("functions", "main.shop.status")
     finding = found(tools=[{**FUNCTION, "credentials": "user"}])["on behalf of users"]
     assert finding.state is State.unknown
     assert "sql.statement-execution" in finding.said

@@ -182,6 +182,16 @@ def test_a_user_is_answered_by_what_they_may_see(workspace: Workspace):
     assert [asked.user for asked in workspace.asked("POST", "/serving-endpoints/chat/invocations")] == ["ann", "bob"]
 
 
+def test_a_users_function_is_described_before_anybody_asks_and_run_for_them_only(workspace: Workspace):
+    workspace.users["token-1"] = "ann"
+    shipped(workspace)
+    (tool,) = tools_of(configured({**FUNCTION, "credentials": "user"}))
+    with RunControl(caller="token-1").active():
+        assert tool(order="M-7", n=1) == "shipped"
+    assert [asked.user for asked in workspace.asked("GET", ".*/functions/.*")] == [OWNER]
+    assert {asked.user for asked in workspace.asked("POST", "/api/2.0/sql/statements/?")} == {"ann"}
+
+
 @pytest.mark.parametrize("credentials", ["agent", "user"])
 def test_an_mcp_server_of_the_workspace_gets_the_workspaces_credentials(
     workspace: Workspace, credentials: str, unused_port: int
@@ -191,8 +201,10 @@ def test_an_mcp_server_of_the_workspace_gets_the_workspaces_credentials(
     with real_server(unused_port) as url:
         for method in ("POST", "GET", "DELETE"):
             workspace.on(method, path, lambda asked: passed_on(asked, url))
+        (tool,) = tools_of(configured({"kind": "mcp", "url": path, "credentials": credentials, "tools": ["add"]}))
+        assert {asked.user for asked in workspace.asked("POST", path)} == {OWNER}, "nobody asks yet"
+        workspace.calls.clear()
         with RunControl(caller="token-1").active():
-            (tool,) = tools_of(configured({"kind": "mcp", "url": path, "credentials": credentials, "tools": ["add"]}))
             assert tool(a=1, b=2) == "3"
     assert {asked.user for asked in workspace.asked("POST", path)} == {"ann" if credentials == "user" else OWNER}
 
