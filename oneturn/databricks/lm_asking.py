@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
-
 from dspy.lm15 import AuthError, InvalidRequestError, LM15Error, NotConfiguredError, Request, TransportError
 
-from oneturn.databricks.credentials import token_of
+from oneturn.databricks.credentials import Who, token_of
 from oneturn.errors import ConfigError
-
-if TYPE_CHECKING:
-    from oneturn.databricks.lm_engine import EndpointEngine
 
 _ABOUT_SCHEMA = re.compile(r"response_format|json_?schema|structured output|anyOf|oneOf|allOf|\$ref|prefixItems", re.I)
 
@@ -34,7 +29,7 @@ class Asked:
         return f"{self.host}/serving-endpoints"
 
 
-def asked(engine: EndpointEngine, request: Request, renew: bool = False) -> Asked:
+def asked(endpoint: str, credentials: Who, request: Request, renew: bool = False) -> Asked:
     """The request with the credentials of the moment.
 
     Raises:
@@ -42,24 +37,25 @@ def asked(engine: EndpointEngine, request: Request, renew: bool = False) -> Aske
         TransportError: the workspace that issues them can't be reached.
     """
     try:
-        host, token = token_of(engine.credentials, renew)
+        host, token = token_of(credentials, renew)
     except (ConfigError, ValueError) as error:
         said = str(error).partition(" Config: ")[0]
-        raise NotConfiguredError(f"There are no credentials for {engine.endpoint!r}: {said}") from error
+        raise NotConfiguredError(f"There are no credentials for {endpoint!r}: {said}") from error
     except OSError as error:
-        raise TransportError(f"The workspace of {engine.endpoint!r} can't be reached: {error}") from error
-    return Asked(host, token, _shaped(request, engine.endpoint, (host, engine.endpoint) not in _schemaless))
+        raise TransportError(f"The workspace of {endpoint!r} can't be reached: {error}") from error
+    return Asked(host, token, _shaped(request, endpoint, (host, endpoint) not in _schemaless))
 
 
-def again(engine: EndpointEngine, before: Asked, request: Request, error: LM15Error) -> Asked:
+def again(before: Asked, credentials: Who, request: Request, error: LM15Error) -> Asked:
     """What to ask after a refusal: with a renewed token, or without a schema. Raises it where neither helps."""
-    if isinstance(error, AuthError) and engine.credentials == "agent":
-        renewed = asked(engine, request, renew=True)
+    endpoint = before.request.model
+    if isinstance(error, AuthError) and credentials == "agent":
+        renewed = asked(endpoint, credentials, request, renew=True)
         if renewed.token != before.token:
             return renewed
     if isinstance(error, InvalidRequestError) and _refuses_schema(before.request, error):
-        _schemaless.add((before.host, engine.endpoint))
-        return replace(before, request=_shaped(request, engine.endpoint, False))
+        _schemaless.add((before.host, endpoint))
+        return replace(before, request=_shaped(request, endpoint, False))
     raise told(before, error)
 
 

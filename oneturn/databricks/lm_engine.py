@@ -58,11 +58,11 @@ class EndpointEngine:
             yield from events
 
     def _tried(self, request: Request, ask: Callable[[EndpointClient, Request], T]) -> T:
-        first = asked(self, request)
+        first = asked(self.endpoint, self.credentials, request)
         try:
             return ask(self._client(first), first.request)
         except LM15Error as error:
-            second = again(self, first, request, error)
+            second = again(first, self.credentials, request, error)
         try:
             return ask(self._client(second), second.request)
         except LM15Error as error:
@@ -92,12 +92,12 @@ class AsyncEndpointEngine:
 
     async def complete(self, request: Request) -> Response:
         """Answer one request."""
-        first = await asyncio.to_thread(asked, self.engine, request)
+        first = await asyncio.to_thread(asked, self.engine.endpoint, self.engine.credentials, request)
         async with self._transport() as transport:
             try:
                 return await self._client(first, transport).complete(first.request)
             except LM15Error as error:
-                second = await asyncio.to_thread(again, self.engine, first, request, error)
+                second = await asyncio.to_thread(again, first, self.engine.credentials, request, error)
             try:
                 return await self._client(second, transport).complete(second.request)
             except LM15Error as error:
@@ -105,13 +105,13 @@ class AsyncEndpointEngine:
 
     async def stream(self, request: Request) -> AsyncIterator[StreamEvent]:
         """Answer one request piece by piece."""
-        at = await asyncio.to_thread(asked, self.engine, request)
+        at = await asyncio.to_thread(asked, self.engine.endpoint, self.engine.credentials, request)
         async with self._transport() as transport:
             events = self._client(at, transport).stream(at.request)
             try:
                 first = await anext(events)
             except LM15Error as error:
-                at = await asyncio.to_thread(again, self.engine, at, request, error)
+                at = await asyncio.to_thread(again, at, self.engine.credentials, request, error)
                 events = self._client(at, transport).stream(at.request)
                 try:
                     first = await anext(events)
