@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+
 from dspy.lm15 import AuthError, InvalidRequestError, LM15Error, NotConfiguredError, Request, TransportError
 
 from oneturn.databricks.credentials import Who, token_of
