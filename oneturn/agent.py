@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import dspy
 from oneturn.approvals import approvals_for
 from oneturn.compiled import load_compiled
 from oneturn.config import AgentConfig
-from oneturn.config_files import CONFIG_VARIABLE
+from oneturn.config_files import CONFIG_VARIABLE, variable
 from oneturn.errors import ConfigError, ProgramError
 from oneturn.evaluation import Metric
 from oneturn.lm import build_lm
@@ -134,12 +133,5 @@ def _configured(config: str | Path | None) -> Iterator[None]:
     if config is None:
         yield
         return
-    before = os.environ.get(CONFIG_VARIABLE)
-    os.environ[CONFIG_VARIABLE] = str(Path(config).resolve())
-    try:
+    with variable(CONFIG_VARIABLE, str(Path(config).resolve())):
         yield
-    finally:
-        if before is None:
-            del os.environ[CONFIG_VARIABLE]
-        else:
-            os.environ[CONFIG_VARIABLE] = before

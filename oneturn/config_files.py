@@ -81,17 +81,23 @@ def setting_all(settings: Sequence[str]) -> Iterator[None]:
     """
     for text in settings:
         setting(text)
-    before = os.environ.get(SET_VARIABLE)
-    os.environ[SET_VARIABLE] = "\n".join(
-        [*(before or "").splitlines(), *(text.replace("\n", " ") for text in settings)]
-    )
+    lines = [*os.environ.get(SET_VARIABLE, "").splitlines(), *(text.replace("\n", " ") for text in settings)]
+    with variable(SET_VARIABLE, "\n".join(lines)):
+        yield
+
+
+@contextmanager
+def variable(name: str, value: str) -> Iterator[None]:
+    """Let an environment variable have this value meanwhile, in processes that are started, too."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
         if before is None:
-            del os.environ[SET_VARIABLE]
+            del os.environ[name]
         else:
-            os.environ[SET_VARIABLE] = before
+            os.environ[name] = before
 
 
 def merged(below: Keys, above: Keys) -> Keys:

@@ -30,7 +30,7 @@ class RunControl:
         parent: what it is a part of.
         on_progress: told what the work reports of itself.
         streaming: whether somebody reads what is written while it is written; ``None`` for what its parent says.
-        caller: the token of the user on whose behalf it is done; ``None`` for what its parent says.
+        caller: the token of the user on whose behalf it is done, empty for nobody's; ``None`` for what its parent says.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class RunControl:
         self._wakers: set[Callable[[], object]] = set()
         self._lock = threading.Lock()
         self.on_progress = on_progress
-        self.caller: str | None = caller or (parent.caller if parent else None)
+        self.caller: str | None = parent.caller if caller is None and parent else caller
 
     def cancel(self, reason: str = "cancelled") -> None:
         """Ask the work to stop; safe from any thread. The first reason holds."""

@@ -7,7 +7,6 @@ import threading
 from typing import TYPE_CHECKING, Literal
 
 from oneturn.caller import caller_token
-from oneturn.control import current
 from oneturn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def describing(credentials: Who) -> Who:
 
     Nothing is done with them but reading the description: a call always has the configured ones.
     """
-    return credentials if current().caller or caller_token() else "agent"
+    return credentials if caller_token() else "agent"
 
 
 def user_token() -> tuple[str, str]:
@@ -58,9 +57,9 @@ def user_token() -> tuple[str, str]:
     Raises:
         ConfigError: there is none, or the environment doesn't say which workspace this is.
     """
-    token = current().caller or caller_token()
+    token = caller_token()
     host = next((os.environ[name] for name in _HOSTS if os.environ.get(name)), None)
-    if token is None or host is None:
+    if not token or host is None:
         raise ConfigError(
             "`credentials: user` needs a user who asks: it works in Databricks Model Serving and in Databricks Apps, "
             "where the platform hands over whose request it is. Elsewhere, set `credentials: agent`."

@@ -29,7 +29,7 @@ from oneturn.databricks import lm_asking
 from oneturn.databricks.resources import resources_of, scopes_of
 from oneturn.errors import ConfigError, EndpointError
 from oneturn.lm import build_lm
-from tests.databricks.workspace import OWNER, TOKEN, Answer, Call, Workspace, refused
+from tests.databricks.workspace import OWNER, TOKEN, Answer, Call, Workspace, refused, signed_in
 
 CHAT = "/serving-endpoints/chat/completions"
 USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
@@ -38,9 +38,7 @@ FINISH = json.dumps({"tool_call": {"name": "finish", "args": {"answer": "It is i
 
 @pytest.fixture
 def workspace(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
-    with Workspace() as found:
-        monkeypatch.setenv("DATABRICKS_HOST", found.host)
-        monkeypatch.setenv("DATABRICKS_TOKEN", TOKEN)
+    with signed_in(monkeypatch) as found:
         monkeypatch.setattr(lm_asking, "_schemaless", set())
         yield found
 
@@ -219,6 +217,28 @@ def test_model_serving_hands_over_whose_request_it_is(workspace: Workspace, monk
     list(stream)
     asked = {call.user: call.body["messages"][-1]["content"] for call in workspace.asked("POST", CHAT)}
     assert asked == {"ann": "question: Ann asks", "bob": "question: Bob asks"}
+
+
+def test_a_run_inside_a_run_is_for_whom_the_outer_one_is(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    workspace.on("POST", CHAT, saying(FINISH))
+    workspace.users |= {"token-1": "ann", "token-2": "bob"}
+    inner = oneturn.ResponsesAdapter(agent_of(credentials="user"))
+    request = {"input": [{"role": "user", "content": "For Ann"}]}
+    monkeypatch.setitem(threading.main_thread().__dict__, "invokers_token", "token-2")
+    with RunControl(caller="token-1").active():
+        inner.predict(request)
+    assert users(workspace) == ["ann"]
+
+
+def test_a_run_that_began_for_nobody_never_becomes_somebodys(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    workspace.on("POST", CHAT, saying(FINISH))
+    workspace.users["token-2"] = "bob"
+    adapter = oneturn.ResponsesAdapter(agent_of(credentials="user"))
+    stream = adapter.predict_stream({"input": [{"role": "user", "content": "x"}]})
+    next(stream)
+    monkeypatch.setitem(threading.main_thread().__dict__, "invokers_token", "token-2")
+    assert list(stream)[-1].type == "response.failed"
+    assert workspace.calls == []
 
 
 def test_an_app_forwards_the_token_of_whoever_asks(workspace: Workspace):

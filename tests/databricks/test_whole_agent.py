@@ -15,7 +15,7 @@ from oneturn.databricks.resources import resources_of
 from oneturn.doctor.check import check_workspace
 from tests.databricks.catalog_routes import Catalog
 from tests.databricks.test_lm import CHAT, saying
-from tests.databricks.workspace import OWNER, TOKEN, Call, Workspace
+from tests.databricks.workspace import OWNER, Call, Workspace, signed_in
 
 ROOT = Path(__file__).resolve().parents[2]
 INDEX = "main.support.handbook"
@@ -32,9 +32,7 @@ STEPS = (
 
 @pytest.fixture
 def workspace(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
-    with Workspace() as found:
-        monkeypatch.setenv("DATABRICKS_HOST", found.host)
-        monkeypatch.setenv("DATABRICKS_TOKEN", TOKEN)
+    with signed_in(monkeypatch) as found:
         answers = [saying(json.dumps({"tool_call": step})) for step in STEPS]
 
         def answer(call: Call) -> Any:

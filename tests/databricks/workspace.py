@@ -10,12 +10,15 @@ import base64
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+import pytest
 
 TOKEN = "dapi-of-the-owner"  # of nobody
 OWNER = "owner@example.com"
@@ -156,6 +159,15 @@ class Workspace:
             token = f"token-{self.issued}-of-{client}"
             self.users[token] = client
         return Answer(body={"access_token": token, "token_type": "Bearer", "expires_in": self.seconds})
+
+
+@contextmanager
+def signed_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    """A workspace whose owner's token this process has."""
+    with Workspace() as workspace:
+        monkeypatch.setenv("DATABRICKS_HOST", workspace.host)
+        monkeypatch.setenv("DATABRICKS_TOKEN", TOKEN)
+        yield workspace
 
 
 def _unknown(sent: Any, known: Any, place: str = "") -> list[str]:

@@ -11,7 +11,7 @@ from oneturn.config import AgentConfig
 from oneturn.doctor.check import check_workspace
 from oneturn.doctor.finding import State
 from tests.databricks.catalog_routes import Catalog
-from tests.databricks.workspace import OWNER, TOKEN, Workspace, refused
+from tests.databricks.workspace import OWNER, Workspace, refused, signed_in
 
 FUNCTION = {"kind": "unity_catalog", "function": "main.shop.status", "warehouse": "w1"}
 ENDPOINT = "/api/2.0/serving-endpoints/claude"
@@ -19,9 +19,7 @@ ENDPOINT = "/api/2.0/serving-endpoints/claude"
 
 @pytest.fixture
 def workspace(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
-    with Workspace() as found:
-        monkeypatch.setenv("DATABRICKS_HOST", found.host)
-        monkeypatch.setenv("DATABRICKS_TOKEN", TOKEN)
+    with signed_in(monkeypatch) as found:
         yield found
 
 

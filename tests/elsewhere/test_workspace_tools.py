@@ -25,7 +25,7 @@ from oneturn.elsewhere.tools import tool_resources, tools_of
 from oneturn.errors import ConfigError
 from oneturn.testing import ScriptedLM, call, finish
 from tests.databricks.conftest import unused_port
-from tests.databricks.workspace import OWNER, TOKEN, Answer, Workspace, refused
+from tests.databricks.workspace import OWNER, Answer, Workspace, refused, signed_in
 
 FUNCTION = {"kind": "unity_catalog", "function": "main.shop.status", "warehouse": "w1"}
 GENIE = {"kind": "genie", "space": "g1", "rows": 2}
@@ -34,9 +34,7 @@ CHAT = {"kind": "serving_endpoint", "endpoint": "chat", "task": "chat", "descrip
 
 @pytest.fixture
 def workspace(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
-    with Workspace() as found:
-        monkeypatch.setenv("DATABRICKS_HOST", found.host)
-        monkeypatch.setenv("DATABRICKS_TOKEN", TOKEN)
+    with signed_in(monkeypatch) as found:
         yield found
 
 

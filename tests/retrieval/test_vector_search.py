@@ -25,7 +25,7 @@ from oneturn.control import RunControl
 from oneturn.databricks.resources import resources_of, scopes_of
 from oneturn.errors import ConfigError, ToolError
 from oneturn.testing import ScriptedLM, call, finish
-from tests.databricks.workspace import TOKEN, Call, Workspace, refused
+from tests.databricks.workspace import Call, Workspace, refused, signed_in
 
 INDEX = "main.shop.handbook"
 PATH = f"/api/2.0/vector-search/indexes/{INDEX}"
@@ -45,9 +45,7 @@ ROWS: list[dict[str, Any]] = [
 
 @pytest.fixture
 def workspace(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
-    with Workspace() as found:
-        monkeypatch.setenv("DATABRICKS_HOST", found.host)
-        monkeypatch.setenv("DATABRICKS_TOKEN", TOKEN)
+    with signed_in(monkeypatch) as found:
         found.on("POST", f"{PATH}/query", answer)
         yield found
 
