@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dspy
+from dspy.teleprompt import bootstrap_trace
 from dspy.utils.callback import BaseCallback
 
 from oneturn.compiling.totals import Totals
@@ -81,7 +82,7 @@ class EvaluationWatcher(BaseCallback):
     def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """A copy of the program is kept: the optimizer may go on changing it."""
         if isinstance(inputs.get("program"), dspy.Module):
-            self._open[call_id] = inputs["program"].deepcopy()
+            self._open[call_id] = _as_declared(inputs["program"].deepcopy())
 
     def on_evaluate_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """It was measured, unless that failed."""
@@ -92,6 +93,14 @@ class EvaluationWatcher(BaseCallback):
         full = len(outputs.results) == len(self._devset) and set(found) == set(self._devset)
         scores = [found[key] for key in self._devset] if full else list(found.values())
         self._on_measured(program, scores, full)
+
+
+def _as_declared(program: dspy.Module) -> dspy.Module:
+    """Without the ``forward`` that DSPy lays on a program while it records traces, and what that leaves behind."""
+    laid = getattr(vars(program).get("forward"), "__func__", None)
+    if laid is type(program).forward or getattr(laid, "__module__", None) == bootstrap_trace.__name__:
+        del program.forward
+    return program
 
 
 def score_of(result: Any) -> float:

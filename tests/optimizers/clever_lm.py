@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -94,3 +95,14 @@ def luck(prompt: str) -> int:
 def finished(answer: str) -> str:
     """Our ReAct's last step."""
     return json.dumps({"tool_call": {"name": "finish", "args": {"answer": answer}}})
+
+
+def wavering(step: Callable[[str, list[str], int], str]) -> Callable[[str, list[str]], str]:
+    """The step as an LM at a temperature does it: told how often it was asked this, it may say something else."""
+    asked: Counter[str] = Counter()
+
+    def said(prompt: str, fields: list[str]) -> str:
+        asked[prompt] += 1
+        return step(prompt, fields, asked[prompt])
+
+    return said

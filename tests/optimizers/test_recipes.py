@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from oneturn.compiling.recipes import described
 from oneturn.config import BudgetConfig
 from oneturn.testing import sections
 from optimizers import recipes
-from tests.optimizers.clever_lm import CleverLM, finished, luck
+from tests.optimizers.clever_lm import CleverLM, finished, luck, wavering
 
 BETTER = "Repeat the question, word for word."
-TEXTS = {"instructions": BETTER, "proposed_instruction": BETTER, "module_advice": BETTER}
+ADVICE = json.dumps(dict.fromkeys(["step", "react", "extract.predict", "self"], BETTER))
+TEXTS = {"instructions": BETTER, "proposed_instruction": BETTER, "module_advice": ADVICE}
 GENERIC = ["labelled", "bootstrap", "bootstrap_random_search", "miprov2", "simba", "gepa"]
 
 
@@ -29,18 +31,18 @@ def look_up(word: str) -> str:
     return f"the meaning of {word}"
 
 
-def answer_to(prompt: str) -> str:
+def answer_to(prompt: str, time: int) -> str:
     """Right with the better instructions, else in half of the cases."""
     question = re.findall(r"(?:question: |## question ## \]\]\n)(\S+)", prompt)[-1]
-    return question if BETTER in prompt or luck(prompt) < 5 else "?"
+    return question if BETTER in prompt or luck(f"{prompt}{time}") < 5 else "?"
 
 
-def step(prompt: str, fields: list[str]) -> str:
+def step(prompt: str, fields: list[str], time: int = 0) -> str:
     if "next_tool_name" in fields:
         return sections(next_thought="I know it", next_tool_name="finish", next_tool_args={})
     if "answer" in fields:
-        return sections(reasoning="So.", answer=answer_to(prompt))
-    return finished(answer_to(prompt))
+        return sections(reasoning="So.", answer=answer_to(prompt, time))
+    return finished(answer_to(prompt, time))
 
 
 def examples(split: str) -> list[dspy.Example]:
@@ -72,9 +74,9 @@ class CleverAgent(Agent):
 LMS: dict[Path, CleverLM] = {}
 
 
-def agent(folder: Path, program: str) -> Agent:
+def agent(folder: Path, program: str, said: Callable[[str, list[str]], str] = step) -> Agent:
     folder.mkdir(exist_ok=True)
-    LMS[folder] = CleverLM(step, TEXTS)
+    LMS[folder] = CleverLM(said, TEXTS)
     return CleverAgent(
         name="parrot",
         config=oneturn.AgentConfig.read({"compiled": "compiled.json"}),
@@ -98,7 +100,7 @@ def compiled(folder: Path, program: str, recipe: str) -> tuple[Compilation, dict
 def test_a_recipe_works_and_its_program_is_kept(recipe: str, program: str, tmp_path: Path):
     done, state = compiled(tmp_path / "a", program, recipe)
     expected = done.manifest.estimate
-    if recipe not in ("labelled", "bootstrap", "simba"):  # the others have measured the uncompiled program, too
+    if recipe not in ("labelled", "bootstrap"):  # the others have measured the uncompiled program, too
         assert done.after.score >= done.before.score
     assert expected is not None
     assert done.manifest.spend["lm_calls"] <= expected["lm_calls"][1]
@@ -172,3 +174,15 @@ def test_a_recipe_ends_at_the_limit_and_goes_on_with_a_higher_one(recipe: str, c
     assert same == state
     assert asked + len(LMS[tmp_path / "capped"].asked) == needed
     assert went_on.after.score == whole.after.score
+
+
+@pytest.mark.parametrize("recipe", ["miprov2", "simba", "gepa"])
+def test_at_a_limit_the_best_that_was_measured_by_then_is_kept(recipe: str, tmp_path: Path):
+    whole = oneturn.compile(agent(tmp_path / "whole", "oneturn.ReAct", wavering(step)), recipe=recipe)
+    best = max((found for found in whole.candidates if found.full), key=lambda found: found.score)
+    assert best.number > 0, "it has found something better"
+    limit = BudgetConfig(lm_calls=best.spent.lm_calls + 1)
+    capped = agent(tmp_path / "capped", "oneturn.ReAct", wavering(step))
+    stopped = oneturn.compile(capped, recipe=recipe, budget=limit)
+    assert stopped.program.dump_state() == best.program.dump_state()
+    assert stopped.after.score == best.score

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -15,7 +13,7 @@ import pytest
 import oneturn
 from oneturn.compiling.recipes import call
 from optimizers import recipes
-from tests.optimizers.clever_lm import CleverLM, finished, luck
+from tests.optimizers.clever_lm import CleverLM, finished, luck, wavering
 
 WORDS = ["ash", "beech", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "rowan", "yew"]
 RULE = "Look each word up."
@@ -55,17 +53,6 @@ def step(prompt: str, fields: list[str], time: int = 0) -> str:
     return json.dumps({"tool_call": {"name": "look_up", "args": {"word": last.removeprefix("question: ")}}})
 
 
-def wavering() -> Callable[[str, list[str]], str]:
-    """The same, as an LM at a temperature does it: asked the same again, it may say something else."""
-    asked: Counter[str] = Counter()
-
-    def said(prompt: str, fields: list[str]) -> str:
-        asked[prompt] += 1
-        return step(prompt, fields, asked[prompt])
-
-    return said
-
-
 def optimized(
     recipe: Any, lm: CleverLM, student: dspy.Module | None = None, metric: Any = metric, threads: int = 1
 ) -> dspy.Module:
@@ -77,7 +64,7 @@ def optimized(
 
 @pytest.mark.parametrize("recipe", [recipes.simba, recipes.gepa], ids=["simba", "gepa"])
 def test_a_reflection_reads_what_the_tools_were_asked_and_said(recipe: Any):
-    lm = CleverLM(wavering(), TEXTS)
+    lm = CleverLM(wavering(step), TEXTS)
     compiled = optimized(recipe, lm)
     read = "\n".join(lm.reflections)
     assert '"word": "' in read
@@ -89,7 +76,7 @@ def test_a_reflection_reads_what_the_tools_were_asked_and_said(recipe: Any):
 def test_a_demo_is_a_whole_run_as_plain_data(recipe: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(recipes, "SIMBA_STEPS", 4)
     idle = {"instructions": "Be kind.", "module_advice": json.dumps({"step": "Be kind."})}
-    best = optimized(recipe, CleverLM(wavering(), idle))
+    best = optimized(recipe, CleverLM(wavering(step), idle))
     candidates = [found["program"] for found in getattr(best, "candidate_programs", [])] or [best]
     assert any(candidate.step.demos for candidate in candidates)
     for candidate in candidates:
@@ -186,7 +173,7 @@ def test_gepa_takes_a_metric_that_has_no_words():
 
 @pytest.mark.parametrize("recipe", [recipes.miprov2, recipes.simba, recipes.gepa], ids=lambda recipe: recipe.__name__)
 def test_instructions_may_be_longer_than_the_agent_s_steps(recipe: Any):
-    lm = CleverLM(wavering(), TEXTS)
+    lm = CleverLM(wavering(step), TEXTS)
     lm.kwargs["max_tokens"] = 160
     optimized(recipe, lm)
     assert lm.room == recipes.LONG_REPLY
