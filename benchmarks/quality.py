@@ -12,17 +12,15 @@ tuned on this split.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 import dspy
 import pandas as pd
 
 from benchmarks.journalled import measured
+from benchmarks.machine import machine, versions
 from benchmarks.plain_react import compiled_plain_react, plain_react, shown
 from benchmarks.report import write_report
 from oneturn.agent import Agent, load_agent
@@ -87,12 +85,11 @@ def _measured(agent: Agent, program: Program, examples: list[dspy.Example], jour
 
 
 def _about(agent: Agent, split: str) -> dict[str, str]:
-    packages = ", ".join(f"{name} {version(name)}" for name in ("dspy", "mlflow", "xllamacpp"))
     return {
         "LM": agent.lm().model,
         "split": split,
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}",
-        "versions": packages,
+        "machine": machine(),
+        "versions": versions("dspy", "mlflow", "xllamacpp"),
         "program": f"k={agent.config.retriever.k}, max_iters={agent.config.max_iters}",
     }
 

@@ -12,11 +12,8 @@ journalled: a measurement that was stopped goes on where it was.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ import pandas as pd
 
 import oneturn
 from benchmarks.journalled import measured
+from benchmarks.machine import ran_on
 from benchmarks.outside import outside_agent
 from benchmarks.plain_react import as_plain_react
 from benchmarks.report import between_marks
@@ -162,12 +160,10 @@ def _agent(options: argparse.Namespace) -> Agent:
 
 
 def _about(agent: Agent) -> str:
-    cores = len(os.sched_getaffinity(0))
-    packages = ", ".join(f"{name} {version(name)}" for name in ("dspy", "mlflow"))
     return (
         f"- LM: {agent.config.lm.model}\n- data: {agent.name}, "
         f"{', '.join(f'{len(agent.examples(split))} {split}' for split in ('train', 'dev', 'test'))}\n"
-        f"- machine: {platform.machine()}, {cores} cores, Python {platform.python_version()}\n- versions: {packages}"
+        f"{ran_on('dspy', 'mlflow')}"
     )
 
 

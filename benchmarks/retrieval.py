@@ -7,13 +7,11 @@ holds its answer is among the first k.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import oneturn
+from benchmarks.machine import ran_on
 from benchmarks.report import between_marks
 from data.support import CORPUS, load_split
 from oneturn.config import RetrieverConfig
@@ -63,10 +61,8 @@ def _recall(found: list[list[str | None]], wanted: list[set[str]], k: int) -> fl
 
 
 def _about(questions: int) -> str:
-    packages = ", ".join(f"{name} {version(name)}" for name in ("bm25s", "xllamacpp", "numpy"))
-    cores = len(os.sched_getaffinity(0))
     return (
-        f"- machine: {platform.machine()}, {cores} cores, Python {platform.python_version()}\n- versions: {packages}\n"
+        f"{ran_on('bm25s', 'xllamacpp', 'numpy')}\n"
         f"- {questions} questions of the support desk's training and development splits, 40 passages"
     )
 

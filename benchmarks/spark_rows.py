@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ import dspy
 
 import oneturn
 from benchmarks.evaluating.waiting_lm import waiting_program
+from benchmarks.machine import ran_on
 from benchmarks.report import between_marks
 
 _HEAD = "| who | rows | threads | rows a second | of the limit |\n| --- | --- | --- | --- | --- |"
@@ -80,10 +79,8 @@ def _timed(run: Callable[[list[dict[str, Any]]], None], rows: list[dict[str, Any
 
 
 def _about(latency: float) -> str:
-    packages = ", ".join(f"{name} {version(name)}" for name in ("pyspark", "dspy", "pandas"))
-    cores = len(os.sched_getaffinity(0))
     return (
-        f"- machine: {platform.machine()}, {cores} cores, Python {platform.python_version()}\n- versions: {packages}\n"
+        f"{ran_on('pyspark', 'dspy', 'pandas')}\n"
         f"- the LM answers after {latency:g} s; the limit: threads / {latency:g} s"
     )
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from benchmarks.evaluating.contenders import CONTENDERS
+from benchmarks.machine import ran_on
 from benchmarks.report import between_marks
 
 _SPEED = (
@@ -85,10 +83,8 @@ def _measured(
 
 
 def _about(latency: float) -> str:
-    packages = ", ".join(f"{name} {version(name)}" for name in ("dspy", "mlflow", "pandas"))
-    cores = len(os.sched_getaffinity(0))
     return (
-        f"- machine: {platform.machine()}, {cores} cores, Python {platform.python_version()}\n- versions: {packages}\n"
+        f"{ran_on('dspy', 'mlflow', 'pandas')}\n"
         f"- program: `dspy.Predict`, one LM call a row, which the LM answers after {latency:g} s\n"
         f"- the limit: threads / {latency:g} s"
     )

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-from importlib.metadata import version
 from pathlib import Path
 
 import mlflow
 
+from benchmarks.machine import ran_on
 from benchmarks.report import between_marks
 from benchmarks.serving import rows
 from benchmarks.serving.delta import cost_of_a_delta
@@ -39,10 +37,8 @@ def main() -> None:
 
 
 def _about() -> str:
-    packages = ", ".join(f"{name} {version(name)}" for name in ("dspy", "mlflow", "openai", "uvicorn"))
-    cores = len(os.sched_getaffinity(0))
     return (
-        f"- machine: {platform.machine()}, {cores} cores, Python {platform.python_version()}\n- versions: {packages}\n"
+        f"{ran_on('dspy', 'mlflow', 'openai', 'uvicorn')}\n"
         f"- stub LM: {1000 * LATENCY:.0f} ms to the first piece, {1000 * PACE:.0f} ms between pieces where it streams"
     )
 
