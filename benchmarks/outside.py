@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import dspy
-import pandas as pd
 from dspy.signatures.signature import ensure_signature
 
 import oneturn
 from oneturn.agent import Agent
+from oneturn.datasets import read_rows
 from oneturn.errors import DataError
 
 PARTS = {"train": 0.3, "dev": 0.3, "test": 0.4}
@@ -30,15 +30,16 @@ def outside_agent(
     """An agent over a file of questions.
 
     Args:
-        data: JSONL; its rows have the signature's fields, and may have an ``id`` and a ``category``.
+        data: JSONL; its rows have the signature's fields, and may have an ``id``, a ``category``, and a ``split``
+            (``train``, ``dev`` or ``test``), as a benchmark has its own.
         signature: DSPy's short form, such as ``"question -> answer"``. Its first output is what is judged.
         tools: functions, each as ``module:name``.
         metric: ``exact``, ``contains``, ``number`` (the last number of the answer), or ``module:name``.
         config: which LM, how many steps.
-        seed: of the split into train, dev and test, 30%, 30% and 40% of the rows.
+        seed: of the split into train, dev and test, 30%, 30% and 40% of the rows, where the rows don't say theirs.
 
     Raises:
-        DataError: the file lacks a field, or has too few rows to split.
+        DataError: the file lacks a field, names another split, or has too few rows.
     """
     declared = ensure_signature(signature)
 
@@ -60,23 +61,37 @@ def outside_agent(
 
 
 def _examples(path: Path, signature: type[dspy.Signature]) -> list[dspy.Example]:
-    rows = pd.read_json(path, lines=True, dtype=False).to_dict("records")
     found = []
-    for number, row in enumerate(rows, start=1):
-        if missing := [name for name in signature.fields if name not in row]:
-            raise DataError(f"{path}, line {number}: there is no {missing[0]!r}; the signature has it.")
+    for number, (place, row) in enumerate(read_rows(path), start=1):
+        if isinstance(row, str):
+            raise DataError(f"{path}, {place}: {row}")
+        if missing := [name for name in signature.fields if row.get(name) is None]:
+            raise DataError(f"{path}, {place}: there is no {missing[0]!r}; the signature has it.")
         known = {"category": "all", **row, "id": str(row.get("id", number))}
         found.append(dspy.Example(**known).with_inputs(*signature.input_fields))
     return found
 
 
 def _split(examples: list[dspy.Example], seed: int) -> dict[str, list[dspy.Example]]:
+    if any("split" in example for example in examples):
+        return _as_told(examples)
     if len(examples) < 10:
         raise DataError(f"There are {len(examples)} rows; 10 or more can be split into train, dev and test.")
     shuffled = random.Random(seed).sample(examples, len(examples))  # no secret: a draw
     train = round(len(shuffled) * PARTS["train"])
     dev = train + round(len(shuffled) * PARTS["dev"])
     return {"train": shuffled[:train], "dev": shuffled[train:dev], "test": shuffled[dev:]}
+
+
+def _as_told(examples: list[dspy.Example]) -> dict[str, list[dspy.Example]]:
+    found: dict[str, list[dspy.Example]] = {name: [] for name in PARTS}
+    for example in examples:
+        if (name := example.get("split")) not in found:
+            raise DataError(f"Row {example.id}: its split is {name!r}; it must be one of {', '.join(found)}.")
+        found[name].append(example)
+    if empty := [name for name, rows in found.items() if not rows]:
+        raise DataError(f"No row is of the split {empty[0]!r}; each of {', '.join(found)} needs some.")
+    return found
 
 
 def _named(place: str) -> Any:

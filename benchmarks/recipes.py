@@ -1,12 +1,12 @@
 """What each recipe brings: the program uncompiled and compiled, measured on the test split, ours and ``dspy.ReAct``.
 
     python -m benchmarks.recipes --report docs/recipes.md            # the support desk; many hours on two cores
-    python -m benchmarks.recipes --recipes labeled,gepa --rows 30
+    python -m benchmarks.recipes --recipes labelled,gepa --rows 30
     python -m benchmarks.recipes --data benchmarks/samples/sums.jsonl --signature "question -> answer" \\
         --tools modules.tools:calculate --metric number --lm openai/gpt-4o-mini
 
-``--data`` takes any JSONL of questions and answers: each row has the signature's fields. Compiles and rows are
-journalled: a measurement that was stopped goes on where it was.
+``--data`` takes any JSONL of questions and answers: each row has the signature's fields, and may say its ``split``.
+Compiles and rows are journalled: a measurement that was stopped goes on where it was.
 """
 
 from __future__ import annotations

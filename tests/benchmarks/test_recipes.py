@@ -92,10 +92,32 @@ def test_the_samples_can_be_split_and_judged():
     assert (told.score, told.feedback) == (0.0, f"'no' is wrong; it should be {gold.answer!r}.")
 
 
+def with_splits(path: Path, names: list[str | None]) -> oneturn.Agent:
+    rows = [{"question": f"{n}?", "answer": str(n), "split": name} for n, name in enumerate(names)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return outside_agent(path, "question -> answer", [], "exact", AgentConfig())
+
+
+def test_a_benchmark_s_own_split_is_kept(tmp_path: Path):
+    agent = with_splits(tmp_path / "own.jsonl", ["train", "test", "dev", "test"])
+    found = {split: [example.question for example in agent.examples(split)] for split in ("train", "dev", "test")}
+    assert found == {"train": ["0?"], "dev": ["2?"], "test": ["1?", "3?"]}
+    with pytest.raises(DataError, match="Row 2: its split is 'validation'; it must be one of train, dev, test"):
+        with_splits(tmp_path / "other.jsonl", ["train", "validation"]).examples("train")
+    with pytest.raises(DataError, match="Row 2: its split is None"):
+        with_splits(tmp_path / "half.jsonl", ["train", None]).examples("train")
+    with pytest.raises(DataError, match="No row is of the split 'dev'"):
+        with_splits(tmp_path / "few.jsonl", ["train", "test"]).examples("train")
+
+
 def test_what_the_file_lacks_is_named(tmp_path: Path):
     path = tmp_path / "few.jsonl"
     path.write_text('{"question": "a", "answer": "b"}\n')
     with pytest.raises(DataError, match="line 1: there is no 'context'"):
         outside_agent(path, "question, context -> answer", [], "exact", AgentConfig()).examples("train")
+    path.write_text('{"question": "a", "context": "c", "answer": "b"}\n{"question": "a", "answer": "b"}\n')
+    with pytest.raises(DataError, match="line 2: there is no 'context'"):
+        outside_agent(path, "question, context -> answer", [], "exact", AgentConfig()).examples("train")
+    path.write_text('{"question": "a", "answer": "b"}\n')
     with pytest.raises(DataError, match="There are 1 rows; 10 or more"):
         outside_agent(path, "question -> answer", [], "exact", AgentConfig()).examples("train")
