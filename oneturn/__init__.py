@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from oneturn.compiling.promotion import promote
     from oneturn.config import AgentConfig
     from oneturn.control import cancelled, progress
-    from oneturn.declared_tools import tool
     from oneturn.elsewhere import tools_of
     from oneturn.errors import OneTurnError, ToolError
     from oneturn.examples.check import check_data
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from oneturn.scorers.with_mlflow import predict_fn
     from oneturn.serving import running_server, serve
     from oneturn.sourced_text import SourcedText
+    from oneturn.tools.declared import tool
 
 __all__ = [
     "Agent",
@@ -129,7 +129,7 @@ _HOMES = {
     "query": "oneturn.client",
     "running_server": "oneturn.serving",
     "serve": "oneturn.serving",
-    "tool": "oneturn.declared_tools",
+    "tool": "oneturn.tools.declared",
     "tools_of": "oneturn.elsewhere",
     "write_report": "oneturn.reporting",
 }

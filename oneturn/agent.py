@@ -15,7 +15,7 @@ import dspy
 from oneturn.approvals import approvals_for
 from oneturn.compiled import load_compiled
 from oneturn.config import AgentConfig
-from oneturn.config_files import CONFIG_VARIABLE, variable
+from oneturn.config.files import CONFIG_VARIABLE, variable
 from oneturn.errors import ConfigError, ProgramError
 from oneturn.evaluation import Metric
 from oneturn.lm import build_lm

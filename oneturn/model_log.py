@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from packaging.requirements import Requirement
 
 from oneturn.agent import Agent
-from oneturn.compiled import check_secrets, drift, read_manifest
+from oneturn.compiled import check_secrets, drift_of, read_manifest
 from oneturn.databricks.resources import auth_policy_of
 from oneturn.errors import ConfigError, ProgramError
 from oneturn.measured_on import measured_on
@@ -138,7 +138,7 @@ def _log_origin(agent: Agent) -> None:
     if manifest.interface is not None:
         interface = manifest.interface
         mlflow.log_params({"signature_sha256": interface.signature_sha256, "tools_sha256": interface.tools_sha256})
-    if differences := drift(agent.build(), agent.compiled_path):
+    if differences := drift_of(agent.build(), agent.compiled_path):
         mlflow.set_tag("oneturn.drift", "; ".join(differences))
 
 

@@ -16,7 +16,7 @@ import dspy
 from dspy.adapters.utils import serialize_for_json
 
 from oneturn.steps import source
-from oneturn.tools import documents_in
+from oneturn.tools.toolset import documents_in
 
 Fields = dict[str, Any]
 

@@ -10,8 +10,8 @@ import dspy
 import pytest
 
 import oneturn
-from oneturn.declared_tools import options_of
 from oneturn.testing import ScriptedLM, call, finish, sections
+from oneturn.tools.declared import options_of
 
 DOCS = Path(__file__).parents[1] / "docs"
 QUESTION = {"role": "user", "content": "Refund 300 euros."}

@@ -13,7 +13,7 @@ from oneturn.errors import EndpointError, ProgramError, RunCancelled, ToolError
 from oneturn.programs.callback import inside_another_run
 from oneturn.responses.failures import told
 from oneturn.spend import Spend, spending
-from oneturn.tool_errors import told_to_lm
+from oneturn.tools.errors import told_to_lm
 
 MAX_DEPTH = 5
 """How many agents may stand below each other, each a tool of the one above."""

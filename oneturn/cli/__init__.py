@@ -103,6 +103,6 @@ def main(
 ) -> None:
     """What all commands share."""
     if settings:
-        from oneturn.config_files import setting_all
+        from oneturn.config.files import setting_all
 
         context.with_resource(setting_all(settings))

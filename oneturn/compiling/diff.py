@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from oneturn.compiled import Manifest, read_compiled
+from oneturn.compiled.drift import differences
 from oneturn.compiling.demo_text import WIDTH, cut, run_lines, title
-from oneturn.drift import differences
 from oneturn.word_diff import Paragraph, paragraphs, told, words
 
 

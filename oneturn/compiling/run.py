@@ -16,6 +16,7 @@ from dspy.utils.exceptions import DSPyError
 
 from oneturn.agent import Agent
 from oneturn.compiled import Manifest, save_compiled
+from oneturn.compiled.interface import interface_of
 from oneturn.compiling.budget import BudgetSpent
 from oneturn.compiling.estimate import Estimate, estimate, work_of
 from oneturn.compiling.outage import LMGone, outages_raised
@@ -26,7 +27,6 @@ from oneturn.config import BudgetConfig
 from oneturn.datasets import dataset_hash
 from oneturn.errors import ConfigError, LMUnavailableError, OneTurnError
 from oneturn.evaluation import Evaluation
-from oneturn.interface import interface_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,7 +75,7 @@ class Compilation:
         Raises:
             OneTurnError: matplotlib isn't installed.
         """
-        from oneturn.compile_plot import compile_plot
+        from oneturn.compiling.plot import compile_plot
 
         return compile_plot(self.candidates, self.after.score)
 

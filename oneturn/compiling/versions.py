@@ -27,7 +27,7 @@ from mlflow.models import Model
 
 from oneturn.agent import Agent
 from oneturn.batch.row import judged
-from oneturn.config_files import CONFIG_VARIABLE
+from oneturn.config.files import CONFIG_VARIABLE
 from oneturn.errors import OneTurnError, ProgramError
 from oneturn.evaluation import Evaluation
 from oneturn.programs.signatures import signature_of

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from oneturn.agent import Agent
-from oneturn.config_files import CONFIG_VARIABLE
+from oneturn.config.files import CONFIG_VARIABLE
 from oneturn.model_log import REQUIREMENTS, code_paths, requirements
 
 _SECRET = re.compile(r"\{\{secrets/(?P<scope>[^/]+)/(?P<key>[^/}]+)\}\}")

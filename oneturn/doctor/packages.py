@@ -10,8 +10,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from oneturn.config import AgentConfig
+from oneturn.config.tools import McpTools
 from oneturn.doctor.finding import Finding, ok, problem, unknown
-from oneturn.tool_config import McpTools
 
 _OPTUNA_RECIPES = {"miprov2"}
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from oneturn.config.tools import McpTools, ToolConfig
 from oneturn.doctor.finding import Finding, ok, problem
 from oneturn.elsewhere.mcp_server import mcp_tools
 from oneturn.errors import OneTurnError
-from oneturn.tool_config import McpTools, ToolConfig
 
 
 def servers(entries: Iterable[ToolConfig]) -> Iterator[Finding]:

@@ -9,9 +9,9 @@ import dspy
 from jsonschema import Draft202012Validator
 
 from oneturn.agent_tools.nested import check_declared
-from oneturn.declared_tools import tool
+from oneturn.config.tools import ToolEntry
 from oneturn.errors import ToolError
-from oneturn.tool_config import ToolEntry
+from oneturn.tools.declared import tool
 
 _NULL = {"type": "null"}
 

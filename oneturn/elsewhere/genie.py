@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import dspy
 
+from oneturn.config.tools import GenieTool
 from oneturn.control import report
 from oneturn.elsewhere.foreign import foreign_tool
 from oneturn.elsewhere.statements import rows_of
 from oneturn.elsewhere.tables import told_table
 from oneturn.elsewhere.workspace import client_maker, first_line, pause, told_as_tool_error
 from oneturn.errors import ToolError
-from oneturn.tool_config import GenieTool
 from oneturn.watching import listen
 
 if TYPE_CHECKING:

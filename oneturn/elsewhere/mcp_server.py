@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import dspy
 
+from oneturn.config.tools import McpTools
 from oneturn.control import report
 from oneturn.databricks.credentials import Who, describing, workspace_client
 from oneturn.elsewhere.event_loop import BackgroundLoop, background_loop
@@ -17,7 +18,6 @@ from oneturn.elsewhere.foreign import foreign_tool
 from oneturn.elsewhere.mcp_results import told_result
 from oneturn.elsewhere.mcp_session import McpSession, given_variable
 from oneturn.errors import ConfigError, OneTurnError, ToolError
-from oneturn.tool_config import McpTools
 from oneturn.watching import listen
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from oneturn.config.tools import McpTools
 from oneturn.errors import ConfigError
-from oneturn.tool_config import McpTools
 
 if TYPE_CHECKING:
     import httpx2

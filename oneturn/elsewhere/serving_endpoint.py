@@ -8,12 +8,12 @@ import dspy
 
 from oneturn.agent_tools.endpoint import endpoint_tool
 from oneturn.agent_tools.nested import nested
-from oneturn.declared_tools import tool
+from oneturn.config.tools import ServingEndpointTool
 from oneturn.elsewhere.foreign import foreign_tool
 from oneturn.elsewhere.workspace import client_maker, told_as_tool_error
 from oneturn.errors import ToolError
 from oneturn.spend import Spend
-from oneturn.tool_config import ServingEndpointTool
+from oneturn.tools.declared import tool
 from oneturn.watching import listen
 
 _QUESTION = {"type": "string", "description": "The question, to be understood on its own."}

@@ -17,11 +17,11 @@ from mlflow.models.resources import (
 )
 
 from oneturn.config import AgentConfig
+from oneturn.config.tools import GenieTool, McpTools, ServingEndpointTool, ToolConfig, UnityCatalogTool
 from oneturn.elsewhere.genie import genie_tool
 from oneturn.elsewhere.mcp_server import mcp_tools
 from oneturn.elsewhere.serving_endpoint import serving_endpoint_tool
 from oneturn.elsewhere.unity_catalog import unity_catalog_tool
-from oneturn.tool_config import GenieTool, McpTools, ServingEndpointTool, ToolConfig, UnityCatalogTool
 
 _MANAGED = re.compile(r"(?:https?://[^/]+)?/api/2\.0/mcp/(?P<kind>[\w-]+)/(?P<rest>[^?#]+?)/?(?:[?#].*)?")
 _MCP_SCOPES = {

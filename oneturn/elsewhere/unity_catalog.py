@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import dspy
 
+from oneturn.config.tools import UnityCatalogTool
 from oneturn.control import report
 from oneturn.databricks.credentials import describing, workspace_client
 from oneturn.databricks.failures import told_in_a_line
@@ -16,7 +17,6 @@ from oneturn.elsewhere.statements import execute
 from oneturn.elsewhere.tables import told_table
 from oneturn.elsewhere.workspace import client_maker
 from oneturn.errors import ConfigError, DeployError
-from oneturn.tool_config import UnityCatalogTool
 from oneturn.watching import listen
 
 if TYPE_CHECKING:

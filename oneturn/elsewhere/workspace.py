@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from oneturn.config.tools import Who
 from oneturn.control import current
 from oneturn.errors import ToolError
-from oneturn.tool_config import Who
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient

@@ -21,8 +21,8 @@ from oneturn.programs.readers import EndingCall
 from oneturn.programs.usage import RunUsage
 from oneturn.react.module import ReAct
 from oneturn.steps import Item, Thought, ToolCall, ToolProgress, ToolResult, Working
-from oneturn.tool_errors import told_to_lm
-from oneturn.tools import FINISH, failed, succeeded
+from oneturn.tools.errors import told_to_lm
+from oneturn.tools.toolset import FINISH, failed, succeeded
 from oneturn.tracing import child_span
 from oneturn.watching import Abandoned
 

@@ -10,7 +10,6 @@ import mlflow
 from mlflow.entities import LiveSpan
 
 from oneturn.control import RunControl, current
-from oneturn.declared_tools import options_of
 from oneturn.errors import ProgramError
 from oneturn.programs.answer_text import AnswerPiece, AnswerText
 from oneturn.programs.callback import Happening, LMCall, RunCallback
@@ -20,6 +19,7 @@ from oneturn.programs.usage import RunUsage
 from oneturn.react import ReAct
 from oneturn.react.grounding import citing_fields
 from oneturn.steps import Answer, Step, Usage, Working
+from oneturn.tools.declared import options_of
 from oneturn.watching import watch
 
 

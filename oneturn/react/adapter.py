@@ -26,7 +26,7 @@ from oneturn.plain_json import plain, sound
 from oneturn.react.grounding import Ground
 from oneturn.react.schema import StepSchema
 from oneturn.react.turns import ToolCallArgs, Turn
-from oneturn.tools import FINISH
+from oneturn.tools.toolset import FINISH
 
 Message = dict[str, Any]
 

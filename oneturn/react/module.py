@@ -17,7 +17,7 @@ from oneturn.react.run import Run
 from oneturn.react.schema import StepSchema
 from oneturn.react.turns import ToolCallArgs, Turn
 from oneturn.steps import Answer, ApprovalWanted, Resumption, Step, ToolResult
-from oneturn.tools import ToolLike, toolset
+from oneturn.tools.toolset import ToolLike, toolset
 
 _NOBODY_TO_ASK = (
     "The run ended without an answer: {name} needs a person's approval, and there is nobody to ask. Serve the program "

@@ -9,7 +9,7 @@ from pydantic_core import from_json
 
 from oneturn.plain_json import sound
 from oneturn.steps import AnswerDelta, Thought
-from oneturn.tools import FINISH
+from oneturn.tools.toolset import FINISH
 
 
 class StepReader:

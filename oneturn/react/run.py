@@ -9,7 +9,6 @@ from typing import Any
 import dspy
 from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
 
-from oneturn.declared_tools import options_of
 from oneturn.errors import RunError
 from oneturn.react.calls import Allowed, StepCall, StepCaller
 from oneturn.react.grounding import Ground
@@ -28,8 +27,9 @@ from oneturn.steps import (
     Usage,
     WaitingCall,
 )
-from oneturn.tool_runs import run_tools
-from oneturn.tools import FINISH, failed
+from oneturn.tools.declared import options_of
+from oneturn.tools.runs import run_tools
+from oneturn.tools.toolset import FINISH, failed
 
 _UNPARSABLE = "Error: that was not one JSON object with a tool_call. Write only the JSON object."
 _REPEATED = f"Error: that call was made before and its result stands above. Call {FINISH}."

@@ -11,7 +11,7 @@ import pydantic
 
 from oneturn.errors import ProgramError
 from oneturn.react.grounding import Ground, misplaced, narrowed, unseen
-from oneturn.tools import FINISH
+from oneturn.tools.toolset import FINISH
 
 MOST_AT_ONCE = 8
 """Calls that one step may ask for together."""

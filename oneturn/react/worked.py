@@ -13,7 +13,7 @@ from oneturn.react.grounding import Ground
 from oneturn.react.module import ReAct
 from oneturn.react.turns import ToolCallArgs, Turn
 from oneturn.steps import ToolCall
-from oneturn.tools import FINISH, run_tool
+from oneturn.tools.toolset import FINISH, run_tool
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 import openai
 
 from oneturn.config import EmbeddingsConfig
+from oneturn.config.tools import Who
 from oneturn.errors import ConfigError, DataError
-from oneturn.tool_config import Who
 
 Embed = Callable[[Sequence[str]], "np.ndarray[Any, Any]"]
 """Texts to vectors, a row each, of length 1."""

@@ -26,7 +26,7 @@ from oneturn.run_record import RunRecord, run_record
 from oneturn.scorers.responses import answer_text, output_text
 from oneturn.scorers.scorer import NotLabelled, Scorer, Verdict, scorer
 from oneturn.scorers.traces import passages
-from oneturn.tool_errors import in_a_line
+from oneturn.tools.errors import in_a_line
 
 ABSENT = "Not judged: no judge is configured; set judge.model, or give model=."
 

@@ -16,11 +16,11 @@ from rich.console import Console
 
 import oneturn
 from oneturn.compiled import Manifest, save_compiled
+from oneturn.compiled.interface import interface_of
 from oneturn.compiling.diff import diff
 from oneturn.compiling.diff_report import report
 from oneturn.compiling.sources import compiled_file
 from oneturn.errors import ProgramError
-from oneturn.interface import interface_of
 from oneturn.word_diff import paragraphs, told, words
 
 INSTRUCTIONS = "Answer a question about prices.\n\nLook it up first.\nThen answer.\n\nBe brief."

@@ -21,11 +21,11 @@ import oneturn
 from oneturn.agent import Agent
 from oneturn.cli import app
 from oneturn.compiled import Manifest, save_compiled
+from oneturn.compiled.interface import interface_of
 from oneturn.compiling import promotion
 from oneturn.compiling.promotion import promote
 from oneturn.errors import DataError, OneTurnError, ProgramError
 from oneturn.evaluation import Evaluation
-from oneturn.interface import interface_of
 
 AGENT = """
 from pathlib import Path

@@ -8,10 +8,10 @@ from mlflow import MlflowClient
 
 from oneturn import log
 from oneturn.compiled import Manifest, save_compiled
+from oneturn.compiled.interface import interface_of
 from oneturn.databricks.resources import auth_policy_of
 from oneturn.datasets import dataset_hash
 from oneturn.errors import ConfigError
-from oneturn.interface import interface_of
 from tests.databricks.conftest import MODEL, Desk
 
 pytestmark = pytest.mark.xdist_group("databricks-logging")  # the module's workspace takes seconds

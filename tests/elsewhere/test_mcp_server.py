@@ -17,13 +17,13 @@ from typing import Any
 import dspy
 import pytest
 
+from oneturn.compiled.interface import interface_of
+from oneturn.config.tools import McpTools
 from oneturn.control import RunControl
 from oneturn.elsewhere.mcp_server import mcp_tools
 from oneturn.errors import ConfigError, RunCancelled, ToolError
-from oneturn.interface import interface_of
 from oneturn.react import ReAct
 from oneturn.testing import ScriptedLM, call, finish
-from oneturn.tool_config import McpTools
 
 SERVER = str(Path(__file__).parent / "mcp_tool_server.py")
 

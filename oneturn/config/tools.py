@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import Self
 
-from oneturn.config_section import Section
+from oneturn.config.section import Count, Section
 
-Count = Annotated[int, Field(ge=1)]
 Who = Literal["agent", "user"]
 
 

@@ -12,9 +12,9 @@ import oneturn
 from oneturn.errors import ProgramError
 from oneturn.steps import Step, ToolProgress, ToolResult
 from oneturn.testing import ScriptedLM, sections
-from oneturn.tool_runs import run_tools
-from oneturn.tools import toolset
-from tests.test_tool_runs import calls, wait_until_cancelled
+from oneturn.tools.runs import run_tools
+from oneturn.tools.toolset import toolset
+from tests.tools.test_runs import calls, wait_until_cancelled
 
 PATIENCE = 30  # seconds until a test gives up
 

@@ -12,8 +12,8 @@ from oneturn.control import RunControl, current
 from oneturn.errors import ProgramError, RunCancelled
 from oneturn.steps import ToolCall, ToolProgress, ToolResult
 from oneturn.testing import ScriptError
-from oneturn.tool_runs import run_tools
-from oneturn.tools import toolset
+from oneturn.tools.runs import run_tools
+from oneturn.tools.toolset import toolset
 
 PATIENCE = 30  # seconds until a test gives up
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from oneturn.interface import PROGRAM, Interface, PredictorShape, SignatureShape, ToolShape
+from oneturn.compiled.interface import PROGRAM, Interface, PredictorShape, SignatureShape, ToolShape
 from oneturn.react.schema import type_name
 from oneturn.word_diff import paragraphs, told
 

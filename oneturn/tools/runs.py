@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 import dspy
 
 from oneturn.control import RunControl, current
-from oneturn.declared_tools import options_of
 from oneturn.spend import Spend, spending
 from oneturn.steps import Item, ToolCall, ToolProgress, ToolResult, Usage
-from oneturn.tools import failed, run_tool
+from oneturn.tools.declared import options_of
+from oneturn.tools.toolset import failed, run_tool
 from oneturn.watching import KEEP_ALIVE
 
 _Told = ToolProgress | ToolResult | BaseException | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from oneturn.errors import ToolError
-from oneturn.tool_errors import told_to_lm
+from oneturn.tools.errors import told_to_lm
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,13 @@
-"""``Section``: what every part of a configuration has in common."""
+"""What every part of a configuration has in common."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1)]
+"""How many: one or more."""
 
 
 class Section(BaseModel):

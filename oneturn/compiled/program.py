@@ -10,11 +10,11 @@ from typing import Any, Literal, TypeAlias
 import dspy
 import pydantic
 
-from oneturn.drift import Difference, differences
+from oneturn.compiled.drift import Difference, differences
+from oneturn.compiled.interface import PROGRAM, Interface, interface_of
+from oneturn.compiled.splicing import splice
 from oneturn.errors import ProgramError
-from oneturn.interface import PROGRAM, Interface, interface_of
 from oneturn.secrets import refuse_secrets_in
-from oneturn.splicing import splice
 
 OnDrift: TypeAlias = Literal["fail", "splice"]
 """What loading does with a state whose program has changed since."""
@@ -101,7 +101,7 @@ def load_compiled(program: dspy.Module, path: str | Path, *, on_drift: OnDrift =
     return manifest
 
 
-def drift(program: dspy.Module, path: Path) -> list[str]:
+def drift_of(program: dspy.Module, path: Path) -> list[str]:
     """How ``program``, uncompiled, differs from the one that ``path`` was compiled for: a line each, in words.
 
     Raises:

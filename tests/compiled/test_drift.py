@@ -12,9 +12,9 @@ import dspy
 import pytest
 
 import oneturn
-from oneturn.compiled import Manifest, drift, load_compiled, save_compiled
+from oneturn.compiled import Manifest, drift_of, load_compiled, save_compiled
+from oneturn.compiled.interface import Interface, interface_of
 from oneturn.errors import ProgramError
-from oneturn.interface import Interface, interface_of
 from oneturn.testing import ScriptedLM, finish, sections
 
 
@@ -110,7 +110,7 @@ def test_the_same_program_loads(build: Build, tmp_path: Path, caplog: pytest.Log
     program = build()
     load_compiled(program, path)
     assert "Compiled." in read(program)
-    assert drift(build(), path) == []
+    assert drift_of(build(), path) == []
     assert not caplog.records
 
 
@@ -157,7 +157,7 @@ def test_a_change_that_can_be_spliced_is_refused_unless_asked_for(
     build: Build, change: dict[str, Any], words: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     path = saved(tmp_path / "p.json", build())
-    assert drift(build(**change), path) == [words]
+    assert drift_of(build(**change), path) == [words]
     told, hint = refusal(build(**change), path)
     assert told == f"  - {words}"
     assert "compiled_on_drift: splice" in hint

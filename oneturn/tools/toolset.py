@@ -10,12 +10,12 @@ import dspy
 from dspy.adapters.utils import serialize_for_json
 from mlflow.entities import Document, LiveSpan, SpanType
 
-from oneturn.declared_tools import options_of, ready
 from oneturn.errors import ProgramError
 from oneturn.plain_json import sound
 from oneturn.sourced_text import SourcedText
 from oneturn.steps import ToolCall, ToolResult
-from oneturn.tool_errors import told_to_lm
+from oneturn.tools.declared import options_of, ready
+from oneturn.tools.errors import told_to_lm
 from oneturn.tracing import child_span
 
 FINISH = "finish"

@@ -9,8 +9,8 @@ from typing import Any
 
 import dspy
 
-from oneturn.drift import changed_tools
-from oneturn.interface import Interface, instructions_sha256
+from oneturn.compiled.drift import changed_tools
+from oneturn.compiled.interface import Interface, instructions_sha256
 
 # How dspy.ReAct and dspy.CodeAct write a tool into their instructions (dspy.Tool.__str__), and dspy.ReActV2 its names.
 _TOOL_LINE = re.compile(

@@ -11,8 +11,8 @@ import pytest
 
 import oneturn
 from oneturn.compiled import Manifest, load_compiled, read_manifest, save_compiled
+from oneturn.compiled.interface import interface_of
 from oneturn.errors import ProgramError
-from oneturn.interface import interface_of
 from oneturn.testing import ScriptedLM, finish
 
 

@@ -11,7 +11,7 @@ from mlflow.entities import Document
 
 from oneturn.errors import ProgramError
 from oneturn.steps import ToolCall, ToolResult
-from oneturn.tools import render, run_tool, toolset
+from oneturn.tools.toolset import render, run_tool, toolset
 
 
 class Order(pydantic.BaseModel):

@@ -12,7 +12,7 @@ import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelConfig
 
-from oneturn.config_errors import yaml_problem
+from oneturn.config.errors import yaml_problem
 from oneturn.errors import ConfigError
 
 CONFIG_VARIABLE = "ONETURN_CONFIG"
