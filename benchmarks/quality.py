@@ -24,6 +24,7 @@ from benchmarks.machine import machine, versions
 from benchmarks.plain_react import compiled_plain_react, plain_react, shown
 from benchmarks.report import write_report
 from oneturn.agent import Agent, load_agent
+from oneturn.config import AgentConfig
 from oneturn.datasets import dataset_hash, spread
 from optimizers.worked import solve
 
@@ -94,7 +95,7 @@ def _about(agent: Agent, split: str) -> dict[str, str]:
     }
 
 
-def _with(agent: Agent, config: object) -> Agent:
+def _with(agent: Agent, config: AgentConfig) -> Agent:
     return replace(agent, config=config)
 
 

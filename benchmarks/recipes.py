@@ -143,7 +143,7 @@ def _programs(agent: Agent, only: str | None) -> dict[str, Agent]:
 
 
 def _peer(agent: Agent) -> Callable[[], dspy.Module]:
-    return lambda: as_plain_react(agent.build(), agent.config.max_iters)  # type: ignore[arg-type]  # ours is a ReAct
+    return lambda: as_plain_react(agent.build(), agent.config.max_iters)
 
 
 def _agent(options: argparse.Namespace) -> Agent:

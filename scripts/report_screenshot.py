@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import ViewportSize, sync_playwright
 
 from oneturn.evaluation import Evaluation
 from oneturn.reporting import write_report
@@ -40,7 +40,7 @@ SIDES = ("worked", "uncompiled")
 TITLE = "Support desk on the test split"
 
 
-def _picture(page: Path, output: Path, dark: bool, size: dict[str, int]) -> None:
+def _picture(page: Path, output: Path, dark: bool, size: ViewportSize) -> None:
     browser_path = shutil.which("chromium") or shutil.which("google-chrome")
     if browser_path is None:
         raise SystemExit("The picture needs a browser: install Chromium, as with apt-get install chromium.")

@@ -76,7 +76,7 @@ def mlflows(rows: Path, threads: int, lm: dspy.LM) -> int:
     mlflow.dspy.autolog()
     data = [{"inputs": {"question": row["question"]}, "expectations": {"answer": row["answer"]}} for row in _read(rows)]
     found = mlflow.genai.evaluate(data=data, predict_fn=predict, scorers=[right])
-    return len(found.result_df)
+    return 0 if found.result_df is None else len(found.result_df)
 
 
 CONTENDERS: dict[str, Callable[[Path, int, dspy.LM], int]] = {

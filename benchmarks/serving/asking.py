@@ -73,7 +73,7 @@ def asking_agent(agent: ResponsesAgent, streamed: bool = True) -> Ask:
     """An agent in this process."""
 
     def ask(number: int) -> Answer:
-        request = ResponsesAgentRequest(input=[{"role": "user", "content": f"Question {number}?"}])
+        request = ResponsesAgentRequest.model_validate({"input": [{"role": "user", "content": f"Question {number}?"}]})
         if streamed:
             return _read(event.model_dump() for event in agent.predict_stream(request))
         return _read_whole(agent.predict(request).model_dump())

@@ -5,7 +5,7 @@ oneturn's needs two LM calls for one tool, so it makes two tool calls: the numbe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import dspy
@@ -13,6 +13,8 @@ from mlflow.pyfunc import ResponsesAgent
 from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse, ResponsesAgentStreamEvent
 
 import oneturn
+
+_DONE = "response.output_item.done"
 
 
 def look_up(word: str) -> str:
@@ -51,17 +53,21 @@ class NaiveAgent(ResponsesAgent):
         self.program = plain()
         self.program.set_lm(lm)
 
-    def predict(self, request: ResponsesAgentRequest) -> ResponsesAgentResponse:
+    def predict(  # type: ignore[override]  # as ResponsesAgent's own
+        self, request: ResponsesAgentRequest
+    ) -> ResponsesAgentResponse:
         """Answer at once."""
-        items = [event.item for event in self.predict_stream(request) if event.type == "response.output_item.done"]
+        items = [event.model_dump()["item"] for event in self.predict_stream(request) if event.type == _DONE]
         return ResponsesAgentResponse(output=items)
 
-    def predict_stream(self, request: ResponsesAgentRequest) -> Iterator[ResponsesAgentStreamEvent]:
+    def predict_stream(  # type: ignore[override]  # as ResponsesAgent's own
+        self, request: ResponsesAgentRequest
+    ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         """Answer as a stream: text deltas, then the message."""
         listener = dspy.streaming.StreamListener(signature_field_name="answer")
         stream = dspy.streamify(self.program, stream_listeners=[listener], async_streaming=False)
         text = ""
-        for chunk in stream(question=str(request.input[-1].content)):
+        for chunk in stream(question=str(request.input[-1].model_dump()["content"])):
             if isinstance(chunk, dspy.streaming.StreamResponse):
                 text += chunk.chunk
                 delta = self.create_text_delta(delta=chunk.chunk, item_id="msg_1")
@@ -69,7 +75,7 @@ class NaiveAgent(ResponsesAgent):
             elif isinstance(chunk, dspy.Prediction):
                 text = chunk.answer
         item: dict[str, Any] = self.create_text_output_item(text=text, id="msg_1")
-        yield ResponsesAgentStreamEvent(type="response.output_item.done", item=item)
+        yield ResponsesAgentStreamEvent.model_validate({"type": _DONE, "item": item})
 
 
 AGENTS = {"ours": ours, "wrapped": wrapped, "naive": NaiveAgent}

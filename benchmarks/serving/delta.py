@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import time
 
+from mlflow.types.responses import ResponsesAgentRequest
+
 import oneturn
 from oneturn.testing import ScriptedLM
 
 _WORDS = 2000
 _REPEATS = 5
+_REQUEST = ResponsesAgentRequest.model_validate({"input": [{"role": "user", "content": "?"}]})
 
 
 def cost_of_a_delta() -> float:
@@ -26,6 +29,6 @@ def _answer(words: int) -> tuple[float, int]:
         program = oneturn.ReAct("question -> answer", tools=[])
         program.set_lm(lm)
         began = time.process_time()
-        events = list(oneturn.ResponsesAdapter(program).predict_stream({"input": [{"role": "user", "content": "?"}]}))
+        events = list(oneturn.ResponsesAdapter(program).predict_stream(_REQUEST))
         used = time.process_time() - began
     return used, sum(event.type == "response.output_text.delta" for event in events)
