@@ -31,7 +31,7 @@ from oneturn.compiled import Manifest
 from oneturn.compiling import compile
 from oneturn.compiling.progress import SpendBar
 from oneturn.datasets import dataset_hash, spread
-from oneturn.evaluation import interval
+from oneturn.intervals import interval
 from optimizers.recipes import RECIPES
 
 PEER_TOKENS = 400

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap, t
 
+from oneturn.intervals import interval
 from oneturn.reliability import PassHatK, pass_hat_k
 from oneturn.results import read_results
 
@@ -23,9 +23,6 @@ REPEAT = "repeat"
 _SPENT = ("lm_calls", "prompt_tokens", "completion_tokens", "seconds")
 MEASURED = {REPEAT, "score", "feedback", "error", *_SPENT, "cost", "tries", "trace_id"}
 """Columns that an evaluation adds, beside those that begin with ``pred_`` and the metrics."""
-
-_MANY = 2000
-"""More scores have an interval by Student's t: a bootstrap's bias correction would take their square in memory."""
 
 
 @dataclass(frozen=True)
@@ -186,21 +183,6 @@ class Evaluation:
             if len(scores := self._by_example(name)):
                 low, high = interval(scores)
                 yield from ((name, float(scores.mean())), (f"{name}_low", low), (f"{name}_high", high))
-
-
-def interval(scores: Any) -> tuple[float, float]:
-    """95% confidence interval of a mean: by BCa bootstrap (Efron 1987; through SciPy), the same each time.
-
-    The mean twice where the scores don't differ; by Student's t of more than 2,000 scores, where the two agree.
-    """
-    values = np.asarray(scores, dtype=float)
-    if len(values) < 2 or np.ptp(values) < 1e-9:  # BCa needs scores that differ
-        return float(values.mean()), float(values.mean())
-    if len(values) > _MANY:
-        low, high = t.interval(0.95, len(values) - 1, values.mean(), values.std(ddof=1) / np.sqrt(len(values)))
-        return float(low), float(high)
-    found = bootstrap((values,), np.mean, n_resamples=2000, rng=np.random.default_rng(0)).confidence_interval
-    return float(found.low), float(found.high)
 
 
 def metrics_among(columns: Sequence[str]) -> list[str]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from oneturn.errors import OneTurnError
-from oneturn.evaluation import Evaluation, interval
+from oneturn.evaluation import Evaluation
+from oneturn.intervals import interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

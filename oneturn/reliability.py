@@ -8,6 +8,8 @@ from math import comb
 
 import numpy as np
 
+from oneturn.intervals import interval
+
 
 @dataclass(frozen=True)
 class PassHatK:
@@ -34,8 +36,6 @@ def pass_hat_k(passed: Sequence[Sequence[bool]]) -> list[PassHatK]:
     Args:
         passed: for each example, whether each of its tries has passed.
     """
-    from oneturn.evaluation import interval
-
     found = []
     for k in range(1, min(map(len, passed), default=0) + 1):
         shares = np.array([comb(sum(tries), k) / comb(len(tries), k) for tries in passed])

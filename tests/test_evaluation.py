@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import oneturn
 from oneturn.errors import DataError
-from oneturn.evaluation import interval
+from oneturn.intervals import interval
 from oneturn.testing import ScriptedLM, ScriptedRequest, finish
 
 COLUMNS = {

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import oneturn
 from oneturn.errors import DataError
-from oneturn.evaluation import Evaluation, interval
+from oneturn.evaluation import Evaluation
+from oneturn.intervals import interval
 from oneturn.reliability import pass_hat_k
 from oneturn.testing import ScriptedLM, sections
 

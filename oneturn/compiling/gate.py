@@ -13,7 +13,8 @@ import pandas as pd
 
 from oneturn.config import GateConfig
 from oneturn.errors import DataError, OneTurnError
-from oneturn.evaluation import Evaluation, interval
+from oneturn.evaluation import Evaluation
+from oneturn.intervals import interval
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -19,7 +19,8 @@ from oneturn.compiling.prompts import readable
 from oneturn.compiling.totals import Totals
 from oneturn.compiling.watching import Candidate, CompileListener
 from oneturn.errors import OneTurnError
-from oneturn.evaluation import Evaluation, interval
+from oneturn.evaluation import Evaluation
+from oneturn.intervals import interval
 from oneturn.measured_on import dataset_of
 from oneturn.tracking import use_tracking
 

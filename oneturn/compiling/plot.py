@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from oneturn.compiling.watching import Candidate
 from oneturn.errors import OneTurnError
-from oneturn.evaluation import interval
+from oneturn.intervals import interval
 from oneturn.plots import COLOURS, frame_quietly
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import pandas as pd
 
 from oneturn.compiling.gate import GateResult, compare
 from oneturn.errors import DataError, OneTurnError
-from oneturn.evaluation import Evaluation, interval
+from oneturn.evaluation import Evaluation
+from oneturn.intervals import interval
 from oneturn.reporting.charts import numbers
 from oneturn.reporting.columns import STATES, Columns, state
 from oneturn.reporting.rows import records
