@@ -6,6 +6,7 @@
         --tools modules.tools:calculate --metric number --lm openai/gpt-4o-mini
 
 ``--data`` takes any JSONL of questions and answers: each row has the signature's fields, and may say its ``split``.
+``benchmarks.outside_sets`` writes such files of questions that nobody here wrote.
 Compiles and rows are journalled: a measurement that was stopped goes on where it was.
 """
 
@@ -96,7 +97,7 @@ def main() -> None:
         print(line, flush=True)
     if options.report:
         path = Path(options.report)
-        path.write_text(between_marks(path, "\n".join(lines) + "\n"), encoding="utf-8")
+        path.write_text(between_marks(path, "\n".join(lines) + "\n", options.section), encoding="utf-8")
 
 
 def _lines(agent: Agent, options: argparse.Namespace, folder: Path) -> Iterator[str]:
@@ -180,6 +181,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--config", help="another configuration")
     parser.add_argument("--journal", default=".oneturn/recipes", help="where rows and programs are kept")
     parser.add_argument("--report", help="a Markdown file to write")
+    parser.add_argument("--section", default="measured", help="the marks in it between which the table stands")
     return parser.parse_args()
 
 
