@@ -13,7 +13,7 @@ Compiles and rows are journalled: a measurement that was stopped goes on where i
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -157,22 +157,33 @@ def _agent(options: argparse.Namespace) -> Agent:
     if options.lm:
         lm = agent.config.lm.model_copy(update={"model": options.lm})
         agent = replace(agent, config=agent.config.model_copy(update={"lm": lm}))
-    return agent
+    return _with_fewer(agent, {"train": options.train, "dev": options.dev})
+
+
+def _with_fewer(agent: Agent, sizes: Mapping[str, int | None]) -> Agent:
+    """The agent with so many examples of a split, of every category in turn."""
+
+    def examples(split: str) -> list[dspy.Example]:
+        found, size = agent.examples(split), sizes.get(split)
+        return found if size is None else spread(found, "category")[:size]
+
+    return replace(agent, examples=examples)
 
 
 def _about(agent: Agent) -> str:
-    return (
-        f"- LM: {agent.config.lm.model}\n- data: {agent.name}, "
-        f"{', '.join(f'{len(agent.examples(split))} {split}' for split in ('train', 'dev', 'test'))}\n"
-        f"{ran_on('dspy', 'mlflow')}"
-    )
+    """What was measured, with how many examples a compile has, and on what."""
+    dev = agent.examples("dev")[: agent.config.compile.dev_examples]
+    sizes = f"{len(agent.examples('train'))} train, {len(dev)} dev, {len(agent.examples('test'))} test"
+    return f"- LM: {agent.config.lm.model}\n- data: {agent.name}, {sizes}\n{ran_on('dspy', 'mlflow')}"
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipes", help="their names, with commas between (default: all)")
     parser.add_argument("--only", choices=("oneturn.ReAct", "dspy.ReAct"), help="one of the two programs")
-    parser.add_argument("--rows", type=int, default=None, help="test rows, of every category in turn (default: all)")
+    parser.add_argument("--rows", type=int, default=None, help="test rows, of every category (default: all)")
+    parser.add_argument("--train", type=int, default=None, help="training examples, of every category (default: all)")
+    parser.add_argument("--dev", type=int, default=None, help="development examples, likewise (default: as configured)")
     parser.add_argument("--data", help="a JSONL file of your own")
     parser.add_argument("--signature", default="question -> answer", help="of the program over --data")
     parser.add_argument("--tools", nargs="*", default=[], metavar="MODULE:NAME", help="its tools")

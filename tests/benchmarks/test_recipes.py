@@ -63,6 +63,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "config.yaml").write_text("lm:\n  model: knowing/lm\n")
     words = ["recipes", "--data", str(data), "--metric", "number", "--config", str(tmp_path / "config.yaml")]
     words += ["--tools", "modules.tools:calculate", "--only", "oneturn.ReAct", "--report", str(tmp_path / "report.md")]
+    words += ["--dev", "4", "--section", "sums"]
     monkeypatch.setattr(sys, "argv", words)
     monkeypatch.chdir(tmp_path)
     recipes.main()
@@ -79,6 +80,10 @@ def test_each_recipe_is_a_line_beside_the_uncompiled_program(measured: str):
     spent, least, most = map(int, re.findall(r"\d+", few[8]))
     assert 0 < least <= spent <= most
     assert failed[3] == "ValueError: it doesn't fit"
+
+
+def test_the_report_says_how_many_examples_a_compile_had(measured: str):
+    assert measured.startswith("<!-- sums -->\n- LM: knowing/lm\n- data: sums, 6 train, 4 dev, 8 test\n")
 
 
 def test_the_samples_can_be_split_and_judged():
