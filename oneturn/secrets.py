@@ -54,6 +54,11 @@ def refuse_secrets_in(found: Any, source: str) -> None:
             _refuse(source, path, "looks like a secret")
 
 
+def looks_secret(text: str) -> bool:
+    """Whether a text holds what looks like a secret, or one of this environment's."""
+    return bool(IN_PROSE.search(text)) or any(secret in text for secret in _of_the_environment().values())
+
+
 def leaves(value: Any, path: str = "", key: str = "") -> Iterator[tuple[str, str, Any]]:
     """Each plain value in mappings and lists, with its dotted path and the nearest key above it."""
     if isinstance(value, Mapping):

@@ -228,9 +228,7 @@ def _check(champion: Evaluation, challenger: Evaluation, names: tuple[str, str])
             )
         for example, score in zip(_shown(side.rows), side.rows["score"], strict=True):
             if not math.isfinite(score):
-                raise DataError(
-                    f"The metric gave {example} of {name} the score {score}, which is no number to compare."
-                )
+                raise DataError(f"The metric gave {example} of {name} the score {score}, which is no number.")
 
 
 def _plain(value: Any) -> str | None:

@@ -27,7 +27,7 @@ from mlflow.models import Model
 
 from oneturn.agent import Agent
 from oneturn.batch.row import judged
-from oneturn.config.files import CONFIG_VARIABLE
+from oneturn.config.files import CONFIG_VARIABLE, SET_VARIABLE
 from oneturn.errors import OneTurnError, ProgramError
 from oneturn.evaluation import Evaluation
 from oneturn.programs.signatures import signature_of
@@ -106,9 +106,12 @@ def _answers(
     questions.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     agent_file = Path(described.flavors["python_function"]["model_code_path"]).name
     command = [sys.executable, str(_SCRIPT), str(model), agent_file, str(questions), str(answers)]
+    here = {
+        name: value for name, value in os.environ.items() if name != SET_VARIABLE
+    }  # that is for this process's agent
     ended = subprocess.run(  # noqa: S603  # this Python, a script of ours, and the paths of a folder that was just made
         [*command, *([] if compiled else ["uncompiled"])],
-        env={**os.environ, CONFIG_VARIABLE: str(config)},
+        env={**here, CONFIG_VARIABLE: str(config)},
         cwd=root,
         check=False,
     )

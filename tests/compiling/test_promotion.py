@@ -190,8 +190,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
     return say
 
 
-def test_each_version_answers_with_its_own_code_and_the_better_one_becomes_champion(client, agent):
+def test_each_version_answers_with_its_own_code_and_the_better_one_becomes_champion(client, agent, monkeypatch):
     client.set_registered_model_alias(NAME, "champion", "1")
+    monkeypatch.setenv("ONETURN_SET", "compiled=null")  # what is set for a command isn't what a version serves with
     found = promote(agent)
     assert found.result is not None
     assert (found.result.champion_score, found.result.challenger_score) == (0.5, 0.8)
@@ -235,6 +236,35 @@ def test_force_that_was_not_needed_is_no_force(client, agent, measured):
     measured(v1=10, v2=16)
     assert not promote(agent, force=True, reason="hurry").forced
     assert tags(client, "2")["promotion"] == "by the gate"
+
+
+def test_the_run_tells_of_force_too_and_a_later_promotion_leaves_nothing_of_it_on_the_version(client, agent, measured):
+    client.set_registered_model_alias(NAME, "champion", "2")
+    measured(v1=10, v2=16)
+    forced = promote(agent, 1, force=True, reason="version 2 is too slow")
+    told = client.get_run(forced.run_id).data.tags
+    assert told["oneturn.promotion"] == "forced"
+    assert told["oneturn.promotion_reason"] == "version 2 is too slow"
+    assert {"oneturn.promoted_by", "oneturn.promoted_at", "oneturn.promoted_as"} <= set(told)
+    client.set_registered_model_alias(NAME, "champion", "2")
+    measured(v1=16, v2=10)
+    assert not promote(agent, 1).forced
+    assert tags(client, "1")["promotion"] == "by the gate"
+    assert "promotion_reason" not in tags(client, "1")
+    assert client.get_run(forced.run_id).data.tags["oneturn.promotion"] == "forced", "the run is of its own time"
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [("too slow " * 30, "has 270 characters; a version's tag holds 250"), ("its key AKIA" + "Q7" * 8, "like a secret")],
+    ids=["long", "secret"],
+)
+def test_a_reason_that_can_not_be_recorded_is_refused_before_anything_is_measured(client, agent, reason, message):
+    client.set_registered_model_alias(NAME, "champion", "1")
+    with pytest.raises(ProgramError, match=message) as caught:
+        promote(agent, force=True, reason=reason)
+    assert "Q7" not in str(caught.value)
+    assert champion(client) == "1"
 
 
 @pytest.mark.parametrize("reason", [None, " "])
@@ -329,6 +359,8 @@ def test_the_command_says_what_became_of_it(registered, client, measured):
     held = command(registered, "promote", "2", "--dry-run")
     assert (held.exit_code, champion(client)) == (0, "1")
     assert "Version 2 of counting could become the champion." in held.output
+    already = command(registered, "promote", "1", "--dry-run")
+    assert already.output.strip() == "Version 1 is the champion already."
     test = command(registered, "promote", "2", "--split", "test")
     assert test.exit_code == 1
     assert "aren't compared on the test split" in test.output
