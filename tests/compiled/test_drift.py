@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import dspy
+import pydantic
 import pytest
 
 import oneturn
@@ -137,6 +138,42 @@ def test_other_fields_are_refused_whatever_was_asked_for(
     assert told == [f"  - {line}" for line in words]
     assert hint.startswith("Compile it again")
     assert "compiled_on_drift" not in hint
+
+
+Line: Any = pydantic.create_model("Line", item=(str, ...))
+Priced: Any = pydantic.create_model("Line", item=(str, ...), price=(float, ...))
+
+
+def listed(line: Any, **bounds: Any) -> Any:
+    return Question.append("lines", dspy.OutputField(**bounds), type_=line)
+
+
+def most(item: str, count: int = 1) -> str:
+    """Look up prices."""
+    return "4"
+
+
+def more(item: str, count: int = 5) -> str:
+    """Look up prices."""
+    return "4"
+
+
+more.__name__ = "most"
+INSIDE = [
+    ({"signature": listed(Line)}, {"signature": listed(Priced)},
+     "output 'lines' (object) has another schema: properties.price.title 'Price' was added, properties.price.type 'number' was added, required.1 'price' was added"),  # noqa: E501
+    ({"signature": listed(int, ge=1)}, {"signature": listed(int, ge=2)},
+     "output 'lines' (integer) has another schema: minimum was 1, it is 2"),
+    ({"tools": [most]}, {"tools": [more]},
+     "the tool most: its argument 'count' (integer) has another schema: default was 1, it is 5"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("build", [react, plain])
+@pytest.mark.parametrize(("before", "after", "words"), INSIDE, ids=["model", "bound", "default"])
+def test_a_change_inside_a_type_is_told(build: Build, before: Any, after: Any, words: str, tmp_path: Path):
+    path = saved(tmp_path / "p.json", build(**before))
+    assert drift_of(build(**after), path) == [words]
 
 
 MENDABLE = [
