@@ -282,7 +282,12 @@ def plain_demo(tool: str) -> dict[str, Any]:
     return {"question": f"{tool}?", "trajectory": f"[[ ## tool_name_0 ## ]]\n{tool}\n", "next_tool_name": "finish"}
 
 
-@pytest.mark.parametrize(("build", "demo"), [(react, step_demo), (plain, plain_demo)])
+def xml_demo(tool: str) -> dict[str, Any]:
+    """As dspy.XMLAdapter writes a trajectory."""
+    return {**plain_demo(tool), "trajectory": f"<tool_name_0>\n{tool}\n</tool_name_0>"}
+
+
+@pytest.mark.parametrize(("build", "demo"), [(react, step_demo), (plain, plain_demo), (plain, xml_demo)])
 @pytest.mark.parametrize("tools", [[stock], [stock, Typed.price]])
 def test_demos_that_call_a_tool_as_it_no_longer_is_are_left_out(
     build: Build, demo: Any, tools: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -294,6 +299,24 @@ def test_demos_that_call_a_tool_as_it_no_longer_is_are_left_out(
     text = read(program)
     assert "stock?" in text
     assert "price?" not in text
+
+
+def dotted(description: str) -> dspy.Tool:
+    """A tool as an MCP server may name it."""
+    return dspy.Tool(price, name="shop.price", desc=description)
+
+
+def test_a_tool_with_a_dot_in_its_name_is_brought_up_to_date(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    listed = LISTED.replace("(1) price", "(1) shop.price") + "\nAsk shop.price first."
+    path = saved(tmp_path / "p.json", plain(tools=[dotted("A.")]), listed, [plain_demo("shop.price")])
+    program = plain(tools=[dotted("B.")])
+    load_compiled(program, path, on_drift="splice")
+    assert "(1) shop.price, whose description is <desc>B.</desc>" in read(program)
+    program = plain(tools=[stock])
+    load_compiled(program, path, on_drift="splice")
+    assert "shop.price?" not in read(program)
+    assert "1 of 1 demos are left out: they call shop.price as it was" in caplog.text
+    assert "the instructions still mention 'shop.price', which is no tool any more" in caplog.text
 
 
 def test_the_tool_names_of_react_v2_are_brought_up_to_date(tmp_path: Path):
