@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from click.testing import Result
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from typer.testing import CliRunner
 
 import oneturn
@@ -24,6 +25,7 @@ from oneturn.compiled import Manifest, save_compiled
 from oneturn.compiled.interface import interface_of
 from oneturn.compiling import promotion
 from oneturn.compiling.promotion import promote
+from oneturn.compiling.versions import evaluate_version
 from oneturn.errors import DataError, OneTurnError, ProgramError
 from oneturn.evaluation import Evaluation
 
@@ -282,6 +284,24 @@ def test_a_champion_that_can_not_be_run_can_only_be_replaced_by_force(client, ag
     assert promote(agent, force=True, reason="1 is broken").forced
     assert tags(client, "2")["gate"] == "Not compared: Version 1 can't be run here: x"
     assert champion(client) == "2"
+
+
+def test_a_champion_whose_model_is_gone_can_only_be_replaced_by_force(client, agent, monkeypatch):
+    gone = ModelVersion(NAME, "9", 0)
+    monkeypatch.setattr(promotion, "champion_of", lambda *_: gone)
+    monkeypatch.setattr(promotion, "evaluate_version", lambda agent, version, *_: evaluate_version(agent, gone, []))
+    with pytest.raises(ProgramError, match=r"Version 9 of 'counting' can't be run here: its model can't be read"):
+        promote(agent)
+    assert promote(agent, force=True, reason="9 was deleted").forced
+    assert (champion(client), tags(client, "2")["replaced"]) == ("2", "9")
+
+
+def test_a_champion_that_something_else_has_logged_is_named(client, agent, monkeypatch, tmp_path):
+    """The registered model may have served another kind of agent before."""
+    (tmp_path / "MLmodel").write_text("flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n")
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", lambda *_, **__: str(tmp_path))
+    with pytest.raises(ProgramError, match="can't be run here: it wasn't logged by oneturn"):
+        evaluate_version(agent, client.get_model_version(NAME, "1"), agent.examples("dev"))
 
 
 def test_the_first_champion_is_compared_with_its_own_uncompiled_program(client, agent, measured):
