@@ -137,7 +137,7 @@ def _compared(
 
 
 def _logged(found: Promotion, agent: Agent, result: GateResult, evaluations: dict[str, Evaluation]) -> str:
-    with mlflow.start_run(run_name=f"gate {found.name}, version {found.version}") as run:
+    with mlflow.start_run(run_name=f"gate {found.name}, version {found.version}", nested=True) as run:
         mlflow.set_tags({"oneturn.gate": "passed" if result.passed else "refused", "oneturn.version": found.version})
         mlflow.log_params({"challenger": result.challenger, "champion": result.champion, **_rule(agent)})
         figures = {"difference": result.difference, "difference_low": result.low, "difference_high": result.high}

@@ -304,6 +304,16 @@ def test_a_champion_that_something_else_has_logged_is_named(client, agent, monke
         evaluate_version(agent, client.get_model_version(NAME, "1"), agent.examples("dev"))
 
 
+def test_within_a_run_of_one_s_own_the_gate_has_a_run_of_its_own(client, agent, measured):
+    client.set_registered_model_alias(NAME, "champion", "1")
+    measured(v1=10, v2=16)
+    with mlflow.start_run() as release:
+        found = promote(agent)
+    assert found.run_id != release.info.run_id
+    assert client.get_run(found.run_id).data.tags["mlflow.parentRunId"] == release.info.run_id
+    assert client.get_run(release.info.run_id).info.status == "FINISHED"
+
+
 def test_the_first_champion_is_compared_with_its_own_uncompiled_program(client, agent, measured):
     measured(v1=5, uncompiled=5)
     assert not promote(agent, "1").moved
