@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from oneturn.errors import ProgramError
@@ -58,8 +58,8 @@ def refuse_secrets_in(found: Any, source: str) -> None:
         source: what the message calls it.
     """
     own = _of_the_environment()
-    for path, name in _names(found):
-        if IN_PROSE.search(name) or any(secret in name for secret in own.values()):
+    for path, called in _names(found):
+        if IN_PROSE.search(called) or any(secret in called for secret in own.values()):
             _refuse(source, path or "it", "has a name in it that looks like a secret")
     for path, key, value in leaves(found):
         if not isinstance(value, str):
@@ -89,9 +89,10 @@ def leaves(value: Any, path: str = "", key: str = "") -> Iterator[tuple[str, str
 
 def _names(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Each name in mappings, with the dotted path of its mapping."""
-    entries = value.items() if isinstance(value, Mapping) else ()
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        entries = enumerate(value)
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    entries: Iterable[tuple[Any, Any]] = (
+        value.items() if isinstance(value, Mapping) else enumerate(value if listed else ())
+    )
     for name, inner in entries:
         if isinstance(name, str):
             yield path, name
