@@ -4,30 +4,43 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from oneturn.errors import ProgramError
 
-SECRET_KEY = re.compile(r"(^|_)(api_?key|token|password|passwd|secret|credentials?)$", re.IGNORECASE)
+SECRET_KEY = re.compile(
+    r"""(^|[_-])(
+        ((shared[_-]?)?access|account|api|encryption|private|secret|signing|storage)[_-]?key
+        |(access|auth|bearer|id|refresh)?token
+        |password|passwd|(client)?secret|credentials?|connection[_-]?string
+        )$""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 # Prompts and demos are prose about anything: what is matched here is no word of a language. The forms are the issuers'.
 IN_PROSE = re.compile(
-    r"""(?<![\w-])(?:
+    r"""(?:(?<![\w-])|(?<=\\[nrt]))(?:  # after a line's end that JSON in a text writes, too
         sk[-_](?:[\w-]*[-_])?(?=[A-Za-z]*\d)[A-Za-z0-9]{16,}
         |(?:(?:dapi|dkea|dose)[0-9a-f]{32}
         |gh[opsur]_[A-Za-z0-9]{20,}
         |github_pat_\w{20,}
         |glpat-[\w-]{20,}
-        |hf_(?=[A-Za-z]*\d)[A-Za-z0-9]{20,}
-        |xox[abeprs]-(?=[A-Za-z-]*\d)[\w-]{12,}
+        |(?:hf_|gsk_|npm_|xai-)(?=[A-Za-z]*\d)[A-Za-z0-9]{20,}
+        |ya29\.(?=[A-Za-z_-]*\d)[\w-]{20,}
+        |x(?:ox[abeprs]|app)-(?=[A-Za-z-]*\d)[\w-]{12,}
         |(?:AKIA|ASIA)[0-9A-Z]{16}
         |AIza[\w-]{35}
         |eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*
         )(?!\w)
     )
-    |-----BEGIN\ (?:[A-Z]+\ )*PRIVATE\ KEY-----
-    |\w+://[^/\s:@]+:[^/\s@]+@[\w.-]
+    |-----BEGIN\ (?:[A-Z]+\ )*PRIVATE\ KEY(?:\ BLOCK)?-----
+    |hooks\.slack\.com/services/\w+/\w+/\w{16,}
+    |[?&;]sig=(?=[A-Za-z%+/]*\d)[\w%+/]{20,}
+    |(?i:(?:access|account|api|private|secret)[_-]?key|client[_-]?secret|password|token)
+        \\?["']?\s*[:=]\s*\\?["']?(?=[A-Za-z+/]*\d)(?=[\d+/]*[A-Za-z])[A-Za-z0-9+/]{20,}
+    |(?i:authorization["']?\s*[:=]\s*["']?basic\s+)[A-Za-z0-9+/]{8,}
+    |\w+://[^/\s:@]*:[^/\s@]+@[\w.-]
     |Bearer\s+(?=[\w.~+/-]*\d)(?=[\w.~+/-]*[A-Za-z])[\w.~+/-]{20,}""",
     re.VERBOSE,
 )
@@ -45,6 +58,9 @@ def refuse_secrets_in(found: Any, source: str) -> None:
         source: what the message calls it.
     """
     own = _of_the_environment()
+    for path, called in _names(found):
+        if IN_PROSE.search(called) or any(secret in called for secret in own.values()):
+            _refuse(source, path or "it", "has a name in it that looks like a secret")
     for path, key, value in leaves(found):
         if not isinstance(value, str):
             continue
@@ -52,6 +68,11 @@ def refuse_secrets_in(found: Any, source: str) -> None:
             _refuse(source, path, f"holds the value of the environment variable {name}")
         if IN_PROSE.search(value) or (SECRET_KEY.search(key) and _LIKE_A_KEY.fullmatch(value)):
             _refuse(source, path, "looks like a secret")
+
+
+def looks_secret(text: str) -> bool:
+    """Whether a text holds what looks like a secret, or one of this environment's."""
+    return bool(IN_PROSE.search(text)) or any(secret in text for secret in _of_the_environment().values())
 
 
 def leaves(value: Any, path: str = "", key: str = "") -> Iterator[tuple[str, str, Any]]:
@@ -64,6 +85,18 @@ def leaves(value: Any, path: str = "", key: str = "") -> Iterator[tuple[str, str
             yield from leaves(inner, f"{path}.{index}", key)
     else:
         yield path, key, value
+
+
+def _names(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Each name in mappings, with the dotted path of its mapping."""
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    entries: Iterable[tuple[Any, Any]] = (
+        value.items() if isinstance(value, Mapping) else enumerate(value if listed else ())
+    )
+    for name, inner in entries:
+        if isinstance(name, str):
+            yield path, name
+        yield from _names(inner, f"{path}.{name}" if path else str(name))
 
 
 def _of_the_environment() -> dict[str, str]:

@@ -32,7 +32,18 @@ SECRETS = st.one_of(
     drawn("eyJhbGciOiJ", ALNUM, 10).map(lambda head: f"{head}.eyJzdWIiOiIx.sig"),
     drawn("Bearer a", ALNUM, 24),
     drawn("postgres://me:", ALNUM, 8).map(lambda url: f"{url}@db.example/x"),
-    st.sampled_from(["-----BEGIN PRIVATE KEY-----", "-----BEGIN RSA PRIVATE KEY-----"]),
+    drawn("redis://:", ALNUM, 8).map(lambda url: f"{url}@cache.example/0"),
+    drawn("gsk_", ALNUM, 40),
+    drawn("xapp-1-", ALNUM, 20),
+    drawn("https://hooks.slack.com/services/T0/B0/", ALNUM, 23),
+    drawn("AccountName=shop;AccountKey=a", ALNUM, 80).map(lambda text: f"{text}==;EndpointSuffix=core"),
+    drawn("https://shop.blob.example/c?sv=2022&sig=a", ALNUM, 40),
+    drawn("aws_secret_access_key = a", ALNUM, 38),
+    drawn('{"api_key": "a', ALNUM, 24).map(lambda text: f'{text}"}}'),
+    drawn("Authorization: Basic ", ALNUM, 20),
+    drawn('{"text": "at\\nghp_', ALNUM, 35),
+    st.sampled_from([f"-----BEGIN {kind}PRIVATE KEY-----" for kind in ("", "RSA ", "OPENSSH ")]),
+    st.just("-----BEGIN PGP PRIVATE KEY BLOCK-----"),
 )
 PROSE = st.sampled_from(["", "Use the key ", "The header is:\n", "(", "“", "token: "])
 AFTER = st.sampled_from(["", " to log in.", ".", ",\nthen go on", ")", "”"])
@@ -44,6 +55,13 @@ def test_a_secret_is_found_wherever_it_stands_and_not_repeated(before: str, secr
     with pytest.raises(ProgramError) as caught:
         refuse_secrets_in(document, "p.json")
     assert str(caught.value).startswith("p.json: state.step.demos.0.trajectory.0.observation looks like a secret")
+    assert secret not in str(caught.value)
+
+
+@given(SECRETS)
+def test_neither_is_one_in_a_name(secret: str):
+    with pytest.raises(ProgramError, match=r"p\.json: demos\.0 has a name in it that looks like a secret") as caught:
+        refuse_secrets_in({"demos": [{secret: {"uses": 3}}]}, "p.json")
     assert secret not in str(caught.value)
 
 
@@ -66,6 +84,9 @@ ORDINARY = [
     "risk_assessment_of_2024_final_version_3, desk-with-drawers-and-lamp-2",
     "AKIAMONDE, AIzawl, Bearer: the person in question is 42",
     "eyJust so, glpat",
+    "The password: must-have-12-characters. A token: task_0001_of_the_list, see page 12.",
+    "api_key=YOUR_KEY, access key: the one of door 4711, AccountKey=… and sig= on page 3",
+    "Authorization: Basic plan; xapp, gsk, ya29. At 10:30://",
 ]
 
 
@@ -75,17 +96,21 @@ def test_neither_are_ids_hashes_and_names(text: str, key: str):
     refuse_secrets_in({key: text}, "p.json")
 
 
-def test_under_a_name_that_says_so_a_value_like_a_key_is_refused():
-    with pytest.raises(ProgramError, match=r"args\.api_key looks like a secret"):
-        refuse_secrets_in({"args": {"api_key": "a1b2c3d4e5f6g7"}}, "p.json")
-    refuse_secrets_in({"args": {"order": "a1b2c3d4e5f6g7"}}, "p.json")
+@pytest.mark.parametrize(
+    "name", ["api_key", "X-Api-Key", "accessToken", "aws_secret_access_key", "accountKey", "client_secret", "passwd"]
+)
+def test_under_a_name_that_says_so_a_value_like_a_key_is_refused(name: str):
+    with pytest.raises(ProgramError, match=rf"args\.{name} looks like a secret"):
+        refuse_secrets_in({"args": {name: "a1b2c3d4e5f6g7"}}, "p.json")
+    refuse_secrets_in({"args": {"order": "a1b2c3d4e5f6g7", "sort_key": "a1b2c3d4e5f6g7"}}, "p.json")
 
 
-def test_what_the_environment_keeps_secret_is_refused_whatever_its_form(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("ACME_API_KEY", "plum/4711/orchard")
+@pytest.mark.parametrize("variable", ["ACME_API_KEY", "AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_KEY"])
+def test_what_the_environment_keeps_secret_is_refused_whatever_its_form(variable: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(variable, "plum/4711/orchard")
     with pytest.raises(ProgramError) as caught:
         refuse_secrets_in(["It said plum/4711/orchard."], "p.json")
-    assert "holds the value of the environment variable ACME_API_KEY" in str(caught.value)
+    assert f"holds the value of the environment variable {variable}" in str(caught.value)
     assert "4711" not in str(caught.value)
-    monkeypatch.setenv("ACME_API_KEY", "word")
+    monkeypatch.setenv(variable, "word")
     refuse_secrets_in(["A word."], "p.json")

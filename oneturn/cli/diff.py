@@ -24,6 +24,8 @@ def diff(
 ) -> None:
     """Show what changed between two compiled programs: instructions word by word, demos as runs, figures, origin.
 
+    The exit code is 0, whether something changed or not; 1 if one of them can't be read.
+
     Examples:
 
         oneturn diff
@@ -62,5 +64,6 @@ def diff(
         page = Console(record=True, width=120, file=io.StringIO(), force_terminal=True, color_system="truecolor")
         for part in report(found, marks=False):
             page.print(part)
+        html.parent.mkdir(parents=True, exist_ok=True)
         html.write_text(page.export_html(), encoding="utf-8")
         console.out(f"The page: {html}")

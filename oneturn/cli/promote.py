@@ -56,5 +56,5 @@ def promote(
     elif done.result is not None and not done.result.passed:
         console.out(f'{what} isn\'t the {done.alias}. To move the alias all the same: --force --reason "…"')
         raise typer.Exit(1)
-    elif dry_run:
+    elif done.replaced != done.version:
         console.out(f"{what} could become the {done.alias}.")

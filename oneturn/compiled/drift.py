@@ -8,6 +8,7 @@ from typing import Any
 
 from oneturn.compiled.interface import PROGRAM, Interface, PredictorShape, SignatureShape, ToolShape
 from oneturn.react.schema import type_name
+from oneturn.secrets import leaves
 from oneturn.word_diff import paragraphs, told
 
 
@@ -133,10 +134,24 @@ def _call(name: str, tool: ToolShape) -> str:
 
 def _type_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     before, after = type_name(old), type_name(new)
-    return f"was {before}, it is {after}" if before != after else f"({after}) has another schema"
+    if before != after:
+        return f"was {before}, it is {after}"
+    return f"({after}) has another schema: {', '.join(_parts(old, new)) or 'what is empty in it'}"
 
 
-def _was(old: str | None, new: str | None) -> str:
+def _parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """The places of a schema that are other than they were, with what stood and stands there."""
+    before, after = ({path: value for path, _, value in leaves(schema)} for schema in (old, new))
+    for path in {**before, **after}:
+        if path not in after:
+            yield f"{path} {before[path]!r} was removed"
+        elif path not in before:
+            yield f"{path} {after[path]!r} was added"
+        elif before[path] != after[path]:
+            yield f"{path} {_was(before[path], after[path])}"
+
+
+def _was(old: Any, new: Any) -> str:
     return f"was {old!r}, it is {new!r}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import dspy
 import pydantic
@@ -19,6 +19,7 @@ from oneturn.secrets import refuse_secrets_in
 OnDrift: TypeAlias = Literal["fail", "splice"]
 """What loading does with a state whose program has changed since."""
 
+_Model = TypeVar("_Model", bound=pydantic.BaseModel)
 _log = logging.getLogger(__name__)
 
 
@@ -53,6 +54,23 @@ class Manifest(pydantic.BaseModel):
     interface: Interface | None = None
 
 
+class _Field(pydantic.BaseModel):
+    prefix: str
+    description: str
+
+
+class _Signature(pydantic.BaseModel):
+    instructions: str
+    fields: list[_Field]
+
+
+class _Predictor(pydantic.BaseModel):
+    """What DSPy's state of a predictor has at least."""
+
+    signature: _Signature
+    demos: list[dict[str, Any]]
+
+
 def save_compiled(program: dspy.Module, manifest: Manifest, path: Path) -> None:
     """Write ``program``'s state and its manifest to ``path``, whole or not at all. The LM stays out of it.
 
@@ -72,7 +90,9 @@ def save_compiled(program: dspy.Module, manifest: Manifest, path: Path) -> None:
     refuse_secrets_in(document, str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".tmp")
-    partial.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    # Half a surrogate pair, as a reply that was cut may end with, has no UTF-8; escaped, it is JSON still.
+    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     partial.replace(path)
 
 
@@ -96,6 +116,8 @@ def load_compiled(program: dspy.Module, path: str | Path, *, on_drift: OnDrift =
     if expected != found:
         raise ProgramError(f"{path} was compiled for predictors {found}, the program has {expected}. Compile it again.")
     manifest = _manifest(document, path)
+    for name, _ in program.named_predictors():
+        _check(_Predictor, state[name], f"state.{name}", path)
     fitting = _fitting(program, state, manifest, path, on_drift)
     program.load_state(fitting[PROGRAM] if isinstance(program, dspy.Predict) else fitting)
     return manifest
@@ -128,13 +150,16 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _manifest(document: dict[str, Any], path: Path) -> Manifest:
+    return _check(Manifest, document["manifest"], "manifest", path)
+
+
+def _check(model: type[_Model], found: Any, place: str, path: Path) -> _Model:
     try:
-        return Manifest.model_validate(document["manifest"])
+        return model.model_validate(found)
     except pydantic.ValidationError as error:
         detail = error.errors()[0]
-        place = ".".join(str(part) for part in detail["loc"])
-        reason = f"the manifest's {place!r} is wrong: {detail['msg']}"
-        raise ProgramError(f"{path}: {reason}. Make it again with: oneturn compile") from None
+        place = ".".join([place, *map(str, detail["loc"])])
+        raise ProgramError(f"{path}: {place} is wrong: {detail['msg']}. Make it again with: oneturn compile") from None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -142,11 +167,22 @@ def _read(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ProgramError(f"There is no compiled program {path}. Make one with: oneturn compile") from None
-    except json.JSONDecodeError as error:
+    except OSError as error:
+        raise ProgramError(f"{path} can't be read: {error.strerror}.") from None
+    except ValueError as error:  # no JSON, or no UTF-8
         raise ProgramError(f"{path} is not JSON ({error}). Make it again with: oneturn compile") from None
     if not isinstance(document, dict) or {"manifest", "state"} - set(document):
         raise ProgramError(f"{path} lacks a manifest or a state. Make it again with: oneturn compile")
+    _check_state(document["state"], path)
     return document
+
+
+def _check_state(state: Any, path: Path) -> None:
+    if not isinstance(state, dict):
+        raise ProgramError(f"{path}: state isn't a mapping of predictors. Make it again with: oneturn compile")
+    for name, saved in state.items():
+        if not isinstance(saved, dict) or {"signature", "demos"} & set(saved):  # else it is no predictor's
+            _check(_Predictor, saved, f"state.{name}", path)
 
 
 def _fitting(
@@ -158,6 +194,7 @@ def _fitting(
         _log.warning("%s doesn't say which signature and tools it was compiled for; compile it again.", path)
         _check_fields(program, state, path)
         return state
+    _check_own_fields(state, compiled, path)
     current = interface_of(program)
     found = differences(compiled, current)
     if not found:
@@ -179,6 +216,17 @@ def _told(found: list[Difference], path: Path, on_drift: OnDrift) -> str:
     elif on_drift == "splice":
         hint += ": new fields can't be spliced in"
     return f"{path} was compiled for another program than this one:\n{lines}\n{hint}."
+
+
+def _check_own_fields(state: dict[str, Any], compiled: Interface, path: Path) -> None:
+    for name in compiled.predictors.keys() & state.keys():
+        shape = compiled.predictors[name]
+        told, saved = len(shape.inputs) + len(shape.outputs), len(state[name]["signature"]["fields"])
+        if told != saved:
+            raise ProgramError(
+                f"{path}: state.{name} has {saved} fields, its manifest tells of {told}. "
+                "Make it again with: oneturn compile"
+            )
 
 
 def _check_fields(program: dspy.Module, state: dict[str, Any], path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import dspy
@@ -121,21 +121,26 @@ def _tool_lines(instructions: str) -> dict[str, str]:
 
 def _reworded(compiled: Interface, current: Interface) -> set[str]:
     """The tools that are told otherwise than before, by the names that a prompt has for them."""
-    return {name.rpartition(".")[2] for name, shape in current.tools.items() if compiled.tools.get(name) != shape}
+    return _in_prompts(name for name, shape in current.tools.items() if compiled.tools.get(name) != shape)
+
+
+def _in_prompts(tools: Iterable[str]) -> set[str]:
+    """What prompts may call these tools: before a dot there may be a sub-module's place, or a part of the name."""
+    return {called for tool in tools for called in (tool, tool.rpartition(".")[2])}
 
 
 def _mentions(instructions: str, gone: list[str]) -> Iterator[str]:
     for tool in gone:
-        if re.search(rf"(?<![\w.]){re.escape(tool.rpartition('.')[2])}(?!\w)", instructions):
+        if re.search(rf"(?<![\w.])(?:{'|'.join(map(re.escape, _in_prompts([tool])))})(?!\w)", instructions):
             yield f"the instructions still mention {tool!r}, which is no tool any more"
 
 
 def _without_unfit_demos(saved: dict[str, Any], unfit: set[str]) -> Iterator[str]:
-    names = {name.rpartition(".")[2] for name in unfit}
+    names = _in_prompts(unfit)
     fit = [demo for demo in saved["demos"] if not names & set(_calls(demo))]
     if left_out := len(saved["demos"]) - len(fit):
         saved["demos"] = fit
-        called = ", ".join(sorted(names))
+        called = ", ".join(sorted(unfit))
         yield f"{left_out} of {left_out + len(fit)} demos are left out: they call {called} as it was"
 
 
@@ -152,5 +157,5 @@ def _calls(value: Any, key: str = "") -> Iterator[str]:
     elif isinstance(value, str) and (key == "next_tool_name" or key.startswith("tool_name_")):
         yield value
     elif isinstance(value, str):
-        yield from re.findall(r"\[\[ ## tool_name_\d+ ## \]\]\s*(\S+)", value)
+        yield from re.findall(r"(?:\[\[ ## tool_name_\d+ ## \]\]|<tool_name_\d+>)\s*([^\s<]+)", value)
         yield from re.findall(r'"name":\s*"([^"]+)",\s*"args":', value) if "{" in value else ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -14,6 +15,8 @@ from oneturn.compiled import Manifest, read_compiled
 from oneturn.compiled.drift import differences
 from oneturn.compiling.demo_text import WIDTH, cut, run_lines, title
 from oneturn.word_diff import Paragraph, paragraphs, told, words
+
+Demo = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -119,13 +122,13 @@ def _predictor(name: str, old: Mapping[str, Any], new: Mapping[str, Any], manife
     before, after = _instructions(old), _instructions(new)
     inputs = _inputs(name, manifest)
     old_demos, new_demos = old.get("demos", []), new.get("demos", [])
-    kept_before = [_identity(demo) for demo in old_demos if demo in new_demos]
-    kept_after = [_identity(demo) for demo in new_demos if demo in old_demos]
+    gone, kept_before = _apart(old_demos, new_demos)
+    come, kept_after = _apart(new_demos, old_demos)
     return PredictorChange(
         name=name,
         instructions=tuple(paragraphs(before, after)) if before != after else (),
         fields=tuple(_fields(old, new)),
-        demos=tuple(_demos(old_demos, new_demos, inputs)),
+        demos=tuple(_demos(gone, come, inputs)),
         kept=len(kept_after),
         reordered=kept_before != kept_after,
     )
@@ -152,18 +155,29 @@ def _inputs(name: str, manifest: Manifest) -> list[str]:
     return [field for field in shape.inputs if field != "trajectory"] if shape is not None else []
 
 
-def _demos(
-    old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], inputs: Sequence[str]
-) -> Iterator[DemoChange]:
-    gone = {_key(demo, inputs): demo for demo in old if demo not in new}
-    for demo in new:
-        if demo in old:
-            continue
-        if (before := gone.pop(_key(demo, inputs), None)) is not None:
-            yield DemoChange("changed", title(demo), tuple(_changed(run_lines(before), run_lines(demo))))
+def _apart(demos: Sequence[Demo], others: Sequence[Demo]) -> tuple[list[Demo], list[str]]:
+    """The demos that the others lack, and those that they have too; one that stands there twice is had twice."""
+    left = Counter(map(_identity, others))
+    lacking, kept = [], []
+    for demo in demos:
+        if left[identity := _identity(demo)]:
+            left[identity] -= 1
+            kept.append(identity)
+        else:
+            lacking.append(demo)
+    return lacking, kept
+
+
+def _demos(gone: Sequence[Demo], come: Sequence[Demo], inputs: Sequence[str]) -> Iterator[DemoChange]:
+    left: dict[str, list[Demo]] = {}
+    for demo in gone:
+        left.setdefault(_key(demo, inputs), []).append(demo)
+    for demo in come:
+        if before := left.get(_key(demo, inputs)):
+            yield DemoChange("changed", title(demo), tuple(_changed(run_lines(before.pop(0)), run_lines(demo))))
         else:
             yield DemoChange("added", title(demo), tuple(f"+ {cut(line)}" for line in run_lines(demo)))
-    for demo in gone.values():
+    for demo in (demo for demos in left.values() for demo in demos):
         yield DemoChange("removed", title(demo), tuple(f"- {cut(line)}" for line in run_lines(demo)))
 
 
@@ -180,7 +194,7 @@ def _changed(old: Sequence[str], new: Sequence[str]) -> Iterator[str]:
             yield from (f"+ {cut(line)}" for line in (after,) if line is not None)
 
 
-def _key(demo: Mapping[str, Any], inputs: Sequence[str]) -> str:
+def _key(demo: Demo, inputs: Sequence[str]) -> str:
     """What a demo is about: the same question worked in another way is a changed demo."""
     known = [name for name in inputs if name in demo] or [name for name in demo if name != "augmented"][:1]
     return _identity({name: demo[name] for name in known})

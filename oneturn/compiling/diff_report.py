@@ -44,6 +44,8 @@ def _predictor(change: PredictorChange, marks: bool) -> Iterator[Text]:
     if change.instructions:
         yield Text("Instructions")
         yield from _paragraphs(change.instructions, marks)
+        if all(piece.kind == "same" for paragraph in change.instructions for piece in paragraph):
+            yield Text("  but there are other empty lines between or around them")
     if change.fields:
         yield Text("Fields")
         yield from (_indented(_words(field, marks)) for field in change.fields)

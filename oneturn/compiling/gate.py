@@ -161,7 +161,7 @@ def compare(
     before, after = (side.rows["score"].to_numpy(dtype=float) for side in (champion, challenger))
     differences = after - before
     low, high = interval(differences)
-    labels = challenger.rows[rule.category].astype(str).tolist() if rule.category in challenger.rows else None
+    labels = list(map(_plain, challenger.rows[rule.category])) if rule.category in challenger.rows else None
     flips = list(_flips(challenger.rows, labels, before, after))
     categories = tuple(_categories(labels, before, after, rule)) if labels is not None else ()
     return GateResult(
@@ -205,6 +205,8 @@ def _in_the_order_of(champion: Evaluation, challenger: Evaluation, names: tuple[
 
 
 def _check(champion: Evaluation, challenger: Evaluation, names: tuple[str, str]) -> None:
+    if not len(champion.rows) + len(challenger.rows):
+        raise DataError("There are no examples to compare on.")
     if len(champion.rows) != len(challenger.rows):
         raise DataError(
             f"{names[0]} was measured on {len(champion.rows)} examples, {names[1]} on {len(challenger.rows)}: "
@@ -224,9 +226,12 @@ def _check(champion: Evaluation, challenger: Evaluation, names: tuple[str, str])
             raise OneTurnError(
                 f"{name} wasn't measured: each of its {len(side.rows)} examples failed. The first: {reason}"
             )
+        for example, score in zip(_shown(side.rows), side.rows["score"], strict=True):
+            if not math.isfinite(score):
+                raise DataError(f"The metric gave {example} of {name} the score {score}, which is no number.")
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any) -> str | None:
     """A label as a table tells it: a list is a text, a number may be one, and a whole number may have a point."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
@@ -241,14 +246,20 @@ def _errors(evaluation: Evaluation) -> int:
     return int(evaluation.rows["error"].notna().sum())
 
 
-def _flips(rows: pd.DataFrame, labels: Sequence[str] | None, before: Any, after: Any) -> Iterator[Flip]:
-    shown = rows["id"] if "id" in rows else rows[next(iter(Evaluation(rows).labels), "score")]
+def _flips(rows: pd.DataFrame, labels: Sequence[str | None] | None, before: Any, after: Any) -> Iterator[Flip]:
+    shown = _shown(rows)
     for place in np.flatnonzero(np.abs(after - before) > _EQUAL).tolist():
         category = labels[place] if labels is not None else None
-        yield Flip(str(shown.iloc[place]), category, float(before[place]), float(after[place]))
+        yield Flip(shown[place], category, float(before[place]), float(after[place]))
 
 
-def _categories(labels: Sequence[str], before: Any, after: Any, rule: GateConfig) -> Iterator[CategoryChange]:
+def _shown(rows: pd.DataFrame) -> list[str]:
+    """What the examples are called: by their ids, else by their first labels."""
+    found = rows["id"] if "id" in rows else rows[next(iter(Evaluation(rows).labels), "score")]
+    return list(map(str, found))
+
+
+def _categories(labels: Sequence[str | None], before: Any, after: Any, rule: GateConfig) -> Iterator[CategoryChange]:
     frame = pd.DataFrame({"category": labels, "champion": before, "challenger": after})
     small: list[str] = []
     for category, rows in frame.groupby("category", sort=False):

@@ -15,11 +15,14 @@ from oneturn.compiling.gate import GateResult, check_split, compare
 from oneturn.compiling.versions import champion_of, evaluate_version, is_compiled, version_of
 from oneturn.errors import OneTurnError, ProgramError
 from oneturn.evaluation import Evaluation
+from oneturn.secrets import looks_secret
 from oneturn.tracking import use_tracking
 
 _FIRST = "Not compared: there was no champion yet, and the version isn't compiled."
 _LONGEST = 250
 """Characters of a tag's value, which Unity Catalog limits."""
+_OPTIONAL = ("promotion_reason", "gate_run")
+"""What a record may lack: an earlier one's isn't left beside it."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +80,12 @@ def promote(
 
     Raises:
         DataError: the split is ``"test"`` or ``"train"``.
-        ProgramError: there is no such version; ``force`` has no reason; or the alias was moved by somebody else
-            meanwhile.
+        ProgramError: there is no such version; ``force`` has no reason, or one that can't be recorded; or the alias was
+            moved by somebody else meanwhile.
         OneTurnError: the versions couldn't be compared.
     """
     check_split(split)
-    if force and not (reason or "").strip():
-        raise ProgramError("To force a promotion, say why: --reason. It is recorded on the version.")
+    _check_reason(reason, force)
     settings, alias = agent.config.mlflow, agent.config.gate.alias
     use_tracking(settings)
     client = MlflowClient()
@@ -100,6 +102,16 @@ def promote(
     found = replace(found, moved=True, forced=not holds)
     _move(client, found, reason)
     return found
+
+
+def _check_reason(reason: str | None, force: bool) -> None:
+    """Before anything is measured: what is said of a promotion is kept, whole, where others read it."""
+    if force and not (reason or "").strip():
+        raise ProgramError("To force a promotion, say why: --reason. It is recorded on the version.")
+    if len(reason or "") > _LONGEST:
+        raise ProgramError(f"The reason has {len(reason or '')} characters; a version's tag holds {_LONGEST}.")
+    if looks_secret(reason or ""):
+        raise ProgramError("The reason holds what looks like a secret, and everybody who sees the version reads it.")
 
 
 def _compared(
@@ -125,7 +137,7 @@ def _compared(
 
 
 def _logged(found: Promotion, agent: Agent, result: GateResult, evaluations: dict[str, Evaluation]) -> str:
-    with mlflow.start_run(run_name=f"gate {found.name}, version {found.version}") as run:
+    with mlflow.start_run(run_name=f"gate {found.name}, version {found.version}", nested=True) as run:
         mlflow.set_tags({"oneturn.gate": "passed" if result.passed else "refused", "oneturn.version": found.version})
         mlflow.log_params({"challenger": result.challenger, "champion": result.champion, **_rule(agent)})
         figures = {"difference": result.difference, "difference_low": result.low, "difference_high": result.high}
@@ -150,9 +162,18 @@ def _move(client: MlflowClient, found: Promotion, reason: str | None) -> None:
             f"{found.alias!r} of {found.name!r} was moved to version {now or 'none'} while the "
             "versions were compared. Give the same command again, to compare with that one."
         )
-    for name, value in _record(found, reason).items():
+    record = _record(found, reason)
+    earlier = client.get_model_version(found.name, found.version).tags
+    for name in _OPTIONAL:
+        if name not in record and f"oneturn_{name}" in earlier:
+            client.delete_model_version_tag(found.name, found.version, f"oneturn_{name}")
+    for name, value in record.items():
         client.set_model_version_tag(found.name, found.version, f"oneturn_{name}", value[:_LONGEST])
     client.set_registered_model_alias(found.name, found.alias, found.version)
+    if found.run_id is not None:  # a version's tags tell its last promotion, the runs tell each
+        for name, value in record.items():
+            if name.startswith("promot"):
+                client.set_tag(found.run_id, f"oneturn.{name}", value)
 
 
 def _number(version: ModelVersion | None) -> str | None:

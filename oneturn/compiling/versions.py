@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from mlflow.models import Model
 
 from oneturn.agent import Agent
 from oneturn.batch.row import judged
-from oneturn.config.files import CONFIG_VARIABLE
+from oneturn.config.files import CONFIG_VARIABLE, SET_VARIABLE
 from oneturn.errors import OneTurnError, ProgramError
 from oneturn.evaluation import Evaluation
 from oneturn.programs.signatures import signature_of
@@ -68,8 +69,13 @@ def champion_of(client: mlflow.MlflowClient, name: str, alias: str) -> ModelVers
 
 
 def is_compiled(version: ModelVersion) -> bool:
-    """Whether a version was logged with a compiled program."""
-    return _config(Model.load(_uri(version))).get("compiled") is not None
+    """Whether a version was logged with a compiled program.
+
+    Raises:
+        ProgramError: its model isn't there, or isn't an agent of oneturn's.
+    """
+    with _readable(version):
+        return _config(Model.load(_uri(version))).get("compiled") is not None
 
 
 def evaluate_version(
@@ -98,25 +104,43 @@ def evaluate_version(
 def _answers(
     version: ModelVersion, examples: Sequence[dspy.Example], folder: Path, root: Path, compiled: bool
 ) -> list[dict[str, Any]]:
-    model = Path(mlflow.artifacts.download_artifacts(_uri(version), dst_path=str(folder / "model")))
-    described = Model.load(str(model))
+    with _readable(version):
+        model = Path(mlflow.artifacts.download_artifacts(_uri(version), dst_path=str(folder / "model")))
+        described = Model.load(str(model))
+        agent_file = Path(_pyfunc(described)["model_code_path"]).name
     config, questions, answers = folder / "config.yaml", folder / "questions.jsonl", folder / "answers.jsonl"
     config.write_text(json.dumps(_config(described)), encoding="utf-8")
     lines = (json.dumps(serialize_for_json(example.inputs().toDict()), ensure_ascii=False) for example in examples)
     questions.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    agent_file = Path(described.flavors["python_function"]["model_code_path"]).name
     command = [sys.executable, str(_SCRIPT), str(model), agent_file, str(questions), str(answers)]
+    # What is set for this command is for the agent here; a version keeps to the configuration it was logged with.
+    here = {name: value for name, value in os.environ.items() if name != SET_VARIABLE}
     ended = subprocess.run(  # noqa: S603  # this Python, a script of ours, and the paths of a folder that was just made
         [*command, *([] if compiled else ["uncompiled"])],
-        env={**os.environ, CONFIG_VARIABLE: str(config)},
+        env={**here, CONFIG_VARIABLE: str(config)},
         cwd=root,
         check=False,
     )
     rows = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()] if answers.exists() else []
     failure = rows[0].get("failed") if rows else f"its process ended with exit code {ended.returncode}"
     if failure:
-        raise ProgramError(f"Version {version.version} of {version.name!r} can't be run here: {failure}")
+        raise _unusable(version, failure)
     return rows
+
+
+@contextmanager
+def _readable(version: ModelVersion) -> Iterator[None]:
+    """What a model that is gone, or that something else than oneturn has logged, raises, as a ``ProgramError``."""
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise _unusable(version, f"its model can't be read: {error}") from None
+    except KeyError:
+        raise _unusable(version, "it wasn't logged by oneturn, but in another form") from None
+
+
+def _unusable(version: ModelVersion, why: str) -> ProgramError:
+    return ProgramError(f"Version {version.version} of {version.name!r} can't be run here: {why}")
 
 
 def _row(agent: Agent, example: dspy.Example, answered: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,5 +180,9 @@ def _uri(version: ModelVersion) -> str:
 
 
 def _config(model: Model) -> dict[str, Any]:
-    found: dict[str, Any] = model.flavors["python_function"].get("config") or {}
+    return _pyfunc(model).get("config") or {}
+
+
+def _pyfunc(model: Model) -> dict[str, Any]:
+    found: dict[str, Any] = model.flavors["python_function"]
     return found

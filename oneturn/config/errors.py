@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from oneturn.errors import ConfigError
-from oneturn.secrets import SECRET_KEY, leaves
+from oneturn.secrets import IN_PROSE, SECRET_KEY, leaves
 
 _SECRET_VALUE = re.compile(
     r"""^(Bearer\s+\S+
@@ -38,7 +38,7 @@ def refuse_secrets(found: Any, source: str) -> None:
             continue
         if key == "credentials" and value in ("agent", "user"):  # whose, not which
             continue
-        if SECRET_KEY.search(key) or _SECRET_VALUE.match(value):
+        if SECRET_KEY.search(key) or _SECRET_VALUE.match(value) or IN_PROSE.search(value):
             raise ConfigError(
                 f"{source}: {path} looks like a secret, and a configuration is stored in the clear. Put it in an "
                 "environment variable, and name that variable in api_key_env."

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import dspy
+import pydantic
 import pytest
 
 import oneturn
@@ -139,6 +140,42 @@ def test_other_fields_are_refused_whatever_was_asked_for(
     assert "compiled_on_drift" not in hint
 
 
+Line: Any = pydantic.create_model("Line", item=(str, ...))
+Priced: Any = pydantic.create_model("Line", item=(str, ...), price=(float, ...))
+
+
+def listed(line: Any, **bounds: Any) -> Any:
+    return Question.append("lines", dspy.OutputField(**bounds), type_=line)
+
+
+def most(item: str, count: int = 1) -> str:
+    """Look up prices."""
+    return "4"
+
+
+def more(item: str, count: int = 5) -> str:
+    """Look up prices."""
+    return "4"
+
+
+more.__name__ = "most"
+INSIDE = [
+    ({"signature": listed(Line)}, {"signature": listed(Priced)},
+     "output 'lines' (object) has another schema: properties.price.title 'Price' was added, properties.price.type 'number' was added, required.1 'price' was added"),  # noqa: E501
+    ({"signature": listed(int, ge=1)}, {"signature": listed(int, ge=2)},
+     "output 'lines' (integer) has another schema: minimum was 1, it is 2"),
+    ({"tools": [most]}, {"tools": [more]},
+     "the tool most: its argument 'count' (integer) has another schema: default was 1, it is 5"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("build", [react, plain])
+@pytest.mark.parametrize(("before", "after", "words"), INSIDE, ids=["model", "bound", "default"])
+def test_a_change_inside_a_type_is_told(build: Build, before: Any, after: Any, words: str, tmp_path: Path):
+    path = saved(tmp_path / "p.json", build(**before))
+    assert drift_of(build(**after), path) == [words]
+
+
 MENDABLE = [
     ({"signature": reworded}, "the description of output 'answer' was 'in a few words', it is 'one word'"),
     ({"signature": Question.with_instructions("Answer from the shop's books.\n\nBe brief.")},
@@ -245,7 +282,12 @@ def plain_demo(tool: str) -> dict[str, Any]:
     return {"question": f"{tool}?", "trajectory": f"[[ ## tool_name_0 ## ]]\n{tool}\n", "next_tool_name": "finish"}
 
 
-@pytest.mark.parametrize(("build", "demo"), [(react, step_demo), (plain, plain_demo)])
+def xml_demo(tool: str) -> dict[str, Any]:
+    """As dspy.XMLAdapter writes a trajectory."""
+    return {**plain_demo(tool), "trajectory": f"<tool_name_0>\n{tool}\n</tool_name_0>"}
+
+
+@pytest.mark.parametrize(("build", "demo"), [(react, step_demo), (plain, plain_demo), (plain, xml_demo)])
 @pytest.mark.parametrize("tools", [[stock], [stock, Typed.price]])
 def test_demos_that_call_a_tool_as_it_no_longer_is_are_left_out(
     build: Build, demo: Any, tools: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -257,6 +299,24 @@ def test_demos_that_call_a_tool_as_it_no_longer_is_are_left_out(
     text = read(program)
     assert "stock?" in text
     assert "price?" not in text
+
+
+def dotted(description: str) -> dspy.Tool:
+    """A tool as an MCP server may name it."""
+    return dspy.Tool(price, name="shop.price", desc=description)
+
+
+def test_a_tool_with_a_dot_in_its_name_is_brought_up_to_date(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    listed = LISTED.replace("(1) price", "(1) shop.price") + "\nAsk shop.price first."
+    path = saved(tmp_path / "p.json", plain(tools=[dotted("A.")]), listed, [plain_demo("shop.price")])
+    program = plain(tools=[dotted("B.")])
+    load_compiled(program, path, on_drift="splice")
+    assert "(1) shop.price, whose description is <desc>B.</desc>" in read(program)
+    program = plain(tools=[stock])
+    load_compiled(program, path, on_drift="splice")
+    assert "shop.price?" not in read(program)
+    assert "1 of 1 demos are left out: they call shop.price as it was" in caplog.text
+    assert "the instructions still mention 'shop.price', which is no tool any more" in caplog.text
 
 
 def test_the_tool_names_of_react_v2_are_brought_up_to_date(tmp_path: Path):

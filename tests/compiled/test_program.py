@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +106,35 @@ def other(document: dict[str, Any]) -> dict[str, Any]:
     return {**document, "state": {"predict": document["state"]["step"]}}
 
 
+def damaged(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A document whose predictor's state somebody has edited by hand."""
+
+    def of(document: dict[str, Any]) -> dict[str, Any]:
+        change(document["state"]["step"])
+        return document
+
+    return of
+
+
 BROKEN = [
     (None, "There is no compiled program {path}. Make one with: oneturn compile"),
     ("{", "{path} is not JSON ("),
     ("[]", "{path} lacks a manifest or a state. Make it again with: oneturn compile"),
     ('{"manifest": {}}', "{path} lacks a manifest or a state. Make it again with: oneturn compile"),
-    ('{"manifest": {}, "state": []}', "{path} was compiled for predictors [], the program has ['step']."),
-    (lambda d: {**d, "manifest": {}}, "{path}: the manifest's 'recipe' is wrong: Field required."),
+    (b"\xff\xfe", "{path} is not JSON ('utf-8' codec"),
+    ('{"manifest": {}, "state": []}', "{path}: state isn't a mapping of predictors."),
+    ('{"manifest": {}, "state": null}', "{path}: state isn't a mapping of predictors."),
+    ('{"manifest": {}, "state": {}}', "{path} was compiled for predictors [], the program has ['step']."),
+    (lambda d: {**d, "manifest": {}}, "{path}: manifest.recipe is wrong: Field required."),
+    (lambda d: {**d, "manifest": []}, "{path}: manifest is wrong: Input should be a valid dictionary"),
+    (lambda d: {**d, "state": {"step": None}}, "{path}: state.step is wrong: Input should be a valid dictionary"),
+    (damaged(dict.clear), "{path}: state.step.signature is wrong: Field required."),
+    (damaged(lambda step: step.pop("demos")), "{path}: state.step.demos is wrong: Field required."),
+    (damaged(lambda step: step.update(demos=["Tea?"])), "{path}: state.step.demos.0 is wrong: Input should be a valid"),
+    (
+        damaged(lambda step: step["signature"]["fields"].pop()),
+        "{path}: state.step has 3 fields, its manifest tells of 4.",
+    ),
     (other, "{path} was compiled for predictors ['predict'], the program has ['step']. Compile it again."),
 ]
 
@@ -123,12 +146,27 @@ def test_a_file_that_is_no_compiled_program_of_this_kind_is_refused(tmp_path: Pa
         save_compiled(compiled(), MANIFEST, path)
         content = json.dumps(content(json.loads(path.read_text())))
     if content is not None:
-        path.write_text(content)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
     agent = program()
     with pytest.raises(ProgramError) as caught:
         load_compiled(agent, path)
     assert str(caught.value).startswith(message.replace("{path}", str(path)))
     assert len(prompt_of(agent)) == 2, "the program is as it was"
+
+
+def test_a_folder_is_no_compiled_program(tmp_path: Path):
+    with pytest.raises(ProgramError, match=r"can't be read: Is a directory\."):
+        load_compiled(program(), tmp_path)
+
+
+def test_half_a_character_that_an_lm_wrote_does_not_lose_the_compile(tmp_path: Path):
+    made, loaded = compiled(), program()
+    made.step.demos[0]["question"] = "Tea \ud83d"
+    save_compiled(made, MANIFEST, tmp_path / "program.json")
+    load_compiled(loaded, tmp_path / "program.json")
+    assert loaded.step.demos[0]["question"] == "Tea \ud83d"
+    save_compiled(loaded, MANIFEST, tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "program.json").read_bytes()
 
 
 def test_a_program_with_a_secret_in_a_demo_is_not_saved(tmp_path: Path):

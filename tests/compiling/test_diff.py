@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from typer.testing import CliRunner
 
 import oneturn
+from oneturn.cli import app
 from oneturn.compiled import Manifest, save_compiled
 from oneturn.compiled.interface import interface_of
 from oneturn.compiling.diff import diff
@@ -93,6 +95,29 @@ def test_instructions_are_shown_word_by_word_in_their_paragraph(tmp_path: Path):
     assert "{+" not in shown(tmp_path, changed, marks=False)
 
 
+def test_instructions_that_differ_in_empty_lines_alone_say_so(tmp_path: Path):
+    changed = document()
+    changed["state"]["step"]["signature"]["instructions"] = INSTRUCTIONS.replace("prices.\n", "prices.\n\n") + "\n"
+    assert (
+        "Instructions\n  … 3 paragraphs unchanged\n  but there are other empty lines between or around them\n"
+    ) in shown(tmp_path, changed)
+
+
+def test_the_page_is_written_where_it_was_asked_for_and_shows_markup_as_text(tmp_path: Path):
+    changed = document()
+    changed["state"]["step"]["demos"][0]["question"] = "<script>alert(1)</script>?"
+    for name, content in (("a.json", document()), ("b.json", changed)):
+        (tmp_path / name).write_text(json.dumps(content))
+    page = tmp_path / "new" / "review.html"
+    files = [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+    done = CliRunner().invoke(app, ["diff", *files, "--html", str(page)])
+    assert done.exit_code == 0, done.output
+    assert "&lt;script&gt;alert(1)" in page.read_text(encoding="utf-8")
+    assert "<script>" not in page.read_text(encoding="utf-8")
+    missing = CliRunner().invoke(app, ["diff", files[0], str(tmp_path / "c.json")])
+    assert missing.exit_code == 1
+
+
 def test_demos_are_short_runs(tmp_path: Path):
     changed = document()
     changed["state"]["step"]["demos"] = [demo("Rum?"), demo("Tea?", item="green tea"), demo("Gin?")]
@@ -112,6 +137,38 @@ def test_what_changed_far_into_a_long_line_is_seen(tmp_path: Path):
     assert line.startswith("    ~ …")
     assert line.endswith("VAT+}")
     assert len(line) < 60
+
+
+def test_demos_of_one_question_are_each_told(tmp_path: Path):
+    """Optimizers draw the same row twice, or work one question in two ways."""
+    twice = [demo("Tea?"), demo("Tea?", item="green tea"), demo("Rum?"), demo("Rum?")]
+    once = document()
+    once["state"]["step"]["demos"] = [demo("Rum?")]
+    more = document()
+    more["state"]["step"]["demos"] = twice
+    (tmp_path / "once.json").write_text(json.dumps(once))
+    (tmp_path / "more.json").write_text(json.dumps(more))
+    [gone] = diff(tmp_path / "more.json", tmp_path / "once.json").predictors
+    assert [(change.kind, change.title) for change in gone.demos] == [("removed", n) for n in ("Tea?", "Tea?", "Rum?")]
+    assert [gone.kept, gone.reordered] == [1, False]
+    [come] = diff(tmp_path / "once.json", tmp_path / "more.json").predictors
+    assert [(change.kind, change.title) for change in come.demos] == [("added", n) for n in ("Tea?", "Tea?", "Rum?")]
+    assert [come.kept, come.reordered] == [1, False]
+
+
+def test_the_second_of_one_question_is_compared_with_the_second(tmp_path: Path):
+    before, after = document(), document()
+    before["state"]["step"]["demos"] = [demo("Tea?", item="a"), demo("Tea?", item="b")]
+    after["state"]["step"]["demos"] = [demo("Tea?", item="a2"), demo("Tea?", item="b2"), demo("Tea?", item="c")]
+    for name, content in (("a.json", before), ("b.json", after)):
+        (tmp_path / name).write_text(json.dumps(content))
+    [change] = diff(tmp_path / "a.json", tmp_path / "b.json").predictors
+    assert [found.kind for found in change.demos] == ["changed", "changed", "added"]
+    assert [[line[4:] for line in found.lines if "price" in line] for found in change.demos] == [
+        ['price(item="a")', 'price(item="a2")'],
+        ['price(item="b")', 'price(item="b2")'],
+        ['price(item="c")'],
+    ]
 
 
 def test_another_order_of_the_same_demos_is_a_change(tmp_path: Path):

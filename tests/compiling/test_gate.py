@@ -90,6 +90,19 @@ def test_so_few_that_they_say_nothing_are_shown_and_not_judged():
     assert "a (too few to judge)" in found.to_markdown()
 
 
+def test_an_example_without_a_category_is_in_none():
+    categories: list[Any] = ["sum"] * 10 + [None] * 9 + [float("nan")]
+    found = compare(evaluation([0.0] * 20, categories), evaluation([1.0] * 20, categories))
+    assert found.passed
+    assert [(change.category, change.rows) for change in found.categories] == [("sum", 10)]
+    assert {flip.category for flip in found.better} == {"sum", None}
+    assert "| dev-19 |  | 0.00 | 1.00 |" in found.to_markdown()
+    assert "NaN" not in found.to_json()
+    shown = io.StringIO()
+    Console(file=shown, width=120).print(found)
+    assert "dev-19" in shown.getvalue()
+
+
 def test_a_handful_of_examples_passes_nothing():
     found = compare(evaluation([0.0] * 4), evaluation([1.0] * 4))
     assert found.low == 1.0
@@ -107,6 +120,17 @@ def test_a_handful_of_examples_passes_nothing():
 def test_other_examples_are_refused(challenger: Evaluation, message: str):
     with pytest.raises(DataError, match=message):
         compare(evaluation([1.0] * 2, ["c", "c"]), challenger)
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_is_refused_with_its_example(score: float):
+    with pytest.raises(DataError, match=f"The metric gave dev-11 of challenger the score {score}, which is no number"):
+        compare(evaluation([0.0] * 12), evaluation([1.0] * 11 + [score]))
+
+
+def test_no_examples_are_too_few_to_compare():
+    with pytest.raises(DataError, match="no examples"):
+        compare(evaluation([]), evaluation([]))
 
 
 def test_a_program_that_never_ran_was_not_measured():

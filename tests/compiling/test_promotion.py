@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from click.testing import Result
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from typer.testing import CliRunner
 
 import oneturn
@@ -24,6 +25,7 @@ from oneturn.compiled import Manifest, save_compiled
 from oneturn.compiled.interface import interface_of
 from oneturn.compiling import promotion
 from oneturn.compiling.promotion import promote
+from oneturn.compiling.versions import evaluate_version
 from oneturn.errors import DataError, OneTurnError, ProgramError
 from oneturn.evaluation import Evaluation
 
@@ -190,8 +192,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
     return say
 
 
-def test_each_version_answers_with_its_own_code_and_the_better_one_becomes_champion(client, agent):
+def test_each_version_answers_with_its_own_code_and_the_better_one_becomes_champion(client, agent, monkeypatch):
     client.set_registered_model_alias(NAME, "champion", "1")
+    monkeypatch.setenv("ONETURN_SET", "compiled=null")  # what is set for a command isn't what a version serves with
     found = promote(agent)
     assert found.result is not None
     assert (found.result.champion_score, found.result.challenger_score) == (0.5, 0.8)
@@ -237,6 +240,35 @@ def test_force_that_was_not_needed_is_no_force(client, agent, measured):
     assert tags(client, "2")["promotion"] == "by the gate"
 
 
+def test_the_run_tells_of_force_too_and_a_later_promotion_leaves_nothing_of_it_on_the_version(client, agent, measured):
+    client.set_registered_model_alias(NAME, "champion", "2")
+    measured(v1=10, v2=16)
+    forced = promote(agent, 1, force=True, reason="version 2 is too slow")
+    told = client.get_run(forced.run_id).data.tags
+    assert told["oneturn.promotion"] == "forced"
+    assert told["oneturn.promotion_reason"] == "version 2 is too slow"
+    assert {"oneturn.promoted_by", "oneturn.promoted_at", "oneturn.promoted_as"} <= set(told)
+    client.set_registered_model_alias(NAME, "champion", "2")
+    measured(v1=16, v2=10)
+    assert not promote(agent, 1).forced
+    assert tags(client, "1")["promotion"] == "by the gate"
+    assert "promotion_reason" not in tags(client, "1")
+    assert client.get_run(forced.run_id).data.tags["oneturn.promotion"] == "forced", "the run is of its own time"
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [("too slow " * 30, "has 270 characters; a version's tag holds 250"), ("its key AKIA" + "Q7" * 8, "like a secret")],
+    ids=["long", "secret"],
+)
+def test_a_reason_that_can_not_be_recorded_is_refused_before_anything_is_measured(client, agent, reason, message):
+    client.set_registered_model_alias(NAME, "champion", "1")
+    with pytest.raises(ProgramError, match=message) as caught:
+        promote(agent, force=True, reason=reason)
+    assert "Q7" not in str(caught.value)
+    assert champion(client) == "1"
+
+
 @pytest.mark.parametrize("reason", [None, " "])
 def test_force_without_a_reason_is_refused(client, agent, reason):
     with pytest.raises(ProgramError, match="say why"):
@@ -252,6 +284,34 @@ def test_a_champion_that_can_not_be_run_can_only_be_replaced_by_force(client, ag
     assert promote(agent, force=True, reason="1 is broken").forced
     assert tags(client, "2")["gate"] == "Not compared: Version 1 can't be run here: x"
     assert champion(client) == "2"
+
+
+def test_a_champion_whose_model_is_gone_can_only_be_replaced_by_force(client, agent, monkeypatch):
+    gone = ModelVersion(NAME, "9", 0)
+    monkeypatch.setattr(promotion, "champion_of", lambda *_: gone)
+    monkeypatch.setattr(promotion, "evaluate_version", lambda agent, version, *_: evaluate_version(agent, gone, []))
+    with pytest.raises(ProgramError, match=r"Version 9 of 'counting' can't be run here: its model can't be read"):
+        promote(agent)
+    assert promote(agent, force=True, reason="9 was deleted").forced
+    assert (champion(client), tags(client, "2")["replaced"]) == ("2", "9")
+
+
+def test_a_champion_that_something_else_has_logged_is_named(client, agent, monkeypatch, tmp_path):
+    """The registered model may have served another kind of agent before."""
+    (tmp_path / "MLmodel").write_text("flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n")
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", lambda *_, **__: str(tmp_path))
+    with pytest.raises(ProgramError, match="can't be run here: it wasn't logged by oneturn"):
+        evaluate_version(agent, client.get_model_version(NAME, "1"), agent.examples("dev"))
+
+
+def test_within_a_run_of_one_s_own_the_gate_has_a_run_of_its_own(client, agent, measured):
+    client.set_registered_model_alias(NAME, "champion", "1")
+    measured(v1=10, v2=16)
+    with mlflow.start_run() as release:
+        found = promote(agent)
+    assert found.run_id != release.info.run_id
+    assert client.get_run(found.run_id).data.tags["mlflow.parentRunId"] == release.info.run_id
+    assert client.get_run(release.info.run_id).info.status == "FINISHED"
 
 
 def test_the_first_champion_is_compared_with_its_own_uncompiled_program(client, agent, measured):
@@ -329,6 +389,8 @@ def test_the_command_says_what_became_of_it(registered, client, measured):
     held = command(registered, "promote", "2", "--dry-run")
     assert (held.exit_code, champion(client)) == (0, "1")
     assert "Version 2 of counting could become the champion." in held.output
+    already = command(registered, "promote", "1", "--dry-run")
+    assert already.output.strip() == "Version 1 is the champion already."
     test = command(registered, "promote", "2", "--split", "test")
     assert test.exit_code == 1
     assert "aren't compared on the test split" in test.output

@@ -81,6 +81,7 @@ NO_SECRETS = (
         ({"lm": {"api_key": "x"}}, f"lm.api_key {NO_SECRETS}"),
         ({"lm": {"kwargs": {"headers": [{"token": "x"}]}}}, f"lm.kwargs.headers.0.token {NO_SECRETS}"),
         ({"mlflow": {"tracking_uri": "https://me:pw@host"}}, f"mlflow.tracking_uri {NO_SECRETS}"),
+        ({"judge": {"guidelines": ["Log in with ghp_0123456789abcdefghij."]}}, f"judge.guidelines.0 {NO_SECRETS}"),
         ({"tools": [{"kind": "genie", "space": "g", "row": 1}]}, "there is no key tools.0.genie.row. Did you mean tools.0.genie.rows? Known keys of tools.0.genie: approval, credentials, description, kind, name, rows, space, timeout."),
         ({"tools": [{"kind": "geni"}]}, "tools.0.kind should be one of 'unity_catalog', 'mcp', 'genie', 'serving_endpoint', not 'geni'."),
         ({"tools": [{}]}, "tools.0.kind is missing; it is one of unity_catalog, mcp, genie, serving_endpoint."),
