@@ -14,7 +14,7 @@ import pandas as pd
 from oneturn.config import GateConfig
 from oneturn.errors import DataError, OneTurnError
 from oneturn.evaluation import Evaluation
-from oneturn.intervals import interval
+from oneturn.intervals import interval_to_decide_by
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -68,7 +68,7 @@ class GateResult:
         champion_score: its mean score, 0 to 1.
         challenger_score: its mean score, 0 to 1.
         difference: the mean of the differences, pair by pair.
-        low: lower bound of its 95% interval (paired BCa bootstrap, Efron 1987; through SciPy, the same each time).
+        low: lower bound of its 95% interval (paired percentile bootstrap; through SciPy, the same each time).
         high: upper bound.
         rows: examples.
         errors: how many of them failed: the champion's and the challenger's.
@@ -160,7 +160,7 @@ def compare(
     _check(champion, challenger, names)
     before, after = (side.rows["score"].to_numpy(dtype=float) for side in (champion, challenger))
     differences = after - before
-    low, high = interval(differences)
+    low, high = interval_to_decide_by(differences)
     labels = list(map(_plain, challenger.rows[rule.category])) if rule.category in challenger.rows else None
     flips = list(_flips(challenger.rows, labels, before, after))
     categories = tuple(_categories(labels, before, after, rule)) if labels is not None else ()

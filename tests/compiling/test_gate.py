@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from math import comb
 from typing import Any
 
 import pandas as pd
@@ -101,6 +102,20 @@ def test_an_example_without_a_category_is_in_none():
     shown = io.StringIO()
     Console(file=shown, width=120).print(found)
     assert "dev-19" in shown.getvalue()
+
+
+@pytest.mark.parametrize(("rows", "flips"), [(10, 0.2), (24, 0.1), (24, 0.2), (54, 0.05)])
+def test_a_version_that_is_no_better_passes_about_as_often_as_the_interval_says(rows: int, flips: float):
+    passing = 0.0
+    for gains in range(rows + 1):
+        for losses in range(min(gains, rows - gains + 1)):
+            ways = comb(rows, gains) * comb(rows - gains, losses)
+            chance = ways * flips ** (gains + losses) * (1 - 2 * flips) ** (rows - gains - losses)
+            if chance > 1e-6:
+                champion = [0.0] * gains + [1.0] * losses + [1.0] * (rows - gains - losses)
+                challenger = [1.0] * gains + [0.0] * losses + [1.0] * (rows - gains - losses)
+                passing += chance * compare(evaluation(champion), evaluation(challenger)).passed
+    assert passing < 0.03, "2.5% of the intervals lie above what is true"
 
 
 def test_a_handful_of_examples_passes_nothing():
