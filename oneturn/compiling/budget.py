@@ -34,13 +34,19 @@ class Budget:
         self._limits = limits
         self._journal = journal
         self._on_spent = on_spent
-        self._lock = threading.Lock()
+        self._free = threading.Condition()
         self._under_way = 0
         self._closed: str | None = None
 
     def close(self, reason: str) -> None:
-        """From now on a call is refused as one that failed: the example that needs it has no answer."""
-        self._closed = reason
+        """From now on a call is refused as one that failed: the example that needs it has no answer.
+
+        Returns when the calls are answered, and written down, that other threads have under way: they are paid for.
+        """
+        with self._free:
+            self._closed = reason
+            while self._under_way:
+                self._free.wait()
 
     @contextmanager
     def call(self) -> Iterator[None]:
@@ -49,9 +55,9 @@ class Budget:
         Raises:
             BudgetSpent: there is nothing left.
         """
-        if self._closed is not None:
-            raise RunError(f"The LM isn't asked any more: the budget of {self._closed} is spent.", "budget_spent")
-        with self._lock:
+        with self._free:
+            if self._closed is not None:
+                raise RunError(f"The LM isn't asked any more: {self._closed}.", "budget_spent")
             spent = self._journal.totals
             at_work = Totals(lm_calls=self._under_way)
             if reason := over(self._limits, spent + at_work, self._journal.seconds):
@@ -60,8 +66,9 @@ class Budget:
         try:
             yield
         finally:
-            with self._lock:
+            with self._free:
                 self._under_way -= 1
+                self._free.notify_all()
             self._on_spent(self._journal.totals)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -121,8 +120,9 @@ def compile(
 
     Raises:
         ConfigError: there is no recipe of that name; or the budget didn't even last for the uncompiled program.
+        DataError: what earlier starts were answered can't be read.
         LMUnavailableError: the LM can't be asked any more. Nothing is saved but its answers.
-        OneTurnError: the recipe can't go on with what the LM has replied.
+        OneTurnError: the recipe can't go on with what the LM has replied; or the same compile is at work elsewhere.
     """
     plan = Plan.of(agent, recipe)
     path = save_to or agent.compiled_path
@@ -137,7 +137,7 @@ def compile(
     except LMGone as gone:
         raise _gone(gone) from gone.__cause__
     finally:
-        session.journal.close()
+        session.close()
     return replace(compilation, _session=None)
 
 
@@ -158,7 +158,7 @@ def estimate_compile(agent: Agent, *, recipe: str | None = None, budget: BudgetC
     except LMGone as gone:
         raise _gone(gone) from gone.__cause__
     finally:
-        session.journal.close()
+        session.close()
 
 
 def _gone(gone: LMGone) -> LMUnavailableError:
@@ -167,11 +167,9 @@ def _gone(gone: LMGone) -> LMUnavailableError:
 
 
 def _begin(plan: Plan, budget: BudgetConfig | None, fresh: bool, listeners: Sequence[CompileListener]) -> Session:
-    if fresh:
-        shutil.rmtree(plan.folder, ignore_errors=True)
     settings = plan.agent.config.compile
     limits = budget or settings.budget
-    return Session(plan.folder, plan.lm, plan.devset, plan.agent.metric, limits, settings.threads, listeners)
+    return Session(plan.folder, plan.lm, plan.devset, plan.agent.metric, limits, settings.threads, listeners, fresh)
 
 
 def _expected(plan: Plan, session: Session) -> Estimate | None:
@@ -207,7 +205,7 @@ def _compiled(plan: Plan, session: Session, path: Path, expected: Estimate | Non
     except BudgetSpent as spent:
         stopped = str(spent)
         program = session.best.program
-        session.budget.close(stopped)
+        session.budget.close(f"the budget of {stopped} is spent")
         after = session.measure(program)
     manifest = _manifest(plan, session, before, after, expected, stopped)
     save_compiled(program, manifest, path)

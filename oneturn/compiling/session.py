@@ -39,6 +39,7 @@ class Session:
         limits: what may be spent.
         threads: examples at the same time.
         listeners: who is told.
+        fresh: forget what earlier starts were answered.
     """
 
     def __init__(
@@ -50,15 +51,23 @@ class Session:
         limits: BudgetConfig,
         threads: int,
         listeners: Sequence[CompileListener],
+        fresh: bool = False,
     ):
         self._lm = lm
         self._devset = devset
         self._metric = metric
         self._threads = threads
         self._listeners = listeners
-        self.journal = Journal(folder / "journal.jsonl")
+        self.journal = Journal(folder / "journal.jsonl", fresh)
         self.budget = Budget(limits, self.journal, self._tell_spent)
         self.candidates: list[Candidate] = []
+
+    def close(self) -> None:
+        """Let no thread that an optimizer has left behind ask the LM any more, and keep what is being answered."""
+        try:
+            self.budget.close("the compile is over")
+        finally:  # whoever interrupts once more doesn't want to wait
+            self.journal.close()
 
     def tell(self, happening: str, *args: Any) -> None:
         """Call this method of every listener."""
@@ -79,7 +88,7 @@ class Session:
 
     def trace(self, program: dspy.Module, place: int) -> str | None:
         """Run a program on an example that it was measured on, with what it was answered then; give the trace's id."""
-        self.budget.close("what was measured")
+        self.budget.close("the compile is over")
         lm = journaled(self._lm, self.journal, Cursor(), self.budget, cache=False)
         example = self._devset[place]
         with mlflow.start_span("run", SpanType.AGENT) as span, dspy.context(lm=lm):
@@ -98,8 +107,8 @@ class Session:
             program=program,
             scores=tuple(scores),
             full=full,
-            spent=self.journal.totals,
-            seconds=self.journal.seconds,
+            spent=self.journal.reached.totals,
+            seconds=self.journal.reached.seconds,
         )
         self.candidates.append(candidate)
         self.tell("on_candidate", candidate)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dspy.lm15 import Request, Response
 
 import oneturn
 from oneturn.compiled import read_manifest
@@ -16,7 +19,7 @@ from oneturn.compiling.totals import Totals
 from oneturn.compiling.watching import Candidate, CompileListener
 from oneturn.config import BudgetConfig
 from oneturn.errors import ConfigError
-from tests.compiling.agent import ANSWERED, agent
+from tests.compiling.agent import ANSWERED, CountingLM, agent
 from tests.compiling.test_resuming import artifact
 
 
@@ -70,6 +73,21 @@ def test_threads_together_don_t_go_beyond_the_limit(tmp_path: Path):
     with ThreadPoolExecutor(8) as pool:
         passed = list(pool.map(ask, range(50)))
     assert sum(passed) == journal.totals.lm_calls <= 10
+
+
+def test_what_other_threads_have_under_way_at_the_limit_is_waited_for_and_kept(tmp_path: Path):
+    lm = CountingLM(tmp_path)
+    complete, answers = lm._engine_spec.complete, itertools.count()
+
+    def slower_and_slower(request: Request) -> Response:
+        time.sleep(0.1 * (next(answers) % 4))
+        return complete(request)
+
+    lm._engine_spec.complete = slower_and_slower
+    done = oneturn.compile(agent(tmp_path, lm, threads=4), budget=BudgetConfig(lm_calls=20))
+    assert done.stopped == "20 LM calls"
+    (journal,) = tmp_path.glob(".oneturn/compile/*/journal.jsonl")
+    assert done.manifest.spend["lm_calls"] == journal.read_text().count('"response"') == answered(tmp_path) == 20
 
 
 @pytest.mark.parametrize(
