@@ -128,14 +128,10 @@ def compile(
     path = save_to or agent.compiled_path
     session = _begin(plan, budget, fresh, listeners)
     try:
-        with outages_raised():
-            expected = _expected(plan, session)
-        session.tell("on_start", agent, plan.recipe, session.journal.id, expected)
-        with outages_raised():
-            compilation = _compiled(plan, session, path, expected)
-        session.tell("on_end", compilation)
-    except LMGone as gone:
-        raise _gone(gone) from gone.__cause__
+        compilation = _watched(plan, session, path)
+    except BaseException as error:  # whoever interrupts it, too
+        session.tell("on_break", error)
+        raise
     finally:
         session.close()
     return replace(compilation, _session=None)
@@ -191,6 +187,21 @@ def _baseline(plan: Plan, session: Session, rows: int | None = None) -> Evaluati
             f"The budget of {spent} was spent before the uncompiled program was measured. Raise compile.budget: the "
             "same command goes on from here."
         ) from None
+
+
+def _watched(plan: Plan, session: Session, path: Path) -> Compilation:
+    """The compile, told to its listeners."""
+    session.tell_spent_before()
+    try:
+        with outages_raised():
+            expected = _expected(plan, session)
+        session.tell("on_start", plan.agent, plan.recipe, session.journal.id, expected)
+        with outages_raised():
+            compilation = _compiled(plan, session, path, expected)
+    except LMGone as gone:
+        raise _gone(gone) from gone.__cause__
+    session.tell("on_end", compilation)
+    return compilation
 
 
 def _compiled(plan: Plan, session: Session, path: Path, expected: Estimate | None) -> Compilation:

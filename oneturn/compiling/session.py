@@ -77,6 +77,11 @@ class Session:
             except Exception:  # a listener's failure must not cost what the compile has spent
                 _log.exception("%s.%s failed; the compile goes on.", type(listener).__name__, happening)
 
+    def tell_spent_before(self) -> None:
+        """Tell what earlier starts have spent, if there were any."""
+        if self.journal.totals.lm_calls:
+            self._tell_spent(self.journal.totals)
+
     def measure(self, program: dspy.Module, rows: int | None = None) -> Evaluation:
         """Evaluate a program on the development examples, or the first so many; what is known isn't asked again.
 
