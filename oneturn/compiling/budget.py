@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from oneturn.config import BudgetConfig
 from oneturn.errors import RunError
 
 OnSpent = Callable[[Totals], object]
+
+_log = logging.getLogger(__name__)
 
 
 class BudgetSpent(BaseException):
@@ -37,6 +40,21 @@ class Budget:
         self._free = threading.Condition()
         self._under_way = 0
         self._closed: str | None = None
+        self._unpriced: set[str] = set()
+
+    @property
+    def holds_nothing_in_money(self) -> bool:
+        """Whether there is a limit in money, and of what was asked so far no price is known."""
+        spent = self._journal.totals
+        return self._limits.cost is not None and spent.cost is None and spent.lm_calls > 0
+
+    def note_price(self, model: str, cost: float | None) -> None:
+        """Say, once of each LM, that a limit in money doesn't hold for it, as no price of it is known."""
+        if self._limits.cost is None or cost is not None or model in self._unpriced:
+            return
+        self._unpriced.add(model)
+        limit = f"{self._limits.cost:,.10g}"
+        _log.warning("No price of %s is known: its calls don't count to the limit of %s US dollars.", model, limit)
 
     def close(self, reason: str) -> None:
         """From now on a call is refused as one that failed: the example that needs it has no answer.

@@ -64,6 +64,7 @@ class JournaledEngine:
             began = time.perf_counter()
             response, cost = self._asked(request)
             self._journal.add(key, Answered(response_to_dict(response), time.perf_counter() - began, cost))
+        self._budget.note_price(self._lm.model, cost)
         return response
 
     def _asked(self, request: Request) -> tuple[Response, float | None]:

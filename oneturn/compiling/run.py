@@ -24,7 +24,7 @@ from oneturn.compiling.session import Session
 from oneturn.compiling.watching import Candidate, CompileListener
 from oneturn.config import BudgetConfig
 from oneturn.datasets import dataset_hash
-from oneturn.errors import ConfigError, LMUnavailableError, OneTurnError
+from oneturn.errors import ConfigError, LMUnavailableError, OneTurnError, ProgramError
 from oneturn.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -119,9 +119,11 @@ def compile(
         listeners: who is told what happens.
 
     Raises:
-        ConfigError: there is no recipe of that name; or the budget didn't even last for the uncompiled program.
+        ConfigError: there is no recipe of that name, or it wants or gives what no recipe can; or the budget didn't even
+            last for the uncompiled program, or is one of money where no price is known.
         DataError: what earlier starts were answered can't be read.
         LMUnavailableError: the LM can't be asked any more. Nothing is saved but its answers.
+        ProgramError: the uncompiled program fails on each question before it asks its LM.
         OneTurnError: the recipe can't go on with what the LM has replied; or the same compile is at work elsewhere.
     """
     plan = Plan.of(agent, recipe)
@@ -181,12 +183,28 @@ def _expected(plan: Plan, session: Session) -> Estimate | None:
 
 def _baseline(plan: Plan, session: Session, rows: int | None = None) -> Evaluation:
     try:
-        return session.measure(plan.student, rows)
+        measured = session.measure(plan.student, rows)
     except BudgetSpent as spent:
         raise ConfigError(
             f"The budget of {spent} was spent before the uncompiled program was measured. Raise compile.budget: the "
             "same command goes on from here."
         ) from None
+    if session.budget.holds_nothing_in_money and plan.teacher is plan.lm:
+        raise ConfigError(
+            f"compile.budget.cost can't hold: no price of {plan.lm.model} is known. Limit lm_calls, tokens or minutes "
+            "instead: what was answered is kept."
+        )
+    _check_that_it_asks(measured)
+    return measured
+
+
+def _check_that_it_asks(measured: Evaluation) -> None:
+    rows = measured.rows
+    if rows["error"].notna().all() and not rows["lm_calls"].any():
+        raise ProgramError(
+            f"The uncompiled program failed on each of {len(rows)} questions before it asked its LM, first with "
+            f"{rows['error'].iloc[0]}. Mend it, and compile it then."
+        )
 
 
 def _watched(plan: Plan, session: Session, path: Path) -> Compilation:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 import oneturn
-from oneturn.compiling import Compilation
+from oneturn.compiling import Compilation, composed
 from oneturn.compiling.recipes import described
 from oneturn.config import BudgetConfig
+from oneturn.errors import ConfigError
 from optimizers import recipes
 from tests.optimizers.clever_agent import BETTER, GENERIC, LMS, PROGRAMS, TEXTS, agent, step
 from tests.optimizers.clever_lm import CleverLM, finished, wavering
@@ -77,6 +78,34 @@ def test_a_recipe_of_one_s_own_takes_what_it_needs(tmp_path: Path):
     object.__setattr__(own, "recipes", {"mine": mine})
     done = oneturn.compile(own, recipe="mine")
     assert done.program.step.signature.instructions == "12 examples, seed 0"
+
+
+def forgetful(student: Any) -> None:
+    student.deepcopy()
+
+
+def wanting(student: Any, *, train: Any, rounds: int = 3) -> Any:
+    return student
+
+
+def keeping_all(student: Any, **given: Any) -> Any:
+    return student if set(given) == {"trainset", "valset", "metric", "seed", "threads", "teacher"} else None
+
+
+@pytest.mark.parametrize(
+    ("recipe", "asked", "told"),
+    [
+        (wanting, 0, "The recipe wanting wants train. Beside the program a recipe can have trainset, valset, "),
+        (forgetful, 12, "The recipe forgetful gave None: it must return the compiled program."),
+        (composed(forgetful, keeping_all), 12, "The recipe forgetful gave None"),
+    ],
+)
+def test_a_recipe_of_one_s_own_that_can_t_work_is_named(recipe: Any, asked: int, told: str, tmp_path: Path):
+    own = agent(tmp_path, "oneturn.ReAct")
+    object.__setattr__(own, "recipes", {"mine": recipe})
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        oneturn.compile(own, recipe="mine")
+    assert len(LMS[tmp_path].asked) == asked
 
 
 def test_each_recipe_says_when_to_take_it():
