@@ -16,7 +16,7 @@ from mlflow.entities import LiveSpan, SpanType
 from oneturn.batch import evaluate
 from oneturn.compiling.budget import Budget
 from oneturn.compiling.journal import Cursor, Journal
-from oneturn.compiling.journaled_lm import journaled
+from oneturn.compiling.journaled_lm import UncountedLMs, journaled
 from oneturn.compiling.totals import Totals
 from oneturn.compiling.watching import Candidate, CompileListener, EvaluationWatcher
 from oneturn.config import BudgetConfig
@@ -61,6 +61,7 @@ class Session:
         self.journal = Journal(folder / "journal.jsonl", fresh)
         self.budget = Budget(limits, self.journal, self._tell_spent)
         self.candidates: list[Candidate] = []
+        self._uncounted = UncountedLMs()
 
     def close(self) -> None:
         """Let no thread that an optimizer has left behind ask the LM any more, and keep what is being answered."""
@@ -89,7 +90,8 @@ class Session:
             BudgetSpent: the budget didn't last.
         """
         lm = journaled(self._lm, self.journal, Cursor(), self.budget, cache=False)
-        return evaluate(program, self._devset[:rows], self._metric, lm=lm, threads=self._threads)
+        with dspy.context(callbacks=[*dspy.settings.callbacks, self._uncounted]):
+            return evaluate(program, self._devset[:rows], self._metric, lm=lm, threads=self._threads)
 
     def trace(self, program: dspy.Module, place: int) -> str | None:
         """Run a program on an example that it was measured on, with what it was answered then; give the trace's id."""
@@ -132,8 +134,8 @@ class Session:
         cursor = Cursor()
         lm = journaled(self._lm, self.journal, cursor, self.budget, cache=True)
         teaching = lm if teacher is self._lm else journaled(teacher, self.journal, cursor, self.budget, cache=True)
-        watcher = EvaluationWatcher(self._devset, self.measured)
-        with _own_cache(), dspy.context(lm=lm, callbacks=[*dspy.settings.callbacks, watcher], max_errors=_ERRORS):
+        watchers = [EvaluationWatcher(self._devset, self.measured), self._uncounted]
+        with _own_cache(), dspy.context(lm=lm, callbacks=[*dspy.settings.callbacks, *watchers], max_errors=_ERRORS):
             yield teaching
 
     def _tell_spent(self, totals: Totals) -> None:

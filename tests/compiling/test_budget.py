@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -138,6 +139,43 @@ def test_a_limit_in_money_says_for_which_lm_it_does_not_hold(
     assert (
         caplog.text.count("No price of counting/lm is known: its calls don't count to the limit of 2 US dollars") == 1
     )
+
+
+def test_an_lm_that_no_limit_holds_for_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    judge = CountingLM(tmp_path, name="judging/lm")
+
+    def judged(gold: dspy.Example, pred: Any, trace: Any = None) -> float:
+        judge(f"question: {pred.answer}")
+        return float(pred.answer == gold.answer)
+
+    own = agent(tmp_path)
+    object.__setattr__(own, "metric", judged)
+    oneturn.compile(own, recipe="search")
+    warned = [record.getMessage() for record in caplog.records if "aren't counted" in record.getMessage()]
+    assert len(warned) == 1, "once"
+    assert "asks judging/lm by itself" in warned[0]
+
+
+class Asynchronous(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        return asyncio.run(self.step.acall(question=question))
+
+
+def test_a_program_that_asks_asynchronously_is_counted_kept_and_capped(tmp_path: Path):
+    lm, asked = CountingLM(tmp_path), itertools.count()
+    complete = lm._engine_spec.complete
+    lm._engine_spec.complete = lambda request: (next(asked), complete(request))[1]
+    waiting = agent(tmp_path, lm, recipe="as_it_is")
+    object.__setattr__(waiting, "build", Asynchronous)
+    with pytest.raises(ConfigError, match="The budget of 5 LM calls was spent"):
+        oneturn.compile(waiting, budget=BudgetConfig(lm_calls=5))
+    for _ in range(2):
+        done = oneturn.compile(waiting)
+    assert done.manifest.spend["lm_calls"] == next(asked) >= 8
 
 
 class Failing(dspy.Module):
