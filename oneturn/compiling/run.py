@@ -45,6 +45,7 @@ class Compilation:
         after: the compiled program's evaluation.
         path: where it is saved.
         candidates: what was measured on the way.
+        kept: the number of the candidate that is the compiled program.
         stopped: the limit of the budget that ended it, such as ``"100 LM calls"``; ``None`` if it came to its end.
     """
 
@@ -54,6 +55,7 @@ class Compilation:
     after: Evaluation
     path: Path
     candidates: tuple[Candidate, ...] = ()
+    kept: int = 0
     stopped: str | None = None
     _session: Session | None = field(default=None, repr=False, compare=False)
 
@@ -76,7 +78,7 @@ class Compilation:
         """
         from oneturn.compiling.plot import compile_plot
 
-        return compile_plot(self.candidates, self.after.score)
+        return compile_plot(self.candidates, self.candidates[self.kept])
 
     def table(self) -> pd.DataFrame:
         """The candidates, a row each, in the order of their measurement."""
@@ -231,14 +233,16 @@ def _compiled(plan: Plan, session: Session, path: Path, expected: Estimate | Non
             program = _optimized(plan, teacher)
         after = session.measure(program)
         session.measured(program, after.rows["score"].tolist(), full=True)
+        kept = session.candidates[-1]
     except BudgetSpent as spent:
         stopped = str(spent)
-        program = session.best.program
+        kept = session.best
+        program = kept.program
         session.budget.close(f"the budget of {stopped} is spent")
         after = session.measure(program)
     manifest = _manifest(plan, session, before, after, expected, stopped)
     save_compiled(program, manifest, path)
-    return Compilation(program, manifest, before, after, path, tuple(session.candidates), stopped, session)
+    return Compilation(program, manifest, before, after, path, tuple(session.candidates), kept.number, stopped, session)
 
 
 def _optimized(plan: Plan, teacher: dspy.LM) -> dspy.Module:

@@ -142,3 +142,23 @@ def test_the_picture_and_the_table_show_each_candidate(tmp_path: Path):
     assert figure.axes[0].get_title(loc="left").startswith(f"From {done.before.score:.0%} to {done.after.score:.0%}")
     assert len(done.table()) == len(done.candidates)
     assert list(done.table())[:3] == ["candidate", "score", "rows"]
+
+
+@pytest.mark.parametrize("calls", [1000, 30])
+def test_the_picture_rings_the_kept_program_whatever_its_score(calls: int, tmp_path: Path):
+    graded = agent(tmp_path)
+    thirds = {
+        "dev-1": 0.1,
+        "dev-2": 0.7,
+        "dev-3": 1 / 3,
+        "dev-4": 0.85,
+        "dev-5": 0.6,
+    }  # means differ in their last digit
+    object.__setattr__(graded, "metric", lambda gold, pred, trace=None: thirds.get(pred.answer, 0.2))
+    done = oneturn.compile(graded, budget=BudgetConfig(lm_calls=calls))
+    assert (done.stopped is not None) == (calls == 30)
+    kept = done.candidates[done.kept]
+    assert kept.program.dump_state() == done.program.dump_state()
+    assert kept.score == pytest.approx(done.after.score)
+    ring = done.plot().axes[0].lines[-1]
+    assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (kept.spent.lm_calls, kept.score)
