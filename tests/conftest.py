@@ -36,6 +36,7 @@ def _clean_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for variable in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI"):  # what a test sets, MLflow keeps for the next
         monkeypatch.setenv(variable, "")
         monkeypatch.delenv(variable)
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # what a test writes needn't survive the machine's power
     yield
     mlflow.tracing.disable()
     dspy.cache = cache

@@ -18,7 +18,8 @@ def _show(estimate: Estimate | None, recipe: str, console: Console) -> None:
     if estimate is None:
         console.out(f"The recipe {recipe!r} doesn't say what it does: declare it with @oneturn.recipe. A limit holds.")
     else:
-        console.out(f"{estimate} (measured on {estimate.measured_rows} questions)")
+        failed = f", {estimate.failed_rows} of which had no answer" if estimate.failed_rows else ""
+        console.out(f"{estimate} (measured on {estimate.measured_rows} questions{failed})")
 
 
 def compile(
@@ -80,7 +81,8 @@ def compile(
     try:
         done = compile(loaded, recipe=recipe, budget=budget, fresh=fresh, listeners=listeners)
     except KeyboardInterrupt:
-        typer.echo("Stopped. The same command goes on from here.", err=True)
+        again = "The same command without --fresh" if fresh else "The same command"
+        typer.echo(f"Stopped. {again} goes on from here.", err=True)
         raise typer.Exit(130) from None
     console.print(comparison({"uncompiled": done.before, "compiled": done.after}))
     spend = done.manifest.spend

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from oneturn.config import BudgetConfig
 from oneturn.errors import RunError
 
 OnSpent = Callable[[Totals], object]
+
+_log = logging.getLogger(__name__)
 
 
 class BudgetSpent(BaseException):
@@ -34,13 +37,34 @@ class Budget:
         self._limits = limits
         self._journal = journal
         self._on_spent = on_spent
-        self._lock = threading.Lock()
+        self._free = threading.Condition()
         self._under_way = 0
         self._closed: str | None = None
+        self._unpriced: set[str] = set()
+
+    @property
+    def holds_nothing_in_money(self) -> bool:
+        """Whether there is a limit in money, and of what was asked so far no price is known."""
+        spent = self._journal.totals
+        return self._limits.cost is not None and spent.cost is None and spent.lm_calls > 0
+
+    def note_price(self, model: str, cost: float | None) -> None:
+        """Say, once of each LM, that a limit in money doesn't hold for it, as no price of it is known."""
+        if self._limits.cost is None or cost is not None or model in self._unpriced:
+            return
+        self._unpriced.add(model)
+        limit = f"{self._limits.cost:,.10g}"
+        _log.warning("No price of %s is known: its calls don't count to the limit of %s US dollars.", model, limit)
 
     def close(self, reason: str) -> None:
-        """From now on a call is refused as one that failed: the example that needs it has no answer."""
-        self._closed = reason
+        """From now on a call is refused as one that failed: the example that needs it has no answer.
+
+        Returns when the calls are answered, and written down, that other threads have under way: they are paid for.
+        """
+        with self._free:
+            self._closed = reason
+            while self._under_way:
+                self._free.wait()
 
     @contextmanager
     def call(self) -> Iterator[None]:
@@ -49,9 +73,9 @@ class Budget:
         Raises:
             BudgetSpent: there is nothing left.
         """
-        if self._closed is not None:
-            raise RunError(f"The LM isn't asked any more: the budget of {self._closed} is spent.", "budget_spent")
-        with self._lock:
+        with self._free:
+            if self._closed is not None:
+                raise RunError(f"The LM isn't asked any more: {self._closed}.", "budget_spent")
             spent = self._journal.totals
             at_work = Totals(lm_calls=self._under_way)
             if reason := over(self._limits, spent + at_work, self._journal.seconds):
@@ -60,8 +84,9 @@ class Budget:
         try:
             yield
         finally:
-            with self._lock:
+            with self._free:
                 self._under_way -= 1
+                self._free.notify_all()
             self._on_spent(self._journal.totals)
 
 

@@ -56,6 +56,7 @@ class Estimate:
         minutes: minutes.
         cost: US dollars; ``None`` where no price is known.
         measured_rows: how many questions it rests on.
+        failed_rows: how many of them had no answer.
     """
 
     lm_calls: Range
@@ -63,6 +64,7 @@ class Estimate:
     minutes: Range
     cost: Range | None
     measured_rows: int
+    failed_rows: int = 0
 
     def __str__(self) -> str:
         spans = [_told(self.lm_calls, "LM calls"), _told(_times((0.001, 0.001), self.tokens), "thousand tokens")]
@@ -137,6 +139,7 @@ def estimate(work: Work, dev: int, probe: Evaluation, price: float | None, threa
         minutes=(waiting[0] / 60 / threads, waiting[1] / 60 / threads),
         cost=(tokens[0] * price, tokens[1] * price) if price is not None else None,
         measured_rows=len(rows),
+        failed_rows=int(rows["error"].notna().sum()),
     )
 
 

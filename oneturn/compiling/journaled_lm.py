@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import logging
 import time
+from typing import Any
 
 import dspy
 from dspy._vendor.lm15.serde import request_to_dict, response_from_dict, response_to_dict
 from dspy.clients import execution
 from dspy.clients.costs import estimate_cost
 from dspy.lm15 import Request, Response
+from dspy.utils.callback import BaseCallback
 
 from oneturn.compiling.budget import Budget
 from oneturn.compiling.journal import Answered, Cursor, Journal
 from oneturn.errors import ConfigError
 from oneturn.lm_capabilities import known_capabilities
 from oneturn.spend import note_replayed
+
+_log = logging.getLogger(__name__)
 
 
 def journaled(lm: dspy.BaseLM, journal: Journal, cursor: Cursor, budget: Budget, *, cache: bool) -> dspy.LM:
@@ -35,8 +41,28 @@ def journaled(lm: dspy.BaseLM, journal: Journal, cursor: Cursor, budget: Budget,
     if not isinstance(lm, dspy.LM) or type(lm).forward is not dspy.LM.forward or lm.model_type == "text":
         raise ConfigError(f"{type(lm).__name__} can't be compiled with: oneturn needs a dspy.LM with an engine.")
     view: dspy.LM = lm.copy(cache=cache)
-    view._engine_spec = JournaledEngine(lm, journal, cursor, budget)
+    engine = JournaledEngine(lm, journal, cursor, budget)
+    view._engine_spec, view._async_engine_spec = engine, AsyncJournaledEngine(engine)
     return view
+
+
+class UncountedLMs(BaseCallback):
+    """Warns, once of each, of LMs that are asked beside the journaled ones: no limit holds for them."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """An LM is asked."""
+        model = str(getattr(instance, "model", type(instance).__name__))
+        if isinstance(getattr(instance, "_engine_spec", None), JournaledEngine) or model in self._told:
+            return
+        self._told.add(model)
+        _log.warning(
+            "The metric, the program or the recipe asks %s by itself: its calls aren't counted, no limit holds for "
+            "them, and a compile that is gone on with makes them again. A recipe gets the configured LM as `teacher`.",
+            model,
+        )
 
 
 class JournaledEngine:
@@ -64,6 +90,7 @@ class JournaledEngine:
             began = time.perf_counter()
             response, cost = self._asked(request)
             self._journal.add(key, Answered(response_to_dict(response), time.perf_counter() - began, cost))
+        self._budget.note_price(self._lm.model, cost)
         return response
 
     def _asked(self, request: Request) -> tuple[Response, float | None]:
@@ -72,6 +99,21 @@ class JournaledEngine:
         response = backend.complete(canonical)
         cost, _ = estimate_cost(response, provider=provider, requested_model=canonical.model, request=canonical)
         return response, cost
+
+
+class AsyncJournaledEngine:
+    """The same for a program that waits for its LM asynchronously."""
+
+    def __init__(self, engine: JournaledEngine):
+        self._engine = engine
+        self.supports_function_calling = engine.supports_function_calling
+        self.supports_reasoning = engine.supports_reasoning
+        self.supports_response_schema = engine.supports_response_schema
+        self.supported_params = engine.supported_params
+
+    async def complete(self, request: Request) -> Response:
+        """Answer one request."""
+        return await asyncio.to_thread(self._engine.complete, request)
 
 
 def _key(request: Request) -> str:

@@ -12,7 +12,7 @@ import dspy
 import mlflow
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import DatasetInput, InputTag, Metric, Run
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from oneturn.compiling.prompts import readable
@@ -49,7 +49,7 @@ class MlflowRuns(CompileListener):
     def __init__(self) -> None:
         self.run_id = ""
         self._experiment = ""
-        self._known: dict[int, str] = {}
+        self._known: dict[int, Run] = {}
         self._best = 0.0
 
     def on_start(self, agent: Agent, recipe: str, key: str, estimate: Estimate | None) -> None:
@@ -65,40 +65,53 @@ class MlflowRuns(CompileListener):
             self.run_id = begun[0].info.run_id
             client.update_run(self.run_id, status="RUNNING")
             children = _find(client, self._experiment, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.run_id}'")
-            self._known = {int(run.data.tags[NUMBER]): run.info.run_id for run in children}
-            return
-        tags = {KEY: key, MLFLOW_RUN_NAME: f"compile {agent.name}, {recipe}"}
-        self.run_id = client.create_run(self._experiment, tags=tags).info.run_id
+            self._known = {int(run.data.tags[NUMBER]): run for run in children}
+        else:
+            tags = {KEY: key, MLFLOW_RUN_NAME: f"compile {agent.name}, {recipe}"}
+            self.run_id = client.create_run(self._experiment, tags=tags).info.run_id
         settings = agent.config.compile
-        params = {"agent": agent.name, "recipe": recipe, "lm": agent.config.lm.model, "seed": settings.seed}
-        for name, value in params.items():
-            client.log_param(self.run_id, name, value)
+        params = {"agent": agent.name, "recipe": recipe, "lm": agent.config.lm.model, "seed": str(settings.seed)}
+        if begun and params.items() <= begun[0].data.params.items():  # they are written last
+            return
         if estimate is not None:
             client.log_dict(self.run_id, estimate.to_dict(), "estimate.json")
         examples = {"train": agent.examples("train"), "dev": agent.examples("dev")[: settings.dev_examples]}
         client.log_inputs(self.run_id, [_dataset(agent.name, split, rows) for split, rows in examples.items()])
+        client.log_batch(self.run_id, params=[Param(name, value) for name, value in params.items()])
 
     def on_candidate(self, candidate: Candidate) -> None:
         """A child run with its score and its prompts; a point of the parent's curves."""
         if not self.run_id:
             return
-        client = MlflowClient()
         if candidate.full:
             self._best = max(self._best, candidate.score)
+        known = self._known.get(candidate.number)
+        if known is not None and _tells_of(known, candidate):
+            return
+        client = MlflowClient()
+        if candidate.full:
             curves = {"score": candidate.score, "best_score": self._best, **_spent(candidate.spent, candidate.seconds)}
             client.log_batch(self.run_id, metrics=_metrics(curves, step=candidate.number))
-        if candidate.number in self._known:  # written by an earlier start
-            return
-        name = "uncompiled" if candidate.number == 0 else f"candidate {candidate.number}"
-        tags = {MLFLOW_PARENT_RUN_ID: self.run_id, MLFLOW_RUN_NAME: name, NUMBER: str(candidate.number)}
-        tags["oneturn.full"] = str(candidate.full).lower()
-        run_id = client.create_run(self._experiment, tags=tags).info.run_id
+        run_id = known.info.run_id if known is not None else self._child(client, candidate)
         low, high = interval(candidate.scores)
         figures = {"score": candidate.score, "score_low": low, "score_high": high, "rows": len(candidate.scores)}
         figures |= _spent(candidate.spent, candidate.seconds)
         client.log_batch(run_id, metrics=_metrics(figures, step=0))
         client.log_text(run_id, readable(candidate.program), "prompts.md")
         client.set_terminated(run_id)
+
+    def _child(self, client: MlflowClient, candidate: Candidate) -> str:
+        name = "uncompiled" if candidate.number == 0 else f"candidate {candidate.number}"
+        tags = {MLFLOW_PARENT_RUN_ID: self.run_id, MLFLOW_RUN_NAME: name, NUMBER: str(candidate.number)}
+        tags["oneturn.full"] = str(candidate.full).lower()
+        run_id: str = client.create_run(self._experiment, tags=tags).info.run_id
+        return run_id
+
+    def on_break(self, error: BaseException) -> None:
+        """Say that it isn't at work any more; the next start says that it is again."""
+        if self.run_id:
+            status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+            MlflowClient().set_terminated(self.run_id, status)
 
     def on_end(self, compilation: Compilation) -> None:
         """The result: figures, the compiled program, the plot, and traces of the rows that it gets wrong."""
@@ -129,6 +142,11 @@ class MlflowRuns(CompileListener):
 def _find(client: MlflowClient, experiment: str, condition: str) -> Sequence[Run]:
     found: Sequence[Run] = client.search_runs([experiment], condition, max_results=1000)
     return found
+
+
+def _tells_of(run: Run, candidate: Candidate) -> bool:
+    """Whether an earlier start has written all of the candidate, judged as it is judged now."""
+    return run.info.status == "FINISHED" and run.data.metrics.get("score") == candidate.score
 
 
 def _metrics(values: Mapping[str, float], step: int, prefix: str = "") -> list[Metric]:

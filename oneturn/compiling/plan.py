@@ -13,7 +13,7 @@ from typing import Any
 import dspy
 
 from oneturn.agent import Agent, Recipe
-from oneturn.compiling.recipes import call, described
+from oneturn.compiling.recipes import call, check, described
 from oneturn.datasets import dataset_hash
 from oneturn.errors import ConfigError
 from oneturn.lm import build_lm
@@ -53,12 +53,13 @@ class Plan:
         """The compile that the agent's configuration describes.
 
         Raises:
-            ConfigError: there is no recipe of that name.
+            ConfigError: there is no recipe of that name, or it wants what no compile gives.
         """
         settings = agent.config.compile
         name = recipe or settings.recipe
         if name not in agent.recipes:
             raise ConfigError(f"There is no recipe {name!r}. Known are:\n{described(dict(agent.recipes))}")
+        check(agent.recipes[name])
         train, dev = agent.examples("train"), agent.examples("dev")[: settings.dev_examples]
         lm, student = agent.lm(), agent.program(compiled=False)
         teacher = lm if settings.teacher is None else build_lm(settings.teacher)

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def compile_plot(candidates: Sequence[Candidate], chosen: float) -> Figure:
+def compile_plot(candidates: Sequence[Candidate], kept: Candidate) -> Figure:
     """Dots with their 95% intervals, the one that was kept in a ring, the best so far as a line.
 
     Args:
         candidates: what was measured, in order.
-        chosen: the score of the program that was kept.
+        kept: the one of them that was kept.
 
     Raises:
         OneTurnError: matplotlib isn't installed.
@@ -39,10 +39,9 @@ def compile_plot(candidates: Sequence[Candidate], chosen: float) -> Figure:
     _steps(axes, full)
     for candidate in full:
         _dot(axes, candidate)
-    kept = next(candidate for candidate in full if candidate.score == chosen)
     ring: Any = {"markerfacecolor": "none", "markeredgecolor": COLOURS.ink, "markersize": 14, "clip_on": False}
     axes.plot(kept.spent.lm_calls, kept.score, "o", **ring)
-    title = f"From {full[0].score:.0%} to {chosen:.0%} with {full[-1].spent.lm_calls:,} LM calls"
+    title = f"From {full[0].score:.0%} to {kept.score:.0%} with {full[-1].spent.lm_calls:,} LM calls"
     frame_quietly(axes, title)
     axes.set_xlabel("LM calls spent when it had been measured", fontsize=10, color=COLOURS.quiet, loc="left")
     axes.set_ylabel("score on the development examples", fontsize=10, color=COLOURS.quiet)

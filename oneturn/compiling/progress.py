@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,9 +14,13 @@ from oneturn.compiling.totals import Totals
 from oneturn.compiling.watching import Candidate, CompileListener
 from oneturn.config import BudgetConfig
 
+_LOG_SECONDS = 30.0
+
 
 class SpendBar(CompileListener):
     """A bar of the LM calls, up to the budget's limit or else the estimate; in a terminal and in a notebook.
+
+    Where nothing can be drawn twice, such as in a log of CI, it is a line every half a minute.
 
     Args:
         budget: what may be spent; ``None`` for the agent's own.
@@ -25,6 +30,7 @@ class SpendBar(CompileListener):
         self._budget = budget
         self._bar: Any = None
         self._best = 0.0
+        self._before: tuple[Totals, float] = Totals(), 0.0
 
     def on_start(self, agent: Agent, recipe: str, key: str, estimate: Estimate | None) -> None:
         """Open the bar."""
@@ -32,14 +38,19 @@ class SpendBar(CompileListener):
         if estimate is not None:
             tqdm.write(f"expected: {estimate}")
         most = self._budget.lm_calls or (round(estimate.lm_calls[1]) if estimate is not None else None)
-        self._bar = tqdm(total=most, desc=f"compile, {recipe}", unit="LM call", position=1, leave=True)
+        look: dict[str, Any] = {"position": 1, "mininterval": 0}
+        if not _is_drawn():
+            look = {"position": 0, "mininterval": _LOG_SECONDS, "maxinterval": _LOG_SECONDS}
+        look |= {"initial": self._before[0].lm_calls, "postfix": self._told(*self._before)}
+        self._bar = tqdm(total=most, desc=f"compile, {recipe}", unit="LM call", miniters=1, **look)
 
     def on_spent(self, totals: Totals, seconds: float) -> None:
         """Move it on."""
-        if self._bar is None:  # the estimate's own questions
-            return
-        self._bar.n = totals.lm_calls
-        self._bar.set_postfix_str(", ".join(spent(totals, seconds, self._limits())))
+        if self._bar is None:  # earlier starts, and the estimate's own questions
+            self._before = totals, seconds
+        else:
+            self._bar.set_postfix_str(self._told(totals, seconds), refresh=False)
+            self._bar.update(totals.lm_calls - self._bar.n)
 
     def on_candidate(self, candidate: Candidate) -> None:
         """Say how good the best is so far."""
@@ -53,8 +64,16 @@ class SpendBar(CompileListener):
         if self._bar is not None:
             self._bar.close()
 
-    def _limits(self) -> BudgetConfig:
-        return self._budget or BudgetConfig()
+    def on_break(self, error: BaseException) -> None:
+        """Close it."""
+        self.on_end(error)
+
+    def _told(self, totals: Totals, seconds: float) -> str:
+        return ", ".join(spent(totals, seconds, self._budget or BudgetConfig()))
+
+
+def _is_drawn() -> bool:
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 def spent(totals: Totals, seconds: float, limits: BudgetConfig) -> Iterator[str]:

@@ -9,8 +9,12 @@ from typing import Any
 import dspy
 
 from oneturn.compiling.estimate import declared_work, recipe
+from oneturn.errors import ConfigError
 
 Recipe = Callable[..., dspy.Module]
+
+GIVEN = ("trainset", "valset", "metric", "seed", "threads", "teacher")
+"""What a recipe can have, beside the program."""
 
 
 def composed(first: Recipe, second: Recipe, *, when: str | None = None) -> Recipe:
@@ -36,18 +40,43 @@ def composed(first: Recipe, second: Recipe, *, when: str | None = None) -> Recip
 
 
 def call(function: Recipe, student: dspy.Module, given: dict[str, Any]) -> dspy.Module:
-    """Call a recipe with those of the arguments that it takes."""
+    """Call a recipe with those of the arguments that it takes.
+
+    Raises:
+        ConfigError: it wants something else, too, or gives no program.
+    """
+    check(function)
     parameters = inspect.signature(function).parameters.values()
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-        return function(student, **given)
+    takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
     names = {parameter.name for parameter in parameters}
-    return function(student, **{name: value for name, value in given.items() if name in names})
+    made = function(student, **{name: value for name, value in given.items() if takes_all or name in names})
+    if not isinstance(made, dspy.Module):
+        raise ConfigError(f"The recipe {_name(function)} gave {made!r:.80}: it must return the compiled program.")
+    return made
+
+
+def check(function: Recipe) -> None:
+    """Raise ``ConfigError`` if a recipe wants something that no compile gives."""
+    others = list(inspect.signature(function).parameters.values())[1:]
+    needed = [parameter for parameter in others if parameter.kind in _NAMED and parameter.default is parameter.empty]
+    if unknown := [parameter.name for parameter in needed if parameter.name not in GIVEN]:
+        raise ConfigError(
+            f"The recipe {_name(function)} wants {', '.join(unknown)}. Beside the program a recipe can have "
+            f"{', '.join(GIVEN)}; give anything else a default."
+        )
 
 
 def described(recipes: dict[str, Recipe]) -> str:
     """The recipes' names, each with the line that says when to take it."""
     width = max(map(len, recipes), default=0)
     return "\n".join(f"  {name:<{width}}  {_first_line(function)}" for name, function in recipes.items())
+
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _name(function: Recipe) -> str:
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def _first_line(function: Recipe) -> str:

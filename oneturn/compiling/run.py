@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -25,7 +24,7 @@ from oneturn.compiling.session import Session
 from oneturn.compiling.watching import Candidate, CompileListener
 from oneturn.config import BudgetConfig
 from oneturn.datasets import dataset_hash
-from oneturn.errors import ConfigError, LMUnavailableError, OneTurnError
+from oneturn.errors import ConfigError, LMUnavailableError, OneTurnError, ProgramError
 from oneturn.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -46,6 +45,7 @@ class Compilation:
         after: the compiled program's evaluation.
         path: where it is saved.
         candidates: what was measured on the way.
+        kept: the number of the candidate that is the compiled program.
         stopped: the limit of the budget that ended it, such as ``"100 LM calls"``; ``None`` if it came to its end.
     """
 
@@ -55,6 +55,7 @@ class Compilation:
     after: Evaluation
     path: Path
     candidates: tuple[Candidate, ...] = ()
+    kept: int = 0
     stopped: str | None = None
     _session: Session | None = field(default=None, repr=False, compare=False)
 
@@ -77,7 +78,7 @@ class Compilation:
         """
         from oneturn.compiling.plot import compile_plot
 
-        return compile_plot(self.candidates, self.after.score)
+        return compile_plot(self.candidates, self.candidates[self.kept])
 
     def table(self) -> pd.DataFrame:
         """The candidates, a row each, in the order of their measurement."""
@@ -120,24 +121,23 @@ def compile(
         listeners: who is told what happens.
 
     Raises:
-        ConfigError: there is no recipe of that name; or the budget didn't even last for the uncompiled program.
+        ConfigError: there is no recipe of that name, or it wants or gives what no recipe can; or the budget didn't even
+            last for the uncompiled program, or is one of money where no price is known.
+        DataError: what earlier starts were answered can't be read.
         LMUnavailableError: the LM can't be asked any more. Nothing is saved but its answers.
-        OneTurnError: the recipe can't go on with what the LM has replied.
+        ProgramError: the uncompiled program fails on each question before it asks its LM.
+        OneTurnError: the recipe can't go on with what the LM has replied; or the same compile is at work elsewhere.
     """
     plan = Plan.of(agent, recipe)
     path = save_to or agent.compiled_path
     session = _begin(plan, budget, fresh, listeners)
     try:
-        with outages_raised():
-            expected = _expected(plan, session)
-        session.tell("on_start", agent, plan.recipe, session.journal.id, expected)
-        with outages_raised():
-            compilation = _compiled(plan, session, path, expected)
-        session.tell("on_end", compilation)
-    except LMGone as gone:
-        raise _gone(gone) from gone.__cause__
+        compilation = _watched(plan, session, path)
+    except BaseException as error:  # whoever interrupts it, too
+        session.tell("on_break", error)
+        raise
     finally:
-        session.journal.close()
+        session.close()
     return replace(compilation, _session=None)
 
 
@@ -158,7 +158,7 @@ def estimate_compile(agent: Agent, *, recipe: str | None = None, budget: BudgetC
     except LMGone as gone:
         raise _gone(gone) from gone.__cause__
     finally:
-        session.journal.close()
+        session.close()
 
 
 def _gone(gone: LMGone) -> LMUnavailableError:
@@ -167,11 +167,9 @@ def _gone(gone: LMGone) -> LMUnavailableError:
 
 
 def _begin(plan: Plan, budget: BudgetConfig | None, fresh: bool, listeners: Sequence[CompileListener]) -> Session:
-    if fresh:
-        shutil.rmtree(plan.folder, ignore_errors=True)
     settings = plan.agent.config.compile
     limits = budget or settings.budget
-    return Session(plan.folder, plan.lm, plan.devset, plan.agent.metric, limits, settings.threads, listeners)
+    return Session(plan.folder, plan.lm, plan.devset, plan.agent.metric, limits, settings.threads, listeners, fresh)
 
 
 def _expected(plan: Plan, session: Session) -> Estimate | None:
@@ -187,12 +185,43 @@ def _expected(plan: Plan, session: Session) -> Estimate | None:
 
 def _baseline(plan: Plan, session: Session, rows: int | None = None) -> Evaluation:
     try:
-        return session.measure(plan.student, rows)
+        measured = session.measure(plan.student, rows)
     except BudgetSpent as spent:
         raise ConfigError(
             f"The budget of {spent} was spent before the uncompiled program was measured. Raise compile.budget: the "
             "same command goes on from here."
         ) from None
+    if session.budget.holds_nothing_in_money and plan.teacher is plan.lm:
+        raise ConfigError(
+            f"compile.budget.cost can't hold: no price of {plan.lm.model} is known. Limit lm_calls, tokens or minutes "
+            "instead: what was answered is kept."
+        )
+    _check_that_it_asks(measured)
+    return measured
+
+
+def _check_that_it_asks(measured: Evaluation) -> None:
+    rows = measured.rows
+    if rows["error"].notna().all() and not rows["lm_calls"].any():
+        raise ProgramError(
+            f"The uncompiled program failed on each of {len(rows)} questions before it asked its LM, first with "
+            f"{rows['error'].iloc[0]}. Mend it, and compile it then."
+        )
+
+
+def _watched(plan: Plan, session: Session, path: Path) -> Compilation:
+    """The compile, told to its listeners."""
+    session.tell_spent_before()
+    try:
+        with outages_raised():
+            expected = _expected(plan, session)
+        session.tell("on_start", plan.agent, plan.recipe, session.journal.id, expected)
+        with outages_raised():
+            compilation = _compiled(plan, session, path, expected)
+    except LMGone as gone:
+        raise _gone(gone) from gone.__cause__
+    session.tell("on_end", compilation)
+    return compilation
 
 
 def _compiled(plan: Plan, session: Session, path: Path, expected: Estimate | None) -> Compilation:
@@ -204,14 +233,16 @@ def _compiled(plan: Plan, session: Session, path: Path, expected: Estimate | Non
             program = _optimized(plan, teacher)
         after = session.measure(program)
         session.measured(program, after.rows["score"].tolist(), full=True)
+        kept = session.candidates[-1]
     except BudgetSpent as spent:
         stopped = str(spent)
-        program = session.best.program
-        session.budget.close(stopped)
+        kept = session.best
+        program = kept.program
+        session.budget.close(f"the budget of {stopped} is spent")
         after = session.measure(program)
     manifest = _manifest(plan, session, before, after, expected, stopped)
     save_compiled(program, manifest, path)
-    return Compilation(program, manifest, before, after, path, tuple(session.candidates), stopped, session)
+    return Compilation(program, manifest, before, after, path, tuple(session.candidates), kept.number, stopped, session)
 
 
 def _optimized(plan: Plan, teacher: dspy.LM) -> dspy.Module:

@@ -16,7 +16,7 @@ from mlflow.entities import LiveSpan, SpanType
 from oneturn.batch import evaluate
 from oneturn.compiling.budget import Budget
 from oneturn.compiling.journal import Cursor, Journal
-from oneturn.compiling.journaled_lm import journaled
+from oneturn.compiling.journaled_lm import UncountedLMs, journaled
 from oneturn.compiling.totals import Totals
 from oneturn.compiling.watching import Candidate, CompileListener, EvaluationWatcher
 from oneturn.config import BudgetConfig
@@ -39,6 +39,7 @@ class Session:
         limits: what may be spent.
         threads: examples at the same time.
         listeners: who is told.
+        fresh: forget what earlier starts were answered.
     """
 
     def __init__(
@@ -50,15 +51,24 @@ class Session:
         limits: BudgetConfig,
         threads: int,
         listeners: Sequence[CompileListener],
+        fresh: bool = False,
     ):
         self._lm = lm
         self._devset = devset
         self._metric = metric
         self._threads = threads
         self._listeners = listeners
-        self.journal = Journal(folder / "journal.jsonl")
+        self.journal = Journal(folder / "journal.jsonl", fresh)
         self.budget = Budget(limits, self.journal, self._tell_spent)
         self.candidates: list[Candidate] = []
+        self._uncounted = UncountedLMs()
+
+    def close(self) -> None:
+        """Let no thread that an optimizer has left behind ask the LM any more, and keep what is being answered."""
+        try:
+            self.budget.close("the compile is over")
+        finally:  # whoever interrupts once more doesn't want to wait
+            self.journal.close()
 
     def tell(self, happening: str, *args: Any) -> None:
         """Call this method of every listener."""
@@ -68,6 +78,11 @@ class Session:
             except Exception:  # a listener's failure must not cost what the compile has spent
                 _log.exception("%s.%s failed; the compile goes on.", type(listener).__name__, happening)
 
+    def tell_spent_before(self) -> None:
+        """Tell what earlier starts have spent, if there were any."""
+        if self.journal.totals.lm_calls:
+            self._tell_spent(self.journal.totals)
+
     def measure(self, program: dspy.Module, rows: int | None = None) -> Evaluation:
         """Evaluate a program on the development examples, or the first so many; what is known isn't asked again.
 
@@ -75,11 +90,12 @@ class Session:
             BudgetSpent: the budget didn't last.
         """
         lm = journaled(self._lm, self.journal, Cursor(), self.budget, cache=False)
-        return evaluate(program, self._devset[:rows], self._metric, lm=lm, threads=self._threads)
+        with dspy.context(callbacks=[*dspy.settings.callbacks, self._uncounted]):
+            return evaluate(program, self._devset[:rows], self._metric, lm=lm, threads=self._threads)
 
     def trace(self, program: dspy.Module, place: int) -> str | None:
         """Run a program on an example that it was measured on, with what it was answered then; give the trace's id."""
-        self.budget.close("what was measured")
+        self.budget.close("the compile is over")
         lm = journaled(self._lm, self.journal, Cursor(), self.budget, cache=False)
         example = self._devset[place]
         with mlflow.start_span("run", SpanType.AGENT) as span, dspy.context(lm=lm):
@@ -98,8 +114,8 @@ class Session:
             program=program,
             scores=tuple(scores),
             full=full,
-            spent=self.journal.totals,
-            seconds=self.journal.seconds,
+            spent=self.journal.reached.totals,
+            seconds=self.journal.reached.seconds,
         )
         self.candidates.append(candidate)
         self.tell("on_candidate", candidate)
@@ -118,8 +134,8 @@ class Session:
         cursor = Cursor()
         lm = journaled(self._lm, self.journal, cursor, self.budget, cache=True)
         teaching = lm if teacher is self._lm else journaled(teacher, self.journal, cursor, self.budget, cache=True)
-        watcher = EvaluationWatcher(self._devset, self.measured)
-        with _own_cache(), dspy.context(lm=lm, callbacks=[*dspy.settings.callbacks, watcher], max_errors=_ERRORS):
+        watchers = [EvaluationWatcher(self._devset, self.measured), self._uncounted]
+        with _own_cache(), dspy.context(lm=lm, callbacks=[*dspy.settings.callbacks, *watchers], max_errors=_ERRORS):
             yield teaching
 
     def _tell_spent(self, totals: Totals) -> None:

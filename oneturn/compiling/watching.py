@@ -57,10 +57,13 @@ class CompileListener:
         """A program was measured."""
 
     def on_spent(self, totals: Totals, seconds: float) -> None:
-        """An LM call was answered."""
+        """An LM call was answered; or, as the first that is told, this is what earlier starts have spent."""
 
     def on_end(self, compilation: Compilation) -> None:
         """The compile has ended, and its program is saved."""
+
+    def on_break(self, error: BaseException) -> None:
+        """The compile was interrupted, or has failed: it can be gone on with."""
 
 
 OnMeasured = Callable[[dspy.Module, Sequence[float], bool], object]

@@ -1,15 +1,9 @@
-"""An agent that is compiled in a process of its own, by an LM that counts what it answers and may kill the process.
-
-``python -m tests.compiling.agent FOLDER [call N | line N]``
-"""
+"""An agent that is compiled by an LM that counts what it answers."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +13,6 @@ from dspy.lm15 import Message, Request, Response, TextPart, Usage
 
 import oneturn
 from oneturn.agent import Agent
-from oneturn.compiling.journal import Journal
 
 ANSWERED = "answered.txt"
 
@@ -29,32 +22,26 @@ class CountingLM(dspy.LM):
 
     Args:
         folder: where it counts its answers, a line each.
-        dies_at: the answer that it doesn't give any more; the process is killed instead.
         right: in how many cases of ten it is right where a demo stands in the prompt.
     """
 
-    def __init__(self, folder: Path, dies_at: int | None = None, right: int = 6, name: str = "counting/lm"):
-        super().__init__(name, engine=_Engine(folder, dies_at, right), cache=False, num_retries=0)
+    def __init__(self, folder: Path, right: int = 6, name: str = "counting/lm"):
+        super().__init__(name, engine=_Engine(folder, right), cache=False, num_retries=0)
 
 
 class _Engine:
     supports_response_schema = True
     supported_params = frozenset({"response_format", "temperature"})
 
-    def __init__(self, folder: Path, dies_at: int | None, right: int):
+    def __init__(self, folder: Path, right: int):
         self._log = folder / ANSWERED
-        self._dies_at = dies_at
         self._right = right
-        self._answered = 0
 
     def complete(self, request: Request) -> Response:
         texts = [part.text for message in request.messages for part in message.parts]
         digest = hashlib.sha256("\n".join(texts).encode()).digest()
         question = texts[-1].removeprefix("question: ")
         answer = question if digest[0] % 10 < self._right else "?"
-        self._answered += 1
-        if self._answered == self._dies_at:
-            os.kill(os.getpid(), signal.SIGKILL)
         with self._log.open("a") as log:
             log.write(f"{question}\n")
         text = json.dumps({"tool_call": {"name": "finish", "args": {"answer": answer}}})
@@ -114,34 +101,3 @@ def agent(folder: Path, lm: dspy.BaseLM | None = None, mlflow: dict[str, Any] | 
         code_paths=(),
         example_questions=("one",),
     )
-
-
-def _die_in_line(number: int) -> None:
-    """Kill the process in the middle of writing this line of the journal."""
-    lines = 0
-
-    def write(self: Journal, line: dict[str, Any]) -> None:
-        nonlocal lines
-        lines += 1
-        text = json.dumps(line) + "\n"
-        if lines == number:
-            self._file.write(text[: len(text) // 2])
-            self._file.flush()
-            os.kill(os.getpid(), signal.SIGKILL)
-        self._file.write(text)
-        self._file.flush()
-
-    Journal._write = write  # type: ignore[method-assign]
-
-
-def main() -> None:
-    """Compile, and die on the way if told to."""
-    folder, *fate = sys.argv[1:]
-    dies_at = int(fate[1]) if fate[:1] == ["call"] else None
-    if fate[:1] == ["line"]:
-        _die_in_line(int(fate[1]))
-    oneturn.compile(agent(Path(folder), CountingLM(Path(folder), dies_at)))
-
-
-if __name__ == "__main__":
-    main()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import dspy
 import pytest
+from dspy.lm15 import Request, Response
 
 import oneturn
 from oneturn.compiled import read_manifest
@@ -15,8 +20,8 @@ from oneturn.compiling.journal import Answered, Journal
 from oneturn.compiling.totals import Totals
 from oneturn.compiling.watching import Candidate, CompileListener
 from oneturn.config import BudgetConfig
-from oneturn.errors import ConfigError
-from tests.compiling.agent import ANSWERED, agent
+from oneturn.errors import ConfigError, ProgramError
+from tests.compiling.agent import ANSWERED, CountingLM, agent
 from tests.compiling.test_resuming import artifact
 
 
@@ -72,6 +77,21 @@ def test_threads_together_don_t_go_beyond_the_limit(tmp_path: Path):
     assert sum(passed) == journal.totals.lm_calls <= 10
 
 
+def test_what_other_threads_have_under_way_at_the_limit_is_waited_for_and_kept(tmp_path: Path):
+    lm = CountingLM(tmp_path)
+    complete, answers = lm._engine_spec.complete, itertools.count()
+
+    def slower_and_slower(request: Request) -> Response:
+        time.sleep(0.1 * (next(answers) % 4))
+        return complete(request)
+
+    lm._engine_spec.complete = slower_and_slower
+    done = oneturn.compile(agent(tmp_path, lm, threads=4), budget=BudgetConfig(lm_calls=20))
+    assert done.stopped == "20 LM calls"
+    (journal,) = tmp_path.glob(".oneturn/compile/*/journal.jsonl")
+    assert done.manifest.spend["lm_calls"] == journal.read_text().count('"response"') == answered(tmp_path) == 20
+
+
 @pytest.mark.parametrize(
     ("limits", "told"),
     [
@@ -88,8 +108,93 @@ def test_each_limit_is_named(limits: dict[str, Any], told: str | None):
     assert over(BudgetConfig(**limits), spent, seconds=150) == told
 
 
-def test_what_has_no_price_has_no_limit_in_money():
-    assert over(BudgetConfig(cost=0.1), Totals(lm_calls=5), seconds=1) is None
+def test_a_limit_in_money_is_refused_where_no_price_is_known(tmp_path: Path):
+    for start in (oneturn.estimate_compile, oneturn.compile):
+        with pytest.raises(ConfigError, match="cost can't hold: no price of counting/lm is known"):
+            start(agent(tmp_path), budget=BudgetConfig(cost=0.1))
+    assert answered(tmp_path) == 5, "the estimate's questions, once"
+    assert oneturn.compile(agent(tmp_path), budget=BudgetConfig(lm_calls=100)).stopped is None
+
+
+def test_a_limit_in_money_says_for_which_lm_it_does_not_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    teacher = CountingLM(tmp_path, name="priced/teacher")
+    monkeypatch.setattr("oneturn.compiling.plan.build_lm", lambda config: teacher)
+    monkeypatch.setattr(
+        "oneturn.compiling.journaled_lm.estimate_cost",
+        lambda response, requested_model, **_: (0.5 if requested_model == "priced/teacher" else None, None),
+    )
+
+    def taught(student: Any, *, teacher: Any) -> Any:
+        for number in range(9):
+            teacher(f"question: {number}")
+        return student
+
+    own = agent(tmp_path, teacher="priced/teacher")
+    object.__setattr__(own, "recipes", {"taught": taught})
+    done = oneturn.compile(own, recipe="taught", budget=BudgetConfig(cost=2))
+    assert done.stopped == "2 US dollars"
+    assert done.manifest.spend["cost"] == 2
+    assert (
+        caplog.text.count("No price of counting/lm is known: its calls don't count to the limit of 2 US dollars") == 1
+    )
+
+
+def test_an_lm_that_no_limit_holds_for_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    judge = CountingLM(tmp_path, name="judging/lm")
+
+    def judged(gold: dspy.Example, pred: Any, trace: Any = None) -> float:
+        judge(f"question: {pred.answer}")
+        return float(pred.answer == gold.answer)
+
+    own = agent(tmp_path)
+    object.__setattr__(own, "metric", judged)
+    oneturn.compile(own, recipe="search")
+    warned = [record.getMessage() for record in caplog.records if "aren't counted" in record.getMessage()]
+    assert len(warned) == 1, "once"
+    assert "asks judging/lm by itself" in warned[0]
+
+
+class Asynchronous(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        return asyncio.run(self.step.acall(question=question))
+
+
+def test_a_program_that_asks_asynchronously_is_counted_kept_and_capped(tmp_path: Path):
+    lm, asked = CountingLM(tmp_path), itertools.count()
+    complete = lm._engine_spec.complete
+    lm._engine_spec.complete = lambda request: (next(asked), complete(request))[1]
+    waiting = agent(tmp_path, lm, recipe="as_it_is")
+    object.__setattr__(waiting, "build", Asynchronous)
+    with pytest.raises(ConfigError, match="The budget of 5 LM calls was spent"):
+        oneturn.compile(waiting, budget=BudgetConfig(lm_calls=5))
+    for _ in range(2):
+        done = oneturn.compile(waiting)
+    assert done.manifest.spend["lm_calls"] == next(asked) >= 8
+
+
+class Failing(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        raise TypeError("a slip of the pen")
+
+
+@pytest.mark.parametrize("recipe", ["search", "as_it_is"])
+def test_a_program_that_fails_before_it_asks_is_not_compiled(recipe: str, tmp_path: Path):
+    broken = agent(tmp_path)
+    object.__setattr__(broken, "build", Failing)
+    with pytest.raises(
+        ProgramError, match=r"failed on each of .* questions before it asked its LM, first with TypeError: a slip"
+    ):
+        oneturn.compile(broken, recipe=recipe)
 
 
 def test_the_estimate_holds_what_it_then_costs(tmp_path: Path):
@@ -128,14 +233,14 @@ class Hearing(CompileListener):
         self.heard.append(f"end {compilation.path.name}")
 
 
-class Failing(CompileListener):
+class FailingListener(CompileListener):
     def on_candidate(self, candidate: Candidate) -> None:
         raise ValueError("oh")
 
 
 def test_listeners_are_told_and_their_failures_cost_nothing(tmp_path: Path):
     hearing = Hearing()
-    done = oneturn.compile(agent(tmp_path), listeners=[Failing(), hearing])
+    done = oneturn.compile(agent(tmp_path), listeners=[FailingListener(), hearing])
     assert hearing.heard == ["start search", "end compiled.json"]
     assert hearing.spent == list(range(1, answered(tmp_path) + 1))
     assert tuple(hearing.candidates) == done.candidates

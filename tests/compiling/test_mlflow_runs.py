@@ -7,12 +7,15 @@ from typing import Any
 
 import mlflow
 import pytest
+from dspy.lm15 import AuthError
 from mlflow import MlflowClient
 
 import oneturn
 from oneturn.compiling.mlflow_runs import KEY, MlflowRuns
 from oneturn.config import BudgetConfig
+from oneturn.errors import LMUnavailableError
 from tests.compiling.agent import agent
+from tests.compiling.test_outage import LeavingLM
 
 pytestmark = pytest.mark.usefixtures("traced")
 
@@ -71,6 +74,58 @@ def test_a_compile_that_is_gone_on_with_stays_one_run(tmp_path: Path, tracking: 
     assert len(runs(tracking, f"tags.`{KEY}` = '{key}'")) == 1
     children = runs(tracking, f"tags.`mlflow.parentRunId` = '{first.run_id}'")
     assert len(children) == len(done.candidates)
+    points = MlflowClient().get_metric_history(first.run_id, "lm_calls")
+    full = [candidate for candidate in done.candidates if candidate.full]
+    assert [(point.step, point.value) for point in points] == [(each.number, each.spent.lm_calls) for each in full]
+
+
+@pytest.mark.parametrize("written", ["log_batch", "log_text", "set_terminated", "log_inputs"])
+def test_what_a_killed_start_left_half_written_is_written_by_the_next(
+    written: str, tmp_path: Path, tracking: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as killed:
+        killed.setattr(MlflowClient, written, interrupt)
+        killed.setattr(MlflowRuns, "on_break", lambda *_: None)  # a killed process says nothing
+        with pytest.raises(KeyboardInterrupt):
+            oneturn.compile(agent(tmp_path, mlflow=tracking), listeners=[MlflowRuns()])
+    listener = MlflowRuns()
+    done = oneturn.compile(agent(tmp_path, mlflow=tracking), listeners=[listener])
+    parent = MlflowClient().get_run(listener.run_id)
+    assert parent.data.params["recipe"] == "search"
+    assert len(parent.inputs.dataset_inputs) == 2
+    children = runs(tracking, f"tags.`mlflow.parentRunId` = '{listener.run_id}'")
+    assert len(children) == len(done.candidates)
+    assert {child.info.status for child in children} == {"FINISHED"}
+    scores = {int(child.data.tags["oneturn.candidate"]): child.data.metrics["score"] for child in children}
+    assert scores == {candidate.number: candidate.score for candidate in done.candidates}
+    for child in children:
+        assert [artifact.path for artifact in MlflowClient().list_artifacts(child.info.run_id)] == ["prompts.md"]
+
+
+def interrupt(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), "KILLED"), (AuthError("no key"), "FAILED")])
+def test_a_compile_that_breaks_off_isn_t_shown_at_work(
+    error: BaseException, status: str, tmp_path: Path, tracking: dict[str, Any]
+):
+    listener = MlflowRuns()
+    with pytest.raises((KeyboardInterrupt, LMUnavailableError)):
+        oneturn.compile(agent(tmp_path, LeavingLM(tmp_path, 20, error), mlflow=tracking), listeners=[listener])
+    assert MlflowClient().get_run(listener.run_id).info.status == status
+    oneturn.compile(agent(tmp_path, mlflow=tracking), listeners=[MlflowRuns()])
+    assert MlflowClient().get_run(listener.run_id).info.status == "FINISHED"
+
+
+def test_a_candidate_that_is_judged_anew_is_shown_so(tmp_path: Path, tracking: dict[str, Any]):
+    oneturn.compile(agent(tmp_path, mlflow=tracking), recipe="as_it_is", listeners=[MlflowRuns()])
+    strict = agent(tmp_path, mlflow=tracking)
+    object.__setattr__(strict, "metric", lambda gold, pred, trace=None: 0.0)
+    listener = MlflowRuns()
+    oneturn.compile(strict, recipe="as_it_is", listeners=[listener])
+    children = runs(tracking, f"tags.`mlflow.parentRunId` = '{listener.run_id}'")
+    assert {child.data.metrics["score"] for child in children} == {0.0}
 
 
 def test_a_tracking_store_that_is_away_does_not_cost_the_compile(tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -87,3 +142,23 @@ def test_the_picture_and_the_table_show_each_candidate(tmp_path: Path):
     assert figure.axes[0].get_title(loc="left").startswith(f"From {done.before.score:.0%} to {done.after.score:.0%}")
     assert len(done.table()) == len(done.candidates)
     assert list(done.table())[:3] == ["candidate", "score", "rows"]
+
+
+@pytest.mark.parametrize("calls", [1000, 30])
+def test_the_picture_rings_the_kept_program_whatever_its_score(calls: int, tmp_path: Path):
+    graded = agent(tmp_path)
+    thirds = {
+        "dev-1": 0.1,
+        "dev-2": 0.7,
+        "dev-3": 1 / 3,
+        "dev-4": 0.85,
+        "dev-5": 0.6,
+    }  # means differ in their last digit
+    object.__setattr__(graded, "metric", lambda gold, pred, trace=None: thirds.get(pred.answer, 0.2))
+    done = oneturn.compile(graded, budget=BudgetConfig(lm_calls=calls))
+    assert (done.stopped is not None) == (calls == 30)
+    kept = done.candidates[done.kept]
+    assert kept.program.dump_state() == done.program.dump_state()
+    assert kept.score == pytest.approx(done.after.score)
+    ring = done.plot().axes[0].lines[-1]
+    assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (kept.spent.lm_calls, kept.score)

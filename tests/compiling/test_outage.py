@@ -16,7 +16,7 @@ from tests.compiling.agent import CountingLM, agent
 class LeavingLM(CountingLM):
     """Answers so often, and then raises."""
 
-    def __init__(self, folder: Path, answers: int, error: Exception):
+    def __init__(self, folder: Path, answers: int, error: BaseException):
         super().__init__(folder)
         engine = self._engine_spec
         complete, self.asked = engine.complete, 0

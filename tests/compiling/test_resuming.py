@@ -1,8 +1,12 @@
-"""A compile that is killed goes on where it was, pays for nothing twice, and ends as if nothing had happened."""
+"""A compile that is started again goes on where it was, and is at work only once.
+
+It is killed in ``tests/optimizers/test_killed.py``.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,15 +18,9 @@ import pytest
 import oneturn
 from oneturn.compiling.journal import Answered, Journal
 from oneturn.compiling.totals import Totals
+from oneturn.config import BudgetConfig
+from oneturn.errors import DataError, OneTurnError
 from tests.compiling.agent import ANSWERED, agent
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def compiled(folder: Path, *fate: str) -> int:
-    """Compile in a process of its own; give what it left with."""
-    command = [sys.executable, "-m", "tests.compiling.agent", str(folder), *fate]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode
 
 
 def artifact(folder: Path) -> dict[str, Any]:
@@ -36,21 +34,6 @@ def artifact(folder: Path) -> dict[str, Any]:
 
 def answers(folder: Path) -> list[str]:
     return (folder / ANSWERED).read_text().splitlines()
-
-
-@pytest.mark.parametrize("fates", [["call 2", "line 9", "call 5"], ["line 3", "call 17", "line 30"]])
-def test_a_compile_that_is_killed_again_and_again_ends_as_one_that_is_not(fates: list[str], tmp_path: Path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for folder in (whole, broken):
-        folder.mkdir()
-    oneturn.compile(agent(whole))
-    for fate in fates:
-        assert compiled(broken, *fate.split()) == -signal.SIGKILL
-    assert compiled(broken) == 0
-    assert artifact(broken) == artifact(whole)
-    lost = sum(fate.startswith("line") for fate in fates)  # answered, and killed before that was written down
-    assert len(answers(broken)) == len(answers(whole)) + lost
-    assert artifact(whole)["manifest"]["spend"]["lm_calls"] == len(answers(whole))
 
 
 def test_the_same_command_again_asks_nothing_and_another_asks_anew(tmp_path: Path):
@@ -84,6 +67,7 @@ def test_a_journal_gives_the_answers_in_their_order_and_adds_up_what_they_cost(t
     first = Journal(path)
     for text, cost in (("a", 0.5), ("b", None)):
         first.add("same", Answered(response(text), 1.0, cost))
+    first.close()
     with path.open("a") as file:
         file.write('{"request":"half')
     second = Journal(path)
@@ -96,3 +80,71 @@ def test_a_journal_gives_the_answers_in_their_order_and_adds_up_what_they_cost(t
     third = Journal(path)
     assert third.totals.cost == 0.75
     assert third.answer("other", 0) is not None
+
+
+def test_an_answer_that_is_written_down_survives_the_machine_s_power(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "journal.jsonl"
+    on_disk: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda file: on_disk.append(path.read_text()))
+    journal = Journal(path)
+    journal.add("same", Answered(response("a"), 1.0, None))
+    assert on_disk[-1] == path.read_text()
+    assert on_disk[-1].endswith('"output_tokens":2}}}\n')
+    journal.close()
+
+
+@pytest.mark.parametrize("damage", ["{", "[1]", '{"request": "x"}', "\0\0"])
+def test_a_damaged_line_is_named_with_the_way_on(damage: str, tmp_path: Path):
+    whole = oneturn.compile(agent(tmp_path))
+    (journal,) = tmp_path.glob(".oneturn/compile/*/journal.jsonl")
+    lines = journal.read_text().splitlines()
+    journal.write_text("\n".join([*lines[:5], damage, *lines[6:], ""]))
+    with pytest.raises(DataError, match=r"journal\.jsonl, line 6, isn't what a compile has written .* --fresh"):
+        oneturn.compile(agent(tmp_path))
+    journal.write_text("\n".join([*lines[:5], *lines[6:], ""]))
+    mended = oneturn.compile(agent(tmp_path))
+    assert mended.program.dump_state() == whole.program.dump_state()
+    assert len(answers(tmp_path)) == whole.manifest.spend["lm_calls"] + 1
+    journal.write_text(damage + "\n")
+    assert oneturn.compile(agent(tmp_path), fresh=True).after.score == whole.after.score
+
+
+HOLDING = """
+import sys, time
+from pathlib import Path
+from oneturn.compiling.journal import Journal
+journal = Journal(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_same_compile_is_at_work_once_and_free_again_when_its_process_is_killed(tmp_path: Path):
+    first = oneturn.compile(agent(tmp_path))
+    (journal,) = tmp_path.glob(".oneturn/compile/*/journal.jsonl")
+    with subprocess.Popen([sys.executable, "-c", HOLDING, str(journal)], stdout=-1, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        written = journal.read_text()
+        for start in (oneturn.compile, oneturn.estimate_compile, lambda agent: oneturn.compile(agent, fresh=True)):
+            with pytest.raises(OneTurnError, match=f"at work already, in process {holder.pid} on .*the same command"):
+                start(agent(tmp_path))
+        assert journal.read_text() == written, "what the other writes isn't touched"
+        holder.send_signal(signal.SIGKILL)
+    assert oneturn.compile(agent(tmp_path)).manifest.spend["lm_calls"] == first.manifest.spend["lm_calls"]
+
+
+def test_a_compile_that_is_gone_on_with_tells_each_candidate_s_spend_as_it_was(tmp_path: Path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "stopped").mkdir()
+    whole = oneturn.compile(agent(tmp_path / "whole"))
+    oneturn.compile(agent(tmp_path / "stopped"), budget=BudgetConfig(lm_calls=20))
+    gone_on = oneturn.compile(agent(tmp_path / "stopped"))
+    spent = [candidate.spent for candidate in whole.candidates]
+    assert spent[0].lm_calls < spent[-1].lm_calls
+    assert [candidate.spent for candidate in gone_on.candidates] == spent
+    again = oneturn.compile(agent(tmp_path / "whole"))
+    assert [candidate.spent for candidate in again.candidates] == spent
+    assert [candidate.seconds for candidate in again.candidates] == pytest.approx(
+        [candidate.seconds for candidate in whole.candidates], abs=0.05
+    )

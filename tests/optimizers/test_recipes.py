@@ -4,90 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dspy
 import pytest
 
 import oneturn
-from oneturn.agent import Agent
 from oneturn.compiling import Compilation, composed
 from oneturn.compiling.recipes import described
 from oneturn.config import BudgetConfig
-from oneturn.testing import sections
+from oneturn.errors import ConfigError
 from optimizers import recipes
-from tests.optimizers.clever_lm import CleverLM, finished, luck, wavering
-
-BETTER = "Repeat the question, word for word."
-ADVICE = json.dumps(dict.fromkeys(["step", "react", "extract.predict", "self"], BETTER))
-TEXTS = {"instructions": BETTER, "proposed_instruction": BETTER, "module_advice": ADVICE}
-GENERIC = ["labelled", "bootstrap", "bootstrap_random_search", "miprov2", "simba", "gepa"]
-
-
-def look_up(word: str) -> str:
-    """Look a word up."""
-    return f"the meaning of {word}"
-
-
-def answer_to(prompt: str, time: int) -> str:
-    """Right with the better instructions, else in half of the cases."""
-    question = re.findall(r"(?:question: |## question ## \]\]\n)(\S+)", prompt)[-1]
-    return question if BETTER in prompt or luck(f"{prompt}{time}") < 5 else "?"
-
-
-def step(prompt: str, fields: list[str], time: int = 0) -> str:
-    if "next_tool_name" in fields:
-        return sections(next_thought="I know it", next_tool_name="finish", next_tool_args={})
-    if "answer" in fields:
-        return sections(reasoning="So.", answer=answer_to(prompt, time))
-    return finished(answer_to(prompt, time))
-
-
-def examples(split: str) -> list[dspy.Example]:
-    names = [f"{split}-{number}" for number in range(12)]
-    return [dspy.Example(question=name, answer=name, category="all").with_inputs("question") for name in names]
-
-
-def metric(gold: Any, pred: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None) -> Any:
-    score = float(getattr(pred, "answer", None) == gold.answer)
-    if pred_name is not None:
-        return dspy.Prediction(score=score, feedback=f"It should be {gold.answer}.")
-    return bool(score) if trace is not None else score
-
-
-PROGRAMS = {
-    "oneturn.ReAct": lambda: oneturn.ReAct("question -> answer", tools=[look_up], thoughts=False),
-    "dspy.ReAct": lambda: dspy.ReAct("question -> answer", tools=[look_up], max_iters=2),
-    "dspy.Predict": lambda: dspy.Predict("question -> answer"),
-}
-
-
-class CleverAgent(Agent):
-    """An agent with an LM of its own."""
-
-    def lm(self) -> dspy.BaseLM:
-        return LMS[self.root]
-
-
-LMS: dict[Path, CleverLM] = {}
-
-
-def agent(folder: Path, program: str, said: Callable[[str, list[str]], str] = step) -> Agent:
-    folder.mkdir(exist_ok=True)
-    LMS[folder] = CleverLM(said, TEXTS)
-    return CleverAgent(
-        name="parrot",
-        config=oneturn.AgentConfig.read({"compiled": "compiled.json"}),
-        build=PROGRAMS[program],
-        metric=metric,
-        examples=examples,
-        recipes={**recipes.RECIPES, "two": composed(recipes.bootstrap, recipes.gepa)},
-        root=folder,
-        code_paths=(),
-        example_questions=(),
-    )
+from tests.optimizers.clever_agent import BETTER, GENERIC, LMS, PROGRAMS, TEXTS, agent, step
+from tests.optimizers.clever_lm import CleverLM, finished, wavering
 
 
 def compiled(folder: Path, program: str, recipe: str) -> tuple[Compilation, dict[str, Any]]:
@@ -149,6 +78,34 @@ def test_a_recipe_of_one_s_own_takes_what_it_needs(tmp_path: Path):
     object.__setattr__(own, "recipes", {"mine": mine})
     done = oneturn.compile(own, recipe="mine")
     assert done.program.step.signature.instructions == "12 examples, seed 0"
+
+
+def forgetful(student: Any) -> None:
+    student.deepcopy()
+
+
+def wanting(student: Any, *, train: Any, rounds: int = 3) -> Any:
+    return student
+
+
+def keeping_all(student: Any, **given: Any) -> Any:
+    return student if set(given) == {"trainset", "valset", "metric", "seed", "threads", "teacher"} else None
+
+
+@pytest.mark.parametrize(
+    ("recipe", "asked", "told"),
+    [
+        (wanting, 0, "The recipe wanting wants train. Beside the program a recipe can have trainset, valset, "),
+        (forgetful, 12, "The recipe forgetful gave None: it must return the compiled program."),
+        (composed(forgetful, keeping_all), 12, "The recipe forgetful gave None"),
+    ],
+)
+def test_a_recipe_of_one_s_own_that_can_t_work_is_named(recipe: Any, asked: int, told: str, tmp_path: Path):
+    own = agent(tmp_path, "oneturn.ReAct")
+    object.__setattr__(own, "recipes", {"mine": recipe})
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        oneturn.compile(own, recipe="mine")
+    assert len(LMS[tmp_path].asked) == asked
 
 
 def test_each_recipe_says_when_to_take_it():
