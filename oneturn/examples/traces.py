@@ -9,7 +9,7 @@ from typing import Any
 
 import mlflow
 import pydantic
-from mlflow.entities import Trace
+from mlflow.entities import Span, Trace
 from mlflow.types.responses import ResponsesAgentRequest
 
 from oneturn.agent import Agent
@@ -130,10 +130,7 @@ class _Reading:
                 yield same_text(asked(candidate, self._inputs)), str(candidate.get("id"))
 
     def _read(self, trace: Trace) -> tuple[dict[str, Any], Reply]:
-        span = next((span for span in trace.data.spans if span.parent_id is None), None)
-        request = (span.inputs or {}).get("request") if span is not None else None
-        if span is None or not isinstance(request, Mapping):
-            raise _Unusable("it isn't the trace of a Responses request")
+        span, request = _answering(trace)
         signature, answer = self._program.signature, self._program.answer_field
         inputs = program_inputs(signature, ResponsesAgentRequest.model_validate(request), answer)
         plain = {name: value for name, value in inputs.items() if isinstance(value, str | int | float | bool | list)}
@@ -180,6 +177,15 @@ class _Reading:
 
 class _Unusable(Exception):
     """A trace that no example can be made of, and why."""
+
+
+def _answering(trace: Trace) -> tuple[Span, Mapping[str, Any]]:
+    """The span of the agent and its request: the outermost, below that of the server where one has traced it, too."""
+    for span in sorted(trace.data.spans, key=lambda span: span.start_time_ns):
+        request = span.inputs.get("request") if isinstance(span.inputs, Mapping) else None
+        if isinstance(request, Mapping) and "input" in request:
+            return span, request
+    raise _Unusable("it isn't the trace of a Responses request")
 
 
 def _allowed(schema: Mapping[str, Any] | None) -> Any:

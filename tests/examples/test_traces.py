@@ -9,9 +9,11 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow.entities import AssessmentSource
+from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 import oneturn
+from oneturn.agent_server import application
 from oneturn.cli import app
 from oneturn.errors import DataError
 from oneturn.examples.candidates import accept, read_candidates
@@ -126,6 +128,19 @@ def test_another_trace_is_left_out_with_the_reason(agent: oneturn.Agent):
         span.set_inputs({"x": 1})
     mlflow.log_feedback(trace_id=span.trace_id, name="thumbs", value=True, source=ADA)
     assert from_traces(agent).skipped == {"it isn't the trace of a Responses request": 1}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_was_asked_over_http_is_read_below_the_server_s_own_span(agent: oneturn.Agent, stream: bool):
+    program = agent.build()
+    program.set_lm(ScriptedLM(finish(answer="at nine")))
+    client = TestClient(application(oneturn.ResponsesAdapter(program)))
+    asked = {"input": [{"role": "user", "content": "When do you open?"}], "stream": stream}
+    assert client.post("/responses", json=asked).status_code == 200
+    (trace,) = mlflow.search_traces(return_type="list")
+    mlflow.log_feedback(trace_id=trace.info.trace_id, name="thumbs", value=True, source=ADA)
+    from_traces(agent)
+    assert [(made["question"], made["answer"]) for made in candidates(agent)] == [("When do you open?", "at nine")]
 
 
 def one_candidate(agent: oneturn.Agent) -> str:
