@@ -9,12 +9,13 @@ from oneturn.examples.files import Row
 from oneturn.examples.findings import Finding, Severity
 from oneturn.examples.near import NEAR, near_pairs, same_text
 
+_NOTHING: tuple[Any, ...] = (None, {"messages": []})  # the latter is a dspy.History
 _GUARDED = {"test": 0, "dev": 1, "train": 2}
 
 
 def asked(values: Any, inputs: Sequence[str]) -> str:
-    """What a row asks, as one text: its inputs."""
-    return "\n".join(str(values[name]) for name in inputs if values.get(name) is not None)
+    """What a row asks, as one text: its inputs; of a conversation's beginning, nothing came before."""
+    return "\n".join(str(values[name]) for name in inputs if values.get(name) not in _NOTHING)
 
 
 def duplicates(
