@@ -209,7 +209,7 @@ class _Reading:
         new = {row["id"]: row for rows in self._new.values() for row in rows}
         texts, names = list(self._asked), list(self._asked.values())
         found: dict[str, str] = {}
-        for one, other, _ in near_pairs(texts, NEAR):
+        for one, other, _ in near_pairs(texts, NEAR, most=1):
             late, early = (names[other], names[one]) if names[other] in new else (names[one], names[other])
             if late in new and late not in found:
                 found[late] = new[late][PROVENANCE]["near"] = early
