@@ -360,6 +360,67 @@ def test_what_the_agents_own_loader_refuses_is_taken_back(agent: oneturn.Agent):
     assert len(candidates(agent)) == 1
 
 
+def waiting(agent: oneturn.Agent, *rows: dict[str, Any]) -> Path:
+    """Candidates that a person has written."""
+    path = agent.examples_folder / "candidates.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    return path
+
+
+def test_what_stands_in_the_file_already_stays_as_it_stands(agent: oneturn.Agent):
+    path = agent.examples_folder / "train.jsonl"
+    first = json.dumps(row("train-1", "How\u2028wide\x85is it?"), ensure_ascii=False)
+    before = b"\xef\xbb\xbf" + first.encode() + b"\r\n"
+    path.write_bytes(before)
+    waiting(agent, row("new", "Is it loud?"))
+    accept(agent, ["new"])
+    assert path.read_bytes().startswith(before)
+    assert [found["id"] for found in rows_of(agent.examples_folder, "train")] == ["train-1", "new"]
+
+
+def test_a_split_with_a_broken_line_is_named_and_left_alone(agent: oneturn.Agent):
+    path = agent.examples_folder / "train.jsonl"
+    path.write_text("{broken\n")
+    waiting(agent, row("new", "Is it loud?"))
+    with pytest.raises(DataError, match=r"train\.jsonl, line 1: not JSON"):
+        accept(agent, ["new"])
+    assert path.read_text() == "{broken\n"
+
+
+def test_rows_that_a_person_gave_no_id_or_the_same_are_not_lost(agent: oneturn.Agent):
+    rows = [{"question": "Is it loud?"}, {"question": "Is it heavy?"}, row("new", "Is it new?")]
+    path = waiting(agent, *rows)
+    accept(agent, ["new"])
+    assert [made["question"] for made in candidates(agent)] == ["Is it loud?", "Is it heavy?"]
+    path = waiting(agent, row("new-2", "Is it loud?"), row("new-2", "Is it heavy?"))
+    with pytest.raises(DataError, match="has 'new-2' twice: give each candidate an id of its own"):
+        accept(agent, ["new-2"])
+    assert len(path.read_text().splitlines()) == 2
+
+
+def test_an_id_that_is_not_there_names_those_near(agent: oneturn.Agent):
+    waiting(agent, *(row(f"trace-{number:04}", f"Is it {number}?") for number in range(500)))
+    with pytest.raises(DataError, match=r"has no 'trace-0042x'; it has trace-0042, ") as caught:
+        accept(agent, ["trace-0042x"])
+    assert len(str(caught.value)) < 300
+    (agent.examples_folder / "to_label.jsonl").write_text(json.dumps(row("open", "Is it open?")) + "\n")
+    with pytest.raises(DataError, match=r"'open' lacks its label: complete it in .*to_label\.jsonl"):
+        accept(agent, ["open"])
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_a_loader_that_fails_leaves_the_examples_as_they_were(agent: oneturn.Agent, split: str):
+    def loader(split: str) -> Any:
+        raise KeyError("qestion")
+
+    (agent.examples_folder / "dev.jsonl").unlink()
+    waiting(agent, row("new", "Is it loud?"))
+    before = {path.name: path.read_bytes() for path in agent.examples_folder.iterdir()}
+    with pytest.raises(KeyError):
+        accept(dataclasses.replace(agent, examples=loader), ["new"], split)
+    assert {path.name: path.read_bytes() for path in agent.examples_folder.iterdir()} == before
+
+
 def test_from_the_command_line(tmp_path: Path):
     run = CliRunner().invoke
     assert "name candidates, or give --all" in run(app, ["data", "accept"]).output
