@@ -102,7 +102,7 @@ def check_data(
     findings += [finding for balance in counted for finding in imbalances(balance, list(files))]
     findings += difficulty(rows, {Path(path): read_results(Path(path), inputs) for path in results}, inputs)
     numbers = {split: sum(row.split == split for row in rows) for split in files}
-    findings += _lacking(files, {row.file for row in [*rows, *bad]})
+    findings += _lacking(files, {row.file for row in read})
     return DataReport(folder, numbers, tuple(sorted(findings, key=_badness)), tuple(counted))
 
 

@@ -48,8 +48,8 @@ def against_schema(rows: Iterable[Row], schema: Mapping[str, Any]) -> Iterator[F
     try:
         for row in rows:
             found: list[Finding] = []
-            for error in validator.iter_errors(dict(row.values)):  # one for each name that is missing
-                if (explained := _explained(row, error)) not in found:
+            for problem in validator.iter_errors(dict(row.values)):  # one for each name that is missing
+                if (explained := _explained(row, problem)) not in found:
                     found.append(explained)
             yield from found
     except Unresolvable as reference:
