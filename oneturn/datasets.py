@@ -137,7 +137,7 @@ def _read(path: Path, model: type[BaseModel]) -> Iterator[tuple[str, Cells]]:
 
 
 def _read_jsonl(path: Path, model: type[BaseModel]) -> Iterator[tuple[str, Cells]]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:  # Windows' editors put a mark at the beginning
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 yield f"line {number}", _object(line)

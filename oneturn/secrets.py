@@ -40,7 +40,7 @@ IN_PROSE = re.compile(
     |(?i:(?:access|account|api|private|secret)[_-]?key|client[_-]?secret|password|token)
         \\?["']?\s*[:=]\s*\\?["']?(?=[A-Za-z+/]*\d)(?=[\d+/]*[A-Za-z])[A-Za-z0-9+/]{20,}
     |(?i:authorization["']?\s*[:=]\s*["']?basic\s+)[A-Za-z0-9+/]{8,}
-    |\w+://[^/\s:@]*:[^/\s@]+@[\w.-]
+    |\w{1,20}://[^/\s:@]*:[^/\s@]+@[\w.-]
     |Bearer\s+(?=[\w.~+/-]*\d)(?=[\w.~+/-]*[A-Za-z])[\w.~+/-]{20,}""",
     re.VERBOSE,
 )

@@ -56,11 +56,11 @@ def check(
     from oneturn.examples.check import check_data
 
     report = check_data(loaded, results=results or (), similarity=similarity)
-    text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, default=str)
+    text = json.dumps(report.to_dict(strict), indent=2, ensure_ascii=False)
     if json_file == "-":
         typer.echo(text)
     else:
-        show(report, Console())
+        show(report, Console(), strict)
         if json_file is not None:
             Path(json_file).write_text(text + "\n", encoding="utf-8")
     if not report.passed(strict):

@@ -17,7 +17,7 @@ _SHOWN = 10  # of each kind; all of them stand in the JSON
 _BAR = 6
 
 
-def show(report: DataReport, console: Console) -> None:
+def show(report: DataReport, console: Console, strict: bool = False) -> None:
     """How many rows there are and of what kind, what was found, and the verdict."""
     rows = ", ".join(f"{split} {count:,}" for split, count in report.rows.items())
     console.print(f"{escape(str(report.folder))}: {rows} rows", highlight=False)
@@ -27,7 +27,7 @@ def show(report: DataReport, console: Console) -> None:
         found = [finding for finding in report.findings if finding.severity is severity]
         for check, group in groupby(sorted(found, key=lambda finding: finding.check), lambda finding: finding.check):
             _show_check(check, list(group), console)
-    verdict = "[green]passed[/]" if report.passed() else "[red]failed[/]"
+    verdict = "[green]passed[/]" if report.passed(strict) else "[red]failed[/]"
     counts = ", ".join(_counted(report.count(severity), severity.value) for severity in Severity)
     console.print(f"{verdict}: {counts}", highlight=False)
 

@@ -38,7 +38,9 @@ def read_inference_table(table: Any, *, question: str = "question") -> pd.DataFr
     Raises:
         DataError: it has no columns ``request`` and ``response``.
     """
-    return pd.DataFrame([_read(row, question) for row in _rows(table)])
+    found = [_read(row, question) for row in _rows(table)]
+    columns = None if found else list(_read({"request": None, "response": None}, question))
+    return pd.DataFrame(found, columns=columns)
 
 
 def _rows(table: Any) -> Iterable[Mapping[str, Any]]:

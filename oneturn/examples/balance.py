@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy.stats import chi2_contingency
+import numpy as np
+from scipy.stats import chi2_contingency, random_table
 
-from oneturn.examples.files import Row
+from oneturn.examples.files import Row, alternatives, types
 from oneturn.examples.findings import Finding, Severity
 
+_EXPECTED = 5
+_DRAWS = 1999
 _UNLIKELY = 0.01  # the splits differ more than one draw in a hundred from one source would
 
 
@@ -36,8 +39,7 @@ class Balance:
 def label_fields(rows: Sequence[Row], schema: Mapping[str, Any] | None) -> list[str]:
     """The fields that sort rows into kinds: those of few values by the schema, else ``category`` and true-or-false."""
     if schema is not None:
-        properties = schema.get("properties", {})
-        return [name for name, told in properties.items() if "enum" in told or told.get("type") == "boolean"]
+        return [name for name in schema.get("properties", {}) if _sorts(schema, name)]
     names = dict.fromkeys(name for row in rows for name in row.values)
     return [name for name in names if name == "category" or _is_boolean(rows, name)]
 
@@ -65,9 +67,27 @@ def imbalances(balance: Balance, splits: Sequence[str]) -> Iterator[Finding]:
     table = [[counts.get(split, 0) for split in splits] for counts in balance.counts.values()]
     if len(table) < 2 or len(splits) < 2 or not all(map(sum, zip(*table, strict=True))):
         return
-    if (chance := float(chi2_contingency(table).pvalue)) < _UNLIKELY:
+    if (chance := _chance(np.array(table))) < _UNLIKELY:
         message = f"the splits differ in {balance.field} (chi-squared test, p = {chance:.1g})."
         yield _warning(balance, message, "Mix the splits alike, or scores on one say little about another.")
+
+
+def _chance(table: Any) -> float:
+    """How often splits drawn from one source differ as much.
+
+    Where fewer than five rows are expected somewhere, the chi-squared distribution tells too little (W. G. Cochran,
+    "Some methods for strengthening the common chi-squared tests", 1954): then such splits are drawn.
+    """
+    told = chi2_contingency(table, correction=False)
+    if told.expected_freq.min() >= _EXPECTED:
+        return float(told.pvalue)
+    drawn = random_table(table.sum(axis=1), table.sum(axis=0), seed=0).rvs(_DRAWS)
+    differences = ((drawn - told.expected_freq) ** 2 / told.expected_freq).sum(axis=(1, 2))
+    return float((1 + (differences >= told.statistic - 1e-9).sum()) / (1 + _DRAWS))
+
+
+def _sorts(schema: Mapping[str, Any], name: str) -> bool:
+    return any("enum" in option or types(option) == ["boolean"] for option in alternatives(schema, name))
 
 
 def _is_boolean(rows: Sequence[Row], name: str) -> bool:

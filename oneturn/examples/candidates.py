@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ ACCEPTED = "accepted.jsonl"
 PROVENANCE = "provenance"
 """What a candidate has beside an example's own fields."""
 
+_NAMED = 5  # ids that an error names
 _TEST = (
     "Examples of production don't enter test: the program has been tuned on what its users said of it, and what test "
     "then says of it is too good. Take train, or, to judge the next programs by it, dev."
@@ -47,7 +49,7 @@ def write_candidates(folder: Path, found: Sequence[Candidate], name: str = CANDI
     if not found:
         path.unlink(missing_ok=True)
         return
-    _write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found))
+    _write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found).encode())
 
 
 def accept(agent: Agent, ids: Sequence[str], split: str = "train") -> list[str]:
@@ -68,17 +70,33 @@ def accept(agent: Agent, ids: Sequence[str], split: str = "train") -> list[str]:
     if split not in ("train", "dev"):
         raise DataError(_TEST if split == "test" else f"There is no split {split!r}: take train or dev.")
     folder = agent.examples_folder
-    waiting = {str(row.get("id")): row for row in read_candidates(folder)}
-    wanted = list(dict.fromkeys(ids)) or list(waiting)
-    if unknown := [ident for ident in wanted if ident not in waiting]:
-        raise DataError(f"{folder / CANDIDATES} has no {unknown[0]!r}; it has {', '.join(waiting) or 'none'}.")
-    rows = [_row(waiting[ident]) for ident in wanted]
-    _check(rows, folder)
-    _append(agent, split, rows)
-    origins = [{"id": i, "split": split, PROVENANCE: waiting[i].get(PROVENANCE, {})} for i in wanted]
+    waiting = read_candidates(folder)
+    named = [str(row["id"]) for row in waiting if row.get("id") is not None]
+    wanted = list(dict.fromkeys(ids or named))
+    _refuse_unknown(folder, wanted, named)
+    chosen = [row for row in waiting if str(row.get("id")) in wanted]
+    _check([_row(row) for row in chosen], folder)
+    _append(agent, split, [_row(row) for row in chosen])
+    origins = [{"id": row["id"], "split": split, PROVENANCE: row.get(PROVENANCE, {})} for row in chosen]
     write_candidates(folder, [*read_candidates(folder, ACCEPTED), *origins], ACCEPTED)
-    write_candidates(folder, [row for ident, row in waiting.items() if ident not in wanted])
+    write_candidates(folder, [row for row in waiting if row not in chosen])
     return wanted
+
+
+def _refuse_unknown(folder: Path, wanted: Sequence[str], named: Sequence[str]) -> None:
+    """Refuse ids that no candidate has, or several."""
+    if twice := [ident for ident in wanted if named.count(ident) > 1]:
+        raise DataError(f"{folder / CANDIDATES} has {twice[0]!r} twice: give each candidate an id of its own.")
+    unknown = [ident for ident in wanted if ident not in named]
+    if not unknown:
+        return
+    if unknown[0] in [row.get("id") for row in read_candidates(folder, TO_LABEL)]:
+        raise DataError(
+            f"{unknown[0]!r} lacks its label: complete it in {folder / TO_LABEL}, and move it to {CANDIDATES}."
+        )
+    near = difflib.get_close_matches(unknown[0], named, n=_NAMED) or named[:_NAMED]
+    told = ", ".join(near) + (", …" if len(named) > len(near) else "")
+    raise DataError(f"{folder / CANDIDATES} has no {unknown[0]!r}; it has {told or 'none'}.")
 
 
 def _lines(path: Path) -> Iterator[Candidate]:
@@ -107,20 +125,31 @@ def _append(agent: Agent, split: str, rows: Sequence[Mapping[str, Any]]) -> None
     path = split_files(agent.examples_folder).get(split, agent.examples_folder / f"{split}.jsonl")
     if path.suffix != ".jsonl":
         raise DataError(f"{path} isn't JSONL, to which rows can be added: write it anew as {split}.jsonl.")
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
-    own = {json.loads(line).get("id") for line in before.splitlines() if line.strip()}
-    if twice := next((row["id"] for row in rows if row.get("id") in own), None):
+    before = path.read_bytes() if path.exists() else None
+    own = {str(row.get("id")) for row in _lines(path)} if before is not None else set()
+    if twice := next((row["id"] for row in rows if str(row.get("id")) in own), None):
         raise DataError(f"{path} has an example {twice!r} already.")
-    gap = "" if before.endswith("\n") or not before else "\n"
-    _write(path, before + gap + "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    gap = b"\n" if before and not before.endswith(b"\n") else b""
+    _write(path, (before or b"") + gap + "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    taken = False
     try:
         agent.examples(split)
+        taken = True
     except DataError as error:
-        _write(path, before)
         raise DataError(f"The agent refuses these examples; edit them in {CANDIDATES}. {error}") from None
+    finally:
+        if not taken:
+            _put_back(path, before)
 
 
-def _write(path: Path, text: str) -> None:
+def _put_back(path: Path, content: bytes | None) -> None:
+    if content is None:
+        path.unlink()
+    else:
+        _write(path, content)
+
+
+def _write(path: Path, content: bytes) -> None:
     partial = path.with_name(path.name + ".tmp")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(content)
     partial.replace(path)

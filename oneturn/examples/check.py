@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,18 @@ from oneturn.errors import DataError
 from oneturn.examples.balance import Balance, balances, imbalances, label_fields
 from oneturn.examples.difficulty import difficulty, read_results
 from oneturn.examples.duplicates import duplicates
-from oneturn.examples.files import BadRow, Row, read_schema, split_files, split_rows
+from oneturn.examples.files import SPLITS, BadRow, Row, read_schema, split_files, split_rows
 from oneturn.examples.findings import Finding, Severity
 from oneturn.examples.near import NEAR
 from oneturn.examples.schema import against_loader, against_schema, against_signature, unique_ids, unreadable
 from oneturn.programs import as_program
 
 _ORDER = list(Severity)
+_LACKING = {
+    "train": "Compiling needs examples to show to the LM.",
+    "dev": "Compiling needs examples to judge candidates on, and so does the gate.",
+    "test": "Without test, nothing tells how good the agent is on questions that it wasn't tuned on.",
+}
 _SECONDS = 2.0  # then a bar is shown
 
 
@@ -49,12 +54,12 @@ class DataReport:
         """Whether there is no error and, if ``strict``, no warning."""
         return not self.count(Severity.error) and not (strict and self.count(Severity.warning))
 
-    def to_dict(self) -> dict[str, Any]:
-        """The report as JSON has it."""
+    def to_dict(self, strict: bool = False) -> dict[str, Any]:
+        """The report as JSON has it; passed as :meth:`passed` says it."""
         return {
             "folder": str(self.folder),
             "rows": dict(self.rows),
-            "passed": self.passed(),
+            "passed": self.passed(strict),
             "findings": [finding.to_dict() for finding in self.findings],
             "balance": {
                 balance.field: {value: dict(counts) for value, counts in balance.counts.items()}
@@ -95,9 +100,9 @@ def check_data(
     findings += duplicates(rows, inputs, outputs, similarity, progress)
     counted = balances(rows, label_fields(rows, schema))
     findings += [finding for balance in counted for finding in imbalances(balance, list(files))]
-    if results:
-        findings += difficulty(rows, read_results([Path(path) for path in results], inputs), inputs)
+    findings += difficulty(rows, {Path(path): read_results(Path(path), inputs) for path in results}, inputs)
     numbers = {split: sum(row.split == split for row in rows) for split in files}
+    findings += _lacking(files, {row.file for row in read})
     return DataReport(folder, numbers, tuple(sorted(findings, key=_badness)), tuple(counted))
 
 
@@ -114,7 +119,20 @@ def _loaded(agent: Agent, split: str, path: Path, known: Sequence[Finding]) -> l
         agent.examples(split)
     except DataError as error:
         return list(against_loader(path.name, error, known))
+    except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:  # the agent's own code
+        told = DataError(f"the agent's loader fails: {type(error).__name__}: {error}")
+        return list(against_loader(path.name, told, known))
     return []
+
+
+def _lacking(files: Mapping[str, Path], filled: Container[str]) -> Iterator[Finding]:
+    """What splits there are not, or without a row."""
+    for split in SPLITS:
+        if split not in files:
+            message = f"there is no {split}.jsonl, .csv or .parquet."
+            yield Finding(Severity.note, "split", message, _LACKING[split])
+        elif files[split].name not in filled:
+            yield Finding(Severity.warning, "split", "the file has no rows.", _LACKING[split], files[split].name)
 
 
 def _badness(finding: Finding) -> int:

@@ -17,28 +17,40 @@ RIGHT = 0.999
 WRONG = 0.5
 
 
-def read_results(paths: Sequence[Path], inputs: Sequence[str]) -> dict[str, list[float]]:
-    """Return the scores of each example, by its id and by what it asks, from files that ``oneturn evaluate`` wrote.
+def read_results(path: Path, inputs: Sequence[str]) -> dict[str, list[float]]:
+    """Return the scores of each example, by its id or by what it asks, from a file that ``oneturn evaluate`` wrote.
 
     Raises:
-        DataError: a file can't be read, or a row of it has no score.
+        DataError: the file can't be read, or a row of it has no score.
     """
     scores: dict[str, list[float]] = {}
-    for path in paths:
-        for place, cells in read_rows(path):
-            score = _score(path, place, cells)
-            for key in _keys(cells, inputs):
-                scores.setdefault(key, []).append(score)
+    for place, cells in read_rows(path):
+        score = _score(path, place, cells)
+        for key in _keys(cells, inputs):
+            scores.setdefault(key, []).append(score)
     return scores
 
 
-def difficulty(rows: Sequence[Row], scores: Mapping[str, list[float]], inputs: Sequence[str]) -> Iterator[Finding]:
+def difficulty(
+    rows: Sequence[Row], results: Mapping[Path, Mapping[str, list[float]]], inputs: Sequence[str]
+) -> Iterator[Finding]:
     """Note the examples whose every score is below 0.5, and those whose every score is 1.
 
     Of the test split only the numbers are told: what is tuned on them isn't measured by them.
+
+    Args:
+        rows: of all splits.
+        results: by the files that they stand in, what :func:`read_results` returned; a file that tells nothing of any
+            row is warned of.
+        inputs: the fields that ask.
     """
+    for path, scores in results.items():
+        if not any(_of(row, scores, inputs) for row in rows):
+            fix = "Give what oneturn evaluate --output wrote for train or dev of this agent."
+            yield Finding(Severity.warning, "results", f"{path} has no row of these examples.", fix)
+    every = [(row, [score for scores in results.values() for score in _of(row, scores, inputs)]) for row in rows]
     for split in dict.fromkeys(row.split for row in rows):
-        measured = [(row, _of(row, scores, inputs)) for row in rows if row.split == split]
+        measured = [(row, found) for row, found in every if row.split == split]
         never = [(row, found) for row, found in measured if found and max(found) < WRONG]
         always = [(row, found) for row, found in measured if found and min(found) >= RIGHT]
         if split == "test":

@@ -7,14 +7,16 @@ from typing import Any
 
 from oneturn.examples.files import Row
 from oneturn.examples.findings import Finding, Severity
-from oneturn.examples.near import NEAR, near_pairs, same_text
+from oneturn.examples.near import NEAR, Pair, near_pairs, same_text
 
+_NOTHING: tuple[Any, ...] = (None, {"messages": []})  # the latter is a dspy.History
+_MOST = 20  # pairs of one row that are looked at
 _GUARDED = {"test": 0, "dev": 1, "train": 2}
 
 
 def asked(values: Any, inputs: Sequence[str]) -> str:
-    """What a row asks, as one text: its inputs."""
-    return "\n".join(str(values[name]) for name in inputs if values.get(name) is not None)
+    """What a row asks, as one text: its inputs; of a conversation's beginning, nothing came before."""
+    return "\n".join(str(values[name]) for name in inputs if values.get(name) not in _NOTHING)
 
 
 def duplicates(
@@ -24,7 +26,7 @@ def duplicates(
     threshold: float = NEAR,
     progress: bool = False,
 ) -> Iterator[Finding]:
-    """A finding for each row that asks what another asks, or nearly so.
+    """A finding for each row that asks what another asks, or nearly so: of each other split, the worst.
 
     Args:
         rows: of all splits.
@@ -38,9 +40,18 @@ def duplicates(
         text = same_text(asked(row.values, inputs))
         if text and (before := first.setdefault(text, row)) is not row:
             yield _same(before, row, outputs)
-    texts, alone = list(first), list(first.values())
-    for one, other, similarity in near_pairs(texts, threshold, progress):
-        yield _near(alone[one], alone[other], similarity, outputs)
+    alone = list(first.values())
+    parts = [[asked(row.values, [name]) for row in alone] for name in inputs] if len(inputs) > 1 else []
+    worst: dict[tuple[int, str], Pair] = {}
+    for pair in near_pairs(list(first), threshold, progress, most=_MOST, parts=parts):
+        place = pair.second, alone[pair.first].split
+        worst[place] = max(worst.get(place, pair), pair, key=lambda found: _badness(found, alone, outputs))
+    for pair in worst.values():
+        yield _near(alone[pair.first], alone[pair.second], pair.similarity, outputs)
+
+
+def _badness(pair: Pair, rows: Sequence[Row], outputs: Sequence[str]) -> tuple[bool, float]:
+    return _agree(rows[pair.first], rows[pair.second], outputs), pair.similarity
 
 
 def _same(kept: Row, row: Row, outputs: Sequence[str]) -> Finding:

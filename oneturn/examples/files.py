@@ -92,18 +92,51 @@ def split_rows(split: str, path: Path, schema: Mapping[str, Any] | None) -> Iter
 
 def _from_csv(cells: Mapping[str, Any], schema: Mapping[str, Any] | None) -> dict[str, Any]:
     """Read a cell as JSON where its field isn't a text; leave out empty cells."""
-    properties = (schema or {}).get("properties", {})
     values = {}
     for name, cell in cells.items():
-        if cell is None:
-            continue
-        values[name] = cell if _is_text(properties.get(name, {})) else _json(cell)
+        if cell is not None:
+            values[name] = cell if _is_text(schema, name) else _json(cell)
     return values
 
 
-def _is_text(property_schema: Mapping[str, Any]) -> bool:
-    options = [property_schema, *property_schema.get("anyOf", [])]
-    return not property_schema or any(option.get("type") == "string" for option in options)
+def alternatives(schema: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any]]:
+    """What a field may be, by a schema: what it says of the field, and what that refers to or is composed of."""
+    found: list[Mapping[str, Any]] = []
+    waiting = [(schema or {}).get("properties", {}).get(name)]
+    while waiting:
+        told = waiting.pop(0)
+        if not isinstance(told, Mapping) or told in found:
+            continue
+        found.append(told)
+        waiting += [part for kind in ("anyOf", "oneOf", "allOf") for part in told.get(kind, [])]
+        waiting.append(_referred(schema, str(told.get("$ref", ""))))
+    return found
+
+
+def types(alternative: Mapping[str, Any]) -> list[str]:
+    """The types that an alternative names: one, several or none."""
+    named = alternative.get("type", [])
+    return [named] if isinstance(named, str) else list(named)
+
+
+def _referred(schema: Any, reference: str) -> Any:
+    """What a reference within the schema stands for."""
+    if not reference.startswith("#/"):
+        return None
+    for part in reference.removeprefix("#/").split("/"):
+        schema = schema.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(schema, Mapping) else None
+    return schema
+
+
+def _is_text(schema: Mapping[str, Any] | None, name: str) -> bool:
+    """Whether a field may be a text, or nothing is said of what it may be."""
+    options = alternatives(schema, name)
+    texts = [option for option in options if "string" in types(option) or isinstance(_first(option), str)]
+    return bool(texts) or not any(options)
+
+
+def _first(option: Mapping[str, Any]) -> Any:
+    return next(iter(option.get("enum", [])), None)
 
 
 def _json(cell: str) -> Any:

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
+from oneturn.plain_json import plain
+
 
 class Severity(str, Enum):
     """How bad it is: an error fails the check, a warning wants a look, a note is for information."""
@@ -41,4 +43,4 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as JSON has it."""
-        return {**asdict(self), "severity": self.severity.value}
+        return {**asdict(self), "severity": self.severity.value, "value": plain(self.value)}

@@ -37,44 +37,86 @@ def same_text(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(" .?!")
 
 
-def near_pairs(texts: Sequence[str], threshold: float = NEAR, progress: bool = False) -> list[Pair]:
+def near_pairs(
+    texts: Sequence[str],
+    threshold: float = NEAR,
+    progress: bool = False,
+    *,
+    most: int | None = None,
+    parts: Sequence[Sequence[str]] = (),
+) -> list[Pair]:
     """Return all pairs of texts whose similarity is ``threshold`` or more, in order.
 
     Args:
         texts: some thousands of them; the same text twice is better sorted out before.
         threshold: above 0, up to 1, which is the same trigrams.
         progress: whether to show a bar when it takes longer than two seconds.
+        most: about how many pairs of a text with earlier ones are enough; those with the first are taken. Thousands
+            of texts from one mould have millions.
+        parts: what the texts consist of, a sequence as long as ``texts`` for each part; then each part must be as
+            similar by itself. Two questions about one long passage aren't near because of the passage.
     """
     sets = [_trigrams(text) for text in texts]
     ranks = _by_rarity(sets)
     ranked = [sorted(ranks[gram] for gram in grams if gram in ranks) for grams in sets]
-    sizes = np.array([len(grams) for grams in sets], dtype=float)
+    whole = _Grams(_matrix(ranked, len(ranks)), np.array([len(grams) for grams in sets], dtype=float))
     # Two sets that share enough share one of their rarest. What only one text has is rarest of all: nobody shares it.
-    prefixes = [_prefix(len(whole), threshold) for whole in sets]
-    lone = [len(whole) - len(grams) for whole, grams in zip(sets, ranked, strict=True)]
+    prefixes = [_prefix(len(grams), threshold) for grams in sets]
+    lone = [len(every) - len(grams) for every, grams in zip(sets, ranked, strict=True)]
     rarest = [grams[: max(size - own, 0)] for grams, size, own in zip(ranked, prefixes, lone, strict=True)]
-    rests = sizes - np.array(prefixes, dtype=float)
-    grams, rare = _matrix(ranked, len(ranks)), _matrix(rarest, len(ranks))
+    rests = whole.sizes - np.array(prefixes, dtype=float)
+    rare = _matrix(rarest, len(ranks))
+    # The shortest first: they rule out most pairs, for the least work.
+    compared = sorted([whole, *map(_grams, parts)], key=lambda grams: float(grams.sizes.sum()))
     found = []
     starts = range(0, len(texts), _BLOCK)
     for start in tqdm(starts, desc="compare", unit=f"{_BLOCK} rows", delay=_SECONDS, disable=not progress):
         shared = (rare[start : start + _BLOCK] @ rare.T).tocoo()
-        firsts, seconds = shared.row + start, shared.col
-        most = shared.data + np.maximum(rests[firsts], rests[seconds])  # that they can share in all
-        enough = most >= threshold / (1 + threshold) * (sizes[firsts] + sizes[seconds]) - 1e-9
-        likely = enough & (seconds > firsts)
-        found += _similar(grams, sizes, firsts[likely], seconds[likely], threshold)
+        seconds, firsts = shared.row + start, shared.col
+        possible = shared.data + np.maximum(rests[firsts], rests[seconds])  # that they can share in all
+        enough = possible >= threshold / (1 + threshold) * (whole.sizes[firsts] + whole.sizes[seconds]) - 1e-9
+        likely = enough & (firsts < seconds)
+        found += _similar(compared, firsts[likely], seconds[likely], threshold, most)
     return sorted(found)
 
 
-def _similar(grams: Any, sizes: Any, firsts: Any, seconds: Any, threshold: float) -> list[Pair]:
+class _Grams(NamedTuple):
+    """The trigrams of some texts: which of those that several have, and how many in all."""
+
+    shared: Any
+    sizes: Any
+
+    def similarity(self, firsts: Any, seconds: Any) -> Any:
+        """Of each first text with its second: what they share of what they have; 1 if they have nothing."""
+        shared = np.asarray(self.shared[firsts].multiply(self.shared[seconds]).sum(axis=1)).ravel()
+        both = self.sizes[firsts] + self.sizes[seconds] - shared
+        return np.where(both > 0, shared / np.maximum(both, 1), 1.0)
+
+
+def _grams(texts: Sequence[str]) -> _Grams:
+    each = {text: _trigrams(text) for text in set(texts)}
+    sets = [each[text] for text in texts]
+    ranks = _by_rarity(sets)
+    ranked = [[ranks[gram] for gram in grams if gram in ranks] for grams in sets]
+    return _Grams(_matrix(ranked, len(ranks)), np.array([len(grams) for grams in sets], dtype=float))
+
+
+def _similar(compared: Sequence[_Grams], firsts: Any, seconds: Any, threshold: float, most: int | None) -> list[Pair]:
+    order = np.argsort(firsts, kind="stable")
+    counts = np.zeros(len(compared[0].sizes), dtype=int)
     pairs = []
-    for start in range(0, len(firsts), _BLOCK * 10):
-        some, others = firsts[start : start + _BLOCK * 10], seconds[start : start + _BLOCK * 10]
-        shared = np.asarray(grams[some].multiply(grams[others]).sum(axis=1)).ravel()
-        similarity = shared / (sizes[some] + sizes[others] - shared)
-        near = similarity >= threshold - 1e-9
-        rows = zip(some[near], others[near], similarity[near], strict=True)
+    for start in range(0, len(order), _BLOCK * 10):
+        chosen = order[start : start + _BLOCK * 10]
+        if most is not None:
+            chosen = chosen[counts[seconds[chosen]] < most]
+        some, others = firsts[chosen], seconds[chosen]
+        similarity = np.ones(len(chosen))
+        for grams in compared:
+            similarity = np.minimum(similarity, grams.similarity(some, others))
+            near = similarity >= threshold - 1e-9
+            some, others, similarity = some[near], others[near], similarity[near]
+        np.add.at(counts, others, 1)
+        rows = zip(some, others, similarity, strict=True)
         pairs += [Pair(int(first), int(second), float(value)) for first, second, value in rows]
     return pairs
 

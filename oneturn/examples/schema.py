@@ -12,12 +12,19 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
 from pydantic import TypeAdapter
 from pydantic import ValidationError as TypeProblem
+from referencing.exceptions import Unresolvable
 
 from oneturn.errors import DataError
-from oneturn.examples.files import BadRow, Row
+from oneturn.examples.files import BadRow, Row, types
 from oneturn.examples.findings import Finding, Severity
 
-_NAMED = {"string": "a text", "boolean": "true or false", "integer": "a whole number", "array": "a list"}
+_NAMED = {
+    "string": "a text",
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "array": "a list",
+    "null": "null",
+}
 
 
 def unreadable(rows: Iterable[BadRow]) -> Iterator[Finding]:
@@ -38,9 +45,15 @@ def against_schema(rows: Iterable[Row], schema: Mapping[str, Any]) -> Iterator[F
     except SchemaError as error:
         raise DataError(f"schema.json isn't a JSON schema: {error.message}.") from None
     validator = Draft202012Validator(schema)
-    for row in rows:
-        for found in validator.iter_errors(dict(row.values)):
-            yield _explained(row, found)
+    try:
+        for row in rows:
+            found: list[Finding] = []
+            for problem in validator.iter_errors(dict(row.values)):  # one for each name that is missing
+                if (explained := _explained(row, problem)) not in found:
+                    found.append(explained)
+            yield from found
+    except Unresolvable as reference:
+        raise DataError(f"schema.json refers to what isn't there: {reference}.") from None
 
 
 def against_signature(rows: Iterable[Row], signature: type[dspy.Signature]) -> Iterator[Finding]:
@@ -71,7 +84,7 @@ def unique_ids(rows: Iterable[Row]) -> Iterator[Finding]:
     first: dict[Any, Row] = {}
     for row in rows:
         ident = row.values.get("id")
-        if isinstance(ident, str) and (before := first.setdefault(ident, row)) is not row:
+        if isinstance(ident, str | int) and (before := first.setdefault(ident, row)) is not row:
             message = f"the id {ident!r} is that of {before.file}, {before.place} too."
             yield _finding(row, "ids", message, "Give each row an id of its own.", "id", ident)
 
@@ -88,7 +101,7 @@ def _explained(row: Row, error: ValidationError) -> Finding:
     if error.validator == "enum":
         fix = f"Take one of {', '.join(map(str, error.validator_value))}."
     elif error.validator == "type":
-        fix = f"Make it {_NAMED.get(error.validator_value, error.validator_value)}."
+        fix = f"Make it {' or '.join(_NAMED.get(name, name) for name in types({'type': error.validator_value}))}."
     return _finding(row, "schema", f"{error.message}.", fix, field, error.instance)
 
 

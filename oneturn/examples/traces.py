@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,24 +11,31 @@ from typing import Any
 import mlflow
 import pydantic
 from mlflow.entities import Trace
-from mlflow.types.responses import ResponsesAgentRequest
+from tqdm.auto import tqdm
 
 from oneturn.agent import Agent
-from oneturn.errors import EndpointError, RequestError
-from oneturn.examples.candidates import ACCEPTED, CANDIDATES, PROVENANCE, TO_LABEL, read_candidates, write_candidates
+from oneturn.config import MlflowConfig
+from oneturn.errors import DataError, RequestError
+from oneturn.examples.candidates import (
+    ACCEPTED,
+    CANDIDATES,
+    PROVENANCE,
+    TO_LABEL,
+    Candidate,
+    read_candidates,
+    write_candidates,
+)
 from oneturn.examples.duplicates import asked
 from oneturn.examples.files import Row, read_schema, split_files, split_rows
 from oneturn.examples.near import NEAR, near_pairs, same_text
 from oneturn.examples.redaction import Redaction
+from oneturn.examples.told import Told, Unusable, told_by
 from oneturn.examples.verdicts import Said, said_of
 from oneturn.programs import as_program
 from oneturn.programs.wrapping import Program
-from oneturn.replies import Reply, read_reply
-from oneturn.responses.requests import program_inputs
-from oneturn.tracking import use_tracking
+from oneturn.tracking import shown, use_store, use_tracking
 
-_ANSWERS = ("expected_response", "response", "answer", "expected_answer")
-"""What MLflow and its reviewers call the right answer."""
+_SECONDS = 2.0  # then a bar is shown
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class Gathered:
     """What became of the traces.
 
     Attributes:
-        candidates: ids of the new candidates, which have a label.
+        candidates: ids of the new candidates, which have a label; also of those that have waited for it.
         to_label: ids of the new ones without: somebody said that the answer was wrong, and not what is right.
         known: traces whose question is an example or a candidate already.
         near: ids of new ones, each with the example or candidate that asks nearly the same.
@@ -55,22 +63,41 @@ def from_traces(agent: Agent, traces: Iterable[Trace] | None = None, *, max_trac
     """Add what people said of an agent's answers to the candidates, from which a person takes examples.
 
     A trace becomes a candidate with the right answer as its label if somebody has corrected it (an expectation named
-    ``expected_response``, or as an output of the signature), or has said that its answer is right (feedback). Where
-    somebody has said that it is wrong and nothing more, it waits in ``to_label.jsonl``. What LM judges say doesn't
-    count. Doing it again adds nothing that is there already. Nothing enters a split by itself: see :func:`accept`.
+    ``expected_response``, or as an output of the signature), or has said that its answer is right (feedback), and
+    nobody that it is wrong. Where somebody has said so and nothing more, it waits in ``to_label.jsonl`` until somebody
+    corrects it. What LM judges say doesn't count. Doing it again adds nothing that is there already. Nothing enters a
+    split by itself: see :func:`accept`.
 
     Args:
         agent: whose traces, and whose examples.
         traces: read them from there; ``None`` for those of the configured experiment.
         max_traces: look at so many of the newest, of those at most.
+
+    Raises:
+        DataError: the examples or the candidates can't be read, or there is no such experiment.
     """
-    if traces is None:
-        use_tracking(agent.config.mlflow)
-        traces = mlflow.search_traces(max_results=max_traces, return_type="list", flush=True)
     reading = _Reading(agent)
+    if traces is None:
+        traces = _judged(agent.config.mlflow, max_traces)
     for trace in itertools.islice(traces, max_traces):
         reading.take(trace)
     return reading.finish()
+
+
+def _judged(settings: MlflowConfig, max_traces: int | None) -> Iterator[Trace]:
+    """The traces of the experiment that people have said something of: of all others, the spans aren't read."""
+    use_store(settings)
+    if mlflow.get_experiment_by_name(settings.experiment) is None:
+        raise DataError(
+            f"{shown(settings.tracking_uri)} has no experiment {settings.experiment!r}: set mlflow.tracking_uri and "
+            "mlflow.experiment to where the agent's traces are."
+        )
+    use_tracking(settings)
+    heads = mlflow.search_traces(max_results=max_traces, return_type="list", include_spans=False, flush=True)
+    judged = [head.info.trace_id for head in heads if said_of(head) is not None]
+    for trace_id in tqdm(judged, desc="read", unit="trace", delay=_SECONDS):
+        if (trace := mlflow.get_trace(trace_id)) is not None:  # it may have been deleted meanwhile
+            yield trace
 
 
 class _Reading:
@@ -78,45 +105,50 @@ class _Reading:
         self._folder = agent.examples_folder
         self._program: Program = as_program(agent.build())
         self._inputs = list(self._program.signature.input_fields)
-        self._redaction = Redaction(agent.config.data.redact)
+        self._rules = agent.config.data.redact
         self._allowed = _allowed(read_schema(self._folder))
         self._waiting = {name: read_candidates(self._folder, name) for name in (CANDIDATES, TO_LABEL)}
         self._asked = dict(self._known())
-        seen = [*itertools.chain(*self._waiting.values()), *read_candidates(self._folder, ACCEPTED)]
-        self._traces = {row.get(PROVENANCE, {}).get("trace_id") for row in seen}
-        self._new: dict[str, list[dict[str, Any]]] = {CANDIDATES: [], TO_LABEL: []}
+        self._labelled = {_trace_id(row) for row in self._waiting[CANDIDATES]}
+        self._labelled |= {_trace_id(row) for row in read_candidates(self._folder, ACCEPTED)}
+        self._unlabelled: dict[str, Candidate] = {}
+        for row in self._waiting[TO_LABEL]:
+            self._wait(row)
+        self._new: dict[str, list[Candidate]] = {CANDIDATES: [], TO_LABEL: []}
         self._known_ones = 0
-        self._skipped: dict[str, int] = {}
+        self._redacted: Counter[str] = Counter()
+        self._skipped: Counter[str] = Counter()
 
     def take(self, trace: Trace) -> None:
         """Make a candidate of a trace, if it is one."""
         said = said_of(trace)
         if said is None:
             return
-        if trace.info.trace_id in self._traces:
+        if trace.info.trace_id in self._labelled:
             self._known_ones += 1
             return
         try:
-            inputs, reply = self._read(trace)
-        except (EndpointError, RequestError, pydantic.ValidationError, _Unusable) as error:
-            reason = str(error) if isinstance(error, _Unusable) else "the request or its answer can't be read"
-            self._skipped[reason] = self._skipped.get(reason, 0) + 1
-            return
-        self._add(trace, said, self._redaction.apply(inputs), self._redaction.apply(self._label(said, reply)))
+            told = told_by(trace, said, self._program)
+        except (RequestError, pydantic.ValidationError):
+            self._skipped["the request can't be read"] += 1
+        except Unusable as error:
+            self._skipped[str(error)] += 1
+        else:
+            self._add(trace.info.trace_id, said, told)
 
     def finish(self) -> Gathered:
         """Write what is new."""
         near = self._near()
         for name, new in self._new.items():
-            if new:
-                write_candidates(self._folder, [*self._waiting[name], *new], name)
+            if (found := [*self._waiting[name], *new]) != read_candidates(self._folder, name):
+                write_candidates(self._folder, found, name)
         return Gathered(
             candidates=tuple(row["id"] for row in self._new[CANDIDATES]),
             to_label=tuple(row["id"] for row in self._new[TO_LABEL]),
             known=self._known_ones,
             near=near,
-            redacted=dict(self._redaction.counts),
-            skipped=self._skipped,
+            redacted=dict(self._redacted),
+            skipped=dict(self._skipped),
         )
 
     def _known(self) -> Iterator[tuple[str, str]]:
@@ -124,62 +156,70 @@ class _Reading:
         rows = [row for split, path in split_files(self._folder).items() for row in split_rows(split, path, schema)]
         for row in rows:
             if isinstance(row, Row):
-                yield same_text(asked(row.values, self._inputs)), row.name
+                yield self._text(row.values), row.name
         for waiting in self._waiting.values():
             for candidate in waiting:
-                yield same_text(asked(candidate, self._inputs)), str(candidate.get("id"))
+                yield self._text(candidate), str(candidate.get("id"))
 
-    def _read(self, trace: Trace) -> tuple[dict[str, Any], Reply]:
-        span = next((span for span in trace.data.spans if span.parent_id is None), None)
-        request = (span.inputs or {}).get("request") if span is not None else None
-        if span is None or not isinstance(request, Mapping):
-            raise _Unusable("it isn't the trace of a Responses request")
-        signature, answer = self._program.signature, self._program.answer_field
-        inputs = program_inputs(signature, ResponsesAgentRequest.model_validate(request), answer)
-        plain = {name: value for name, value in inputs.items() if isinstance(value, str | int | float | bool | list)}
-        outputs = span.outputs if isinstance(span.outputs, Mapping) else {}
-        return plain, read_reply([{"type": "response.completed", "response": outputs}])
+    def _text(self, values: Mapping[str, Any]) -> str:
+        return same_text(asked(values, self._inputs))
 
-    def _label(self, said: Said, reply: Reply) -> dict[str, Any]:
-        outputs, answer = self._program.signature.output_fields, self._program.answer_field
-        if said.right is None and not said.expected:
-            return {}
-        given: dict[str, Any] = dict(reply.custom_outputs) if said.right else {}
-        if said.right and answer:
-            given[answer] = reply.text
-        expected = {
-            (answer or name) if name in _ANSWERS and name not in outputs else name: value
-            for name, value in said.expected.items()
-        }
-        return {name: value for name, value in {**given, **expected}.items() if name in outputs}
-
-    def _add(self, trace: Trace, said: Said, inputs: dict[str, Any], label: dict[str, Any]) -> None:
-        text = same_text(asked(inputs, self._inputs))
-        if text in self._asked:
+    def _add(self, trace_id: str, said: Said, told: Told) -> None:
+        redaction = Redaction(self._rules)
+        inputs = redaction.apply(told.inputs)
+        label = {name: value for name, value in redaction.apply(told.label).items() if self._allowed(name)}
+        text = self._text(inputs)
+        waits = self._unlabelled.get(trace_id) or self._unlabelled.get(text)
+        if waits is not None and label:
+            self._complete(waits, label, self._provenance(trace_id, said, told, redaction))
+        elif waits is not None or text in self._asked:
             self._known_ones += 1
             return
-        ident = f"trace-{trace.info.trace_id.removeprefix('tr-')[:12]}"
-        self._asked[text] = ident
-        values = {name: value for name, value in {**inputs, **label}.items() if self._allowed(name)}
-        provenance = {"trace_id": trace.info.trace_id, "by": said.by, "at": said.at, "said": said.what}
-        if not label and said.note:
-            provenance["note"] = self._redaction.apply(said.note)
-        self._new[CANDIDATES if label else TO_LABEL].append({"id": ident, **values, PROVENANCE: provenance})
+        else:
+            ident = f"trace-{trace_id.removeprefix('tr-')[:12]}"
+            self._asked[text] = ident
+            row = {"id": ident, **inputs, **label, PROVENANCE: self._provenance(trace_id, said, told, redaction)}
+            self._new[CANDIDATES if label else TO_LABEL].append(row)
+            if not label:
+                self._wait(row)
+        self._redacted += redaction.counts
+
+    def _wait(self, row: Candidate) -> None:
+        self._unlabelled |= {key: row for key in (_trace_id(row), self._text(row)) if key}
+
+    def _complete(self, row: Candidate, label: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+        """Make a candidate of a row that waits for its label; what a person has written into it meanwhile stays."""
+        for rows in (self._waiting[TO_LABEL], self._new[TO_LABEL]):
+            rows[:] = [other for other in rows if other is not row]
+        self._unlabelled = {key: other for key, other in self._unlabelled.items() if other is not row}
+        self._labelled.add(_trace_id(row))
+        self._new[CANDIDATES].append({**label, **row, PROVENANCE: provenance})
+
+    def _provenance(self, trace_id: str, said: Said, told: Told, redaction: Redaction) -> dict[str, Any]:
+        what = "corrected" if told.corrected else "right" if said.right else "wrong"
+        provenance = {"trace_id": trace_id, "by": redaction.apply(said.by), "at": said.at, "said": what}
+        if told.rest:
+            provenance["expected"] = redaction.apply(told.rest)
+        if not told.label and said.note:
+            provenance["note"] = redaction.apply(said.note)
+        return provenance
 
     def _near(self) -> dict[str, str]:
         """What asks nearly the same; each new one is told of it in its own row, too."""
         new = {row["id"]: row for rows in self._new.values() for row in rows}
         texts, names = list(self._asked), list(self._asked.values())
         found: dict[str, str] = {}
-        for one, other, _ in near_pairs(texts, NEAR):
+        for one, other, _ in near_pairs(texts, NEAR, most=1):
             late, early = (names[other], names[one]) if names[other] in new else (names[one], names[other])
             if late in new and late not in found:
                 found[late] = new[late][PROVENANCE]["near"] = early
         return found
 
 
-class _Unusable(Exception):
-    """A trace that no example can be made of, and why."""
+def _trace_id(row: Candidate) -> str:
+    """Of which trace a candidate is; nothing where a person has written it."""
+    provenance = row.get(PROVENANCE)
+    return str(provenance.get("trace_id", "")) if isinstance(provenance, Mapping) else ""
 
 
 def _allowed(schema: Mapping[str, Any] | None) -> Any:

@@ -9,8 +9,8 @@ from typing import Any
 
 from mlflow.entities import Assessment, AssessmentSourceType, Trace
 
-_YES = {True, "yes", "true", "correct", "pass", "good", "up", "thumbs_up"}
-_NO = {False, "no", "false", "incorrect", "fail", "bad", "down", "thumbs_down"}
+_YES = ("yes", "true", "correct", "pass", "good", "up", "thumbs_up")
+_NO = ("no", "false", "incorrect", "fail", "bad", "down", "thumbs_down")
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,10 @@ class Said:
     """What people said of an answer.
 
     Attributes:
-        right: whether it is; ``None`` if they gave the right one instead, or said that it is wrong.
-        expected: the right one, by the names of the expectations.
-        by: who said it last.
+        right: whether it is; ``None`` if nobody said yes or no.
+        expected: what they gave instead, by the names of the expectations.
+        by: who said something last.
         at: when, in UTC.
-        what: ``"corrected"``, ``"right"`` or ``"wrong"``.
         note: why.
     """
 
@@ -30,37 +29,40 @@ class Said:
     expected: Mapping[str, Any]
     by: str
     at: str
-    what: str
     note: str | None
 
 
 def said_of(trace: Trace) -> Said | None:
-    """What people said, the last word of each kind; ``None`` if nobody said anything."""
+    """What people said, the last word of each on each matter; ``None`` if nobody said anything.
+
+    An answer is right if somebody says so and nobody the contrary.
+    """
     own = [found for found in trace.info.assessments or [] if _of_a_person(found) and found.valid is not False]
-    own.sort(key=lambda found: found.create_time_ms or 0)
-    expected = {k: v for found in own if found.expectation for k, v in _expected(found).items()}
-    verdicts = [(found, verdict) for found in own if found.feedback and (verdict := _verdict(found)) is not None]
-    if not expected and not verdicts:
+    if not own:
         return None
-    last = verdicts[-1][0] if verdicts and not expected else next(found for found in reversed(own) if found.expectation)
-    at = datetime.fromtimestamp((last.create_time_ms or 0) / 1000, timezone.utc).isoformat(timespec="seconds")
-    what = "corrected" if expected else "right" if verdicts[-1][1] else "wrong"
-    right = verdicts[-1][1] or None if verdicts and not expected else None
-    return Said(right, expected, last.source.source_id or "unknown", at, what, last.rationale)
+    own.sort(key=_when)
+    expected = {found.name: found.expectation.value for found in own if found.expectation}
+    verdicts = {(found.name, found.source.source_id): _verdict(found) for found in own if found.feedback}
+    clear = [verdict for verdict in verdicts.values() if verdict is not None]
+    telling = [found for found in own if found.expectation or _verdict(found) is not None]
+    last = (telling or own)[-1]
+    at = datetime.fromtimestamp(_when(last) / 1000, timezone.utc).isoformat(timespec="seconds")
+    right = all(clear) if clear else None
+    return Said(right, expected, last.source.source_id or "unknown", at, last.rationale)
 
 
 def _of_a_person(found: Assessment) -> bool:
     return bool(found.source.source_type == AssessmentSourceType.HUMAN)
 
 
-def _expected(found: Assessment) -> dict[str, Any]:
-    value = found.expectation.value if found.expectation else None
-    return dict(value) if isinstance(value, Mapping) else {found.name: value}
+def _when(found: Assessment) -> int:
+    return found.last_update_time_ms or found.create_time_ms or 0
 
 
 def _verdict(found: Assessment) -> bool | None:
+    """Yes or no; ``None`` for a comment, and for a number, of which nobody knows whether 1 is the best or the worst."""
     value = found.feedback.value if found.feedback else None
     plain = value.strip().casefold() if isinstance(value, str) else value
-    if isinstance(plain, list | dict) or plain is None:
-        return None
-    return True if plain in _YES else False if plain in _NO else None
+    if plain is True or plain in _YES:
+        return True
+    return False if plain is False or plain in _NO else None

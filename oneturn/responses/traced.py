@@ -18,9 +18,14 @@ from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentStreamEv
 
 Events = Generator[ResponsesAgentStreamEvent, None, None]
 
-_OUTCOME = "oneturn.outcome"
+OUTCOME = "oneturn.outcome"
+"""The attribute of a request's span that tells how it ended."""
+
+COMPLETED = "completed"
+"""How it ends where nothing fails."""
+
 _OUTCOMES = {
-    "response.completed": "completed",
+    "response.completed": COMPLETED,
     "response.incomplete": "incomplete",
     "response.failed": "failed",
 }
@@ -48,7 +53,7 @@ def in_span(name: str, request: ResponsesAgentRequest, events: Events) -> Events
     opened = mlflow.start_span(name, SpanType.AGENT)
     span = context.run(opened.__enter__)
     span.set_inputs({"request": request})
-    span.set_attribute(_OUTCOME, "abandoned")
+    span.set_attribute(OUTCOME, "abandoned")
     try:
         while (event := context.run(next, events, None)) is not None:
             if event.type in _OUTCOMES:
@@ -62,7 +67,7 @@ def in_span(name: str, request: ResponsesAgentRequest, events: Events) -> Events
 
 def _note(span: LiveSpan, event: ResponsesAgentStreamEvent) -> None:
     told = event.model_dump(exclude_none=True)
-    span.set_attribute(_OUTCOME, _OUTCOMES[event.type])
+    span.set_attribute(OUTCOME, _OUTCOMES[event.type])
     span.set_outputs(told["response"])
     if event.type == "response.failed":
         span.set_status("ERROR")

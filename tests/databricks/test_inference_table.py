@@ -114,6 +114,14 @@ def test_what_says_who_somebody_is_is_taken_out(answered: dict[str, Any]):
     assert "requester" not in rows
 
 
+def test_an_agent_that_nobody_has_asked_has_no_rows(tmp_path: Path):
+    table, output = tmp_path / "payload.parquet", tmp_path / "asked.jsonl"
+    pd.DataFrame({"request": [], "response": []}).to_parquet(table)
+    run = CliRunner().invoke(app, ["data", "from-inference-table", str(table), "--output", str(output)])
+    assert "Wrote 0 rows" in run.output, run.output
+    assert output.read_text().strip() == ""
+
+
 def test_another_table_is_refused():
     with pytest.raises(DataError, match="no inference table: row 1 has no input 'request'"):
         read_inference_table(pd.DataFrame([{"a": 1}]))

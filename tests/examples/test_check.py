@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 import oneturn
 from agent import AGENT
+from oneturn.cli.data_report import show
 from oneturn.errors import ConfigError, DataError
 from oneturn.examples.check import DataReport
 from oneturn.examples.findings import Finding, Severity
@@ -129,6 +134,26 @@ def test_a_question_in_other_clothes_is_found(
     assert CLEAN[kept][1]["id"] in found.message
 
 
+def test_two_questions_about_one_passage_are_no_leak(tmp_path: Path):
+    passage = "The machines are wide and stand on a table, or on the floor, wherever there is room for them. " * 3
+    rows = [
+        {"id": ident, "passage": passage, "question": question, "answer": "yes", "category": "easy"}
+        for ident, question in [("a", "Are they wide?"), ("b", "May it be the floor?"), ("c", "So, are they wide?")]
+    ]
+    agent = agent_with(tmp_path, schema={"type": "object"}, train=rows[:1], dev=rows[1:2], test=rows[2:])
+    agent = dataclasses.replace(agent, build=lambda: oneturn.ReAct("passage, question -> answer", tools=[]))
+    (found,) = oneturn.check_data(agent, progress=False).findings
+    assert (found.check, found.message[:26]) == ("near-leak", "a asks nearly what c (test")
+
+
+def test_of_many_alike_each_row_is_named_once(tmp_path: Path):
+    names = [f"{chr(97 + i % 26) * 3}{chr(97 + i // 26) * 3}" for i in range(60)]
+    rows = [row(name, f"What is the plan of the customer called {name}?") for name in names]
+    report = check(tmp_path, train=[*CLEAN["train"], *rows])
+    found = [finding for finding in report.findings if finding.check == "near-duplicate"]
+    assert len(found) == len({finding.place for finding in found}) == 59
+
+
 def test_one_question_with_two_answers_is_an_error(tmp_path: Path):
     found = only(check(tmp_path, train=[*CLEAN["train"], row("z", "Where is Cork?", "no")]))
     assert (found.severity, found.check) == (Severity.error, "duplicate")
@@ -206,6 +231,7 @@ def test_a_file_without_scores_is_refused(tmp_path: Path):
         (lambda folder: (folder / "schema.json").write_text("{"), r"schema\.json isn't JSON: "),
         (lambda folder: (folder / "schema.json").write_text("[]"), "must hold a JSON object, not list"),
         (lambda folder: (folder / "schema.json").write_text('{"type": 3}'), r"schema\.json isn't a JSON schema: "),
+        (lambda folder: (folder / "schema.json").write_text('{"$ref": "#/x"}'), "refers to what isn't there: .*/x"),
     ],
 )
 def test_a_folder_that_cannot_be_checked_says_why(tmp_path: Path, spoil: Any, reason: str):
@@ -220,6 +246,92 @@ def test_a_csv_is_read_as_the_schema_says(tmp_path: Path):
     (agent.examples_folder / "train.csv").write_text("id,question,right\na,Where?,true\nb,Why?,perhaps\n")
     found = [finding for finding in oneturn.check_data(agent, progress=False).findings if finding.check == "schema"]
     assert [(finding.file, finding.place, finding.value) for finding in found] == [("train.csv", "row 3", "perhaps")]
+
+
+NULLABLE = {"type": ["string", "null"]}
+
+
+def test_a_schema_may_be_written_by_hand(tmp_path: Path):
+    schema = {
+        "$defs": {"Kind": {"type": "string", "enum": ["easy", "hard"]}},
+        "properties": {"id": True, "answer": NULLABLE, "category": {"anyOf": [{"$ref": "#/$defs/Kind"}, NULLABLE]}},
+        "required": ["question", "category"],
+    }
+    report = check(tmp_path, schema=schema, dev=[*CLEAN["dev"], {"id": "z", "answer": 7}])
+    found = [(finding.message, finding.fix) for finding in report.findings if finding.check == "schema"]
+    assert found == [
+        ("7 is not of type 'string', 'null'.", "Make it a text or null."),
+        ("'question', 'category' is missing.", "Add 'question', 'category'."),
+    ]
+    assert [balance.field for balance in report.balances] == ["category"]
+
+
+def test_a_text_of_a_csv_that_may_be_null_stays_a_text(tmp_path: Path):
+    agent = agent_with(tmp_path, schema={"properties": {"answer": NULLABLE}}, dev=CLEAN["dev"], test=CLEAN["test"])
+    (agent.examples_folder / "train.csv").write_text("id,question,answer\na,How many?,12\n")
+    assert not [f for f in oneturn.check_data(agent, progress=False).findings if f.check in ("schema", "signature")]
+
+
+def test_a_mark_at_the_beginning_of_a_file_is_no_part_of_it(tmp_path: Path):
+    agent = agent_with(tmp_path, **CLEAN)
+    path = agent.examples_folder / "train.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert oneturn.check_data(agent, progress=False).passed(strict=True)
+
+
+def test_a_split_that_is_empty_or_not_there_is_told(tmp_path: Path):
+    agent = agent_with(tmp_path, train=CLEAN["train"], dev=[])
+    found = [(f.severity.value, f.file, f.message) for f in oneturn.check_data(agent, progress=False).findings]
+    assert found == [
+        ("warning", "dev.jsonl", "the file has no rows."),
+        ("note", "", "there is no test.jsonl, .csv or .parquet."),
+    ]
+
+
+def test_numbers_as_ids_are_ids(tmp_path: Path):
+    rows = [{**CLEAN["dev"][0], "id": 1}, {**CLEAN["dev"][1], "id": 1}]
+    found = [finding for finding in check(tmp_path, schema=None, dev=rows).findings if finding.check == "ids"]
+    assert [finding.message for finding in found] == ["the id 1 is that of dev.jsonl, line 1 too."]
+
+
+def test_a_loader_that_fails_otherwise_is_told(tmp_path: Path):
+    def loader(split: str) -> Any:
+        raise KeyError("qestion")
+
+    agent = dataclasses.replace(agent_with(tmp_path, **CLEAN), examples=loader)
+    found = oneturn.check_data(agent, progress=False).findings
+    assert [(f.check, f.file) for f in found] == [("loader", f"{split}.jsonl") for split in ("train", "dev", "test")]
+    assert found[0].message == "the agent's loader fails: KeyError: 'qestion'"
+
+
+def test_one_rare_label_makes_no_split_another(tmp_path: Path):
+    def rows(split: str, labels: Sequence[str]) -> list[dict[str, Any]]:
+        return [row(f"{split}{i}", f"{split} {i} {split[::-1]}?", category=label) for i, label in enumerate(labels)]
+
+    common = ["easy", "hard"]
+    train, dev = rows("train", [*common * 300, "rare"]), rows("dev", [*common * 5, "rare"])
+    report = check(tmp_path, schema=None, train=train, dev=dev, test=rows("test", common * 5))
+    assert not [finding for finding in report.findings if finding.check == "balance"]
+
+
+def test_results_of_something_else_are_told(tmp_path: Path):
+    path = results(tmp_path / "1.jsonl", zzz=1)
+    found = only(oneturn.check_data(agent_with(tmp_path, **CLEAN), results=[path], progress=False))
+    assert (found.severity.value, found.message) == ("warning", f"{path} has no row of these examples.")
+
+
+def test_the_report_is_json_whatever_the_examples_hold(tmp_path: Path):
+    agent = agent_with(tmp_path, **CLEAN)
+    (agent.examples_folder / "train.jsonl").write_text('{"id": "a", "question": NaN, "category": "easy"}\n')
+    json.dumps(oneturn.check_data(agent, progress=False).to_dict(), allow_nan=False)
+
+
+def test_the_verdict_is_that_of_the_exit_code(tmp_path: Path):
+    report = check(tmp_path, train=[*CLEAN["train"], row("z", "Where is Cork?")])
+    console = Console(record=True, width=100, file=io.StringIO())
+    show(report, console, strict=True)
+    assert "failed: 0 errors, 1 warning" in console.export_text()
+    assert (report.to_dict()["passed"], report.to_dict(strict=True)["passed"]) == (True, False)
 
 
 NAMES = st.sampled_from(["id", "question", "answer", "x"])

@@ -53,6 +53,25 @@ def test_thousands_of_questions_from_one_mould_are_compared_with_care_for_the_me
     assert firsts == {0: 1}
 
 
+def test_of_thousands_from_one_mould_some_pairs_of_each_are_enough():
+    texts = [
+        f"What is the plan of the customer called {chr(97 + i % 26) * 3}{chr(97 + i // 26) * 3}" for i in range(600)
+    ]
+    counts = Counter(second for _, second, _ in near_pairs(texts, most=2))
+    assert len(near_pairs(texts)) > 100_000
+    assert sum(counts.values()) < 20_000
+    assert set(counts) == set(range(1, 600))
+
+
+def test_each_part_must_be_near_by_itself():
+    passage = "The machines are 38 cm wide and stand on a table, or on the floor, wherever there is room for them."
+    questions = ["How wide are they?", "Where do they stand?", "Where do they stand, then?"]
+    texts = [f"{passage}\n{question}" for question in questions]
+    assert len(near_pairs(texts)) == 3
+    pairs = near_pairs(texts, parts=[[passage] * 3, questions])
+    assert [(first, second) for first, second, _ in pairs] == [(1, 2)]
+
+
 @pytest.mark.parametrize("text", ["What is it?", "  what is\nit ?", "WHAT IS IT", "What is it…".replace("…", "...")])
 def test_the_same_text_in_other_clothes(text: str):
     assert same_text(text) == "what is it"
