@@ -22,6 +22,7 @@ from oneturn.errors import OneTurnError
 from oneturn.evaluation import Evaluation
 from oneturn.intervals import interval
 from oneturn.measured_on import dataset_of
+from oneturn.secrets import refuse_secrets_in
 from oneturn.tracking import use_tracking
 
 if TYPE_CHECKING:
@@ -80,7 +81,11 @@ class MlflowRuns(CompileListener):
         client.log_batch(self.run_id, params=[Param(name, value) for name, value in params.items()])
 
     def on_candidate(self, candidate: Candidate) -> None:
-        """A child run with its score and its prompts; a point of the parent's curves."""
+        """A child run with its score and its prompts; a point of the parent's curves.
+
+        Raises:
+            ProgramError: its prompts hold what looks like a secret: nothing of it is written.
+        """
         if not self.run_id:
             return
         if candidate.full:
@@ -88,6 +93,8 @@ class MlflowRuns(CompileListener):
         known = self._known.get(candidate.number)
         if known is not None and _tells_of(known, candidate):
             return
+        prompts = readable(candidate.program)
+        refuse_secrets_in({"prompts": prompts}, f"Candidate {candidate.number}")
         client = MlflowClient()
         if candidate.full:
             curves = {"score": candidate.score, "best_score": self._best, **_spent(candidate.spent, candidate.seconds)}
@@ -97,7 +104,7 @@ class MlflowRuns(CompileListener):
         figures = {"score": candidate.score, "score_low": low, "score_high": high, "rows": len(candidate.scores)}
         figures |= _spent(candidate.spent, candidate.seconds)
         client.log_batch(run_id, metrics=_metrics(figures, step=0))
-        client.log_text(run_id, readable(candidate.program), "prompts.md")
+        client.log_text(run_id, prompts, "prompts.md")
         client.set_terminated(run_id)
 
     def _child(self, client: MlflowClient, candidate: Candidate) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dspy
 import mlflow
 import pytest
 from dspy.lm15 import AuthError
@@ -13,7 +15,7 @@ from mlflow import MlflowClient
 import oneturn
 from oneturn.compiling.mlflow_runs import KEY, MlflowRuns
 from oneturn.config import BudgetConfig
-from oneturn.errors import LMUnavailableError
+from oneturn.errors import LMUnavailableError, ProgramError
 from tests.compiling.agent import agent
 from tests.compiling.test_outage import LeavingLM
 
@@ -126,6 +128,17 @@ def test_a_candidate_that_is_judged_anew_is_shown_so(tmp_path: Path, tracking: d
     oneturn.compile(strict, recipe="as_it_is", listeners=[listener])
     children = runs(tracking, f"tags.`mlflow.parentRunId` = '{listener.run_id}'")
     assert {child.data.metrics["score"] for child in children} == {0.0}
+
+
+def test_prompts_with_a_secret_in_them_are_nowhere_written(tmp_path: Path, tracking: dict[str, Any]):
+    secret = "dapi" + "0123456789abcdef" * 2
+    student = oneturn.ReAct(dspy.Signature("question -> answer", f"Use {secret}."), tools=[], thoughts=False)
+    leaking = replace(agent(tmp_path, mlflow=tracking), build=lambda: student)
+    listener = MlflowRuns()
+    with pytest.raises(ProgramError, match="looks like a secret"):
+        oneturn.compile(leaking, recipe="as_it_is", listeners=[listener])
+    assert runs(tracking, f"tags.`mlflow.parentRunId` = '{listener.run_id}'") == []
+    assert MlflowClient().list_artifacts(listener.run_id) == []
 
 
 def test_a_tracking_store_that_is_away_does_not_cost_the_compile(tmp_path: Path, caplog: pytest.LogCaptureFixture):
