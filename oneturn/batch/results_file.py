@@ -20,6 +20,7 @@ import pyarrow.parquet as pa_parquet
 
 from oneturn.datasets import SUFFIXES
 from oneturn.errors import DataError
+from oneturn.whole_lines import cut_half_line
 
 Row = dict[str, Any]
 _NUMBER = "__row__"
@@ -94,7 +95,7 @@ class ResultsFile:
 
     def _take_up(self, key: str) -> None:
         if self.partial.exists():
-            self._cut()
+            cut_half_line(self.partial)
             self._read(key)
             self._file = self.partial.open("a", encoding="utf-8")
             return
@@ -118,15 +119,6 @@ class ResultsFile:
         while self._first_missing in self._done:
             self._done.remove(self._first_missing)
             self._first_missing += 1
-
-    def _cut(self) -> None:
-        """Take away a line that a killed process has left half written."""
-        with self.partial.open("rb+") as file:
-            whole = 0
-            for line in file:
-                if line.endswith(b"\n"):
-                    whole += len(line)
-            file.truncate(whole)
 
     def _lines(self) -> Iterator[Row]:
         with self.partial.open(encoding="utf-8") as file:

@@ -23,6 +23,7 @@ from typing import Any
 
 from oneturn.compiling.totals import Totals
 from oneturn.errors import DataError, OneTurnError
+from oneturn.whole_lines import cut_half_line
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 """What a file system says that has no locks, such as some that are mounted over a network."""
@@ -157,7 +158,7 @@ class Journal:
                 raise
         if fresh:
             self._file.truncate(0)
-        self._cut()
+        cut_half_line(self._path)
         self._read()
 
     def _holder(self) -> str:
@@ -207,15 +208,6 @@ class Journal:
             f"{self._path}, line {number}, isn't what a compile has written ({reason}). Take the line out, and what it "
             "held is asked again; or start over: --fresh (fresh=True)."
         )
-
-    def _cut(self) -> None:
-        """Take away a line that a killed process has left half written."""
-        with self._path.open("rb+") as file:
-            whole = 0
-            for raw in file:
-                if raw.endswith(b"\n"):
-                    whole += len(raw)
-            file.truncate(whole)
 
 
 def _sync(folder: Path) -> None:

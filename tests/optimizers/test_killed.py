@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from subprocess import DEVNULL, PIPE, Popen
 
 import pytest
 
+from tests.compiling.test_resuming import artifact
 from tests.optimizers.clever_agent import GENERIC
 from tests.optimizers.killed import Job, asked, in_json
 
@@ -25,7 +24,7 @@ KILLS = 3
 def done() -> Iterator[Callable[[Job], int]]:
     """Does a job in a process of its own; gives what that left with."""
     command = [sys.executable, "-m", "tests.optimizers.killed"]
-    with subprocess.Popen(command, cwd=ROOT, stdin=-1, stdout=-1, stderr=subprocess.DEVNULL, text=True) as forking:
+    with Popen(command, cwd=ROOT, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, text=True) as forking:
         assert forking.stdin is not None
         assert forking.stdout is not None
         tell, told = forking.stdin, forking.stdout
@@ -38,15 +37,6 @@ def done() -> Iterator[Callable[[Job], int]]:
 
         yield done
         tell.close()
-
-
-def artifact(folder: Path) -> dict[str, Any]:
-    """The compiled program, without what no two runs share."""
-    document: dict[str, Any] = json.loads((folder / "compiled.json").read_text())
-    del document["manifest"]["created"], document["manifest"]["spend"]["seconds"], document["manifest"]["estimate"]
-    for scores in document["manifest"]["scores"].values():
-        del scores["seconds_per_row"]
-    return document
 
 
 def written(folder: Path) -> int:
