@@ -20,7 +20,7 @@ AGENT = oneturn.Agent(
     config=CONFIG,
     build=lambda: support_desk(HANDBOOK, max_iters=CONFIG.max_iters, more_tools=oneturn.tools_of(CONFIG)),
     metric=support_metric,
-    examples=load_split,
+    examples=lambda split: load_split(split, ROOT / CONFIG.data.examples),
     recipes=RECIPES,
     root=ROOT,
     code_paths=("signatures", "modules", "optimizers", "data"),

@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from oneturn.datasets import load_rows, to_examples
 from oneturn.errors import DataError
+from oneturn.examples.files import SPLITS, split_files
 
 HERE = Path(__file__).resolve().parent
 CORPUS = HERE / "corpus"
 ORDERS = HERE / "records" / "orders.csv"
 EXAMPLES = HERE / "examples"
 SCHEMA = EXAMPLES / "schema.json"
-SPLITS = ("train", "dev", "test")
 
 Category = Literal["lookup", "sum", "two_hop", "record", "paraphrase", "unanswerable"]
 
@@ -63,11 +63,17 @@ class SupportExample(BaseModel):
         return list(dict.fromkeys(evidence.source for evidence in self.evidence))
 
 
-def load_split(split: str) -> list[dspy.Example]:
-    """Return the examples of ``"train"``, ``"dev"`` or ``"test"``, their input being ``question``."""
+def load_split(split: str, folder: Path = EXAMPLES) -> list[dspy.Example]:
+    """Return the examples of ``"train"``, ``"dev"`` or ``"test"`` in a folder, their input being ``question``.
+
+    Raises:
+        DataError: there is no such split, or a row isn't as ``SupportExample`` wants it.
+    """
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
-    rows = load_rows(EXAMPLES / f"{split}.jsonl", SupportExample)
+    if (path := split_files(folder).get(split)) is None:
+        raise DataError(f"{folder} has no examples of {split}: put {split}.jsonl there.")
+    rows = load_rows(path, SupportExample)
     fields = {"id", "category", "question", "answer", "answerable", "expression"}
     return to_examples(row.model_dump(include=fields) | {"citations": row.citations} for row in rows)
 

@@ -17,12 +17,15 @@ import dspy
 import pandas as pd
 import pytest
 
-from data.support import CORPUS, EXAMPLES, ORDERS, SCHEMA, SPLITS, SupportExample, load_split, schema_text
-from oneturn.datasets import load_rows
+from data.support import CORPUS, EXAMPLES, ORDERS, SCHEMA, SupportExample, load_split, schema_text
+from oneturn.agent import load_agent
+from oneturn.datasets import load_rows, write_rows
 from oneturn.errors import DataError
+from oneturn.examples.files import SPLITS
 from optimizers.answers import NUMBER_WORDS, same_answer
 from optimizers.metric import support_metric
 
+ROOT = Path(__file__).resolve().parents[2]
 TOP = 3
 NEAR_DUPLICATE = 0.6
 OPERATORS: dict[type[ast.operator], Callable[[Decimal, Decimal], Decimal]] = {
@@ -170,6 +173,15 @@ def test_a_split_gives_the_question_away_and_keeps_the_rest() -> None:
 def test_an_unknown_split_is_refused_with_the_known_ones() -> None:
     with pytest.raises(DataError, match="unknown split 'validation'; the splits are train, dev, test"):
         load_split("validation")
+
+
+def test_the_configured_folder_is_read_whatever_form_its_files_have(tmp_path: Path) -> None:
+    write_rows(tmp_path / "dev.csv", load_rows(EXAMPLES / "dev.jsonl", SupportExample)[:3])
+    (tmp_path / "config.yaml").write_text(f"lm:\n  model: local/1.5B\ndata:\n  examples: {tmp_path}\n")
+    agent = load_agent(ROOT / "agent.py", tmp_path / "config.yaml")
+    assert [example.toDict() for example in agent.examples("dev")] == [row.toDict() for row in load_split("dev")[:3]]
+    with pytest.raises(DataError, match=r"has no examples of train: put train\.jsonl there"):
+        agent.examples("train")
 
 
 def test_paths_stay_with_the_folder() -> None:
