@@ -45,17 +45,18 @@ def log(agent: Agent, *, register: bool = False, alias: str | None = None) -> Lo
         alias: the registered model's alias that the new version gets, such as ``"challenger"``; only with ``register``.
 
     Raises:
-        ProgramError: a folder that the agent declares isn't there; or its compiled program holds what looks like a
-            secret, or was compiled for another program.
+        ProgramError: a folder that the agent declares isn't there; or its compiled program is in none of them, holds
+            what looks like a secret, or was compiled for another program.
         ConfigError: there is an alias and nothing to give it to.
     """
     settings = agent.config.mlflow
     if alias is not None and not register:
         raise ConfigError(f"Only a registered version can have the alias {alias!r}: log it with --register, too.")
+    travelling, pinned = [str(path) for path in code_paths(agent)], requirements(agent)
     if agent.config.compiled is not None:
+        _check_that_it_travels(agent)
         check_secrets(agent.compiled_path)
     agent.program()
-    travelling, pinned = [str(path) for path in code_paths(agent)], requirements(agent)
     use_tracking(settings)
     with mlflow.start_run(run_name=agent.name) as run:
         _log_origin(agent)
@@ -126,6 +127,17 @@ def code_paths(agent: Agent) -> list[Path]:
         if not path.exists():
             raise ProgramError(f"{path} isn't there; agent.py declares it in code_paths.")
     return paths
+
+
+def _check_that_it_travels(agent: Agent) -> None:
+    """A compiled program elsewhere would be found here, and missed where the model is served."""
+    folders = [(agent.root / name).resolve() for name in agent.code_paths]
+    if not any(agent.compiled_path.resolve().is_relative_to(folder) for folder in folders):
+        raise ProgramError(
+            f"{agent.compiled_path} wouldn't travel with the model: the folders that do are "
+            f"{', '.join(agent.code_paths) or 'none'} (code_paths in agent.py). Save it in one of them, and set "
+            "compiled to that."
+        )
 
 
 def _log_origin(agent: Agent) -> None:

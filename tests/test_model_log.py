@@ -57,3 +57,11 @@ def test_a_folder_that_is_not_there_is_named(agent, tmp_path, monkeypatch):
     lacking = dataclasses.replace(agent, code_paths=("signatures", "modulse"))
     with pytest.raises(ProgramError, match=r"modulse isn't there"):
         log(lacking)
+
+
+def test_a_compiled_program_that_would_not_travel_is_not_logged(agent, tmp_path):
+    elsewhere = tmp_path / "compiled.json"
+    elsewhere.write_text((ROOT / "data" / "compiled" / "support_desk.json").read_text())
+    config = agent.config.model_copy(update={"compiled": str(elsewhere)})
+    with pytest.raises(ProgramError, match=r"would.*travel with the model: the folders that do are signatures"):
+        log(dataclasses.replace(agent, config=config))

@@ -21,9 +21,15 @@ def test_a_notebook_is_committed_without_outputs(path: Path):
 
 @pytest.mark.notebooks
 def test_compile_and_log(run):
-    found = run("compile_and_log", "len(compilation.program.step.demos)", "len(compilation.after.rows)", "answer")
-    demos, rows, answer = found
+    demos, rows, recipe, answer = run(
+        "compile_and_log",
+        "len(compilation.program.step.demos)",
+        "len(compilation.after.rows)",
+        "mlflow.get_run(logged.run_id).data.params['recipe']",
+        "answer",
+    )
     assert (demos, rows) == ("6", "4")
+    assert recipe == "'worked'", "what was compiled is what is logged"
     assert len(answer) > len("''")
 
 
