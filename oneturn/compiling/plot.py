@@ -48,6 +48,7 @@ def compile_plot(candidates: Sequence[Candidate], kept: Candidate) -> Figure:
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"], fontsize=10, color=COLOURS.quiet)
     axes.set_xlim(left=0)
+    axes.locator_params("x", integer=True)
     return figure
 
 
@@ -77,5 +78,6 @@ def _steps(axes: Axes, full: Sequence[Candidate]) -> None:
 def _dot(axes: Axes, candidate: Candidate) -> None:
     low, high = interval(candidate.scores)
     x = candidate.spent.lm_calls
-    axes.plot([x, x], [low, high], color=COLOURS.rows, linewidth=2, solid_capstyle="butt", zorder=2)
+    behind_the_steps: Any = {"linewidth": 6, "solid_capstyle": "butt", "zorder": 1.5}
+    axes.plot([x, x], [low, high], color=COLOURS.rows, **behind_the_steps)
     axes.plot(x, candidate.score, "o", color=COLOURS.mean, markersize=7, clip_on=False, zorder=3)
