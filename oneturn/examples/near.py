@@ -56,7 +56,8 @@ def near_pairs(
         parts: what the texts consist of, a sequence as long as ``texts`` for each part; then each part must be as
             similar by itself. Two questions about one long passage aren't near because of the passage.
     """
-    sets = [_trigrams(text) for text in texts]
+    reading = tqdm(texts, desc="read", unit="text", delay=_SECONDS, disable=not progress)
+    sets = [_trigrams(text) for text in reading]
     ranks = _by_rarity(sets)
     ranked = [sorted(ranks[gram] for gram in grams if gram in ranks) for grams in sets]
     whole = _Grams(_matrix(ranked, len(ranks)), np.array([len(grams) for grams in sets], dtype=float))
