@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -15,10 +16,12 @@ import pandas as pd
 import pytest
 import typer
 from click.testing import Result
+from rich.console import Console
 from typer.testing import CliRunner
 
 import oneturn
 from oneturn.cli import app
+from oneturn.cli.tables import comparison
 from oneturn.evaluation import Evaluation
 from tests.scorers.judging import judging
 
@@ -133,6 +136,17 @@ def test_compile_shows_before_and_after_and_keeps_the_program(folder: Path):
     assert "compiled.json" in text
     assert json.loads((folder / "compiled.json").read_text())["manifest"]["recipe"] == "as_it_is"
     assert output("ask", "Is it?").startswith("yes\n"), "what was compiled is what is asked"
+
+
+def test_a_comparison_stands_whole_in_80_columns():
+    figures = {"seconds": [17.5, 118.0, 19.0], "lm_calls": [3, 4, 3], "prompt_tokens": 15_880, "completion_tokens": 120}
+    told = {"id": ["a", "b", "c"], "score": [0.5, 1.0, 0.25], "feedback": None, "error": [None, None, "X: y"]}
+    console = Console(width=80, file=io.StringIO())
+    with console.capture() as shown:
+        console.print(comparison({"uncompiled": Evaluation(pd.DataFrame({**told, **figures}))}))
+    line, below = [line.strip() for line in shown.get().splitlines() if line.strip()][-2:]
+    assert re.fullmatch(r"uncompiled +58\.3% +\S+% to \S+% +3 +51\.50 +3\.33 +15880 / 120", line)
+    assert re.fullmatch(r"1 failed +\(67\.8, 108\)", below)
 
 
 @pytest.mark.usefixtures("folder")

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from oneturn.evaluation import Evaluation
 
 
 def comparison(evaluations: Mapping[str, Evaluation]) -> Table:
-    """One line an evaluation: its score, and what a row took."""
-    table = _table(
-        "", "score", "95% interval", "rows", "errors", "s/row (p50, p90)", "LM calls/row", "tokens read/written a row"
-    )
+    """One line an evaluation: its score, and what a row took, on average. It fits into 80 columns."""
+    table = _table("", "score", "95% interval", "rows", "seconds\n(p50, p90)", "LM\ncalls", "tokens\nin / out")
     for name, evaluation in evaluations.items():
         figures = evaluation.summary()
-        latency = [f"{figures[rank]:.2f}" if rank in figures else "–" for rank in ("seconds_p50", "seconds_p90")]
+        latency = [f"{figures[rank]:.3g}" if rank in figures else "–" for rank in ("seconds_p50", "seconds_p90")]
+        failed = f"\n{figures['errors']:.0f} failed" if figures["errors"] else ""
         table.add_row(
             name,
             f"{figures['score']:.1%}",
             _span(figures["score_low"], figures["score_high"]),
-            f"{figures['rows']:.0f}",
-            f"{figures['errors']:.0f}",
-            f"{figures['seconds_per_row']:.2f} ({', '.join(latency)})",
+            f"{figures['rows']:.0f}{failed}",
+            f"{figures['seconds_per_row']:.2f}\n({', '.join(latency)})",
             f"{figures['lm_calls_per_row']:.2f}",
             f"{figures['prompt_tokens_per_row']:.0f} / {figures['completion_tokens_per_row']:.0f}",
         )
@@ -64,7 +63,7 @@ def _span(low: float, high: float) -> str:
 
 
 def _table(*headers: str) -> Table:
-    table = Table(*headers)
+    table = Table(*headers, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in table.columns[1:]:
         column.justify = "right"
     return table
