@@ -52,11 +52,12 @@ def log(agent: Agent, *, register: bool = False, alias: str | None = None) -> Lo
     settings = agent.config.mlflow
     if alias is not None and not register:
         raise ConfigError(f"Only a registered version can have the alias {alias!r}: log it with --register, too.")
+    if agent.config.compiled is not None:
+        check_secrets(agent.compiled_path)
+    agent.program()
     travelling, pinned = [str(path) for path in code_paths(agent)], requirements(agent)
     if agent.config.compiled is not None:
         _check_that_it_travels(agent)
-        check_secrets(agent.compiled_path)
-    agent.program()
     use_tracking(settings)
     with mlflow.start_run(run_name=agent.name) as run:
         _log_origin(agent)
