@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from pathlib import Path
 from typing import Any
 
 import dspy
 import pytest
-from dspy.lm15 import Request, Response
 
 import oneturn
 from oneturn.compiled import read_manifest
@@ -20,7 +19,7 @@ from oneturn.compiling.journal import Answered, Journal
 from oneturn.compiling.totals import Totals
 from oneturn.compiling.watching import Candidate, CompileListener
 from oneturn.config import BudgetConfig
-from oneturn.errors import ConfigError, ProgramError
+from oneturn.errors import ConfigError, ProgramError, RunError
 from tests.compiling.agent import ANSWERED, CountingLM, agent
 from tests.compiling.test_resuming import artifact
 
@@ -78,18 +77,28 @@ def test_threads_together_don_t_go_beyond_the_limit(tmp_path: Path):
 
 
 def test_what_other_threads_have_under_way_at_the_limit_is_waited_for_and_kept(tmp_path: Path):
-    lm = CountingLM(tmp_path)
-    complete, answers = lm._engine_spec.complete, itertools.count()
+    journal = Journal(tmp_path / "journal.jsonl")
+    budget = Budget(BudgetConfig(lm_calls=10), journal, lambda totals: None)
+    asked, may_answer = threading.Event(), threading.Event()
 
-    def slower_and_slower(request: Request) -> Response:
-        time.sleep(0.1 * (next(answers) % 4))
-        return complete(request)
+    def ask() -> None:
+        with budget.call():
+            asked.set()
+            may_answer.wait()
+            journal.add("slow", Answered({"model": "m"}, 0.0, None))
 
-    lm._engine_spec.complete = slower_and_slower
-    done = oneturn.compile(agent(tmp_path, lm, threads=4), budget=BudgetConfig(lm_calls=20))
-    assert done.stopped == "20 LM calls"
-    (journal,) = tmp_path.glob(".oneturn/compile/*/journal.jsonl")
-    assert done.manifest.spend["lm_calls"] == journal.read_text().count('"response"') == answered(tmp_path) == 20
+    with ThreadPoolExecutor(2) as pool:
+        asking = pool.submit(ask)
+        asked.wait()
+        closing = pool.submit(budget.close, "the compile is over")
+        with pytest.raises(TimeoutError):
+            closing.result(timeout=0.2)  # it waits, however long that takes
+        may_answer.set()
+        closing.result()
+        asking.result()
+    assert journal.totals.lm_calls == 1
+    with pytest.raises(RunError, match="isn't asked any more: the compile is over"), budget.call():
+        pass
 
 
 @pytest.mark.parametrize(
