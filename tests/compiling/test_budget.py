@@ -91,9 +91,11 @@ def test_what_other_threads_have_under_way_at_the_limit_is_waited_for_and_kept(t
         asking = pool.submit(ask)
         asked.wait()
         closing = pool.submit(budget.close, "the compile is over")
-        with pytest.raises(TimeoutError):
-            closing.result(timeout=0.2)  # it waits, however long that takes
-        may_answer.set()
+        try:
+            with pytest.raises(TimeoutError):
+                closing.result(timeout=0.2)  # it waits, however long that takes
+        finally:
+            may_answer.set()
         closing.result()
         asking.result()
     assert journal.totals.lm_calls == 1
