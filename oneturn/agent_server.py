@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from oneturn.control import RunControl
-from oneturn.errors import EndpointError, OneTurnError
+from oneturn.errors import AgentError, OneTurnError
 from oneturn.responses import ResponsesAdapter
 from oneturn.responses.failures import told
 from oneturn.responses.requests import first_problem
@@ -121,8 +121,8 @@ class _Exchange:
         self._pool = pool
         self.control = RunControl()
         self.more = False  # whether the event that is being written has others waiting behind it
-        self.failure: EndpointError | None = None
-        self.refusal: EndpointError | None = None
+        self.failure: AgentError | None = None
+        self.refusal: AgentError | None = None
 
     async def answer(self, request: ResponsesAgentRequest) -> ResponsesAgentResponse:
         """The whole response at once."""
@@ -234,9 +234,9 @@ def _register() -> None:
         )
 
 
-def _failure(error: Exception) -> EndpointError:
+def _failure(error: Exception) -> AgentError:
     failure = told(error)
-    if failure.code == "server_error" and not isinstance(error, EndpointError):
+    if failure.code == "server_error" and not isinstance(error, AgentError):
         _log.error("The agent failed.", exc_info=error)
     else:
         _log.warning("%s: %s", failure.code, failure)
@@ -256,7 +256,7 @@ async def _told(request: Request, error: Exception) -> JSONResponse:
     return await _crashed(request, error)
 
 
-def _failed(failure: EndpointError) -> JSONResponse:
+def _failed(failure: AgentError) -> JSONResponse:
     response = _body(failure.status or 500, failure.code, str(failure))
     if failure.retry_after is not None:
         response.headers["Retry-After"] = str(math.ceil(failure.retry_after))
@@ -291,7 +291,7 @@ def _body(status: int, code: str, message: str) -> JSONResponse:
 
 def _untold(record: logging.LogRecord) -> bool:
     """Leaves out of MLflow's log the tracebacks of failures that are answered, and logged in one line, here."""
-    return not (record.exc_info and isinstance(record.exc_info[1], EndpointError))
+    return not (record.exc_info and isinstance(record.exc_info[1], AgentError))
 
 
 logging.getLogger("mlflow.genai.agent_server.server").addFilter(_untold)

@@ -11,7 +11,8 @@
     ├── ToolError          raised by a tool: its message is what the LM, and the client, read
     ├── DeployError        what was to be deployed didn't start, or can't be; says why
     ├── RequestError       a request can't be turned into the program's inputs
-    └── EndpointError      a served agent answered with an error
+    ├── EndpointError      a remote endpoint answered with an error, or couldn't be asked
+    └── AgentError         the error of a served agent, as its own client reads it
 
 Each message says what was wrong, with the value, and what to do about it.
 """
@@ -102,7 +103,9 @@ class DeployError(OneTurnError):
 
 
 class EndpointError(OneTurnError):
-    """A served agent answered with an error; ``code`` is the machine-readable reason.
+    """A remote endpoint answered with an error; ``code`` is the machine-readable reason.
+
+    What it says is the endpoint's, and may hold anything: a served agent doesn't pass it on as it came.
 
     Args:
         message: what the endpoint said.
@@ -125,3 +128,22 @@ class EndpointError(OneTurnError):
         self.status = status
         self.retry_after = retry_after
         self.partial = partial
+
+
+class AgentError(OneTurnError):
+    """The error of a served agent, as its own client reads it; ``ResponsesAdapter.predict`` raises it.
+
+    Args:
+        message: without traceback, path or secret.
+        code: the error code, such as ``"server_error"``.
+        status: the HTTP status.
+        retry_after: seconds to wait before another try, where that is known.
+    """
+
+    def __init__(
+        self, message: str, code: str = "server_error", status: int | None = None, retry_after: float | None = None
+    ):
+        super().__init__(message)
+        self.code = code
+        self.status = status
+        self.retry_after = retry_after

@@ -44,6 +44,24 @@ IN_PROSE = re.compile(
     |Bearer\s+(?=[\w.~+/-]*\d)(?=[\w.~+/-]*[A-Za-z])[\w.~+/-]{20,}""",
     re.VERBOSE,
 )
+# For error messages: more eager than what is refused, since a word too many costs little here.
+_REDACTED = re.compile(
+    r"""-----BEGIN\ (?:[A-Z]+\ )*PRIVATE\ KEY(?:\ BLOCK)?-----.*?(?:-----END[^-]*-----|$)
+    |hooks\.slack\.com/services/\S+
+    |\beyJ[\w-]{5,}(?:\.[\w-]+)+
+    |\b(?:sk-|sk_|dapi|dkea|dose|gh[opsu]_|github_pat_|hf_|xox[abp]-|AKIA|AIza|eyJ)(?=\S*\d)[^\s'",;]{12,}
+    |(?<=://)[^/\s:@]*:[^/\s@]+(?=@)""",
+    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+)
+_NAMED = re.compile(
+    r"""(?P<name>\bauthorization\\?["']?\s*[:=]\s*\\?["']?[A-Za-z]+\s+
+        |\bbearer\s+(?=\S*[\d._~+/-])
+        |(?<![A-Za-z0-9])(?:\w*[_-])?
+            (?:password|passwd|pwd|passphrase|secret|token|sig|credentials?|(?:api|access|account|private|shared|storage)[_-]?key)
+            \\?["']?\s*[:=]\s*\\?["']?
+        )[^\s"',;&)}\]]+""",
+    re.VERBOSE | re.IGNORECASE,
+)
 _LIKE_A_KEY = re.compile(r"(?=\S*\d)(?=\S*[A-Za-z])\S{12,}")
 _SHORTEST = 12
 
@@ -73,6 +91,14 @@ def refuse_secrets_in(found: Any, source: str) -> None:
 def looks_secret(text: str) -> bool:
     """Whether a text holds what looks like a secret, or one of this environment's."""
     return bool(IN_PROSE.search(text)) or any(secret in text for secret in _of_the_environment().values())
+
+
+def redact(text: str) -> str:
+    """A text with each part that looks like a credential, or is one of this environment's, replaced by ``…``."""
+    for secret in sorted(_of_the_environment().values(), key=len, reverse=True):
+        text = text.replace(secret, "…")
+    text = _NAMED.sub(lambda match: f"{match['name']}…", _REDACTED.sub("…", text))
+    return IN_PROSE.sub("…", text)
 
 
 def leaves(value: Any, path: str = "", key: str = "") -> Iterator[tuple[str, str, Any]]:

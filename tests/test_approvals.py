@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import dspy
+import httpx
 import pytest
 from mlflow.entities import Document
 
@@ -252,3 +253,32 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch):
         approvals_for(config)
     monkeypatch.setenv("APPROVAL_KEY", KEY)
     assert isinstance(approvals_for(config), Approvals)
+
+
+VERDICTS = ["false", "true", "yes", "no", "off", "0", "n", "f", "", 0, 1, None, [], {}]
+
+
+@pytest.mark.parametrize("verdict", VERDICTS, ids=repr)
+def test_only_true_and_false_are_verdicts(shop: Shop, asked: list[dict[str, Any]], verdict: Any):
+    with oneturn.running_server(replica(shop, *GRANTED)) as url:
+        answer = httpx.post(f"{url}/responses", json={"input": [QUESTION, *asked, answer_to(asked, approve=verdict)]})
+    assert answer.status_code == 400
+    assert "send JSON true or false" in answer.text
+    assert shop.done == ["look_up 7"], "the tool isn't run"
+
+
+@pytest.mark.parametrize("verdict", ["false", "true", "yes", "no", "off", "0", "n", "f", 0, 1], ids=repr)
+def test_only_true_and_false_are_verdicts_in_the_process(shop: Shop, asked: list[dict[str, Any]], verdict: Any):
+    events = ask(replica(shop, *GRANTED), [QUESTION, *asked, answer_to(asked, approve=verdict)])
+    assert events[-1]["type"] == "response.failed"
+    assert "send JSON true or false" in events[-2]["message"]
+    assert shop.done == ["look_up 7"], "the tool isn't run"
+
+
+def test_a_verdict_that_is_missing_is_refused(shop: Shop, asked: list[dict[str, Any]]):
+    answer = answer_to(asked)
+    del answer["approve"]
+    with oneturn.running_server(replica(shop, *GRANTED)) as url:
+        refused = httpx.post(f"{url}/responses", json={"input": [QUESTION, *asked, answer]})
+    assert refused.status_code == 400
+    assert shop.done == ["look_up 7"]

@@ -25,7 +25,7 @@ from dspy.lm15 import RateLimitError
 from mlflow.pyfunc import ResponsesAgent
 
 import oneturn
-from oneturn.errors import OneTurnError, ProgramError
+from oneturn.errors import EndpointError, OneTurnError, ProgramError
 from oneturn.replies import Reply
 from oneturn.serving import load_logged
 from oneturn.steps import AnswerDelta, Step
@@ -412,3 +412,22 @@ def test_serve_says_where_it_is_answers_and_stops_when_interrupted(tmp_path: Pat
 def test_a_model_that_is_not_there_is_told(tmp_path: Path):
     with pytest.raises(ProgramError, match=r"The model '.*nothing' can't be loaded .*Log it with: oneturn log"):
         oneturn.serve(str(tmp_path / "nothing"), port=0)
+
+
+class Router(dspy.Module):
+    """An agent that asks another endpoint, which refuses."""
+
+    def forward(self, question: str) -> dspy.Prediction:
+        raise EndpointError("the token glpat-a1b2c3d4e5f6g7h8i9j0 may not read /opt/models/billing", "no_access", 403)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_another_endpoint_said_is_no_error_of_ours(stream: bool):
+    agent = oneturn.ResponsesAdapter(Router(), signature="question -> answer")
+    body = {"input": [{"role": "user", "content": "Hello"}], "stream": stream}
+    with oneturn.running_server(agent) as url:
+        answer = httpx.post(f"{url}/responses", json=body)
+    assert answer.status_code == (200 if stream else 502)
+    assert "upstream_error" in answer.text
+    assert "glpat-" not in answer.text
+    assert "/opt/models" not in answer.text

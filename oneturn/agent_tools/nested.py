@@ -9,7 +9,7 @@ from typing import TypeVar
 import dspy
 
 from oneturn.control import RunControl, current
-from oneturn.errors import EndpointError, ProgramError, RunCancelled, ToolError
+from oneturn.errors import AgentError, EndpointError, ProgramError, RunCancelled, ToolError
 from oneturn.programs.callback import inside_another_run
 from oneturn.responses.failures import told
 from oneturn.spend import Spend, spending
@@ -76,8 +76,9 @@ def check_declared(name: str, timeout: float | None) -> None:
 
 
 def _unanswered_for(error: Exception, name: str) -> str:
-    failure = told(error)
-    if failure.code == "server_error" and not isinstance(error, EndpointError):
+    ours = told(error)
+    failure = error if isinstance(error, EndpointError) else ours  # an endpoint's own code says more to the LM
+    if failure.code == "server_error" and not isinstance(error, AgentError | EndpointError):
         _log.error("The agent %r failed inside a tool call.", name, exc_info=error)
     if failure.code == "invalid_request" or failure.status in (400, 422):  # it tells what to ask otherwise
         return told_to_lm(ToolError(f"the agent refused the request: {failure}"))

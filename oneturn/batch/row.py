@@ -12,7 +12,7 @@ from oneturn.batch.jsonable import jsonable
 from oneturn.batch.limiter import Limiter
 from oneturn.batch.sources import Unreadable
 from oneturn.batch.targets import Answered, Target
-from oneturn.errors import DataError, EndpointError
+from oneturn.errors import AgentError, DataError, EndpointError
 from oneturn.evaluation import REPEAT, Metric
 
 Row = dict[str, Any]
@@ -101,7 +101,7 @@ def _answered(
 
 def _busy(error: Exception) -> bool:
     """Whether the same row may be answered later: what was refused has done nothing yet."""
-    if isinstance(error, EndpointError):
+    if isinstance(error, AgentError | EndpointError):
         return error.status in _BUSY
     return bool(is_retryable_lm_error(error))
 

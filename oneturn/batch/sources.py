@@ -62,7 +62,7 @@ def source_of(data: Any, inputs: Sequence[str]) -> Source:
     frame = _frame(data)
     if frame is not None:
         rows = frame.to_dict("records")
-        return Source(lambda: examples_of(map(_without_nothing, rows), inputs), len(rows), dataset_hash(rows))
+        return Source(lambda: examples_of(map(without_nan, rows), inputs), len(rows), dataset_hash(rows))
     if not isinstance(data, Sequence):
         raise DataError(
             f"{type(data).__name__} holds no rows to evaluate: give examples, a DataFrame, a dataset or a file."
@@ -110,7 +110,7 @@ def _read_jsonl(path: Path) -> Iterator[dict[str, Any] | Unreadable]:
 
 def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
     for table in pd.read_csv(path, chunksize=_BATCH):
-        yield from map(_without_nothing, table.to_dict("records"))
+        yield from map(without_nan, table.to_dict("records"))
 
 
 def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
@@ -150,6 +150,6 @@ def _plain(row: Any) -> dict[str, Any]:
     raise DataError(f"{row!r:.80} is no row: give a dspy.Example or a mapping.")
 
 
-def _without_nothing(row: dict[str, Any]) -> dict[str, Any]:
+def without_nan(row: dict[str, Any]) -> dict[str, Any]:
     """A table's row, with ``None`` where pandas has NaN for what isn't there."""
     return {name: None if isinstance(value, float) and pd.isna(value) else value for name, value in row.items()}

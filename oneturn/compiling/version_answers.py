@@ -36,8 +36,10 @@ def _answered(model: Path, agent_file: str, questions: Path, compiled: bool) -> 
     examples = [dspy.Example(**inputs).with_inputs(*inputs) for inputs in map(json.loads, lines)]
     program, threads = agent.program(compiled=compiled), agent.config.compile.threads
     evaluation = evaluate(program, examples, lambda *_: 0.0, lm=agent.lm(), threads=threads)
-    rows: list[dict[Any, Any]] = evaluation.rows.to_dict("records")
-    return rows
+    rows = evaluation.rows
+    # What is missing is null: pandas has NaN for it, for None too in a column that holds a text.
+    found: list[dict[Any, Any]] = rows.astype(object).where(rows.notna(), None).to_dict("records")
+    return found
 
 
 if __name__ == "__main__":

@@ -144,17 +144,22 @@ def _unusable(version: ModelVersion, why: str) -> ProgramError:
 
 
 def _row(agent: Agent, example: dspy.Example, answered: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
-    row = {name: serialize_for_json(value) for name, value in example.items()} | dict(answered)
+    answered = {name: None if _is_nan(value) else value for name, value in answered.items()}
+    row = {name: serialize_for_json(value) for name, value in example.items()} | answered
     if answered["error"] is not None:
         return row
     told = {
         name.removeprefix(_PREDICTED): value
         for name, value in answered.items()
-        if name.startswith(_PREDICTED) and name not in _TOLD and not (isinstance(value, float) and math.isnan(value))
+        if name.startswith(_PREDICTED) and name not in _TOLD
     }
     record = RunRecord(tuple(answered.get("pred_tool_calls") or ()), tuple(answered.get("pred_sources") or ()))
     prediction = with_record(dspy.Prediction(**dict(_typed(told, types))), record)
     return judged(row, {"score": agent.metric}, example, prediction)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _types(agent: Agent) -> dict[str, Any]:

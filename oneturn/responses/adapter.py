@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from oneturn.approvals import Approvals
 from oneturn.caller import caller_token
 from oneturn.control import RunControl, current
-from oneturn.errors import EndpointError, ProgramError, RequestError, RunCancelled
+from oneturn.errors import AgentError, ProgramError, RequestError, RunCancelled
 from oneturn.plain_json import plain, sound, sound_throughout
 from oneturn.programs import Program, as_program
 from oneturn.responses.citations import url_citations
@@ -110,9 +110,9 @@ class ResponsesAdapter(SelfTraced):
         """Answer a request at once: the LM isn't made to stream, the response is what a stream would have ended with.
 
         Raises:
-            EndpointError: the run failed; with the code and message that a stream would have ended with.
+            AgentError: the run failed; with the code and message that a stream would have ended with.
         """
-        failures: list[EndpointError] = []
+        failures: list[AgentError] = []
         request = _validated(request)
         *_, last = in_span("predict", request, self._events(request, failures.append, streaming=False))
         if failures:
@@ -127,7 +127,7 @@ class ResponsesAdapter(SelfTraced):
         yield from in_span("predict_stream", request, self._events(request, lambda failure: None))
 
     def _events(
-        self, request: ResponsesAgentRequest, on_failure: Callable[[EndpointError], object], streaming: bool = True
+        self, request: ResponsesAgentRequest, on_failure: Callable[[AgentError], object], streaming: bool = True
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         control = RunControl(self._deadline, current(), streaming=streaming, caller=caller_token())
         writer = EventWriter()

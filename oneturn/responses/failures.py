@@ -14,7 +14,8 @@ from dspy.utils.exceptions import (
     LMTimeoutError,
 )
 
-from oneturn.errors import EndpointError, RequestError, RunError
+from oneturn.errors import AgentError, EndpointError, RequestError, RunError
+from oneturn.tools.errors import in_a_line
 
 _UNUSABLE = "The agent can't use its language model ({name}); whoever runs the agent has to see to it."
 _LM_FAILURES: tuple[tuple[type[Exception], str, str], ...] = (
@@ -34,24 +35,26 @@ _STATUS = {
     "lm_timeout": 504,
     "lm_unusable": 502,
     "lm_error": 502,
+    "upstream_error": 502,
     "invalid_output": 502,
 }
 
 
-def told(error: BaseException) -> EndpointError:
+def told(error: BaseException) -> AgentError:
     """The error as a client may know it: with its code, message and HTTP status.
 
     Only the messages of failed runs and refused requests are passed on: they are written for whoever asks. Others are
-    written for whoever runs the agent, and may name its files. All of it goes into the trace, if there is one.
+    written for whoever runs the agent, and may name its files. What a remote endpoint said is told in one line, less
+    paths and what looks like a secret; its status is none of ours. All of it goes into the trace, if there is one.
     """
     span = mlflow.get_current_active_span()
     if span is not None:
         span.record_exception(_recordable(error))
-    if isinstance(error, EndpointError):
+    if isinstance(error, AgentError):
         return error
     code, message = _code_and_message(error)
     after = getattr(error, "retry_after", None)
-    return EndpointError(message, code, _STATUS.get(code, 500), retry_after=after)
+    return AgentError(message, code, _STATUS.get(code, 500), retry_after=after)
 
 
 def _recordable(error: BaseException) -> Exception | str:
@@ -67,6 +70,8 @@ def _code_and_message(error: BaseException) -> tuple[str, str]:
         return error.code, str(error)
     if isinstance(error, RequestError):
         return "invalid_request", str(error)
+    if isinstance(error, EndpointError):
+        return "upstream_error", f"A service that the agent calls failed: {in_a_line(str(error)) or error.code}"
     for kind, code, message in _LM_FAILURES:
         if isinstance(error, kind):
             return code, message.format(name=type(error).__name__)

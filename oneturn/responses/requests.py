@@ -23,6 +23,8 @@ SYSTEM = "system_message"
 MESSAGES = "messages"
 _ATTACHED = {dspy.Image: "input_image", dspy.File: "input_file"}
 _NO_QUESTION = 'The request has no user message; send input=[{"role": "user", "content": "…"}].'
+APPROVAL = "mcp_approval_response"
+"""The type of an item that answers an approval request."""
 
 
 def program_inputs(
@@ -56,9 +58,20 @@ def program_inputs(
 
 def first_problem(error: pydantic.ValidationError) -> str:
     """What is wrong with a request that MLflow doesn't take, and where."""
-    problem = error.errors(include_url=False, include_context=False)[0]
+    problems = error.errors(include_url=False, include_context=False)
+    for found in problems:
+        item = found["input"]
+        if isinstance(item, dict) and item.get("type") == APPROVAL and not isinstance(item.get("approve"), bool):
+            return no_verdict(item)
+    problem = problems[0]
     place = [str(part) for part in problem["loc"] if isinstance(part, int) or part.isidentifier()]
     return f"{'.'.join(place) or 'request'}: {problem['msg']}."
+
+
+def no_verdict(item: Mapping[str, Any]) -> str:
+    """Why an ``mcp_approval_response`` says neither yes nor no."""
+    found = f"is {item['approve']!r:.80}" if "approve" in item else "is missing"
+    return f"The approve of an {APPROVAL} {found}; send JSON true or false."
 
 
 def question_field(signature: type[dspy.Signature]) -> str | None:

@@ -11,6 +11,7 @@ from mlflow.entities import Document
 from mlflow.types.responses import ResponsesAgentRequest
 
 from oneturn.errors import RequestError
+from oneturn.responses.requests import APPROVAL, no_verdict
 from oneturn.steps import FinishedCall, Resumption, WaitingCall
 
 Item = Mapping[str, Any]
@@ -28,19 +29,23 @@ def read_answer(request: ResponsesAgentRequest) -> ApprovalAnswer | None:
     """The approval that a request ends with; ``None`` if it doesn't end with one.
 
     Raises:
-        RequestError: the approval request itself isn't among the items, or they can't be read.
+        RequestError: it says neither true nor false, the approval request itself isn't among the items, or they can't
+            be read.
     """
     items = [item.model_dump() for item in request.input]
-    if not items or items[-1].get("type") != "mcp_approval_response":
+    if not items or items[-1].get("type") != APPROVAL:
         return None
     answer, turn = items[-1], _turn(items[:-1])
+    approve = answer.get("approve")
+    if not isinstance(approve, bool):  # MLflow keeps what was sent: a text such as "false" is true to Python
+        raise RequestError(no_verdict(answer))
     wanted = str(answer.get("approval_request_id"))
     waiting = next((item for item in turn if item.get("type") == "mcp_approval_request" and item["id"] == wanted), None)
     if waiting is None:
         raise RequestError(f"The approval request {wanted!r} isn't among the items; send them back as they came.")
     resumption = Resumption(
         *_read(turn, waiting),
-        approve=bool(answer.get("approve")),
+        approve=approve,
         reason=" ".join(str(answer.get("reason") or "").split()),
     )
     return ApprovalAnswer(wanted, resumption)

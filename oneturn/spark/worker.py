@@ -13,7 +13,7 @@ import pandas as pd
 
 from oneturn.agent import load_agent
 from oneturn.batch.run import rows_of
-from oneturn.batch.sources import Source, Unreadable, examples_of
+from oneturn.batch.sources import Source, Unreadable, examples_of, without_nan
 from oneturn.batch.targets import Target, target_of
 from oneturn.evaluation import Metric
 
@@ -70,7 +70,7 @@ class Job:
         def noted() -> Iterator[dict[str, Any]]:
             for number, row in numbered:
                 given[number] = row
-                yield {name: value for name, value in row.items() if value is not None}
+                yield {name: value for name, value in without_nan(row).items() if value is not None}
 
         return examples_of(noted(), self.inputs)
 

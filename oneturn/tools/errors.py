@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 
 from oneturn.errors import ToolError
+from oneturn.secrets import redact
 
 _CHARS = 200
 # Errors whose text is usually about the arguments. Those of files, networks and databases tell of the machine.
 _ABOUT_THE_CALL = (ToolError, ValueError, LookupError, TypeError)
-_PATH = re.compile(r"(?<![\w/:.])(?:/[\w.@+-]+){2,}/?|\b[A-Za-z]:\\[^\s'\"]+")
-_SECRET = re.compile(
-    r"""(?<=://)[^/\s:@]+:[^/\s@]+(?=@)
-        |(?<=Bearer\ )\S+
-        |\b(?:sk-|sk_|dapi|dkea|dose|gh[opsu]_|github_pat_|hf_|xox[abp]-|AKIA|AIza|eyJ)(?=\S*\d)[^\s'",;]{12,}
-        |(?<=password=)\S+|(?<=token=)\S+|(?<=api_key=)\S+""",
-    re.VERBOSE | re.IGNORECASE,
+_PATH = re.compile(
+    r"""\bfile:/+[^\s'"]+
+    |(?<![\w/:.<])(?:/[\w.@+-]+(?:\ [\w.@+-]+(?=/))?)+/?
+    |(?<![\w/])~/[^\s'"]+
+    |\b[A-Za-z]:[\\/][^\s'"]+
+    |(?<!\w)\\\\[\w.-]+\\[^\s'"]+
+    |(?<![\w/:.@-])[\w.-]+(?:/[\w.-]+){2,}\.[A-Za-z]\w{0,4}\b""",
+    re.VERBOSE,
 )
 
 
@@ -32,5 +34,5 @@ def told_to_lm(error: Exception) -> str:
 
 def in_a_line(text: str) -> str:
     """A message in one line of at most 200 characters, less paths and what looks like a secret."""
-    text = _SECRET.sub("…", _PATH.sub("…", " ".join(text.split())))
+    text = " ".join(_PATH.sub("…", redact(text)).split())
     return text if len(text) <= _CHARS else text[: _CHARS - 1] + "…"

@@ -45,6 +45,8 @@ CONFIG = oneturn.AgentConfig.read("config.yaml", root=ROOT)
 
 def answer(asked):
     number = int(asked.messages[-1]["content"].split()[-1])
+    if number == 19:  # a row that fails, in every version
+        raise RuntimeError("out of order")
     known = skill.COMPILED if "Count well." in asked.text else 4
     return finish(answer="yes" if number < known else "no", sure=True)
 

@@ -27,7 +27,7 @@ from oneturn.config import AgentConfig, LMConfig
 from oneturn.control import RunControl
 from oneturn.databricks import lm_asking
 from oneturn.databricks.resources import resources_of, scopes_of
-from oneturn.errors import ConfigError, EndpointError
+from oneturn.errors import AgentError, ConfigError
 from oneturn.lm import build_lm
 from tests.databricks.workspace import OWNER, TOKEN, Answer, Call, Workspace, refused, signed_in
 
@@ -296,7 +296,7 @@ def test_what_the_endpoint_refuses(workspace: Workspace, answer: Answer, error: 
 def test_a_client_of_the_agent_reads_a_code_and_no_address(workspace: Workspace):
     workspace.on("POST", CHAT, lambda call: refused(404, "RESOURCE_DOES_NOT_EXIST", "No such endpoint."))
     adapter = oneturn.ResponsesAdapter(agent_of())
-    with pytest.raises(EndpointError) as failure:
+    with pytest.raises(AgentError) as failure:
         adapter.predict({"input": [{"role": "user", "content": "x"}]})
     assert failure.value.code == "lm_unusable"
     assert workspace.host not in str(failure.value)

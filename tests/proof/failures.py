@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dspy.lm15 import AuthError, ContextLengthError, RateLimitError, ServerError, TimeoutError
 from hypothesis import strategies as st
 
-from oneturn.errors import EndpointError, RequestError, RunCancelled, RunError, ToolError
+from oneturn.errors import AgentError, EndpointError, RequestError, RunCancelled, RunError, ToolError
 
 SECRET = "sk-do-not-tell-4711"
 
@@ -36,7 +36,8 @@ FORESEEN: tuple[Callable[[], BaseException], ...] = (
     lambda: ToolError("take another word"),
     lambda: RunError("no answer", "max_iters"),
     lambda: RunCancelled("enough"),
-    lambda: EndpointError("busy", "rate_limit_exceeded", 429),
+    lambda: EndpointError(f"no {SECRET}", "rate_limit_exceeded", 429),
+    lambda: AgentError("busy", "rate_limit_exceeded", 429),
     lambda: RequestError("no such thing"),
 )
 ODD: tuple[Callable[[], BaseException], ...] = (

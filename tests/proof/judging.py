@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from oneturn import ResponsesAdapter
 from oneturn.conformance import Severity, check_response, check_stream, compare
 from oneturn.conformance.reading import done_items
-from oneturn.errors import EndpointError
+from oneturn.errors import AgentError
 
 Event = dict[str, Any]
 TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
@@ -75,7 +75,7 @@ def without_a_stream_it_says_the_same(
     """
     last = stream[-1]["response"]
     if outcome(stream) == "failed":
-        with pytest.raises(EndpointError) as caught:
+        with pytest.raises(AgentError) as caught:
             agent.predict(request)
         error = stream[-2]
         assert (error["type"], error["code"], error["message"]) == ("error", caught.value.code, str(caught.value))

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 import oneturn
 from oneturn import Citation, ReAct, ResponsesAdapter
 from oneturn.control import RunControl
-from oneturn.errors import EndpointError, ProgramError
+from oneturn.errors import AgentError, ProgramError
 from oneturn.retrieval import Bm25Retriever
 from oneturn.steps import Answer, AnswerDelta, Thought, ToolCall, ToolResult, Usage
 from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish
@@ -483,7 +483,7 @@ def test_a_failure_ends_the_stream_and_is_predict_s_error(build: Any, code: str,
     assert last["response"]["output"] == done_items(stream)
     for private in (SECRET, "Traceback", __file__):
         assert private not in json.dumps(stream)
-    with pytest.raises(EndpointError) as caught:
+    with pytest.raises(AgentError) as caught:
         build().predict(request())
     assert (caught.value.code, str(caught.value)) == (code, error["message"])
 

@@ -9,7 +9,7 @@ import pytest
 from mlflow.types.responses import ResponsesAgentRequest
 
 from oneturn import ReAct, ResponsesAdapter
-from oneturn.errors import EndpointError
+from oneturn.errors import AgentError
 from oneturn.testing import ScriptedLM, _StreamingScript
 from tests.responses.test_adapter import finish
 
@@ -64,7 +64,7 @@ def test_whoever_reads_a_stream_is_not_inside_its_span(traced: None):
 
 
 def test_a_failed_request_s_trace_says_so(traced: None):
-    with pytest.raises(EndpointError):
+    with pytest.raises(AgentError):
         adapter(RuntimeError("out of order")).predict(QUESTION)
     span = root_span()
     assert (span.status.status_code, span.attributes["oneturn.outcome"]) == ("ERROR", "failed")

@@ -29,3 +29,60 @@ from oneturn.tools.errors import told_to_lm
 )
 def test_one_line_without_path_or_secret(error: Exception, told: str):
     assert told_to_lm(error) == told
+
+
+SECRETS = {
+    "GitLab": "glpat-a1b2c3d4e5f6g7h8i9j0",
+    "Groq": "gsk_a1b2c3d4e5f6g7h8i9j0k1l2",
+    "npm": "npm_a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p6q7r8",
+    "AWS, temporary": "ASIA1234567890ABCDEF",
+    "Google OAuth": "ya29.a1b2c3d4e5f6g7h8i9j0k1",
+    "private key": "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEAcanary",
+    "Slack hook": "https://hooks.slack.com/services/T0001/B0001/canary",
+    "Azure SAS": "https://x.test/c?sv=1&sig=canary",
+    "JSON": "{'password': 'canary'}",
+    "quoted": '"api_key": "canary"',
+    "header": "x-api-key: canary",
+    "Basic": "Authorization: Basic canary==",
+    "Bearer": "bearer canary1",
+    "AWS": "AWS_SECRET_ACCESS_KEY=canary",
+    "client secret": "client_secret=canary",
+    "token": "access_token: canary",
+    "connection string": "Server=x;User Id=sa;Pwd=canary;",
+    "URL": "postgres://u:canary@db.test/x",
+    "JWT": "eyJhbGciOi.eyJcanary.x1",
+    "file URL": "file:///srv/canary/x",
+    "one folder": "/canary",
+    "home": "~/canary/x",
+    "Windows": "C:/Users/canary/x.txt",
+    "share": r"\\\\host\\canary\\x",
+    "spaces": "/srv/my canary/x.txt",
+    "relative": "data/canary/x.txt",
+}
+
+
+@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
+def test_credentials_and_paths_are_redacted(secret: str):
+    told = told_to_lm(ValueError(f"refused: {secret}"))
+    assert told.startswith("refused: ")
+    assert not any(part in told for part in (secret, "canary", "MIIE"))
+
+
+def test_a_value_of_the_environment_is_redacted(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SHOP_PASSWORD", "hunter2-canary-99")
+    assert told_to_lm(ValueError("could not use hunter2-canary-99")) == "could not use …"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the token count is 5",
+        "the password must have 8 characters",
+        "yes and/or no, 5/3, 30 euros/unit",
+        "use the basic authentication of the shop",
+        "see https://docs.test/a/b",
+        "expected <b>x</b>",
+    ],
+)
+def test_ordinary_text_stays(text: str):
+    assert told_to_lm(ValueError(text)) == text
