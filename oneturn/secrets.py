@@ -44,22 +44,32 @@ IN_PROSE = re.compile(
     |Bearer\s+(?=[\w.~+/-]*\d)(?=[\w.~+/-]*[A-Za-z])[\w.~+/-]{20,}""",
     re.VERBOSE,
 )
-# For error messages: more eager than what is refused, since a word too many costs little here.
-_REDACTED = re.compile(
-    r"""-----BEGIN\ (?:[A-Z]+\ )*PRIVATE\ KEY(?:\ BLOCK)?-----.*?(?:-----END[^-]*-----|$)
-    |hooks\.slack\.com/services/\S+
-    |\beyJ[\w-]{5,}(?:\.[\w-]+)+
-    |\b(?:sk-|sk_|dapi|dkea|dose|gh[opsu]_|github_pat_|hf_|xox[abp]-|AKIA|AIza|eyJ)(?=\S*\d)[^\s'",;]{12,}
-    |(?<=://)[^/\s:@]*:[^/\s@]+(?=@)""",
+# What is left out of an error's text, which nobody has to write again: more than is refused in a program.
+_BLOCK = re.compile(r"-----BEGIN\ [A-Z ]*PRIVATE\ KEY(?:\ BLOCK)?-----(?:.*?-----END[A-Z ]*-----|.*)", re.DOTALL)
+_ASSIGNED = re.compile(
+    r"""(?P<name>
+        (?<![\w-])(?:[\w-]*(?:
+            password|passwd|pwd|passphrase|secret|token|credentials?|connection[_-]?string
+            |(?:access|account|api|encryption|private|secret|shared|signing|storage|subscription)[_-]?key
+            )|(?:[\w-]+[_-])?(?:pass|sig|signature|authorization))
+        [\\"'\]]*\s*(?:=>|:=|==?|:)\s*
+    )
+    (?!(?:none|null|true|false|field|must|not|required|missing|invalid|too)(?![^\s,;.:)}\]]))
+    (?P<value>
+        "(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'  # in quotes, with blanks
+        |\\+(?P<quote>["']).*?\\+(?P=quote)  # in those of JSON in a text
+        |\\*["'].*  # in quotes that were cut off
+        |(?:(?:basic|bearer|negotiate|token)\s+)?\S+
+    )""",
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
-_NAMED = re.compile(
-    r"""(?P<name>\bauthorization\\?["']?\s*[:=]\s*\\?["']?[A-Za-z]+\s+
-        |\bbearer\s+(?=\S*[\d._~+/-])
-        |(?<![A-Za-z0-9])(?:\w*[_-])?
-            (?:password|passwd|pwd|passphrase|secret|token|sig|credentials?|(?:api|access|account|private|shared|storage)[_-]?key)
-            \\?["']?\s*[:=]\s*\\?["']?
-        )[^\s"',;&)}\]]+""",
+_EAGER = re.compile(
+    r"""(?<=://)[^/\s?\#]+(?=@)
+        |(?<![\w/.+@-])(?!mailto:)[\w.+-]{1,100}:[^\s@/]{1,100}(?=@[\w.-])
+        |(?<=\bBearer\ )(?!(?:auth\w*|tokens?|credentials?|header|scheme|is|was)(?![\w.~+/=-]))\S+
+        |(?<=\bBasic\ )(?=\S{0,200}[\d=])[A-Za-z0-9+/]{8,}=*
+        |\b(?:sk-|sk_|dapi|dkea|dose|gh[opsu]_|github_pat_|hf_|xox[abp]-|AKIA|AIza|eyJ)(?=\S{0,200}\d)[^\s'",;]{12,}
+        |(?<=\bhooks\.slack\.com/services/)\S+""",
     re.VERBOSE | re.IGNORECASE,
 )
 _LIKE_A_KEY = re.compile(r"(?=\S*\d)(?=\S*[A-Za-z])\S{12,}")
@@ -94,11 +104,14 @@ def looks_secret(text: str) -> bool:
 
 
 def redact(text: str) -> str:
-    """A text with each part that looks like a credential, or is one of this environment's, replaced by ``…``."""
+    """The text with "…" for what looks like a secret, and for each of this environment's.
+
+    It takes away more than :func:`looks_secret` finds: whatever follows ``password:`` or ``token=``, too.
+    """
     for secret in sorted(_of_the_environment().values(), key=len, reverse=True):
         text = text.replace(secret, "…")
-    text = _NAMED.sub(lambda match: f"{match['name']}…", _REDACTED.sub("…", text))
-    return IN_PROSE.sub("…", text)
+    text = _ASSIGNED.sub(r"\g<name>…", _BLOCK.sub("…", text))
+    return IN_PROSE.sub("…", _EAGER.sub("…", text))
 
 
 def leaves(value: Any, path: str = "", key: str = "") -> Iterator[tuple[str, str, Any]]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneturn.errors import ProgramError
-from oneturn.secrets import refuse_secrets_in
+from oneturn.secrets import IN_PROSE, redact, refuse_secrets_in
 
 HEX = "0123456789abcdef"
 ALNUM = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -114,3 +114,69 @@ def test_what_the_environment_keeps_secret_is_refused_whatever_its_form(variable
     assert "4711" not in str(caught.value)
     monkeypatch.setenv(variable, "word")
     refuse_secrets_in(["A word."], "p.json")
+
+
+@given(PROSE, SECRETS, AFTER)
+def test_what_is_refused_in_a_program_is_left_out_of_an_error(before: str, secret: str, after: str):
+    assert "…" in redact(before + secret + after)
+    assert not IN_PROSE.search(redact(before + secret + after))
+
+
+CREDENTIALS = [
+    "password: CANARY1",
+    "{'password': 'CANARY1 with a blank', 'user': 'me'}",
+    r"{\"password\": \"CANARY1 x\"}",
+    "'password': 'CANARY1 cut off",
+    "PASSWORD=CANARY1",
+    "pwd=CANARY1",
+    "PGPASSWORD=CANARY1",
+    "client_secret=CANARY1",
+    "clientSecret=CANARY1",
+    "x-api-key: CANARY1",
+    "Authorization: Basic CANARY1==",
+    "{'Authorization': 'Bearer CANARY1'}",
+    "got Basic CANARY1Q==",
+    "bearer CANARY1",
+    "AWS_SECRET_ACCESS_KEY=CANARY1",
+    "secret=CANARY1",
+    "token: CANARY1",
+    "access_token=CANARY1",
+    "https://x.blob.test/c?sv=1&sig=CANARY1",
+    '"api_key": "CANARY1"',
+    "eyJhbGciOi.eyJCANARY1.x1",
+    "Server=x;User Id=sa;Password=CANARY1;",
+    "postgres://u:CANARY1@h/d",
+    "postgres://u:p@CANARY1@h/d",
+    "git clone me:CANARY1@host",
+    "https://CANARY1@git.test/x",
+    "https://hooks.slack.com/services/T0/B0/CANARY1",
+    "-----BEGIN PRIVATE KEY----- CANARY1",
+    "-----BEGIN RSA PRIVATE KEY-----\nCANARY1\n-----END RSA PRIVATE KEY----- was read",
+    "could not use hunter2CANARY1env99",
+]
+
+
+@pytest.mark.parametrize("text", CREDENTIALS)
+def test_an_error_loses_its_credentials(text: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MY_PASSWORD", "hunter2CANARY1env99")
+    found = redact(f"refused {text}")
+    assert found.startswith("refused ")
+    assert "…" in found
+    assert "CANARY1" not in found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the token count is 5, max_tokens=5",
+        "password must have 8 characters",
+        "password: must have 8 characters",
+        "a bearer token is missing",
+        "basic knowledge of secrets",
+        "design=blue, signal: red, compass: north",
+        "at 10:30 the ratio is 3:4; see https://docs.test/a?b=c",
+        "write to mailto:me@desk.test or me@desk.test",
+    ],
+)
+def test_an_error_keeps_its_words(text: str):
+    assert redact(text) == text

@@ -13,7 +13,7 @@ import oneturn
 from oneturn.batch.limiter import Limiter
 from oneturn.batch.row import evaluated
 from oneturn.batch.targets import ProgramTarget
-from oneturn.errors import EndpointError
+from oneturn.errors import AgentError, EndpointError
 
 
 class Clock:
@@ -104,7 +104,11 @@ def row(program: dspy.Module, clock: Clock) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "error",
-    [EndpointError("busy", "busy", 429, retry_after=7.0), LMRateLimitError("busy", model="m", retry_after=7.0)],
+    [
+        EndpointError("busy", "busy", 429, retry_after=7.0),
+        AgentError("busy", "busy", 429, retry_after=7.0),
+        LMRateLimitError("busy", model="m", retry_after=7.0),
+    ],
 )
 def test_a_row_that_is_refused_comes_again_when_it_was_told(error: Exception):
     clock = Clock()

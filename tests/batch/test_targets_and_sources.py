@@ -14,6 +14,7 @@ import pytest
 import oneturn
 from oneturn.batch.sources import source_of
 from oneturn.errors import DataError
+from oneturn.spark.worker import Job
 from oneturn.testing import ScriptedLM, call, finish
 
 QUESTIONS = ["one?", "two?"]
@@ -117,6 +118,16 @@ def test_a_file_is_read_row_by_row(suffix: str, tmp_path: Path):
 def test_an_mlflow_dataset_is_its_table():
     dataset = mlflow.data.from_pandas(FRAME, name="questions")  # type: ignore[attr-defined]
     assert [example.question for example in source_of(dataset, ["question"]).rows()] == QUESTIONS
+
+
+def test_a_worker_takes_nan_for_what_is_missing():
+    job = Job(
+        "nan", lambda: program(finish(answer="1")), {"score": answered}, ("question",), 1, None, {"error": "string"}
+    )
+    table = pd.DataFrame({"question": ["one?", float("nan")], "gold": ["1", "2"]})
+    (rows,) = job(iter([table]))
+    assert rows["error"].isna().tolist() == [True, False]
+    assert rows["error"].iloc[1].startswith("DataError: row 2 has no input 'question'")
 
 
 def test_a_line_that_is_no_row_stays_with_its_reason(tmp_path: Path):
