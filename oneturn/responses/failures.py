@@ -44,8 +44,8 @@ def told(error: BaseException) -> AgentError:
     """The error as a client may know it: with its code, message and HTTP status.
 
     Only the messages of failed runs and refused requests are passed on: they are written for whoever asks. Others are
-    written for whoever runs the agent, and may name its files. What a remote endpoint said is told in one line, less
-    paths and what looks like a secret; its status is none of ours. All of it goes into the trace, if there is one.
+    written for whoever runs the agent, and may name its files. The message of a remote endpoint is
+    redacted, and its status isn't passed on. All of it goes into the trace, if there is one.
     """
     span = mlflow.get_current_active_span()
     if span is not None:

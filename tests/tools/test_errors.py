@@ -55,6 +55,7 @@ SECRETS = {
     "one folder": "/canary",
     "home": "~/canary/x",
     "Windows": "C:/Users/canary/x.txt",
+    "Windows, spaces": r"'C:\\Program Files\\canary.txt'",
     "share": r"\\\\host\\canary\\x",
     "spaces": "/srv/my canary/x.txt",
     "relative": "data/canary/x.txt",
@@ -78,7 +79,7 @@ def test_a_value_of_the_environment_is_redacted(monkeypatch: pytest.MonkeyPatch)
     [
         "the token count is 5",
         "the password must have 8 characters",
-        "yes and/or no, 5/3, 30 euros/unit",
+        "yes and/or no, 5/3, 30 euros/unit, 30 €/month",
         "use the basic authentication of the shop",
         "see https://docs.test/a/b",
         "expected <b>x</b>",
