@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,11 @@ METRICS = [answered, *ALL]
 
 
 @pytest.fixture
-def experiment(traced: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def experiment(traced: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow as it should be set for this: one run a row, one after the other, as the script of the LM wants it."""
     monkeypatch.setenv("MLFLOW_GENAI_EVAL_SKIP_TRACE_VALIDATION", "true")
     monkeypatch.setenv("MLFLOW_GENAI_EVAL_MAX_WORKERS", "1")
     mlflow.dspy.autolog(disable=True)
-    yield
-    mlflow.dspy.autolog(disable=False, log_traces=False)
 
 
 def by_mlflow(target: Any, metrics: list[Any]) -> pd.DataFrame:
