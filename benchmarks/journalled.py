@@ -13,8 +13,8 @@ import dspy
 import pandas as pd
 from tqdm.auto import tqdm
 
-from oneturn.batch import evaluate
-from oneturn.evaluation import Metric
+from oneturn.evaluation import evaluate
+from oneturn.evaluation.result import Metric
 
 
 def measured(

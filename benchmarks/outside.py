@@ -15,7 +15,7 @@ from dspy.signatures.signature import ensure_signature
 
 import oneturn
 from oneturn.agent import Agent
-from oneturn.datasets import read_rows
+from oneturn.datasets.rows import read_rows
 from oneturn.errors import DataError
 
 PARTS = {"train": 0.3, "dev": 0.3, "test": 0.4}

@@ -10,7 +10,7 @@ from data.support import CORPUS
 from modules.support_desk import support_desk
 from oneturn import ReAct, Solution
 from oneturn.retrieval import Bm25Retriever, read_markdown
-from oneturn.tools.toolset import render
+from oneturn.tools.registry import render
 
 _THOUGHTS = {
     "search_handbook": "I look this up in the handbook.",

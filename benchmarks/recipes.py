@@ -28,11 +28,11 @@ from benchmarks.outside import outside_agent
 from benchmarks.plain_react import as_plain_react
 from benchmarks.report import between_marks
 from oneturn.agent import Agent, load_agent
-from oneturn.compiled import Manifest
-from oneturn.compiling import compile
-from oneturn.compiling.progress import SpendBar
-from oneturn.datasets import dataset_hash, spread
-from oneturn.intervals import interval
+from oneturn.compilation import compile
+from oneturn.compilation.progress import SpendBar
+from oneturn.datasets.rows import dataset_hash, spread
+from oneturn.evaluation.statistics import interval
+from oneturn.programs.state import Manifest
 from optimizers.recipes import RECIPES
 
 PEER_TOKENS = 400

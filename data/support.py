@@ -12,9 +12,9 @@ from typing import Literal
 import dspy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from oneturn.datasets import load_rows, to_examples
+from oneturn.datasets.rows import load_rows, to_examples
+from oneturn.datasets.splits import SPLITS, split_files
 from oneturn.errors import DataError
-from oneturn.examples.files import SPLITS, split_files
 
 HERE = Path(__file__).resolve().parent
 CORPUS = HERE / "corpus"

@@ -10,31 +10,30 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from oneturn.agent import Agent, load_agent
-    from oneturn.agent_tools import agent_tool, endpoint_tool
-    from oneturn.approvals import Approvals
-    from oneturn.asking import ask
-    from oneturn.batch import evaluate
-    from oneturn.client import query
-    from oneturn.compiled import load_compiled
-    from oneturn.compiling import CompileListener, Work, compile, composed, estimate_compile, recipe
-    from oneturn.compiling.gate import compare
-    from oneturn.compiling.promotion import promote
+    from oneturn.compilation import CompileListener, Work, compile, composed, estimate_compile, recipe
     from oneturn.config import AgentConfig
-    from oneturn.control import cancelled, progress
-    from oneturn.elsewhere import tools_of
+    from oneturn.core.run_context import cancelled, progress
+    from oneturn.datasets.check import check_data
+    from oneturn.deployment.model_logging import log
+    from oneturn.deployment.promotion import promote
     from oneturn.errors import OneTurnError, ToolError
-    from oneturn.examples.check import check_data
-    from oneturn.model_log import log
+    from oneturn.evaluation import evaluate
+    from oneturn.evaluation.comparison import compare
+    from oneturn.evaluation.report import log_report, write_report
+    from oneturn.evaluation.scorers.calibration import calibrate_judge
+    from oneturn.evaluation.scorers.mlflow import predict_fn
     from oneturn.programs import ChatCompletionsProgram, ModuleProgram, as_program
-    from oneturn.react import Citation, ReAct, Seen, Solution, WorkedExamples, failed_runs_kept
-    from oneturn.reporting import log_report, write_report
+    from oneturn.programs.react import Citation, ReAct, Seen, Solution, WorkedExamples, failed_runs_kept
+    from oneturn.programs.state import load_compiled
     from oneturn.responses import ResponsesAdapter
+    from oneturn.responses.client import query
     from oneturn.retrieval import Retriever, read_markdown, retriever_of
-    from oneturn.scorers.calibration import calibrate_judge
-    from oneturn.scorers.with_mlflow import predict_fn
-    from oneturn.serving import running_server, serve
-    from oneturn.sourced_text import SourcedText
-    from oneturn.tools.declared import tool
+    from oneturn.serving.server import running_server, serve
+    from oneturn.serving.terminal import ask
+    from oneturn.tools.approvals import Approvals
+    from oneturn.tools.decorator import tool
+    from oneturn.tools.documents import SourcedText
+    from oneturn.toolsets import agent_tool, endpoint_tool, tools_of
 
 __all__ = [
     "Agent",
@@ -88,50 +87,50 @@ __all__ = [
 _HOMES = {
     "Agent": "oneturn.agent",
     "AgentConfig": "oneturn.config",
-    "Approvals": "oneturn.approvals",
+    "Approvals": "oneturn.tools.approvals",
     "ChatCompletionsProgram": "oneturn.programs",
-    "Citation": "oneturn.react",
+    "Citation": "oneturn.programs.react",
     "ModuleProgram": "oneturn.programs",
     "OneTurnError": "oneturn.errors",
-    "ReAct": "oneturn.react",
+    "ReAct": "oneturn.programs.react",
     "ResponsesAdapter": "oneturn.responses",
     "Retriever": "oneturn.retrieval",
-    "Seen": "oneturn.react",
-    "Solution": "oneturn.react",
-    "SourcedText": "oneturn.sourced_text",
+    "Seen": "oneturn.programs.react",
+    "Solution": "oneturn.programs.react",
+    "SourcedText": "oneturn.tools.documents",
     "ToolError": "oneturn.errors",
-    "WorkedExamples": "oneturn.react",
-    "agent_tool": "oneturn.agent_tools",
+    "WorkedExamples": "oneturn.programs.react",
+    "agent_tool": "oneturn.toolsets",
     "as_program": "oneturn.programs",
-    "ask": "oneturn.asking",
-    "calibrate_judge": "oneturn.scorers.calibration",
-    "cancelled": "oneturn.control",
-    "check_data": "oneturn.examples.check",
-    "compare": "oneturn.compiling.gate",
-    "CompileListener": "oneturn.compiling",
-    "Work": "oneturn.compiling",
-    "compile": "oneturn.compiling",
-    "composed": "oneturn.compiling",
-    "estimate_compile": "oneturn.compiling",
-    "recipe": "oneturn.compiling",
-    "endpoint_tool": "oneturn.agent_tools",
-    "evaluate": "oneturn.batch",
-    "failed_runs_kept": "oneturn.react",
+    "ask": "oneturn.serving.terminal",
+    "calibrate_judge": "oneturn.evaluation.scorers.calibration",
+    "cancelled": "oneturn.core.run_context",
+    "check_data": "oneturn.datasets.check",
+    "compare": "oneturn.evaluation.comparison",
+    "CompileListener": "oneturn.compilation",
+    "Work": "oneturn.compilation",
+    "compile": "oneturn.compilation",
+    "composed": "oneturn.compilation",
+    "estimate_compile": "oneturn.compilation",
+    "recipe": "oneturn.compilation",
+    "endpoint_tool": "oneturn.toolsets",
+    "evaluate": "oneturn.evaluation",
+    "failed_runs_kept": "oneturn.programs.react",
     "load_agent": "oneturn.agent",
-    "load_compiled": "oneturn.compiled",
-    "log": "oneturn.model_log",
-    "log_report": "oneturn.reporting",
-    "predict_fn": "oneturn.scorers.with_mlflow",
-    "progress": "oneturn.control",
+    "load_compiled": "oneturn.programs.state",
+    "log": "oneturn.deployment.model_logging",
+    "log_report": "oneturn.evaluation.report",
+    "predict_fn": "oneturn.evaluation.scorers.mlflow",
+    "progress": "oneturn.core.run_context",
     "read_markdown": "oneturn.retrieval",
     "retriever_of": "oneturn.retrieval",
-    "promote": "oneturn.compiling.promotion",
-    "query": "oneturn.client",
-    "running_server": "oneturn.serving",
-    "serve": "oneturn.serving",
-    "tool": "oneturn.tools.declared",
-    "tools_of": "oneturn.elsewhere",
-    "write_report": "oneturn.reporting",
+    "promote": "oneturn.deployment.promotion",
+    "query": "oneturn.responses.client",
+    "running_server": "oneturn.serving.server",
+    "serve": "oneturn.serving.server",
+    "tool": "oneturn.tools.decorator",
+    "tools_of": "oneturn.toolsets",
+    "write_report": "oneturn.evaluation.report",
 }
 
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import dspy
 
-from oneturn.approvals import approvals_for
-from oneturn.compiled import load_compiled
 from oneturn.config import AgentConfig
-from oneturn.config.files import CONFIG_VARIABLE, variable
+from oneturn.config.loading import CONFIG_VARIABLE, variable
 from oneturn.errors import ConfigError, ProgramError
-from oneturn.evaluation import Metric
 from oneturn.lm import build_lm
+from oneturn.programs.state import load_compiled
 from oneturn.responses import ResponsesAdapter
+from oneturn.tools.approvals import approvals_for
 
+Metric = Callable[..., Any]
 Recipe = Callable[..., dspy.Module]
 """``recipe(student, trainset=…, valset=…, metric=…, seed=…, threads=…)`` gives the compiled program."""
 

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from oneturn.replies import Reply
+    from oneturn.responses.reply import Reply
 
 
 class OneTurnError(Exception):

@@ -24,7 +24,7 @@ import dspy
 from dspy._vendor.lm15.types import StreamEvent  # not re-exported by dspy.lm15
 from dspy.lm15 import Message, Request, Response, TextPart, Usage, response_to_events
 
-from oneturn.tools.toolset import FINISH
+from oneturn.tools.registry import FINISH
 
 
 class ScriptError(BaseException):

@@ -20,7 +20,7 @@ from typing import Any
 
 import dspy
 
-from oneturn.scorers import f1
+from oneturn.evaluation.scorers import f1
 from optimizers.answers import same_answer
 
 ANSWER_WEIGHT = 0.7

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from playwright.sync_api import ViewportSize, sync_playwright
 
-from oneturn.evaluation import Evaluation
-from oneturn.reporting import write_report
+from oneturn.evaluation.report import write_report
+from oneturn.evaluation.result import Evaluation
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 ARGUMENTS = [

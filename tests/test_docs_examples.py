@@ -11,7 +11,7 @@ import pytest
 
 import oneturn
 from oneturn.testing import ScriptedLM, call, finish, sections
-from oneturn.tools.declared import options_of
+from oneturn.tools.decorator import options_of
 
 DOCS = Path(__file__).parents[1] / "docs"
 QUESTION = {"role": "user", "content": "Refund 300 euros."}

@@ -10,26 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from oneturn.cli import (
-    ask,
-    check,
-    compare,
-    compile,
-    demo,
-    diff,
-    doctor,
-    evaluate,
-    judge,
-    log,
-    promote,
-    query,
-    report,
-    rollback,
-    serve,
-)
-from oneturn.cli.data import data
-from oneturn.cli.deploy import deploy
-from oneturn.cli.inference_table import from_inference_table
+from oneturn.cli import ask, check, compile, data, demo, deploy, doctor, evaluate, judge, serve
 from oneturn.errors import OneTurnError
 
 
@@ -55,26 +36,26 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # they may hold secrets
 )
 
-for module in (
-    ask,
-    compile,
-    diff,
-    log,
-    promote,
-    evaluate,
-    compare,
-    report,
-    serve,
-    query,
-    check,
-    demo,
-    doctor,
-    rollback,
+for command in (
+    ask.ask,
+    compile.compile,
+    compile.diff,
+    deploy.log,
+    deploy.promote,
+    evaluate.evaluate,
+    evaluate.compare,
+    evaluate.report,
+    serve.serve,
+    ask.query,
+    check.check,
+    demo.demo,
+    doctor.doctor,
+    deploy.rollback,
 ):
-    app.command()(getattr(module, module.__name__.rpartition(".")[2]))
-app.add_typer(deploy, name="deploy")
-data.command("from-inference-table")(from_inference_table)
-app.add_typer(data)
+    app.command()(command)
+app.add_typer(deploy.deploy, name="deploy")
+data.data.command("from-inference-table")(data.from_inference_table)
+app.add_typer(data.data)
 app.add_typer(judge.app)
 
 
@@ -103,6 +84,6 @@ def main(
 ) -> None:
     """What all commands share."""
     if settings:
-        from oneturn.config.files import setting_all
+        from oneturn.config.loading import setting_all
 
         context.with_resource(setting_all(settings))

@@ -60,7 +60,7 @@ def check(
 
     from rich.console import Console
 
-    from oneturn.cli.conformance_report import show
+    from oneturn.cli.tables import show_conformance_report
     from oneturn.conformance import check_endpoint
     from oneturn.errors import EndpointError
 
@@ -86,7 +86,7 @@ def check(
     if json_file == "-":
         typer.echo(json.dumps(report.to_dict(), indent=2))
     else:
-        show(report, Console())
+        show_conformance_report(report, Console())
         if json_file is not None:
             Path(json_file).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
     if not report.passed(strict):

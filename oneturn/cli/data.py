@@ -52,15 +52,15 @@ def check(
 
     from rich.console import Console
 
-    from oneturn.cli.data_report import show
-    from oneturn.examples.check import check_data
+    from oneturn.cli.tables import show_data_report
+    from oneturn.datasets.check import check_data
 
     report = check_data(loaded, results=results or (), similarity=similarity)
     text = json.dumps(report.to_dict(strict), indent=2, ensure_ascii=False)
     if json_file == "-":
         typer.echo(text)
     else:
-        show(report, Console(), strict)
+        show_data_report(report, Console(), strict)
         if json_file is not None:
             Path(json_file).write_text(text + "\n", encoding="utf-8")
     if not report.passed(strict):
@@ -88,8 +88,8 @@ def from_traces(
     """
     loaded = load(agent, config)
 
-    from oneturn.examples.candidates import CANDIDATES, TO_LABEL
-    from oneturn.examples.traces import from_traces
+    from oneturn.datasets.from_traces import from_traces
+    from oneturn.datasets.review import CANDIDATES, TO_LABEL
 
     found = from_traces(loaded, max_traces=max_traces)
     folder = loaded.examples_folder
@@ -124,7 +124,40 @@ def accept(
         raise typer.BadParameter("name candidates, or give --all.", param_hint="ID")
     loaded = load(agent, config)
 
-    from oneturn.examples.candidates import accept
+    from oneturn.datasets.review import accept
 
     taken = accept(loaded, ids or (), to)
     typer.echo(f"{len(taken)} moved to {to}: {', '.join(taken) or 'none'}. Check them: oneturn data check")
+
+
+def from_inference_table(
+    table: Annotated[Path, typer.Argument(metavar="FILE", help="The table, as .parquet, .csv or .jsonl.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the rows, .jsonl.")],
+    question: Annotated[str, typer.Option(metavar="NAME", help="What the program calls the question.")] = "question",
+    failed: Annotated[bool, typer.Option("--failed", help="Only what had no answer.")] = False,
+    agent: AgentFile = AGENT_FILE,
+    config: ConfigFile = None,
+) -> None:
+    """Turn what a deployed agent was asked, as Databricks' inference table keeps it, into rows to evaluate on.
+
+    They are redacted as `oneturn data from-traces` does it, which makes examples of what people have judged.
+
+    Examples:
+
+        oneturn data from-inference-table desk_payload.parquet --output asked.jsonl
+
+        oneturn evaluate --data asked.jsonl
+    """
+    rules = load(agent, config).config.data.redact
+
+    from oneturn.deployment.databricks.inference_table import read_inference_table, redacted, write_rows
+
+    rows, counts = redacted(read_inference_table(table, question=question), rules)
+    if failed:
+        rows = rows[rows["error"].notna()]
+    write_rows(rows, output)
+    errors = int(rows["error"].notna().sum())
+    typer.echo(f"Wrote {len(rows)} rows to {output}, {errors} without an answer.")
+    for rule, count in counts.items():
+        typer.echo(f"  redacted: {count} × {rule}")
+    typer.echo(f"Evaluate on them:  oneturn evaluate --data {output}")

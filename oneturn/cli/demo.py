@@ -14,6 +14,6 @@ def demo(agent: AgentFile = AGENT_FILE, config: ConfigFile = None) -> None:
     """
     loaded = load(agent, config)
 
-    from oneturn.demo import demo
+    from oneturn.cli.walkthrough import demo
 
     demo(loaded)

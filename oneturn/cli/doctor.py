@@ -13,7 +13,7 @@ from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, load
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from oneturn.doctor import Finding, Report
+    from oneturn.deployment.doctor import Finding, Report
 
 _MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "unknown": "[dim]?[/]", "problem": "[red]✗[/]"}
 
@@ -43,7 +43,7 @@ def doctor(
 
     from rich.console import Console
 
-    from oneturn.doctor import check
+    from oneturn.deployment.doctor import check
 
     if as_json:
         report = check(loaded, ask=ask)
@@ -66,7 +66,7 @@ def _show(finding: Finding, console: Console) -> None:
 
 
 def _verdict(report: Report, console: Console) -> None:
-    from oneturn.doctor import State
+    from oneturn.deployment.doctor import State
 
     counted = ", ".join(f"{report.count(state)} {state.value}" for state in State if report.count(state))
     verdict = "[green]It can work.[/]" if report.passed() else "[red]It can't work like this.[/]"

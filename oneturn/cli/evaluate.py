@@ -9,7 +9,44 @@ from typing import Annotated, Any
 import typer
 
 from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, load
-from oneturn.cli.report import check_page
+
+
+def report(
+    rows: Annotated[Path, typer.Argument(metavar="ROWS", help="What oneturn evaluate --output wrote.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The page, .html.")],
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="ROWS", help="Rows of the same examples, to compare with.")
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="What the page is called; the name of the rows otherwise.")] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Write an evaluation's rows as one HTML page: figures, plots, what changed, each row with its steps.
+
+    Examples:
+
+        oneturn report rows.jsonl --output report.html --open
+
+        oneturn report new.parquet --baseline old.parquet --output report.html
+    """
+    check_page(output, "--output")
+
+    from oneturn.evaluation.report import write_report
+    from oneturn.evaluation.result import Evaluation
+
+    after = Evaluation.read(rows)
+    before = None if baseline is None else Evaluation.read(baseline)
+    names = ("baseline" if baseline is None else baseline.stem, rows.stem)
+    written = write_report(output, after, before, title=title or rows.stem, names=names)
+    typer.echo(f"The page: {written}")
+    if show:
+        typer.launch(str(written))
+
+
+def check_page(path: Path | None, option: str) -> None:
+    """Refuse a page that isn't called one: it would be written over something else."""
+    if path is not None and path.suffix not in (".html", ".htm"):
+        raise typer.BadParameter(f"{path} must end in .html.", param_hint=option)
+
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 
@@ -84,12 +121,12 @@ def evaluate(
 
     from rich.console import Console
 
-    from oneturn.batch import evaluate
     from oneturn.cli.tables import beside, comparison
-    from oneturn.evaluation import Evaluation
-    from oneturn.reporting import write_report
-    from oneturn.reporting.mlflow_report import log_evaluation
-    from oneturn.scorers import judges
+    from oneturn.evaluation import evaluate
+    from oneturn.evaluation.report import write_report
+    from oneturn.evaluation.report.mlflow import log_evaluation
+    from oneturn.evaluation.result import Evaluation
+    from oneturn.evaluation.scorers import judges
 
     before = None if baseline is None else Evaluation.read(baseline)
 
@@ -118,3 +155,44 @@ def evaluate(
         console.out(f"The page: {report}")
     if log:
         console.out(f"MLflow run: {log_evaluation(loaded, found, name)}")
+
+
+def compare(
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="Rows that `oneturn evaluate --output` wrote.")],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="Rows of the same examples.")],
+    gate: Annotated[bool, typer.Option("--gate", help="Exit code 1 if the configured rule doesn't hold.")] = False,
+    json_file: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="Write it as JSON; - for the terminal.")
+    ] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as Markdown, too.")] = None,
+    agent: AgentFile = AGENT_FILE,
+    config: ConfigFile = None,
+) -> None:
+    """Compare two evaluations of the same examples, pair by pair: the difference with its interval, and what flipped.
+
+    Examples:
+
+        oneturn compare uncompiled.jsonl compiled.jsonl
+
+        oneturn compare yesterday.parquet today.parquet --gate --markdown comment.md
+    """
+    loaded = load(agent, config)
+
+    from rich.console import Console
+
+    from oneturn.evaluation.comparison import compare
+    from oneturn.evaluation.result import Evaluation
+
+    found = compare(
+        Evaluation.read(before), Evaluation.read(after), loaded.config.gate, names=(before.stem, after.stem)
+    )
+    if json_file == "-":
+        typer.echo(found.to_json())
+    else:
+        Console().print(found)
+        if json_file is not None:
+            Path(json_file).write_text(found.to_json() + "\n", encoding="utf-8")
+    if markdown is not None:
+        markdown.write_text(found.to_markdown(), encoding="utf-8")
+    if gate and not found.passed:
+        raise typer.Exit(1)

@@ -59,8 +59,8 @@ def calibrate(
 
     from rich.console import Console
 
-    from oneturn import scorers
     from oneturn.errors import ConfigError
+    from oneturn.evaluation import scorers
 
     uri = model or loaded.model
     if uri is None:

@@ -34,7 +34,7 @@ def serve(
     if model is None:
         loaded = load(agent, config)
 
-        from oneturn.serving import serve
+        from oneturn.serving.server import serve
 
         serve(loaded, host=host, port=port)
     else:
@@ -43,8 +43,8 @@ def serve(
 
 def _serve_logged(model: str, host: str | None, port: int | None, config: Path | None) -> None:
     from oneturn.config import AgentConfig
-    from oneturn.serving import serve
-    from oneturn.tracking import use_tracking
+    from oneturn.config.tracking import use_tracking
+    from oneturn.serving.server import serve
 
     if config is not None:
         settings = AgentConfig.read(config)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from oneturn.evaluation import Evaluation
+from oneturn.conformance import RULES, Report, Violation
+from oneturn.core.findings import DataFinding, Severity
+from oneturn.datasets.check import Balance, DataReport
+from oneturn.evaluation.result import Evaluation
 
 
 def comparison(evaluations: Mapping[str, Evaluation]) -> Table:
@@ -67,3 +73,106 @@ def _table(*headers: str) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     return table
+
+
+_COLOURS = {Severity.error: "red", Severity.warning: "yellow", Severity.note: "dim"}
+_SHOWN = 10  # of each kind; all of them stand in the JSON
+_BAR = 6
+
+
+def show_data_report(report: DataReport, console: Console, strict: bool = False) -> None:
+    """How many rows there are and of what kind, what was found, and the verdict."""
+    rows = ", ".join(f"{split} {count:,}" for split, count in report.rows.items())
+    console.print(f"{escape(str(report.folder))}: {rows} rows", highlight=False)
+    for balance in report.balances:
+        console.print(_balance(balance, list(report.rows)))
+    for severity in Severity:
+        found = [finding for finding in report.findings if finding.severity is severity]
+        for check, group in groupby(sorted(found, key=lambda finding: finding.check), lambda finding: finding.check):
+            _show_check(check, list(group), console)
+    verdict = "[green]passed[/]" if report.passed(strict) else "[red]failed[/]"
+    counts = ", ".join(_counted(report.count(severity), severity.value) for severity in Severity)
+    console.print(f"{verdict}: {counts}", highlight=False)
+
+
+def _balance(balance: Balance, splits: list[str]) -> Table:
+    table = Table(balance.field, *splits)
+    for value in balance.counts:
+        cells = []
+        for split in splits:
+            share, count = balance.share(value, split), balance.counts[value].get(split, 0)
+            cells.append(f"{'█' * round(share * _BAR):<{_BAR}} {share:4.0%} ({count})")
+        table.add_row(escape(value), *cells)
+    return table
+
+
+def _show_check(check: str, found: list[DataFinding], console: Console) -> None:
+    severity = found[0].severity
+    console.print(f"[{_COLOURS[severity]}]{severity.value} {check}[/]: {len(found)}", highlight=False)
+    for finding in found[:_SHOWN]:
+        console.print(f"  {escape(_told(finding))}", highlight=False, soft_wrap=True)
+        console.print(f"    [dim]{escape(finding.fix)}[/]", highlight=False, soft_wrap=True)
+    if len(found) > _SHOWN:
+        console.print(f"  and {len(found) - _SHOWN} more (all of them: --json FILE)", highlight=False)
+
+
+def _told(finding: DataFinding) -> str:
+    where = ", ".join(filter(None, (finding.file, finding.place)))
+    what = f"{finding.field} = {_short(finding.value)}: " if finding.field and finding.value is not None else ""
+    return f"{where}: {what}{finding.message}" if where else finding.message
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+_CONTRACTS = {"OpenAI": "OpenAI's contract", "MLflow": "MLflow's weaker contract", "": "no stream came"}
+
+
+def show_conformance_report(report: Report, console: Console) -> None:
+    """What was tried, what was found by rule, and the verdict."""
+    console.print(f"{escape(report.url)}: {_CONTRACTS[report.contract]}", highlight=False)
+    console.print(_tried(report))
+    for severity in Severity:
+        for rule, found in _by_rule(report, severity).items():
+            _show_rule(rule, severity, found, console)
+    errors, warnings = (len(report.broken_rules(severity)) for severity in (Severity.error, Severity.warning))
+    verdict = "[green]passed[/]" if not errors else "[red]failed[/]"
+    console.print(f"{verdict}: {_counted(errors, 'error')}, {_counted(warnings, 'warning')}", highlight=False)
+
+
+def _tried(report: Report) -> Table:
+    table = Table("tried", "requests", "errors", "warnings", "counted")
+    for probe in report.probes:
+        counted = ", ".join(f"{name} {value}" for name, value in probe.facts.items())
+        counts = [str(probe.count(severity)) for severity in (Severity.error, Severity.warning)]
+        table.add_row(probe.name, str(probe.requests), *counts, escape(counted))
+    return table
+
+
+def _show_rule(rule: str, severity: Severity, found: list[tuple[str, Violation]], console: Console) -> None:
+    console.print(f"[{_COLOURS[severity]}]{severity.value} {rule}[/]: {escape(RULES[rule].asks)}", highlight=False)
+    by_probe: dict[str, list[Violation]] = {}
+    for probe, violation in found:
+        by_probe.setdefault(probe, []).append(violation)
+    for probe, (first, *others) in by_probe.items():
+        place = "" if first.event is None else f", event {first.event}"
+        more = f" (and {len(others)} more)" if others else ""
+        console.print(f"  {escape(probe)}{place}: {escape(first.message)}{more}", highlight=False)
+        if severity is not Severity.error:  # one example will do
+            break
+    console.print(f"  [dim]{escape(RULES[rule].why)}[/]", highlight=False)
+
+
+def _by_rule(report: Report, severity: Severity) -> dict[str, list[tuple[str, Violation]]]:
+    grouped: dict[str, list[tuple[str, Violation]]] = {}
+    for probe in report.probes:
+        for violation in probe.violations:
+            if violation.severity is severity:
+                grouped.setdefault(violation.rule, []).append((probe.name, violation))
+    return grouped

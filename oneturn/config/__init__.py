@@ -1,8 +1,8 @@
 """What may differ between two machines, typed: ``AgentConfig`` and its sections."""
 
 from oneturn.config.agent import AgentConfig, ApprovalsConfig, DataConfig, MlflowConfig, ServeConfig
-from oneturn.config.compiling import BudgetConfig, CompileConfig, GateConfig, JudgeConfig
-from oneturn.config.deploy import AppConfig, DeployConfig, ResourceConfig
+from oneturn.config.compilation import BudgetConfig, CompileConfig, GateConfig, JudgeConfig
+from oneturn.config.deployment import AppConfig, DeployConfig, ResourceConfig
 from oneturn.config.lm import LMConfig
 from oneturn.config.retriever import EmbeddingsConfig, RetrieverConfig
 

@@ -21,13 +21,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator
 from typing_extensions import Self
 
-from oneturn.config.compiling import CompileConfig, GateConfig, JudgeConfig
-from oneturn.config.deploy import DeployConfig
+from oneturn.config.base import Count, Section
+from oneturn.config.compilation import CompileConfig, GateConfig, JudgeConfig
+from oneturn.config.deployment import DeployConfig
 from oneturn.config.errors import explain, refuse_secrets
-from oneturn.config.files import CONFIG_VARIABLE, keys_of
 from oneturn.config.lm import LMConfig
+from oneturn.config.loading import CONFIG_VARIABLE, keys_of
 from oneturn.config.retriever import RetrieverConfig
-from oneturn.config.section import Count, Section
 from oneturn.config.tools import ToolConfig
 from oneturn.errors import ConfigError
 

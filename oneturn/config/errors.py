@@ -10,8 +10,8 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from oneturn.core.secrets import IN_PROSE, SECRET_KEY, leaves
 from oneturn.errors import ConfigError
-from oneturn.secrets import IN_PROSE, SECRET_KEY, leaves
 
 _SECRET_VALUE = re.compile(
     r"""^(Bearer\s+\S+

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
-from oneturn.config.section import Count, Section
-from oneturn.config.tools import Who
+from oneturn.config.base import Count, Section
+from oneturn.core.databricks_auth import Who
 
 
 class LMConfig(Section):

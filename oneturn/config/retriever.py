@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from typing_extensions import Self
 
+from oneturn.config.base import Count, Section
 from oneturn.config.lm import model_named
-from oneturn.config.section import Count, Section
-from oneturn.config.tools import Who
+from oneturn.core.databricks_auth import Who
 
 
 class EmbeddingsConfig(Section):

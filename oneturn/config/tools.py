@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import Self
 
-from oneturn.config.section import Count, Section
-
-Who = Literal["agent", "user"]
+from oneturn.config.base import Count, Section
+from oneturn.core.databricks_auth import Who
 
 
 def _tool_name(name: str) -> str:

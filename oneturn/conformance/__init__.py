@@ -8,8 +8,9 @@ assert check_stream(agent.predict_stream(request)) == []
 from oneturn.conformance.grading import check_endpoint
 from oneturn.conformance.report import Probe, Report
 from oneturn.conformance.response import check_response, compare
-from oneturn.conformance.rules import RULES, Rule, Severity, Violation
+from oneturn.conformance.rules import RULES, Rule, Violation
 from oneturn.conformance.stream import check_stream
+from oneturn.core.findings import Severity
 
 __all__ = [
     "RULES",

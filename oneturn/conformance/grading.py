@@ -6,19 +6,23 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from oneturn.conformance.concurrency import came_in_deltas, lost_text, new_marker, probe_concurrency
 from oneturn.conformance.endpoint import Answer, Endpoint
 from oneturn.conformance.probes import (
     QUESTION,
     Settings,
+    came_in_deltas,
     contract_of,
+    lost_text,
+    new_marker,
     probe_bad_requests,
+    probe_concurrency,
     probe_leaving,
     probe_plain,
     probe_stream,
 )
 from oneturn.conformance.report import Probe, Report
-from oneturn.conformance.rules import Findings, Severity
+from oneturn.conformance.rules import Findings
+from oneturn.core.findings import Severity
 from oneturn.errors import ConfigError, EndpointError
 
 MOST_STREAMS = 64

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from oneturn.conformance.rules import Severity, Violation
+from oneturn.conformance.rules import Violation
+from oneturn.core.findings import Severity
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from oneturn.conformance.calls import check_calls
-from oneturn.conformance.ending import check_error, check_reason, check_usage
-from oneturn.conformance.reading import done_items, objects, plain, same
+from oneturn.conformance.endings import check_error, check_reason, check_response_types, check_usage
+from oneturn.conformance.events import done_items, objects, plain, same
+from oneturn.conformance.items import check_calls
 from oneturn.conformance.rules import Findings, Violation, shown
-from oneturn.conformance.types import check_response_types
 
 _STATUSES = ("completed", "incomplete", "failed")
 _PASSING = frozenset({"id", "call_id", "status"})

@@ -7,20 +7,9 @@ reader of streams, ``client.responses.stream()``, does with the events.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
-
-class Severity(str, Enum):
-    """How bad it is.
-
-    ``error``: what was sent contradicts itself, or a client loses, doubles or mixes something. ``warning``: a part of
-    OpenAI's protocol is left out that MLflow doesn't ask for; some clients miss it. ``note``: nothing to mend.
-    """
-
-    error = "error"
-    warning = "warning"
-    note = "note"
+from oneturn.core.findings import Severity
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from oneturn.conformance.events import Event, integer, kind, mapping, objects, same
 from oneturn.conformance.items import Item
-from oneturn.conformance.reading import Event, integer, kind, mapping, objects, same
 from oneturn.conformance.rules import Findings, shown
 
 

@@ -13,18 +13,17 @@ from dspy.adapters.utils import serialize_for_json
 from dspy.utils.callback import BaseCallback
 from mlflow.entities import LiveSpan, SpanType
 
-from oneturn.control import RunControl, current
-from oneturn.programs.answer_text import AnswerPiece
-from oneturn.programs.predictor_call import PredictorCall, TappingAdapter, ToldFields
-from oneturn.programs.react_v2 import SUBMIT
-from oneturn.programs.readers import EndingCall
-from oneturn.programs.usage import RunUsage
-from oneturn.react.module import ReAct
-from oneturn.steps import Item, Thought, ToolCall, ToolProgress, ToolResult, Working
+from oneturn.core.background import Abandoned
+from oneturn.core.run_context import RunControl, current
+from oneturn.core.steps import Item, Thought, ToolCall, ToolProgress, ToolResult, Working
+from oneturn.core.tracing import child_span
+from oneturn.core.usage import RunUsage
+from oneturn.programs.predictor import PredictorCall, TappingAdapter, ToldFields
+from oneturn.programs.react.module import ReAct
+from oneturn.programs.signature import SUBMIT
+from oneturn.programs.stream_parsers import AnswerPiece, EndingCall
 from oneturn.tools.errors import told_to_lm
-from oneturn.tools.toolset import FINISH, failed, succeeded
-from oneturn.tracing import child_span
-from oneturn.watching import Abandoned
+from oneturn.tools.registry import FINISH, failed, succeeded
 
 # Kept in DSPy's settings, which dspy.Parallel hands to its threads; they don't get the context.
 _INSIDE_TOOL = "oneturn_inside_tool"

@@ -9,18 +9,17 @@ import dspy
 import mlflow
 from mlflow.entities import LiveSpan
 
-from oneturn.control import RunControl, current
+from oneturn.core.background import watch
+from oneturn.core.run_context import RunControl, current
+from oneturn.core.steps import Answer, Step, Usage, Working
+from oneturn.core.usage import RunUsage
 from oneturn.errors import ProgramError
-from oneturn.programs.answer_text import AnswerPiece, AnswerText
 from oneturn.programs.callback import Happening, LMCall, RunCallback
-from oneturn.programs.react_v2 import with_submitted_turns
-from oneturn.programs.signatures import answer_field_of, signature_of
-from oneturn.programs.usage import RunUsage
-from oneturn.react import ReAct
-from oneturn.react.grounding import citing_fields
-from oneturn.steps import Answer, Step, Usage, Working
-from oneturn.tools.declared import options_of
-from oneturn.watching import watch
+from oneturn.programs.react import ReAct
+from oneturn.programs.react.grounding import citing_fields
+from oneturn.programs.signature import answer_field_of, signature_of, with_submitted_turns
+from oneturn.programs.stream_parsers import AnswerPiece, AnswerText
+from oneturn.tools.decorator import options_of
 
 
 class ModuleProgram:

@@ -15,19 +15,9 @@ from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse
 from mlflow.types.responses_helpers import IncompleteDetails
 from pydantic import ValidationError
 
-from oneturn.approvals import Approvals
-from oneturn.caller import caller_token
-from oneturn.control import RunControl, current
-from oneturn.errors import AgentError, ProgramError, RequestError, RunCancelled
-from oneturn.plain_json import plain, sound, sound_throughout
-from oneturn.programs import Program, as_program
-from oneturn.responses.citations import url_citations
-from oneturn.responses.events import EventWriter
-from oneturn.responses.failures import told
-from oneturn.responses.requests import first_problem, program_inputs
-from oneturn.responses.resume import ApprovalAnswer, Item, read_answer, read_waiting
-from oneturn.responses.traced import SelfTraced, in_span
-from oneturn.steps import (
+from oneturn.core.run_context import RunControl, caller_token, current
+from oneturn.core.serialization import plain, sound, sound_throughout
+from oneturn.core.steps import (
     Answer,
     AnswerDelta,
     ApprovalWanted,
@@ -39,6 +29,14 @@ from oneturn.steps import (
     Usage,
     Working,
 )
+from oneturn.errors import AgentError, ProgramError, RequestError, RunCancelled
+from oneturn.programs import Program, as_program
+from oneturn.responses.approval_items import ApprovalAnswer, Item, read_answer, read_waiting
+from oneturn.responses.errors import told
+from oneturn.responses.event_writer import EventWriter, url_citations
+from oneturn.responses.request import first_problem, program_inputs
+from oneturn.responses.tracing import SelfTraced, in_span
+from oneturn.tools.approvals import Approvals
 
 # DSPy keeps the last 10,000 prompts of each LM and module, and the last 10,000 runs for an optimizer that isn't there.
 _KEEP_NOTHING = {"disable_history": True, "trace": None}

@@ -4,10 +4,10 @@ All of them are a ``Retriever``: ``search(query)`` gives documents, best first. 
 configuration names.
 """
 
+from oneturn.retrieval.base import Retriever
 from oneturn.retrieval.bm25 import Bm25Retriever
-from oneturn.retrieval.building import retriever_of
+from oneturn.retrieval.factory import retriever_of
 from oneturn.retrieval.hybrid import HybridRetriever
-from oneturn.retrieval.interface import Retriever
-from oneturn.retrieval.markdown import read_markdown
+from oneturn.retrieval.loaders import read_markdown
 
 __all__ = ["Bm25Retriever", "HybridRetriever", "Retriever", "read_markdown", "retriever_of"]

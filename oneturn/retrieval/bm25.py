@@ -9,7 +9,7 @@ import bm25s
 from mlflow.entities import Document
 
 from oneturn.errors import DataError
-from oneturn.retrieval.interface import retrieved
+from oneturn.retrieval.base import retrieved
 
 
 class Bm25Retriever:

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from mlflow.entities import Document
 
+from oneturn.retrieval.base import retrieved
 from oneturn.retrieval.bm25 import Bm25Retriever, searchable
-from oneturn.retrieval.embedder import Embed
-from oneturn.retrieval.fusion import fused
-from oneturn.retrieval.interface import retrieved
-from oneturn.retrieval.vectors import vectors_of
+from oneturn.retrieval.embeddings import Embed, vectors_of
+
+_DAMPING = 60
+"""The paper's constant: how little the first places count more than those after them."""
+
+
+def fused(rankings: Iterable[Sequence[Document]], k: int) -> list[Document]:
+    """The best ``k`` of all: a document's weight is the sum of 1 / (60 + its place) over the rankings that have it."""
+    weights: dict[str | None, float] = defaultdict(float)
+    documents: dict[str | None, Document] = {}
+    for ranking in rankings:
+        for place, document in enumerate(ranking, start=1):
+            weights[document.id] += 1 / (_DAMPING + place)
+            documents.setdefault(document.id, document)
+    best = sorted(weights, key=lambda name: -weights[name])[:k]  # equal weights: in the order of the rankings
+    return [documents[name] for name in best]
+
 
 _DEPTH = 50
 """How many documents of each ranking are looked at."""

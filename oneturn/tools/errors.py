@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from oneturn.core.secrets import redact
 from oneturn.errors import ToolError
-from oneturn.secrets import redact
 
 _CHARS = 200
 # Errors whose text is usually about the arguments. Those of files, networks and databases tell of the machine.

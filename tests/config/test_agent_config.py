@@ -11,7 +11,7 @@ import pytest
 from mlflow.models.model_config import _set_model_config
 
 from oneturn.config import AgentConfig, LMConfig
-from oneturn.config.files import resolve
+from oneturn.config.loading import resolve
 from oneturn.errors import ConfigError
 
 SECRETS = [

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from oneturn.cli import app
 from oneturn.config import AgentConfig
-from oneturn.config.files import SET_VARIABLE, merged, setting
+from oneturn.config.loading import SET_VARIABLE, merged, setting
 from oneturn.errors import ConfigError
 
 KEYS = st.recursive(st.integers(), lambda inner: st.dictionaries(st.sampled_from("abc"), inner), max_leaves=8)

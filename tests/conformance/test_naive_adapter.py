@@ -19,9 +19,8 @@ from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse
 
 import oneturn
 from oneturn.conformance import Severity, check_endpoint
-from oneturn.conformance.concurrency import probe_concurrency
 from oneturn.conformance.endpoint import Endpoint
-from oneturn.conformance.probes import Settings
+from oneturn.conformance.probes import Settings, probe_concurrency
 from oneturn.conformance.report import Probe
 from oneturn.testing import ScriptedLM, ScriptedRequest
 

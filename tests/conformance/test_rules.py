@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oneturn.conformance import RULES, Severity, check_response, check_stream, compare
-from oneturn.conformance.wire import read_stream
+from oneturn.conformance.endpoint import read_stream
 
 DELTA = {"type": "response.output_text.delta", "item_id": "msg_1", "delta": "Four."}
 MESSAGE = {

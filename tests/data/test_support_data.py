@@ -19,9 +19,9 @@ import pytest
 
 from data.support import CORPUS, EXAMPLES, ORDERS, SCHEMA, SupportExample, load_split, schema_text
 from oneturn.agent import load_agent
-from oneturn.datasets import load_rows, write_rows
+from oneturn.datasets.rows import load_rows, write_rows
+from oneturn.datasets.splits import SPLITS
 from oneturn.errors import DataError
-from oneturn.examples.files import SPLITS
 from optimizers.answers import NUMBER_WORDS, same_answer
 from optimizers.metric import support_metric
 

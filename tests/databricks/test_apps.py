@@ -15,9 +15,8 @@ import pytest
 import yaml
 from databricks.sdk.service.apps import ComputeState, ComputeStatus
 
-from oneturn.databricks.app import deploy_app
-from oneturn.databricks.app_plan import plan_app
-from oneturn.databricks.app_rollback import plan_app_rollback, roll_back_app
+from oneturn.deployment.databricks.apps import deploy_app, plan_app
+from oneturn.deployment.databricks.rollback import plan_app_rollback, roll_back_app
 from oneturn.errors import DeployError
 from tests.databricks.app_routes import Apps
 from tests.databricks.conftest import Desk

@@ -15,7 +15,7 @@ from databricks.sdk.service.jobs import JobSettings
 from typer.testing import CliRunner
 
 from oneturn.cli import app
-from oneturn.databricks.bundle import write_bundle
+from oneturn.deployment.databricks.bundle import write_bundle
 from oneturn.errors import DeployError
 from tests.databricks.conftest import MODEL, Desk
 from tests.databricks.workspace import _unknown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from oneturn.databricks.credentials import workspace_client
+from oneturn.core.databricks_auth import workspace_client
 from oneturn.errors import ConfigError
 from tests.databricks.workspace import OWNER, TOKEN, Workspace
 

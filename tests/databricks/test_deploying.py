@@ -7,10 +7,9 @@ from typer.testing import CliRunner
 
 from oneturn import log, promote
 from oneturn.cli import app
-from oneturn.databricks.endpoint import endpoint_name
-from oneturn.databricks.rollback import plan_rollback, roll_back
-from oneturn.databricks.serving import deploy_serving
-from oneturn.databricks.serving_plan import plan_serving
+from oneturn.deployment.databricks.endpoint import endpoint_name
+from oneturn.deployment.databricks.model_serving import deploy_serving, plan_serving
+from oneturn.deployment.databricks.rollback import plan_rollback, roll_back
 from oneturn.errors import DeployError
 from tests.databricks.conftest import MODEL, Desk
 

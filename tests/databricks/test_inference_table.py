@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import oneturn
 from oneturn.cli import app
-from oneturn.databricks.inference_table import read_inference_table, redacted
+from oneturn.deployment.databricks.inference_table import read_inference_table, redacted
 from oneturn.errors import DataError
 from oneturn.testing import ScriptedLM, call, finish
 from tests.databricks.query_routes import events

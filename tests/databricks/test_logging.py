@@ -7,11 +7,11 @@ import yaml
 from mlflow import MlflowClient
 
 from oneturn import log
-from oneturn.compiled import Manifest, save_compiled
-from oneturn.compiled.interface import interface_of
-from oneturn.databricks.resources import auth_policy_of
-from oneturn.datasets import dataset_hash
+from oneturn.datasets.rows import dataset_hash
+from oneturn.deployment.resources import auth_policy_of
 from oneturn.errors import ConfigError
+from oneturn.programs.state import Manifest, save_compiled
+from oneturn.programs.state.interface import interface_of
 from tests.databricks.conftest import MODEL, Desk
 
 pytestmark = pytest.mark.xdist_group("databricks-logging")  # the module's workspace takes seconds

@@ -14,7 +14,7 @@ from databricks.sdk import WorkspaceClient
 from mlflow.deployments import get_deploy_client
 
 import oneturn
-from oneturn.databricks.bearer import bearer_token
+from oneturn.core.databricks_auth import bearer_token
 from oneturn.errors import EndpointError
 from oneturn.testing import ScriptedLM, finish
 from tests.databricks.query_routes import answer_by, events

@@ -11,10 +11,10 @@ import pytest
 
 import oneturn
 from oneturn.conformance import Severity, check_stream
-from oneturn.databricks.resources import resources_of
-from oneturn.doctor.check import check_workspace
+from oneturn.deployment.doctor.check import check_workspace
+from oneturn.deployment.resources import resources_of
 from tests.databricks.catalog_routes import Catalog
-from tests.databricks.test_lm import CHAT, saying
+from tests.databricks.test_databricks_lm import CHAT, saying
 from tests.databricks.workspace import OWNER, Call, Workspace, signed_in
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ import dspy
 
 import oneturn
 from oneturn.agent import Agent
-from oneturn.compiling import composed
+from oneturn.compilation import composed
 from oneturn.testing import sections
 from optimizers import recipes
 from tests.optimizers.clever_lm import CleverLM, finished, luck

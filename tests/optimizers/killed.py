@@ -19,7 +19,7 @@ from typing import Any
 from dspy.lm15 import Request, Response
 
 import oneturn
-from oneturn.compiling.journal import Journal
+from oneturn.compilation.journal import Journal
 from tests.optimizers.clever_agent import LMS, agent, step
 
 ANSWERED = "answered.jsonl"

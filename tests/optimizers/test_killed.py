@@ -12,7 +12,7 @@ from subprocess import DEVNULL, PIPE, Popen
 
 import pytest
 
-from tests.compiling.test_resuming import artifact
+from tests.compilation.test_resuming import artifact
 from tests.optimizers.clever_agent import GENERIC
 from tests.optimizers.killed import Job, asked, in_json
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import oneturn
-from oneturn.compiling import Compilation, composed
-from oneturn.compiling.recipes import described
+from oneturn.compilation import Compilation, composed
+from oneturn.compilation.recipes import described
 from oneturn.config import BudgetConfig
 from oneturn.errors import ConfigError
 from optimizers import recipes
@@ -60,7 +60,7 @@ def test_reflection_reads_what_was_asked_done_and_wrong(tmp_path: Path):
 
 def test_a_teacher_of_its_own_shows_how_it_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     teacher = CleverLM(lambda prompt, fields: finished(re.findall(r"question: (\S+)", prompt)[-1]), TEXTS)
-    monkeypatch.setattr("oneturn.compiling.plan.build_lm", lambda config: teacher)
+    monkeypatch.setattr("oneturn.compilation.plan.build_lm", lambda config: teacher)
     taught = agent(tmp_path, "oneturn.ReAct")
     settings = taught.config.compile.model_copy(update={"teacher": oneturn.config.LMConfig(model="better/lm")})
     object.__setattr__(taught, "config", taught.config.model_copy(update={"compile": settings}))

@@ -11,7 +11,7 @@ import dspy
 import pytest
 
 import oneturn
-from oneturn.compiling.recipes import call
+from oneturn.compilation.recipes import call
 from optimizers import recipes
 from tests.optimizers.clever_lm import CleverLM, finished, luck, wavering
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oneturn.programs.answer_text import AnswerPiece, AnswerText
+from oneturn.programs.stream_parsers import AnswerPiece, AnswerText
 
 PIECES = st.lists(st.builds(AnswerPiece, st.integers(1, 3), st.sampled_from(["a", "b", "ab"])), max_size=8)
 

@@ -8,8 +8,8 @@ import dspy
 import pytest
 
 from oneturn import ModuleProgram, ReAct, ResponsesAdapter, as_program
+from oneturn.core.steps import Answer
 from oneturn.errors import ProgramError
-from oneturn.steps import Answer
 from oneturn.testing import ScriptedLM
 
 

@@ -11,9 +11,9 @@ from dspy.utils.exceptions import AdapterParseError, LMServerError
 from mlflow.entities import Document
 
 import oneturn
+from oneturn.core.steps import Answer, AnswerDelta, Thought, ToolCall, ToolResult
+from oneturn.core.steps import Usage as RunUsage
 from oneturn.errors import ProgramError
-from oneturn.steps import Answer, AnswerDelta, Thought, ToolCall, ToolResult
-from oneturn.steps import Usage as RunUsage
 from oneturn.testing import ScriptedLM, call, finish, sections
 
 

@@ -11,7 +11,7 @@ from dspy.utils.exceptions import AdapterParseError
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from oneturn.programs.readers import EndingCall, reader_for
+from oneturn.programs.stream_parsers import EndingCall, reader_for
 
 SIGNATURE = dspy.Signature("question -> reasoning, answer")
 TEXT = st.text(

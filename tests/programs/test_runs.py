@@ -17,9 +17,9 @@ from dspy.utils.callback import BaseCallback
 from mlflow.entities import SpanType
 
 import oneturn
-from oneturn.control import RunControl
+from oneturn.core.run_context import RunControl
+from oneturn.core.steps import Answer, AnswerDelta, Thought, ToolCall, ToolProgress, ToolResult
 from oneturn.errors import RunCancelled
-from oneturn.steps import Answer, AnswerDelta, Thought, ToolCall, ToolProgress, ToolResult
 from oneturn.testing import ScriptedLM, ScriptedRequest, sections
 from tests.gated_engine import GatedEngine
 

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from oneturn import ResponsesAdapter
 from oneturn.conformance import Severity, check_response, check_stream, compare
-from oneturn.conformance.reading import done_items
+from oneturn.conformance.events import done_items
 from oneturn.errors import AgentError
 
 Event = dict[str, Any]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from mlflow.entities import Document
 
 import oneturn
-from oneturn.approvals import Approvals
 from oneturn.testing import ScriptedLM, call, finish, sections
+from oneturn.tools.approvals import Approvals
 from tests.proof.failures import errors
 
 KEY = "k" * 32

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import oneturn
-from oneturn.approvals import Approvals, MemoryLedger
 from oneturn.testing import ScriptedLM, call, finish
+from oneturn.tools.approvals import Approvals, MemoryLedger
 from tests.proof.judging import judged, outcome
 from tests.proof.profile import proof
 from tests.proof.scripted import as_json

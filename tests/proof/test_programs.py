@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.types.responses import ResponsesAgentRequest
 
-from oneturn.control import RunControl
+from oneturn.core.run_context import RunControl
 from tests.proof.failures import SECRET
 from tests.proof.judging import judged, known_to_clients, outcome, without_a_stream_it_says_the_same
 from tests.proof.profile import proof

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from mlflow.types.responses import ResponsesAgentRequest
 
 from oneturn import ResponsesAdapter
-from oneturn.approvals import Approvals
-from oneturn.control import RunControl
-from oneturn.steps import Answer, AnswerDelta, Step, ToolCall, ToolProgress, ToolResult, Usage
+from oneturn.core.run_context import RunControl
+from oneturn.core.steps import Answer, AnswerDelta, Step, ToolCall, ToolProgress, ToolResult, Usage
+from oneturn.tools.approvals import Approvals
 from tests.proof.failures import SECRET, Nameless
 from tests.proof.judging import (
     NO_COST_TOLD,

@@ -11,7 +11,7 @@ import dspy
 from hypothesis import strategies as st
 from mlflow.entities import Document
 
-from oneturn.steps import (
+from oneturn.core.steps import (
     Answer,
     AnswerDelta,
     ApprovalWanted,

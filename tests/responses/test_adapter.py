@@ -18,10 +18,10 @@ from pydantic import TypeAdapter
 
 import oneturn
 from oneturn import Citation, ReAct, ResponsesAdapter
-from oneturn.control import RunControl
+from oneturn.core.run_context import RunControl
+from oneturn.core.steps import Answer, AnswerDelta, Thought, ToolCall, ToolResult, Usage
 from oneturn.errors import AgentError, ProgramError
 from oneturn.retrieval import Bm25Retriever
-from oneturn.steps import Answer, AnswerDelta, Thought, ToolCall, ToolResult, Usage
 from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish
 
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mlflow.types.responses import ResponsesAgentRequest
 
 from oneturn.errors import RequestError
-from oneturn.responses.requests import program_inputs
+from oneturn.responses.request import program_inputs
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
 PDF = "data:application/pdf;base64,JVBERi0="

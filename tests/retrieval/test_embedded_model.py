@@ -8,7 +8,7 @@ from mlflow.entities import Document
 
 import oneturn
 from oneturn.config import EmbeddingsConfig, RetrieverConfig
-from oneturn.retrieval.embedder import embedder_of
+from oneturn.retrieval.embeddings import embedder_of
 
 pytestmark = pytest.mark.local_lm
 

@@ -20,9 +20,9 @@ from mlflow.entities import Document, SpanType
 import oneturn
 from oneturn.config import EmbeddingsConfig, RetrieverConfig
 from oneturn.errors import ConfigError, DataError
-from oneturn.retrieval.building import BuiltLater
-from oneturn.retrieval.embedder import embedder_of
-from oneturn.retrieval.fusion import fused
+from oneturn.retrieval.embeddings import embedder_of
+from oneturn.retrieval.factory import BuiltLater
+from oneturn.retrieval.hybrid import fused
 
 MEANINGS = ("money", "machine", "garden")
 """What the model below knows: a text's vector says how often each is meant."""

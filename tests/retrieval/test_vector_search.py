@@ -21,8 +21,8 @@ from mlflow.entities import SpanType
 
 import oneturn
 from oneturn.config import AgentConfig
-from oneturn.control import RunControl
-from oneturn.databricks.resources import resources_of, scopes_of
+from oneturn.core.run_context import RunControl
+from oneturn.deployment.resources import resources_of, scopes_of
 from oneturn.errors import ConfigError, ToolError
 from oneturn.testing import ScriptedLM, call, finish
 from tests.databricks.workspace import Call, Workspace, refused, signed_in

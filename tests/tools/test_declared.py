@@ -9,11 +9,11 @@ import dspy
 import pytest
 
 import oneturn
+from oneturn.core.steps import Step, ToolProgress, ToolResult
 from oneturn.errors import ProgramError
-from oneturn.steps import Step, ToolProgress, ToolResult
 from oneturn.testing import ScriptedLM, sections
-from oneturn.tools.runs import run_tools
-from oneturn.tools.toolset import toolset
+from oneturn.tools.execution import run_tools
+from oneturn.tools.registry import toolset
 from tests.tools.test_runs import calls, wait_until_cancelled
 
 PATIENCE = 30  # seconds until a test gives up
@@ -117,7 +117,7 @@ def test_a_tool_that_our_react_calls_does_not_answer_for_those_that_it_calls_its
 
 @pytest.mark.parametrize("ours", [True, False])
 def test_a_silent_run_shows_that_it_is_alive(ours: bool, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("oneturn.watching.KEEP_ALIVE", 0.01)
+    monkeypatch.setattr("oneturn.core.background.KEEP_ALIVE", 0.01)
     go_on = threading.Event()
 
     def reply(asked: Any) -> Any:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 import oneturn
-from oneturn.control import RunControl, current
+from oneturn.core.run_context import RunControl, current
+from oneturn.core.steps import ToolCall, ToolProgress, ToolResult
 from oneturn.errors import ProgramError, RunCancelled
-from oneturn.steps import ToolCall, ToolProgress, ToolResult
 from oneturn.testing import ScriptError
-from oneturn.tools.runs import run_tools
-from oneturn.tools.toolset import toolset
+from oneturn.tools.execution import run_tools
+from oneturn.tools.registry import toolset
 
 PATIENCE = 30  # seconds until a test gives up
 

@@ -9,9 +9,9 @@ import pydantic
 import pytest
 from mlflow.entities import Document
 
+from oneturn.core.steps import ToolCall, ToolResult
 from oneturn.errors import ProgramError
-from oneturn.steps import ToolCall, ToolResult
-from oneturn.tools.toolset import render, run_tool, toolset
+from oneturn.tools.registry import render, run_tool, toolset
 
 
 class Order(pydantic.BaseModel):

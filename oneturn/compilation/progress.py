@@ -1,0 +1,88 @@
+"""What a compile has spent and what is left, shown while it runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from oneturn.agent import Agent
+from oneturn.compilation.callbacks import Candidate, CompileListener
+from oneturn.compilation.recipes import Estimate
+from oneturn.config import BudgetConfig
+from oneturn.core.usage import Totals
+
+_LOG_SECONDS = 30.0
+
+
+class SpendBar(CompileListener):
+    """A bar of the LM calls, up to the budget's limit or else the estimate; in a terminal and in a notebook.
+
+    Where nothing can be drawn twice, such as in a log of CI, it is a line every half a minute.
+
+    Args:
+        budget: what may be spent; ``None`` for the agent's own.
+    """
+
+    def __init__(self, budget: BudgetConfig | None = None):
+        self._budget = budget
+        self._bar: Any = None
+        self._best = 0.0
+        self._before: tuple[Totals, float] = Totals(), 0.0
+
+    def on_start(self, agent: Agent, recipe: str, key: str, estimate: Estimate | None) -> None:
+        """Open the bar."""
+        self._budget = self._budget or agent.config.compile.budget
+        if estimate is not None:
+            tqdm.write(f"expected: {estimate}")
+        most = self._budget.lm_calls or (round(estimate.lm_calls[1]) if estimate is not None else None)
+        look: dict[str, Any] = {"position": 1, "mininterval": 0}
+        if not _is_drawn():
+            look = {"position": 0, "mininterval": _LOG_SECONDS, "maxinterval": _LOG_SECONDS}
+        look |= {"initial": self._before[0].lm_calls, "postfix": self._told(*self._before)}
+        self._bar = tqdm(total=most, desc=f"compile, {recipe}", unit="LM call", miniters=1, **look)
+
+    def on_spent(self, totals: Totals, seconds: float) -> None:
+        """Move it on."""
+        if self._bar is None:  # earlier starts, and the estimate's own questions
+            self._before = totals, seconds
+        else:
+            self._bar.set_postfix_str(self._told(totals, seconds), refresh=False)
+            self._bar.update(totals.lm_calls - self._bar.n)
+
+    def on_candidate(self, candidate: Candidate) -> None:
+        """Say how good the best is so far."""
+        if candidate.full and (candidate.number == 0 or candidate.score > self._best):
+            self._best = candidate.score
+            name = "uncompiled" if candidate.number == 0 else f"candidate {candidate.number}"
+            tqdm.write(f"{name}: {candidate.score:.1%} after {candidate.spent.lm_calls} LM calls")
+
+    def on_end(self, compilation: object) -> None:
+        """Close it."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def on_break(self, error: BaseException) -> None:
+        """Close it."""
+        self.on_end(error)
+
+    def _told(self, totals: Totals, seconds: float) -> str:
+        return ", ".join(spent(totals, seconds, self._budget or BudgetConfig()))
+
+
+def _is_drawn() -> bool:
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def spent(totals: Totals, seconds: float, limits: BudgetConfig) -> Iterator[str]:
+    """What has been spent, each with its limit if there is one."""
+    yield _with_limit(f"{totals.tokens / 1000:,.0f}k", limits.tokens and f"{limits.tokens / 1000:,.0f}k", "tokens")
+    yield _with_limit(f"{seconds / 60:.1f}", limits.minutes and f"{limits.minutes:g}", "min")
+    if totals.cost is not None:
+        yield _with_limit(f"${totals.cost:.2f}", limits.cost and f"${limits.cost:.2f}", "")
+
+
+def _with_limit(value: str, limit: Any, unit: str) -> str:
+    return f"{value}{f' of {limit}' if limit else ''} {unit}".strip()

@@ -1,0 +1,1 @@
+"""What several rooms need: steps, run context, usage, tracing, serialization, secrets, credentials."""

@@ -1,0 +1,1 @@
+"""Deploy to Model Serving, Databricks Apps and bundles."""

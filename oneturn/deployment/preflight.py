@@ -1,0 +1,28 @@
+"""What is looked at before anything is deployed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from oneturn.config import AgentConfig
+from oneturn.core.findings import Finding, State
+from oneturn.deployment.doctor.check import check_workspace
+from oneturn.deployment.doctor.local import deployable
+from oneturn.errors import DeployError
+
+
+def refuse_undeployable(config: AgentConfig) -> None:
+    """Raise ``DeployError`` with all in the configuration itself that speaks against deploying it, a line each."""
+    _refuse(finding for finding in deployable(config) if finding.state is State.problem)
+
+
+def refuse_problems(config: AgentConfig) -> None:
+    """The same, and what the workspace lacks of all that the configuration names."""
+    refuse_undeployable(config)
+    _refuse(check_workspace(config).problems(), "(`oneturn doctor` tells more; --no-check deploys all the same.)")
+
+
+def _refuse(problems: Iterable[Finding], more: str | None = None) -> None:
+    if lines := [problem.line() for problem in problems]:
+        text = ["This configuration can't be deployed:", *lines, *([more] if more else [])]
+        raise DeployError((" " if len(lines) == 1 else "\n").join(text))

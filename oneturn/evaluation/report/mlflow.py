@@ -1,0 +1,131 @@
+"""The report in MLflow: page, summary and rows as artifacts of a run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+
+import mlflow
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from mlflow.data.pandas_dataset import from_pandas
+
+from oneturn.agent import Agent
+from oneturn.config.tracking import use_tracking
+from oneturn.evaluation.report.figures import compared, figures
+from oneturn.evaluation.report.html import html
+from oneturn.evaluation.result import Evaluation
+
+_OTHER = re.compile(r"[^\w\-. :/]")
+"""What MLflow doesn't take in a metric's name."""
+
+_TOGETHER = 100
+"""Traces that are linked in one call."""
+
+_WORDS = {
+    "lm_calls": "LM calls",
+    "prompt_tokens": "tokens read",
+    "completion_tokens": "tokens written",
+    "cost": "US dollars",
+}
+
+
+def log_report(
+    evaluation: Evaluation,
+    baseline: Evaluation | None = None,
+    *,
+    run_id: str | None = None,
+    title: str = "Evaluation",
+    names: tuple[str, str] = ("baseline", "this evaluation"),
+    category: str = "category",
+    pass_score: float = 1.0,
+) -> str:
+    """Log the report to MLflow: ``report/report.html``, ``report/summary.md`` and ``report/rows.jsonl``.
+
+    Args:
+        evaluation: what is reported.
+        baseline: an evaluation of the same examples, to compare with.
+        run_id: the run; ``None`` for the one that is active, or else for a new one.
+        title: what the page is called, and a new run.
+        names: what the baseline and the evaluation are called.
+        category: the label that rows are grouped by, if they have it.
+        pass_score: the score, 0 to 1, from which a row has passed.
+
+    Returns:
+        The run's id.
+
+    Raises:
+        DataError: there are no rows, or they aren't an evaluation's; or the baseline is of other examples.
+    """
+    page = html(evaluation, baseline, title=title, names=names, category=category, pass_score=pass_score)
+    texts = {
+        "report.html": page,
+        "summary.md": summary(evaluation, baseline, title, names, category, pass_score),
+        "rows.jsonl": evaluation.rows.to_json(orient="records", lines=True, force_ascii=False),
+    }
+    if run_id is not None:
+        return _log(texts, run_id)
+    if (active := mlflow.active_run()) is not None:
+        return _log(texts, active.info.run_id)
+    with mlflow.start_run(run_name=title) as run:
+        return _log(texts, run.info.run_id)
+
+
+def log_evaluation(agent: Agent, evaluation: Evaluation, name: str) -> str:
+    """Log an evaluation as a run of the agent's experiment: figures, rows as a dataset, report, linked traces.
+
+    Returns:
+        The run's id.
+    """
+    use_tracking(agent.config.mlflow)
+    with mlflow.start_run(run_name=name) as run:
+        mlflow.set_tag("oneturn.evaluation", agent.name)
+        mlflow.log_metrics({_OTHER.sub("_", name): value for name, value in evaluation.summary().items()})
+        mlflow.log_input(from_pandas(_flat(evaluation.rows[evaluation.labels]), name=name), context="evaluation")
+        log_report(evaluation, title=name)
+    traces = [trace for trace in evaluation.rows.get("trace_id", ()) if isinstance(trace, str)]
+    client = mlflow.MlflowClient()
+    for start in range(0, len(traces), _TOGETHER):
+        client.link_traces_to_run(traces[start : start + _TOGETHER], run.info.run_id)
+    return str(run.info.run_id)
+
+
+def summary(
+    evaluation: Evaluation,
+    baseline: Evaluation | None,
+    title: str,
+    names: tuple[str, str],
+    category: str,
+    pass_score: float,
+) -> str:
+    """The figures as Markdown."""
+    page = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - Markdown
+    page.filters["cell"] = _cell
+    comparison, unmeasured = (None, None) if baseline is None else compared(evaluation, baseline, names)
+    template = files("oneturn.evaluation.report") / "assets" / "summary.md.jinja"
+    return page.from_string(template.read_text(encoding="utf-8")).render(
+        title=title,
+        names=names,
+        figures=figures(evaluation, baseline, category, pass_score),
+        comparison=comparison,
+        unmeasured=unmeasured,
+        words=_WORDS,
+        percent=lambda value: f"{value:.1%}",
+        signed=lambda value: f"{100 * value:+.1f}",
+    )
+
+
+def _log(texts: Mapping[str, str], run_id: str) -> str:
+    for name, text in texts.items():
+        mlflow.log_text(text, f"report/{name}", run_id=run_id)
+    return run_id
+
+
+def _cell(text: str) -> str:
+    """Text that is only text in Markdown: no mark-up, no line of its own."""
+    return re.sub(r"([\\`*_\[\]<>|#&])", r"\\\1", " ".join(text.split()))
+
+
+def _flat(examples: pd.DataFrame) -> pd.DataFrame:
+    return examples.map(lambda value: str(value) if isinstance(value, list | dict) else value)

@@ -1,0 +1,231 @@
+"""What is evaluated: a program in this process, a served agent, or a logged model; each answers one row."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import dspy
+import mlflow
+from mlflow.entities import SpanType
+from mlflow.types.responses import ResponsesAgentRequest
+
+from oneturn.agent import Agent
+from oneturn.core.serialization import jsonable
+from oneturn.core.usage import Spend, spending
+from oneturn.errors import DataError, ProgramError
+from oneturn.evaluation.run_record import RunRecord, arguments, cited, tool_calls, with_record
+from oneturn.programs.signature import signature_of
+from oneturn.responses.client import input_items, query
+from oneturn.responses.reply import Reply, read_reply
+from oneturn.responses.request import program_inputs
+
+Fields = dict[str, Any]
+
+
+@dataclass
+class Answered:
+    """What came back for one row; what is known of it when it failed, too.
+
+    Attributes:
+        prediction: the outputs, as a metric reads them.
+        tool_calls: the tools that were called, in order; see :class:`oneturn.evaluation.run_record.RunRecord`.
+        sources: what the answer cites.
+        spend: LM calls and tokens.
+        seconds: how long it took.
+        trace_id: of its MLflow trace, if it has one.
+    """
+
+    prediction: dspy.Prediction = field(default_factory=dspy.Prediction)
+    tool_calls: list[Fields] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    spend: Mapping[str, float | None] = field(default_factory=dict)
+    seconds: float = 0.0
+    trace_id: str | None = None
+
+    @property
+    def record(self) -> RunRecord:
+        """What the run did, beside its outputs."""
+        return RunRecord(tuple(self.tool_calls), tuple(self.sources), self.trace_id)
+
+    @property
+    def noted(self) -> dspy.Prediction:
+        """The prediction with what the run did, for a metric to read (:func:`run_record`)."""
+        return with_record(self.prediction, self.record)
+
+
+class Target(Protocol):
+    """What answers a row.
+
+    Attributes:
+        key: the same for what answers alike.
+        inputs: the fields that it takes, where they are known.
+    """
+
+    key: str
+    inputs: tuple[str, ...]
+
+    def answer(self, example: dspy.Example, into: Answered) -> None:
+        """Answer one row; raises whatever goes wrong."""
+
+
+def target_of(target: Any, lm: dspy.BaseLM | None, api_key: str | None, trace: bool) -> Target:
+    """What a user names: a program, an :class:`oneturn.Agent`, a URL, or a ``models:/`` URI.
+
+    Raises:
+        DataError: it is none of these.
+    """
+    if isinstance(target, Agent):
+        return ProgramTarget(target.program(), lm or target.lm(), trace)
+    if isinstance(target, dspy.Module):
+        return ProgramTarget(target, lm, trace)
+    if isinstance(target, str) and target.startswith(("http://", "https://")):
+        return EndpointTarget(target, api_key)
+    if isinstance(target, str) and target.startswith(("models:/", "runs:/")):
+        return ModelTarget(target)
+    raise DataError(f"{target!r:.80} can't be evaluated: give a dspy.Module, an Agent, a URL or a models:/ URI.")
+
+
+class ProgramTarget:
+    """A program in this process.
+
+    Args:
+        program: any ``dspy.Module``.
+        lm: the LM that answers; ``None`` for the one that is configured.
+        trace: whether each row is an MLflow trace.
+    """
+
+    def __init__(self, program: dspy.Module, lm: dspy.BaseLM | None, trace: bool):
+        self._program = program
+        self._lm = lm
+        self._trace = trace
+        asked = [lm] if lm is not None else [found.lm or dspy.settings.lm for _, found in program.named_predictors()]
+        self.key = repr([type(program).__name__, _state(program), [_settings(each) for each in asked]])
+        self.inputs = _inputs(program)
+
+    def answer(self, example: dspy.Example, into: Answered) -> None:
+        """Run the program on a row."""
+        with dspy.context(**({"lm": self._lm} if self._lm is not None else {})), _measuring(into) as spend:
+            try:
+                with self._traced(example, into):
+                    into.prediction = _prediction(self._program(**self._given(example)))
+            finally:
+                into.spend = spend.to_dict()
+        into.tool_calls = tool_calls(into.prediction)
+        into.sources = cited(into.prediction)
+
+    def _given(self, example: dspy.Example) -> Mapping[str, Any]:
+        """The inputs; a conversation fills them as a served request would."""
+        question, others = _request(example)
+        if not isinstance(question, list):
+            return dict(example.inputs())
+        request = ResponsesAgentRequest(input=question, custom_inputs=others)
+        return program_inputs(signature_of(self._program, None), request)
+
+    @contextlib.contextmanager
+    def _traced(self, example: dspy.Example, into: Answered) -> Iterator[None]:
+        if not self._trace:
+            yield
+            return
+        with mlflow.start_span("run", SpanType.AGENT) as span:
+            into.trace_id = span.trace_id
+            span.set_inputs(jsonable(example.inputs().toDict()))
+            yield
+            span.set_outputs(jsonable(dict(into.prediction)))
+
+
+def _state(program: dspy.Module) -> dict[str, Any]:
+    """Instructions and demos, without LMs: DSPy refuses to write down one with an engine of its own."""
+    bare = program.deepcopy()
+    bare.set_lm(None)
+    state: dict[str, Any] = bare.dump_state()
+    return state
+
+
+class EndpointTarget:
+    """A served agent; a row's ``question`` is what is asked, a text or the messages of a conversation; its other inputs
+    are ``custom_inputs``.
+    """
+
+    def __init__(self, url: str, api_key: str | None):
+        self.key = url
+        self.inputs: tuple[str, ...] = ("question",)
+        self._url = url
+        self._api_key = api_key
+
+    def answer(self, example: dspy.Example, into: Answered) -> None:
+        """Ask the endpoint."""
+        question, custom_inputs = _request(example)
+        with _measuring(into):
+            read_into(query(self._url, question, custom_inputs=custom_inputs, api_key=self._api_key), into)
+
+
+class ModelTarget:
+    """A logged model, loaded into this process."""
+
+    def __init__(self, uri: str):
+        self.key = uri
+        self.inputs: tuple[str, ...] = ("question",)
+        self._model = mlflow.pyfunc.load_model(uri)
+
+    def answer(self, example: dspy.Example, into: Answered) -> None:
+        """Ask the model."""
+        question, custom_inputs = _request(example)
+        with _measuring(into):
+            response = self._model.predict({"input": input_items(question), "custom_inputs": custom_inputs})
+            read_into(read_reply([{"type": "response.completed", "response": response}]), into)
+
+
+def _prediction(given: Any) -> dspy.Prediction:
+    if not isinstance(given, dspy.Prediction):
+        raise ProgramError(f"The program gave {given!r:.80}, of type {type(given).__name__}; give a dspy.Prediction.")
+    return given
+
+
+@contextlib.contextmanager
+def _measuring(into: Answered) -> Iterator[Spend]:
+    began = time.perf_counter()
+    with spending() as spend:
+        try:
+            yield spend
+        finally:
+            into.seconds = time.perf_counter() - began + spend.replayed
+
+
+def _request(example: dspy.Example) -> tuple[Any, Fields]:
+    given = {name: jsonable(value) for name, value in example.inputs().items()}
+    return given.pop("question", None), given
+
+
+def read_into(reply: Reply, into: Answered) -> None:
+    """Take what a served agent answered as what a program would have."""
+    urls = [source.url for source in reply.sources]
+    into.prediction = dspy.Prediction(**{"answer": reply.text, "citations": urls, **reply.custom_outputs})
+    into.tool_calls = [
+        {
+            "name": call.name,
+            "arguments": arguments(call.arguments),
+            "output": call.output,
+            "sources": [dict(found) for found in call.sources],
+        }
+        for call in reply.tool_calls
+    ]
+    into.sources = urls
+    read, written = (int(reply.usage.get(name) or 0) for name in ("input_tokens", "output_tokens"))
+    into.spend = {"prompt_tokens": read, "completion_tokens": written}
+
+
+def _settings(lm: dspy.BaseLM | None) -> list[Any]:
+    """Which LM, and how it is asked; never with what key."""
+    told = {name: value for name, value in (getattr(lm, "kwargs", None) or {}).items() if "key" not in name}
+    return [getattr(lm, "model", None), told]
+
+
+def _inputs(program: dspy.Module) -> tuple[str, ...]:
+    try:
+        return tuple(signature_of(program, None).input_fields)
+    except Exception:  # a module that doesn't say what it takes: the examples mark their inputs
+        return ()

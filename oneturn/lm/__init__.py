@@ -1,0 +1,56 @@
+"""``build_lm()``: from a configuration to the LM it names."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import dspy
+
+from oneturn.config import LMConfig
+from oneturn.errors import ConfigError
+
+
+def build_lm(config: LMConfig) -> dspy.BaseLM:
+    """Return the LM that ``config`` names; nothing is sent to it, and no weights are fetched, before its first call.
+
+    Raises:
+        ConfigError: the environment variable that should hold the key isn't set, or the LM refuses a setting.
+    """
+    settings = _settings(config)
+    try:
+        if config.is_local:
+            from oneturn.lm.local import local_lm
+
+            return local_lm(config.model.removeprefix("local/"), weights=config.weights, **settings)
+        if config.is_workspace:
+            from oneturn.lm.databricks import databricks_lm
+
+            return databricks_lm(config.model, credentials=config.credentials, **settings)
+        return dspy.LM(config.model, **settings)
+    except TypeError as error:
+        raise ConfigError(f"The LM {config.model!r} refuses a setting of its kwargs: {error}.") from error
+
+
+def _settings(config: LMConfig) -> dict[str, Any]:
+    """Return what the LM's constructor gets; what is null is left to the provider."""
+    named = {
+        "api_base": config.api_base,
+        "api_key": _api_key(config),
+        "temperature": config.temperature,
+        "max_tokens": config.max_tokens,
+    }
+    given = {key: value for key, value in named.items() if value is not None}
+    return {"timeout": config.timeout, "cache": config.cache, **given, **config.kwargs}
+
+
+def _api_key(config: LMConfig) -> str | None:
+    if config.api_key_env is None:
+        return None
+    key = os.environ.get(config.api_key_env)
+    if not key:
+        raise ConfigError(
+            f"The environment variable {config.api_key_env} isn't set: it should hold the key for {config.model!r} "
+            "(api_key_env names it)."
+        )
+    return key

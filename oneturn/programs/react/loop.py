@@ -1,0 +1,238 @@
+"""One run of a ``ReAct``: the loop itself, with all that changes while it works."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any
+
+import dspy
+from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
+
+from oneturn.core.steps import (
+    Answer,
+    AnswerDelta,
+    ApprovalWanted,
+    FinishedCall,
+    Resumption,
+    Step,
+    Thought,
+    ToolCall,
+    ToolResult,
+    Usage,
+    WaitingCall,
+)
+from oneturn.errors import RunError
+from oneturn.programs.react.grounding import Ground
+from oneturn.programs.react.llm_step import Allowed, StepCall, StepCaller
+from oneturn.programs.react.schema import MOST_AT_ONCE, StepSchema
+from oneturn.programs.react.trajectory import ToolCallArgs, Turn
+from oneturn.tools.decorator import options_of
+from oneturn.tools.execution import run_tools
+from oneturn.tools.registry import FINISH, failed
+
+_UNPARSABLE = "Error: that was not one JSON object with a tool_call. Write only the JSON object."
+_REPEATED = f"Error: that call was made before and its result stands above. Call {FINISH}."
+
+
+class Run:
+    """One run: all that changes while the program works. Nothing of it outlives the run.
+
+    Args:
+        caller: asks the LM.
+        schema: what a step may be.
+        tools: the tools by name.
+        answer_field: the output field that is the answer, if there is one.
+        inputs: the program's inputs.
+    """
+
+    def __init__(
+        self,
+        caller: StepCaller,
+        schema: StepSchema,
+        tools: Mapping[str, dspy.Tool],
+        answer_field: str | None,
+        inputs: Mapping[str, Any],
+    ):
+        self.caller = caller
+        self.schema = schema
+        self.tools = tools
+        self.answer_field = answer_field
+        self.trajectory: list[Turn] = []
+        self.seen = [str(value) for value in inputs.values()]
+        self.sources: list[str] = []
+        self.finished: list[FinishedCall] = []
+        self.waits = False
+        self.must_finish = False
+        self.repaired = False
+        self.attempt = 0
+
+    def steps(self, max_iters: int) -> Generator[Step, None, None]:
+        """Take up to ``max_iters`` steps, and yield what happens.
+
+        Raises:
+            RunError: the run ended without an answer.
+        """
+        remaining = max_iters
+        while True:
+            remaining -= 1
+            call = yield from self._next_step(self._allowed(remaining))
+            if call is None:
+                if remaining <= 0:
+                    raise self._error("invalid_output", "the LM's last reply can't be parsed as a step")
+                continue
+            if call.thought and not call.thought_told:
+                yield Thought(call.thought)
+            if call.call.name == FINISH:
+                prediction = yield from self._finish(call)
+                if prediction is not None:
+                    yield Answer(prediction)
+                    yield Usage(self.caller.lm_calls, self.caller.tokens())
+                    return
+            elif remaining <= 0:
+                raise self._error("max_iters", f"{max_iters} steps were taken without a {FINISH} call", call)
+            else:
+                yield from self._use_tools(call)
+                if self.waits:
+                    return
+
+    def resume(self, at: Resumption, max_iters: int) -> Generator[Step, None, None]:
+        """Go on where an earlier run waited for a person, with what the person said.
+
+        Raises:
+            RunError: the run ended without an answer.
+        """
+        for done in at.finished:
+            self._keep(done, seen=not done.output.startswith("Error: "))  # an error may repeat what was made up
+        waiting = at.waiting
+        call = ToolCallArgs(name=waiting.name, args=dict(waiting.args))
+        yield from self._make([call], waiting.thought, refused=None if at.approve else _refusal(at.reason))
+        yield from self.steps(max(1, max_iters - len(self.finished)))
+
+    def _allowed(self, remaining: int) -> Allowed:
+        last = remaining <= 0 or self.must_finish
+        names = frozenset({FINISH}) if last else self.schema.names
+        return Allowed(names, self._ground())
+
+    def _ground(self) -> Ground:
+        used: dict[str, list[Any]] = {}
+        for turn in self.trajectory:
+            if turn.tool_call is not None:
+                used.setdefault(turn.tool_call.name, []).extend(turn.tool_call.args.values())
+        return Ground(tuple(self.seen), tuple(self.sources), used)
+
+    def _next_step(self, allowed: Allowed) -> Generator[Step, None, StepCall | None]:
+        while True:
+            try:
+                return (yield from self.caller.ask(self.trajectory, allowed, self.attempt))
+            except AdapterParseError:
+                self.trajectory.append(Turn(observation=_UNPARSABLE))
+                return None
+            except ContextWindowExceededError as error:
+                if not _shorten(self.trajectory):
+                    raise self._error("context_length_exceeded", "the prompt is too long for the LM") from error
+
+    def _use_tools(self, step: StepCall) -> Generator[Step, None, None]:
+        calls = self._new_calls(step)
+        if not calls:
+            if self.must_finish:  # the LM doesn't keep to the schema: it has to be told
+                self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=_REPEATED))
+            self.must_finish = True
+            return
+        waiting = [call for call in calls if self._needs_approval(call)]
+        made = [call for call in calls if call not in waiting]
+        yield from self._make(made, step.thought or "")
+        if waiting:  # the first; the LM asks again for the others
+            self.waits = True
+            thought = "" if made else step.thought or ""
+            yield ApprovalWanted(WaitingCall(waiting[0].name, waiting[0].args, thought), tuple(self.finished))
+            yield Usage(self.caller.lm_calls, self.caller.tokens())
+
+    def _new_calls(self, step: StepCall) -> list[ToolCallArgs]:
+        """The calls of a step that weren't made before, each once."""
+        known = [turn.tool_call for turn in self.trajectory]
+        calls: list[ToolCallArgs] = []
+        for call in step.calls[:MOST_AT_ONCE]:
+            if call.name != FINISH and call not in known and call not in calls:
+                calls.append(call)
+        return calls
+
+    def _needs_approval(self, call: ToolCallArgs) -> bool:
+        misgrounded = self.schema.misgrounded(call.name, call.args, self._ground())
+        return not misgrounded and options_of(self.tools.get(call.name)).needs_approval(call.args)
+
+    def _make(
+        self, wanted: Sequence[ToolCallArgs], thought: str, refused: str | None = None
+    ) -> Generator[Step, None, None]:
+        """Make calls, at the same time; a refused one, or one that names what wasn't seen, has failed unmade."""
+        ground = self._ground()
+        calls = [ToolCall(f"call_{uuid.uuid4().hex[:24]}", call.name, call.args) for call in wanted]
+        yield from calls
+        results: dict[str, ToolResult] = {}
+        unmade: set[str] = set()
+        for call in calls:
+            if reason := refused or self.schema.misgrounded(call.name, call.args, ground):
+                unmade.add(call.call_id)
+                yield results.setdefault(call.call_id, failed(call, reason))
+        for step in run_tools(self.tools, [call for call in calls if call.call_id not in unmade]):
+            if isinstance(step, ToolResult):
+                results[step.call_id] = step
+            yield step
+        for number, call in enumerate(calls):
+            result = results[call.call_id]
+            done = FinishedCall(call.name, call.args, "" if number else thought, result.output, result.documents)
+            self._keep(done, seen=call.call_id not in unmade)  # a refusal may name what was made up
+
+    def _keep(self, done: FinishedCall, seen: bool) -> None:
+        """Know from now on what a call gave."""
+        self.finished.append(done)
+        call = ToolCallArgs(name=done.name, args=dict(done.args))
+        turn = Turn(thought=done.thought, tool_call=call, observation=done.output)
+        self.trajectory.append(turn.with_sources(done.documents))
+        if seen:
+            self.seen.append(done.output)
+        self.sources += [str(doc.id) for doc in done.documents if str(doc.id) not in self.sources]
+
+    def _finish(self, step: StepCall) -> Generator[Step, None, dspy.Prediction | None]:
+        try:
+            outputs = self.schema.validate(step.call.args, self._ground())
+        except ValueError as error:
+            self._repair(step, error)
+            return None
+        prediction = dspy.Prediction(**outputs, trajectory=list(self.trajectory))
+        self.caller.record(self.trajectory, step)
+        if self.answer_field is not None:
+            yield from self._rest_of_answer(outputs[self.answer_field], step.answer_told)
+        return prediction
+
+    def _rest_of_answer(self, answer: str, streamed: str) -> Iterator[Step]:
+        if not answer.startswith(streamed):
+            self.attempt += 1
+            streamed = ""
+        if rest := answer[len(streamed) :]:
+            yield AnswerDelta(rest, self.attempt)
+
+    def _repair(self, step: StepCall, error: ValueError) -> None:
+        if self.repaired:
+            raise self._error("invalid_output", f"the outputs don't fit the signature: {error}", step) from error
+        self.repaired = self.must_finish = True
+        self.attempt += bool(step.answer_told)
+        observation = f"Error: {error}. Call {FINISH} again with outputs that fit."
+        self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=observation))
+
+    def _error(self, code: str, reason: str, step: StepCall | None = None) -> RunError:
+        self.caller.record(self.trajectory, step, error=reason)
+        advice = "Compile the program, raise max_iters, or take a stronger LM."
+        return RunError(f"The run ended without an answer: {reason}. {advice}", code, self.trajectory)
+
+
+def _refusal(reason: str) -> str:
+    return f"a person refused this call: {reason}" if reason else "a person refused this call"
+
+
+def _shorten(trajectory: list[Turn]) -> bool:
+    longest = max(trajectory, key=lambda turn: len(turn.observation), default=None)
+    if longest is None or len(longest.observation) < 80:
+        return False
+    longest.observation = longest.observation[: len(longest.observation) // 2] + " … (cut: too long)"
+    return True

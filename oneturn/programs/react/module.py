@@ -1,0 +1,199 @@
+"""``oneturn.ReAct``: a DSPy module whose run is a generator of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import dspy
+from dspy.signatures.signature import ensure_signature
+
+from oneturn.core.steps import Answer, ApprovalWanted, Resumption, Step, ToolResult
+from oneturn.errors import ProgramError, RunError
+from oneturn.programs.react.grounding import annotated, citing_fields
+from oneturn.programs.react.llm_step import StepCaller
+from oneturn.programs.react.loop import Run
+from oneturn.programs.react.prompt import StepAdapter
+from oneturn.programs.react.schema import StepSchema
+from oneturn.programs.react.trajectory import ToolCallArgs, Turn
+from oneturn.tools.registry import ToolLike, toolset
+
+_NOBODY_TO_ASK = (
+    "The run ended without an answer: {name} needs a person's approval, and there is nobody to ask. Serve the program "
+    "with oneturn.ResponsesAdapter, or give it a tool that needs none for this purpose."
+)
+_KEEP_FAILED = "oneturn_keep_failed_runs"
+_RESERVED = {"trajectory", "thought", "tool_call", "parallel_calls"}
+
+
+@contextmanager
+def failed_runs_kept() -> Iterator[None]:
+    """In the block, a :class:`ReAct` that fails gives a ``Prediction`` with ``error`` and ``trajectory``, no outputs.
+
+    For an optimizer that learns from failures, such as ``dspy.GEPA``, which never sees a run that raises. The metric
+    has to say what such a prediction is worth, and may say why.
+    """
+    with dspy.context(**{_KEEP_FAILED: True}):
+        yield
+
+
+class ReAct(dspy.Module):
+    """An agent that calls tools until it can fulfil its signature, one LM call a step.
+
+    The final outputs are the arguments of the ``finish`` call, so a question that needs one tool costs two
+    LM calls. The idea is ReAct's (Yao et al., 2023); the names are those of ``dspy.ReAct``.
+
+    How a run ends:
+
+    - ``finish`` with outputs of the signature's types: the run's ``Prediction``;
+    - ``finish`` with outputs that don't validate: the LM is told why and asked once more;
+    - a tool that fails, an unknown tool, a reply that can't be parsed: the LM reads one short line and goes on;
+    - a call made before: it isn't made again, and the next step can only be ``finish``;
+    - the last of ``max_iters`` steps can only be ``finish``;
+    - a prompt too long for the LM: the longest observation is cut in half and the step taken again.
+
+    Args:
+        signature: the declared inputs and typed outputs; the first ``str`` output is the answering text. An output of
+            type ``list[oneturn.Citation]`` can only name documents that a tool of the run has given.
+        tools: functions or ``dspy.Tool``s; a function's docstring and type hints describe it to the LM.
+        max_iters: the most steps a run may take, the finishing one included; at least 1.
+        thoughts: whether the LM writes a ``thought`` before each call.
+        parallel_calls: whether a step may ask for several calls that don't need each other's results. They are made at
+            the same time.
+
+    Raises:
+        ProgramError: the signature or the tools use a reserved name, ``max_iters`` is below 1, or a ``Citation`` or
+            ``Seen`` stands where it would not be heeded.
+    """
+
+    def __init__(
+        self,
+        signature: str | type[dspy.Signature],
+        tools: Iterable[ToolLike],
+        max_iters: int = 6,
+        thoughts: bool = True,
+        parallel_calls: bool = False,
+    ):
+        super().__init__()
+        self.signature = ensure_signature(signature)
+        self.tools = {name: annotated(tool) for name, tool in toolset(tools).items()}
+        self.max_iters = max_iters
+        self.thoughts = thoughts
+        self._check()
+        self.steps_schema = StepSchema(self.signature, self.tools, thoughts, parallel_calls)
+        self.step = dspy.Predict(_step_signature(self.signature, thoughts, parallel_calls))
+
+    @property
+    def answer_field(self) -> str | None:
+        """The output field whose text is the answer: the first of type ``str``."""
+        return next((name for name, field in self.signature.output_fields.items() if field.annotation is str), None)
+
+    @property
+    def citing_fields(self) -> tuple[str, ...]:
+        """The output fields of type ``list[oneturn.Citation]``."""
+        return citing_fields(self.signature)
+
+    def shared_messages(self) -> list[dict[str, Any]]:
+        """What the chat of every run begins with: the instructions, the tools and the demos."""
+        adapter = StepAdapter(self.steps_schema, self.steps_schema.names)
+        asked: list[dict[str, Any]] = adapter.format(self.step.signature, self.step.demos, {})
+        return asked[:-1]
+
+    def protocol(self) -> str:
+        """What the prompt says after the instructions: how a step is written, and the tools.
+
+        Who writes instructions, such as ``dspy.GEPA``'s proposer, has to know it, and needn't repeat it.
+        """
+        return StepAdapter(self.steps_schema, self.steps_schema.names).protocol()
+
+    def steps(self, **inputs: Any) -> Iterator[Step]:
+        """Run the program and yield its steps as they happen, text token by token where the LM streams.
+
+        Raises:
+            ProgramError: an input is missing or unknown.
+            RunError: the run ended without an answer.
+        """
+        return self._run(inputs, streaming=True)
+
+    def resume(self, at: Resumption, **inputs: Any) -> Iterator[Step]:
+        """Go on with a run that ended with an ``ApprovalWanted``, now that a person has said yes or no.
+
+        Finished calls aren't made again. ``inputs`` are those of the run that waited.
+
+        Raises:
+            ProgramError: an input is missing or unknown.
+            RunError: the run ended without an answer.
+        """
+        return self._run(inputs, streaming=True, at=at)
+
+    def forward(self, **inputs: Any) -> dspy.Prediction:
+        """Run the program to its end; the ``Prediction`` has the outputs and the ``trajectory``.
+
+        Raises:
+            ProgramError: an input is missing or unknown.
+            RunError: the run ended without an answer, or with a call that a person has to approve.
+        """
+        try:
+            return self._drained(inputs)
+        except RunError as error:
+            if dspy.settings.get(_KEEP_FAILED):
+                return dspy.Prediction(trajectory=error.trajectory, error=str(error))
+            raise
+
+    def _drained(self, inputs: dict[str, Any]) -> dspy.Prediction:
+        for step in self._run(inputs, streaming=False):
+            if isinstance(step, Answer):
+                return step.prediction
+            if isinstance(step, ApprovalWanted):
+                raise RunError(_NOBODY_TO_ASK.format(name=step.waiting.name), "approval_required", step.finished)
+        raise RunError("The run ended without an answer; this is a bug in oneturn.", "server_error")
+
+    def _run(self, inputs: dict[str, Any], streaming: bool, at: Resumption | None = None) -> Iterator[Step]:
+        self._check_inputs(inputs)
+        given = {**self._default_inputs(), **inputs}
+        caller = StepCaller(self.step, self.steps_schema, self.answer_field, given, streaming)
+        run = Run(caller, self.steps_schema, self.tools, self.answer_field, given)
+        taken = run.steps(self.max_iters) if at is None else run.resume(at, self.max_iters)
+        with closing(taken) as steps:
+            for step in steps:
+                if isinstance(step, ToolResult) and step.usage is not None:
+                    caller.count(step.usage)
+                yield step
+
+    def _check(self) -> None:
+        if taken := _RESERVED.intersection(self.signature.fields):
+            raise ProgramError(
+                f"{self.signature.__name__} can't have a field named {sorted(taken)[0]!r}: ReAct uses it."
+            )
+        if self.max_iters < 1:
+            raise ProgramError(f"max_iters is {self.max_iters}; a run takes at least 1 step.")
+
+    def _check_inputs(self, inputs: dict[str, Any]) -> None:
+        fields = self.signature.input_fields
+        required = {name for name, field in fields.items() if field.is_required()}
+        if missing := sorted(required - set(inputs)):
+            raise ProgramError(f"Input {missing[0]!r} is missing; {self.signature.__name__} takes {', '.join(fields)}.")
+        if unknown := sorted(set(inputs) - set(fields)):
+            raise ProgramError(f"Input {unknown[0]!r} is unknown; {self.signature.__name__} takes {', '.join(fields)}.")
+
+    def _default_inputs(self) -> dict[str, Any]:
+        fields = self.signature.input_fields.items()
+        return {name: field.get_default(call_default_factory=True) for name, field in fields if not field.is_required()}
+
+
+def _step_signature(signature: type[dspy.Signature], thoughts: bool, parallel: bool) -> type[dspy.Signature]:
+    fields: dict[str, Any] = {
+        name: (field.annotation, dspy.InputField(desc=(field.json_schema_extra or {}).get("desc")))
+        for name, field in signature.input_fields.items()
+    }
+    fields["trajectory"] = (list[Turn], dspy.InputField(desc="The steps taken so far and their results."))
+    if thoughts:
+        fields["thought"] = (str, dspy.OutputField(desc="Why this step, in a few words."))
+    fields["tool_call"] = (ToolCallArgs, dspy.OutputField(desc="The tool to call next, with its arguments."))
+    if parallel:
+        fields["parallel_calls"] = (list[ToolCallArgs], dspy.OutputField(desc="Calls to make at the same time."))
+    made: type[dspy.Signature] = dspy.Signature(
+        fields, signature.instructions, signature_name=f"{signature.__name__}Step"
+    )
+    return made

@@ -1,0 +1,181 @@
+"""The DSPy adapter that turns a run into a chat, and the LM's reply into a step.
+
+Each turn is one assistant message (the step's JSON) and one user message (what came of it), so that a
+prompt grows only at its end and the LM's prompt cache keeps all that came before. Demos are whole runs
+in the same form; a labelled example, which has no run, shows what was asked and how it ends. The tools
+stand in the system message, rendered from the live program: an optimizer rewrites the signature's
+instructions, never the list of tools.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import dspy
+import json_repair
+import pydantic
+
+# Not public: DSPy's own adapters turn images and files in a message into content parts with it.
+from dspy.adapters._legacy_type_markers import _expand_legacy_custom_type_markers_in_chat_message
+from dspy.adapters.utils import format_field_value, serialize_for_json
+from dspy.utils.exceptions import AdapterParseError
+
+from oneturn.core.serialization import plain, sound
+from oneturn.programs.react.grounding import Ground
+from oneturn.programs.react.schema import StepSchema
+from oneturn.programs.react.trajectory import ToolCallArgs, Turn
+from oneturn.tools.registry import FINISH
+
+Message = dict[str, Any]
+
+_PROTOCOL = """\
+You work in steps. Every step is one JSON object: {shape}
+It calls exactly one tool;{together} you then read its result and take the next step. Take arguments from the question \
+or from results, never invent them. As soon as the results hold the answer, or can't, call finish. The tools:
+{tools}"""
+_LEFT_OUT = "(The steps in between are left out.)"
+_TOGETHER = " further calls that don't need its result go into parallel_calls, and all are made at the same time;"
+
+
+class StepAdapter(dspy.JSONAdapter):
+    """Formats and parses the steps of one :class:`oneturn.ReAct`.
+
+    Args:
+        steps: the schema of a step.
+        allowed: the names that may be called now; the LM's reply is constrained to them where the LM
+            takes a JSON schema. The prompt always lists every tool.
+        ground: what the run has seen, all that grounded arguments may name.
+    """
+
+    def __init__(self, steps: StepSchema, allowed: Iterable[str], ground: Ground = Ground()):
+        super().__init__(use_native_function_calling=False)
+        self.steps = steps
+        self.allowed = frozenset(allowed)
+        self.ground = ground
+
+    def _prepare_response_format(self, lm: Any, lm_kwargs: dict[str, Any], signature: Any) -> None:
+        if "response_format" not in lm.supported_params:
+            return
+        if not lm.supports_response_schema:
+            lm_kwargs["response_format"] = {"type": "json_object"}
+            return
+        schema = self.steps.json_schema(self.allowed, self.ground)
+        lm_kwargs["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": "step", "schema": schema, "strict": True},
+        }
+
+    def format(
+        self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
+    ) -> list[Message]:
+        """The whole chat: system message, demos, then this run so far."""
+        messages = [{"role": "system", "content": self.format_system_message(signature)}]
+        for demo in demos:
+            messages += self._demo_messages(signature, demo)
+        return messages + self._run_messages(signature, inputs)
+
+    def format_system_message(self, signature: type[dspy.Signature]) -> str:
+        """Instructions, then the inputs that need a word, then the protocol and the tools."""
+        parts = [signature.instructions.strip(), _described_inputs(signature), self.protocol()]
+        return "\n\n".join(part for part in parts if part)
+
+    def protocol(self) -> str:
+        """How a step is written, and the tools."""
+        thought = '"thought": "<why, in a few words>", ' if self.steps.thoughts else ""
+        more = ', "parallel_calls": []' if self.steps.parallel else ""
+        shape = f'{{{thought}"tool_call": {{"name": "<tool>", "args": {{…}}}}{more}}}'
+        together = _TOGETHER if self.steps.parallel else ""
+        return _PROTOCOL.format(shape=shape, together=together, tools=self.steps.description())
+
+    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        """Read a step.
+
+        Raises:
+            AdapterParseError: the reply isn't a JSON object that calls a tool.
+        """
+        found: Any = plain(json_repair.loads(completion))
+        try:
+            call = ToolCallArgs.model_validate(found["tool_call"])
+            more = [ToolCallArgs.model_validate(other) for other in found.get("parallel_calls") or []]
+        except (TypeError, KeyError, IndexError, AttributeError, pydantic.ValidationError) as error:
+            raise AdapterParseError(
+                adapter_name=type(self).__name__,
+                signature=signature,
+                lm_response=completion,
+                message="The reply is not one JSON object with a tool_call.",
+            ) from error
+        step: dict[str, Any] = {"tool_call": call}
+        if self.steps.parallel:
+            step["parallel_calls"] = more
+        if self.steps.thoughts:
+            step["thought"] = str(found.get("thought") or "")
+        return step
+
+    def _demo_messages(self, signature: type[dspy.Signature], demo: Mapping[str, Any]) -> list[Message]:
+        if demo.get("tool_call") is not None:
+            ending = _assistant(demo.get("thought"), demo["tool_call"], self.steps.thoughts)
+            return [*self._run_messages(signature, demo), ending]
+        labels = {name: serialize_for_json(demo[name]) for name in self.steps.outputs if name in demo}
+        if not labels:
+            return []
+        asked = self._run_messages(signature, {name: demo[name] for name in signature.input_fields if name in demo})
+        if len(self.steps.names) > 1:
+            asked.append({"role": "user", "content": _LEFT_OUT})
+        return [*asked, _assistant("", ToolCallArgs(name=FINISH, args=labels), self.steps.thoughts)]
+
+    def _run_messages(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:
+        messages = self._history(signature, run)
+        asked = {"role": "user", "content": _inputs_text(signature, run)}
+        messages.append(_expand_legacy_custom_type_markers_in_chat_message(asked))
+        for raw in run.get("trajectory") or []:
+            turn = raw if isinstance(raw, Turn) else Turn.model_validate(raw)
+            if turn.tool_call is not None:
+                messages.append(_assistant(turn.thought, turn.tool_call, self.steps.thoughts))
+            messages.append({"role": "user", "content": turn.observation})
+        return messages
+
+    def _history(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:
+        """Earlier exchanges, in the form of this one: what was asked, and the call that answered it."""
+        name = self._get_history_field_name(signature)
+        history = run.get(name) if name else None
+        messages: list[Message] = []
+        for exchange in history.messages if history else []:
+            if asked := _inputs_text(signature, exchange):
+                messages.append({"role": "user", "content": asked})
+            answered = {key: value for key, value in exchange.items() if key not in signature.input_fields}
+            if answered:
+                finished = ToolCallArgs(name=FINISH, args=serialize_for_json(answered))
+                messages.append(_assistant("", finished, self.steps.thoughts))
+        return messages
+
+
+def _assistant(thought: str | None, call: ToolCallArgs | Mapping[str, Any], thoughts: bool) -> Message:
+    parsed = call if isinstance(call, ToolCallArgs) else ToolCallArgs.model_validate(call)
+    step: dict[str, Any] = {"thought": thought or ""} if thoughts else {}
+    step["tool_call"] = parsed.model_dump(mode="json")
+    return {"role": "assistant", "content": json.dumps(step, ensure_ascii=False)}
+
+
+def _inputs_text(signature: type[dspy.Signature], values: Mapping[str, Any]) -> str:
+    fields = {
+        name: field
+        for name, field in signature.input_fields.items()
+        if name in values and name != "trajectory" and field.annotation is not dspy.History
+    }
+    return sound("\n".join(f"{name}: {format_field_value(field, values[name])}" for name, field in fields.items()))
+
+
+def _described_inputs(signature: type[dspy.Signature]) -> str:
+    lines = []
+    for name, field in signature.input_fields.items():
+        description = (field.json_schema_extra or {}).get("desc")
+        if (
+            name != "trajectory"
+            and field.annotation is not dspy.History
+            and description
+            and description != f"${{{name}}}"
+        ):
+            lines.append(f"- {name}: {description}")
+    return "You are given:\n" + "\n".join(lines) if lines else ""

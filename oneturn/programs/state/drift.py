@@ -1,0 +1,159 @@
+"""How a program differs from the one that a compiled state was made for, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from oneturn.core.secrets import leaves
+from oneturn.core.text_diff import paragraphs, told
+from oneturn.programs.react.schema import type_name
+from oneturn.programs.state.interface import PROGRAM, Interface, PredictorShape, SignatureShape, ToolShape
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is other than it was.
+
+    Attributes:
+        words: what it is.
+        can_splice: whether the compiled state can be brought up to it.
+    """
+
+    words: str
+    can_splice: bool = True
+
+
+def differences(compiled: Interface, program: Interface) -> list[Difference]:
+    """What is other in ``program`` than in the program that was compiled: fields, instructions, tools."""
+    found = [
+        difference
+        for place in {**compiled.signatures, **program.signatures}
+        for difference in _signatures(place, compiled.signatures.get(place), program.signatures.get(place))
+    ]
+    told_fields = {
+        name for shapes in (compiled, program) for shape in shapes.signatures.values() for name in shape.fields
+    }
+    for name in {**compiled.predictors, **program.predictors}:
+        found += _predictors(name, compiled.predictors.get(name), program.predictors.get(name), told_fields)
+    for name in {**compiled.tools, **program.tools}:
+        found += _tools(name, compiled.tools.get(name), program.tools.get(name))
+    return found
+
+
+def changed_tools(compiled: Interface, program: Interface) -> set[str]:
+    """The tools whose earlier calls no longer fit: they are gone, or take other arguments."""
+    return {
+        name
+        for name, shape in compiled.tools.items()
+        if name not in program.tools or _types(shape.args) != _types(program.tools[name].args)
+    }
+
+
+def _signatures(place: str, old: SignatureShape | None, new: SignatureShape | None) -> Iterator[Difference]:
+    where = "" if place == PROGRAM else f"{place}: "
+    if old is None or new is None:
+        yield Difference(f"the signature of {place!r} was {'added' if old is None else 'removed'}", can_splice=False)
+        return
+    if old.instructions.strip() != new.instructions.strip():
+        changes = [told(part) for part in paragraphs(old.instructions, new.instructions) if _has_changed(part)]
+        yield Difference(f"{where}the declared instructions were changed: {' … '.join(changes)}")
+    for name in {**old.fields, **new.fields}:
+        if name not in new.fields:
+            field = old.fields[name]
+            yield Difference(f"{where}{field.role} {name!r} ({type_name(field.json_schema)}) was removed", False)
+        elif name not in old.fields:
+            field = new.fields[name]
+            yield Difference(f"{where}{field.role} {name!r} ({type_name(field.json_schema)}) was added", False)
+        else:
+            yield from _fields(where, name, old, new)
+    kept = [name for name in old.fields if name in new.fields]
+    if kept != [name for name in new.fields if name in old.fields]:
+        yield Difference(f"{where}the fields are in another order: {', '.join(kept)} became {', '.join(new.fields)}")
+
+
+def _fields(where: str, name: str, old: SignatureShape, new: SignatureShape) -> Iterator[Difference]:
+    before, after = old.fields[name], new.fields[name]
+    if before.role != after.role:
+        yield Difference(f"{where}{name!r} was an {before.role}, it is an {after.role}", False)
+    if before.json_schema != after.json_schema:
+        change = _type_change(before.json_schema, after.json_schema)
+        yield Difference(f"{where}{after.role} {name!r} {change}", False)
+    if before.description != after.description:
+        change = _was(before.description, after.description)
+        yield Difference(f"{where}the description of {after.role} {name!r} {change}")
+
+
+def _predictors(
+    name: str, old: PredictorShape | None, new: PredictorShape | None, told_fields: set[str]
+) -> Iterator[Difference]:
+    if old is None or new is None:
+        yield Difference(f"the predictor {name!r} was {'added' if old is None else 'removed'}", can_splice=False)
+        return
+    before, after = [*old.inputs, *old.outputs], [*new.inputs, *new.outputs]
+    for field in dict.fromkeys([*before, *after]):
+        if (field in before) != (field in after) and field not in told_fields:
+            change = "removed" if field in before else "added"
+            yield Difference(f"predictor {name!r}: the field {field!r} was {change}", can_splice=False)
+
+
+def _tools(name: str, old: ToolShape | None, new: ToolShape | None) -> Iterator[Difference]:
+    if old is None and new is not None:
+        yield Difference(f"the tool {_call(name, new)} was added")
+    elif new is None and old is not None:
+        yield Difference(f"the tool {_call(name, old)} was removed")
+    elif old is not None and new is not None:
+        if old.description != new.description:
+            yield Difference(f"the description of the tool {name} {_was(old.description, new.description)}")
+        for argument in {**old.args, **new.args}:
+            change = _argument(old.args.get(argument), new.args.get(argument))
+            if change is not None:
+                yield Difference(f"the tool {name}: its argument {argument!r} {change}")
+
+
+def _argument(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> str | None:
+    if old == new:
+        return None
+    if old is None and new is not None:
+        return f"({type_name(new)}) was added"
+    if new is None and old is not None:
+        return f"({type_name(old)}) was removed"
+    before, after = dict(old or {}), dict(new or {})
+    descriptions = before.pop("description", None), after.pop("description", None)
+    return _type_change(before, after) if before != after else f"has another description: it {_was(*descriptions)}"
+
+
+def _types(args: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {name: {k: v for k, v in schema.items() if k != "description"} for name, schema in args.items()}
+
+
+def _call(name: str, tool: ToolShape) -> str:
+    return f"{name}({', '.join(f'{arg}: {type_name(schema)}' for arg, schema in tool.args.items())})"
+
+
+def _type_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    before, after = type_name(old), type_name(new)
+    if before != after:
+        return f"was {before}, it is {after}"
+    return f"({after}) has another schema: {', '.join(_parts(old, new)) or 'what is empty in it'}"
+
+
+def _parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """The places of a schema that are other than they were, with what stood and stands there."""
+    before, after = ({path: value for path, _, value in leaves(schema)} for schema in (old, new))
+    for path in {**before, **after}:
+        if path not in after:
+            yield f"{path} {before[path]!r} was removed"
+        elif path not in before:
+            yield f"{path} {after[path]!r} was added"
+        elif before[path] != after[path]:
+            yield f"{path} {_was(before[path], after[path])}"
+
+
+def _was(old: Any, new: Any) -> str:
+    return f"was {old!r}, it is {new!r}"
+
+
+def _has_changed(paragraph: Any) -> bool:
+    return any(piece.kind != "same" for piece in paragraph)

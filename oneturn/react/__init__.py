@@ -1,7 +1,0 @@
-"""ReAct as a generator of steps, one chat turn a step, one schema-constrained tool call a turn."""
-
-from oneturn.react.grounding import Citation, Seen
-from oneturn.react.module import ReAct, failed_runs_kept
-from oneturn.react.worked import Solution, WorkedExamples
-
-__all__ = ["Citation", "ReAct", "Seen", "Solution", "WorkedExamples", "failed_runs_kept"]

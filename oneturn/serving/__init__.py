@@ -1,0 +1,1 @@
+"""The ASGI app, the server and the terminal."""

@@ -1,0 +1,262 @@
+"""What a compile will cost is told before, and no more than the budget is spent."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+import oneturn
+from oneturn.compilation.budget import Budget, BudgetSpent, over
+from oneturn.compilation.callbacks import Candidate, CompileListener
+from oneturn.compilation.journal import Answered, Journal
+from oneturn.config import BudgetConfig
+from oneturn.core.usage import Totals
+from oneturn.errors import ConfigError, ProgramError, RunError
+from oneturn.programs.state import read_manifest
+from tests.compilation.agent import ANSWERED, CountingLM, agent
+from tests.compilation.test_resuming import artifact
+
+
+def answered(folder: Path) -> int:
+    return len((folder / ANSWERED).read_text().splitlines())
+
+
+@pytest.mark.parametrize("calls", [8, 11, 20, 33])
+def test_at_the_limit_it_ends_with_the_best_that_was_measured(calls: int, tmp_path: Path):
+    done = oneturn.compile(agent(tmp_path), budget=BudgetConfig(lm_calls=calls))
+    assert answered(tmp_path) <= calls
+    assert done.stopped == f"{calls} LM calls"
+    measured = [candidate.score for candidate in done.candidates if candidate.full]
+    assert done.after.score == max(measured) >= done.before.score
+    manifest = read_manifest(tmp_path / "compiled.json")
+    assert manifest.stopped == f"{calls} LM calls"
+    assert manifest.spend["lm_calls"] == answered(tmp_path)
+    agent(tmp_path).program()  # what was saved can be loaded
+
+
+def test_a_raised_limit_goes_on_from_there_to_the_same_end(tmp_path: Path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "stopped").mkdir()
+    oneturn.compile(agent(tmp_path / "whole"))
+    oneturn.compile(agent(tmp_path / "stopped"), budget=BudgetConfig(lm_calls=20))
+    oneturn.compile(agent(tmp_path / "stopped"))
+    assert artifact(tmp_path / "stopped") == artifact(tmp_path / "whole")
+    assert answered(tmp_path / "stopped") == answered(tmp_path / "whole")
+
+
+def test_a_budget_that_does_not_last_for_the_uncompiled_program_is_told(tmp_path: Path):
+    with pytest.raises(
+        ConfigError, match="The budget of 7 LM calls was spent before the uncompiled program was measured"
+    ):
+        oneturn.compile(agent(tmp_path), budget=BudgetConfig(lm_calls=7))
+    assert answered(tmp_path) == 7
+
+
+def test_threads_together_don_t_go_beyond_the_limit(tmp_path: Path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    budget = Budget(BudgetConfig(lm_calls=10), journal, lambda totals: None)
+
+    def ask(number: int) -> bool:
+        try:
+            with budget.call():
+                journal.add(str(number), Answered({"model": "m"}, 0.0, None))
+        except BudgetSpent:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        passed = list(pool.map(ask, range(50)))
+    assert sum(passed) == journal.totals.lm_calls <= 10
+
+
+def test_what_other_threads_have_under_way_at_the_limit_is_waited_for_and_kept(tmp_path: Path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    budget = Budget(BudgetConfig(lm_calls=10), journal, lambda totals: None)
+    asked, may_answer = threading.Event(), threading.Event()
+
+    def ask() -> None:
+        with budget.call():
+            asked.set()
+            may_answer.wait()
+            journal.add("slow", Answered({"model": "m"}, 0.0, None))
+
+    with ThreadPoolExecutor(2) as pool:
+        asking = pool.submit(ask)
+        asked.wait()
+        closing = pool.submit(budget.close, "the compile is over")
+        try:
+            with pytest.raises(TimeoutError):
+                closing.result(timeout=0.2)  # it waits, however long that takes
+        finally:
+            may_answer.set()
+        closing.result()
+        asking.result()
+    assert journal.totals.lm_calls == 1
+    with pytest.raises(RunError, match="isn't asked any more: the compile is over"), budget.call():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({"lm_calls": 5}, "5 LM calls"),
+        ({"tokens": 1000}, "1,000 tokens"),
+        ({"minutes": 2.5}, "2.5 minutes"),
+        ({"cost": 0.2}, "0.2 US dollars"),
+        ({"lm_calls": 6, "tokens": 1001, "minutes": 3, "cost": 0.21}, None),
+        ({}, None),
+    ],
+)
+def test_each_limit_is_named(limits: dict[str, Any], told: str | None):
+    spent = Totals(lm_calls=5, prompt_tokens=900, completion_tokens=100, cost=0.2)
+    assert over(BudgetConfig(**limits), spent, seconds=150) == told
+
+
+def test_a_limit_in_money_is_refused_where_no_price_is_known(tmp_path: Path):
+    for start in (oneturn.estimate_compile, oneturn.compile):
+        with pytest.raises(ConfigError, match="cost can't hold: no price of counting/lm is known"):
+            start(agent(tmp_path), budget=BudgetConfig(cost=0.1))
+    assert answered(tmp_path) == 5, "the estimate's questions, once"
+    assert oneturn.compile(agent(tmp_path), budget=BudgetConfig(lm_calls=100)).stopped is None
+
+
+def test_a_limit_in_money_says_for_which_lm_it_does_not_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    teacher = CountingLM(tmp_path, name="priced/teacher")
+    monkeypatch.setattr("oneturn.compilation.plan.build_lm", lambda config: teacher)
+    monkeypatch.setattr(
+        "oneturn.compilation.replay_lm.estimate_cost",
+        lambda response, requested_model, **_: (0.5 if requested_model == "priced/teacher" else None, None),
+    )
+
+    def taught(student: Any, *, teacher: Any) -> Any:
+        for number in range(9):
+            teacher(f"question: {number}")
+        return student
+
+    own = agent(tmp_path, teacher="priced/teacher")
+    object.__setattr__(own, "recipes", {"taught": taught})
+    done = oneturn.compile(own, recipe="taught", budget=BudgetConfig(cost=2))
+    assert done.stopped == "2 US dollars"
+    assert done.manifest.spend["cost"] == 2
+    assert (
+        caplog.text.count("No price of counting/lm is known: its calls don't count to the limit of 2 US dollars") == 1
+    )
+
+
+def test_an_lm_that_no_limit_holds_for_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    judge = CountingLM(tmp_path, name="judging/lm")
+
+    def judged(gold: dspy.Example, pred: Any, trace: Any = None) -> float:
+        judge(f"question: {pred.answer}")
+        return float(pred.answer == gold.answer)
+
+    own = agent(tmp_path)
+    object.__setattr__(own, "metric", judged)
+    oneturn.compile(own, recipe="search")
+    warned = [record.getMessage() for record in caplog.records if "aren't counted" in record.getMessage()]
+    assert len(warned) == 1, "once"
+    assert "asks judging/lm by itself" in warned[0]
+
+
+class Asynchronous(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        return asyncio.run(self.step.acall(question=question))
+
+
+def test_a_program_that_asks_asynchronously_is_counted_kept_and_capped(tmp_path: Path):
+    lm, asked = CountingLM(tmp_path), itertools.count()
+    complete = lm._engine_spec.complete
+    lm._engine_spec.complete = lambda request: (next(asked), complete(request))[1]
+    waiting = agent(tmp_path, lm, recipe="as_it_is")
+    object.__setattr__(waiting, "build", Asynchronous)
+    with pytest.raises(ConfigError, match="The budget of 5 LM calls was spent"):
+        oneturn.compile(waiting, budget=BudgetConfig(lm_calls=5))
+    for _ in range(2):
+        done = oneturn.compile(waiting)
+    assert done.manifest.spend["lm_calls"] == next(asked) >= 8
+
+
+class Failing(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        raise TypeError("a slip of the pen")
+
+
+@pytest.mark.parametrize("recipe", ["search", "as_it_is"])
+def test_a_program_that_fails_before_it_asks_is_not_compiled(recipe: str, tmp_path: Path):
+    broken = agent(tmp_path)
+    object.__setattr__(broken, "build", Failing)
+    with pytest.raises(
+        ProgramError, match=r"failed on each of .* questions before it asked its LM, first with TypeError: a slip"
+    ):
+        oneturn.compile(broken, recipe=recipe)
+
+
+def test_the_estimate_holds_what_it_then_costs(tmp_path: Path):
+    expected = oneturn.estimate_compile(agent(tmp_path))
+    assert expected is not None
+    assert answered(tmp_path) == expected.measured_rows == 5
+    done = oneturn.compile(agent(tmp_path))
+    spent = done.manifest.spend
+    assert expected.lm_calls[0] <= spent["lm_calls"] <= expected.lm_calls[1]
+    assert expected.tokens[0] <= spent["prompt_tokens"] + spent["completion_tokens"] <= expected.tokens[1]
+    assert done.manifest.estimate is not None
+    assert set(done.manifest.estimate) == {"lm_calls", "tokens", "minutes"}
+
+
+def test_a_recipe_that_does_not_say_what_it_does_has_no_estimate(tmp_path: Path):
+    assert oneturn.estimate_compile(agent(tmp_path), recipe="as_it_is") is None
+    assert oneturn.compile(agent(tmp_path), recipe="as_it_is").manifest.estimate is None
+
+
+class Hearing(CompileListener):
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.candidates: list[Candidate] = []
+        self.spent: list[int] = []
+
+    def on_start(self, agent: Any, recipe: str, key: str, estimate: Any) -> None:
+        self.heard.append(f"start {recipe}")
+
+    def on_candidate(self, candidate: Candidate) -> None:
+        self.candidates.append(candidate)
+
+    def on_spent(self, totals: Totals, seconds: float) -> None:
+        self.spent.append(totals.lm_calls)
+
+    def on_end(self, compilation: Any) -> None:
+        self.heard.append(f"end {compilation.path.name}")
+
+
+class FailingListener(CompileListener):
+    def on_candidate(self, candidate: Candidate) -> None:
+        raise ValueError("oh")
+
+
+def test_listeners_are_told_and_their_failures_cost_nothing(tmp_path: Path):
+    hearing = Hearing()
+    done = oneturn.compile(agent(tmp_path), listeners=[FailingListener(), hearing])
+    assert hearing.heard == ["start search", "end compiled.json"]
+    assert hearing.spent == list(range(1, answered(tmp_path) + 1))
+    assert tuple(hearing.candidates) == done.candidates
+    assert [candidate.number for candidate in done.candidates] == list(range(len(done.candidates)))
+    assert done.candidates[0].score == done.before.score
+    assert done.candidates[-1].score == done.after.score
+    assert all(len(candidate.scores) == 8 for candidate in done.candidates if candidate.full)
+    assert len({str(candidate.program.dump_state()) for candidate in done.candidates}) > 2, "each as it was measured"

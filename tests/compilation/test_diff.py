@@ -1,0 +1,254 @@
+"""What a person reads of the change between two compiled programs."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from typer.testing import CliRunner
+
+import oneturn
+from oneturn.cli import app
+from oneturn.compilation.artifact_sources import compiled_file
+from oneturn.compilation.diff import diff
+from oneturn.compilation.diff_report import report
+from oneturn.core.text_diff import paragraphs, told, words
+from oneturn.errors import ProgramError
+from oneturn.programs.state import Manifest, save_compiled
+from oneturn.programs.state.interface import interface_of
+
+INSTRUCTIONS = "Answer a question about prices.\n\nLook it up first.\nThen answer.\n\nBe brief."
+
+
+def price(item: str) -> str:
+    """Look up a price."""
+    return "4"
+
+
+def demo(question: str, item: str = "tea", answer: str = "4") -> dict[str, Any]:
+    call = {"name": "price", "args": {"item": item}}
+    return {
+        "augmented": True,
+        "question": question,
+        "trajectory": [{"thought": None, "tool_call": call, "observation": "4 euros " + "and more " * 20}],
+        "tool_call": {"name": "finish", "args": {"answer": answer}},
+    }
+
+
+def document() -> dict[str, Any]:
+    program = oneturn.ReAct("question -> answer", tools=[price], thoughts=False)
+    field = {"prefix": "Question:", "description": "${question}"}
+    manifest = Manifest(
+        recipe="worked",
+        lm="local/a",
+        seed=0,
+        created="2026-01-01",
+        versions={"dspy": "3.4.1"},
+        dataset={"train": "a" * 64, "dev": "b" * 64},
+        scores={"after": {"score": 0.5, "lm_calls_per_row": 2.5}},
+        spend={"lm_calls": 100.0},
+        interface=interface_of(program),
+    )
+    signature = {"instructions": INSTRUCTIONS, "fields": [field]}
+    state = {"step": {"signature": signature, "demos": [demo("Tea?"), demo("Milk?"), demo("Rum?")], "lm": None}}
+    return {"manifest": manifest.model_dump(), "state": state}
+
+
+def shown(folder: Path, changed: dict[str, Any], marks: bool = True) -> str:
+    for name, content in (("a.json", document()), ("b.json", changed)):
+        (folder / name).write_text(json.dumps(content))
+    file = io.StringIO()
+    console = Console(file=file, width=160)
+    for part in report(diff(folder / "a.json", folder / "b.json", ("a", "b")), marks=marks):
+        console.print(part, soft_wrap=True)
+    return file.getvalue()
+
+
+def test_nothing_changed(tmp_path: Path):
+    text = shown(tmp_path, document())
+    assert text.startswith("a → b\nThe prompts are the same, and so is where they come from.\n")
+
+
+def test_instructions_are_shown_word_by_word_in_their_paragraph(tmp_path: Path):
+    changed = document()
+    changed["state"]["step"]["signature"]["instructions"] = (
+        INSTRUCTIONS.replace("it up first", "the price up") + "\n\nIn euros."
+    )
+    text = shown(tmp_path, changed)
+    assert (
+        "Instructions\n"
+        "  … 1 paragraph unchanged\n"
+        "  Look [-it up first.-]{+the price up.+}\n"
+        "  Then answer.\n"
+        "  … 1 paragraph unchanged\n"
+        "  {+In euros.+}\n"
+    ) in text
+    assert "Demos: 3 the same\n" in text
+    assert "{+" not in shown(tmp_path, changed, marks=False)
+
+
+def test_instructions_that_differ_in_empty_lines_alone_say_so(tmp_path: Path):
+    changed = document()
+    changed["state"]["step"]["signature"]["instructions"] = INSTRUCTIONS.replace("prices.\n", "prices.\n\n") + "\n"
+    assert (
+        "Instructions\n  … 3 paragraphs unchanged\n  but there are other empty lines between or around them\n"
+    ) in shown(tmp_path, changed)
+
+
+def test_the_page_is_written_where_it_was_asked_for_and_shows_markup_as_text(tmp_path: Path):
+    changed = document()
+    changed["state"]["step"]["demos"][0]["question"] = "<script>alert(1)</script>?"
+    for name, content in (("a.json", document()), ("b.json", changed)):
+        (tmp_path / name).write_text(json.dumps(content))
+    page = tmp_path / "new" / "review.html"
+    files = [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+    done = CliRunner().invoke(app, ["diff", *files, "--html", str(page)])
+    assert done.exit_code == 0, done.output
+    assert "&lt;script&gt;alert(1)" in page.read_text(encoding="utf-8")
+    assert "<script>" not in page.read_text(encoding="utf-8")
+    missing = CliRunner().invoke(app, ["diff", files[0], str(tmp_path / "c.json")])
+    assert missing.exit_code == 1
+
+
+def test_demos_are_short_runs(tmp_path: Path):
+    changed = document()
+    changed["state"]["step"]["demos"] = [demo("Rum?"), demo("Tea?", item="green tea"), demo("Gin?")]
+    text = shown(tmp_path, changed)
+    assert "Demos: 1 the same, 1 added, 1 removed, 1 changed\n" in text
+    assert '  changed: Tea?\n      question: Tea?\n    -   price(item="tea")\n    +   price(item="green tea")\n' in text
+    assert '  added: Gin?\n    + question: Gin?\n    +   price(item="tea")\n    +     = 4 euros and more' in text
+    assert "  removed: Milk?\n    - question: Milk?\n" in text
+    assert all(len(line) < 150 for line in text.splitlines()), "what is long is cut"
+    assert "characters)" in text
+
+
+def test_what_changed_far_into_a_long_line_is_seen(tmp_path: Path):
+    changed = document()
+    changed["state"]["step"]["demos"][0]["trajectory"][0]["observation"] += "and VAT"
+    line = next(line for line in shown(tmp_path, changed).splitlines() if line.startswith("    ~ "))
+    assert line.startswith("    ~ …")
+    assert line.endswith("VAT+}")
+    assert len(line) < 60
+
+
+def test_demos_of_one_question_are_each_told(tmp_path: Path):
+    """Optimizers draw the same row twice, or work one question in two ways."""
+    twice = [demo("Tea?"), demo("Tea?", item="green tea"), demo("Rum?"), demo("Rum?")]
+    once = document()
+    once["state"]["step"]["demos"] = [demo("Rum?")]
+    more = document()
+    more["state"]["step"]["demos"] = twice
+    (tmp_path / "once.json").write_text(json.dumps(once))
+    (tmp_path / "more.json").write_text(json.dumps(more))
+    [gone] = diff(tmp_path / "more.json", tmp_path / "once.json").predictors
+    assert [(change.kind, change.title) for change in gone.demos] == [("removed", n) for n in ("Tea?", "Tea?", "Rum?")]
+    assert [gone.kept, gone.reordered] == [1, False]
+    [come] = diff(tmp_path / "once.json", tmp_path / "more.json").predictors
+    assert [(change.kind, change.title) for change in come.demos] == [("added", n) for n in ("Tea?", "Tea?", "Rum?")]
+    assert [come.kept, come.reordered] == [1, False]
+
+
+def test_the_second_of_one_question_is_compared_with_the_second(tmp_path: Path):
+    before, after = document(), document()
+    before["state"]["step"]["demos"] = [demo("Tea?", item="a"), demo("Tea?", item="b")]
+    after["state"]["step"]["demos"] = [demo("Tea?", item="a2"), demo("Tea?", item="b2"), demo("Tea?", item="c")]
+    for name, content in (("a.json", before), ("b.json", after)):
+        (tmp_path / name).write_text(json.dumps(content))
+    [change] = diff(tmp_path / "a.json", tmp_path / "b.json").predictors
+    assert [found.kind for found in change.demos] == ["changed", "changed", "added"]
+    assert [[line[4:] for line in found.lines if "price" in line] for found in change.demos] == [
+        ['price(item="a")', 'price(item="a2")'],
+        ['price(item="b")', 'price(item="b2")'],
+        ['price(item="c")'],
+    ]
+
+
+def test_another_order_of_the_same_demos_is_a_change(tmp_path: Path):
+    changed = document()
+    changed["state"]["step"]["demos"].reverse()
+    assert "Demos: 3 the same, in another order\n" in shown(tmp_path, changed)
+
+
+def test_figures_and_origin_are_told_in_words(tmp_path: Path):
+    changed = document()
+    changed["manifest"] |= {
+        "lm": "local/b",
+        "scores": {"after": {"score": 0.75, "lm_calls_per_row": 2.0}},
+        "versions": {"dspy": "3.5.0"},
+        "dataset": {"train": "c" * 64, "dev": "b" * 64},
+        "spend": {"lm_calls": 1234.0, "cost": 0.5},
+    }
+    text = shown(tmp_path, changed)
+    assert "The prompts are the same.\n" in text
+    cells = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in text.splitlines() if "│" in line]
+    assert cells == [
+        ["score", "50.0%", "75.0%"],
+        ["LM calls a question", "2.5", "2"],
+        ["LM calls to compile", "100", "1,234"],
+        ["US dollars to compile", "–", "0.5"],
+    ]
+    assert "Figures, of other examples or another LM: they don't compare" in text
+    assert text.endswith(
+        "Where it comes from\n  LM: local/a became local/b\n"
+        "  the train examples are others: aaaaaaaaaaaa became cccccccccccc\n  dspy: 3.4.1 became 3.5.0\n"
+    )
+
+
+def test_a_changed_tool_or_field_is_told(tmp_path: Path):
+    changed = copy.deepcopy(document())
+    changed["manifest"]["interface"]["tools"] = {}
+    changed["state"]["step"]["signature"]["fields"][0]["description"] = "what is asked"
+    text = shown(tmp_path, changed)
+    assert "Fields\n  Question: [-${question}-]{+what is asked+}\n" in text
+    assert "  the tool price(item: string) was removed\n" in text
+
+
+@given(st.text(), st.text())
+def test_a_word_diff_holds_both_texts_whole(before: str, after: str):
+    pieces = words(before, after)
+    assert "".join(piece.text for piece in pieces if piece.kind != "added") == before
+    assert "".join(piece.text for piece in pieces if piece.kind != "removed") == after
+    assert all(piece.kind == "same" for part in paragraphs(before, before) for piece in part)
+    assert told(pieces) or not before + after
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def test_a_revision_is_what_git_has_of_the_configured_file(tmp_path: Path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    configured = folder / "mine.json"
+    configured.write_text("first")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "x")
+    configured.write_text("second")
+    found = compiled_file("HEAD", configured, tmp_path)
+    assert found.read_text() == "first"
+    assert configured.read_text() == "second"
+    with pytest.raises(ProgramError, match=r"git has no mine\.json of that revision"):
+        compiled_file("no-such-branch", configured, tmp_path)
+    with pytest.raises(ProgramError, match="no compiled program is configured"):
+        compiled_file("HEAD", None, tmp_path)
+    assert compiled_file(str(configured), None, tmp_path) == configured
+
+
+def test_a_program_that_was_saved_can_be_compared(tmp_path: Path):
+    program = oneturn.ReAct("question -> answer", tools=[price])
+    manifest = Manifest.model_validate(document()["manifest"])
+    for name in ("a.json", "b.json"):
+        save_compiled(program, manifest, tmp_path / name)
+    assert diff(tmp_path / "a.json", tmp_path / "b.json").is_empty
+    with pytest.raises(ProgramError, match="There is no compiled program"):
+        diff(tmp_path / "a.json", tmp_path / "c.json")

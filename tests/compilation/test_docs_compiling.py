@@ -1,0 +1,41 @@
+"""The examples of the page about compiling do what the page says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import oneturn
+from oneturn.compilation.recipes import described, work_of
+from tests.compilation.agent import agent
+from tests.test_docs_examples import examples
+
+
+def test_a_recipe_of_one_s_own_compiles(tmp_path: Path):
+    own, *_ = examples("compiling.md")
+    taught = agent(tmp_path)
+    object.__setattr__(taught, "recipes", {"mine": own["mine"]})
+    done = oneturn.compile(taught, recipe="mine")
+    assert len(done.program.step.demos) == 3
+    assert described({"mine": own["mine"]}).startswith("  mine  Take it to see what three right runs bring. Then: ")
+
+
+def test_a_recipe_says_what_it_does():
+    _, declared, *_ = examples("compiling.md")
+    work = work_of(declared["mine"], 10, 20)
+    assert work == oneturn.Work(runs=(20, 80), reflections=(0, 10), longer_prompts=(1, 3))
+
+
+def test_the_page_tells_of_every_recipe():
+    from optimizers.recipes import RECIPES
+
+    page = Path("docs/compiling.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in page for name in RECIPES)
+
+
+def test_two_programs_are_compared_by_the_rule(tmp_path: Path):
+    *_, compared = examples("compiling.md")
+    taught = agent(tmp_path)
+    passed, reasons, report = compared["better"](taught, *[taught.program(compiled=False)] * 2, taught.lm())
+    assert not passed
+    assert "lower bound" in " ".join(reasons)
+    assert "lower bound" in report

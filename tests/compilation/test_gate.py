@@ -1,0 +1,201 @@
+"""The gate: what it compares, what it lets through, what it says."""
+
+from __future__ import annotations
+
+import io
+import json
+from math import comb
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from oneturn.config import GateConfig
+from oneturn.errors import DataError, OneTurnError
+from oneturn.evaluation.comparison import check_split, compare
+from oneturn.evaluation.result import Evaluation
+
+
+def evaluation(scores: list[float], categories: list[str] | None = None, **columns: Any) -> Evaluation:
+    rows: dict[str, Any] = {"id": [f"dev-{number}" for number in range(len(scores))]}
+    if categories is not None:
+        rows["category"] = categories
+    figures = {"seconds": list(range(len(scores))), "score": scores, "feedback": None}
+    figures |= {"cites": scores, "cites_feedback": None, "error": None}
+    return Evaluation(pd.DataFrame({**rows, "pred_answer": "x", **figures, **columns}))
+
+
+def test_a_clear_gain_passes():
+    found = compare(evaluation([0.0] * 15 + [1.0] * 15), evaluation([1.0] * 28 + [0.0] * 2))
+    assert found.passed
+    assert found.difference == pytest.approx(13 / 30)
+    assert 0 < found.low < found.difference < found.high
+    assert (len(found.better), [flip.example for flip in found.worse]) == (15, ["dev-28", "dev-29"])
+
+
+def test_no_gain_does_not_pass_and_the_same_is_no_gain():
+    same = evaluation([0.0, 1.0] * 10)
+    found = compare(same, same)
+    assert not found.passed
+    assert found.reasons == ("The lower bound of the difference is +0.0%; the rule wants it above +0.0%.",)
+    assert (found.better, found.worse) == ((), ())
+
+
+def test_a_gain_that_may_be_chance_does_not_pass():
+    found = compare(evaluation([0.0] * 10 + [1.0] * 10), evaluation([0.0] * 8 + [1.0] * 11 + [0.0]))
+    assert found.difference > 0
+    assert found.low < 0
+    assert not found.passed
+
+
+def test_pairing_shows_what_two_separate_intervals_would_hide():
+    """Each on its own the scores overlap; example by example the challenger is never worse."""
+    before = [0.0] * 20 + [1.0] * 20
+    after = [0.0] * 12 + [1.0] * 28
+    champion, challenger = evaluation(before), evaluation(after)
+    assert champion.interval[1] > challenger.interval[0]
+    assert compare(champion, challenger).passed
+
+
+def test_a_category_that_loses_too_much_stops_a_gain():
+    categories = ["sum"] * 10 + ["lookup"] * 20
+    before = evaluation([1.0] * 10 + [0.0] * 20, categories)
+    found = compare(before, evaluation([1.0] * 8 + [0.0] * 2 + [1.0] * 20, categories))
+    assert found.low > 0
+    assert found.reasons == ("sum loses 20.0% (100.0% to 80.0%, 10 examples); the rule allows 10.0%.",)
+    at_the_limit = compare(before, evaluation([1.0] * 9 + [0.0] + [1.0] * 20, categories))
+    assert at_the_limit.passed, "10% is allowed, more isn't"
+    lenient = GateConfig(max_category_loss=0.25)
+    assert compare(before, evaluation([1.0] * 8 + [0.0] * 2 + [1.0] * 20, categories), lenient).passed
+
+
+def test_small_categories_are_judged_together():
+    categories = ["lookup"] * 20 + ["a"] * 4 + ["b"] * 3
+    before = evaluation([0.0] * 20 + [1.0] * 7, categories)
+    found = compare(before, evaluation([1.0] * 20 + [0.0] + [1.0] * 6, categories))
+    assert [(change.category, change.rows, change.judged) for change in found.categories] == [
+        ("lookup", 20, True),
+        ("a, b", 7, True),
+    ]
+    assert found.reasons == ("a, b loses 14.3% (100.0% to 85.7%, 7 examples); the rule allows 10.0%.",)
+
+
+def test_so_few_that_they_say_nothing_are_shown_and_not_judged():
+    categories = ["lookup"] * 20 + ["a"] * 2
+    found = compare(evaluation([0.0] * 20 + [1.0] * 2, categories), evaluation([1.0] * 20 + [0.0] + [1.0], categories))
+    assert found.passed
+    assert not found.categories[-1].judged
+    assert "a (too few to judge)" in found.to_markdown()
+
+
+def test_an_example_without_a_category_is_in_none():
+    categories: list[Any] = ["sum"] * 10 + [None] * 9 + [float("nan")]
+    found = compare(evaluation([0.0] * 20, categories), evaluation([1.0] * 20, categories))
+    assert found.passed
+    assert [(change.category, change.rows) for change in found.categories] == [("sum", 10)]
+    assert {flip.category for flip in found.better} == {"sum", None}
+    assert "| dev-19 |  | 0.00 | 1.00 |" in found.to_markdown()
+    assert "NaN" not in found.to_json()
+    shown = io.StringIO()
+    Console(file=shown, width=120).print(found)
+    assert "dev-19" in shown.getvalue()
+
+
+@pytest.mark.parametrize(("rows", "flips"), [(10, 0.2), (24, 0.1), (24, 0.2), (54, 0.05)])
+def test_a_version_that_is_no_better_passes_about_as_often_as_the_interval_says(rows: int, flips: float):
+    passing = 0.0
+    for gains in range(rows + 1):
+        for losses in range(min(gains, rows - gains + 1)):
+            ways = comb(rows, gains) * comb(rows - gains, losses)
+            chance = ways * flips ** (gains + losses) * (1 - 2 * flips) ** (rows - gains - losses)
+            if chance > 1e-6:
+                champion = [0.0] * gains + [1.0] * losses + [1.0] * (rows - gains - losses)
+                challenger = [1.0] * gains + [0.0] * losses + [1.0] * (rows - gains - losses)
+                passing += chance * compare(evaluation(champion), evaluation(challenger)).passed
+    assert passing < 0.03, "2.5% of the intervals lie above what is true"
+
+
+def test_a_handful_of_examples_passes_nothing():
+    found = compare(evaluation([0.0] * 4), evaluation([1.0] * 4))
+    assert found.low == 1.0
+    assert found.reasons == ("There are 4 examples, too few to tell: the rule wants 10.",)
+
+
+@pytest.mark.parametrize(
+    ("challenger", "message"),
+    [
+        (evaluation([1.0] * 3), r"champion wasn't measured on 1 examples that the other was measured on \(dev-2\)"),
+        (evaluation([1.0] * 2, id=["dev-0", "dev-7"]), r"champion wasn't measured on .* \(dev-7\)"),
+        (evaluation([1.0] * 2, ["d", "c"]), "Example 1 isn't the same for champion and challenger"),
+    ],
+)
+def test_other_examples_are_refused(challenger: Evaluation, message: str):
+    with pytest.raises(DataError, match=message):
+        compare(evaluation([1.0] * 2, ["c", "c"]), challenger)
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_is_refused_with_its_example(score: float):
+    with pytest.raises(DataError, match=f"The metric gave dev-11 of challenger the score {score}, which is no number"):
+        compare(evaluation([0.0] * 12), evaluation([1.0] * 11 + [score]))
+
+
+def test_no_examples_are_too_few_to_compare():
+    with pytest.raises(DataError, match="no examples"):
+        compare(evaluation([]), evaluation([]))
+
+
+def test_a_program_that_never_ran_was_not_measured():
+    broken = evaluation([0.0] * 12, error="LMError: no route to host")
+    with pytest.raises(OneTurnError, match=r"champion wasn't measured: each of its 12 examples failed.*no route"):
+        compare(broken, evaluation([1.0] * 12))
+
+
+def test_examples_that_failed_are_told():
+    found = compare(evaluation([0.0] * 12, error=[None] * 11 + ["E: x"]), evaluation([1.0] * 12))
+    assert "1 of 12 examples failed for champion; each counts as 0." in found.to_markdown()
+
+
+@pytest.mark.parametrize(("split", "why"), [("test", "tuned on them"), ("train", "has seen them")])
+def test_asking_for_the_test_split_is_an_error_that_says_why(split: str, why: str):
+    with pytest.raises(DataError, match=f"Versions aren't compared on the {split} split: .*{why}"):
+        check_split(split)
+    check_split("dev")
+
+
+SCORES = st.lists(st.sampled_from([0.0, 0.3, 0.5, 1.0]), min_size=1, max_size=40)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_it_is_the_same_each_time_and_never_passes_both_ways(data: st.DataObject):
+    before = data.draw(SCORES)
+    after = data.draw(st.lists(st.sampled_from([0.0, 0.3, 0.5, 1.0]), min_size=len(before), max_size=len(before)))
+    one, other = evaluation(before), evaluation(after)
+    found = compare(one, other)
+    assert found.to_json() == compare(one, other).to_json()
+    back = compare(other, one)
+    assert not (found.passed and back.passed)
+    assert len(found.better) == len(back.worse)
+    if found.passed:
+        assert found.low > 0
+        assert found.difference > 0
+
+
+def test_the_result_is_readable_for_people_and_machines():
+    categories = ["sum"] * 15 + ["look[up]|"] * 15
+    found = compare(evaluation([0.0] * 30, categories), evaluation([1.0] * 29 + [0.0], categories), names=("v1", "v2"))
+    read = json.loads(found.to_json())
+    assert read["passed"] is True
+    assert read["better"][0] == {"example": "dev-0", "category": "sum", "champion": 0.0, "challenger": 1.0}
+    text = found.to_markdown()
+    assert text.startswith("# v2 against v1\n\nThe rule holds: v2 differs from v1 by +96.7%")
+    assert "| look[up]\\| | 15 | 0.0% | 93.3% | +93.3% |" in text
+    assert "and 9 more." in text
+    shown = io.StringIO()
+    Console(file=shown, width=120).print(found)
+    assert "look[up]|" in shown.getvalue()
+    assert "29 examples are better (9 more aren't shown)" in shown.getvalue()

@@ -1,0 +1,184 @@
+"""Rows come back as they went, from every format, and every bad row of a file is named at once."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import dspy
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from oneturn.datasets.rows import SUFFIXES, dataset_hash, load_rows, spread, to_examples, write_rows
+from oneturn.errors import DataError
+
+
+class Source(BaseModel):
+    name: str
+    page: int | None = None
+
+
+class Item(BaseModel):
+    question: str
+    answer: str = ""
+    kind: Literal["easy", "hard"] = "easy"
+    score: float | None = None
+    day: datetime.date | None = None
+    sources: list[Source] = []
+    main: Source | None = None
+
+
+ITEMS = [
+    Item(question="Where is Cork?", answer="Ireland", score=0.5, sources=[Source(name="atlas", page=3)]),
+    Item(question='Says "who",\nand why?', kind="hard", day=datetime.date(2025, 6, 17), main=Source(name="a, b")),
+]
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
+SOURCES = st.builds(Source, name=TEXT, page=st.none() | st.integers(-(2**40), 2**40))
+ROWS = st.builds(
+    Item,
+    question=TEXT,
+    answer=TEXT,
+    kind=st.sampled_from(["easy", "hard"]),
+    score=st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    day=st.none() | st.dates(),
+    sources=st.lists(SOURCES, max_size=3),
+    main=st.none() | SOURCES,
+)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_rows_come_back_as_they_went(tmp_path: Path, suffix: str) -> None:
+    write_rows(tmp_path / f"rows{suffix}", ITEMS)
+    assert load_rows(tmp_path / f"rows{suffix}", Item) == ITEMS
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(rows=st.lists(ROWS, min_size=1, max_size=5), suffix=st.sampled_from(SUFFIXES))
+def test_any_rows_come_back_as_they_went(tmp_path: Path, rows: list[Item], suffix: str) -> None:
+    path = tmp_path / f"rows{suffix}"
+    write_rows(path, rows)
+    assert load_rows(path, Item) == rows
+    assert dataset_hash(path, Item) == dataset_hash(rows)
+
+
+def test_a_csv_from_a_spreadsheet_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('question,answer,score,sources,main\nWhy?,,,"[{""name"": ""atlas""}]",\n', encoding="utf-8")
+    assert load_rows(path, Item) == [Item(question="Why?", sources=[Source(name="atlas")])]
+
+
+def test_a_parquet_file_with_native_nesting_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pd.DataFrame([{"question": "Why?", "sources": [{"name": "atlas", "page": 3}]}]).to_parquet(path)
+    assert load_rows(path, Item) == [Item(question="Why?", sources=[Source(name="atlas", page=3)])]
+
+
+def test_blank_lines_of_jsonl_are_skipped_but_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", '{"question": "Why?"}\n\n{"answer": "So"}\n')
+    with pytest.raises(DataError, match=r"rows\.jsonl, line 3: question: Field required"):
+        load_rows(path, Item)
+
+
+def test_all_bad_lines_of_jsonl_are_named(tmp_path: Path) -> None:
+    lines = ['{"question": "Fine?"}', "{broken", '["a list"]', '{"question": 7, "kind": "odd"}']
+    message = failure(write(tmp_path / "rows.jsonl", "\n".join(lines)))
+    assert "can't be used as Item rows (3 bad)" in message
+    assert "rows.jsonl, line 2: not JSON (" in message
+    assert "rows.jsonl, line 3: not a JSON object but list" in message
+    assert "rows.jsonl, line 4: question: Input should be a valid string; kind: Input should be 'easy'" in message
+    assert "line 1:" not in message
+
+
+def test_all_bad_rows_of_csv_are_named_as_a_spreadsheet_counts(tmp_path: Path) -> None:
+    lines = ["question,sources,score", '"two\nlines?",[],1', "short,[]", "nested?,[{],", "number?,[],much", "a,[],1,2"]
+    message = failure(write(tmp_path / "rows.csv", "\n".join(lines) + "\n"))
+    assert "(4 bad)" in message
+    assert "rows.csv, row 3: has 2 cells, the header has 3" in message
+    assert "rows.csv, row 4: sources: not JSON" in message
+    assert "rows.csv, row 5: score: Input should be a valid number" in message
+    assert "rows.csv, row 6: has 4 cells, the header has 3" in message
+
+
+def test_bad_rows_of_parquet_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pd.DataFrame({"question": ["Why?", None], "kind": ["hard", "easy"]}).to_parquet(path)
+    assert "rows.parquet, row 2: question: Input should be a valid string" in failure(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("rows.xlsx", b"", r"has the suffix '\.xlsx'; supported are \.jsonl, \.csv, \.parquet"),
+        ("rows.jsonl", None, r"can't be read: .*No such file"),
+        ("rows.csv", None, r"can't be read: .*No such file"),
+        ("rows.csv", b"", r"can't be read: .*[Ee]mpty"),
+        ("rows.jsonl", b'{"question": "\xff"}', r"can't be read: .*utf-8"),
+        ("rows.parquet", b"not parquet", r"can't be read: .*[Pp]arquet"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, name: str, content: bytes | None, reason: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=reason):
+        load_rows(tmp_path / name, Item)
+
+
+def test_a_long_csv_is_read_whole(tmp_path: Path) -> None:
+    rows = [Item(question=f"Question {number}? " + "word " * 50) for number in range(9000)]
+    write_rows(tmp_path / "rows.csv", rows)
+    assert len(load_rows(tmp_path / "rows.csv", Item)) == 9000
+
+
+def test_the_hash_is_of_content_and_order() -> None:
+    one, two = ITEMS
+    assert dataset_hash([one, two]) == dataset_hash([one.model_dump(mode="json"), two.model_dump(mode="json")])
+    assert dataset_hash([one, two]) != dataset_hash([two, one])
+    assert dataset_hash([one]) != dataset_hash([one.model_copy(update={"answer": "Eire"})])
+
+
+def test_the_hash_does_not_change_between_runs() -> None:
+    known = "27f921424da495acafa332632e2ba72d18a938c2eee3c443560845ea9ffb2083"
+    assert dataset_hash([{"b": "é", "a": 1}]) == known
+
+
+def test_examples_hide_what_is_not_an_input() -> None:
+    (example,) = to_examples([ITEMS[0]], inputs=("question",))
+    assert example.inputs().toDict() == {"question": "Where is Cork?"}
+    assert example.answer == "Ireland"
+    assert dataset_hash(to_examples(ITEMS)) == dataset_hash(ITEMS)
+
+
+@pytest.mark.parametrize("row", [{"q": "Why?"}, dspy.Example(q="Why?")])
+def test_a_missing_input_is_named(row: Any) -> None:
+    with pytest.raises(DataError, match="row 1 has no input 'question'; its fields are q"):
+        to_examples([row])
+
+
+def test_no_rows_have_no_columns(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", [])
+    assert load_rows(tmp_path / "rows.jsonl", Item) == []
+    with pytest.raises(DataError, match="no rows to write"):
+        write_rows(tmp_path / "rows.csv", [])
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def failure(path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        load_rows(path, Item)
+    return str(caught.value)
+
+
+def test_the_first_few_spread_examples_speak_for_all() -> None:
+    examples = [dspy.Example(kind=kind, number=number) for number, kind in enumerate("aaabbc")]
+    assert [example.number for example in spread(examples, "kind")] == [0, 3, 5, 1, 4, 2]
+    assert spread(examples, "hue") == examples
+    assert spread([], "kind") == []

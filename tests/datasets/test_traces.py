@@ -1,0 +1,436 @@
+"""What people said of answers in production becomes candidates, and nothing more, by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dspy
+import mlflow
+import pydantic
+import pytest
+from mlflow.entities import AssessmentSource
+from starlette.testclient import TestClient
+from typer.testing import CliRunner
+
+import oneturn
+from oneturn.cli import app
+from oneturn.datasets.from_traces import from_traces
+from oneturn.datasets.review import accept, read_candidates
+from oneturn.errors import DataError
+from oneturn.serving.app import application
+from oneturn.testing import ScriptedLM, finish
+from tests.datasets.agents import agent_with, row, rows_of
+from tests.test_docs_examples import examples
+
+ADA = AssessmentSource(source_type="HUMAN", source_id="ada")
+JUDGE = AssessmentSource(source_type="LLM_JUDGE", source_id="judge")
+
+
+@pytest.fixture
+def agent(tmp_path: Path, traced: None) -> oneturn.Agent:
+    store = {"mlflow": {"tracking_uri": mlflow.get_tracking_uri(), "experiment": tmp_path.name}}
+    made = agent_with(
+        tmp_path,
+        config={**store, "data": {"redact": {"customer": r"K-\d+"}}},
+        train=[row("train-1", "How wide is it?")],
+        dev=[row("dev-1", "Who pays the return?")],
+        test=[row("test-1", "What does a filter cost?")],
+    )
+    oneturn.config.tracking.use_tracking(made.config.mlflow)
+    return made
+
+
+def ask(
+    agent: oneturn.Agent, question: Any, answer: str, inputs: Any = None, before: Sequence[Any] = (), **outputs: Any
+) -> str:
+    """Have the agent answer through its adapter; the id of the trace."""
+    program = agent.build()
+    program.set_lm(ScriptedLM(finish(answer=answer, **outputs)))
+    request = {"input": [*before, {"role": "user", "content": question}], "custom_inputs": inputs}
+    oneturn.ResponsesAdapter(program).predict(request)
+    found = mlflow.get_last_active_trace_id()
+    assert found is not None
+    return found
+
+
+def candidates(agent: oneturn.Agent, name: str = "candidates.jsonl") -> list[dict[str, Any]]:
+    return [dict(found) for found in read_candidates(agent.examples_folder, name)]
+
+
+def test_an_answer_that_somebody_found_right_is_its_own_label(agent: oneturn.Agent):
+    trace = ask(agent, "Is customer K-12 at ada@example.com insured?", "yes, says bob@example.com")
+    mlflow.log_feedback(trace_id=trace, name="thumbs", value=True, source=ADA)
+    found = from_traces(agent)
+    (made,) = candidates(agent)
+    assert found.candidates == (made["id"],)
+    assert made["question"] == "Is customer [customer] at [email] insured?"
+    assert made["answer"] == "yes, says [email]"
+    assert made["provenance"]["trace_id"] == trace
+    assert (made["provenance"]["by"], made["provenance"]["said"]) == ("ada", "right")
+    assert found.redacted == {"customer": 1, "email": 2}
+
+
+def test_a_correction_is_the_label(agent: oneturn.Agent):
+    trace = ask(agent, "When do you open?", "never")
+    mlflow.log_feedback(trace_id=trace, name="thumbs", value="no", source=ADA)
+    mlflow.log_expectation(trace_id=trace, name="expected_response", value="at nine", source=ADA)
+    from_traces(agent)
+    (made,) = candidates(agent)
+    assert (made["answer"], made["provenance"]["said"]) == ("at nine", "corrected")
+
+
+def test_an_answer_that_is_only_wrong_waits_for_its_label(agent: oneturn.Agent):
+    trace = ask(agent, "When do you close?", "never")
+    mlflow.log_feedback(trace_id=trace, name="thumbs", value=False, source=ADA, rationale="ask eve@example.com")
+    found = from_traces(agent)
+    assert (found.candidates, len(found.to_label)) == ((), 1)
+    (made,) = candidates(agent, "to_label.jsonl")
+    assert "answer" not in made
+    assert made["provenance"]["note"] == "ask [email]"
+
+
+def test_what_nobody_or_only_a_judge_judged_is_left_alone(agent: oneturn.Agent):
+    ask(agent, "Is it loud?", "no")
+    mlflow.log_feedback(trace_id=ask(agent, "Is it heavy?", "no"), name="right", value=True, source=JUDGE)
+    assert from_traces(agent).candidates == ()
+
+
+def test_the_last_word_counts(agent: oneturn.Agent):
+    trace = ask(agent, "Is it loud?", "no")
+    for verdict in (True, False):
+        mlflow.log_feedback(trace_id=trace, name="thumbs", value=verdict, source=ADA)
+    assert len(from_traces(agent).to_label) == 1
+
+
+BOB = AssessmentSource(source_type="HUMAN", source_id="bob@example.com")
+
+
+def test_an_answer_is_right_if_nobody_says_the_contrary(agent: oneturn.Agent):
+    other_matter = ask(agent, "Is it loud?", "no")
+    mlflow.log_feedback(trace_id=other_matter, name="correct", value=False, source=ADA)
+    mlflow.log_feedback(trace_id=other_matter, name="polite", value=True, source=ADA)
+    two_people = ask(agent, "Is it heavy?", "no")
+    mlflow.log_feedback(trace_id=two_people, name="thumbs", value=False, source=BOB)
+    mlflow.log_feedback(trace_id=two_people, name="thumbs", value=True, source=ADA)
+    found = from_traces(agent)
+    assert (found.candidates, len(found.to_label)) == ((), 2)
+
+
+def test_what_is_edited_later_is_said_later(agent: oneturn.Agent):
+    trace = ask(agent, "When do you open?", "never")
+    first = mlflow.log_expectation(trace_id=trace, name="expected_response", value="at eight", source=ADA)
+    mlflow.log_expectation(trace_id=trace, name="answer", value="at ten", source=ADA)
+    edited = mlflow.entities.Expectation(name="expected_response", value="at nine", source=ADA)
+    mlflow.update_assessment(trace_id=trace, assessment_id=first.assessment_id, assessment=edited)
+    from_traces(agent)
+    assert candidates(agent)[0]["answer"] == "at nine"
+
+
+@pytest.mark.parametrize("value", [1, 4.5, "a bit long"])
+def test_a_rating_or_a_comment_says_not_which_answer_is_right(agent: oneturn.Agent, value: Any):
+    mlflow.log_feedback(trace_id=ask(agent, "Is it loud?", "no"), name="stars", value=value, source=ADA)
+    found = from_traces(agent)
+    assert found.skipped == {"what people said of it is neither yes nor no, and no answer": 1}
+
+
+def test_a_right_answer_stays_the_label_whatever_else_is_expected(agent: oneturn.Agent):
+    trace = ask(agent, "When do you open?", "at nine")
+    mlflow.log_feedback(trace_id=trace, name="thumbs", value=True, source=ADA)
+    mlflow.log_expectation(trace_id=trace, name="expected_facts", value=["nine", "ask bob@example.com"], source=ADA)
+    from_traces(agent)
+    (made,) = candidates(agent)
+    assert (made["answer"], made["provenance"]["said"]) == ("at nine", "right")
+    assert made["provenance"]["expected"] == {"expected_facts": ["nine", "ask [email]"]}
+
+
+def test_an_expectation_of_a_name_that_is_no_output_is_kept_for_who_labels(agent: oneturn.Agent):
+    trace = ask(agent, "When do you open?", "never")
+    mlflow.log_expectation(trace_id=trace, name="ground_truth", value="at nine", source=BOB)
+    from_traces(agent)
+    (made,) = candidates(agent, "to_label.jsonl")
+    assert made["provenance"]["expected"] == {"ground_truth": "at nine"}
+    assert made["provenance"]["by"] == "[email]"
+
+
+def with_signature(agent: oneturn.Agent, signature: Any) -> oneturn.Agent:
+    return dataclasses.replace(agent, build=lambda: oneturn.ReAct(signature, tools=[]))
+
+
+class Visit(pydantic.BaseModel):
+    place: str
+
+
+class Routed(dspy.Signature):
+    """Answer."""
+
+    question: str = dspy.InputField()
+    day: datetime.date = dspy.InputField()
+    visits: list[Visit] = dspy.InputField()
+    answer: str = dspy.OutputField()
+    address: dict[str, str] = dspy.OutputField()
+
+
+def test_inputs_and_labels_are_kept_whatever_their_type(agent: oneturn.Agent):
+    agent = with_signature(agent, Routed)
+    inputs = {"day": "2026-11-23", "visits": [{"place": "Cork"}]}
+    trace = ask(agent, "Where to?", "home", inputs, address={"town": "Cork"})
+    mlflow.log_feedback(trace_id=trace, name="thumbs", value=True, source=ADA)
+    mlflow.log_expectation(trace_id=trace, name="address", value={"town": "Galway"}, source=ADA)
+    (agent.examples_folder / "schema.json").unlink()
+    from_traces(agent)
+    (made,) = candidates(agent)
+    assert made.pop("provenance")["said"] == "corrected"
+    del made["id"]
+    assert made == {"question": "Where to?", **inputs, "answer": "home", "address": {"town": "Galway"}}
+
+
+class Talk(dspy.Signature):
+    """Answer."""
+
+    history: dspy.History = dspy.InputField()
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+def test_a_question_keeps_the_conversation_that_it_stands_in(agent: oneturn.Agent):
+    agent = with_signature(agent, Talk)
+    for before in ("Is it loud?", "Is it heavy?"):
+        said = [{"role": "user", "content": before}, {"role": "assistant", "content": "no"}]
+        trace = ask(agent, "Why?", "because", before=said)
+        mlflow.log_feedback(trace_id=trace, name="thumbs", value=True, source=ADA)
+    known = ask(agent, "How wide is it?", "38 cm")  # an example, whose row has no history
+    mlflow.log_feedback(trace_id=known, name="thumbs", value=True, source=ADA)
+    assert from_traces(agent).known == 1
+    histories = [made["history"]["messages"] for made in candidates(agent)]
+    assert sorted(message["question"] for (message,) in histories) == ["Is it heavy?", "Is it loud?"]
+
+
+class Looked(dspy.Signature):
+    """Answer."""
+
+    question: str = dspy.InputField()
+    picture: dspy.Image = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+def test_a_question_about_an_image_is_left_out_with_the_reason(agent: oneturn.Agent):
+    agent = with_signature(agent, Looked)
+    image = {"type": "input_image", "image_url": "https://example.com/cup.png", "detail": "auto"}
+    trace = ask(agent, [{"type": "input_text", "text": "What is it?"}, image], "a cup")
+    mlflow.log_feedback(trace_id=trace, name="thumbs", value=True, source=ADA)
+    assert from_traces(agent).skipped == {"an image or a file was sent with it": 1}
+
+
+def test_an_answer_that_broke_off_is_no_label(agent: oneturn.Agent):
+    program = agent.build()
+    program.set_lm(ScriptedLM(ValueError("gone")))
+    request = {"input": [{"role": "user", "content": "When do you open?"}]}
+    assert list(oneturn.ResponsesAdapter(program).predict_stream(request))[-1].type == "response.failed"
+    (trace,) = mlflow.search_traces(return_type="list")
+    mlflow.log_feedback(trace_id=trace.info.trace_id, name="thumbs", value=True, source=ADA)
+    found = from_traces(agent)
+    assert (found.candidates, len(found.to_label)) == ((), 1)
+
+
+def test_what_waits_for_its_label_becomes_a_candidate_when_somebody_corrects_it(agent: oneturn.Agent):
+    trace = ask(agent, "When do you open?", "never")
+    mlflow.log_feedback(trace_id=trace, name="thumbs", value=False, source=ADA)
+    (ident,) = from_traces(agent).to_label
+    path = agent.examples_folder / "to_label.jsonl"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "category": "hard"}) + "\n")
+    assert from_traces(agent).known == 1
+    mlflow.log_expectation(trace_id=trace, name="expected_response", value="at nine", source=BOB)
+    assert from_traces(agent).candidates == (ident,)
+    (made,) = candidates(agent)
+    assert (made["answer"], made["category"], made["provenance"]["said"]) == ("at nine", "hard", "corrected")
+    assert not path.exists()
+    again = from_traces(agent)
+    assert (again.candidates, again.to_label, again.known) == ((), (), 1)
+
+
+@pytest.mark.parametrize("corrected_first", [True, False])
+def test_of_one_question_asked_twice_the_correction_is_taken(agent: oneturn.Agent, corrected_first: bool):
+    one, other = ask(agent, "When do you open?", "never"), ask(agent, "When do you open", "never")
+    corrected, wrong = (one, other) if corrected_first else (other, one)
+    mlflow.log_feedback(trace_id=wrong, name="thumbs", value=False, source=ADA)
+    mlflow.log_expectation(trace_id=corrected, name="expected_response", value="at nine", source=ADA)
+    found = from_traces(agent)
+    assert (len(found.candidates), found.to_label) == (1, ())
+    assert candidates(agent)[0]["answer"] == "at nine"
+
+
+def test_an_experiment_that_is_not_there_is_named_and_not_made(agent: oneturn.Agent):
+    settings = agent.config.mlflow.model_copy(update={"experiment": "typo"})
+    agent = dataclasses.replace(agent, config=agent.config.model_copy(update={"mlflow": settings}))
+    with pytest.raises(DataError, match="has no experiment 'typo'"):
+        from_traces(agent)
+    assert mlflow.get_experiment_by_name("typo") is None
+
+
+def test_again_adds_nothing_and_what_is_asked_already_adds_nothing(agent: oneturn.Agent):
+    for question in ("When do you open?", "WHEN do you open", "What does a filter cost?"):
+        mlflow.log_feedback(trace_id=ask(agent, question, "at nine"), name="thumbs", value=True, source=ADA)
+    assert (len(from_traces(agent).candidates), from_traces(agent).known) == (1, 3)
+    assert len(candidates(agent)) == 1
+
+
+def test_a_row_that_a_person_wrote_among_the_candidates_stays(agent: oneturn.Agent):
+    own = row("own-1", "Do you repair lamps?")
+    (agent.examples_folder / "candidates.jsonl").write_text(json.dumps(own) + "\n", encoding="utf-8")
+    trace = ask(agent, "When do you open?", "at nine")
+    mlflow.log_feedback(trace_id=trace, name="thumbs", value=True, source=ADA)
+    from_traces(agent)
+    assert [found["question"] for found in candidates(agent)] == ["Do you repair lamps?", "When do you open?"]
+
+
+def test_what_asks_nearly_the_same_is_flagged(agent: oneturn.Agent):
+    trace = ask(agent, "What does the filter cost?", "€5")
+    mlflow.log_feedback(trace_id=trace, name="thumbs", value=True, source=ADA)
+    found = from_traces(agent)
+    assert list(found.near.values()) == ["test-1"]
+    assert candidates(agent)[0]["provenance"]["near"] == "test-1"
+
+
+def test_another_trace_is_left_out_with_the_reason(agent: oneturn.Agent):
+    with mlflow.start_span("something else") as span:
+        span.set_inputs({"x": 1})
+    mlflow.log_feedback(trace_id=span.trace_id, name="thumbs", value=True, source=ADA)
+    assert from_traces(agent).skipped == {"it isn't the trace of a Responses request": 1}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_was_asked_over_http_is_read_below_the_server_s_own_span(agent: oneturn.Agent, stream: bool):
+    program = agent.build()
+    program.set_lm(ScriptedLM(finish(answer="at nine")))
+    client = TestClient(application(oneturn.ResponsesAdapter(program)))
+    asked = {"input": [{"role": "user", "content": "When do you open?"}], "stream": stream}
+    assert client.post("/responses", json=asked).status_code == 200
+    (trace,) = mlflow.search_traces(return_type="list")
+    mlflow.log_feedback(trace_id=trace.info.trace_id, name="thumbs", value=True, source=ADA)
+    from_traces(agent)
+    assert [(made["question"], made["answer"]) for made in candidates(agent)] == [("When do you open?", "at nine")]
+
+
+def one_candidate(agent: oneturn.Agent) -> str:
+    mlflow.log_feedback(trace_id=ask(agent, "When do you open?", "at nine"), name="thumbs", value=True, source=ADA)
+    return from_traces(agent).candidates[0]
+
+
+def edit(agent: oneturn.Agent, **values: Any) -> None:
+    path = agent.examples_folder / "candidates.jsonl"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}) + "\n")
+
+
+def test_a_candidate_is_taken_once_a_person_has_completed_it(agent: oneturn.Agent):
+    ident = one_candidate(agent)
+    with pytest.raises(DataError, match=f"{ident}: 'category' is missing"):
+        accept(agent, [ident])
+    assert len(rows_of(agent.examples_folder, "train")) == 1
+    edit(agent, category="easy", question="At what time do you open?")
+    assert accept(agent, [ident]) == [ident]
+    assert rows_of(agent.examples_folder, "train")[-1] == row(ident, "At what time do you open?", "at nine")
+    assert not (agent.examples_folder / "candidates.jsonl").exists()
+    assert from_traces(agent).candidates == ()
+
+
+def test_dev_only_when_asked_and_test_never(agent: oneturn.Agent):
+    ident = one_candidate(agent)
+    edit(agent, category="easy")
+    before = (agent.examples_folder / "test.jsonl").read_bytes()
+    with pytest.raises(DataError, match="Examples of production don't enter test"):
+        accept(agent, [ident], "test")
+    accept(agent, [], "dev")
+    assert [found["id"] for found in rows_of(agent.examples_folder, "dev")] == ["dev-1", ident]
+    assert (agent.examples_folder / "test.jsonl").read_bytes() == before
+
+
+def test_what_the_agents_own_loader_refuses_is_taken_back(agent: oneturn.Agent):
+    ident = one_candidate(agent)
+    edit(agent, category="easy", answer=None)
+    (agent.examples_folder / "schema.json").unlink()
+    before = (agent.examples_folder / "train.jsonl").read_bytes()
+    with pytest.raises(DataError, match="The agent refuses these examples"):
+        accept(agent, [ident])
+    assert (agent.examples_folder / "train.jsonl").read_bytes() == before
+    assert len(candidates(agent)) == 1
+
+
+def waiting(agent: oneturn.Agent, *rows: dict[str, Any]) -> Path:
+    """Candidates that a person has written."""
+    path = agent.examples_folder / "candidates.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    return path
+
+
+def test_what_stands_in_the_file_already_stays_as_it_stands(agent: oneturn.Agent):
+    path = agent.examples_folder / "train.jsonl"
+    first = json.dumps(row("train-1", "How\u2028wide\x85is it?"), ensure_ascii=False)
+    before = b"\xef\xbb\xbf" + first.encode() + b"\r\n"
+    path.write_bytes(before)
+    waiting(agent, row("new", "Is it loud?"))
+    accept(agent, ["new"])
+    assert path.read_bytes().startswith(before)
+    assert [found["id"] for found in rows_of(agent.examples_folder, "train")] == ["train-1", "new"]
+
+
+def test_a_split_with_a_broken_line_is_named_and_left_alone(agent: oneturn.Agent):
+    path = agent.examples_folder / "train.jsonl"
+    path.write_text("{broken\n")
+    waiting(agent, row("new", "Is it loud?"))
+    with pytest.raises(DataError, match=r"train\.jsonl, line 1: not JSON"):
+        accept(agent, ["new"])
+    assert path.read_text() == "{broken\n"
+
+
+def test_rows_that_a_person_gave_no_id_or_the_same_are_not_lost(agent: oneturn.Agent):
+    rows = [{"question": "Is it loud?"}, {"question": "Is it heavy?"}, row("new", "Is it new?")]
+    path = waiting(agent, *rows)
+    accept(agent, ["new"])
+    assert [made["question"] for made in candidates(agent)] == ["Is it loud?", "Is it heavy?"]
+    path = waiting(agent, row("new-2", "Is it loud?"), row("new-2", "Is it heavy?"))
+    with pytest.raises(DataError, match="has 'new-2' twice: give each candidate an id of its own"):
+        accept(agent, ["new-2"])
+    assert len(path.read_text().splitlines()) == 2
+
+
+def test_an_id_that_is_not_there_names_those_near(agent: oneturn.Agent):
+    waiting(agent, *(row(f"trace-{number:04}", f"Is it {number}?") for number in range(500)))
+    with pytest.raises(DataError, match=r"has no 'trace-0042x'; it has trace-0042, ") as caught:
+        accept(agent, ["trace-0042x"])
+    assert len(str(caught.value)) < 300
+    (agent.examples_folder / "to_label.jsonl").write_text(json.dumps(row("open", "Is it open?")) + "\n")
+    with pytest.raises(DataError, match=r"'open' lacks its label: complete it in .*to_label\.jsonl"):
+        accept(agent, ["open"])
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_a_loader_that_fails_leaves_the_examples_as_they_were(agent: oneturn.Agent, split: str):
+    def loader(split: str) -> Any:
+        raise KeyError("qestion")
+
+    (agent.examples_folder / "dev.jsonl").unlink()
+    waiting(agent, row("new", "Is it loud?"))
+    before = {path.name: path.read_bytes() for path in agent.examples_folder.iterdir()}
+    with pytest.raises(KeyError):
+        accept(dataclasses.replace(agent, examples=loader), ["new"], split)
+    assert {path.name: path.read_bytes() for path in agent.examples_folder.iterdir()} == before
+
+
+def test_from_the_command_line(tmp_path: Path):
+    run = CliRunner().invoke
+    assert "name candidates, or give --all" in run(app, ["data", "accept"]).output
+    assert "never test" in run(app, ["data", "accept", "--help"]).output
+    assert "--max" in run(app, ["data", "from-traces", "--help"]).output
+
+
+def test_as_the_page_says(agent: oneturn.Agent):
+    (page,) = examples("data.md")
+    page["judged"](ask(agent, "Is it loud?", "no"), "ada", True)
+    page["corrected"](ask(agent, "Is it heavy?", "no"), "ada", "yes, 12 kg")
+    from_traces(agent)
+    assert {found["answer"] for found in candidates(agent)} == {"no", "yes, 12 kg"}

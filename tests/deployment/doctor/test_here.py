@@ -1,0 +1,154 @@
+"""What `oneturn doctor` sees of this machine."""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import oneturn
+from oneturn.agent import Agent
+from oneturn.cli import app
+from oneturn.config import AgentConfig
+from oneturn.deployment.doctor import Finding, State, check
+from oneturn.deployment.doctor import local as here
+from oneturn.deployment.doctor import local as packages
+from oneturn.testing import ScriptedLM
+
+
+def configured(**sections: Any) -> AgentConfig:
+    return AgentConfig.read(sections)
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Agent:
+    return Agent(
+        name="desk",
+        config=configured(lm={"model": "openai/some-lm", "api_base": "http://127.0.0.1:9/v1"}),
+        build=lambda: oneturn.ReAct("question -> answer", tools=[]),
+        metric=lambda gold, pred, trace=None: 1.0,
+        examples=lambda split: [],
+        recipes={},
+        root=tmp_path,
+        code_paths=(),
+        example_questions=("Why?",),
+    )
+
+
+def states(findings: Any) -> dict[str, str]:
+    return {finding.subject: finding.state.value for finding in findings}
+
+
+def test_all_packages_of_the_tests_are_what_oneturn_needs():
+    config = configured(
+        lm={"model": "local/0.5B"},
+        mlflow={"tracking_uri": "databricks"},
+        compile={"recipe": "miprov2"},
+        tools=[{"kind": "mcp", "command": "server"}],
+    )
+    found = list(packages.packages(config))
+    assert {finding.state for finding in found} == {State.ok}
+    assert [finding.subject for finding in found] == [
+        "packages",
+        "packages for the embedded LM",
+        "packages for Databricks",
+        "packages for MCP servers",
+        "packages for the recipe miprov2",
+    ]
+
+
+def test_a_package_that_is_missing_or_old_names_the_command_that_brings_it(monkeypatch: pytest.MonkeyPatch):
+    needs = ["pandas>=9999", "there-is-no-such-package>=1", 'rich>=9999; extra == "local"']
+    monkeypatch.setattr(packages, "requires", lambda name: needs)
+    base, local = packages.packages(configured(lm={"model": "local/0.5B"}))
+    assert base.state is State.problem
+    assert ">=9999 is needed; there-is-no-such-package isn't installed" in base.said
+    assert local.fix == 'Run: pip install --upgrade "oneturn[local]"'
+
+
+def test_an_extra_that_the_configuration_does_not_need_is_not_asked_for():
+    assert len(list(packages.packages(configured(lm={"model": "openai/some-lm"})))) == 1
+
+
+@pytest.mark.parametrize(
+    ("lm", "variable"),
+    [({"model": "openai/gpt"}, "OPENAI_API_KEY"), ({"model": "x/y", "api_key_env": "MY_KEY"}, "MY_KEY")],
+)
+def test_a_key_is_set_or_not_and_never_shown(lm: dict[str, Any], variable: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(variable, raising=False)
+    (missing,) = here.lm(configured(lm=lm).lm)
+    assert (missing.state, missing.fix) == (State.problem, f"Run: export {variable}=…")
+    monkeypatch.setenv(variable, "sk-of-nobody")
+    (there,) = here.lm(configured(lm=lm).lm)
+    assert there.state is State.ok
+    assert "sk-of-nobody" not in there.line()
+
+
+def test_weights_that_are_not_here_are_told_with_their_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("ONETURN_CACHE", str(tmp_path))
+    (found,) = here.lm(configured(lm={"model": "local/0.5B"}).lm)
+    assert (found.state, found.fix) == (State.warning, "They are fetched at first use: 491 MB.")
+
+
+def test_variables_of_servers_and_approvals_are_looked_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("SHOP_TOKEN", raising=False)
+    monkeypatch.setenv("APPROVALS_KEY", "k")
+    server = {"kind": "mcp", "url": "https://example.com/mcp", "headers": {"Authorization": "SHOP_TOKEN"}}
+    found = here.variables(configured(tools=[server], approvals={"key_env": "APPROVALS_KEY"}))
+    assert states(found) == {"approvals": "ok", "tools mcp": "problem"}
+
+
+def test_a_port_that_is_taken_is_a_warning():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        (found,) = here.port(configured(serve={"port": listener.getsockname()[1]}))
+    assert found.state is State.warning
+
+
+def test_a_program_that_cannot_be_built_is_a_problem(agent: Agent):
+    def build() -> Any:
+        raise FileNotFoundError("no corpus")
+
+    (found,) = here.program(replace(agent, build=build))
+    assert (found.state, found.said) == (State.problem, "it can't be built: FileNotFoundError: no corpus")
+
+
+def test_a_compiled_program_is_looked_at(agent: Agent):
+    assert states(here.program(agent)) == {"program": "ok", "compiled": "warning"}
+    missing = replace(agent, config=configured(compiled="compiled.json"))
+    assert states(here.program(missing))["compiled"] == "problem"
+
+
+def test_an_lm_that_answers_and_one_that_does_not(agent: Agent, monkeypatch: pytest.MonkeyPatch):
+    (found,) = here.asked(agent)
+    assert (found.state, "openai/some-lm doesn't" in found.said) == (State.problem, True)
+    monkeypatch.setattr(Agent, "lm", lambda self: ScriptedLM("OK"))
+    (found,) = here.asked(agent)
+    assert found.state is State.ok
+
+
+def test_findings_are_told_as_they_come(agent: Agent):
+    told: list[Finding] = []
+    report = check(agent, seen=told.append)
+    assert told == list(report.findings)
+    assert report.passed()
+
+
+def test_the_command_says_what_to_mend(tmp_path: Path):
+    config = tmp_path / "config.yaml"
+    config.write_text("lm: {model: openai/gpt, api_key_env: NO_SUCH_KEY}\ncompiled: data/compiled/support_desk.json\n")
+    done = CliRunner().invoke(app, ["doctor", "--config", str(config)])
+    assert done.exit_code == 1, done.output
+    assert "✗ lm: NO_SUCH_KEY isn't set" in done.output
+    assert "Run: export NO_SUCH_KEY=…" in done.output
+    assert "It can't work like this." in done.output
+    done = CliRunner().invoke(app, ["doctor", "--config", str(config), "--json"])
+    report = json.loads(done.output)
+    assert report["passed"] is False
+    assert {"subject": "lm", "state": "problem"}.items() <= report["findings"][2].items()

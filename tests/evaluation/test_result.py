@@ -1,0 +1,187 @@
+"""An evaluation has one row an example, in order, whatever happens to it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import dspy
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import oneturn
+from oneturn.errors import DataError
+from oneturn.evaluation.statistics import interval
+from oneturn.testing import ScriptedLM, ScriptedRequest, finish
+
+COLUMNS = {
+    "score",
+    "feedback",
+    "lm_calls",
+    "cost",
+    "prompt_tokens",
+    "completion_tokens",
+    "seconds",
+    "trace_id",
+    "tries",
+    "error",
+}
+CALLED = {"pred_tool_calls", "pred_sources"}
+
+
+def examples(*questions: str, **labels: Any) -> list[dspy.Example]:
+    return [dspy.Example(question=q, gold=q.upper(), **labels).with_inputs("question") for q in questions]
+
+
+class Shout(dspy.Module):
+    """Answers in capitals, but for what it doesn't like."""
+
+    def forward(self, question: str) -> dspy.Prediction:
+        if question == "bad":
+            raise ValueError("I don't like that")
+        return dspy.Prediction(answer=question.upper(), extra={"length": len(question)})
+
+
+def told(column: Any) -> list[Any]:
+    """A column's values, with None for what is missing (pandas tells it as None or NaN)."""
+    return [None if pd.isna(value) else value for value in column]
+
+
+def right(gold: dspy.Example, pred: dspy.Prediction, trace: object = None) -> float:
+    return float(gold.gold == pred.answer)
+
+
+def evaluate(program: Any, rows: list[dspy.Example], metric: Any = right, **options: Any) -> Any:
+    return oneturn.evaluate(program, rows, metric, progress=False, **options)
+
+
+def test_a_row_tells_the_labels_the_outputs_the_score_and_the_cost():
+    rows = evaluate(Shout(), examples("a", category="letter")).rows
+    assert {"question", "gold", "category", "pred_answer", "pred_extra"} | COLUMNS | CALLED == set(rows.columns)
+    assert rows.loc[0, ["pred_answer", "score", "error", "category"]].tolist() == ["A", 1.0, None, "letter"]
+    assert rows.loc[0, "pred_extra"] == {"length": 1}
+
+
+def test_a_row_that_fails_stays_with_its_reason_and_counts_as_wrong():
+    found = evaluate(Shout(), examples("a", "bad", "c"))
+    assert found.rows["score"].tolist() == [1.0, 0.0, 1.0]
+    assert told(found.rows["error"]) == [None, "ValueError: I don't like that", None]
+    assert found.rows["feedback"][1] == "ValueError: I don't like that"
+    assert found.score == pytest.approx(2 / 3)
+    assert found.summary()["errors"] == 1.0
+
+
+def test_a_metric_that_fails_costs_its_row_only():
+    def picky(gold: dspy.Example, pred: dspy.Prediction, trace: object = None) -> float:
+        return 1 / (gold.gold != "B")
+
+    rows = evaluate(Shout(), examples("a", "b"), picky).rows
+    assert told(rows["error"]) == [None, "ZeroDivisionError: division by zero"]
+    assert rows["pred_answer"].tolist() == ["A", "B"]
+    assert rows["score"].tolist() == [1.0, 0.0]
+
+
+def test_a_label_named_score_is_not_taken_for_the_score():
+    rows = evaluate(Shout(), examples("bad", score=5.0, feedback="good", error="none")).rows
+    assert rows.loc[0, ["score", "feedback"]].tolist() == [0.0, "ValueError: I don't like that"]
+    rows = evaluate(Shout(), examples("a", score=5.0, feedback="good", error="none")).rows
+    assert told(rows.loc[0, ["score", "feedback", "error"]]) == [1.0, None, None]
+
+
+@pytest.mark.parametrize(
+    ("judged", "score", "feedback"),
+    [
+        (True, 1.0, None),
+        (0.25, 0.25, None),
+        (dspy.Prediction(score=0.5, feedback="half"), 0.5, "half"),
+        (dspy.Prediction(score=1), 1.0, None),
+    ],
+)
+def test_a_metric_may_give_what_dspy_s_metrics_do(judged: Any, score: float, feedback: str | None):
+    rows = evaluate(Shout(), examples("a"), lambda gold, pred, trace=None: judged).rows
+    assert rows.loc[0, ["score", "feedback"]].tolist() == [score, feedback]
+
+
+def test_rows_keep_their_order_when_they_are_done_at_once():
+    turns = {name: threading.Event() for name in "abcd"}
+    turns["d"].set()
+
+    class LastFirst(dspy.Module):
+        def forward(self, question: str) -> dspy.Prediction:
+            assert turns[question].wait(30)
+            before = chr(ord(question) - 1)
+            if before in turns:
+                turns[before].set()
+            return dspy.Prediction(answer=question.upper())
+
+    rows = evaluate(LastFirst(), examples(*"abcd"), threads=4).rows
+    assert rows["question"].tolist() == list("abcd")
+    assert rows["score"].tolist() == [1.0] * 4
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_each_row_is_told_what_it_cost_and_the_whole_is_counted_outside(threads: int):
+    def respond(request: ScriptedRequest) -> Any:
+        question = request.messages[1]["content"].removeprefix("question: ")
+        if question == "long" and len(request.messages) == 2:
+            return "not a step"
+        return finish(answer=question.upper())
+
+    program = oneturn.ReAct("question -> answer", tools=[])
+    with ScriptedLM(*[respond] * 5) as lm, dspy.track_usage() as usage:
+        rows = evaluate(program, examples("a", "long", "b", "c"), lm=lm, threads=threads).rows
+    assert rows["lm_calls"].tolist() == [1, 2, 1, 1]
+    assert rows["score"].tolist() == [1.0] * 4
+    total = usage.get_total_tokens()["scripted/lm"]
+    assert rows["prompt_tokens"].sum() == total["prompt_tokens"]
+    assert rows["completion_tokens"].sum() == total["completion_tokens"]
+
+
+def test_what_the_cache_answers_costs_nothing():
+    program = oneturn.ReAct("question -> answer", tools=[])
+    with ScriptedLM(finish(answer="A"), cache=True) as lm:
+        rows = evaluate(program, examples("a", "a"), lm=lm).rows
+    assert rows["lm_calls"].tolist() == [1, 0]
+
+
+def test_settings_of_the_caller_reach_every_thread():
+    class Asks(dspy.Module):
+        def forward(self, question: str) -> dspy.Prediction:
+            return dspy.Prediction(answer=dspy.settings.lm("x")[0])
+
+    with ScriptedLM(*["A"] * 3) as lm, dspy.context(lm=lm):
+        assert evaluate(Asks(), examples("a", "a", "a"), threads=3).score == 1.0
+
+
+def test_scores_by_label():
+    found = evaluate(Shout(), examples("a", "b", kind="letter") + examples("bad", kind="word"))
+    assert found.by("kind").to_dict("index") == {
+        "letter": {"score": 1.0, "low": 1.0, "high": 1.0, "rows": 2},
+        "word": {"score": 0.0, "low": 0.0, "high": 0.0, "rows": 1},
+    }
+
+
+def test_without_examples_there_is_nothing_to_evaluate():
+    with pytest.raises(DataError) as caught:
+        evaluate(Shout(), [])
+    assert str(caught.value) == "There are no examples to evaluate; give at least one."
+
+
+SCORES = st.lists(st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1)), min_size=1, max_size=30)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SCORES)
+def test_the_interval_holds_the_mean(scores: list[float]):
+    low, high = interval(scores)
+    assert 0 <= low <= np.mean(scores) + 1e-9
+    assert np.mean(scores) - 1e-9 <= high <= 1
+
+
+def test_the_interval_is_the_same_each_time_and_narrows_with_more_rows():
+    assert interval([0, 1, 1, 0, 1]) == interval([0, 1, 1, 0, 1])
+    few, many = interval([0, 1] * 5), interval([0, 1] * 50)
+    assert many[1] - many[0] < few[1] - few[0]

@@ -1,0 +1,155 @@
+"""What can be evaluated, and on what."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dspy
+import mlflow
+import pandas as pd
+import pytest
+
+import oneturn
+from oneturn.errors import DataError
+from oneturn.evaluation._spark_worker import Job
+from oneturn.evaluation.data_sources import source_of
+from oneturn.testing import ScriptedLM, call, finish
+
+QUESTIONS = ["one?", "two?"]
+FRAME = pd.DataFrame({"question": QUESTIONS, "gold": ["1", "2"], "note": [None, "x"]})
+
+
+def look_up(word: str) -> str:
+    """Look a word up."""
+    return f"the meaning of {word}"
+
+
+def answered(gold: Any, pred: Any, trace: Any = None) -> float:
+    return float(pred.answer == gold.gold)
+
+
+def short(gold: Any, pred: Any, trace: Any = None) -> Any:
+    return dspy.Prediction(score=float(len(pred.answer) < 5), feedback="of some length")
+
+
+def program(*script: Any) -> oneturn.ReAct:
+    made = oneturn.ReAct("question -> answer", tools=[look_up])
+    made.set_lm(ScriptedLM(*script))
+    return made
+
+
+SCRIPT = (call("look_up", word="one"), finish(answer="1"), finish(answer="two"))
+
+
+def check(found: Any) -> None:
+    rows = found.rows
+    assert rows["question"].tolist() == QUESTIONS
+    assert rows["pred_answer"].tolist() == ["1", "two"]
+    assert rows["answered"].tolist() == rows["score"].tolist() == [1.0, 0.0]
+    assert rows["short"].tolist() == [1.0, 1.0]
+    assert rows["short_feedback"][0] == "of some length"
+    (made,) = rows["pred_tool_calls"][0]
+    assert (made["name"], made["output"]) == ("look_up", "the meaning of one")
+    assert rows["pred_tool_calls"][1] == []
+    assert (rows["prompt_tokens"] > 0).all()
+
+
+def test_a_program_is_evaluated_on_a_table():
+    found = oneturn.evaluate(program(*SCRIPT), FRAME, [answered, short], progress=False)
+    check(found)
+    assert found.rows["lm_calls"].tolist() == [2, 1]
+
+
+def test_a_served_agent_is_evaluated_by_its_url():
+    adapter = oneturn.ResponsesAdapter(program(*SCRIPT))
+    with oneturn.running_server(adapter) as url:
+        check(oneturn.evaluate(url, FRAME, {"answered": answered, "short": short}, progress=False))
+
+
+MODEL = """
+import mlflow, oneturn
+from tests.evaluation.test_targets_and_sources import SCRIPT, program
+mlflow.models.set_model(oneturn.ResponsesAdapter(lambda: program(*SCRIPT)))
+"""
+
+
+def test_a_logged_model_is_evaluated_by_its_uri(tmp_path: Path, traced: None):
+    (tmp_path / "model.py").write_text(MODEL)
+    with mlflow.start_run():
+        info = mlflow.pyfunc.log_model(
+            name="agent", python_model=str(tmp_path / "model.py"), pip_requirements=["mlflow"], input_example=None
+        )
+    check(oneturn.evaluate(info.model_uri, FRAME, [answered, short], progress=False))
+
+
+def test_what_is_neither_is_refused():
+    with pytest.raises(DataError, match="'agent' can't be evaluated"):
+        oneturn.evaluate("agent", FRAME, answered)
+    with pytest.raises(DataError, match="object holds no rows"):
+        oneturn.evaluate(program(), object(), answered)
+
+
+def test_a_row_of_a_program_may_be_a_trace(traced: None):
+    found = oneturn.evaluate(program(*SCRIPT), FRAME, answered, trace=True, progress=False)
+    mlflow.flush_trace_async_logging()
+    trace = mlflow.get_trace(found.rows["trace_id"][0])
+    assert [span.name for span in trace.data.spans][:2] == ["run", "scripted/lm"]
+
+
+WRITERS: dict[str, Any] = {
+    ".jsonl": lambda frame, path: frame.to_json(path, orient="records", lines=True),
+    ".csv": lambda frame, path: frame.to_csv(path, index=False),
+    ".parquet": lambda frame, path: frame.to_parquet(path),
+}
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_a_file_is_read_row_by_row(suffix: str, tmp_path: Path):
+    path = tmp_path / f"rows{suffix}"
+    WRITERS[suffix](FRAME.assign(gold=[1, 2], number=[0.5, None]), path)
+    assert [example.toDict() for example in source_of(path, ["question"]).rows()] == [
+        {"question": "one?", "gold": 1, "note": None, "number": 0.5},
+        {"question": "two?", "gold": 2, "note": "x", "number": None},
+    ]
+
+
+def test_an_mlflow_dataset_is_its_table():
+    dataset = mlflow.data.from_pandas(FRAME, name="questions")  # type: ignore[attr-defined]
+    assert [example.question for example in source_of(dataset, ["question"]).rows()] == QUESTIONS
+
+
+def test_a_worker_takes_nan_for_what_is_missing():
+    job = Job(
+        "nan", lambda: program(finish(answer="1")), {"score": answered}, ("question",), 1, None, {"error": "string"}
+    )
+    table = pd.DataFrame({"question": ["one?", float("nan")], "gold": ["1", "2"]})
+    (rows,) = job(iter([table]))
+    assert rows["error"].isna().tolist() == [True, False]
+    assert rows["error"].iloc[1].startswith("DataError: row 2 has no input 'question'")
+
+
+def test_a_line_that_is_no_row_stays_with_its_reason(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"question": "one?", "gold": "1"}\n{broken\n[1]\n{"gold": "4"}\n')
+    found = oneturn.evaluate(program(*SCRIPT[:2]), path, answered, progress=False)
+    assert found.rows["score"].tolist() == [1.0, 0.0, 0.0, 0.0]
+    errors = found.rows["error"].tolist()
+    assert errors[1].startswith("DataError: rows.jsonl, line 2: not JSON")
+    assert errors[2] == "DataError: rows.jsonl, line 3: no JSON object"
+    assert errors[3] == "DataError: row 4 has no input 'question'; its fields are gold"
+
+
+def test_metrics_need_names_of_their_own():
+    with pytest.raises(DataError, match="each a name of its own"):
+        oneturn.evaluate(program(), FRAME, [answered, answered])
+
+
+def test_the_same_rows_have_the_same_key_and_others_another(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"question": "a"}) + "\n")
+    first = source_of(path, ["question"]).key
+    assert source_of(path, ["question"]).key == first
+    path.write_text(json.dumps({"question": "ab"}) + "\n")
+    assert source_of(path, ["question"]).key != first

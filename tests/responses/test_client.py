@@ -1,0 +1,328 @@
+"""What our client makes of an endpoint's answers, good and bad: a real HTTP server gives them, word for word."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import oneturn
+from oneturn.errors import EndpointError, RequestError
+from oneturn.responses.reply import ApprovalRequest, Source, ToolUse
+
+MESSAGE = {
+    "type": "message",
+    "id": "msg_1",
+    "role": "assistant",
+    "status": "completed",
+    "content": [
+        {
+            "type": "output_text",
+            "text": "Four.",
+            "annotations": [
+                {"type": "url_citation", "title": "Sums", "url": "sums.md", "start_index": 0, "end_index": 5}
+            ],
+        }
+    ],
+}
+ITEMS = [
+    {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "add", "arguments": '{"a": 2}'},
+    {"type": "function_call_output", "call_id": "c1", "output": "4"},
+    MESSAGE,
+]
+DELTA = {"type": "response.output_text.delta", "item_id": "msg_1", "delta": "Four."}
+COMPLETED = {
+    "type": "response.completed",
+    "response": {
+        "id": "resp_1",
+        "output": ITEMS,
+        "usage": {"input_tokens": 3, "output_tokens": 1, "total_tokens": 4},
+        "custom_outputs": {"sure": True},
+    },
+}
+GOOD = [DELTA, COMPLETED]
+
+
+class Endpoint:
+    """What the server was asked, and what it answers."""
+
+    def __init__(self, answer: str, status: int, kind: str):
+        self.answer = answer.encode()
+        self.status = status
+        self.kind = kind
+        self.path = ""
+        self.headers: dict[str, str] = {}
+        self.body: dict[str, Any] = {}
+        self.requests = 0
+        self.url = ""
+        self.answer_headers: dict[str, str] = {}
+
+
+@contextmanager
+def answering(answer: str, status: int = 200, kind: str = "text/event-stream") -> Iterator[Endpoint]:
+    endpoint = Endpoint(answer, status, kind)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            endpoint.requests += 1
+            endpoint.path, endpoint.headers = self.path, dict(self.headers)
+            endpoint.body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(endpoint.status)
+            self.send_header("content-type", endpoint.kind)
+            for name, value in endpoint.answer_headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(endpoint.answer)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        endpoint.url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            yield endpoint
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def streaming(*events: dict[str, Any]) -> AbstractContextManager[Endpoint]:
+    return answering("".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n")
+
+
+def refusing(status: int, body: dict[str, Any]) -> AbstractContextManager[Endpoint]:
+    return answering(json.dumps(body), status, "application/json")
+
+
+def test_a_reply_holds_all_that_came():
+    with streaming(*GOOD) as endpoint:
+        reply = oneturn.query(endpoint.url, "2 + 2?")
+    assert reply.text == "Four."
+    assert reply.tool_calls == (ToolUse("add", '{"a": 2}', "4"),)
+    assert reply.sources == (Source("Sums", "sums.md"),)
+    assert reply.custom_outputs == {"sure": True}
+    assert reply.usage["total_tokens"] == 4
+    assert reply.response_id == "resp_1"
+
+
+def test_the_question_and_the_custom_inputs_are_sent():
+    with streaming(*GOOD) as endpoint:
+        oneturn.query(endpoint.url, "2 + 2?", custom_inputs={"tone": "dry"}, api_key="key-1")
+    assert endpoint.body["input"] == [{"role": "user", "content": "2 + 2?"}]
+    assert endpoint.body["custom_inputs"] == {"tone": "dry"}
+    assert endpoint.body["stream"] is True
+    assert endpoint.headers["Authorization"] == "Bearer key-1"
+
+
+def test_events_are_told_as_they_come():
+    told: list[str] = []
+    with streaming(*GOOD) as endpoint:
+        oneturn.query(endpoint.url, "?", on_event=lambda event: told.append(event["type"]))
+    assert told == ["response.output_text.delta", "response.completed"]
+
+
+def test_an_attempt_that_was_started_over_is_not_part_of_the_answer():
+    begun = {**MESSAGE, "status": "incomplete", "content": [{"type": "output_text", "text": "Fi", "annotations": []}]}
+    with streaming({**COMPLETED, "response": {"id": "r", "output": [begun, MESSAGE]}}) as endpoint:
+        assert oneturn.query(endpoint.url, "?").text == "Four."
+
+
+@pytest.mark.parametrize("ending", ["", "/", "/responses", "/invocations"])
+def test_any_form_of_the_address_will_do(ending: str):
+    with streaming(*GOOD) as endpoint:
+        oneturn.query(endpoint.url + ending, "?")
+    assert endpoint.path == "/responses"
+
+
+@pytest.mark.parametrize("ending", ["", "/invocations"])
+def test_a_databricks_endpoint_is_named_by_the_model(ending: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DATABRICKS_TOKEN", "a-token")
+    with streaming(*GOOD) as endpoint:
+        oneturn.query(f"{endpoint.url}/serving-endpoints/desk{ending}", "?")
+    assert endpoint.path == "/serving-endpoints/responses"
+    assert endpoint.body["model"] == "desk"
+    assert endpoint.headers["Authorization"] == "Bearer a-token"
+
+
+def test_a_databricks_endpoint_wants_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    for name in ("TOKEN", "HOST", "CLIENT_ID", "CONFIG_PROFILE"):
+        monkeypatch.delenv(f"DATABRICKS_{name}", raising=False)
+    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path / "none"))
+    with pytest.raises(EndpointError, match="Set DATABRICKS_TOKEN"):
+        oneturn.query("https://workspace.invalid/serving-endpoints/desk", "?")
+
+
+_ENDED_EARLY = (
+    "The stream ended before the answer was complete: the server, or a proxy before it, closed the connection. "
+    "Ask again, and look at the server's log."
+)
+
+Case = tuple[Callable[[], AbstractContextManager[Endpoint]], str, str, "int | None"]
+
+FAILURES: dict[str, Case] = {
+    "our server refuses": (
+        lambda: refusing(400, {"error": {"message": "No question.", "type": "x", "code": "invalid_request"}}),
+        "No question.",
+        "invalid_request",
+        400,
+    ),
+    "another MLflow server fails": (lambda: refusing(500, {"detail": "broken"}), "broken", "http_500", 500),
+    "Databricks refuses": (
+        lambda: refusing(403, {"error_code": "PERMISSION_DENIED", "message": "No access."}),
+        "No access. Check the api_key.",
+        "PERMISSION_DENIED",
+        403,
+    ),
+    "busy": (
+        lambda: refusing(429, {"error_code": "REQUEST_LIMIT_EXCEEDED", "message": "Too many."}),
+        "Too many. The endpoint is busy or starting: wait, then ask again.",
+        "REQUEST_LIMIT_EXCEEDED",
+        429,
+    ),
+    "no JSON": (lambda: answering("<h1>oh</h1>", 502, "text/html"), "HTTP 502 Bad Gateway", "http_502", 502),
+    "an error event": (
+        lambda: streaming(DELTA, {"type": "error", "code": "lm_error", "message": "The LM is away."}),
+        "The LM is away.",
+        "lm_error",
+        None,
+    ),
+    "an error object, as MLflow sends it": (lambda: streaming(DELTA, {"error": "oh"}), "oh", "server_error", None),
+    "an error in databricks_output": (
+        lambda: streaming({"type": "x", "databricks_output": {"error": {"error_code": "TIMEOUT", "message": "Late."}}}),
+        "Late.",
+        "TIMEOUT",
+        None,
+    ),
+    "response.failed": (
+        lambda: streaming({"type": "response.failed", "response": {"error": {"code": "c", "message": "m"}}}),
+        "m",
+        "c",
+        None,
+    ),
+    "response.incomplete": (
+        lambda: streaming({"type": "response.incomplete", "response": {"incomplete_details": {"reason": "limit"}}}),
+        "The run ended before its answer was complete: limit.",
+        "limit",
+        None,
+    ),
+    "no terminal event": (
+        lambda: streaming(DELTA),
+        _ENDED_EARLY,
+        "stream_ended",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_a_failure_is_an_endpoint_error_that_says_what_happened(case: str):
+    endpoint_of, message, code, status = FAILURES[case]
+    with endpoint_of() as endpoint, pytest.raises(EndpointError) as caught:
+        oneturn.query(endpoint.url, "?")
+    assert str(caught.value) == message
+    assert (caught.value.code, caught.value.status) == (code, status)
+    assert endpoint.requests == 1, "a run must not be started twice"
+
+
+def test_what_had_come_before_a_stream_broke_off_isn_t_lost():
+    begun = {**MESSAGE, "status": "incomplete"}
+    items = [{"type": "response.output_item.done", "item": item} for item in (*ITEMS[:2], begun)]
+    late = {"type": "response.incomplete", "response": {"incomplete_details": {"reason": "deadline_exceeded"}}}
+    for end in ([late], [{"type": "error", "code": "lm_error", "message": "The LM is away."}], []):
+        with streaming(*items, *end) as endpoint, pytest.raises(EndpointError) as caught:
+            oneturn.query(endpoint.url, "What is 2 + 2?")
+        assert caught.value.partial is not None
+        assert caught.value.partial.text == "Four."
+        assert caught.value.partial.tool_calls == (ToolUse("add", '{"a": 2}', "4"),)
+
+
+@pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), ("0.5", 0.5), ("soon", None), (None, None)])
+def test_when_to_ask_again_is_told(header: str | None, seconds: float | None):
+    with refusing(429, {"message": "Too many."}) as endpoint:
+        endpoint.answer_headers = {"Retry-After": header} if header else {}
+        with pytest.raises(EndpointError) as caught:
+            oneturn.query(endpoint.url, "?")
+    assert caught.value.retry_after == seconds
+
+
+def test_when_to_ask_again_may_be_a_date():
+    with refusing(503, {"message": "Starting."}) as endpoint:
+        endpoint.answer_headers = {"Retry-After": formatdate(time.time() + 100, usegmt=True)}
+        with pytest.raises(EndpointError) as caught:
+            oneturn.query(endpoint.url, "?")
+    assert caught.value.retry_after is not None
+    assert 0 < caught.value.retry_after <= 100
+
+
+WANTED = {
+    "type": "mcp_approval_request",
+    "id": "mcpr_1",
+    "name": "refund",
+    "arguments": '{"euros": 200}',
+    "server_label": "shop",
+}
+
+
+def test_a_call_that_waits_for_a_person_is_told_and_can_be_answered():
+    with streaming({"type": "response.completed", "response": {"output": [*ITEMS[:2], WANTED]}}) as endpoint:
+        reply = oneturn.query(endpoint.url, "Refund it", custom_inputs={"order": 7})
+    assert reply.approvals == (ApprovalRequest("mcpr_1", "refund", '{"euros": 200}', "shop"),)
+    assert reply.text == ""
+    with streaming(*GOOD) as endpoint:
+        oneturn.query(endpoint.url, reply.answering(approve=False, reason="too much"), custom_inputs={"order": 7})
+    verdict = {
+        "type": "mcp_approval_response",
+        "approval_request_id": "mcpr_1",
+        "approve": False,
+        "reason": "too much",
+    }
+    assert endpoint.body["input"] == [{"role": "user", "content": "Refund it"}, *ITEMS[:2], WANTED, verdict]
+    assert endpoint.body["custom_inputs"] == {"order": 7}
+
+
+def test_nothing_can_be_approved_that_doesn_t_wait():
+    with streaming(*GOOD) as endpoint:
+        reply = oneturn.query(endpoint.url, "?")
+    with pytest.raises(RequestError, match="No call of this reply waits"):
+        reply.answering(approve=True)
+
+
+def test_a_conversation_goes_on_with_all_that_was_said():
+    with streaming(*GOOD) as endpoint:
+        reply = oneturn.query(endpoint.url, "What is 2 + 2?")
+    with streaming(*GOOD) as endpoint:
+        oneturn.query(endpoint.url, [*reply.conversation, {"role": "user", "content": "And 3 + 3?"}])
+    told = [item.get("content") for item in endpoint.body["input"] if item.get("role") == "user"]
+    assert told == ["What is 2 + 2?", "And 3 + 3?"]
+    assert endpoint.body["input"][1:-1] == ITEMS
+
+
+def test_what_is_no_event_is_told():
+    with answering("data: {nonsense\n\n") as endpoint, pytest.raises(EndpointError) as caught:
+        oneturn.query(endpoint.url, "?")
+    assert str(caught.value) == f"{endpoint.url} sent something that is no Responses event."
+
+
+def test_an_unreachable_host_is_told():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+    with pytest.raises(EndpointError) as caught:
+        oneturn.query(url, "?")
+    assert str(caught.value) == f"Can't reach {url}. Is it served there? Start it with: oneturn serve"
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "agent", "ftp://host/", ""])
+def test_what_is_no_address_is_told(url: str):
+    with pytest.raises(EndpointError, match=r"is no URL of an endpoint; give one such as http://127.0.0.1:8000."):
+        oneturn.query(url, "?")

@@ -1,0 +1,433 @@
+"""A served agent, over real HTTP on a loopback port, with a scripted LM."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import dspy
+import httpx
+import mlflow
+import openai
+import pytest
+from dspy.lm15 import RateLimitError
+from mlflow.pyfunc import ResponsesAgent
+
+import oneturn
+from oneturn.core.steps import AnswerDelta, Step
+from oneturn.errors import EndpointError, OneTurnError, ProgramError
+from oneturn.responses.reply import Reply
+from oneturn.serving.server import load_logged
+from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish
+
+ROOT = Path(__file__).resolve().parents[2]
+SECRET = "sk-very-secret"
+
+
+class Ask(dspy.Signature):
+    """Answer with what the tool says."""
+
+    question: str = dspy.InputField()
+    tone: str = dspy.InputField(default="plain")
+    answer: str = dspy.OutputField()
+    sure: bool = dspy.OutputField()
+
+
+def look_up(word: str) -> str:
+    """Look a word up."""
+    if word == "boom":
+        raise ValueError(SECRET)
+    return f"meaning of {word}"
+
+
+def adapter(*replies: Any) -> oneturn.ResponsesAdapter:
+    program = oneturn.ReAct(Ask, tools=[look_up])
+    program.set_lm(ScriptedLM(*replies))
+    return oneturn.ResponsesAdapter(program)
+
+
+def body(question: str, **more: Any) -> dict[str, Any]:
+    return {"input": [{"role": "user", "content": question}], **more}
+
+
+def events_of(response: httpx.Response) -> list[dict[str, Any]]:
+    data = [line.removeprefix("data: ") for line in response.iter_lines() if line]
+    assert data[-1] == "[DONE]"
+    return [json.loads(line) for line in data[:-1]]
+
+
+LOOKED_UP = (call("look_up", "I look it up", word="tide"), finish(answer="The tide turns.", sure=True))
+
+
+def test_the_openai_client_gets_the_whole_response():
+    with oneturn.running_server(adapter(*LOOKED_UP)) as url:
+        client = openai.OpenAI(base_url=url, api_key="none", max_retries=0)
+        response = client.responses.create(model="agent", input=[{"role": "user", "content": "tide?"}])
+    assert response.output_text == "The tide turns."
+    types = [item.type for item in response.output]
+    assert types == ["reasoning", "function_call", "function_call_output", "message"]
+    assert response.model_extra == {"custom_outputs": {"sure": True}}
+
+
+def test_the_openai_client_gets_a_stream_that_says_the_same():
+    with oneturn.running_server(adapter(*LOOKED_UP)) as url:
+        client = openai.OpenAI(base_url=url, api_key="none", max_retries=0)
+        asked: Any = [{"role": "user", "content": "tide?"}]
+        events = [event.to_dict() for event in client.responses.create(model="agent", input=asked, stream=True)]
+    deltas = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
+    assert len(deltas) > 2
+    assert "".join(str(delta) for delta in deltas) == "The tide turns."
+    assert events[-1]["type"] == "response.completed"
+
+
+@pytest.mark.parametrize("path", ["/invocations", "/responses"])
+def test_plain_http_streams_too(path: str):
+    with oneturn.running_server(adapter(*LOOKED_UP)) as url:
+        response = httpx.post(url + path, json=body("tide?", stream=True))
+    assert response.headers["content-type"].startswith("text/event-stream")
+    events = events_of(response)
+    assert events[-1]["type"] == "response.completed"
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+
+
+def test_it_is_healthy_when_it_is_ready():
+    with oneturn.running_server(adapter()) as url:
+        assert httpx.get(f"{url}/health").json() == {"status": "healthy"}
+
+
+def test_streams_at_the_same_time_stay_apart():
+    def reply(asked: ScriptedRequest) -> dict[str, Any]:
+        marker = re.search(r"marker-\d+", asked.text)
+        assert marker is not None
+        used = "meaning of" in asked.text
+        return finish(answer=f"It is {marker[0]}.", sure=True) if used else call("look_up", word=marker[0])
+
+    def ask(number: int) -> Reply:
+        together.wait()
+        return oneturn.query(url, f"marker-{number}")
+
+    together = threading.Barrier(16, timeout=60)
+    with oneturn.running_server(adapter(*[reply] * 32)) as url, ThreadPoolExecutor(16) as pool:
+        replies = list(pool.map(ask, range(16)))
+    for number, found in enumerate(replies):
+        assert found.text == f"It is marker-{number}."
+        assert [(use.arguments, use.output) for use in found.tool_calls] == [
+            (json.dumps({"word": f"marker-{number}"}), f"meaning of marker-{number}")
+        ]
+
+
+def test_two_servers_in_one_process_keep_their_agents():
+    first, second = (adapter(finish(answer=answer, sure=True)) for answer in ("one", "two"))
+    with oneturn.running_server(first) as url_1, oneturn.running_server(second) as url_2:
+        assert oneturn.query(url_2, "?").text == "two"
+        assert oneturn.query(url_1, "?").text == "one"
+
+
+class Failing:
+    """A program that begins an answer and breaks."""
+
+    signature = Ask
+    answer_field = "answer"
+    citing_fields = ()
+
+    def steps(self, **inputs: Any) -> Iterator[Step]:
+        yield AnswerDelta("It is ")
+        raise RuntimeError(SECRET)
+
+
+def test_a_failure_in_mid_stream_is_the_stream_s_last_event():
+    with oneturn.running_server(oneturn.ResponsesAdapter(Failing())) as url:
+        response = httpx.post(f"{url}/responses", json=body("?", stream=True))
+    events = events_of(response)
+    assert [event["type"] for event in events[-2:]] == ["error", "response.failed"]
+    assert events[-2]["code"] == "server_error"
+    assert "response.completed" not in [event["type"] for event in events]
+    assert SECRET not in json.dumps(events)
+
+
+def test_a_failure_without_a_stream_is_an_http_error():
+    with oneturn.running_server(oneturn.ResponsesAdapter(Failing())) as url:
+        response = httpx.post(f"{url}/responses", json=body("?"))
+    assert response.status_code == 500
+    message = "The agent failed (RuntimeError); its trace tells more."
+    expected = {"message": message, "type": "server_error", "param": None, "code": "server_error"}
+    assert response.json() == {"error": expected}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("kind", ["unknown field", "no question"])
+def test_a_request_that_can_not_be_answered_gets_its_status_before_any_stream(stream: bool, kind: str):
+    asked = {"unknown field": body("?", custom_inputs={"hue": 1}), "no question": {"input": []}}[kind]
+    with oneturn.running_server(adapter()) as url:
+        response = httpx.post(f"{url}/responses", json={**asked, "stream": stream})
+    assert response.status_code == 400
+    assert response.headers["content-type"] == "application/json"
+    assert response.json()["error"]["code"] == "invalid_request"
+
+
+def test_a_busy_language_model_is_told_with_the_time_to_wait():
+    with oneturn.running_server(adapter(RateLimitError("slow down", retry_after=2.5))) as url:
+        response = httpx.post(f"{url}/responses", json=body("?"))
+    assert response.status_code == 429
+    assert response.headers["retry-after"] == "3"
+    assert response.json()["error"]["code"] == "rate_limit_exceeded"
+
+
+class Foreign(ResponsesAgent):
+    """Not ours: it raises where it stands."""
+
+    def predict(self, request: Any) -> Any:
+        raise RuntimeError(SECRET)
+
+    def predict_stream(self, request: Any) -> Any:
+        raise RuntimeError(SECRET)
+        yield
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_no_exception_s_text_leaves_the_server(stream: bool):
+    with oneturn.running_server(Foreign()) as url:
+        response = httpx.post(f"{url}/responses", json=body("?", stream=stream))
+    assert "The agent failed (RuntimeError)" in response.text
+    assert SECRET not in response.text
+
+
+REFUSED = {
+    "a bare string": (
+        {"input": "hello"},
+        'input is a string, and MLflow takes items only: send input=[{"role": "user", "content": "…"}].',
+    ),
+    "no input": ({}, "input: Field required."),
+    "half an item": ({"input": [{"role": "user"}]}, "input.0.content: Field required."),
+    "a list": ([1], "The request's body must be a JSON object."),
+    "no question": (
+        {"input": [{"role": "assistant", "content": "hi"}]},
+        'The request has no user message; send input=[{"role": "user", "content": "…"}].',
+    ),
+    "an unknown input": (
+        body("?", custom_inputs={"colour": "red"}),
+        "custom_inputs has an unknown field 'colour'; known: question, tone.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_bad_request_is_refused_in_plain_words(case: str):
+    sent, message = REFUSED[case]
+    with oneturn.running_server(adapter()) as url:
+        response = httpx.post(f"{url}/responses", json=sent)
+    assert response.status_code == 400
+    expected = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_request"}
+    assert response.json() == {"error": expected}
+
+
+def test_what_is_no_json_is_refused():
+    with oneturn.running_server(adapter()) as url:
+        response = httpx.post(f"{url}/responses", content=b"{")
+    assert (response.status_code, response.json()["error"]["message"]) == (400, "The request's body isn't JSON.")
+
+
+def test_an_address_that_is_not_there_is_told():
+    with oneturn.running_server(adapter()) as url:
+        response = httpx.post(f"{url}/chat", json={})
+    assert (response.status_code, response.json()["error"]["message"]) == (404, "Not Found: POST /chat")
+
+
+class Endless:
+    """A program that goes on until it is closed."""
+
+    signature = Ask
+    answer_field = "answer"
+    citing_fields = ()
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+
+    def steps(self, **inputs: Any) -> Iterator[Step]:
+        try:
+            while True:
+                yield AnswerDelta("more ")
+                self.closed.wait(0.01)
+        finally:
+            self.closed.set()
+
+
+def test_a_client_that_goes_away_ends_the_run():
+    program = Endless()
+    with oneturn.running_server(oneturn.ResponsesAdapter(program)) as url:
+        with httpx.stream("POST", f"{url}/responses", json=body("?", stream=True)) as response:
+            next(line for line in response.iter_lines() if "output_text.delta" in line)
+            assert not program.closed.is_set()
+        assert program.closed.wait(30)
+
+
+class Waiting:
+    """A tool that works until it is told that nobody wants it any more."""
+
+    def __init__(self) -> None:
+        self.told = threading.Event()
+
+    def work(self) -> str:
+        """Work."""
+        oneturn.progress("at work")
+        while not oneturn.cancelled():
+            self.told.wait(0.005)
+        self.told.set()
+        return "in vain"
+
+
+def waiting(tool: Waiting) -> tuple[oneturn.ResponsesAdapter, ScriptedLM]:
+    lm = ScriptedLM(call("work"))
+    program = oneturn.ReAct(Ask, tools=[tool.work])
+    program.set_lm(lm)
+    return oneturn.ResponsesAdapter(program), lm
+
+
+def at_work(response: httpx.Response) -> Iterator[str]:
+    """The lines of a stream, from the moment when the tool is at work."""
+    lines = response.iter_lines()
+    assert next(line for line in lines if "at work" in line)
+    return lines
+
+
+def test_a_client_that_goes_away_stops_the_tool_and_no_lm_call_is_made_after():
+    tool = Waiting()
+    agent, lm = waiting(tool)
+    with oneturn.running_server(agent) as url:
+        with httpx.stream("POST", f"{url}/responses", json=body("?", stream=True)) as response:
+            at_work(response)
+        assert tool.told.wait(30)
+    assert len(lm.requests) == 1
+
+
+def test_a_server_that_is_stopped_ends_its_streams_properly(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("oneturn.serving.server._SECONDS_TO_FINISH", 0)
+    tool = Waiting()
+    agent, lm = waiting(tool)
+    with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as stack:
+        with oneturn.running_server(agent) as url:
+            sent = httpx.stream("POST", f"{url}/responses", json=body("?", stream=True), timeout=30)
+            rest = at_work(stack.enter_context(sent))
+            ending = pool.submit(list, rest)
+        data = [line.removeprefix("data: ") for line in ending.result() if line]
+    last = json.loads(data[-2])
+    assert data[-1] == "[DONE]"
+    assert last["type"] == "response.incomplete"
+    assert last["response"]["incomplete_details"]["reason"] == "shutting_down"
+    assert len(lm.requests) == 1
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_request_is_one_trace_with_the_agent_s_own_below():
+    wanted = {"x-mlflow-return-trace-id": "true"}
+    with oneturn.running_server(adapter(*LOOKED_UP * 2)) as url:
+        whole = httpx.post(f"{url}/responses", json=body("tide?"), headers=wanted)
+        stream = httpx.post(f"{url}/responses", json=body("tide?", stream=True), headers=wanted)
+    ids = whole.json()["metadata"]["trace_id"], events_of(stream)[-1]["trace_id"]
+    below = ("scripted/lm", "look_up", "scripted/lm")
+    for id, root, agent in zip(ids, ("request", "request_stream"), ("predict", "predict_stream"), strict=True):
+        trace = mlflow.get_trace(id)
+        assert trace is not None
+        spans = sorted(trace.data.spans, key=lambda span: span.start_time_ns)
+        expected = [root, f"{root}/{agent}", *(f"{root}/{agent}/{name}" for name in below)]
+        assert [_path(span, spans) for span in spans] == expected
+
+
+def _path(span: Any, spans: list[Any]) -> str:
+    parent = next((other for other in spans if other.span_id == span.parent_id), None)
+    return span.name if parent is None else f"{_path(parent, spans)}/{span.name}"
+
+
+def test_a_port_that_is_taken_is_told():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OneTurnError) as caught, oneturn.running_server(adapter(), port=port):
+            pass
+    expected = f"Port {port} of 127.0.0.1 is taken by another process; choose another one, or port 0 for any free one."
+    assert str(caught.value) == expected
+
+
+LOGGED = """
+import mlflow, oneturn
+from oneturn.testing import ScriptedLM, finish
+
+
+def program():
+    program = oneturn.ReAct("question -> answer", tools=[])
+    program.set_lm(ScriptedLM(*[finish(answer="From the logged model.")] * 9))
+    return program
+
+
+mlflow.models.set_model(oneturn.ResponsesAdapter(program))
+"""
+
+
+def test_a_logged_model_can_be_served(tmp_path: Path):
+    (tmp_path / "agent.py").write_text(LOGGED)
+    model = str(tmp_path / "model")
+    mlflow.pyfunc.save_model(model, python_model=str(tmp_path / "agent.py"), pip_requirements=["oneturn"])
+    with oneturn.running_server(load_logged(model)) as url:
+        assert oneturn.query(url, "?").text == "From the logged model."
+
+
+SERVE = """
+import dspy, oneturn
+from oneturn.testing import ScriptedLM, finish
+
+program = oneturn.ReAct("question -> answer", tools=[])
+program.set_lm(ScriptedLM(finish(answer="yes")))
+oneturn.serve(oneturn.ResponsesAdapter(program), port=0)
+"""
+
+
+def test_serve_says_where_it_is_answers_and_stops_when_interrupted(tmp_path: Path):
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", SERVE]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            said = next(line for line in process.stderr if line.startswith("Serving at "))
+            url = said.split()[2]
+            assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url)
+            assert httpx.get(f"{url}/health").status_code == 200
+            process.send_signal(signal.SIGINT)
+            rest = process.stderr.read()
+        finally:
+            process.kill()
+    assert process.returncode == 0, rest
+    assert "Traceback" not in rest
+
+
+def test_a_model_that_is_not_there_is_told(tmp_path: Path):
+    with pytest.raises(ProgramError, match=r"The model '.*nothing' can't be loaded .*Log it with: oneturn log"):
+        oneturn.serve(str(tmp_path / "nothing"), port=0)
+
+
+class Router(dspy.Module):
+    """An agent that asks another endpoint, which refuses."""
+
+    def forward(self, question: str) -> dspy.Prediction:
+        raise EndpointError("the token glpat-a1b2c3d4e5f6g7h8i9j0 may not read /opt/models/billing", "no_access", 403)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_another_endpoint_said_is_no_error_of_ours(stream: bool):
+    agent = oneturn.ResponsesAdapter(Router(), signature="question -> answer")
+    body = {"input": [{"role": "user", "content": "Hello"}], "stream": stream}
+    with oneturn.running_server(agent) as url:
+        answer = httpx.post(f"{url}/responses", json=body)
+    assert answer.status_code == (200 if stream else 502)
+    assert "upstream_error" in answer.text
+    assert "glpat-" not in answer.text
+    assert "/opt/models" not in answer.text

@@ -1,0 +1,199 @@
+"""What a person sees in the terminal."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import dspy
+import pytest
+from mlflow.entities import Document
+from rich.console import Console
+
+import oneturn
+from oneturn.errors import EndpointError
+from oneturn.responses.reply import ApprovalRequest
+from oneturn.serving.terminal import Renderer, ask, ask_endpoint
+from oneturn.testing import ScriptedLM, call, finish
+
+
+class Ask(dspy.Signature):
+    """Answer with what the tool says."""
+
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+    citations: list[oneturn.Citation] = dspy.OutputField()
+
+
+def search(words: str) -> list[Document]:
+    """Find passages."""
+    return [
+        Document(page_content="The tide turns\ntwice a day.", metadata={"title": "Tides", "doc_uri": "t.md"}, id="t")
+    ]
+
+
+def adapter(*replies: Any) -> oneturn.ResponsesAdapter:
+    program = oneturn.ReAct(Ask, tools=[search])
+    program.set_lm(ScriptedLM(*replies))
+    return oneturn.ResponsesAdapter(program)
+
+
+def paper(**options: Any) -> Console:
+    return Console(file=io.StringIO(), width=80, **options)
+
+
+def written(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return re.sub(r"\d+\.\d s", "0.0 s", console.file.getvalue())
+
+
+RUN = (call("search", "I look it up", words="tide"), finish("Found", answer="Twice a day.", citations=["t"]))
+
+
+def test_a_run_is_shown_with_its_tools_its_sources_and_its_cost():
+    console = paper()
+    reply = ask(adapter(*RUN), "How often?", console=console)
+    lines = written(console).splitlines()
+    assert lines[:-1] == [
+        "I look it up",
+        '→ search {"words": "tide"}',
+        "← [t] The tide turns twice a day.",
+        "Found",
+        "Twice a day.",
+        "[1] Tides (t.md)",
+    ]
+    assert re.fullmatch(r"2 LM calls, [\d,]+ tokens read, \d+ written, 0.0 s", lines[-1])
+    assert reply.text == "Twice a day."
+
+
+def test_a_served_agent_is_shown_alike():
+    here, there = paper(), paper()
+    ask(adapter(*RUN), "How often?", console=here)
+    with oneturn.running_server(adapter(*RUN)) as url:
+        ask_endpoint(url, "How often?", console=there)
+    assert written(there) == written(here).replace("2 LM calls, ", "")
+
+
+def test_without_a_terminal_the_text_is_plain_and_in_one_all_but_the_answer_is_dim():
+    plain, terminal = paper(), paper(force_terminal=True)
+    for console in (plain, terminal):
+        ask(adapter(*RUN), "How often?", console=console)
+    assert "\x1b" not in written(plain)
+    assert re.sub(r"\x1b\[\d+m", "", written(terminal)) == written(plain)
+    assert "\x1b[2mI look it up\x1b[0m" in written(terminal)
+    assert "\nTwice a day.\n" in written(terminal)
+
+
+def test_a_long_result_is_one_line_and_a_long_answer_is_whole():
+    console = paper()
+    shown = Renderer(console)
+    shown({"type": "response.output_item.done", "item": {"type": "function_call_output", "output": "a b\n" * 100}})
+    shown({"type": "response.output_text.delta", "delta": "word " * 100})
+    shown({"type": "response.output_item.done", "item": {"type": "message", "status": "completed", "content": []}})
+    result, answer = written(console).splitlines()
+    assert len(result) == 80
+    assert result.endswith("…")
+    assert answer == "word " * 100
+
+
+def test_a_text_can_t_steer_the_terminal_or_the_markup():
+    console = paper(force_terminal=True)
+    Renderer(console)({"type": "response.output_text.delta", "delta": "\x1b[2J[red]\r\x07[/red] ok"})
+    assert written(console) == "[2J[red][/red] ok"
+
+
+def test_a_message_that_came_in_one_piece_is_shown():
+    console = paper()
+    message = {"type": "message", "status": "completed", "content": [{"type": "output_text", "text": "All at once."}]}
+    Renderer(console)({"type": "response.output_item.done", "item": message})
+    assert written(console) == "All at once.\n"
+
+
+def test_a_message_that_is_started_over_says_so():
+    console = paper()
+    shown = Renderer(console)
+    shown({"type": "response.output_text.delta", "delta": "It is"})
+    shown({"type": "response.output_item.done", "item": {"type": "message", "status": "incomplete", "content": []}})
+    assert written(console) == "It is\n(not finished)\n"
+
+
+def test_a_tool_at_work_and_the_agent_that_it_is_are_shown():
+    def look_up(word: str) -> str:
+        """Look a word up."""
+        oneturn.progress("turning pages", 0.5)
+        return "a meaning"
+
+    inner = oneturn.ReAct("question -> answer", tools=[look_up])
+    inner.set_lm(ScriptedLM(call("look_up", "a rare word", word="tide"), finish("so", answer="The sea moves.")))
+    outer = oneturn.ReAct("question -> answer", tools=[look_up, oneturn.agent_tool(inner, "expert", "Knows words.")])
+    asked = (call("look_up", "", word="moon"), call("expert", "I ask", question="What is a tide?"))
+    outer.set_lm(ScriptedLM(*asked, finish("Now", answer="A movement.")))
+    console = paper()
+    ask(oneturn.ResponsesAdapter(outer), "What is it?", console=console)
+    assert written(console).splitlines()[:-1] == [
+        '→ look_up {"word": "moon"}',
+        "… turning pages (50%)",
+        "← a meaning",
+        "I ask",
+        '→ expert {"question": "What is a tide?"}',
+        "  a rare word",
+        '  → look_up {"word": "tide"}',
+        "… look_up: turning pages (50%)",
+        "  ← a meaning",
+        "  so",
+        "  The sea moves.",
+        "← The sea moves.",
+        "Now",
+        "A movement.",
+    ]
+
+
+class Shop:
+    """An agent that wants to refund, and what it has refunded."""
+
+    def __init__(self) -> None:
+        self.paid: list[float] = []
+
+    def adapter(self) -> oneturn.ResponsesAdapter:
+        def refund(euros: float) -> str:
+            """Give money back."""
+            self.paid.append(euros)
+            return "It is on its way."
+
+        program = oneturn.ReAct("question -> answer", tools=[oneturn.tool(refund, approval=True)])
+        wanted = call("refund", "The customer is right", euros=200)
+        program.set_lm(ScriptedLM(wanted, finish(answer="Done.")))
+        return oneturn.ResponsesAdapter(program, approvals=oneturn.Approvals("k" * 32))
+
+
+@pytest.mark.parametrize("approve", [True, False])
+def test_a_person_is_asked_and_the_run_goes_on_with_what_was_said(approve: bool):
+    shop, console, names = Shop(), paper(), []
+
+    def decide(wanted: ApprovalRequest) -> bool:
+        names.append((wanted.name, wanted.arguments))
+        return approve
+
+    reply = ask(shop.adapter(), "Refund it", approve=decide, console=console)
+    assert names == [("refund", '{"euros": 200}')]
+    assert shop.paid == ([200] if approve else [])
+    assert reply.text == "Done."
+    assert '? refund {"euros": 200} waits for your approval' in written(console)
+
+
+def test_a_served_agent_s_calls_are_approved_alike():
+    shop = Shop()
+    with oneturn.running_server(shop.adapter()) as url:
+        assert ask_endpoint(url, "Refund it", console=paper()).approvals[0].name == "refund"
+    with oneturn.running_server(shop.adapter()) as url:
+        assert ask_endpoint(url, "Refund it", approve=lambda wanted: True, console=paper()).text == "Done."
+    assert shop.paid == [200]
+
+
+def test_a_run_that_fails_says_why():
+    console = paper()
+    with pytest.raises(EndpointError) as caught:
+        ask(adapter(), "How often?", custom_inputs={"colour": "red"}, console=console)
+    assert str(caught.value) == "custom_inputs has an unknown field 'colour'; known: question."
+    assert caught.value.code == "invalid_request"

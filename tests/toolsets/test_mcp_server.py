@@ -1,0 +1,163 @@
+"""Tools of a real MCP server of the official SDK, over stdio and HTTP, as the agent calls them: synchronously."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+from oneturn.config.tools import McpTools
+from oneturn.core.run_context import RunControl
+from oneturn.errors import ConfigError, RunCancelled, ToolError
+from oneturn.programs.react import ReAct
+from oneturn.programs.state.interface import interface_of
+from oneturn.testing import ScriptedLM, call, finish
+from oneturn.toolsets.mcp import mcp_tools
+
+SERVER = str(Path(__file__).parent / "mcp_tool_server.py")
+
+
+def entry(**keys: Any) -> McpTools:
+    return McpTools(kind="mcp", **({"command": sys.executable, "args": [SERVER], "env": ["ENDED"]} | keys))
+
+
+def by_name(tools: list[dspy.Tool]) -> dict[str, dspy.Tool]:
+    return {tool.name: tool for tool in tools}
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("mcp") / "ended"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ENDED", str(path))
+        patch.setenv("UNTOLD", "a secret")
+        yield path
+
+
+@pytest.fixture(scope="module")
+def shop(ended: Path) -> dict[str, dspy.Tool]:
+    return by_name(mcp_tools(entry()))
+
+
+@pytest.fixture(scope="module")
+def url(ended: Path) -> Iterator[str]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    process = subprocess.Popen([sys.executable, SERVER, str(port)], stderr=subprocess.DEVNULL)
+    latest = time.monotonic() + 30
+    while True:
+        assert process.poll() is None
+        assert time.monotonic() < latest
+        try:
+            socket.create_connection(("127.0.0.1", port), 0.1).close()
+            break
+        except OSError:
+            time.sleep(0.02)
+    yield f"http://127.0.0.1:{port}/mcp"
+    process.kill()
+    process.wait()
+
+
+def test_the_servers_schema_is_what_the_lm_reads(shop: dict[str, dspy.Tool]):
+    assert shop["add"].desc == "Add two numbers."
+    assert shop["add"].args == {
+        "a": {"title": "A", "type": "integer"},
+        "b": {"default": 1, "title": "B", "type": "integer"},
+    }
+
+
+def test_results(shop: dict[str, dspy.Tool]):
+    assert shop["add"](a=1, b=2) == "3"
+    assert '"limit": null' in shop["find"](word="x", limit=None)
+    with pytest.raises(ToolError, match="no such order: 7"):
+        shop["fail"](reason="7")
+    with pytest.raises((ToolError, ValueError), match="'x' is not of type 'integer'"):
+        shop["add"](a="x")
+    with pytest.raises(ToolError, match="'a' is a required property"):
+        shop["add"](b=1)
+
+
+def test_over_http(url: str):
+    tools = by_name(mcp_tools(entry(command=None, args=[], env=[], url=url, tools=["add", "fail"], name="shop")))
+    assert list(tools) == ["shop_add", "shop_fail"]
+    assert tools["shop_add"](a=1, b=2) == "3"
+
+
+def test_only_the_named_variables_reach_the_program(shop: dict[str, dspy.Tool], ended: Path):
+    assert shop["variable"](name="ENDED") == str(ended)
+    assert shop["variable"](name="UNTOLD") == "not set"
+
+
+def test_progress(shop: dict[str, dspy.Tool]):
+    told: list[tuple[str, float | None]] = []
+    with RunControl(on_progress=lambda message, fraction, item=None: told.append((message, fraction))).active():
+        assert shop["count"](to=2) == "done"
+    assert told == [("at 1", 0.5), ("at 2", 1.0)]
+
+
+def test_a_cancelled_run_cancels_the_call_in_the_server(shop: dict[str, dspy.Tool], ended: Path):
+    waits = threading.Event()
+    control = RunControl(on_progress=lambda message, fraction, item=None: waits.set())
+    with control.active(), ThreadPoolExecutor() as pool:
+        asked = pool.submit(contextvars.copy_context().run, lambda: shop["wait"]())
+        assert waits.wait(10)
+        assert shop["add"](a=1, b=1) == "2"  # another thread's call goes through meanwhile
+        control.cancel("client_gone")
+        with pytest.raises(RunCancelled, match="client_gone"):
+            asked.result(10)
+    latest = time.monotonic() + 10
+    while not ended.exists() or not ended.read_text():
+        assert time.monotonic() < latest, "the server wasn't told"
+    assert shop["add"](a=1, b=1) == "2"
+
+
+def test_a_timeout(ended: Path):
+    tool = by_name(mcp_tools(entry(tools=["wait"], timeout=0.2)))["wait"]
+    program = ReAct("question -> answer", tools=[tool])
+    with ScriptedLM(call("wait"), finish(answer="no")) as lm, dspy.context(lm=lm):
+        assert program(question="?").answer == "no"
+    assert "took longer than its 0.2 s" in lm.requests[-1].text
+
+
+def test_a_server_that_ended_is_started_anew(ended: Path):
+    tools = by_name(mcp_tools(entry()))
+    with pytest.raises(ToolError, match="ended in the middle of the call"):
+        tools["end"]()
+    assert tools["add"](a=1, b=2) == "3"
+
+
+def test_from_many_threads_and_inside_a_running_loop(shop: dict[str, dspy.Tool]):
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda number: shop["add"](a=number, b=0), range(40))) == [str(n) for n in range(40)]
+
+    async def inside() -> str:
+        return str(shop["add"](a=2, b=2))
+
+    assert asyncio.run(inside()) == "4"
+    assert sum(thread.name == "oneturn-event-loop" for thread in threading.enumerate()) == 1
+
+
+def test_what_can_not_be_had_is_said_when_the_program_is_built(ended: Path):
+    with pytest.raises(ConfigError, match=r"has no tool 'divide'; it has: add, find"):
+        mcp_tools(entry(tools=["divide"]))
+    with pytest.raises(ConfigError, match=r"no-such-program.*can't be used \(FileNotFoundError\)"):
+        mcp_tools(entry(command="no-such-program"))
+    with pytest.raises(ConfigError, match="The environment variable NOT_THERE isn't set"):
+        mcp_tools(entry(env=["NOT_THERE"]))
+
+
+def test_drift_sees_them(shop: dict[str, dspy.Tool]):
+    shape = interface_of(ReAct("question -> answer", tools=[shop["add"]])).tools["add"]
+    assert set(shape.args) == {"a", "b"}
