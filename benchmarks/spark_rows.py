@@ -29,7 +29,7 @@ def main() -> None:
     options = _options()
     rows = [{"id": number, "question": f"Is {number} a number?"} for number in range(options.rows)]
     lines = [_about(options.latency), "", _HEAD]
-    for name, run in {"oneturn.evaluate": _alone, "oneturn.spark, two workers": _on_spark}.items():
+    for name, run in {"oneturn.evaluate": _alone, "oneturn.evaluation.spark, two workers": _on_spark}.items():
         seconds = run(rows, options.threads, options.latency)
         each, limit = len(rows) / seconds, options.threads / options.latency
         lines.append(f"| {name} | {len(rows):,} | {options.threads} | {each:.1f} | {each / limit:.1%} |")

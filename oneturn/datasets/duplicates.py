@@ -168,7 +168,7 @@ def duplicates(
         rows: of all splits.
         inputs: the fields that ask.
         outputs: the fields that answer.
-        threshold: how similar near-duplicates are, 0 to 1; see :mod:`oneturn.examples.near`.
+        threshold: how similar near-duplicates are, 0 to 1.
         progress: whether to show a bar when it takes longer than two seconds.
     """
     first: dict[str, Row] = {}

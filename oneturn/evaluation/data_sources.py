@@ -173,7 +173,7 @@ def source_of(data: Any, inputs: Sequence[str]) -> Source:
     Args:
         data: examples; mappings; a ``pandas.DataFrame``; a ``.jsonl``, ``.csv`` or ``.parquet`` file; an MLflow
             dataset (``mlflow.data`` or ``mlflow.genai.datasets``); a Spark ``DataFrame``. Rows may have the format of
-            MLflow's Agent Evaluation (:mod:`oneturn.batch.agent_evaluation`).
+            MLflow's Agent Evaluation (:func:`to_agent_evaluation`).
         inputs: the fields that the program is given; examples that mark their own are left as they are.
 
     Raises:

@@ -1,7 +1,7 @@
 """Where weights come from over the network: the publisher's repository, or packages that carry the file in pieces.
 
 A source writes the file where it is told, or raises ``WeightsError`` with the reason. Whether the file is the right one
-isn't its business: ``oneturn.local.weights`` checks the hash.
+isn't its business: ``oneturn.lm.local.weights`` checks the hash.
 """
 
 from __future__ import annotations
