@@ -48,10 +48,11 @@ marked = $(BIN)/pytest -q -m $(1) || { code=$$?; [ $$code -eq 5 ] || exit $$code
 test-fast: setup ## Run the unit tests only
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "$(QUICK)"
 
-lint: setup ## Check style, format and types
+lint: setup ## Check style, format, types and imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: setup ## Put the code in shape
 	$(BIN)/ruff check --fix

@@ -20,10 +20,16 @@ Each message says what was wrong, with the value, and what to do about it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from oneturn.responses.reply import Reply
+
+class PartialReply(Protocol):
+    """What had come of a reply before its stream failed; :class:`oneturn.responses.reply.Reply` is one."""
+
+    @property
+    def text(self) -> str:
+        """The text that had come."""
+        ...
 
 
 class OneTurnError(Exception):
@@ -121,7 +127,7 @@ class EndpointError(OneTurnError):
         code: str = "server_error",
         status: int | None = None,
         retry_after: float | None = None,
-        partial: Reply | None = None,
+        partial: PartialReply | None = None,
     ):
         super().__init__(message)
         self.code = code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dspy
@@ -15,33 +14,7 @@ from oneturn.core.usage import Totals
 if TYPE_CHECKING:
     from oneturn.agent import Agent
     from oneturn.compilation.recipes import Estimate
-    from oneturn.compilation.runner import Compilation
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A program that was measured.
-
-    Attributes:
-        number: its place in the order of measurement, from 0, which is the uncompiled program.
-        program: the program, as it was when it was measured.
-        scores: what each example was worth, 0 to 1, in their order.
-        full: whether it was measured on all development examples.
-        spent: what the compile had cost by then.
-        seconds: since the compile's beginning, over all its starts.
-    """
-
-    number: int
-    program: dspy.Module
-    scores: tuple[float, ...]
-    full: bool
-    spent: Totals
-    seconds: float
-
-    @property
-    def score(self) -> float:
-        """The mean of its scores."""
-        return sum(self.scores) / len(self.scores)
+    from oneturn.compilation.result import Candidate, Compilation
 
 
 class CompileListener:

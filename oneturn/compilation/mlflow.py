@@ -15,8 +15,9 @@ from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
-from oneturn.compilation.callbacks import Candidate, CompileListener
+from oneturn.compilation.callbacks import CompileListener
 from oneturn.compilation.render import readable
+from oneturn.compilation.result import Candidate
 from oneturn.config.tracking import use_tracking
 from oneturn.core.secrets import refuse_secrets_in
 from oneturn.core.usage import Totals
@@ -28,7 +29,7 @@ from oneturn.evaluation.statistics import interval
 if TYPE_CHECKING:
     from oneturn.agent import Agent
     from oneturn.compilation.recipes import Estimate
-    from oneturn.compilation.runner import Compilation
+    from oneturn.compilation.result import Compilation
 
 KEY = "oneturn.compile"
 """The tag by which a compile that is gone on with finds its run."""

@@ -9,8 +9,9 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from oneturn.agent import Agent
-from oneturn.compilation.callbacks import Candidate, CompileListener
+from oneturn.compilation.callbacks import CompileListener
 from oneturn.compilation.recipes import Estimate
+from oneturn.compilation.result import Candidate
 from oneturn.config import BudgetConfig
 from oneturn.core.usage import Totals
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dspy
-import pandas as pd
 from dspy.utils.exceptions import DSPyError
 
 from oneturn.agent import Agent
 from oneturn.compilation.budget import BudgetSpent
-from oneturn.compilation.callbacks import Candidate, CompileListener
+from oneturn.compilation.callbacks import CompileListener
 from oneturn.compilation.plan import Plan
 from oneturn.compilation.recipes import Estimate, estimate, work_of
+from oneturn.compilation.result import Compilation
 from oneturn.compilation.session import LMGone, Session, outages_raised
 from oneturn.config import BudgetConfig
 from oneturn.datasets.rows import dataset_hash
@@ -27,73 +27,10 @@ from oneturn.programs.state import Manifest, save_compiled
 from oneturn.programs.state.interface import interface_of
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 PROBE = 5
 """Questions that an estimate rests on."""
-
-
-@dataclass(frozen=True)
-class Compilation:
-    """A compiled program with how it did before and after, on the development split.
-
-    Attributes:
-        program: the compiled program.
-        manifest: where it comes from, and what it cost.
-        before: the uncompiled program's evaluation.
-        after: the compiled program's evaluation.
-        path: where it is saved.
-        candidates: what was measured on the way.
-        kept: the number of the candidate that is the compiled program.
-        stopped: the limit of the budget that ended it, such as ``"100 LM calls"``; ``None`` if it came to its end.
-    """
-
-    program: dspy.Module
-    manifest: Manifest
-    before: Evaluation
-    after: Evaluation
-    path: Path
-    candidates: tuple[Candidate, ...] = ()
-    kept: int = 0
-    stopped: str | None = None
-    _session: Session | None = field(default=None, repr=False, compare=False)
-
-    def trace(self, place: int) -> str | None:
-        """Run the compiled program once more on a development example, traced, with what it was answered before.
-
-        Args:
-            place: the example's place in ``after``.
-
-        Returns:
-            The trace's id; ``None`` once the compile is over.
-        """
-        return self._session.trace(self.program, place) if self._session is not None else None
-
-    def plot(self) -> Figure:
-        """The score of each candidate against what had been spent.
-
-        Raises:
-            OneTurnError: matplotlib isn't installed.
-        """
-        from oneturn.compilation.plot import compile_plot
-
-        return compile_plot(self.candidates, self.candidates[self.kept])
-
-    def table(self) -> pd.DataFrame:
-        """The candidates, a row each, in the order of their measurement."""
-        rows = [
-            {
-                "candidate": "uncompiled" if found.number == 0 else found.number,
-                "score": found.score,
-                "rows": len(found.scores),
-                "LM calls": found.spent.lm_calls,
-                "tokens": found.spent.tokens,
-                "minutes": round(found.seconds / 60, 1),
-                "US dollars": found.spent.cost,
-            }
-            for found in self.candidates
-        ]
-        return pd.DataFrame(rows).dropna(axis="columns", how="all")
 
 
 def compile(
@@ -137,7 +74,7 @@ def compile(
         raise
     finally:
         session.close()
-    return replace(compilation, _session=None)
+    return replace(compilation, _trace=None)
 
 
 def estimate_compile(agent: Agent, *, recipe: str | None = None, budget: BudgetConfig | None = None) -> Estimate | None:
@@ -241,7 +178,9 @@ def _compiled(plan: Plan, session: Session, path: Path, expected: Estimate | Non
         after = session.measure(program)
     manifest = _manifest(plan, session, before, after, expected, stopped)
     save_compiled(program, manifest, path)
-    return Compilation(program, manifest, before, after, path, tuple(session.candidates), kept.number, stopped, session)
+    return Compilation(
+        program, manifest, before, after, path, tuple(session.candidates), kept.number, stopped, session.trace
+    )
 
 
 def _optimized(plan: Plan, teacher: dspy.LM) -> dspy.Module:

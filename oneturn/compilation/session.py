@@ -23,9 +23,10 @@ from dspy.utils.exceptions import (
 from mlflow.entities import LiveSpan, SpanType
 
 from oneturn.compilation.budget import Budget
-from oneturn.compilation.callbacks import Candidate, CompileListener, EvaluationWatcher
+from oneturn.compilation.callbacks import CompileListener, EvaluationWatcher
 from oneturn.compilation.journal import Cursor, Journal
 from oneturn.compilation.replay_lm import UncountedLMs, journaled
+from oneturn.compilation.result import Candidate
 from oneturn.config import BudgetConfig
 from oneturn.core.usage import Totals
 from oneturn.evaluation import evaluate

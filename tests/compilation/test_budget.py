@@ -13,8 +13,8 @@ import dspy
 import pytest
 
 import oneturn
+from oneturn.compilation import Candidate, CompileListener
 from oneturn.compilation.budget import Budget, BudgetSpent, over
-from oneturn.compilation.callbacks import Candidate, CompileListener
 from oneturn.compilation.journal import Answered, Journal
 from oneturn.config import BudgetConfig
 from oneturn.core.usage import Totals
