@@ -13,12 +13,12 @@ from optimizers.recipes import RECIPES
 
 ROOT = CORPUS.parents[1]  # this checkout, or the code folder of a logged model
 CONFIG = oneturn.AgentConfig.read("configs/dev.yaml", root=ROOT)
-HANDBOOK = oneturn.retriever_of(CONFIG, documents=lambda: oneturn.read_markdown(CORPUS))
+HANDBOOK = oneturn.build_retriever(CONFIG, documents=lambda: oneturn.read_markdown(CORPUS))
 
 AGENT = oneturn.Agent(
     name="support_desk",
     config=CONFIG,
-    build=lambda: support_desk(HANDBOOK, max_iters=CONFIG.max_iters, more_tools=oneturn.tools_of(CONFIG)),
+    build=lambda: support_desk(HANDBOOK, max_iters=CONFIG.max_iters, more_tools=oneturn.build_tools(CONFIG)),
     metric=support_metric,
     examples=lambda split: load_split(split, ROOT / CONFIG.data.examples),
     recipes=RECIPES,

@@ -8,7 +8,7 @@ from dspy.teleprompt import BootstrapFewShot
 
 from data.support import CORPUS
 from modules.support_desk import support_desk
-from oneturn import ReAct, Solution
+from oneturn import Demonstration, ReAct
 from oneturn.retrieval import Bm25Retriever, read_markdown
 from oneturn.tools.registry import render
 
@@ -37,7 +37,7 @@ def _as_text(tool: dspy.Tool) -> dspy.Tool:
 
 
 def compiled_plain_react(
-    student: dspy.ReAct, examples: Sequence[dspy.Example], metric: Any, solve: Callable[[dspy.Example], Solution]
+    student: dspy.ReAct, examples: Sequence[dspy.Example], metric: Any, solve: Callable[[dspy.Example], Demonstration]
 ) -> dspy.Module:
     """The same, compiled as ours are: these examples, worked out with the tools, as demos in its own form."""
     optimizer = BootstrapFewShot(metric=metric, max_bootstrapped_demos=len(examples), max_labeled_demos=0)
@@ -51,10 +51,10 @@ def shown(program: dspy.Module, trainset: Sequence[dspy.Example]) -> list[dspy.E
 
 
 class _WorkedPlainReact(dspy.ReAct):
-    """A teacher that follows the solutions with the real tools, as ``oneturn.WorkedExamples`` does for ours."""
+    """A teacher that follows the solutions with the real tools, as ``oneturn.ScriptedTeacher`` does for ours."""
 
     def __init__(
-        self, student: dspy.ReAct, examples: Sequence[dspy.Example], solve: Callable[[dspy.Example], Solution]
+        self, student: dspy.ReAct, examples: Sequence[dspy.Example], solve: Callable[[dspy.Example], Demonstration]
     ):
         tools = [tool for name, tool in student.tools.items() if name != "finish"]
         super().__init__(student.signature, tools=tools, max_iters=student.max_iters)

@@ -26,7 +26,7 @@ from benchmarks.report import write_report
 from oneturn.agent import Agent, load_agent
 from oneturn.config import AgentConfig
 from oneturn.datasets.rows import dataset_hash, spread
-from optimizers.worked import solve
+from optimizers.scripted import solve
 
 Build = Callable[[], dspy.Module]
 

@@ -46,7 +46,7 @@ def _questions() -> list[tuple[str, set[str]]]:
 
 def _row(name: str, model: str | None, questions: list[tuple[str, set[str]]]) -> str:
     config = RetrieverConfig.model_validate({"k": max(_KS), "embeddings": model})
-    retriever = oneturn.retriever_of(config, documents=lambda: oneturn.read_markdown(CORPUS))
+    retriever = oneturn.build_retriever(config, documents=lambda: oneturn.read_markdown(CORPUS))
     retriever.search(questions[0][0])  # what is started and embedded once isn't a search's cost
     began = time.perf_counter()
     found = [[document.id for document in retriever.search(question)] for question, _ in questions]

@@ -19,7 +19,7 @@ def support_desk(
         retriever: what finds passages of the handbook.
         max_iters: the most LM steps a question may take.
         thoughts: whether the LM writes why it takes each step.
-        more_tools: tools beside its own, such as ``oneturn.tools_of(config)`` gives.
+        more_tools: tools beside its own, such as ``oneturn.build_tools(config)`` gives.
     """
     tools = [handbook_search(retriever), order_lookup(ORDERS), dspy.Tool(calculate), *more_tools]
     return oneturn.ReAct(AnswerFromHandbook, tools=tools, max_iters=max_iters, thoughts=thoughts)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from oneturn.agent import Agent, load_agent
-    from oneturn.compilation import CompileListener, Work, compile, composed, estimate_compile, recipe
+    from oneturn.compilation import CompileCallback, Work, chain, compile, estimate_compile, recipe
     from oneturn.config import AgentConfig
     from oneturn.core.run_context import cancelled, progress
     from oneturn.datasets.check import check_data
-    from oneturn.deployment.model_logging import log
+    from oneturn.deployment.model_logging import log_model
     from oneturn.deployment.promotion import promote
     from oneturn.errors import OneTurnError, ToolError
     from oneturn.evaluation import evaluate
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from oneturn.evaluation.scorers.calibration import calibrate_judge
     from oneturn.evaluation.scorers.mlflow import predict_fn
     from oneturn.programs import ChatCompletionsProgram, ModuleProgram, as_program
-    from oneturn.programs.react import Citation, ReAct, Seen, Solution, WorkedExamples, failed_runs_kept
+    from oneturn.programs.react import Citation, Demonstration, ReAct, ScriptedTeacher, Seen, capture_run_errors
     from oneturn.programs.state import load_compiled
     from oneturn.responses import ResponsesAdapter
     from oneturn.responses.client import query
-    from oneturn.retrieval import Retriever, read_markdown, retriever_of
+    from oneturn.retrieval import Retriever, build_retriever, read_markdown
     from oneturn.serving.server import running_server, serve
     from oneturn.serving.terminal import ask
     from oneturn.tools.approvals import Approvals
     from oneturn.tools.decorator import tool
     from oneturn.tools.documents import SourcedText
-    from oneturn.toolsets import agent_tool, endpoint_tool, tools_of
+    from oneturn.toolsets import agent_tool, build_tools, endpoint_tool
 
 __all__ = [
     "Agent",
@@ -41,34 +41,36 @@ __all__ = [
     "Approvals",
     "ChatCompletionsProgram",
     "Citation",
-    "CompileListener",
+    "CompileCallback",
+    "Demonstration",
     "ModuleProgram",
     "OneTurnError",
     "ReAct",
     "ResponsesAdapter",
     "Retriever",
+    "ScriptedTeacher",
     "Seen",
-    "Solution",
     "SourcedText",
     "ToolError",
     "Work",
-    "WorkedExamples",
     "agent_tool",
     "as_program",
     "ask",
+    "build_retriever",
+    "build_tools",
     "calibrate_judge",
     "cancelled",
+    "capture_run_errors",
+    "chain",
     "check_data",
     "compare",
     "compile",
-    "composed",
     "endpoint_tool",
     "estimate_compile",
     "evaluate",
-    "failed_runs_kept",
     "load_agent",
     "load_compiled",
-    "log",
+    "log_model",
     "log_report",
     "predict_fn",
     "progress",
@@ -76,11 +78,9 @@ __all__ = [
     "query",
     "read_markdown",
     "recipe",
-    "retriever_of",
     "running_server",
     "serve",
     "tool",
-    "tools_of",
     "write_report",
 ]
 
@@ -96,10 +96,10 @@ _HOMES = {
     "ResponsesAdapter": "oneturn.responses",
     "Retriever": "oneturn.retrieval",
     "Seen": "oneturn.programs.react",
-    "Solution": "oneturn.programs.react",
+    "Demonstration": "oneturn.programs.react",
     "SourcedText": "oneturn.tools.documents",
     "ToolError": "oneturn.errors",
-    "WorkedExamples": "oneturn.programs.react",
+    "ScriptedTeacher": "oneturn.programs.react",
     "agent_tool": "oneturn.toolsets",
     "as_program": "oneturn.programs",
     "ask": "oneturn.serving.terminal",
@@ -107,29 +107,29 @@ _HOMES = {
     "cancelled": "oneturn.core.run_context",
     "check_data": "oneturn.datasets.check",
     "compare": "oneturn.evaluation.comparison",
-    "CompileListener": "oneturn.compilation",
+    "CompileCallback": "oneturn.compilation",
     "Work": "oneturn.compilation",
     "compile": "oneturn.compilation",
-    "composed": "oneturn.compilation",
+    "chain": "oneturn.compilation",
     "estimate_compile": "oneturn.compilation",
     "recipe": "oneturn.compilation",
     "endpoint_tool": "oneturn.toolsets",
     "evaluate": "oneturn.evaluation",
-    "failed_runs_kept": "oneturn.programs.react",
+    "capture_run_errors": "oneturn.programs.react",
     "load_agent": "oneturn.agent",
     "load_compiled": "oneturn.programs.state",
-    "log": "oneturn.deployment.model_logging",
+    "log_model": "oneturn.deployment.model_logging",
     "log_report": "oneturn.evaluation.report",
     "predict_fn": "oneturn.evaluation.scorers.mlflow",
     "progress": "oneturn.core.run_context",
     "read_markdown": "oneturn.retrieval",
-    "retriever_of": "oneturn.retrieval",
+    "build_retriever": "oneturn.retrieval",
     "promote": "oneturn.deployment.promotion",
     "query": "oneturn.responses.client",
     "running_server": "oneturn.serving.server",
     "serve": "oneturn.serving.server",
     "tool": "oneturn.tools.decorator",
-    "tools_of": "oneturn.toolsets",
+    "build_tools": "oneturn.toolsets",
     "write_report": "oneturn.evaluation.report",
 }
 

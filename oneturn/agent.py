@@ -18,7 +18,7 @@ from oneturn.errors import ConfigError, ProgramError
 from oneturn.lm import build_lm
 from oneturn.programs.state import load_compiled
 from oneturn.responses import ResponsesAdapter
-from oneturn.tools.approvals import approvals_for
+from oneturn.tools.approvals import build_approvals
 
 Metric = Callable[..., Any]
 Recipe = Callable[..., dspy.Module]
@@ -79,7 +79,7 @@ class Agent:
         Raises:
             ConfigError: approvals are configured, and their key can't be had.
         """
-        deadline, approvals = self.config.serve.deadline, approvals_for(self.config.approvals)
+        deadline, approvals = self.config.serve.deadline, build_approvals(self.config.approvals)
         return ResponsesAdapter(self.serving_program, deadline=deadline, approvals=approvals)
 
     @property

@@ -17,7 +17,7 @@ from dspy.teleprompt.gepa import InstructionProposer
 
 import oneturn
 from optimizers.metric import FULLY_RIGHT
-from optimizers.worked import solve
+from optimizers.scripted import solve
 
 Examples = list[dspy.Example]
 Metric = Callable[..., Any]
@@ -33,21 +33,21 @@ GEPA_PASSES = 2
 LONG_REPLY = 512  # tokens
 
 
-@oneturn.recipe(lambda train, dev: oneturn.Work(runs=(0, 0), longer_prompts=(1, 2)))
+@oneturn.recipe(lambda train, dev: oneturn.Work(runs=(0, 0), prompt_growth=(1, 2)))
 def labelled(student: dspy.Module, *, trainset: Examples, seed: int) -> dspy.Module:
     """Take it where the form of the answer is what there is to learn: questions with their answers, without steps."""
     return LabeledFewShot(k=DEMOS).compile(student, trainset=_shuffled(trainset, seed), sample=False)
 
 
-@oneturn.recipe(lambda train, dev: oneturn.Work(runs=(0, 0), longer_prompts=(2, 4)))
-def worked(
+@oneturn.recipe(lambda train, dev: oneturn.Work(runs=(0, 0), prompt_growth=(2, 4)))
+def scripted(
     student: oneturn.ReAct, *, trainset: Examples, valset: Examples, metric: Metric, seed: int, threads: int
 ) -> dspy.Module:
     """Take it for a first try, in seconds: a labelled example of each category, worked out with the tools."""
     return _with_demos(student, _one_of_each(trainset, seed), metric)
 
 
-@oneturn.recipe(lambda train, dev: oneturn.Work(runs=(CANDIDATES * dev, CANDIDATES * dev), longer_prompts=(2, 4)))
+@oneturn.recipe(lambda train, dev: oneturn.Work(runs=(CANDIDATES * dev, CANDIDATES * dev), prompt_growth=(2, 4)))
 def random_search(
     student: oneturn.ReAct, *, trainset: Examples, valset: Examples, metric: Metric, seed: int, threads: int
 ) -> dspy.Module:
@@ -60,7 +60,7 @@ def random_search(
     return max(candidates, key=lambda candidate: judge(candidate).score)
 
 
-@oneturn.recipe(lambda train, dev: oneturn.Work(runs=(DEMOS, train), longer_prompts=(1, 3)))
+@oneturn.recipe(lambda train, dev: oneturn.Work(runs=(DEMOS, train), prompt_growth=(1, 3)))
 def bootstrap(
     student: dspy.Module,
     *,
@@ -83,7 +83,7 @@ def bootstrap(
 
 
 @oneturn.recipe(
-    lambda train, dev: oneturn.Work(runs=((DRAWS + 1) * dev + DRAWS, (DRAWS + 2) * dev + train), longer_prompts=(1, 3))
+    lambda train, dev: oneturn.Work(runs=((DRAWS + 1) * dev + DRAWS, (DRAWS + 2) * dev + train), prompt_growth=(1, 3))
 )
 def bootstrap_random_search(
     student: dspy.Module,
@@ -110,7 +110,7 @@ def bootstrap_random_search(
 
 @oneturn.recipe(
     lambda train, dev: oneturn.Work(
-        runs=(TRIALS * dev, (TRIALS + 1) * dev + train), reflections=(5, 20), longer_prompts=(1, 3)
+        runs=(TRIALS * dev, (TRIALS + 1) * dev + train), reflections=(5, 20), prompt_growth=(1, 3)
     )
 )
 def miprov2(
@@ -155,7 +155,7 @@ def miprov2(
             SIMBA_STEPS * ((2 * DRAWS + 1) * min(train, SIMBA_BATCH) + 2 * min(train, SIMBA_ROWS) + dev),
         ),
         reflections=(0, SIMBA_STEPS * (DRAWS + 1)),
-        longer_prompts=(1, 3),
+        prompt_growth=(1, 3),
     )
 )
 def simba(
@@ -212,7 +212,7 @@ def gepa(
         num_threads=threads,
         seed=seed,
     )
-    with oneturn.failed_runs_kept():
+    with oneturn.capture_run_errors():
         return optimizer.compile(student, trainset=trainset, valset=valset)
 
 
@@ -241,7 +241,7 @@ def _proposer(student: dspy.Module) -> InstructionProposer | None:
 
 def _with_demos(student: oneturn.ReAct, examples: Examples, metric: Metric) -> dspy.Module:
     optimizer = BootstrapFewShot(metric=metric, max_bootstrapped_demos=len(examples), max_labeled_demos=0)
-    teacher = oneturn.WorkedExamples(student, examples, solve)
+    teacher = oneturn.ScriptedTeacher(student, examples, solve)
     return optimizer.compile(student, teacher=teacher, trainset=examples)
 
 
@@ -256,14 +256,16 @@ def _shuffled(examples: Examples, seed: int) -> Examples:
 
 RECIPES: dict[str, Callable[..., dspy.Module]] = {
     "labelled": labelled,
-    "worked": worked,
+    "scripted": scripted,
     "random_search": random_search,
     "bootstrap": bootstrap,
     "bootstrap_random_search": bootstrap_random_search,
     "miprov2": miprov2,
     "simba": simba,
     "gepa": gepa,
-    "worked_then_gepa": oneturn.composed(
-        worked, gepa, when="Take it when both are worth it: worked examples show how, GEPA says what still goes wrong."
+    "scripted_then_gepa": oneturn.chain(
+        scripted,
+        gepa,
+        when="Take it when both are worth it: worked examples show how, GEPA says what still goes wrong.",
     ),
 }

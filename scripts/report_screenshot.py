@@ -36,7 +36,7 @@ def main() -> None:
         _picture(page, given.output, given.dark, {"width": given.width, "height": given.height})
 
 
-SIDES = ("worked", "uncompiled")
+SIDES = ("scripted", "uncompiled")
 TITLE = "Support desk on the test split"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from oneturn import load_agent, log
+from oneturn import load_agent, log_model
 
 ROOT = Path(__file__).resolve().parents[1]
 ASK_EVERY_WAY = """
@@ -47,7 +47,7 @@ def test_every_way_to_ask_the_logged_agent_gives_the_same_answer(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ONETURN_CONFIG", str(tmp_path / "config.yaml"))
     agent = load_agent(ROOT / "agent.py")
-    logged = log(agent)
+    logged = log_model(agent)
 
     request = {"input": [{"role": "user", "content": agent.example_questions[0]}]}
     environment = {"MLFLOW_TRACKING_URI": config["mlflow"]["tracking_uri"], "MLFLOW_DISABLE_TELEMETRY": "true"}

@@ -201,9 +201,9 @@ def log(
     loaded = load(agent, config)
 
     from oneturn.config.tracking import shown
-    from oneturn.deployment.model_logging import log
+    from oneturn.deployment.model_logging import log_model
 
-    logged = log(loaded, register=register, alias=alias)
+    logged = log_model(loaded, register=register, alias=alias)
     settings = loaded.config.mlflow
     typer.echo(f"Logged {logged.model_uri} in {shown(settings.tracking_uri)} (run {logged.run_id})")
     if logged.registered_version is not None:

@@ -18,7 +18,7 @@ from rich.table import Table
 from oneturn.agent import Agent
 from oneturn.config.tracking import use_tracking
 from oneturn.datasets.rows import dataset_hash, spread
-from oneturn.deployment.model_logging import log
+from oneturn.deployment.model_logging import log_model
 from oneturn.evaluation import evaluate
 from oneturn.lm import local
 from oneturn.serving.server import load_logged, running_server, warm_up
@@ -43,7 +43,7 @@ def demo(agent: Agent) -> None:
     _stage(console, 2, "Log the compiled agent as an MLflow model")
     use_tracking(agent.config.mlflow)
     if not _is_logged(state.get("model_uri")):
-        _keep({"model_uri": log(agent, register=True).model_uri}, state)
+        _keep({"model_uri": log_model(agent, register=True).model_uri}, state)
     console.print(f"  {state['model_uri']} in {agent.config.mlflow.tracking_uri}")
     _stage(console, 3, "Serve the logged model, and ask it through the official openai client")
     served = load_logged(state["model_uri"])

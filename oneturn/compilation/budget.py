@@ -30,13 +30,13 @@ class Budget:
     Args:
         limits: what may be spent.
         journal: what has been spent, over all starts of the compile.
-        on_spent: told after each call what has been spent so far.
+        on_usage: told after each call what has been spent so far.
     """
 
-    def __init__(self, limits: BudgetConfig, journal: Journal, on_spent: OnSpent):
+    def __init__(self, limits: BudgetConfig, journal: Journal, on_usage: OnSpent):
         self._limits = limits
         self._journal = journal
-        self._on_spent = on_spent
+        self._on_spent = on_usage
         self._free = threading.Condition()
         self._under_way = 0
         self._closed: str | None = None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from oneturn.compilation.result import Candidate, Compilation
 
 
-class CompileListener:
+class CompileCallback:
     """Is told what happens in a compile; overwrite what you want to hear.
 
     An error in a listener is logged, and doesn't end the compile.
@@ -29,13 +29,13 @@ class CompileListener:
     def on_candidate(self, candidate: Candidate) -> None:
         """A program was measured."""
 
-    def on_spent(self, totals: Totals, seconds: float) -> None:
+    def on_usage(self, totals: Totals, seconds: float) -> None:
         """An LM call was answered; or, as the first that is told, this is what earlier starts have spent."""
 
     def on_end(self, compilation: Compilation) -> None:
         """The compile has ended, and its program is saved."""
 
-    def on_break(self, error: BaseException) -> None:
+    def on_interrupted(self, error: BaseException) -> None:
         """The compile was interrupted, or has failed: it can be gone on with."""
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from oneturn.compilation.render import WIDTH, cut, run_lines, title
-from oneturn.core.text_diff import Paragraph, paragraphs, told, words
+from oneturn.core.text_diff import Paragraph, paragraphs, render_paragraph, words
 from oneturn.programs.state import Manifest, read_compiled
 from oneturn.programs.state.drift import differences
 
@@ -188,7 +188,7 @@ def _changed(old: Sequence[str], new: Sequence[str]) -> Iterator[str]:
             continue
         for before, after in zip_longest(old[a:b], new[c:d]):
             if before is not None and after is not None and max(len(before), len(after)) > WIDTH:
-                yield f"~ {told(words(before, after))}"
+                yield f"~ {render_paragraph(words(before, after))}"
                 continue
             yield from (f"- {cut(line)}" for line in (before,) if line is not None)
             yield from (f"+ {cut(line)}" for line in (after,) if line is not None)

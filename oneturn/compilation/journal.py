@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oneturn.core.jsonl import cut_half_line
+from oneturn.core.jsonl import truncate_partial_line
 from oneturn.core.usage import Totals
 from oneturn.errors import DataError, OneTurnError
 
@@ -158,7 +158,7 @@ class Journal:
                 raise
         if fresh:
             self._file.truncate(0)
-        cut_half_line(self._path)
+        truncate_partial_line(self._path)
         self._read()
 
     def _holder(self) -> str:

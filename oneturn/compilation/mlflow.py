@@ -15,13 +15,13 @@ from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
-from oneturn.compilation.callbacks import CompileListener
+from oneturn.compilation.callbacks import CompileCallback
 from oneturn.compilation.render import readable
 from oneturn.compilation.result import Candidate
 from oneturn.config.tracking import use_tracking
 from oneturn.core.secrets import refuse_secrets_in
 from oneturn.core.usage import Totals
-from oneturn.datasets.mlflow import dataset_of
+from oneturn.datasets.mlflow import to_mlflow_dataset
 from oneturn.errors import OneTurnError
 from oneturn.evaluation.result import Evaluation
 from oneturn.evaluation.statistics import interval
@@ -41,7 +41,7 @@ FAILURES = 10
 _log = logging.getLogger(__name__)
 
 
-class MlflowRuns(CompileListener):
+class MlflowRuns(CompileCallback):
     """Writes a compile to the agent's tracking store while it runs; one that is gone on with goes on in its runs.
 
     Attributes:
@@ -115,7 +115,7 @@ class MlflowRuns(CompileListener):
         run_id: str = client.create_run(self._experiment, tags=tags).info.run_id
         return run_id
 
-    def on_break(self, error: BaseException) -> None:
+    def on_interrupted(self, error: BaseException) -> None:
         """Say that it isn't at work any more; the next start says that it is again."""
         if self.run_id:
             status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
@@ -168,7 +168,7 @@ def _spent(totals: Totals, seconds: float) -> dict[str, float]:
 
 
 def _dataset(agent: str, split: str, examples: Sequence[dspy.Example]) -> DatasetInput:
-    entity = dataset_of(agent, split, examples)._to_mlflow_entity()
+    entity = to_mlflow_dataset(agent, split, examples)._to_mlflow_entity()
     return DatasetInput(entity, tags=[InputTag(MLFLOW_DATASET_CONTEXT, split)])
 
 

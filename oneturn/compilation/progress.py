@@ -9,7 +9,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from oneturn.agent import Agent
-from oneturn.compilation.callbacks import CompileListener
+from oneturn.compilation.callbacks import CompileCallback
 from oneturn.compilation.recipes import Estimate
 from oneturn.compilation.result import Candidate
 from oneturn.config import BudgetConfig
@@ -18,7 +18,7 @@ from oneturn.core.usage import Totals
 _LOG_SECONDS = 30.0
 
 
-class SpendBar(CompileListener):
+class SpendBar(CompileCallback):
     """A bar of the LM calls, up to the budget's limit or else the estimate; in a terminal and in a notebook.
 
     Where nothing can be drawn twice, such as in a log of CI, it is a line every half a minute.
@@ -45,7 +45,7 @@ class SpendBar(CompileListener):
         look |= {"initial": self._before[0].lm_calls, "postfix": self._told(*self._before)}
         self._bar = tqdm(total=most, desc=f"compile, {recipe}", unit="LM call", miniters=1, **look)
 
-    def on_spent(self, totals: Totals, seconds: float) -> None:
+    def on_usage(self, totals: Totals, seconds: float) -> None:
         """Move it on."""
         if self._bar is None:  # earlier starts, and the estimate's own questions
             self._before = totals, seconds
@@ -65,7 +65,7 @@ class SpendBar(CompileListener):
         if self._bar is not None:
             self._bar.close()
 
-    def on_break(self, error: BaseException) -> None:
+    def on_interrupted(self, error: BaseException) -> None:
         """Close it."""
         self.on_end(error)
 

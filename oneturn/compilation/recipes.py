@@ -30,19 +30,19 @@ class Work:
     Attributes:
         runs: how often it runs the program on an example.
         reflections: how often it asks an LM for something else, such as new instructions.
-        longer_prompts: how many times as long its candidates' prompts are as the uncompiled program's.
+        prompt_growth: how many times as long its candidates' prompts are as the uncompiled program's.
     """
 
     runs: tuple[int, int]
     reflections: tuple[int, int] = (0, 0)
-    longer_prompts: Range = (1.0, 1.0)
+    prompt_growth: Range = (1.0, 1.0)
 
     def then(self, other: Work) -> Work:
         """This work, and another after it on what it has made."""
         return Work(
             runs=(self.runs[0] + other.runs[0], self.runs[1] + other.runs[1]),
             reflections=(self.reflections[0] + other.reflections[0], self.reflections[1] + other.reflections[1]),
-            longer_prompts=_times(self.longer_prompts, other.longer_prompts),
+            prompt_growth=_times(self.prompt_growth, other.prompt_growth),
         )
 
 
@@ -127,7 +127,7 @@ def estimate(work: Work, dev: int, probe: Evaluation, price: float | None, threa
     """
     rows = probe.rows
     changed = (work.runs[0] + dev, work.runs[1] + dev)  # runs of programs that may take other steps, "after" included
-    prompts = _times(_CHANGE, work.longer_prompts)
+    prompts = _times(_CHANGE, work.prompt_growth)
     lm_calls = _sum(_runs(rows["lm_calls"], dev, changed, _CHANGE), work.reflections)
     tokens = _sum(
         _runs(rows["prompt_tokens"], dev, changed, prompts),
@@ -180,7 +180,7 @@ GIVEN = ("trainset", "valset", "metric", "seed", "threads", "teacher")
 """What a recipe can have, beside the program."""
 
 
-def composed(first: Recipe, second: Recipe, *, when: str | None = None) -> Recipe:
+def chain(first: Recipe, second: Recipe, *, when: str | None = None) -> Recipe:
     """A recipe that lets ``second`` work on what ``first`` has made, each with all that the compile was given.
 
     Args:

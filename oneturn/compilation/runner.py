@@ -14,11 +14,11 @@ from dspy.utils.exceptions import DSPyError
 
 from oneturn.agent import Agent
 from oneturn.compilation.budget import BudgetSpent
-from oneturn.compilation.callbacks import CompileListener
+from oneturn.compilation.callbacks import CompileCallback
 from oneturn.compilation.plan import Plan
 from oneturn.compilation.recipes import Estimate, estimate, work_of
 from oneturn.compilation.result import Compilation
-from oneturn.compilation.session import LMGone, Session, outages_raised
+from oneturn.compilation.session import LMUnreachable, Session, outages_raised
 from oneturn.config import BudgetConfig
 from oneturn.datasets.rows import dataset_hash
 from oneturn.errors import ConfigError, LMUnavailableError, OneTurnError, ProgramError
@@ -40,7 +40,7 @@ def compile(
     save_to: Path | None = None,
     budget: BudgetConfig | None = None,
     fresh: bool = False,
-    listeners: Sequence[CompileListener] = (),
+    listeners: Sequence[CompileCallback] = (),
 ) -> Compilation:
     """Compile ``agent``'s program with a recipe and save it.
 
@@ -70,7 +70,7 @@ def compile(
     try:
         compilation = _watched(plan, session, path)
     except BaseException as error:  # whoever interrupts it, too
-        session.tell("on_break", error)
+        session.tell("on_interrupted", error)
         raise
     finally:
         session.close()
@@ -91,18 +91,18 @@ def estimate_compile(agent: Agent, *, recipe: str | None = None, budget: BudgetC
     try:
         with outages_raised():
             return _expected(plan, session)
-    except LMGone as gone:
+    except LMUnreachable as gone:
         raise _gone(gone) from gone.__cause__
     finally:
         session.close()
 
 
-def _gone(gone: LMGone) -> LMUnavailableError:
+def _gone(gone: LMUnreachable) -> LMUnavailableError:
     kept = "Every answer so far is kept: when it is there again, the same command goes on from here."
     return LMUnavailableError(f"The LM can't be asked any more: {gone}. {kept}")
 
 
-def _begin(plan: Plan, budget: BudgetConfig | None, fresh: bool, listeners: Sequence[CompileListener]) -> Session:
+def _begin(plan: Plan, budget: BudgetConfig | None, fresh: bool, listeners: Sequence[CompileCallback]) -> Session:
     settings = plan.agent.config.compile
     limits = budget or settings.budget
     return Session(plan.folder, plan.lm, plan.devset, plan.agent.metric, limits, settings.threads, listeners, fresh)
@@ -154,7 +154,7 @@ def _watched(plan: Plan, session: Session, path: Path) -> Compilation:
         session.tell("on_start", plan.agent, plan.recipe, session.journal.id, expected)
         with outages_raised():
             compilation = _compiled(plan, session, path, expected)
-    except LMGone as gone:
+    except LMUnreachable as gone:
         raise _gone(gone) from gone.__cause__
     session.tell("on_end", compilation)
     return compilation

@@ -23,7 +23,7 @@ from dspy.utils.exceptions import (
 from mlflow.entities import LiveSpan, SpanType
 
 from oneturn.compilation.budget import Budget
-from oneturn.compilation.callbacks import CompileListener, EvaluationWatcher
+from oneturn.compilation.callbacks import CompileCallback, EvaluationWatcher
 from oneturn.compilation.journal import Cursor, Journal
 from oneturn.compilation.replay_lm import UncountedLMs, journaled
 from oneturn.compilation.result import Candidate
@@ -60,7 +60,7 @@ class Session:
         metric: Metric,
         limits: BudgetConfig,
         threads: int,
-        listeners: Sequence[CompileListener],
+        listeners: Sequence[CompileCallback],
         fresh: bool = False,
     ):
         self._lm = lm
@@ -149,7 +149,7 @@ class Session:
             yield teaching
 
     def _tell_spent(self, totals: Totals) -> None:
-        self.tell("on_spent", totals, self.journal.seconds)
+        self.tell("on_usage", totals, self.journal.seconds)
 
 
 @contextmanager
@@ -173,7 +173,7 @@ _OUTAGES = (
 )
 
 
-class LMGone(BaseException):
+class LMUnreachable(BaseException):
     """The LM can't be asked any more, whatever the request.
 
     Not an ``Exception``: an optimizer must not take it for an example that failed.
@@ -185,11 +185,11 @@ class _Watcher(BaseCallback):
 
     def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         if isinstance(exception, _OUTAGES):
-            raise LMGone(str(exception).partition("\n")[0]) from exception
+            raise LMUnreachable(str(exception).partition("\n")[0]) from exception
 
 
 @contextmanager
 def outages_raised() -> Iterator[None]:
-    """In the block, an LM that can't be asked any more raises :class:`LMGone`."""
+    """In the block, an LM that can't be asked any more raises :class:`LMUnreachable`."""
     with dspy.context(callbacks=[*dspy.settings.callbacks, _Watcher()]):
         yield

@@ -8,23 +8,25 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
-from oneturn.core.run_context import RunControl, current
+from oneturn.core.run_context import RunContext, current_run
 
 KEEP_ALIVE = 10.0
 """Seconds between two signs of life of a run that has nothing to tell: less than proxies wait."""
 
 T = TypeVar("T")
-Happening = TypeVar("Happening")
+RunEvent = TypeVar("RunEvent")
 
 
-class Abandoned(BaseException):
+class ConsumerGone(BaseException):
     """The reader went away: stop the run.
 
     Not an ``Exception``: neither a program's own ``except Exception`` nor DSPy's may turn it into something else.
     """
 
 
-def watch(call: Callable[[Callable[[Happening], None]], T], alive: Any = None) -> Generator[Happening, None, T]:
+def stream_in_thread(
+    call: Callable[[Callable[[RunEvent], None]], T], alive: Any = None
+) -> Generator[RunEvent, None, T]:
     """Run ``call(tell)`` in a thread; yield what it tells, return what it returns.
 
     Raises whatever ``call`` raises, and ``RunCancelled`` when the run has to stop. Then, and when the generator is
@@ -36,12 +38,12 @@ def watch(call: Callable[[Callable[[Happening], None]], T], alive: Any = None) -
     """
     events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
     abandoned = threading.Event()
-    control = current()
+    control = current_run()
     control.check()
 
-    def tell(happening: Happening) -> None:
+    def tell(happening: RunEvent) -> None:
         if abandoned.is_set():
-            raise Abandoned
+            raise ConsumerGone
         events.put(("told", happening))
 
     def work() -> None:
@@ -68,13 +70,13 @@ def watch(call: Callable[[Callable[[Happening], None]], T], alive: Any = None) -
         abandoned.set()
 
 
-def listen(call: Callable[[Callable[[Happening], None]], T], hear: Callable[[Happening], object]) -> T:
+def run_in_thread(call: Callable[[Callable[[RunEvent], None]], T], hear: Callable[[RunEvent], object]) -> T:
     """Run ``call(tell)`` in a thread and ``hear`` in this one what it tells; give what it gives.
 
     Raises:
         RunCancelled: the run has to stop; this doesn't wait for ``call``.
     """
-    watched = watch(call)
+    watched = stream_in_thread(call)
     try:
         while True:
             hear(next(watched))
@@ -85,7 +87,7 @@ def listen(call: Callable[[Callable[[Happening], None]], T], hear: Callable[[Hap
         watched.close()
 
 
-def _next(events: queue.SimpleQueue[tuple[str, Any]], control: RunControl, silence: tuple[str, Any]) -> tuple[str, Any]:
+def _next(events: queue.SimpleQueue[tuple[str, Any]], control: RunContext, silence: tuple[str, Any]) -> tuple[str, Any]:
     left = control.remaining()
     try:
         return events.get(timeout=KEEP_ALIVE if left is None else min(left, KEEP_ALIVE))

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from mlflow.exceptions import MlflowException
 
-from oneturn.core.run_context import caller_token, current
+from oneturn.core.run_context import caller_token, current_run
 from oneturn.errors import ConfigError, DeployError, EndpointError, ToolError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def user_token() -> tuple[str, str]:
     return (host if "://" in host else f"https://{host}").rstrip("/"), token
 
 
-def token_of(credentials: Who, renew: bool = False) -> tuple[str, str]:
+def workspace_token(credentials: Who, renew: bool = False) -> tuple[str, str]:
     """The workspace's address, and the token of the moment.
 
     Args:
@@ -189,7 +189,7 @@ def _refusal(error: Exception, origin: str) -> str:
 
 
 @contextmanager
-def told_in_a_line(what: str) -> Iterator[None]:
+def as_deploy_error(what: str) -> Iterator[None]:
     """Turn what the SDKs raise meanwhile into a ``DeployError``; a decorator, too.
 
     Args:
@@ -210,7 +210,7 @@ def told_in_a_line(what: str) -> Iterator[None]:
         raise DeployError(f"{what}: {said}") from error
 
 
-def client_maker(credentials: Who) -> Callable[[], WorkspaceClient]:
+def client_factory(credentials: Who) -> Callable[[], WorkspaceClient]:
     """What gives the client of a call: the agent's is kept, that of the user who asks is made for each call."""
 
     lock = threading.Lock()
@@ -228,7 +228,7 @@ def client_maker(credentials: Who) -> Callable[[], WorkspaceClient]:
 
 
 @contextmanager
-def told_as_tool_error() -> Iterator[None]:
+def as_tool_error() -> Iterator[None]:
     """Turn what the workspace refuses into a line that the LM reads.
 
     Raises:
@@ -255,7 +255,7 @@ def pause(seconds: float) -> None:
     Raises:
         RunCancelled: the run has to stop.
     """
-    control, stopped = current(), threading.Event()
+    control, stopped = current_run(), threading.Event()
     with control.waking(stopped.set):
         left = control.remaining()
         stopped.wait(seconds if left is None else min(seconds, left))

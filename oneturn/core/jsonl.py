@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def cut_half_line(path: Path) -> None:
+def truncate_partial_line(path: Path) -> None:
     """Take away a last line that a killed process has left half written."""
     with path.open("rb+") as file:
         whole = 0

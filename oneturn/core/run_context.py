@@ -23,7 +23,7 @@ class OnProgress(Protocol):
     def __call__(self, message: str, fraction: float | None, item: Mapping[str, Any] | None = None) -> object: ...
 
 
-class RunControl:
+class RunContext:
     """Says when a piece of work has to stop: when it is cancelled, when its time is over, or when its parent's is.
 
     Args:
@@ -37,7 +37,7 @@ class RunControl:
     def __init__(
         self,
         seconds: float | None = None,
-        parent: RunControl | None = None,
+        parent: RunContext | None = None,
         on_progress: OnProgress | None = None,
         streaming: bool | None = None,
         caller: str | None = None,
@@ -106,17 +106,17 @@ class RunControl:
             _current.reset(token)
 
 
-_current: contextvars.ContextVar[RunControl | None] = contextvars.ContextVar("oneturn_control", default=None)
+_current: contextvars.ContextVar[RunContext | None] = contextvars.ContextVar("oneturn_control", default=None)
 
 
-def current() -> RunControl:
+def current_run() -> RunContext:
     """The control of the work that calls this; one that never stops it, outside a run."""
-    return _current.get() or RunControl()
+    return _current.get() or RunContext()
 
 
 def cancelled() -> bool:
     """Whether a tool's work is in vain: the client has gone, the time is over, or the server is being stopped."""
-    return current().reason is not None
+    return current_run().reason is not None
 
 
 def progress(message: str, fraction: float | None = None) -> None:
@@ -138,7 +138,7 @@ def report(message: str, fraction: float | None = None, item: Mapping[str, Any] 
     Raises:
         RunCancelled: the work is in vain.
     """
-    control = current()
+    control = current_run()
     control.check()
     if control.on_progress is not None:
         control.on_progress(message, fraction, item)
@@ -153,7 +153,7 @@ def caller_token() -> str:
 
     A run keeps the one that it began with, and so do the runs inside it: by now, the platform may hand over another's.
     """
-    kept = current().caller
+    kept = current_run().caller
     return _handed_over() if kept is None else kept
 
 

@@ -18,28 +18,28 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, str):
-        return sound(value)
+        return replace_surrogates(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {sound(str(key)): plain(inner) for key, inner in value.items()}
+        return {replace_surrogates(str(key)): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
     return plain(serialize_for_json(value))
 
 
-def sound_throughout(value: Any) -> Any:
+def replace_surrogates_deep(value: Any) -> Any:
     """The value with every text in its mappings and lists made :func:`sound`; the rest of it as it is."""
     if isinstance(value, str):
-        return sound(value)
+        return replace_surrogates(value)
     if isinstance(value, Mapping):
-        return {sound(str(key)): sound_throughout(inner) for key, inner in value.items()}
+        return {replace_surrogates(str(key)): replace_surrogates_deep(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [sound_throughout(inner) for inner in value]
+        return [replace_surrogates_deep(inner) for inner in value]
     return value
 
 
-def sound(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """The text, with U+FFFD for each half of a surrogate pair: an LM may write one, UTF-8 hasn't any."""
     try:
         text.encode()

@@ -41,7 +41,7 @@ def words(before: str, after: str) -> Paragraph:
     return tuple(_merged(_pieces(old, new)))
 
 
-def told(paragraph: Paragraph, around: int = 30) -> str:
+def render_paragraph(paragraph: Paragraph, around: int = 30) -> str:
     """A paragraph as plain text: ``[-what went-]{+what came+}``, with so many characters of the rest around it."""
     marks = {"removed": "[-{}-]", "added": "{{+{}+}}", "same": "{}"}
     last = len(paragraph) - 1

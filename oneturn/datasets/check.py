@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from oneturn.agent import Agent
 from oneturn.core.findings import DataFinding, Severity
-from oneturn.datasets.duplicates import NEAR, asked, duplicates, same_text
+from oneturn.datasets.duplicates import NEAR, duplicates, input_text, same_text
 from oneturn.datasets.rows import read_rows
 from oneturn.datasets.schema import against_loader, against_schema, against_signature, unique_ids, unreadable
 from oneturn.datasets.splits import SPLITS, BadRow, Row, alternatives, read_schema, split_files, split_rows, types
@@ -177,13 +177,13 @@ def _score(path: Path, place: str, cells: Any) -> float:
 
 
 def _keys(values: Any, inputs: Sequence[str]) -> list[str]:
-    ident, text = values.get("id"), same_text(asked(values, inputs))
+    ident, text = values.get("id"), same_text(input_text(values, inputs))
     return [f"id {ident}"] if ident else [f"asks {text}"] if text else []
 
 
 def _of(row: Row, scores: Mapping[str, list[float]], inputs: Sequence[str]) -> list[float]:
     by_id = scores.get(f"id {row.values.get('id')}", [])
-    return by_id or scores.get(f"asks {same_text(asked(row.values, inputs))}", [])
+    return by_id or scores.get(f"asks {same_text(input_text(row.values, inputs))}", [])
 
 
 def _evaluations(scores: list[float]) -> str:

@@ -150,7 +150,7 @@ _MOST = 20  # pairs of one row that are looked at
 _GUARDED = {"test": 0, "dev": 1, "train": 2}
 
 
-def asked(values: Any, inputs: Sequence[str]) -> str:
+def input_text(values: Any, inputs: Sequence[str]) -> str:
     """What a row asks, as one text: its inputs; of a conversation's beginning, nothing came before."""
     return "\n".join(str(values[name]) for name in inputs if values.get(name) not in _NOTHING)
 
@@ -173,11 +173,11 @@ def duplicates(
     """
     first: dict[str, Row] = {}
     for row in sorted(rows, key=lambda row: _GUARDED[row.split]):
-        text = same_text(asked(row.values, inputs))
+        text = same_text(input_text(row.values, inputs))
         if text and (before := first.setdefault(text, row)) is not row:
             yield _same(before, row, outputs)
     alone = list(first.values())
-    parts = [[asked(row.values, [name]) for row in alone] for name in inputs] if len(inputs) > 1 else []
+    parts = [[input_text(row.values, [name]) for row in alone] for name in inputs] if len(inputs) > 1 else []
     worst: dict[tuple[int, str], Pair] = {}
     for pair in near_pairs(list(first), threshold, progress, most=_MOST, parts=parts):
         place = pair.second, alone[pair.first].split

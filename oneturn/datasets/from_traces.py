@@ -20,7 +20,7 @@ from oneturn.agent import Agent
 from oneturn.config import MlflowConfig
 from oneturn.config.tracking import shown, use_store, use_tracking
 from oneturn.core.serialization import plain
-from oneturn.datasets.duplicates import NEAR, asked, near_pairs, same_text
+from oneturn.datasets.duplicates import NEAR, input_text, near_pairs, same_text
 from oneturn.datasets.redaction import Redaction
 from oneturn.datasets.review import (
     ACCEPTED,
@@ -44,7 +44,7 @@ _NO = ("no", "false", "incorrect", "fail", "bad", "down", "thumbs_down")
 
 
 @dataclass(frozen=True)
-class Said:
+class Feedback:
     """What people said of an answer.
 
     Attributes:
@@ -62,7 +62,7 @@ class Said:
     note: str | None
 
 
-def said_of(trace: Trace) -> Said | None:
+def human_feedback(trace: Trace) -> Feedback | None:
     """What people said, the last word of each on each matter; ``None`` if nobody said anything.
 
     An answer is right if somebody says so and nobody the contrary.
@@ -78,7 +78,7 @@ def said_of(trace: Trace) -> Said | None:
     last = (telling or own)[-1]
     at = datetime.fromtimestamp(_when(last) / 1000, timezone.utc).isoformat(timespec="seconds")
     right = all(clear) if clear else None
-    return Said(right, expected, last.source.source_id or "unknown", at, last.rationale)
+    return Feedback(right, expected, last.source.source_id or "unknown", at, last.rationale)
 
 
 def _of_a_person(found: Assessment) -> bool:
@@ -107,7 +107,7 @@ class Unusable(DataError):
 
 
 @dataclass(frozen=True)
-class Told:
+class LabelledInputs:
     """What a trace tells, as JSON has it.
 
     Attributes:
@@ -123,7 +123,7 @@ class Told:
     corrected: bool
 
 
-def told_by(trace: Trace, said: Said, program: Program) -> Told:
+def read_trace(trace: Trace, said: Feedback, program: Program) -> LabelledInputs:
     """Read a trace of the program.
 
     Raises:
@@ -141,7 +141,7 @@ def told_by(trace: Trace, said: Said, program: Program) -> Told:
     corrected, rest = _expected(said, program)
     label = {**(_given(span, program) if said.right else {}), **corrected}
     held = {name: plain(value) for name, value in inputs.items() if value is not None}
-    return Told(held, label, rest, bool(corrected) or said.right is None)
+    return LabelledInputs(held, label, rest, bool(corrected) or said.right is None)
 
 
 def _answering(trace: Trace) -> tuple[Span, Mapping[str, Any]]:
@@ -164,7 +164,7 @@ def _given(span: Span, program: Program) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in program.signature.output_fields}
 
 
-def _expected(said: Said, program: Program) -> tuple[dict[str, Any], dict[str, Any]]:
+def _expected(said: Feedback, program: Program) -> tuple[dict[str, Any], dict[str, Any]]:
     """What people gave, by output; and what of it is no output."""
     outputs, answer = program.signature.output_fields, program.answer_field
     corrected: dict[str, Any] = {}
@@ -240,7 +240,7 @@ def _judged(settings: MlflowConfig, max_traces: int | None) -> Iterator[Trace]:
         )
     use_tracking(settings)
     heads = mlflow.search_traces(max_results=max_traces, return_type="list", include_spans=False, flush=True)
-    judged = [head.info.trace_id for head in heads if said_of(head) is not None]
+    judged = [head.info.trace_id for head in heads if human_feedback(head) is not None]
     for trace_id in tqdm(judged, desc="read", unit="trace", delay=_SECONDS):
         if (trace := mlflow.get_trace(trace_id)) is not None:  # it may have been deleted meanwhile
             yield trace
@@ -267,14 +267,14 @@ class _Reading:
 
     def take(self, trace: Trace) -> None:
         """Make a candidate of a trace, if it is one."""
-        said = said_of(trace)
+        said = human_feedback(trace)
         if said is None:
             return
         if trace.info.trace_id in self._labelled:
             self._known_ones += 1
             return
         try:
-            told = told_by(trace, said, self._program)
+            told = read_trace(trace, said, self._program)
         except (RequestError, pydantic.ValidationError):
             self._skipped["the request can't be read"] += 1
         except Unusable as error:
@@ -308,9 +308,9 @@ class _Reading:
                 yield self._text(candidate), str(candidate.get("id"))
 
     def _text(self, values: Mapping[str, Any]) -> str:
-        return same_text(asked(values, self._inputs))
+        return same_text(input_text(values, self._inputs))
 
-    def _add(self, trace_id: str, said: Said, told: Told) -> None:
+    def _add(self, trace_id: str, said: Feedback, told: LabelledInputs) -> None:
         redaction = Redaction(self._rules)
         inputs = redaction.apply(told.inputs)
         label = {name: value for name, value in redaction.apply(told.label).items() if self._allowed(name)}
@@ -341,7 +341,7 @@ class _Reading:
         self._labelled.add(_trace_id(row))
         self._new[CANDIDATES].append({**label, **row, PROVENANCE: provenance})
 
-    def _provenance(self, trace_id: str, said: Said, told: Told, redaction: Redaction) -> dict[str, Any]:
+    def _provenance(self, trace_id: str, said: Feedback, told: LabelledInputs, redaction: Redaction) -> dict[str, Any]:
         what = "corrected" if told.corrected else "right" if said.right else "wrong"
         provenance = {"trace_id": trace_id, "by": redaction.apply(said.by), "at": said.at, "said": what}
         if told.rest:

@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from oneturn.agent import Agent
 
 
-def dataset_of(agent: str, split: str, examples: Sequence[dspy.Example]) -> PandasDataset:
+def to_mlflow_dataset(agent: str, split: str, examples: Sequence[dspy.Example]) -> PandasDataset:
     """The examples as MLflow's dataset; lists and mappings as JSON, which every store can keep."""
     rows = pd.DataFrame([{name: _plain(value) for name, value in example.items()} for example in examples])
     return from_pandas(rows, name=f"{agent}-{split}")
 
 
-def measured_on(agent: Agent, sha256: str) -> PandasDataset | None:
+def find_measured_dataset(agent: Agent, sha256: str) -> PandasDataset | None:
     """The development examples whose hash stands in a compiled program's manifest; ``None`` if they have changed."""
     examples = agent.examples("dev")
     for rows in (examples[: agent.config.compile.dev_examples], examples):
         if dataset_hash([row.toDict() for row in rows]) == sha256:
-            return dataset_of(agent.name, "dev", rows)
+            return to_mlflow_dataset(agent.name, "dev", rows)
     return None
 
 

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 from oneturn.agent import Agent
 from oneturn.config.tracking import use_tracking
-from oneturn.datasets.mlflow import measured_on
+from oneturn.datasets.mlflow import find_measured_dataset
 from oneturn.deployment.resources import auth_policy_of
 from oneturn.errors import ConfigError, ProgramError
 from oneturn.programs.state import check_secrets, drift_of, read_manifest
@@ -33,7 +33,7 @@ class LoggedAgent:
     registered_version: str | None
 
 
-def log(agent: Agent, *, register: bool = False, alias: str | None = None) -> LoggedAgent:
+def log_model(agent: Agent, *, register: bool = False, alias: str | None = None) -> LoggedAgent:
     """Log ``agent`` as a models-from-code MLflow model.
 
     MLflow asks the agent its example question while it logs, so the LM must be able to answer. What the configuration
@@ -160,7 +160,7 @@ def _log_scores(agent: Agent, model_id: str) -> None:
     if agent.config.compiled is None:
         return
     manifest = read_manifest(agent.compiled_path)
-    dataset = measured_on(agent, manifest.dataset["dev"])
+    dataset = find_measured_dataset(agent, manifest.dataset["dev"])
     if dataset is None:
         mlflow.set_tag("oneturn.dataset", "The development examples have changed since the scores were measured.")
     else:

@@ -15,7 +15,7 @@ from oneturn.agent import load_agent
 from oneturn.evaluation.data_sources import Source, Unreadable, examples_of, without_nan
 from oneturn.evaluation.result import Metric
 from oneturn.evaluation.runner import rows_of
-from oneturn.evaluation.targets import Target, target_of
+from oneturn.evaluation.targets import Target, resolve_target
 
 _TOGETHER = 500
 """Rows that are handed back at a time."""
@@ -78,8 +78,8 @@ class Job:
 def made(target: str | Made, api_key: str | None) -> Target:
     """What answers a row, from what can be sent to a worker."""
     if isinstance(target, str) and Path(target).suffix == ".py":
-        return target_of(load_agent(target), None, None, False)
-    return target_of(target() if callable(target) else target, None, api_key, False)
+        return resolve_target(load_agent(target), None, None, False)
+    return resolve_target(target() if callable(target) else target, None, api_key, False)
 
 
 def _target(job: Job) -> Target:

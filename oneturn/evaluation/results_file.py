@@ -20,7 +20,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 from pyarrow.lib import ArrowInvalid
 
-from oneturn.core.jsonl import cut_half_line
+from oneturn.core.jsonl import truncate_partial_line
 from oneturn.datasets.rows import SUFFIXES
 from oneturn.errors import DataError
 
@@ -97,7 +97,7 @@ class ResultsFile:
 
     def _take_up(self, key: str) -> None:
         if self.partial.exists():
-            cut_half_line(self.partial)
+            truncate_partial_line(self.partial)
             self._read(key)
             self._file = self.partial.open("a", encoding="utf-8")
             return

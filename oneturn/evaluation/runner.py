@@ -24,7 +24,7 @@ from oneturn.evaluation.rate_limit import Limiter
 from oneturn.evaluation.result import REPEAT, Evaluation, Metric
 from oneturn.evaluation.results_file import ResultsFile
 from oneturn.evaluation.row import clash, evaluated, unreadable
-from oneturn.evaluation.targets import Target, target_of
+from oneturn.evaluation.targets import Target, resolve_target
 
 
 def repeated(source: Source, repeats: int) -> Source:
@@ -117,7 +117,7 @@ def evaluate(
             of another evaluation.
     """
     named = named_metrics(metrics)
-    answering = target_of(target, lm, api_key, trace)
+    answering = resolve_target(target, lm, api_key, trace)
     source = repeated(source_of(data, tuple(inputs or answering.inputs)), repeats)
     with contextlib.nullcontext() if repeats == 1 else uncached():
         if output is None:

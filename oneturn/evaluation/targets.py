@@ -72,7 +72,7 @@ class Target(Protocol):
         """Answer one row; raises whatever goes wrong."""
 
 
-def target_of(target: Any, lm: dspy.BaseLM | None, api_key: str | None, trace: bool) -> Target:
+def resolve_target(target: Any, lm: dspy.BaseLM | None, api_key: str | None, trace: bool) -> Target:
     """What a user names: a program, an :class:`oneturn.Agent`, a URL, or a ``models:/`` URI.
 
     Raises:

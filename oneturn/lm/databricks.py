@@ -28,7 +28,7 @@ from dspy.lm15 import (
     TransportError,
 )
 
-from oneturn.core.databricks_auth import Who, token_of
+from oneturn.core.databricks_auth import Who, workspace_token
 from oneturn.errors import ConfigError
 
 _ABOUT_SCHEMA = re.compile(r"response_format|json_?schema|structured output|anyOf|oneOf|allOf|\$ref|prefixItems", re.I)
@@ -38,7 +38,7 @@ _schemaless: set[tuple[str, str]] = set()
 
 
 @dataclass(frozen=True)
-class Asked:
+class PreparedRequest:
     """Where a request goes, with what token, and what is sent."""
 
     host: str
@@ -51,7 +51,7 @@ class Asked:
         return f"{self.host}/serving-endpoints"
 
 
-def asked(endpoint: str, credentials: Who, request: Request, renew: bool = False) -> Asked:
+def prepare_request(endpoint: str, credentials: Who, request: Request, renew: bool = False) -> PreparedRequest:
     """The request with the credentials of the moment.
 
     Raises:
@@ -59,29 +59,29 @@ def asked(endpoint: str, credentials: Who, request: Request, renew: bool = False
         TransportError: the workspace that issues them can't be reached.
     """
     try:
-        host, token = token_of(credentials, renew)
+        host, token = workspace_token(credentials, renew)
     except (ConfigError, ValueError) as error:
         said = str(error).partition(" Config: ")[0]
         raise NotConfiguredError(f"There are no credentials for {endpoint!r}: {said}") from error
     except OSError as error:
         raise TransportError(f"The workspace of {endpoint!r} can't be reached: {error}") from error
-    return Asked(host, token, _shaped(request, endpoint, (host, endpoint) not in _schemaless))
+    return PreparedRequest(host, token, _shaped(request, endpoint, (host, endpoint) not in _schemaless))
 
 
-def again(before: Asked, credentials: Who, request: Request, error: LM15Error) -> Asked:
+def prepare_retry(before: PreparedRequest, credentials: Who, request: Request, error: LM15Error) -> PreparedRequest:
     """What to ask after a refusal: with a renewed token, or without a schema. Raises it where neither helps."""
     endpoint = before.request.model
     if isinstance(error, AuthError) and credentials == "agent":
-        renewed = asked(endpoint, credentials, request, renew=True)
+        renewed = prepare_request(endpoint, credentials, request, renew=True)
         if renewed.token != before.token:
             return renewed
     if isinstance(error, InvalidRequestError) and _refuses_schema(before.request, error):
         _schemaless.add((before.host, endpoint))
         return replace(before, request=_shaped(request, endpoint, False))
-    raise told(before, error)
+    raise explain_refusal(before, error)
 
 
-def told(at: Asked, error: LM15Error) -> LM15Error:
+def explain_refusal(at: PreparedRequest, error: LM15Error) -> LM15Error:
     """A refusal, with the endpoint's name and what to do."""
     if error.status == 404:
         said = f"{at.host} has no serving endpoint {at.request.model!r}, or none for these credentials: {error.message}"
@@ -183,17 +183,17 @@ class EndpointEngine:
             yield from events
 
     def _tried(self, request: Request, ask: Callable[[EndpointClient, Request], T]) -> T:
-        first = asked(self.endpoint, self.credentials, request)
+        first = prepare_request(self.endpoint, self.credentials, request)
         try:
             return ask(self._client(first), first.request)
         except LM15Error as error:
-            second = again(first, self.credentials, request, error)
+            second = prepare_retry(first, self.credentials, request, error)
         try:
             return ask(self._client(second), second.request)
         except LM15Error as error:
-            raise told(second, error) from error
+            raise explain_refusal(second, error) from error
 
-    def _client(self, at: Asked) -> EndpointClient:
+    def _client(self, at: PreparedRequest) -> EndpointClient:
         return EndpointClient(api_key=at.token, base_url=at.url, compat=CHAT, transport=_transport(self.timeout))
 
     def close(self) -> None:
@@ -217,31 +217,31 @@ class AsyncEndpointEngine:
 
     async def complete(self, request: Request) -> Response:
         """Answer one request."""
-        first = await asyncio.to_thread(asked, self.engine.endpoint, self.engine.credentials, request)
+        first = await asyncio.to_thread(prepare_request, self.engine.endpoint, self.engine.credentials, request)
         async with self._transport() as transport:
             try:
                 return await self._client(first, transport).complete(first.request)
             except LM15Error as error:
-                second = await asyncio.to_thread(again, first, self.engine.credentials, request, error)
+                second = await asyncio.to_thread(prepare_retry, first, self.engine.credentials, request, error)
             try:
                 return await self._client(second, transport).complete(second.request)
             except LM15Error as error:
-                raise told(second, error) from error
+                raise explain_refusal(second, error) from error
 
     async def stream(self, request: Request) -> AsyncIterator[StreamEvent]:
         """Answer one request piece by piece."""
-        at = await asyncio.to_thread(asked, self.engine.endpoint, self.engine.credentials, request)
+        at = await asyncio.to_thread(prepare_request, self.engine.endpoint, self.engine.credentials, request)
         async with self._transport() as transport:
             events = self._client(at, transport).stream(at.request)
             try:
                 first = await anext(events)
             except LM15Error as error:
-                at = await asyncio.to_thread(again, at, self.engine.credentials, request, error)
+                at = await asyncio.to_thread(prepare_retry, at, self.engine.credentials, request, error)
                 events = self._client(at, transport).stream(at.request)
                 try:
                     first = await anext(events)
                 except LM15Error as refusal:
-                    raise told(at, refusal) from refusal
+                    raise explain_refusal(at, refusal) from refusal
             async with aclosing(events):
                 yield first
                 async for event in events:
@@ -267,7 +267,7 @@ class AsyncEndpointEngine:
         finally:
             await transport.aclose()
 
-    def _client(self, at: Asked, transport: StdlibAsyncTransport) -> AsyncEndpointClient:
+    def _client(self, at: PreparedRequest, transport: StdlibAsyncTransport) -> AsyncEndpointClient:
         return AsyncEndpointClient(api_key=at.token, base_url=at.url, compat=CHAT, transport=transport)
 
 

@@ -19,7 +19,7 @@ from dspy.clients.engines.lifecycle import closing_stream
 from dspy.clients.engines.stream_guard import checked_stream
 from dspy.lm15 import Request, Response
 
-from oneturn.core.run_context import current
+from oneturn.core.run_context import current_run
 from oneturn.lm.capabilities import known_capabilities
 
 OnText = Callable[[str], None]
@@ -76,7 +76,7 @@ def tapped_replies(lm: dspy.BaseLM, on_reply: Callable[[], OnDelta]) -> dspy.Bas
 
     Subclasses that override ``forward`` own their connection and are called as they are.
     """
-    if not current().streaming:
+    if not current_run().streaming:
         return lm
     if not isinstance(lm, dspy.LM) or type(lm).forward is not dspy.LM.forward or lm.model_type == "text":
         return lm

@@ -13,16 +13,16 @@ from dspy.adapters.utils import serialize_for_json
 from dspy.utils.callback import BaseCallback
 from mlflow.entities import LiveSpan, SpanType
 
-from oneturn.core.background import Abandoned
-from oneturn.core.run_context import RunControl, current
+from oneturn.core.background import ConsumerGone
+from oneturn.core.run_context import RunContext, current_run
 from oneturn.core.steps import Item, Thought, ToolCall, ToolProgress, ToolResult, Working
 from oneturn.core.tracing import child_span
 from oneturn.core.usage import RunUsage
-from oneturn.programs.predictor import PredictorCall, TappingAdapter, ToldFields
+from oneturn.programs.predictor import PredictorCall, StreamedFields, TappingAdapter
 from oneturn.programs.react.module import ReAct
 from oneturn.programs.signature import SUBMIT
 from oneturn.programs.stream_parsers import AnswerPiece, EndingCall
-from oneturn.tools.errors import told_to_lm
+from oneturn.tools.errors import to_lm_error
 from oneturn.tools.registry import FINISH, failed, succeeded
 
 # Kept in DSPy's settings, which dspy.Parallel hands to its threads; they don't get the context.
@@ -37,7 +37,7 @@ class LMCall:
     """An LM is asked."""
 
 
-Happening = Thought | ToolCall | ToolProgress | ToolResult | AnswerPiece | LMCall | Working | None
+RunEvent = Thought | ToolCall | ToolProgress | ToolResult | AnswerPiece | LMCall | Working | None
 """What a run tells; ``None`` is nothing to show, told only to find out whether anybody still listens."""
 
 
@@ -67,11 +67,11 @@ class RunCallback(BaseCallback):
 
     def __init__(
         self,
-        tell: Callable[[Happening], None],
+        tell: Callable[[RunEvent], None],
         signature: type[dspy.Signature],
         answer_field: str | None,
         usage: RunUsage,
-        control: RunControl,
+        control: RunContext,
         span: LiveSpan | None,
     ):
         self._tell = tell
@@ -149,30 +149,30 @@ class RunCallback(BaseCallback):
         if exception is None:
             self._tell_at_end(succeeded(opened.tool_call, outputs))
         elif isinstance(exception, Exception):
-            self._tell_at_end(failed(opened.tool_call, told_to_lm(exception)))
+            self._tell_at_end(failed(opened.tool_call, to_lm_error(exception)))
 
     def _is_own(self) -> bool:
         return dspy.settings.get(_RUN) is self
 
-    def _tool_control(self, call: ToolCall) -> RunControl:
+    def _tool_control(self, call: ToolCall) -> RunContext:
         """What a tool finds with ``oneturn.cancelled`` and ``oneturn.progress``."""
 
         def report(message: str, fraction: float | None, item: Item | None = None) -> None:
             self._tell(ToolProgress(call.call_id, call.name, message, fraction, item))
 
-        parent = current() if _inside_react() else self._control  # its tools have controls of their own
-        return RunControl(parent=parent, on_progress=report)
+        parent = current_run() if _inside_react() else self._control  # its tools have controls of their own
+        return RunContext(parent=parent, on_progress=report)
 
-    def _told_fields(self, predictor: dspy.Predict) -> ToldFields:
+    def _told_fields(self, predictor: dspy.Predict) -> StreamedFields:
         """What a predictor's replies tell: nothing inside a tool."""
         if dspy.settings.get(_INSIDE_TOOL):
-            return ToldFields()
+            return StreamedFields()
         outputs = predictor.signature.output_fields
         thought = next((name for name in self._thoughts if name in outputs), None)
         if self._answer_field in outputs:
-            return ToldFields(self._answer_field, thought)
+            return StreamedFields(self._answer_field, thought)
         ending = _ending_call(_caller(), self._answer_field)
-        return ToldFields(self._answer_field if ending else None, thought, ending)
+        return StreamedFields(self._answer_field if ending else None, thought, ending)
 
     def _begin(self, call_id: str, name: str, span_type: str, inputs: Mapping[str, Any]) -> _Open:
         opened = self._open[call_id] = _Open(ExitStack())
@@ -192,12 +192,12 @@ class RunCallback(BaseCallback):
             opened.contexts.__exit__(type(exception) if exception else None, exception, None)
         return opened
 
-    def _tell_at_end(self, happening: Happening) -> None:
+    def _tell_at_end(self, happening: RunEvent) -> None:
         """Tell what has ended. If nobody listens, the next beginning fails: other callbacks must see this end."""
         try:
             if happening is not None:
                 self._tell(happening)
-        except Abandoned:
+        except ConsumerGone:
             return
 
 

@@ -9,12 +9,12 @@ import dspy
 import mlflow
 from mlflow.entities import LiveSpan
 
-from oneturn.core.background import watch
-from oneturn.core.run_context import RunControl, current
+from oneturn.core.background import stream_in_thread
+from oneturn.core.run_context import RunContext, current_run
 from oneturn.core.steps import Answer, Step, Usage, Working
 from oneturn.core.usage import RunUsage
 from oneturn.errors import ProgramError
-from oneturn.programs.callback import Happening, LMCall, RunCallback
+from oneturn.programs.callback import LMCall, RunCallback, RunEvent
 from oneturn.programs.react import ReAct
 from oneturn.programs.react.grounding import citing_fields
 from oneturn.programs.signature import answer_field_of, signature_of, with_submitted_turns
@@ -74,14 +74,14 @@ class ModuleProgram:
         """
         usage = RunUsage()
         answer = AnswerText()
-        control = RunControl(parent=current())
+        control = RunContext(parent=current_run())
         lm_calls = 0
 
-        def call(tell: Callable[[Happening], None]) -> dspy.Prediction:
+        def call(tell: Callable[[RunEvent], None]) -> dspy.Prediction:
             with control.active():
                 return self._run(inputs, tell, usage, control)
 
-        run = watch(call, Working())
+        run = stream_in_thread(call, Working())
         try:
             while True:
                 happening = next(run)
@@ -102,7 +102,7 @@ class ModuleProgram:
         yield Usage(lm_calls, usage.get_total_tokens())
 
     def _run(
-        self, inputs: dict[str, Any], tell: Callable[[Happening], None], usage: RunUsage, control: RunControl
+        self, inputs: dict[str, Any], tell: Callable[[RunEvent], None], usage: RunUsage, control: RunContext
     ) -> dspy.Prediction:
         outer = dspy.settings.usage_tracker
         callback = RunCallback(tell, self.signature, self.answer_field, usage, control, _span_to_open_others_below())

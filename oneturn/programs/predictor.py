@@ -14,7 +14,7 @@ from oneturn.programs.stream_parsers import AnswerPiece, EndingCall, NativeCallR
 
 
 @dataclass(frozen=True)
-class ToldFields:
+class StreamedFields:
     """What a predictor's reply tells of the run.
 
     Attributes:
@@ -40,7 +40,7 @@ class PredictorCall:
         format: the adapter that wrote the prompt, and so knows how the reply is written.
     """
 
-    def __init__(self, tell: Callable[[Any], None], replies: Iterator[int], fields: ToldFields):
+    def __init__(self, tell: Callable[[Any], None], replies: Iterator[int], fields: StreamedFields):
         self._tell = tell
         self._replies = replies
         self._fields = fields

@@ -16,7 +16,7 @@ import dspy
 from dspy.adapters.chat_adapter import field_header_pattern
 from pydantic_core import from_json
 
-from oneturn.core.serialization import sound
+from oneturn.core.serialization import replace_surrogates
 from oneturn.core.steps import AnswerDelta, Thought
 from oneturn.tools.registry import FINISH
 
@@ -167,7 +167,7 @@ class JSONReader:
         if start < 0:
             return {}
         try:
-            found = from_json(sound(self._written[start:]), allow_partial="trailing-strings")
+            found = from_json(replace_surrogates(self._written[start:]), allow_partial="trailing-strings")
         except ValueError:
             return {}
         return found if isinstance(found, Mapping) else {}
@@ -226,7 +226,7 @@ class XMLReader:
         if self._broken:
             return
         try:
-            self._parser.Parse(sound(written))
+            self._parser.Parse(replace_surrogates(written))
         except expat.ExpatError:
             self._broken = True
         pieces, self._pieces = self._pieces, []
@@ -318,7 +318,7 @@ class StepReader:
         """Take the next piece of text; give what it completes."""
         self._written += piece
         try:
-            step = from_json(sound(self._written), allow_partial="trailing-strings")
+            step = from_json(replace_surrogates(self._written), allow_partial="trailing-strings")
         except ValueError:
             return
         if not isinstance(step, Mapping) or not isinstance(step.get("tool_call"), Mapping):

@@ -15,8 +15,8 @@ from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse
 from mlflow.types.responses_helpers import IncompleteDetails
 from pydantic import ValidationError
 
-from oneturn.core.run_context import RunControl, caller_token, current
-from oneturn.core.serialization import plain, sound, sound_throughout
+from oneturn.core.run_context import RunContext, caller_token, current_run
+from oneturn.core.serialization import plain, replace_surrogates, replace_surrogates_deep
 from oneturn.core.steps import (
     Answer,
     AnswerDelta,
@@ -32,7 +32,7 @@ from oneturn.core.steps import (
 from oneturn.errors import AgentError, ProgramError, RequestError, RunCancelled
 from oneturn.programs import Program, as_program
 from oneturn.responses.approval_items import ApprovalAnswer, Item, read_answer, read_waiting
-from oneturn.responses.errors import told
+from oneturn.responses.errors import to_client_error
 from oneturn.responses.event_writer import EventWriter, url_citations
 from oneturn.responses.request import first_problem, program_inputs
 from oneturn.responses.tracing import SelfTraced, in_span
@@ -127,7 +127,7 @@ class ResponsesAdapter(SelfTraced):
     def _events(
         self, request: ResponsesAgentRequest, on_failure: Callable[[AgentError], object], streaming: bool = True
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
-        control = RunControl(self._deadline, current(), streaming=streaming, caller=caller_token())
+        control = RunContext(self._deadline, current_run(), streaming=streaming, caller=caller_token())
         writer = EventWriter()
         yield from writer.start()
         try:
@@ -137,14 +137,14 @@ class ResponsesAdapter(SelfTraced):
         except GeneratorExit:
             raise
         except BaseException as error:  # told to the client as the stream's end, kept whole in the trace
-            failure = told(error)
+            failure = to_client_error(error)
             on_failure(failure)
             yield from writer.failed(failure.code, str(failure))
             if not isinstance(error, Exception):
                 raise
 
     def _run_events(
-        self, writer: EventWriter, request: ResponsesAgentRequest, control: RunControl
+        self, writer: EventWriter, request: ResponsesAgentRequest, control: RunContext
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         seen: dict[str, Document] = {}
         prediction: dspy.Prediction | None = None
@@ -232,7 +232,7 @@ def _validated(request: ResponsesAgentRequest | dict[str, Any]) -> ResponsesAgen
         sound_request = _is_sound(given)
         if sound_request and isinstance(request, ResponsesAgentRequest):
             return request
-        return ResponsesAgentRequest.model_validate(given if sound_request else sound_throughout(given))
+        return ResponsesAgentRequest.model_validate(given if sound_request else replace_surrogates_deep(given))
     except ValidationError as invalid:
         raise RequestError(first_problem(invalid)) from invalid
 
@@ -246,7 +246,7 @@ def _is_sound(request: Any) -> bool:
     return True
 
 
-def _until_stopped(control: RunControl, steps: Iterator[Step]) -> Iterator[Step]:
+def _until_stopped(control: RunContext, steps: Iterator[Step]) -> Iterator[Step]:
     """The steps of a run, up to its cost, with which it ends."""
     with control.active(), dspy.context(**_KEEP_NOTHING), contextlib.ExitStack() as ending:
         if isinstance(steps, Generator):
@@ -273,7 +273,7 @@ def _message(
         yield from writer.answer(json.dumps(_custom_outputs(program, prediction), ensure_ascii=False), [])
         return
     cited = [id for field in program.citing_fields for id in prediction.get(field) or []]
-    text = sound(str(prediction.get(program.answer_field) or ""))
+    text = replace_surrogates(str(prediction.get(program.answer_field) or ""))
     yield from writer.answer(text, url_citations(cited, seen, text))
 
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 import openai
 
-from oneturn.core.run_context import current
+from oneturn.core.run_context import current_run
 from oneturn.errors import EndpointError
 from oneturn.responses.reply import Event, OnEvent, Reply, read_reply
 
@@ -65,7 +65,7 @@ def query(
     """
     address = _address(url)
     key = _key(address, api_key)
-    control, connection = current(), _Connection()
+    control, connection = current_run(), _Connection()
     client = openai.OpenAI(
         base_url=address.base_url,
         api_key=key,

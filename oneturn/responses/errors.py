@@ -15,7 +15,7 @@ from dspy.utils.exceptions import (
 )
 
 from oneturn.errors import AgentError, EndpointError, RequestError, RunError
-from oneturn.tools.errors import in_a_line
+from oneturn.tools.errors import redacted_line
 
 _UNUSABLE = "The agent can't use its language model ({name}); whoever runs the agent has to see to it."
 _LM_FAILURES: tuple[tuple[type[Exception], str, str], ...] = (
@@ -40,7 +40,7 @@ _STATUS = {
 }
 
 
-def told(error: BaseException) -> AgentError:
+def to_client_error(error: BaseException) -> AgentError:
     """The error as a client may know it: with its code, message and HTTP status.
 
     Only the messages of failed runs and refused requests are passed on: they are written for whoever asks. Others are
@@ -71,7 +71,7 @@ def _code_and_message(error: BaseException) -> tuple[str, str]:
     if isinstance(error, RequestError):
         return "invalid_request", str(error)
     if isinstance(error, EndpointError):
-        return "upstream_error", f"A service that the agent calls failed: {in_a_line(str(error)) or error.code}"
+        return "upstream_error", f"A service that the agent calls failed: {redacted_line(str(error)) or error.code}"
     for kind, code, message in _LM_FAILURES:
         if isinstance(error, kind):
             return code, message.format(name=type(error).__name__)

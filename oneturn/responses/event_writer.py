@@ -23,7 +23,7 @@ from mlflow.types.responses import (
     create_text_output_item,
 )
 
-from oneturn.core.serialization import plain, sound
+from oneturn.core.serialization import plain, replace_surrogates
 from oneturn.core.steps import ToolCall, ToolProgress, ToolResult, WaitingCall, source
 from oneturn.errors import ProgramError
 
@@ -63,7 +63,7 @@ class EventWriter:
     def thought(self, text: str) -> Iterator[Event]:
         """A ``reasoning`` item with its summary."""
         yield from self._interrupt()
-        text = sound(text)
+        text = replace_surrogates(text)
         item = create_reasoning_item(_new_id("rs"), text)
         place = {"item_id": item["id"], "output_index": len(self.output), "summary_index": 0}
         part = {"type": "summary_text", "text": text}
@@ -83,7 +83,7 @@ class EventWriter:
         if call.call_id in self._open_calls:
             raise ProgramError(f"The program makes the call {call.call_id!r} again before it has given its result.")
         yield from self._interrupt()
-        arguments, name = _json(call.args), sound(call.name)
+        arguments, name = _json(call.args), replace_surrogates(call.name)
         call_id = self._call_id(call.call_id)
         self._open_calls[call.call_id] = call_id, name
         item = create_function_call_item(_new_id("fc"), call_id, name, arguments)
@@ -122,7 +122,7 @@ class EventWriter:
             )
         yield from self._interrupt()
         call_id, _ = self._open_calls[result.call_id]
-        item = {**create_function_call_output_item(call_id, sound(result.output)), "id": _new_id("fco")}
+        item = {**create_function_call_output_item(call_id, replace_surrogates(result.output)), "id": _new_id("fco")}
         if found := [source(document) for document in result.documents]:
             item["sources"] = plain(found)
         del self._open_calls[result.call_id]
@@ -137,14 +137,14 @@ class EventWriter:
             sign: gives the item its id, once all items before it are in ``output``.
         """
         yield from self._interrupt()
-        item = create_mcp_approval_request_item("", _json(waiting.args), sound(waiting.name), "oneturn")
+        item = create_mcp_approval_request_item("", _json(waiting.args), replace_surrogates(waiting.name), "oneturn")
         item["id"] = sign(item)
         yield self._added(item)
         yield self._done(item)
 
     def text(self, delta: str, attempt: int) -> Iterator[Event]:
         """A piece of the answer. A new attempt closes the message begun before as ``incomplete``."""
-        delta = sound(delta)
+        delta = replace_surrogates(delta)
         if self._message is not None and self._message.attempt != attempt:
             yield from self._close_message(self._message, "incomplete", [])
         if self._message is None and self._interrupted is not None and self._interrupted.attempt == attempt:
@@ -159,7 +159,7 @@ class EventWriter:
         Where something else was told, it starts over. No message comes where there is no text, but calls that have no
         result: they are the client's to make.
         """
-        text, annotations = sound(text), plain(annotations)
+        text, annotations = replace_surrogates(text), plain(annotations)
         if self._open_calls and not text:
             return
         yield from self._close_calls()
@@ -195,7 +195,7 @@ class EventWriter:
     def incomplete(self, reason: str) -> Iterator[Event]:
         """The terminal ``response.incomplete``: the run was stopped; what is known stays."""
         yield from self._close_all()
-        response = {**self._response("incomplete"), "incomplete_details": {"reason": sound(reason)}}
+        response = {**self._response("incomplete"), "incomplete_details": {"reason": replace_surrogates(reason)}}
         yield self._event("response.incomplete", response=response)
 
     def failed(self, code: str, message: str) -> Iterator[Event]:
@@ -203,7 +203,7 @@ class EventWriter:
 
         What was finished before stays valid.
         """
-        message = sound(message)
+        message = replace_surrogates(message)
         yield from self._close_all()
         yield self._event("error", code=code, message=message, param=None)
         error = {"code": _OPENAI_CODES.get(code, "server_error"), "message": message}
@@ -243,7 +243,7 @@ class EventWriter:
 
     def _call_id(self, id: str) -> str:
         """The program's own id of a call; a new one if it had another of this id before."""
-        call_id = sound(id)
+        call_id = replace_surrogates(id)
         if call_id in self._call_ids:
             call_id = _new_id("call")
         self._call_ids.add(call_id)

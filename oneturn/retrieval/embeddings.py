@@ -24,7 +24,7 @@ Embed = Callable[[Sequence[str]], "np.ndarray[Any, Any]"]
 _TOGETHER = 64
 
 
-def embedder_of(config: EmbeddingsConfig, credentials: Who = "agent") -> Embed:
+def build_embedder(config: EmbeddingsConfig, credentials: Who = "agent") -> Embed:
     """What embeds texts as ``config`` says; nothing is asked, started or fetched before its first call.
 
     Args:
@@ -52,9 +52,9 @@ def _client(config: EmbeddingsConfig, credentials: Who) -> tuple[openai.OpenAI, 
         server = embedding_server(model)
         return openai.OpenAI(base_url=f"{server.url}/v1", api_key=server.key), model
     if provider == "databricks":
-        from oneturn.core.databricks_auth import token_of
+        from oneturn.core.databricks_auth import workspace_token
 
-        host, token = token_of(credentials)
+        host, token = workspace_token(credentials)
         return openai.OpenAI(base_url=f"{host}/serving-endpoints", api_key=token, timeout=config.timeout), model
     key = os.environ.get(config.api_key_env or "OPENAI_API_KEY")
     if not key and config.api_base is None:

@@ -1,4 +1,4 @@
-"""``retriever_of``: the retriever that a configuration names, built when it is first asked."""
+"""``build_retriever``: the retriever that a configuration names, built when it is first asked."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from oneturn.config import AgentConfig, RetrieverConfig
 from oneturn.errors import ConfigError
 from oneturn.retrieval.base import Retriever, declare
 from oneturn.retrieval.bm25 import Bm25Retriever
-from oneturn.retrieval.embeddings import embedder_of
+from oneturn.retrieval.embeddings import build_embedder
 from oneturn.retrieval.hybrid import HybridRetriever
 
 Documents = Callable[[], Sequence[Document]]
 
 
-def retriever_of(config: AgentConfig | RetrieverConfig, documents: Documents | None = None) -> Retriever:
+def build_retriever(config: AgentConfig | RetrieverConfig, documents: Documents | None = None) -> Retriever:
     """The retriever that ``config.retriever`` names; it is built at its first search, once, and then only read.
 
     Call it where your ``agent.py`` is imported: it also tells MLflow the schema of what is found
@@ -38,7 +38,7 @@ def retriever_of(config: AgentConfig | RetrieverConfig, documents: Documents | N
 
         return VectorSearchRetriever(section)
     if documents is None:
-        raise ConfigError("retriever.kind is local: say which documents, retriever_of(CONFIG, documents=…).")
+        raise ConfigError("retriever.kind is local: say which documents, build_retriever(CONFIG, documents=…).")
     return BuiltLater(lambda: _local(section, documents()))
 
 
@@ -70,4 +70,4 @@ class BuiltLater:
 def _local(section: RetrieverConfig, documents: Sequence[Document]) -> Retriever:
     if section.embeddings is None:
         return Bm25Retriever(documents, section.k)
-    return HybridRetriever(documents, embedder_of(section.embeddings), section.embeddings.identity, section.k)
+    return HybridRetriever(documents, build_embedder(section.embeddings), section.embeddings.identity, section.k)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from mlflow.entities import Document
 
 from oneturn.config import RetrieverConfig
-from oneturn.core.databricks_auth import client_maker, told_as_tool_error
+from oneturn.core.databricks_auth import as_tool_error, client_factory
 from oneturn.errors import ToolError
 from oneturn.retrieval.base import retrieved
-from oneturn.retrieval.embeddings import embedder_of
+from oneturn.retrieval.embeddings import build_embedder
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -34,8 +34,8 @@ class VectorSearchRetriever:
 
     def __init__(self, config: RetrieverConfig):
         self._config = config
-        self._clients = client_maker(config.credentials)
-        self._embed = embedder_of(config.embeddings, config.credentials) if config.embeddings else None
+        self._clients = client_factory(config.credentials)
+        self._embed = build_embedder(config.embeddings, config.credentials) if config.embeddings else None
         self._lock = threading.Lock()
         self._key = config.primary_key
 
@@ -48,7 +48,7 @@ class VectorSearchRetriever:
         return retrieved(query, lambda: self._found(query) if query.strip() else [])
 
     def _found(self, query: str) -> list[Document]:
-        with told_as_tool_error():
+        with as_tool_error():
             client = self._clients()
             key = self._primary_key(client)
             columns = self._columns(key)

@@ -24,10 +24,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from oneturn.core.run_context import RunControl
+from oneturn.core.run_context import RunContext
 from oneturn.errors import AgentError, OneTurnError
 from oneturn.responses import ResponsesAdapter
-from oneturn.responses.errors import told
+from oneturn.responses.errors import to_client_error
 from oneturn.responses.request import first_problem
 
 THREADS = 64
@@ -119,7 +119,7 @@ class _Exchange:
     def __init__(self, agent: ResponsesAgent, pool: ThreadPoolExecutor):
         self._agent = agent
         self._pool = pool
-        self.control = RunControl()
+        self.control = RunContext()
         self.more = False  # whether the event that is being written has others waiting behind it
         self.failure: AgentError | None = None
         self.refusal: AgentError | None = None
@@ -235,7 +235,7 @@ def _register() -> None:
 
 
 def _failure(error: Exception) -> AgentError:
-    failure = told(error)
+    failure = to_client_error(error)
     if failure.code == "server_error" and not isinstance(error, AgentError):
         _log.error("The agent failed.", exc_info=error)
     else:

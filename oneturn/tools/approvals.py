@@ -83,7 +83,7 @@ class DatabaseLedger:
         return True
 
 
-def approvals_for(config: ApprovalsConfig) -> Approvals | None:
+def build_approvals(config: ApprovalsConfig) -> Approvals | None:
     """The approvals that a configuration describes; ``None`` if it names no key.
 
     Raises:

@@ -15,8 +15,8 @@ from typing import Any
 
 import dspy
 
-from oneturn.core.background import listen
-from oneturn.core.run_context import RunControl, current
+from oneturn.core.background import run_in_thread
+from oneturn.core.run_context import RunContext, current_run
 from oneturn.errors import ProgramError, RunCancelled, ToolError
 
 _OPTIONS = "__oneturn_options__"
@@ -113,11 +113,11 @@ def _guarded(name: str, options: ToolOptions, call: Callable[[], Any], args: Map
         raise ToolError(f"{name} needs a person's approval, and this agent can't ask for one: do without it")
     if options.timeout is None:
         return call()
-    outer = current()
-    control = RunControl(options.timeout, outer, outer.on_progress)
+    outer = current_run()
+    control = RunContext(options.timeout, outer, outer.on_progress)
     try:
         with control.active():
-            result = listen(lambda tell: call(), lambda told: None)
+            result = run_in_thread(lambda tell: call(), lambda told: None)
             control.check()  # what comes too late has failed
             return result
     except RunCancelled:

@@ -21,7 +21,7 @@ _PATH = re.compile(
 )
 
 
-def told_to_lm(error: Exception) -> str:
+def to_lm_error(error: Exception) -> str:
     """What went wrong, in one line of at most 200 characters.
 
     A ``ToolError`` is written for the LM, and errors about values are mostly about the call's arguments: their text is
@@ -29,10 +29,10 @@ def told_to_lm(error: Exception) -> str:
     """
     if not isinstance(error, _ABOUT_THE_CALL):
         return f"the tool failed ({type(error).__name__})"
-    return in_a_line(str(error)) or type(error).__name__
+    return redacted_line(str(error)) or type(error).__name__
 
 
-def in_a_line(text: str) -> str:
+def redacted_line(text: str) -> str:
     """A message in one line of at most 200 characters, less paths and what looks like a secret."""
     text = " ".join(_PATH.sub("…", redact(text)).split())
     return text if len(text) <= _CHARS else text[: _CHARS - 1] + "…"

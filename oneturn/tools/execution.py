@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import dspy
 
 from oneturn.core.background import KEEP_ALIVE
-from oneturn.core.run_context import RunControl, current
+from oneturn.core.run_context import RunContext, current_run
 from oneturn.core.steps import Item, ToolCall, ToolProgress, ToolResult, Usage
 from oneturn.core.usage import Spend, spending
 from oneturn.tools.decorator import options_of
@@ -23,7 +23,7 @@ _Told = ToolProgress | ToolResult | BaseException | None
 @dataclass
 class _Working:
     call: ToolCall
-    control: RunControl
+    control: RunContext
     timeout: float | None
     spend: Spend
 
@@ -40,7 +40,7 @@ def run_tools(
         RunCancelled: the run has to stop.
     """
     told: queue.SimpleQueue[_Told] = queue.SimpleQueue()
-    control = current()
+    control = current_run()
     working = {call.call_id: _start(tools, call, control, told) for call in calls}
     try:
         with control.waking(lambda: told.put(None)):
@@ -60,14 +60,14 @@ def run_tools(
 
 
 def _start(
-    tools: Mapping[str, dspy.Tool], call: ToolCall, parent: RunControl, told: queue.SimpleQueue[_Told]
+    tools: Mapping[str, dspy.Tool], call: ToolCall, parent: RunContext, told: queue.SimpleQueue[_Told]
 ) -> _Working:
     timeout = options_of(tools.get(call.name)).timeout
 
     def report(message: str, fraction: float | None, item: Item | None = None) -> None:
         told.put(ToolProgress(call.call_id, call.name, message, fraction, item))
 
-    control = RunControl(timeout, parent, report)
+    control = RunContext(timeout, parent, report)
     spend = Spend()
 
     def work() -> None:

@@ -10,13 +10,13 @@ import dspy
 from dspy.adapters.utils import serialize_for_json
 from mlflow.entities import Document, LiveSpan, SpanType
 
-from oneturn.core.serialization import sound
+from oneturn.core.serialization import replace_surrogates
 from oneturn.core.steps import ToolCall, ToolResult
 from oneturn.core.tracing import child_span
 from oneturn.errors import ProgramError
 from oneturn.tools.decorator import options_of, ready
 from oneturn.tools.documents import SourcedText
-from oneturn.tools.errors import told_to_lm
+from oneturn.tools.errors import to_lm_error
 
 FINISH = "finish"
 """The tool that ends a run: its arguments are the signature's output fields."""
@@ -58,7 +58,7 @@ def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
         except Exception as error:  # whatever a user's tool raises is the LM's to read, never the run's end
             if span is not None:
                 span.record_exception(error)
-            return failed(call, told_to_lm(error), span)
+            return failed(call, to_lm_error(error), span)
         result = succeeded(call, value)
         if span is not None:
             span.set_outputs(result.output)
@@ -90,12 +90,12 @@ def documents_in(value: Any) -> tuple[Document, ...]:
 def succeeded(call: ToolCall, value: Any) -> ToolResult:
     """The result of a call that gave ``value``, with the documents in it that can be cited."""
     citable = tuple(document for document in documents_in(value) if document.id is not None)
-    return ToolResult(call.call_id, call.name, sound(render(value)), documents=citable)
+    return ToolResult(call.call_id, call.name, replace_surrogates(render(value)), documents=citable)
 
 
 def failed(call: ToolCall, reason: str, span: LiveSpan | None = None) -> ToolResult:
     """The result of a call that came to nothing, told in one line."""
-    output = sound(f"Error: {reason}")
+    output = replace_surrogates(f"Error: {reason}")
     if span is not None:
         span.set_status("ERROR")
         span.set_outputs(output)

@@ -2,6 +2,6 @@
 
 from oneturn.toolsets.agent import agent_tool
 from oneturn.toolsets.endpoint import endpoint_tool
-from oneturn.toolsets.factory import tool_resources, tool_scopes, tools_of
+from oneturn.toolsets.factory import build_tools, tool_resources, tool_scopes
 
-__all__ = ["agent_tool", "endpoint_tool", "tool_resources", "tool_scopes", "tools_of"]
+__all__ = ["agent_tool", "build_tools", "endpoint_tool", "tool_resources", "tool_scopes"]

@@ -15,14 +15,14 @@ from dspy.adapters.utils import serialize_for_json
 from mlflow.entities import Document
 from pydantic import BaseModel
 
-from oneturn.core.run_context import RunControl, current
+from oneturn.core.run_context import RunContext, current_run
 from oneturn.core.usage import Spend, spending
 from oneturn.errors import AgentError, EndpointError, ProgramError, RunCancelled, ToolError
 from oneturn.programs.callback import inside_another_run
-from oneturn.responses.errors import told
+from oneturn.responses.errors import to_client_error
 from oneturn.responses.request import MESSAGES
 from oneturn.tools.documents import SourcedText
-from oneturn.tools.errors import told_to_lm
+from oneturn.tools.errors import to_lm_error
 
 MAX_DEPTH = 5
 """How many agents may stand below each other, each a tool of the one above."""
@@ -40,7 +40,7 @@ def nested(name: str, timeout: float | None, run: Callable[[Spend], T]) -> T:
     Args:
         name: the tool's.
         timeout: seconds that it may take; ``None`` for no limit but the outer run's.
-        run: does the work; ``oneturn.core.run_context.current()`` tells it when to stop.
+        run: does the work; ``oneturn.core.run_context.current_run()`` tells it when to stop.
 
     Raises:
         ToolError: whatever ``run`` raises, in one line; its time is over; or agents call each other too deep.
@@ -49,8 +49,8 @@ def nested(name: str, timeout: float | None, run: Callable[[Spend], T]) -> T:
     depth = (dspy.settings.get(_DEPTH) or 0) + 1
     if depth > MAX_DEPTH:
         raise ToolError(f"agents have called each other {MAX_DEPTH} deep; answer without {name}")
-    outer = current()
-    control = RunControl(timeout, outer, outer.on_progress)
+    outer = current_run()
+    control = RunContext(timeout, outer, outer.on_progress)
     try:
         with (
             control.active(),
@@ -85,17 +85,17 @@ def check_declared(name: str, timeout: float | None) -> None:
 
 
 def _unanswered_for(error: Exception, name: str) -> str:
-    ours = told(error)
+    ours = to_client_error(error)
     failure = error if isinstance(error, EndpointError) else ours  # an endpoint's own code says more to the LM
     if failure.code == "server_error" and not isinstance(error, AgentError | EndpointError):
         _log.error("The agent %r failed inside a tool call.", name, exc_info=error)
     if failure.code == "invalid_request" or failure.status in (400, 422):  # it tells what to ask otherwise
-        return told_to_lm(ToolError(f"the agent refused the request: {failure}"))
+        return to_lm_error(ToolError(f"the agent refused the request: {failure}"))
     return _unanswered(failure.code)
 
 
 def _unanswered(code: str) -> str:
-    return told_to_lm(ToolError(f"the agent gave no answer ({code}); do without it, or ask it otherwise"))
+    return to_lm_error(ToolError(f"the agent gave no answer ({code}); do without it, or ask it otherwise"))
 
 
 _CHARS = 100
@@ -110,13 +110,13 @@ def answer_text(outputs: Mapping[str, Any], answer_field: str | None, sources: S
     return SourcedText(text, sources)
 
 
-def told_call(name: str, arguments: Mapping[str, Any]) -> str:
+def describe_call(name: str, arguments: Mapping[str, Any]) -> str:
     """A tool call in a few words."""
     values = ", ".join(value if isinstance(value, str) else _json(value) for value in arguments.values())
-    return told_work(name, values)
+    return describe_work(name, values)
 
 
-def told_work(name: str, message: str) -> str:
+def describe_work(name: str, message: str) -> str:
     """What a tool does, in a few words."""
     return textwrap.shorten(f"{name}: {message}" if message else name, _CHARS, placeholder=" …")
 

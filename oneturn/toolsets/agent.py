@@ -10,7 +10,7 @@ import dspy
 from mlflow.entities import Document
 from mlflow.types.responses import ResponsesAgentStreamEvent
 
-from oneturn.core.background import listen
+from oneturn.core.background import run_in_thread
 from oneturn.core.run_context import report
 from oneturn.core.steps import Answer, AnswerDelta, Step, Thought, ToolCall, ToolProgress, ToolResult, Usage
 from oneturn.core.usage import Spend
@@ -23,11 +23,11 @@ from oneturn.toolsets._nested_run import (
     answer_text,
     check_declared,
     declared,
+    describe_call,
+    describe_work,
     inputs_for,
     nested,
     of_signature,
-    told_call,
-    told_work,
 )
 
 OnStep = Callable[[Step], object]
@@ -80,9 +80,9 @@ def _answered(program: Program, inputs: dict[str, Any], spend: Spend, on_step: O
         if on_step is not None:
             on_step(step)
         for item in _items(writer, program, step):
-            report(told_call(step.name, step.args) if isinstance(step, ToolCall) else "", item=item)
+            report(describe_call(step.name, step.args) if isinstance(step, ToolCall) else "", item=item)
         if isinstance(step, ToolProgress) and (step.message or step.item):
-            report(told_work(step.name, step.message) if step.message else "", step.fraction, step.item)
+            report(describe_work(step.name, step.message) if step.message else "", step.fraction, step.item)
         elif isinstance(step, ToolResult):
             seen.update({str(document.id): document for document in step.documents})
         elif isinstance(step, Answer):
@@ -98,7 +98,7 @@ def _answered(program: Program, inputs: dict[str, Any], spend: Spend, on_step: O
             if on_step is not None or not isinstance(step, AnswerDelta):
                 tell(step)
 
-    listen(run, hear)
+    run_in_thread(run, hear)
     if not answers:
         raise ToolError("the agent gave no answer; do without it, or ask it otherwise")
     return _told(program, answers[-1], seen)

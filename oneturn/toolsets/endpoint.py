@@ -16,8 +16,8 @@ from mlflow.entities import Document
 from pydantic import BaseModel
 
 from oneturn.config.tools import ServingEndpointTool
-from oneturn.core.background import listen
-from oneturn.core.databricks_auth import client_maker, told_as_tool_error
+from oneturn.core.background import run_in_thread
+from oneturn.core.databricks_auth import as_tool_error, client_factory
 from oneturn.core.run_context import report
 from oneturn.core.usage import Spend
 from oneturn.errors import EndpointError, ProgramError, ToolError
@@ -34,11 +34,11 @@ from oneturn.toolsets._nested_run import (
     answer_text,
     check_declared,
     declared,
+    describe_call,
+    describe_work,
     nested,
     of_model,
     of_signature,
-    told_call,
-    told_work,
 )
 from oneturn.toolsets.json_schema import foreign_tool
 
@@ -100,7 +100,7 @@ def endpoint_tool(
             )
 
         try:
-            reply = listen(call, _hearing(on_event))
+            reply = run_in_thread(call, _hearing(on_event))
         except EndpointError as error:
             raise _without(key, error) from None
         _count(spend, name, reply)
@@ -209,9 +209,9 @@ def _hearing(on_event: OnEvent | None) -> OnEvent:
         work = event.get("progress") or {}
         if event.get("type") == "response.output_item.done":
             called = str(item.get("type")).endswith("_call")
-            report(told_call(str(item.get("name") or item["type"]), _arguments(item)) if called else "", item=item)
+            report(describe_call(str(item.get("name") or item["type"]), _arguments(item)) if called else "", item=item)
         elif work.get("message") or work.get("item"):
-            message = told_work(str(work.get("name")), str(work["message"])) if work.get("message") else ""
+            message = describe_work(str(work.get("name")), str(work["message"])) if work.get("message") else ""
             report(message, work.get("fraction"), work.get("item"))
 
     return hear
@@ -260,7 +260,7 @@ def serving_endpoint_tool(entry: ServingEndpointTool) -> dspy.Tool:
 
 
 def _agent_tool(entry: ServingEndpointTool) -> dspy.Tool:
-    clients = client_maker(entry.credentials)
+    clients = client_factory(entry.credentials)
 
     def token() -> str:
         return str(clients().config.authenticate()["Authorization"].removeprefix("Bearer "))
@@ -273,15 +273,17 @@ def _agent_tool(entry: ServingEndpointTool) -> dspy.Tool:
 
 
 def _chat_tool(entry: ServingEndpointTool) -> dspy.Tool:
-    clients, name = client_maker(entry.credentials), entry.name or entry.endpoint
+    clients, name = client_factory(entry.credentials), entry.name or entry.endpoint
 
     def call(given: dict[str, Any]) -> str:
-        return nested(name, None, lambda spend: listen(lambda tell: ask(given["question"], spend), lambda told: None))
+        return nested(
+            name, None, lambda spend: run_in_thread(lambda tell: ask(given["question"], spend), lambda told: None)
+        )
 
     def ask(question: str, spend: Spend) -> str:
         from databricks.sdk.service.serving import ChatMessage, ChatMessageRole
 
-        with told_as_tool_error():
+        with as_tool_error():
             said = [ChatMessage(content=question, role=ChatMessageRole.USER)]
             response = clients().serving_endpoints.query(entry.endpoint, messages=said)
         if usage := response.usage:

@@ -32,7 +32,7 @@ _MCP_SCOPES = {
 }
 
 
-def tools_of(config: AgentConfig) -> list[dspy.Tool]:
+def build_tools(config: AgentConfig) -> list[dspy.Tool]:
     """The tools of the configuration's list ``tools``, in its order; hand them to your module with your own.
 
     Functions of Unity Catalog and MCP servers are asked what they take, now.

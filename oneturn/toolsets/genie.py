@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import dspy
 
 from oneturn.config.tools import GenieTool
-from oneturn.core.background import listen
-from oneturn.core.databricks_auth import client_maker, first_line, pause, told_as_tool_error
+from oneturn.core.background import run_in_thread
+from oneturn.core.databricks_auth import as_tool_error, client_factory, first_line, pause
 from oneturn.core.run_context import report
 from oneturn.errors import ToolError
 from oneturn.toolsets.json_schema import foreign_tool
-from oneturn.toolsets.unity_catalog import rows_of, told_table
+from oneturn.toolsets.unity_catalog import render_table, rows_of
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -27,15 +27,15 @@ _SLOWEST = 5.0
 
 def genie_tool(entry: GenieTool) -> dspy.Tool:
     """The tool of a space; nothing is asked before the tool is called."""
-    clients = client_maker(entry.credentials)
+    clients = client_factory(entry.credentials)
 
     def call(given: dict[str, Any]) -> str:
         def run(tell: Any) -> str:
-            with told_as_tool_error():
+            with as_tool_error():
                 client = clients()
                 return _told(client, _answered(client, entry.space, given["question"], tell), entry)
 
-        return listen(run, lambda told: report(str(told)))
+        return run_in_thread(run, lambda told: report(str(told)))
 
     return foreign_tool(call, entry.name, entry.description or _DESCRIPTION, _SCHEMA, entry)
 
@@ -77,5 +77,5 @@ def _attachment(client: WorkspaceClient, message: GenieMessage, found: GenieAtta
             entry.space, message.conversation_id, message.message_id, str(found.attachment_id)
         )
         if (response := got.statement_response) is not None:
-            told.append(told_table(response, rows_of(client, response), entry.rows))
+            told.append(render_table(response, rows_of(client, response), entry.rows))
     return told

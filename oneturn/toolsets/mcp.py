@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 import dspy
 
 from oneturn.config.tools import McpTools
-from oneturn.core.background import listen
+from oneturn.core.background import run_in_thread
 from oneturn.core.databricks_auth import Who, describing, workspace_client
-from oneturn.core.run_context import current, report
+from oneturn.core.run_context import current_run, report
 from oneturn.errors import ConfigError, OneTurnError, ToolError
 from oneturn.toolsets.json_schema import foreign_tool
 
@@ -53,7 +53,7 @@ class BackgroundLoop:
         Raises:
             RunCancelled: the run has to stop.
         """
-        control = current()
+        control = current_run()
         future = asyncio.run_coroutine_threadsafe(work, self.loop)
         try:
             with control.waking(future.cancel):
@@ -112,7 +112,7 @@ def _renew() -> None:
 os.register_at_fork(after_in_child=_renew)
 
 
-def told_result(result: CallToolResult) -> str:
+def to_tool_result(result: CallToolResult) -> str:
     """The result's text; its structured content as JSON, where no text says the same.
 
     Raises:
@@ -314,7 +314,7 @@ class McpServer:
         def hear(told: tuple[str, float | None]) -> None:
             report(*told)
 
-        return listen(lambda tell: self._called(name, args, tell), hear)
+        return run_in_thread(lambda tell: self._called(name, args, tell), hear)
 
     def _called(self, name: str, args: dict[str, Any], tell: Callable[[Any], None]) -> str:
         from mcp import MCPError
@@ -324,7 +324,7 @@ class McpServer:
             tell((message or f"{progress:g}{f' of {total:g}' if total else ''}", fraction))
 
         async def ask(client: Client) -> str:
-            return told_result(await client.call_tool(name, args, progress_callback=hear))
+            return to_tool_result(await client.call_tool(name, args, progress_callback=hear))
 
         try:
             return self._run(lambda session: session.call(ask), self.entry.who)

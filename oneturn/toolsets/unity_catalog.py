@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import dspy
 
 from oneturn.config.tools import UnityCatalogTool
-from oneturn.core.background import listen
+from oneturn.core.background import run_in_thread
 from oneturn.core.databricks_auth import (
-    client_maker,
+    as_deploy_error,
+    as_tool_error,
+    client_factory,
     describing,
     first_line,
     pause,
-    told_as_tool_error,
-    told_in_a_line,
     workspace_client,
 )
 from oneturn.core.run_context import progress, report
@@ -109,7 +109,7 @@ def execute(
     """
     from databricks.sdk.service.sql import ExecuteStatementRequestOnWaitTimeout as Then
 
-    with told_as_tool_error():
+    with as_tool_error():
         response = client.statement_execution.execute_statement(
             statement,
             warehouse,
@@ -162,7 +162,7 @@ def columns_of(response: StatementResponse) -> list[str]:
     return [str(column.name) for column in (schema.columns or [] if schema else [])]
 
 
-def told_table(response: StatementResponse, rows: Sequence[Sequence[str | None]], most: int) -> str:
+def render_table(response: StatementResponse, rows: Sequence[Sequence[str | None]], most: int) -> str:
     """Its first ``most`` rows as CSV; an empty value is one that is null."""
     if not rows:
         return "The result has no rows."
@@ -185,9 +185,9 @@ def unity_catalog_tool(entry: UnityCatalogTool) -> dspy.Tool:
     Raises:
         ConfigError: the extra isn't installed, or the workspace doesn't give the function's metadata.
     """
-    clients = client_maker(entry.credentials)
+    clients = client_factory(entry.credentials)
     try:
-        with told_in_a_line(f"The function {entry.function} can't be a tool"):
+        with as_deploy_error(f"The function {entry.function} can't be a tool"):
             function = workspace_client(describing(entry.credentials)).functions.get(entry.function)
     except DeployError as error:
         raise ConfigError(str(error)) from error
@@ -199,11 +199,11 @@ def unity_catalog_tool(entry: UnityCatalogTool) -> dspy.Tool:
             statement, values = _statement(entry.function, parameters, given, is_table)
             response, rows = execute(clients(), entry.warehouse, statement, values, entry.rows if is_table else None)
             if is_table:
-                return told_table(response, rows, entry.rows)
+                return render_table(response, rows, entry.rows)
             value = rows[0][0] if rows and rows[0] else None
             return "null" if value is None else value
 
-        return listen(run, lambda told: report(str(told)))
+        return run_in_thread(run, lambda told: report(str(told)))
 
     schema = {
         "type": "object",

@@ -13,7 +13,7 @@ import dspy
 import pytest
 
 import oneturn
-from oneturn.compilation import Candidate, CompileListener
+from oneturn.compilation import Candidate, CompileCallback
 from oneturn.compilation.budget import Budget, BudgetSpent, over
 from oneturn.compilation.journal import Answered, Journal
 from oneturn.config import BudgetConfig
@@ -225,7 +225,7 @@ def test_a_recipe_that_does_not_say_what_it_does_has_no_estimate(tmp_path: Path)
     assert oneturn.compile(agent(tmp_path), recipe="as_it_is").manifest.estimate is None
 
 
-class Hearing(CompileListener):
+class Hearing(CompileCallback):
     def __init__(self) -> None:
         self.heard: list[str] = []
         self.candidates: list[Candidate] = []
@@ -237,14 +237,14 @@ class Hearing(CompileListener):
     def on_candidate(self, candidate: Candidate) -> None:
         self.candidates.append(candidate)
 
-    def on_spent(self, totals: Totals, seconds: float) -> None:
+    def on_usage(self, totals: Totals, seconds: float) -> None:
         self.spent.append(totals.lm_calls)
 
     def on_end(self, compilation: Any) -> None:
         self.heard.append(f"end {compilation.path.name}")
 
 
-class FailingListener(CompileListener):
+class FailingListener(CompileCallback):
     def on_candidate(self, candidate: Candidate) -> None:
         raise ValueError("oh")
 

@@ -20,7 +20,7 @@ from oneturn.cli import app
 from oneturn.compilation.artifact_sources import compiled_file
 from oneturn.compilation.diff import diff
 from oneturn.compilation.diff_report import report
-from oneturn.core.text_diff import paragraphs, told, words
+from oneturn.core.text_diff import paragraphs, render_paragraph, words
 from oneturn.errors import ProgramError
 from oneturn.programs.state import Manifest, save_compiled
 from oneturn.programs.state.interface import interface_of
@@ -47,7 +47,7 @@ def document() -> dict[str, Any]:
     program = oneturn.ReAct("question -> answer", tools=[price], thoughts=False)
     field = {"prefix": "Question:", "description": "${question}"}
     manifest = Manifest(
-        recipe="worked",
+        recipe="scripted",
         lm="local/a",
         seed=0,
         created="2026-01-01",
@@ -217,7 +217,7 @@ def test_a_word_diff_holds_both_texts_whole(before: str, after: str):
     assert "".join(piece.text for piece in pieces if piece.kind != "added") == before
     assert "".join(piece.text for piece in pieces if piece.kind != "removed") == after
     assert all(piece.kind == "same" for part in paragraphs(before, before) for piece in part)
-    assert told(pieces) or not before + after
+    assert render_paragraph(pieces) or not before + after
 
 
 def git(folder: Path, *arguments: str) -> None:

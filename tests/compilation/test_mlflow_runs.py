@@ -87,7 +87,7 @@ def test_what_a_killed_start_left_half_written_is_written_by_the_next(
 ):
     with monkeypatch.context() as killed:
         killed.setattr(MlflowClient, written, interrupt)
-        killed.setattr(MlflowRuns, "on_break", lambda *_: None)  # a killed process says nothing
+        killed.setattr(MlflowRuns, "on_interrupted", lambda *_: None)  # a killed process says nothing
         with pytest.raises(KeyboardInterrupt):
             oneturn.compile(agent(tmp_path, mlflow=tracking), listeners=[MlflowRuns()])
     listener = MlflowRuns()

@@ -135,7 +135,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path,
     for skill in (10, 16):
         agent = written(folder, skill)
         compiled(agent)
-        oneturn.log(agent, register=True)
+        oneturn.log_model(agent, register=True)
     mlflow.set_tracking_uri(before)
     yield folder, store
     mlflow.set_tracking_uri(before)
@@ -421,10 +421,10 @@ def test_a_program_with_a_secret_is_not_logged(registered, client, agent, tmp_pa
     (tmp_path / "p.json").write_text(json.dumps(document))
     leaky = dataclasses.replace(agent, root=tmp_path, config=agent.config.model_copy(update={"compiled": "p.json"}))
     with pytest.raises(ProgramError, match=r"p\.json: state\.step\.demos\.0\.question looks like a secret"):
-        oneturn.log(leaky)
+        oneturn.log_model(leaky)
 
 
 def test_a_program_that_has_drifted_is_not_logged(registered, client, agent):
     drifted = dataclasses.replace(agent, build=lambda: oneturn.ReAct("question -> answer", tools=[], thoughts=False))
     with pytest.raises(ProgramError, match=r"output 'sure' \(boolean\) was removed"):
-        oneturn.log(drifted)
+        oneturn.log_model(drifted)

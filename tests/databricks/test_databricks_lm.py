@@ -24,7 +24,7 @@ from dspy.utils.exceptions import (
 
 import oneturn
 from oneturn.config import AgentConfig, LMConfig
-from oneturn.core.run_context import RunControl
+from oneturn.core.run_context import RunContext
 from oneturn.deployment.resources import resources_of, scopes_of
 from oneturn.errors import AgentError, ConfigError
 from oneturn.lm import build_lm
@@ -192,7 +192,7 @@ def test_a_user_is_asked_for_with_their_own_token_and_never_with_the_agents(work
     program, started = agent_of(credentials="user"), threading.Barrier(8)
 
     def ask(number: int) -> None:
-        with RunControl(caller=f"token-{number}").active():
+        with RunContext(caller=f"token-{number}").active():
             started.wait()
             for step in range(3):
                 program(question=f"{number} asks {step}")
@@ -225,7 +225,7 @@ def test_a_run_inside_a_run_is_for_whom_the_outer_one_is(workspace: Workspace, m
     inner = oneturn.ResponsesAdapter(agent_of(credentials="user"))
     request = {"input": [{"role": "user", "content": "For Ann"}]}
     monkeypatch.setitem(threading.main_thread().__dict__, "invokers_token", "token-2")
-    with RunControl(caller="token-1").active():
+    with RunContext(caller="token-1").active():
         inner.predict(request)
     assert users(workspace) == ["ann"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-from oneturn import log, promote
+from oneturn import log_model, promote
 from oneturn.cli import app
 from oneturn.deployment.databricks.endpoint import endpoint_name
 from oneturn.deployment.databricks.model_serving import deploy_serving, plan_serving
@@ -21,7 +21,7 @@ KEY = "{{secrets/desk/key}}"
 
 @pytest.fixture(scope="module")
 def _registered(workspace_with_models: Desk) -> None:
-    log(workspace_with_models.agent(), register=True)
+    log_model(workspace_with_models.agent(), register=True)
     for _ in range(2):
         workspace_with_models.registry.duplicate(MODEL, "1")
 

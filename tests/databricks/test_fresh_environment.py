@@ -51,7 +51,7 @@ def test_the_logged_agent_answers_with_exactly_its_pinned_requirements(tmp_path:
         monkeypatch.setenv("STUB_API_KEY", "none")
         forget()
         agent = oneturn.load_agent(tmp_path / "agent.py", tmp_path / "config.json")
-        logged = oneturn.log(agent)
+        logged = oneturn.log_model(agent)
         folder = mlflow.artifacts.download_artifacts(logged.model_uri, dst_path=str(tmp_path / "model"))
         python = environment(tmp_path / "venv", Path(folder) / "requirements.txt")
         found = ask(python, folder, tmp_path)

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from oneturn import log
+from oneturn import log_model
 from oneturn.datasets.rows import dataset_hash
 from oneturn.deployment.resources import auth_policy_of
 from oneturn.errors import ConfigError
@@ -37,7 +37,7 @@ def compiled(desk: Desk) -> None:
 
 def test_what_is_registered(desk: Desk):
     compiled(desk)
-    logged = log(desk.agent(compiled="desk_parts/compiled.json"), register=True, alias="challenger")
+    logged = log_model(desk.agent(compiled="desk_parts/compiled.json"), register=True, alias="challenger")
     number = logged.registered_version
     assert desk.registry.aliases[MODEL, "challenger"] == number
     assert desk.registry.dependencies[MODEL, number] == [("DATABRICKS_MODEL_ENDPOINT", "claude")]
@@ -60,7 +60,7 @@ def test_what_is_registered(desk: Desk):
 
 def test_an_alias_is_for_registered_versions(desk: Desk):
     with pytest.raises(ConfigError, match=r"'challenger': log it with --register"):
-        log(desk.agent(), alias="challenger")
+        log_model(desk.agent(), alias="challenger")
 
 
 def test_what_tools_of_ones_own_reach_is_declared_too(desk: Desk):

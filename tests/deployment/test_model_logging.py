@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from oneturn import AgentConfig, load_agent, log
+from oneturn import AgentConfig, load_agent, log_model
 from oneturn.deployment import model_logging as model_log
 from oneturn.deployment.model_logging import input_example, requirements
 from oneturn.errors import ProgramError
@@ -57,7 +57,7 @@ def test_a_folder_that_is_not_there_is_named(agent, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lacking = dataclasses.replace(agent, code_paths=("signatures", "modulse"))
     with pytest.raises(ProgramError, match=r"modulse isn't there"):
-        log(lacking)
+        log_model(lacking)
 
 
 def test_a_compiled_program_that_would_not_travel_is_not_logged(agent, tmp_path):
@@ -65,4 +65,4 @@ def test_a_compiled_program_that_would_not_travel_is_not_logged(agent, tmp_path)
     elsewhere.write_text((ROOT / "data" / "compiled" / "support_desk.json").read_text())
     config = agent.config.model_copy(update={"compiled": str(elsewhere)})
     with pytest.raises(ProgramError, match=r"would.*travel with the model: the folders that do are signatures"):
-        log(dataclasses.replace(agent, config=config))
+        log_model(dataclasses.replace(agent, config=config))

@@ -29,7 +29,7 @@ def test_compile_and_log(run):
         "answer",
     )
     assert (demos, rows) == ("6", "4")
-    assert recipe == "'worked'", "what was compiled is what is logged"
+    assert recipe == "'scripted'", "what was compiled is what is logged"
     assert len(answer) > len("''")
 
 

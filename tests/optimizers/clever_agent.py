@@ -12,7 +12,7 @@ import dspy
 
 import oneturn
 from oneturn.agent import Agent
-from oneturn.compilation import composed
+from oneturn.compilation import chain
 from oneturn.testing import sections
 from optimizers import recipes
 from tests.optimizers.clever_lm import CleverLM, finished, luck
@@ -20,7 +20,7 @@ from tests.optimizers.clever_lm import CleverLM, finished, luck
 BETTER = "Repeat the question, word for word."
 ADVICE = json.dumps(dict.fromkeys(["step", "react", "extract.predict", "self"], BETTER))
 TEXTS = {"instructions": BETTER, "proposed_instruction": BETTER, "module_advice": ADVICE}
-RECIPES = {**recipes.RECIPES, "two": composed(recipes.bootstrap, recipes.gepa)}
+RECIPES = {**recipes.RECIPES, "two": chain(recipes.bootstrap, recipes.gepa)}
 GENERIC = ["labelled", "bootstrap", "bootstrap_random_search", "miprov2", "simba", "gepa"]
 """The recipes that need no tools of the support desk."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import oneturn
-from oneturn.compilation import Compilation, composed
+from oneturn.compilation import Compilation, chain
 from oneturn.compilation.recipes import described
 from oneturn.config import BudgetConfig
 from oneturn.errors import ConfigError
@@ -97,7 +97,7 @@ def keeping_all(student: Any, **given: Any) -> Any:
     [
         (wanting, 0, "The recipe wanting wants train. Beside the program a recipe can have trainset, valset, "),
         (forgetful, 12, "The recipe forgetful gave None: it must return the compiled program."),
-        (composed(forgetful, keeping_all), 12, "The recipe forgetful gave None"),
+        (chain(forgetful, keeping_all), 12, "The recipe forgetful gave None"),
     ],
 )
 def test_a_recipe_of_one_s_own_that_can_t_work_is_named(recipe: Any, asked: int, told: str, tmp_path: Path):

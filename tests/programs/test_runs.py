@@ -17,7 +17,7 @@ from dspy.utils.callback import BaseCallback
 from mlflow.entities import SpanType
 
 import oneturn
-from oneturn.core.run_context import RunControl
+from oneturn.core.run_context import RunContext
 from oneturn.core.steps import Answer, AnswerDelta, Thought, ToolCall, ToolProgress, ToolResult
 from oneturn.errors import RunCancelled
 from oneturn.testing import ScriptedLM, ScriptedRequest, sections
@@ -199,7 +199,7 @@ def test_a_tool_tells_its_progress_and_learns_that_its_reader_has_left(parallel:
 
 def test_a_run_that_is_cancelled_ends_so():
     module = Reporting(parallel=False)
-    control = RunControl()
+    control = RunContext()
     with control.active():
         steps = oneturn.as_program(module).steps(question="?")
         assert [type(next(steps)) for _ in range(2)] == [ToolCall, ToolProgress]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.types.responses import ResponsesAgentRequest
 
-from oneturn.core.run_context import RunControl
+from oneturn.core.run_context import RunContext
 from tests.proof.failures import SECRET
 from tests.proof.judging import judged, known_to_clients, outcome, without_a_stream_it_says_the_same
 from tests.proof.profile import proof
@@ -46,7 +46,7 @@ def test_a_client_that_leaves_at_any_event_stops_the_lm(case: Case, place: int):
 @proof
 @given(cases, st.integers(0, 30))
 def test_a_run_that_is_stopped_at_any_event_ends_with_what_is_known(case: Case, place: int):
-    lm, control, events, asked = case.lm(), RunControl(), [], 99
+    lm, control, events, asked = case.lm(), RunContext(), [], 99
     with control.active():
         for number, event in enumerate(case.adapter(lm).predict_stream(REQUEST)):
             events.append(event)

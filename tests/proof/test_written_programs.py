@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mlflow.types.responses import ResponsesAgentRequest
 
 from oneturn import ResponsesAdapter
-from oneturn.core.run_context import RunControl
+from oneturn.core.run_context import RunContext
 from oneturn.core.steps import Answer, AnswerDelta, Step, ToolCall, ToolProgress, ToolResult, Usage
 from oneturn.tools.approvals import Approvals
 from tests.proof.failures import SECRET, Nameless
@@ -89,7 +89,7 @@ def test_a_client_that_leaves_at_any_event_ends_the_run_there(run: list[Any], pl
 @proof
 @given(runs, st.integers(0, 12))
 def test_a_run_that_is_stopped_at_any_event_ends_there_with_what_is_known(run: list[Any], place: int):
-    control, program = RunControl(), Written(run)
+    control, program = RunContext(), Written(run)
     events = []
     with control.active():
         for number, event in enumerate(served(program).predict_stream(REQUEST)):

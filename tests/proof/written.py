@@ -53,7 +53,7 @@ class Raise:
     error: Callable[[], BaseException]
 
 
-Happening = Step | Raise
+RunEvent = Step | Raise
 
 
 class Written:
@@ -65,7 +65,7 @@ class Written:
 
     citing_fields = ("citations",)
 
-    def __init__(self, happenings: Sequence[Happening], signature: type[dspy.Signature] = Ask):
+    def __init__(self, happenings: Sequence[RunEvent], signature: type[dspy.Signature] = Ask):
         self.happenings = happenings
         self.signature = signature
         self.answer_field = "answer" if "answer" in signature.output_fields else None
@@ -135,9 +135,9 @@ signatures = st.sampled_from([Ask, Judge])
 
 
 @st.composite
-def orderly_runs(draw: st.DrawFn) -> list[Happening]:
+def orderly_runs(draw: st.DrawFn) -> list[RunEvent]:
     """Runs as programs should have them: each call with its result, the answer, the cost; or a failure on the way."""
-    run: list[Happening] = []
+    run: list[RunEvent] = []
     for number in range(draw(st.integers(0, 3))):
         run += draw(st.lists(st.one_of(st.builds(Thought, texts), deltas), max_size=2))
         name, call_id = draw(names), f"call_{number}"

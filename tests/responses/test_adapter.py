@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 import oneturn
 from oneturn import Citation, ReAct, ResponsesAdapter
-from oneturn.core.run_context import RunControl
+from oneturn.core.run_context import RunContext
 from oneturn.core.steps import Answer, AnswerDelta, Thought, ToolCall, ToolResult, Usage
 from oneturn.errors import AgentError, ProgramError
 from oneturn.retrieval import Bm25Retriever
@@ -264,9 +264,9 @@ def test_a_text_that_another_item_interrupts_is_whole_in_the_last_message(case: 
 # ---- a run that is stopped
 
 
-def stopped_at_work(*replies: Any) -> tuple[ResponsesAdapter, RunControl]:
+def stopped_at_work(*replies: Any) -> tuple[ResponsesAdapter, RunContext]:
     """An agent whose tool is at work when the deadline comes, and the control that says so."""
-    control = RunControl()
+    control = RunContext()
 
     def patient() -> str:
         """Take long."""

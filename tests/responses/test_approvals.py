@@ -16,7 +16,7 @@ from oneturn.config import ApprovalsConfig
 from oneturn.core.steps import ApprovalWanted
 from oneturn.errors import ConfigError, RunError
 from oneturn.testing import ScriptedLM, call, finish
-from oneturn.tools.approvals import Approvals, DatabaseLedger, MemoryLedger, approvals_for
+from oneturn.tools.approvals import Approvals, DatabaseLedger, MemoryLedger, build_approvals
 
 KEY = "k" * 32
 QUESTION = {"role": "user", "content": "Refund order 7, please."}
@@ -244,15 +244,15 @@ def test_a_program_s_own_step_tells_who_reads_steps(shop: Shop):
 
 
 def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch):
-    assert approvals_for(ApprovalsConfig()) is None
+    assert build_approvals(ApprovalsConfig()) is None
     config = ApprovalsConfig(key_env="APPROVAL_KEY")
     with pytest.raises(ConfigError, match=r"approvals.key_env names APPROVAL_KEY, which isn't set"):
-        approvals_for(config)
+        build_approvals(config)
     monkeypatch.setenv("APPROVAL_KEY", "short")
     with pytest.raises(ConfigError, match="has 5 characters; it needs 32 or more"):
-        approvals_for(config)
+        build_approvals(config)
     monkeypatch.setenv("APPROVAL_KEY", KEY)
-    assert isinstance(approvals_for(config), Approvals)
+    assert isinstance(build_approvals(config), Approvals)
 
 
 VERDICTS = ["false", "true", "yes", "no", "off", "0", "n", "f", "", 0, 1, None, [], {}]

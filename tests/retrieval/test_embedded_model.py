@@ -8,13 +8,13 @@ from mlflow.entities import Document
 
 import oneturn
 from oneturn.config import EmbeddingsConfig, RetrieverConfig
-from oneturn.retrieval.embeddings import embedder_of
+from oneturn.retrieval.embeddings import build_embedder
 
 pytestmark = pytest.mark.local_lm
 
 
 def test_texts_that_mean_the_same_are_nearer_than_others():
-    vectors = embedder_of(EmbeddingsConfig(model="local/0.5B"))(
+    vectors = build_embedder(EmbeddingsConfig(model="local/0.5B"))(
         ["a cat sleeps", "the cat is asleep", "def f(x): return x"]
     )
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
@@ -24,4 +24,4 @@ def test_texts_that_mean_the_same_are_nearer_than_others():
 def test_a_configuration_finds_by_it():
     documents = [Document("Coffee costs nine euros.", id="price"), Document("def f(x): return x", id="code")]
     config = RetrieverConfig.model_validate({"embeddings": "local/0.5B", "k": 1})
-    assert oneturn.retriever_of(config, lambda: documents).search("how much is coffee")[0].id == "price"
+    assert oneturn.build_retriever(config, lambda: documents).search("how much is coffee")[0].id == "price"

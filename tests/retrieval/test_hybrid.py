@@ -20,7 +20,7 @@ from mlflow.entities import Document, SpanType
 import oneturn
 from oneturn.config import EmbeddingsConfig, RetrieverConfig
 from oneturn.errors import ConfigError, DataError
-from oneturn.retrieval.embeddings import embedder_of
+from oneturn.retrieval.embeddings import build_embedder
 from oneturn.retrieval.factory import BuiltLater
 from oneturn.retrieval.hybrid import fused
 
@@ -93,7 +93,7 @@ def config(model: Model, **keys: Any) -> RetrieverConfig:
 
 
 def retriever(model: Model, **keys: Any) -> oneturn.Retriever:
-    return oneturn.retriever_of(config(model, **keys), documents=lambda: DOCUMENTS)
+    return oneturn.build_retriever(config(model, **keys), documents=lambda: DOCUMENTS)
 
 
 def ids(documents: list[Document]) -> list[str | None]:
@@ -101,7 +101,7 @@ def ids(documents: list[Document]) -> list[str | None]:
 
 
 def test_what_shares_no_word_is_found_by_meaning(model: Model):
-    words = oneturn.retriever_of(RetrieverConfig(k=2), documents=lambda: DOCUMENTS)
+    words = oneturn.build_retriever(RetrieverConfig(k=2), documents=lambda: DOCUMENTS)
     assert words.search("how is the coffee thing cleaned") == []
     assert ids(retriever(model).search("how is the coffee thing cleaned"))[0] == "care"
 
@@ -119,8 +119,8 @@ def test_documents_are_embedded_once_for_all_time(model: Model):
 def test_other_texts_and_other_models_have_vectors_of_their_own(model: Model):
     retriever(model).search("coffee?")
     other = {"model": "openai/other", "api_base": model.url}
-    oneturn.retriever_of(config(model, embeddings=other), documents=lambda: DOCUMENTS).search("coffee?")
-    oneturn.retriever_of(config(model), documents=lambda: DOCUMENTS[:2]).search("coffee?")
+    oneturn.build_retriever(config(model, embeddings=other), documents=lambda: DOCUMENTS).search("coffee?")
+    oneturn.build_retriever(config(model), documents=lambda: DOCUMENTS[:2]).search("coffee?")
     assert [len(texts) for texts in model.asked] == [3, 1, 3, 1, 2, 1]
 
 
@@ -140,7 +140,7 @@ def test_nothing_is_read_or_asked_before_the_first_search(model: Model):
     def documents() -> list[Document]:
         raise AssertionError("too early")
 
-    oneturn.retriever_of(config(model), documents=documents)
+    oneturn.build_retriever(config(model), documents=documents)
     assert model.asked == []
 
 
@@ -156,13 +156,13 @@ def test_what_fails_to_be_built_is_tried_again(model: Model):
 def test_a_model_that_cannot_be_reached_says_what_to_do():
     section = EmbeddingsConfig(model="openai/m", api_base="http://127.0.0.1:9/v1")
     with pytest.raises(DataError, match=r"can't be reached at http://127\.0\.0\.1:9/v1"):
-        embedder_of(section)(["x"])
+        build_embedder(section)(["x"])
 
 
 def test_a_key_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("MY_KEY", raising=False)
     with pytest.raises(ConfigError, match="MY_KEY isn't set"):
-        embedder_of(EmbeddingsConfig(model="openai/m", api_key_env="MY_KEY"))(["x"])
+        build_embedder(EmbeddingsConfig(model="openai/m", api_key_env="MY_KEY"))(["x"])
 
 
 def test_an_empty_question_finds_nothing(model: Model):
@@ -186,7 +186,7 @@ def test_the_vectors_cannot_be_changed(model: Model):
 
 def test_a_local_kind_needs_documents():
     with pytest.raises(ConfigError, match="say which documents"):
-        oneturn.retriever_of(RetrieverConfig())
+        oneturn.build_retriever(RetrieverConfig())
 
 
 @given(st.lists(st.lists(st.sampled_from("abcdef"), unique=True), max_size=4), st.integers(1, 6))

@@ -13,7 +13,7 @@ import oneturn
 from oneturn.testing import ScriptedLM, call, finish
 
 documents = lambda: [mlflow.entities.Document("Port 443.", {"doc_uri": "net.md"}, id="net")]
-FOUND = oneturn.retriever_of(oneturn.AgentConfig.read({}), documents)
+FOUND = oneturn.build_retriever(oneturn.AgentConfig.read({}), documents)
 
 def program():
     made = oneturn.ReAct("question -> answer", tools=[FOUND.search])

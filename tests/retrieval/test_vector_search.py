@@ -21,7 +21,7 @@ from mlflow.entities import SpanType
 
 import oneturn
 from oneturn.config import AgentConfig
-from oneturn.core.run_context import RunControl
+from oneturn.core.run_context import RunContext
 from oneturn.deployment.resources import resources_of, scopes_of
 from oneturn.errors import ConfigError, ToolError
 from oneturn.testing import ScriptedLM, call, finish
@@ -61,7 +61,7 @@ def answer(asked: Call) -> dict[str, Any]:
 
 
 def retriever(**keys: Any) -> oneturn.Retriever:
-    return oneturn.retriever_of(AgentConfig.read({"retriever": {**KEYS, **keys}}))
+    return oneturn.build_retriever(AgentConfig.read({"retriever": {**KEYS, **keys}}))
 
 
 def sent(workspace: Workspace) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def test_users_see_what_they_may_see(workspace: Workspace):
     workspace.users |= {"token-1": "ann", "token-2": "bob"}
     found = retriever(credentials="user")
     for token in ("token-1", "token-2"):
-        with RunControl(caller=token).active():
+        with RunContext(caller=token).active():
             found.search("port")
     assert [asked.user for asked in workspace.asked("POST", f"{PATH}/query")] == ["ann", "bob"]
     with pytest.raises(ConfigError, match="needs a user who asks"):

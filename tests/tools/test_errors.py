@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from oneturn.errors import ToolError
-from oneturn.tools.errors import told_to_lm
+from oneturn.tools.errors import to_lm_error
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from oneturn.tools.errors import told_to_lm
     ],
 )
 def test_one_line_without_path_or_secret(error: Exception, told: str):
-    assert told_to_lm(error) == told
+    assert to_lm_error(error) == told
 
 
 SECRETS = {
@@ -64,14 +64,14 @@ SECRETS = {
 
 @pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
 def test_credentials_and_paths_are_redacted(secret: str):
-    told = told_to_lm(ValueError(f"refused: {secret}"))
+    told = to_lm_error(ValueError(f"refused: {secret}"))
     assert told.startswith("refused: ")
     assert not any(part in told for part in (secret, "canary", "MIIE"))
 
 
 def test_a_value_of_the_environment_is_redacted(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SHOP_PASSWORD", "hunter2-canary-99")
-    assert told_to_lm(ValueError("could not use hunter2-canary-99")) == "could not use …"
+    assert to_lm_error(ValueError("could not use hunter2-canary-99")) == "could not use …"
 
 
 @pytest.mark.parametrize(
@@ -86,4 +86,4 @@ def test_a_value_of_the_environment_is_redacted(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_ordinary_text_stays(text: str):
-    assert told_to_lm(ValueError(text)) == text
+    assert to_lm_error(ValueError(text)) == text

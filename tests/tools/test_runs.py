@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import oneturn
-from oneturn.core.run_context import RunControl, current
+from oneturn.core.run_context import RunContext, current_run
 from oneturn.core.steps import ToolCall, ToolProgress, ToolResult
 from oneturn.errors import ProgramError, RunCancelled
 from oneturn.testing import ScriptError
@@ -25,7 +25,7 @@ def calls(*names: str, **args: Any) -> list[ToolCall]:
 def wait_until_cancelled() -> bool:
     """Do what a patient tool does: look now and then whether anybody still wants it."""
     gone = threading.Event()
-    with current().waking(gone.set):
+    with current_run().waking(gone.set):
         while not oneturn.cancelled():
             gone.wait(0.005)
     return True
@@ -119,7 +119,7 @@ def test_a_timeout_is_above_zero(timeout: float):
 
 def test_a_run_that_is_cancelled_asks_its_tools_to_stop_and_ends():
     stopped, started = threading.Event(), threading.Event()
-    control = RunControl()
+    control = RunContext()
 
     def slow() -> str:
         started.set()
@@ -153,7 +153,7 @@ def test_closing_asks_the_tools_to_stop():
 
 
 def test_progress_ends_a_tool_whose_work_is_in_vain():
-    with RunControl(0).active(), pytest.raises(RunCancelled, match="deadline_exceeded"):
+    with RunContext(0).active(), pytest.raises(RunCancelled, match="deadline_exceeded"):
         oneturn.progress("still here")
 
 
@@ -174,24 +174,24 @@ def test_what_is_no_tool_s_own_failure_is_raised():
 
 
 def test_a_part_stops_with_the_whole_and_not_the_other_way():
-    whole = RunControl()
-    part = RunControl(parent=whole)
+    whole = RunContext()
+    part = RunContext(parent=whole)
     part.cancel("enough")
     assert (whole.reason, part.reason) == (None, "enough")
     whole.cancel("all")
-    assert (whole.reason, part.reason, RunControl(parent=whole).reason) == ("all", "enough", "all")
+    assert (whole.reason, part.reason, RunContext(parent=whole).reason) == ("all", "enough", "all")
 
 
 def test_the_nearest_deadline_counts():
-    assert RunControl().remaining() is None
-    assert RunControl(50, RunControl(100)).remaining() <= 50
-    assert RunControl(100, RunControl(0)).remaining() == 0
-    assert RunControl(100, RunControl(0)).reason == "deadline_exceeded"
+    assert RunContext().remaining() is None
+    assert RunContext(50, RunContext(100)).remaining() <= 50
+    assert RunContext(100, RunContext(0)).remaining() == 0
+    assert RunContext(100, RunContext(0)).reason == "deadline_exceeded"
 
 
 def test_whoever_waits_is_woken_once_by_part_or_whole():
-    whole = RunControl()
-    part = RunControl(parent=whole)
+    whole = RunContext()
+    part = RunContext(parent=whole)
     woken: list[str] = []
     with part.waking(lambda: woken.append("part")), whole.waking(lambda: woken.append("whole")):
         whole.cancel()

@@ -16,7 +16,7 @@ from mlflow.entities import Document, SpanType
 
 import oneturn
 from oneturn.conformance import Severity, check_stream
-from oneturn.core.run_context import RunControl
+from oneturn.core.run_context import RunContext
 from oneturn.core.steps import Answer, AnswerDelta, Step, ToolCall, ToolProgress, ToolResult, Usage
 from oneturn.errors import ProgramError, RunCancelled
 from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish, sections
@@ -450,7 +450,7 @@ def test_an_agent_that_takes_too_long_has_failed_and_is_stopped(outer: str):
 
 def test_the_outer_run_s_end_is_the_inner_run_s():
     inner = Patient()
-    control = RunControl()
+    control = RunContext()
     outer = desk(ASKED, tools=[oneturn.agent_tool(inner, "handbook")])
 
     def cancel() -> None:
@@ -466,7 +466,7 @@ def test_the_outer_run_s_end_is_the_inner_run_s():
 
 def test_an_inner_lm_is_left_when_the_outer_run_ends():
     begun, given_up = threading.Event(), threading.Event()
-    control = RunControl()
+    control = RunContext()
 
     def slow(asked: ScriptedRequest) -> Any:
         begun.set()
@@ -488,7 +488,7 @@ def test_an_inner_lm_is_left_when_the_outer_run_ends():
 
 
 def test_an_agent_isn_t_asked_once_the_run_has_to_stop():
-    control = RunControl()
+    control = RunContext()
     control.cancel("client_gone")
     with control.active(), pytest.raises(RunCancelled, match="client_gone"):
         oneturn.agent_tool(handbook(), "handbook")(question="?")

@@ -16,8 +16,8 @@ import pytest
 from mlflow.entities import Document
 
 import oneturn
-from oneturn.core.background import listen
-from oneturn.core.run_context import RunControl, current
+from oneturn.core.background import run_in_thread
+from oneturn.core.run_context import RunContext, current_run
 from oneturn.core.steps import Answer, Step, ToolProgress, ToolResult, Usage
 from oneturn.errors import ProgramError, RunCancelled, ToolError
 from oneturn.testing import ScriptedLM, call, finish, sections
@@ -314,7 +314,7 @@ def silent(headers: bool) -> Iterator[tuple[str, threading.Event, threading.Even
 
 @pytest.mark.parametrize("headers", [True, False], ids=["in the stream", "before the stream"])
 def test_the_connection_of_a_run_that_is_stopped_is_closed(headers: bool):
-    control = RunControl()
+    control = RunContext()
     with silent(headers) as (url, asked, gone):
         outer = agent(call("them", question="?"), tools=[oneturn.endpoint_tool(url, "them", "They know.")])
 
@@ -332,18 +332,18 @@ def test_what_a_tool_waits_for_is_broken_off_when_its_time_is_over():
     broken_off = threading.Event()
 
     def wait(tell: Any) -> None:  # as a query does
-        with current().waking(broken_off.set):
+        with current_run().waking(broken_off.set):
             if oneturn.cancelled():
                 broken_off.set()
             assert broken_off.wait(PATIENCE)
 
     with pytest.raises(ToolError, match=r"longer than its 0.01 s"):
-        nested("them", 0.01, lambda spend: listen(wait, lambda event: None))
+        nested("them", 0.01, lambda spend: run_in_thread(wait, lambda event: None))
     assert broken_off.wait(PATIENCE)
 
 
 def test_a_query_of_a_run_that_is_stopped_is_no_failure_of_the_endpoint():
-    control = RunControl()
+    control = RunContext()
     with silent(headers=True) as (url, asked, gone):
 
         def cancel() -> None:

@@ -18,7 +18,7 @@ import dspy
 import pytest
 
 from oneturn.config.tools import McpTools
-from oneturn.core.run_context import RunControl
+from oneturn.core.run_context import RunContext
 from oneturn.errors import ConfigError, RunCancelled, ToolError
 from oneturn.programs.react import ReAct
 from oneturn.programs.state.interface import interface_of
@@ -102,14 +102,14 @@ def test_only_the_named_variables_reach_the_program(shop: dict[str, dspy.Tool], 
 
 def test_progress(shop: dict[str, dspy.Tool]):
     told: list[tuple[str, float | None]] = []
-    with RunControl(on_progress=lambda message, fraction, item=None: told.append((message, fraction))).active():
+    with RunContext(on_progress=lambda message, fraction, item=None: told.append((message, fraction))).active():
         assert shop["count"](to=2) == "done"
     assert told == [("at 1", 0.5), ("at 2", 1.0)]
 
 
 def test_a_cancelled_run_cancels_the_call_in_the_server(shop: dict[str, dspy.Tool], ended: Path):
     waits = threading.Event()
-    control = RunControl(on_progress=lambda message, fraction, item=None: waits.set())
+    control = RunContext(on_progress=lambda message, fraction, item=None: waits.set())
     with control.active(), ThreadPoolExecutor() as pool:
         asked = pool.submit(contextvars.copy_context().run, lambda: shop["wait"]())
         assert waits.wait(10)

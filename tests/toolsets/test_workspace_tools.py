@@ -20,10 +20,10 @@ from databricks.sdk.service.sql import ExecuteStatementRequestOnWaitTimeout
 import oneturn
 from oneturn.config import AgentConfig
 from oneturn.conformance import Severity, check_stream
-from oneturn.core.run_context import RunControl
+from oneturn.core.run_context import RunContext
 from oneturn.errors import ConfigError
 from oneturn.testing import ScriptedLM, call, finish
-from oneturn.toolsets.factory import tool_resources, tools_of
+from oneturn.toolsets.factory import build_tools, tool_resources
 from tests.databricks.conftest import unused_port
 from tests.databricks.workspace import OWNER, Answer, Workspace, refused, signed_in
 
@@ -70,7 +70,7 @@ def shipped(workspace: Workspace) -> None:
 
 def test_a_function_is_run_with_typed_parameters(workspace: Workspace):
     shipped(workspace)
-    (tool,) = tools_of(configured(FUNCTION))
+    (tool,) = build_tools(configured(FUNCTION))
     assert (tool.name, tool.desc) == ("status", "The status of an order.")
     assert tool.args["order"]["description"] == "its id"
     assert tool(order="M-7'); DROP TABLE orders; --", n=2) == "shipped"
@@ -86,7 +86,7 @@ def test_a_function_is_run_with_typed_parameters(workspace: Workspace):
 
 def test_a_function_that_fails_is_an_error_that_the_agent_reads(workspace: Workspace):
     with_function(workspace, {"state": "FAILED", "error": {"error_code": "BAD", "message": "no such order"}})
-    program = oneturn.ReAct("question -> answer", tools=tools_of(configured(FUNCTION)))
+    program = oneturn.ReAct("question -> answer", tools=build_tools(configured(FUNCTION)))
     program.set_lm(ScriptedLM(call("status", order="M-7", n=1), finish(answer="I can't tell")))
     found = program(question="Where is M-7?")
     assert found.answer == "I can't tell"
@@ -95,7 +95,7 @@ def test_a_function_that_fails_is_an_error_that_the_agent_reads(workspace: Works
 
 def test_an_agent_with_a_function_answers_in_a_stream_that_keeps_the_rules(workspace: Workspace):
     shipped(workspace)
-    program = oneturn.ReAct("question -> answer", tools=tools_of(configured(FUNCTION)))
+    program = oneturn.ReAct("question -> answer", tools=build_tools(configured(FUNCTION)))
     program.set_lm(ScriptedLM(call("status", order="M-7", n=1), finish(answer="It is shipped.")))
     request = {"input": [{"role": "user", "content": "Where is M-7?"}]}
     stream = oneturn.ResponsesAdapter(program).predict_stream(request)
@@ -113,7 +113,7 @@ def test_a_function_that_is_not_there_is_told_before_anything_is_asked(workspace
     missing = refused(404, "FUNCTION_DOES_NOT_EXIST", "Function 'main.shop.status' does not exist.")
     workspace.on("GET", "/api/2.1/unity-catalog/functions/.*", lambda asked: missing)
     with pytest.raises(ConfigError, match=r"main\.shop\.status"):
-        tools_of(configured(FUNCTION))
+        build_tools(configured(FUNCTION))
 
 
 def test_a_genie_space_answers_with_its_words_the_sql_and_the_first_rows(workspace: Workspace):
@@ -130,7 +130,7 @@ def test_a_genie_space_answers_with_its_words_the_sql_and_the_first_rows(workspa
     workspace.on(
         "GET", f"{place}/conversations/c/messages/m/(attachments/a/query-result|query-result/a)", lambda asked: result
     )
-    (tool,) = tools_of(configured(GENIE))
+    (tool,) = build_tools(configured(GENIE))
     answer = str(tool(question="How many?"))
     assert all(part in answer for part in ("It is 1.", "SELECT 1", "n", "1", "2"))
     assert "3" not in answer.replace("of 3", ""), "two rows were asked for"
@@ -139,7 +139,7 @@ def test_a_genie_space_answers_with_its_words_the_sql_and_the_first_rows(workspa
 def test_a_chat_endpoint_answers(workspace: Workspace):
     reply = {"choices": [{"message": {"role": "assistant", "content": "hello"}}], "usage": {"prompt_tokens": 2}}
     workspace.on("POST", "/serving-endpoints/chat/invocations", lambda asked: Answer(body=reply))
-    (tool,) = tools_of(configured(CHAT))
+    (tool,) = build_tools(configured(CHAT))
     assert str(tool(question="hi")) == "hello"
 
 
@@ -155,7 +155,7 @@ def test_a_function_that_gives_a_table_shows_its_first_rows(workspace: Workspace
     with_function(workspace, {"state": "SUCCEEDED"}, manifest=columns, result={"data_array": rows})
     info = workspace_function("TABLE_TYPE")
     workspace.on("GET", "/api/2.1/unity-catalog/functions/main.shop.status", lambda asked: info)
-    (tool,) = tools_of(configured({**FUNCTION, "rows": 2}))
+    (tool,) = build_tools(configured({**FUNCTION, "rows": 2}))
     told = str(tool(order="M"))
     assert all(part in told for part in ("order", "status", "M-1", "shipped", "M-2"))
     assert "M-3" not in told
@@ -173,9 +173,9 @@ def test_a_user_is_answered_by_what_they_may_see(workspace: Workspace):
     workspace.users |= {"token-1": "ann", "token-2": "bob"}
     reply = {"choices": [{"message": {"role": "assistant", "content": "hello"}}], "usage": {"prompt_tokens": 2}}
     workspace.on("POST", "/serving-endpoints/chat/invocations", lambda asked: Answer(body=reply))
-    (tool,) = tools_of(configured({**CHAT, "credentials": "user"}))
+    (tool,) = build_tools(configured({**CHAT, "credentials": "user"}))
     for token in ("token-1", "token-2"):
-        with RunControl(caller=token).active():
+        with RunContext(caller=token).active():
             tool(question="hi")
     assert [asked.user for asked in workspace.asked("POST", "/serving-endpoints/chat/invocations")] == ["ann", "bob"]
 
@@ -183,8 +183,8 @@ def test_a_user_is_answered_by_what_they_may_see(workspace: Workspace):
 def test_a_users_function_is_described_before_anybody_asks_and_run_for_them_only(workspace: Workspace):
     workspace.users["token-1"] = "ann"
     shipped(workspace)
-    (tool,) = tools_of(configured({**FUNCTION, "credentials": "user"}))
-    with RunControl(caller="token-1").active():
+    (tool,) = build_tools(configured({**FUNCTION, "credentials": "user"}))
+    with RunContext(caller="token-1").active():
         assert tool(order="M-7", n=1) == "shipped"
     assert [asked.user for asked in workspace.asked("GET", ".*/functions/.*")] == [OWNER]
     assert {asked.user for asked in workspace.asked("POST", "/api/2.0/sql/statements/?")} == {"ann"}
@@ -199,10 +199,10 @@ def test_an_mcp_server_of_the_workspace_gets_the_workspaces_credentials(
     with real_server(unused_port) as url:
         for method in ("POST", "GET", "DELETE"):
             workspace.on(method, path, lambda asked: passed_on(asked, url))
-        (tool,) = tools_of(configured({"kind": "mcp", "url": path, "credentials": credentials, "tools": ["add"]}))
+        (tool,) = build_tools(configured({"kind": "mcp", "url": path, "credentials": credentials, "tools": ["add"]}))
         assert {asked.user for asked in workspace.asked("POST", path)} == {OWNER}, "nobody asks yet"
         workspace.calls.clear()
-        with RunControl(caller="token-1").active():
+        with RunContext(caller="token-1").active():
             assert tool(a=1, b=2) == "3"
     assert {asked.user for asked in workspace.asked("POST", path)} == {"ann" if credentials == "user" else OWNER}
 
@@ -236,4 +236,4 @@ def passed_on(asked: Any, url: str) -> Answer:
 def test_a_users_credentials_are_refused_where_there_is_no_user(workspace: Workspace):
     shipped(workspace)
     with pytest.raises(ConfigError, match="needs a user who asks"):
-        tools_of(configured({**FUNCTION, "credentials": "user"}))[0](order="M-7", n=1)
+        build_tools(configured({**FUNCTION, "credentials": "user"}))[0](order="M-7", n=1)

@@ -107,7 +107,7 @@ def app_resources(config: AgentConfig, experiment_id: str | None) -> list[AppRes
     return list(found)
 
 
-def told(resources: list[AppResource]) -> Iterator[str]:
+def describe_resources(resources: list[AppResource]) -> Iterator[str]:
     """Each resource in a line."""
     for resource in resources:
         (kind, about), *_ = ((key, value) for key, value in resource.as_dict().items() if key != "name")

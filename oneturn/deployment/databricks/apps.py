@@ -16,9 +16,9 @@ import mlflow
 from oneturn.agent import Agent
 from oneturn.config import AgentConfig
 from oneturn.config.tracking import use_store, use_tracking
-from oneturn.core.databricks_auth import told_in_a_line, workspace_client
-from oneturn.deployment.databricks.app_files import app_files, app_resources, told
-from oneturn.deployment.databricks.endpoint import Say
+from oneturn.core.databricks_auth import as_deploy_error, workspace_client
+from oneturn.deployment.databricks.app_files import app_files, app_resources, describe_resources
+from oneturn.deployment.databricks.endpoint import ProgressCallback
 from oneturn.deployment.preflight import refuse_problems, refuse_undeployable
 from oneturn.deployment.resources import scopes_of
 from oneturn.errors import DeployError
@@ -56,12 +56,12 @@ class AppPlan:
         return [
             f"The app {self.name} {'gets a new deployment' if self.exists else 'is made'}.",
             f"{len(self.files)} files ({size / 1000:.0f} kB) go to {self.source}.",
-            *(f"It may reach: {line}" for line in told(self.resources)),
+            *(f"It may reach: {line}" for line in describe_resources(self.resources)),
             *(f"On behalf of a user: {scope}" for scope in self.scopes),
         ]
 
 
-@told_in_a_line("The app can't be deployed")
+@as_deploy_error("The app can't be deployed")
 def plan_app(agent: Agent, *, check: bool = True) -> AppPlan:
     """What ``deploy_app`` would do; nothing is changed.
 
@@ -130,8 +130,8 @@ class DeployedApp:
     url: str
 
 
-@told_in_a_line("The app can't be deployed")
-def deploy_app(plan: AppPlan, say: Say = print) -> DeployedApp:
+@as_deploy_error("The app can't be deployed")
+def deploy_app(plan: AppPlan, say: ProgressCallback = print) -> DeployedApp:
     """Make or change the app, upload its files, start them, and wait until they run.
 
     Raises:
@@ -162,7 +162,7 @@ def started(client: WorkspaceClient, name: str, source: str, limit: timedelta) -
         client.apps.deploy(name, deployment).result(timeout=limit)
 
 
-def _made(client: WorkspaceClient, plan: AppPlan, limit: timedelta, say: Say) -> None:
+def _made(client: WorkspaceClient, plan: AppPlan, limit: timedelta, say: ProgressCallback) -> None:
     from databricks.sdk.service.apps import App, ComputeState
 
     app = App(

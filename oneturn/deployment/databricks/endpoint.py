@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     )
 
 
-Say = Callable[[str], object]
+ProgressCallback = Callable[[str], object]
 """Told what happens, a line each."""
 
 _LOG_LINES = 15
@@ -51,7 +51,7 @@ def serving_now(endpoint: ServingEndpointDetailed | None, model: str) -> ServedE
     return max(entities, key=lambda entity: share.get(entity.name, 0), default=None)
 
 
-def wait_until_ready(client: WorkspaceClient, name: str, version: str, minutes: float, say: Say) -> None:
+def wait_until_ready(client: WorkspaceClient, name: str, version: str, minutes: float, say: ProgressCallback) -> None:
     """Wait until the endpoint has done with its update, and serves ``version``; tell what changes meanwhile.
 
     Raises:

@@ -16,9 +16,9 @@ from mlflow.exceptions import MlflowException
 from oneturn.agent import Agent
 from oneturn.config import AgentConfig
 from oneturn.config.tracking import use_store, use_tracking
-from oneturn.core.databricks_auth import told_in_a_line, workspace_client
+from oneturn.core.databricks_auth import as_deploy_error, workspace_client
 from oneturn.deployment.databricks.endpoint import (
-    Say,
+    ProgressCallback,
     endpoint_name,
     endpoint_of,
     entity_of,
@@ -88,7 +88,7 @@ class ServingPlan:
         return found
 
 
-@told_in_a_line("The agent can't be deployed")
+@as_deploy_error("The agent can't be deployed")
 def plan_serving(agent: Agent, version: str | None = None, *, check: bool = True) -> ServingPlan:
     """What ``deploy_serving`` would do; nothing is changed.
 
@@ -148,8 +148,8 @@ class Deployed:
     review_app: str
 
 
-@told_in_a_line("The agent can't be deployed")
-def deploy_serving(plan: ServingPlan, say: Say = print) -> Deployed:
+@as_deploy_error("The agent can't be deployed")
+def deploy_serving(plan: ServingPlan, say: ProgressCallback = print) -> Deployed:
     """Let the endpoint serve the version, wait until it does, and say where.
 
     The environment variables are those of the configuration, each time: Databricks doesn't carry earlier ones over.
@@ -219,7 +219,7 @@ def _set_anew(plan: ServingPlan) -> tuple[str, str]:
     return page, str(made[0].review_app_url) if made else page
 
 
-def _tidy_up(client: WorkspaceClient, plan: ServingPlan, keep: int, say: Say) -> None:
+def _tidy_up(client: WorkspaceClient, plan: ServingPlan, keep: int, say: ProgressCallback) -> None:
     """Take versions off the endpoint, but the newest ones and the one that a rollback goes to."""
     from databricks.agents import delete_deployment
 

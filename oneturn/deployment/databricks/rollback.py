@@ -10,10 +10,10 @@ from mlflow import MlflowClient
 
 from oneturn.agent import Agent
 from oneturn.config.tracking import use_store
-from oneturn.core.databricks_auth import told_in_a_line, workspace_client
+from oneturn.core.databricks_auth import as_deploy_error, workspace_client
 from oneturn.deployment.databricks.apps import app_name, started
 from oneturn.deployment.databricks.endpoint import (
-    Say,
+    ProgressCallback,
     endpoint_name,
     endpoint_of,
     entity_of,
@@ -61,7 +61,7 @@ class RollbackPlan:
         return [f"The requests of {self.endpoint} go from version {self.current} to version {self.target}{moved}."]
 
 
-@told_in_a_line("The endpoint can't go back")
+@as_deploy_error("The endpoint can't go back")
 def plan_rollback(agent: Agent, version: str | None = None) -> RollbackPlan:
     """What ``roll_back`` would do; nothing is changed.
 
@@ -93,8 +93,8 @@ def plan_rollback(agent: Agent, version: str | None = None) -> RollbackPlan:
     return RollbackPlan(model, name, current, target, alias if moves else None, agent.config.deploy.minutes)
 
 
-@told_in_a_line("The endpoint can't go back")
-def roll_back(plan: RollbackPlan, reason: str, say: Say = print) -> None:
+@as_deploy_error("The endpoint can't go back")
+def roll_back(plan: RollbackPlan, reason: str, say: ProgressCallback = print) -> None:
     """Give the requests, and the alias, to the version before. It is there already: nothing is built.
 
     Both versions stay; the one that gives way is tagged with the reason.
@@ -152,7 +152,7 @@ class AppRollbackPlan:
         return [f"The app {self.name} goes back from {self.current} to {self.target}."]
 
 
-@told_in_a_line("The app can't go back")
+@as_deploy_error("The app can't go back")
 def plan_app_rollback(agent: Agent) -> AppRollbackPlan:
     """What ``roll_back_app`` would do; nothing is changed.
 
@@ -177,7 +177,7 @@ def plan_app_rollback(agent: Agent) -> AppRollbackPlan:
     return AppRollbackPlan(name, current, before, agent.config.deploy.minutes)
 
 
-@told_in_a_line("The app can't go back")
+@as_deploy_error("The app can't go back")
 def roll_back_app(plan: AppRollbackPlan) -> None:
     """Start the app from the files that it ran from before.
 

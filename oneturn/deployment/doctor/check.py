@@ -45,7 +45,7 @@ def _here(agent: Agent, ask: bool, seen: Callable[[Finding], object]) -> list[Fi
         partial(here.variables, config),
         partial(here.program, agent),
         partial(here.port, config),
-        *([partial(here.asked, agent)] if ask else []),
+        *([partial(here.lm_answers, agent)] if ask else []),
         *([partial(deployable, config)] if _on_databricks(config) else []),
     ]
     found: list[Finding] = []

@@ -41,7 +41,7 @@ def lm(config: LMConfig) -> Iterator[Finding]:
         yield unknown("lm", f"{config.model}: nothing says whether it answers", "Add --ask, and it is asked.")
 
 
-def asked(agent: Agent) -> Iterator[Finding]:
+def lm_answers(agent: Agent) -> Iterator[Finding]:
     """Whether the LM answers one short question."""
     try:
         said = agent.lm()("Reply with the word OK.", max_tokens=8)

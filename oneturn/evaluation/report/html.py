@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from oneturn.evaluation.report import figures as charts
 from oneturn.evaluation.report.figures import compared, figures
-from oneturn.evaluation.report.rows import Columns, Row, records, told
+from oneturn.evaluation.report.rows import Columns, Row, records, row_view
 from oneturn.evaluation.result import Evaluation
 from oneturn.evaluation.results_file import check_rows
 
@@ -31,8 +31,8 @@ def rows_of(evaluation: Evaluation, baseline: Evaluation | None, category: str, 
     olds = _before(evaluation, baseline) if baseline is not None else None
     old_columns = Columns.of(baseline.rows) if baseline is not None else columns
     for place, record in enumerate(records(evaluation.rows)):
-        row = told(record, place + 1, columns, category, pass_score)
-        old = told(olds[place], place + 1, old_columns, category, pass_score) if olds and olds[place] else None
+        row = row_view(record, place + 1, columns, category, pass_score)
+        old = row_view(olds[place], place + 1, old_columns, category, pass_score) if olds and olds[place] else None
         yield {**row, "change": None if old is None else row["score"] - old["score"], "before": _brief(old)}
 
 

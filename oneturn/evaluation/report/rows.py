@@ -74,7 +74,7 @@ def records(rows: pd.DataFrame) -> list[Row]:
     return [{str(name): _value(value) for name, value in row.items()} for row in whole.to_dict("records")]
 
 
-def told(record: Row, number: int, columns: Columns, category: str, pass_score: float) -> Row:
+def row_view(record: Row, number: int, columns: Columns, category: str, pass_score: float) -> Row:
     """One row as the page reads it."""
     error = record.get("error")
     score = float(record.get("score") or 0.0)

@@ -25,7 +25,7 @@ from oneturn.config import JudgeConfig
 from oneturn.evaluation.run_record import RunRecord, run_record
 from oneturn.evaluation.scorers.base import NotLabelled, Scorer, Verdict, scorer
 from oneturn.evaluation.scorers.mlflow import answer_text, output_text, passages
-from oneturn.tools.errors import in_a_line
+from oneturn.tools.errors import redacted_line
 
 ABSENT = "Not judged: no judge is configured; set judge.model, or give model=."
 
@@ -110,7 +110,7 @@ def _judge(name: str, model: str | None, ask: Callable[[dspy.Example, Any], Any]
         try:
             return _verdict(ask(example, prediction))
         except _UNJUDGED as error:
-            return Verdict(None, f"Not judged: {in_a_line(str(error)) or type(error).__name__}")
+            return Verdict(None, f"Not judged: {redacted_line(str(error)) or type(error).__name__}")
 
     return scorer(name, judge, model=model, settings=tuple(settings))
 

@@ -23,7 +23,7 @@ from oneturn.evaluation.data_sources import example_inputs, example_labels
 from oneturn.evaluation.result import Metric
 from oneturn.evaluation.run_record import RunRecord
 from oneturn.evaluation.scorers.retrieval import names_of
-from oneturn.evaluation.targets import Answered, EndpointTarget, read_into, target_of
+from oneturn.evaluation.targets import Answered, EndpointTarget, read_into, resolve_target
 from oneturn.responses.reply import read_reply
 
 
@@ -44,7 +44,7 @@ def record_of_trace(trace: Trace) -> list[Fields]:
     return list(calls.values())
 
 
-def tell_of(calls: Sequence[Mapping[str, Any]]) -> None:
+def write_tool_spans(calls: Sequence[Mapping[str, Any]]) -> None:
     """Write spans below the active one for the tool calls of a run that happened elsewhere, behind an endpoint."""
     for call in calls:
         with mlflow.start_span(str(call["name"]), SpanType.TOOL) as span:
@@ -177,7 +177,7 @@ def predict_fn(target: Any, *, lm: dspy.BaseLM | None = None, api_key: str | Non
         DataError: target is of no known kind.
     """
     # MLflow calls it in threads of its own, which dspy.context doesn't reach.
-    answering = target_of(target, lm or dspy.settings.lm, api_key, trace=False)
+    answering = resolve_target(target, lm or dspy.settings.lm, api_key, trace=False)
 
     def predict(**inputs: Any) -> Fields:
         fields = example_inputs(inputs, answering.inputs)
@@ -187,7 +187,7 @@ def predict_fn(target: Any, *, lm: dspy.BaseLM | None = None, api_key: str | Non
             span.set_inputs(inputs)
             answering.answer(dspy.Example(**fields).with_inputs(*names), answered)
             if isinstance(answering, EndpointTarget):
-                tell_of(answered.tool_calls)
+                write_tool_spans(answered.tool_calls)
             response = as_response(answered)
             span.set_outputs(serialize_for_json(response))
         return response

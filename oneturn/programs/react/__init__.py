@@ -1,7 +1,7 @@
 """ReAct as a generator of steps, one chat turn a step, one schema-constrained tool call a turn."""
 
 from oneturn.programs.react.grounding import Citation, Seen
-from oneturn.programs.react.module import ReAct, failed_runs_kept
-from oneturn.programs.react.scripted_teacher import Solution, WorkedExamples
+from oneturn.programs.react.module import ReAct, capture_run_errors
+from oneturn.programs.react.scripted_teacher import Demonstration, ScriptedTeacher
 
-__all__ = ["Citation", "ReAct", "Seen", "Solution", "WorkedExamples", "failed_runs_kept"]
+__all__ = ["Citation", "Demonstration", "ReAct", "ScriptedTeacher", "Seen", "capture_run_errors"]

@@ -63,7 +63,7 @@ def _is_annotated(hint: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Ground:
+class SeenValues:
     """What a run has seen so far.
 
     Attributes:
@@ -100,7 +100,7 @@ def misplaced(schema: Mapping[str, Any], output: bool) -> bool:
     return any(f'"format": "{mark}"' in text for mark in (_SOURCE, _SEEN))
 
 
-def narrowed(tool: str, schema: Mapping[str, Any], ground: Ground) -> dict[str, Any] | None:
+def narrowed(tool: str, schema: Mapping[str, Any], ground: SeenValues) -> dict[str, Any] | None:
     """A tool's arguments with what the run has seen as their only choices; ``None`` if one can't be had at all.
 
     Where a ``Seen`` argument is the only one, what it has been before isn't offered again.
@@ -120,7 +120,7 @@ def narrowed(tool: str, schema: Mapping[str, Any], ground: Ground) -> dict[str, 
     return {**schema, "properties": properties}
 
 
-def unseen(schema: Mapping[str, Any], values: Mapping[str, Any], ground: Ground) -> Iterator[str]:
+def unseen(schema: Mapping[str, Any], values: Mapping[str, Any], ground: SeenValues) -> Iterator[str]:
     """What is wrong with ``values``: each one that wasn't seen, told in a line."""
     for name, told in schema.get("properties", {}).items():
         if cites(told):

@@ -10,12 +10,12 @@ import dspy
 from dspy.utils.usage_tracker import UsageTracker
 from mlflow.entities import SpanType
 
-from oneturn.core.background import watch
+from oneturn.core.background import stream_in_thread
 from oneturn.core.steps import AnswerDelta, Thought, Usage, Working
 from oneturn.core.tracing import child_span
 from oneturn.errors import ProgramError
 from oneturn.lm.streaming import tapped
-from oneturn.programs.react.grounding import Ground
+from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.prompt import StepAdapter
 from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
@@ -27,7 +27,7 @@ class Allowed:
     """What the next step may do: the names it may call, and what it may name as arguments."""
 
     names: frozenset[str]
-    ground: Ground
+    ground: SeenValues
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class StepCaller:
         def call(on_text: Callable[[str | Working], None]) -> dspy.Prediction:
             return self._call(tapped(self._lm, on_text), trajectory, allowed)
 
-        watched = watch(call, Working())
+        watched = stream_in_thread(call, Working())
         try:
             while True:
                 told = next(watched)

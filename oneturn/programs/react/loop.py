@@ -23,7 +23,7 @@ from oneturn.core.steps import (
     WaitingCall,
 )
 from oneturn.errors import RunError
-from oneturn.programs.react.grounding import Ground
+from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.llm_step import Allowed, StepCall, StepCaller
 from oneturn.programs.react.schema import MOST_AT_ONCE, StepSchema
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
@@ -114,12 +114,12 @@ class Run:
         names = frozenset({FINISH}) if last else self.schema.names
         return Allowed(names, self._ground())
 
-    def _ground(self) -> Ground:
+    def _ground(self) -> SeenValues:
         used: dict[str, list[Any]] = {}
         for turn in self.trajectory:
             if turn.tool_call is not None:
                 used.setdefault(turn.tool_call.name, []).extend(turn.tool_call.args.values())
-        return Ground(tuple(self.seen), tuple(self.sources), used)
+        return SeenValues(tuple(self.seen), tuple(self.sources), used)
 
     def _next_step(self, allowed: Allowed) -> Generator[Step, None, StepCall | None]:
         while True:
@@ -158,8 +158,8 @@ class Run:
         return calls
 
     def _needs_approval(self, call: ToolCallArgs) -> bool:
-        misgrounded = self.schema.misgrounded(call.name, call.args, self._ground())
-        return not misgrounded and options_of(self.tools.get(call.name)).needs_approval(call.args)
+        ungrounded_value = self.schema.ungrounded_value(call.name, call.args, self._ground())
+        return not ungrounded_value and options_of(self.tools.get(call.name)).needs_approval(call.args)
 
     def _make(
         self, wanted: Sequence[ToolCallArgs], thought: str, refused: str | None = None
@@ -171,7 +171,7 @@ class Run:
         results: dict[str, ToolResult] = {}
         unmade: set[str] = set()
         for call in calls:
-            if reason := refused or self.schema.misgrounded(call.name, call.args, ground):
+            if reason := refused or self.schema.ungrounded_value(call.name, call.args, ground):
                 unmade.add(call.call_id)
                 yield results.setdefault(call.call_id, failed(call, reason))
         for step in run_tools(self.tools, [call for call in calls if call.call_id not in unmade]):

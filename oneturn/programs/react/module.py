@@ -28,7 +28,7 @@ _RESERVED = {"trajectory", "thought", "tool_call", "parallel_calls"}
 
 
 @contextmanager
-def failed_runs_kept() -> Iterator[None]:
+def capture_run_errors() -> Iterator[None]:
     """In the block, a :class:`ReAct` that fails gives a ``Prediction`` with ``error`` and ``trajectory``, no outputs.
 
     For an optimizer that learns from failures, such as ``dspy.GEPA``, which never sees a run that raises. The metric

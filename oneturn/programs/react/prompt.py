@@ -22,8 +22,8 @@ from dspy.adapters._legacy_type_markers import _expand_legacy_custom_type_marker
 from dspy.adapters.utils import format_field_value, serialize_for_json
 from dspy.utils.exceptions import AdapterParseError
 
-from oneturn.core.serialization import plain, sound
-from oneturn.programs.react.grounding import Ground
+from oneturn.core.serialization import plain, replace_surrogates
+from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
 from oneturn.tools.registry import FINISH
@@ -49,7 +49,7 @@ class StepAdapter(dspy.JSONAdapter):
         ground: what the run has seen, all that grounded arguments may name.
     """
 
-    def __init__(self, steps: StepSchema, allowed: Iterable[str], ground: Ground = Ground()):
+    def __init__(self, steps: StepSchema, allowed: Iterable[str], ground: SeenValues = SeenValues()):
         super().__init__(use_native_function_calling=False)
         self.steps = steps
         self.allowed = frozenset(allowed)
@@ -164,7 +164,9 @@ def _inputs_text(signature: type[dspy.Signature], values: Mapping[str, Any]) -> 
         for name, field in signature.input_fields.items()
         if name in values and name != "trajectory" and field.annotation is not dspy.History
     }
-    return sound("\n".join(f"{name}: {format_field_value(field, values[name])}" for name, field in fields.items()))
+    return replace_surrogates(
+        "\n".join(f"{name}: {format_field_value(field, values[name])}" for name, field in fields.items())
+    )
 
 
 def _described_inputs(signature: type[dspy.Signature]) -> str:

@@ -10,7 +10,7 @@ import dspy
 import pydantic
 
 from oneturn.errors import ProgramError
-from oneturn.programs.react.grounding import Ground, misplaced, narrowed, unseen
+from oneturn.programs.react.grounding import SeenValues, misplaced, narrowed, unseen
 from oneturn.tools.registry import FINISH
 
 MOST_AT_ONCE = 8
@@ -56,7 +56,7 @@ class StepSchema:
         """The names of the final outputs."""
         return tuple(self._outputs.model_fields)
 
-    def json_schema(self, allowed: Iterable[str], ground: Ground = Ground()) -> dict[str, Any]:
+    def json_schema(self, allowed: Iterable[str], ground: SeenValues = SeenValues()) -> dict[str, Any]:
         """JSON schema of a step.
 
         Args:
@@ -76,11 +76,11 @@ class StepSchema:
         schema = _object(properties)
         return {**schema, "$defs": self._defs} if self._defs else schema
 
-    def misgrounded(self, name: str, args: Mapping[str, Any], ground: Ground) -> str | None:
+    def ungrounded_value(self, name: str, args: Mapping[str, Any], ground: SeenValues) -> str | None:
         """What is wrong with a call's arguments, in one line: a value that the run hasn't seen; ``None`` if nothing."""
         return next(unseen(self._calls.get(name, {}), args, ground), None)
 
-    def validate(self, args: Mapping[str, Any], ground: Ground) -> dict[str, Any]:
+    def validate(self, args: Mapping[str, Any], ground: SeenValues) -> dict[str, Any]:
         """The final outputs of a ``finish`` call, as the signature types them.
 
         Raises:
@@ -92,7 +92,7 @@ class StepSchema:
             detail = error.errors()[0]
             place = ".".join(str(part) for part in detail["loc"])
             raise ValueError(f"{place}: {detail['msg']}") from error
-        if wrong := self.misgrounded(FINISH, args, ground):
+        if wrong := self.ungrounded_value(FINISH, args, ground):
             raise ValueError(wrong)
         return {name: getattr(outputs, name) for name in type(outputs).model_fields}
 

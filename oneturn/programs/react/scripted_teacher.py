@@ -10,14 +10,14 @@ import dspy
 
 from oneturn.core.steps import ToolCall
 from oneturn.errors import ProgramError
-from oneturn.programs.react.grounding import Ground
+from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.module import ReAct
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
 from oneturn.tools.registry import FINISH, run_tool
 
 
 @dataclass(frozen=True)
-class Solution:
+class Demonstration:
     """How a labelled example is worked: the calls to make, as ``(tool, args)``, and the outputs to finish with."""
 
     outputs: Mapping[str, Any]
@@ -25,7 +25,7 @@ class Solution:
     thoughts: Sequence[str] = field(default=())
 
 
-class WorkedExamples(dspy.Module):
+class ScriptedTeacher(dspy.Module):
     """Stands in for a ``ReAct`` as an optimizer's ``teacher``: it doesn't ask an LM, it knows the solutions.
 
     The tools run for real, so a demo shows exactly what the program will see. A solution that cites what its tools
@@ -37,7 +37,9 @@ class WorkedExamples(dspy.Module):
         solve: gives an example's solution.
     """
 
-    def __init__(self, student: ReAct, examples: Sequence[dspy.Example], solve: Callable[[dspy.Example], Solution]):
+    def __init__(
+        self, student: ReAct, examples: Sequence[dspy.Example], solve: Callable[[dspy.Example], Demonstration]
+    ):
         super().__init__()
         self.step = student.step.deepcopy()
         self.tools = student.tools
@@ -57,12 +59,12 @@ class WorkedExamples(dspy.Module):
         trajectory: list[Turn] = []
         sources: list[str] = []
         for name, args in solution.calls:
-            result = run_tool(self.tools, ToolCall("worked", name, args))
+            result = run_tool(self.tools, ToolCall("scripted", name, args))
             call = ToolCallArgs(name=name, args=dict(args))
             turn = Turn(thought=next(thoughts, None), tool_call=call, observation=result.output)
             trajectory.append(turn.with_sources(result.documents))
             sources += [str(document.id) for document in result.documents]
-        if self.schema.misgrounded(FINISH, solution.outputs, Ground(sources=tuple(sources))):
+        if self.schema.ungrounded_value(FINISH, solution.outputs, SeenValues(sources=tuple(sources))):
             return dspy.Prediction()
         finish = ToolCallArgs(name=FINISH, args=dict(solution.outputs))
         self._record(inputs, trajectory, next(thoughts, None), finish)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from oneturn.core.secrets import leaves
-from oneturn.core.text_diff import paragraphs, told
+from oneturn.core.text_diff import paragraphs, render_paragraph
 from oneturn.programs.react.schema import type_name
 from oneturn.programs.state.interface import PROGRAM, Interface, PredictorShape, SignatureShape, ToolShape
 
@@ -57,7 +57,9 @@ def _signatures(place: str, old: SignatureShape | None, new: SignatureShape | No
         yield Difference(f"the signature of {place!r} was {'added' if old is None else 'removed'}", can_splice=False)
         return
     if old.instructions.strip() != new.instructions.strip():
-        changes = [told(part) for part in paragraphs(old.instructions, new.instructions) if _has_changed(part)]
+        changes = [
+            render_paragraph(part) for part in paragraphs(old.instructions, new.instructions) if _has_changed(part)
+        ]
         yield Difference(f"{where}the declared instructions were changed: {' … '.join(changes)}")
     for name in {**old.fields, **new.fields}:
         if name not in new.fields:

@@ -126,10 +126,10 @@ def test_a_compiled_program_is_looked_at(agent: Agent):
 
 
 def test_an_lm_that_answers_and_one_that_does_not(agent: Agent, monkeypatch: pytest.MonkeyPatch):
-    (found,) = here.asked(agent)
+    (found,) = here.lm_answers(agent)
     assert (found.state, "openai/some-lm doesn't" in found.said) == (State.problem, True)
     monkeypatch.setattr(Agent, "lm", lambda self: ScriptedLM("OK"))
-    (found,) = here.asked(agent)
+    (found,) = here.lm_answers(agent)
     assert found.state is State.ok
 
 

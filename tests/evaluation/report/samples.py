@@ -58,5 +58,5 @@ def hostile() -> Evaluation:
 
 def support_desk() -> tuple[Evaluation, Evaluation]:
     """The rows of docs/samples: uncompiled, and compiled with worked examples."""
-    before, after = (Evaluation.read(SAMPLES / f"support-desk-{name}.jsonl") for name in ("uncompiled", "worked"))
+    before, after = (Evaluation.read(SAMPLES / f"support-desk-{name}.jsonl") for name in ("uncompiled", "scripted"))
     return before, after

@@ -64,7 +64,7 @@ def test_it_sums_up_the_rows(tmp_path: Path):
 
 def test_it_compares_pair_by_pair_with_a_baseline(tmp_path: Path):
     before, after = support_desk()
-    text = told(write_report(tmp_path / "r.html", after, before, names=("uncompiled", "worked")))
+    text = told(write_report(tmp_path / "r.html", after, before, names=("uncompiled", "scripted")))
     assert "Against uncompiled +20.8 points from 32.8%" in text
     assert "15 rows better , 3 worse" in text
     assert "5 pass now that didn't; 0 don't that did." in text
@@ -173,7 +173,7 @@ def test_a_file_that_holds_no_rows_is_named(tmp_path: Path, name: str, text: str
 
 def test_the_summary_is_markdown():
     before, after = support_desk()
-    text = summary(after, before, "A | B", ("un*compiled", "worked"), "category", 1.0)
+    text = summary(after, before, "A | B", ("un*compiled", "scripted"), "category", 1.0)
     assert text.startswith("# A \\| B\n")
     assert "| score | 53.7% (95% interval 38.5% to 67.7%) |" in text
     assert "## Against un\\*compiled" in text

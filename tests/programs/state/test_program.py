@@ -27,7 +27,7 @@ def program(signature: str = "question -> answer", **options: Any) -> oneturn.Re
 
 
 MANIFEST = Manifest(
-    recipe="worked",
+    recipe="scripted",
     lm="scripted/lm",
     seed=3,
     created="2026-01-01T00:00:00+00:00",
@@ -44,8 +44,8 @@ def compiled() -> oneturn.ReAct:
     made = program()
     made.step.signature = made.step.signature.with_instructions("Sei höflich.")
     labelled = dspy.Example(question="Tea?", answer="4 €").with_inputs("question")
-    teacher = oneturn.WorkedExamples(
-        made, [labelled], lambda e: oneturn.Solution({"answer": e.answer}, calls=[("look_up", {"item": "tea"})])
+    teacher = oneturn.ScriptedTeacher(
+        made, [labelled], lambda e: oneturn.Demonstration({"answer": e.answer}, calls=[("look_up", {"item": "tea"})])
     )
     optimizer = dspy.BootstrapFewShot(metric=lambda gold, pred, trace=None: True, max_labeled_demos=0)
     return optimizer.compile(made, teacher=teacher, trainset=[labelled])

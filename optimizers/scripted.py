@@ -1,16 +1,16 @@
-"""How a labelled question of the support desk is worked: look up what its sources are, compute, answer."""
+"""How a labelled question of the support desk is answered: look up what its sources are, compute, answer."""
 
 import re
 
 import dspy
 
-from oneturn import Solution
+from oneturn import Demonstration
 
 REFUSAL = "That is not in the handbook."
 _ORDER = re.compile(r"M-\d{4}")
 
 
-def solve(example: dspy.Example) -> Solution:
+def solve(example: dspy.Example) -> Demonstration:
     """The calls that lead to the gold answer: orders first, then the handbook, then the sum."""
     orders = [source for source in example.citations if _ORDER.fullmatch(source)]
     orders = orders or _ORDER.findall(example.question)
@@ -21,4 +21,4 @@ def solve(example: dspy.Example) -> Solution:
         calls.append(("calculate", {"expression": example.expression}))
     answer = example.answer if example.answerable else REFUSAL
     outputs = {"answer": answer, "citations": list(example.citations), "answerable": example.answerable}
-    return Solution(outputs, calls)
+    return Demonstration(outputs, calls)
