@@ -8,12 +8,13 @@ import mlflow
 import oneturn
 from data.support import CORPUS, load_split
 from modules.support_desk import support_desk
+from oneturn.retrieval import read_markdown
 from optimizers.metric import support_metric
 from optimizers.recipes import RECIPES
 
 ROOT = CORPUS.parents[1]  # this checkout, or the code folder of a logged model
 CONFIG = oneturn.AgentConfig.read("configs/dev.yaml", root=ROOT)
-HANDBOOK = oneturn.build_retriever(CONFIG, documents=lambda: oneturn.read_markdown(CORPUS))
+HANDBOOK = oneturn.build_retriever(CONFIG, documents=lambda: read_markdown(CORPUS))
 
 AGENT = oneturn.Agent(
     name="support_desk",

@@ -13,8 +13,7 @@ import dspy
 import pandas as pd
 from tqdm.auto import tqdm
 
-from oneturn.evaluation import evaluate
-from oneturn.evaluation.result import Metric
+from oneturn.evaluation import Metric, evaluate
 
 
 def measured(

@@ -14,8 +14,8 @@ import dspy
 from dspy.signatures.signature import ensure_signature
 
 import oneturn
-from oneturn.agent import Agent
-from oneturn.datasets.rows import read_rows
+from oneturn import Agent
+from oneturn.datasets import read_rows
 from oneturn.errors import DataError
 
 PARTS = {"train": 0.3, "dev": 0.3, "test": 0.4}

@@ -8,9 +8,10 @@ from dspy.teleprompt import BootstrapFewShot
 
 from data.support import CORPUS
 from modules.support_desk import support_desk
-from oneturn import Demonstration, ReAct
+from oneturn import ReAct
+from oneturn.programs.react import Demonstration
 from oneturn.retrieval import Bm25Retriever, read_markdown
-from oneturn.tools.registry import render
+from oneturn.tools import render_result
 
 _THOUGHTS = {
     "search_handbook": "I look this up in the handbook.",
@@ -33,7 +34,7 @@ def as_plain_react(ours: ReAct, max_iters: int) -> dspy.ReAct:
 
 def _as_text(tool: dspy.Tool) -> dspy.Tool:
     """The tool with its result as our LM reads it: ``dspy.ReAct`` can't put a list of documents into a prompt."""
-    return dspy.Tool(lambda **args: render(tool(**args)), tool.name, tool.desc, tool.args, tool.arg_types)
+    return dspy.Tool(lambda **args: render_result(tool(**args)), tool.name, tool.desc, tool.args, tool.arg_types)
 
 
 def compiled_plain_react(

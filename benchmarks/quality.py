@@ -23,9 +23,9 @@ from benchmarks.journalled import measured
 from benchmarks.machine import machine, versions
 from benchmarks.plain_react import compiled_plain_react, plain_react, shown
 from benchmarks.report import write_report
-from oneturn.agent import Agent, load_agent
+from oneturn import Agent, load_agent
 from oneturn.config import AgentConfig
-from oneturn.datasets.rows import dataset_hash, spread
+from oneturn.datasets import dataset_hash, spread
 from optimizers.scripted import solve
 
 Build = Callable[[], dspy.Module]

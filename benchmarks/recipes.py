@@ -27,11 +27,10 @@ from benchmarks.machine import ran_on
 from benchmarks.outside import outside_agent
 from benchmarks.plain_react import as_plain_react
 from benchmarks.report import between_marks
-from oneturn.agent import Agent, load_agent
-from oneturn.compilation import compile
-from oneturn.compilation.progress import SpendBar
-from oneturn.datasets.rows import dataset_hash, spread
-from oneturn.evaluation.statistics import interval
+from oneturn import Agent, load_agent
+from oneturn.compilation import SpendBar, compile
+from oneturn.datasets import dataset_hash, spread
+from oneturn.evaluation import interval
 from oneturn.programs.state import Manifest
 from optimizers.recipes import RECIPES
 

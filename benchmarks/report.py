@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from oneturn.evaluation.statistics import interval
+from oneturn.evaluation import interval
 
 
 def write_report(results: Mapping[str, pd.DataFrame], about: Mapping[str, str], path: Path | None) -> None:

@@ -15,6 +15,7 @@ from benchmarks.machine import ran_on
 from benchmarks.report import between_marks
 from data.support import CORPUS, load_split
 from oneturn.config import RetrieverConfig
+from oneturn.retrieval import read_markdown
 
 _KS = (1, 2, 3)
 _HEAD = f"| retriever | {' | '.join(f'recall at {k}' for k in _KS)} | ms a search |\n| --- |{' --- |' * (len(_KS) + 1)}"
@@ -35,7 +36,7 @@ def main() -> None:
 
 def _questions() -> list[tuple[str, set[str]]]:
     """Questions with the passages that hold their answers; those about order records need none."""
-    known = {document.id for document in oneturn.read_markdown(CORPUS)}
+    known = {document.id for document in read_markdown(CORPUS)}
     asked = [
         (example.question, set(example.citations) & known)
         for split in ("train", "dev")
@@ -46,7 +47,7 @@ def _questions() -> list[tuple[str, set[str]]]:
 
 def _row(name: str, model: str | None, questions: list[tuple[str, set[str]]]) -> str:
     config = RetrieverConfig.model_validate({"k": max(_KS), "embeddings": model})
-    retriever = oneturn.build_retriever(config, documents=lambda: oneturn.read_markdown(CORPUS))
+    retriever = oneturn.build_retriever(config, documents=lambda: read_markdown(CORPUS))
     retriever.search(questions[0][0])  # what is started and embedded once isn't a search's cost
     began = time.perf_counter()
     found = [[document.id for document in retriever.search(question)] for question, _ in questions]

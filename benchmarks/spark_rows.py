@@ -57,7 +57,7 @@ def _alone(rows: list[dict[str, Any]], threads: int, latency: float) -> float:
 def _on_spark(rows: list[dict[str, Any]], threads: int, latency: float) -> float:
     from pyspark.sql import SparkSession
 
-    from oneturn.evaluation.spark import evaluate_table
+    from oneturn.evaluation import evaluate_table
 
     os.environ |= {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1", "PYTHONPATH": os.getcwd()}
     session = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()

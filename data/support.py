@@ -12,8 +12,7 @@ from typing import Literal
 import dspy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from oneturn.datasets.rows import load_rows, to_examples
-from oneturn.datasets.splits import SPLITS, split_files
+from oneturn.datasets import SPLITS, load_rows, split_files, to_examples
 from oneturn.errors import DataError
 
 HERE = Path(__file__).resolve().parent

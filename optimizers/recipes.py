@@ -16,6 +16,8 @@ from dspy.teleprompt import GEPA, SIMBA, BootstrapFewShot, BootstrapFewShotWithR
 from dspy.teleprompt.gepa import InstructionProposer
 
 import oneturn
+from oneturn.compilation import Work, chain
+from oneturn.programs.react import ScriptedTeacher, capture_run_errors
 from optimizers.metric import FULLY_RIGHT
 from optimizers.scripted import solve
 
@@ -33,13 +35,13 @@ GEPA_PASSES = 2
 LONG_REPLY = 512  # tokens
 
 
-@oneturn.recipe(lambda train, dev: oneturn.Work(runs=(0, 0), prompt_growth=(1, 2)))
+@oneturn.recipe(lambda train, dev: Work(runs=(0, 0), prompt_growth=(1, 2)))
 def labelled(student: dspy.Module, *, trainset: Examples, seed: int) -> dspy.Module:
     """Take it where the form of the answer is what there is to learn: questions with their answers, without steps."""
     return LabeledFewShot(k=DEMOS).compile(student, trainset=_shuffled(trainset, seed), sample=False)
 
 
-@oneturn.recipe(lambda train, dev: oneturn.Work(runs=(0, 0), prompt_growth=(2, 4)))
+@oneturn.recipe(lambda train, dev: Work(runs=(0, 0), prompt_growth=(2, 4)))
 def scripted(
     student: oneturn.ReAct, *, trainset: Examples, valset: Examples, metric: Metric, seed: int, threads: int
 ) -> dspy.Module:
@@ -47,7 +49,7 @@ def scripted(
     return _with_demos(student, _one_of_each(trainset, seed), metric)
 
 
-@oneturn.recipe(lambda train, dev: oneturn.Work(runs=(CANDIDATES * dev, CANDIDATES * dev), prompt_growth=(2, 4)))
+@oneturn.recipe(lambda train, dev: Work(runs=(CANDIDATES * dev, CANDIDATES * dev), prompt_growth=(2, 4)))
 def random_search(
     student: oneturn.ReAct, *, trainset: Examples, valset: Examples, metric: Metric, seed: int, threads: int
 ) -> dspy.Module:
@@ -60,7 +62,7 @@ def random_search(
     return max(candidates, key=lambda candidate: judge(candidate).score)
 
 
-@oneturn.recipe(lambda train, dev: oneturn.Work(runs=(DEMOS, train), prompt_growth=(1, 3)))
+@oneturn.recipe(lambda train, dev: Work(runs=(DEMOS, train), prompt_growth=(1, 3)))
 def bootstrap(
     student: dspy.Module,
     *,
@@ -83,7 +85,7 @@ def bootstrap(
 
 
 @oneturn.recipe(
-    lambda train, dev: oneturn.Work(runs=((DRAWS + 1) * dev + DRAWS, (DRAWS + 2) * dev + train), prompt_growth=(1, 3))
+    lambda train, dev: Work(runs=((DRAWS + 1) * dev + DRAWS, (DRAWS + 2) * dev + train), prompt_growth=(1, 3))
 )
 def bootstrap_random_search(
     student: dspy.Module,
@@ -109,9 +111,7 @@ def bootstrap_random_search(
 
 
 @oneturn.recipe(
-    lambda train, dev: oneturn.Work(
-        runs=(TRIALS * dev, (TRIALS + 1) * dev + train), reflections=(5, 20), prompt_growth=(1, 3)
-    )
+    lambda train, dev: Work(runs=(TRIALS * dev, (TRIALS + 1) * dev + train), reflections=(5, 20), prompt_growth=(1, 3))
 )
 def miprov2(
     student: dspy.Module,
@@ -149,7 +149,7 @@ def miprov2(
 
 
 @oneturn.recipe(
-    lambda train, dev: oneturn.Work(
+    lambda train, dev: Work(
         runs=(
             SIMBA_STEPS * DRAWS * min(train, SIMBA_BATCH),
             SIMBA_STEPS * ((2 * DRAWS + 1) * min(train, SIMBA_BATCH) + 2 * min(train, SIMBA_ROWS) + dev),
@@ -189,7 +189,7 @@ def simba(
 
 
 @oneturn.recipe(
-    lambda train, dev: oneturn.Work(
+    lambda train, dev: Work(
         runs=(dev, GEPA_PASSES * (train + dev) + dev), reflections=(1, GEPA_PASSES * (train + dev) // 6)
     )
 )
@@ -212,7 +212,7 @@ def gepa(
         num_threads=threads,
         seed=seed,
     )
-    with oneturn.capture_run_errors():
+    with capture_run_errors():
         return optimizer.compile(student, trainset=trainset, valset=valset)
 
 
@@ -241,7 +241,7 @@ def _proposer(student: dspy.Module) -> InstructionProposer | None:
 
 def _with_demos(student: oneturn.ReAct, examples: Examples, metric: Metric) -> dspy.Module:
     optimizer = BootstrapFewShot(metric=metric, max_bootstrapped_demos=len(examples), max_labeled_demos=0)
-    teacher = oneturn.ScriptedTeacher(student, examples, solve)
+    teacher = ScriptedTeacher(student, examples, solve)
     return optimizer.compile(student, teacher=teacher, trainset=examples)
 
 
@@ -263,7 +263,7 @@ RECIPES: dict[str, Callable[..., dspy.Module]] = {
     "miprov2": miprov2,
     "simba": simba,
     "gepa": gepa,
-    "scripted_then_gepa": oneturn.chain(
+    "scripted_then_gepa": chain(
         scripted,
         gepa,
         when="Take it when both are worth it: worked examples show how, GEPA says what still goes wrong.",

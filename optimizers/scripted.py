@@ -4,7 +4,7 @@ import re
 
 import dspy
 
-from oneturn import Demonstration
+from oneturn.programs.react import Demonstration
 
 REFUSAL = "That is not in the handbook."
 _ORDER = re.compile(r"M-\d{4}")

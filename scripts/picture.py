@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from oneturn import ask, load_agent
+from oneturn import load_agent
+from oneturn.serving import ask
 
 QUESTION = "Which port does our firewall have to open for outgoing traffic?"
 PICTURE = Path("docs/ask.svg")

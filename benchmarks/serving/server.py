@@ -65,7 +65,7 @@ def main() -> None:
     if name == "naive":
         app = _as_examples_do(agent)
     else:
-        from oneturn.serving.app import application
+        from oneturn.serving import application
 
         app = application(agent)
     uvicorn.run(_with_gauges(app), host="127.0.0.1", port=int(port), log_level="error", interface="asgi3")

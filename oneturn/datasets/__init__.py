@@ -1,1 +1,16 @@
-"""The examples that an agent is taught and judged by: checked, and found in what it was asked in production."""
+"""Examples: read rows, check them, split them, and take new ones from production."""
+
+from oneturn.datasets.check import check_data
+from oneturn.datasets.rows import dataset_hash, load_rows, read_rows, spread, to_examples
+from oneturn.datasets.splits import SPLITS, split_files
+
+__all__ = [
+    "SPLITS",
+    "check_data",
+    "dataset_hash",
+    "load_rows",
+    "read_rows",
+    "split_files",
+    "spread",
+    "to_examples",
+]

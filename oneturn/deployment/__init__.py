@@ -1,4 +1,11 @@
-"""The agent on Databricks: its credentials, LM, retriever, tools, and its way into production.
+"""Log an agent, promote its versions and deploy them."""
 
-Needs the extra: ``pip install "oneturn[databricks]"``.
-"""
+from oneturn.deployment.model_logging import log_model
+from oneturn.deployment.promotion import promote
+from oneturn.deployment.resources import resources_of
+
+__all__ = [
+    "log_model",
+    "promote",
+    "resources_of",
+]

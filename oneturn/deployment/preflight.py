@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from oneturn.config import AgentConfig
 from oneturn.core.findings import Finding, State
-from oneturn.deployment.doctor.check import check_workspace
 from oneturn.deployment.doctor.local import deployable
+from oneturn.deployment.doctor.runner import check_workspace
 from oneturn.errors import DeployError
 
 

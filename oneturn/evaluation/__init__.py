@@ -1,6 +1,22 @@
-"""Evaluation of a program, an endpoint or a logged model on any number of rows: resumable, in order, one row a row."""
+"""Evaluate a program, an agent or an endpoint on rows; compare evaluations."""
 
+from oneturn.evaluation.comparison import compare
 from oneturn.evaluation.data_sources import to_agent_evaluation
+from oneturn.evaluation.plots import category_plot, score_plot
+from oneturn.evaluation.result import Evaluation, Metric
 from oneturn.evaluation.runner import evaluate
+from oneturn.evaluation.spark import evaluate_into, evaluate_table
+from oneturn.evaluation.statistics import interval
 
-__all__ = ["evaluate", "to_agent_evaluation"]
+__all__ = [
+    "Evaluation",
+    "Metric",
+    "category_plot",
+    "compare",
+    "evaluate",
+    "evaluate_into",
+    "evaluate_table",
+    "interval",
+    "score_plot",
+    "to_agent_evaluation",
+]

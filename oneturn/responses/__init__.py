@@ -1,5 +1,11 @@
-"""The OpenAI Responses protocol: a program served as an MLflow ``ResponsesAgent``."""
+"""The Responses protocol: the adapter that MLflow serves, the client and what it reads."""
 
 from oneturn.responses.adapter import ResponsesAdapter
+from oneturn.responses.client import query
+from oneturn.responses.reply import Reply
 
-__all__ = ["ResponsesAdapter"]
+__all__ = [
+    "Reply",
+    "ResponsesAdapter",
+    "query",
+]

@@ -65,7 +65,7 @@ def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
         return result
 
 
-def render(value: Any) -> str:
+def render_result(value: Any) -> str:
     """A tool's value as text for the LM: documents as ``[id] text``, text as it is, the rest as JSON."""
     if isinstance(value, str) and value.strip():
         return str(value)
@@ -90,7 +90,7 @@ def documents_in(value: Any) -> tuple[Document, ...]:
 def succeeded(call: ToolCall, value: Any) -> ToolResult:
     """The result of a call that gave ``value``, with the documents in it that can be cited."""
     citable = tuple(document for document in documents_in(value) if document.id is not None)
-    return ToolResult(call.call_id, call.name, replace_surrogates(render(value)), documents=citable)
+    return ToolResult(call.call_id, call.name, replace_surrogates(render_result(value)), documents=citable)
 
 
 def failed(call: ToolCall, reason: str, span: LiveSpan | None = None) -> ToolResult:

@@ -16,6 +16,7 @@ from dspy.lm15 import Message, Request, Response, TextPart, Usage
 import oneturn
 from benchmarks import recipes
 from benchmarks.outside import outside_agent
+from oneturn.compilation import Work
 from oneturn.config import AgentConfig
 from oneturn.errors import DataError
 
@@ -45,7 +46,7 @@ class Knowing:
         raise AssertionError("nobody reads along")
 
 
-@oneturn.recipe(lambda train, dev: oneturn.Work(runs=(2, train)))
+@oneturn.recipe(lambda train, dev: Work(runs=(2, train)))
 def few_shot(student: Any, *, trainset: Any, valset: Any, metric: Any, seed: int, threads: int, **_: Any) -> Any:
     optimizer = dspy.BootstrapFewShot(metric=metric, max_bootstrapped_demos=2, max_labeled_demos=0)
     return optimizer.compile(student, trainset=trainset)

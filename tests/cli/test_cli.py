@@ -286,7 +286,7 @@ def test_log_says_where_it_is_and_what_to_do_with_it(monkeypatch: pytest.MonkeyP
         asked.update(name=agent.name, register=register, alias=alias)
         return model_log.LoggedAgent("models:/m-1", "run-1", "3")
 
-    monkeypatch.setattr(model_log, "log", log)
+    monkeypatch.setattr(model_log, "log_model", log)
     text = output("log", "--register", "--alias", "challenger")
     assert asked == {"name": "tiny", "register": True, "alias": "challenger"}
     assert "Logged models:/m-1 in sqlite:" in text

@@ -13,6 +13,7 @@ from dspy.lm15 import Message, Request, Response, TextPart, Usage
 
 import oneturn
 from oneturn.agent import Agent
+from oneturn.compilation import Work
 
 ANSWERED = "answered.txt"
 
@@ -64,7 +65,7 @@ def right(gold: dspy.Example, pred: Any, trace: Any = None) -> float:
     return float(pred.answer == gold.answer)
 
 
-@oneturn.recipe(lambda train, dev: oneturn.Work(runs=(3 * dev, 5 * dev + 3 * train), prompt_growth=(1, 3)))
+@oneturn.recipe(lambda train, dev: Work(runs=(3 * dev, 5 * dev + 3 * train), prompt_growth=(1, 3)))
 def search(student: Any, *, trainset: Any, valset: Any, metric: Any, seed: int, threads: int) -> Any:
     """Some sets of demos, drawn at random."""
     optimizer = dspy.BootstrapFewShotWithRandomSearch(

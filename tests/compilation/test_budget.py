@@ -13,7 +13,7 @@ import dspy
 import pytest
 
 import oneturn
-from oneturn.compilation import Candidate, CompileCallback
+from oneturn.compilation import Candidate, CompileCallback, estimate_compile
 from oneturn.compilation.budget import Budget, BudgetSpent, over
 from oneturn.compilation.journal import Answered, Journal
 from oneturn.config import BudgetConfig
@@ -120,7 +120,7 @@ def test_each_limit_is_named(limits: dict[str, Any], told: str | None):
 
 
 def test_a_limit_in_money_is_refused_where_no_price_is_known(tmp_path: Path):
-    for start in (oneturn.estimate_compile, oneturn.compile):
+    for start in (estimate_compile, oneturn.compile):
         with pytest.raises(ConfigError, match="cost can't hold: no price of counting/lm is known"):
             start(agent(tmp_path), budget=BudgetConfig(cost=0.1))
     assert answered(tmp_path) == 5, "the estimate's questions, once"
@@ -209,7 +209,7 @@ def test_a_program_that_fails_before_it_asks_is_not_compiled(recipe: str, tmp_pa
 
 
 def test_the_estimate_holds_what_it_then_costs(tmp_path: Path):
-    expected = oneturn.estimate_compile(agent(tmp_path))
+    expected = estimate_compile(agent(tmp_path))
     assert expected is not None
     assert answered(tmp_path) == expected.measured_rows == 5
     done = oneturn.compile(agent(tmp_path))
@@ -221,7 +221,7 @@ def test_the_estimate_holds_what_it_then_costs(tmp_path: Path):
 
 
 def test_a_recipe_that_does_not_say_what_it_does_has_no_estimate(tmp_path: Path):
-    assert oneturn.estimate_compile(agent(tmp_path), recipe="as_it_is") is None
+    assert estimate_compile(agent(tmp_path), recipe="as_it_is") is None
     assert oneturn.compile(agent(tmp_path), recipe="as_it_is").manifest.estimate is None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import oneturn
+from oneturn.compilation import Work
 from oneturn.compilation.recipes import described, work_of
 from tests.compilation.agent import agent
 from tests.test_docs_examples import examples
@@ -22,7 +23,7 @@ def test_a_recipe_of_one_s_own_compiles(tmp_path: Path):
 def test_a_recipe_says_what_it_does():
     _, declared, *_ = examples("compiling.md")
     work = work_of(declared["mine"], 10, 20)
-    assert work == oneturn.Work(runs=(20, 80), reflections=(0, 10), prompt_growth=(1, 3))
+    assert work == Work(runs=(20, 80), reflections=(0, 10), prompt_growth=(1, 3))
 
 
 def test_the_page_tells_of_every_recipe():

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import oneturn
+from oneturn.compilation import estimate_compile
 from oneturn.compilation.journal import Answered, Journal
 from oneturn.config import BudgetConfig
 from oneturn.core.usage import Totals
@@ -127,7 +128,7 @@ def test_the_same_compile_is_at_work_once_and_free_again_when_its_process_is_kil
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         written = journal.read_text()
-        for start in (oneturn.compile, oneturn.estimate_compile, lambda agent: oneturn.compile(agent, fresh=True)):
+        for start in (oneturn.compile, estimate_compile, lambda agent: oneturn.compile(agent, fresh=True)):
             with pytest.raises(OneTurnError, match=f"at work already, in process {holder.pid} on .*the same command"):
                 start(agent(tmp_path))
         assert journal.read_text() == written, "what the other writes isn't touched"

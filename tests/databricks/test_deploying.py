@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-from oneturn import log_model, promote
+from oneturn import log_model
 from oneturn.cli import app
+from oneturn.deployment import promote
 from oneturn.deployment.databricks.endpoint import endpoint_name
 from oneturn.deployment.databricks.model_serving import deploy_serving, plan_serving
 from oneturn.deployment.databricks.rollback import plan_rollback, roll_back

@@ -11,7 +11,7 @@ import pytest
 
 import oneturn
 from oneturn.conformance import Severity, check_stream
-from oneturn.deployment.doctor.check import check_workspace
+from oneturn.deployment.doctor.runner import check_workspace
 from oneturn.deployment.resources import resources_of
 from tests.databricks.catalog_routes import Catalog
 from tests.databricks.test_databricks_lm import CHAT, saying

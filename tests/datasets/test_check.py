@@ -18,6 +18,7 @@ import oneturn
 from agent import AGENT
 from oneturn.cli.tables import show_data_report
 from oneturn.core.findings import DataFinding, Severity
+from oneturn.datasets import check_data
 from oneturn.datasets.check import DataReport
 from oneturn.errors import ConfigError, DataError
 from tests.datasets.agents import agent_with, row, write
@@ -30,7 +31,7 @@ CLEAN = {
 
 
 def check(root: Path, **splits: Any) -> DataReport:
-    return oneturn.check_data(agent_with(root, **{**CLEAN, **splits}), progress=False)
+    return check_data(agent_with(root, **{**CLEAN, **splits}), progress=False)
 
 
 def only(report: DataReport) -> DataFinding:
@@ -39,7 +40,7 @@ def only(report: DataReport) -> DataFinding:
 
 
 def test_the_shipped_examples_are_clean():
-    report = oneturn.check_data(AGENT, progress=False)
+    report = check_data(AGENT, progress=False)
     assert report.findings == ()
     assert report.rows == {"train": 54, "dev": 54, "test": 84}
     assert {balance.field for balance in report.balances} == {"category", "answerable"}
@@ -79,15 +80,13 @@ def test_all_bad_rows_are_named_at_once_even_those_that_cannot_be_read(tmp_path:
     agent = agent_with(tmp_path, **CLEAN)
     path = agent.examples_folder / "train.jsonl"
     path.write_text('{broken\n[]\n{"id": 3}\n' + json.dumps(row("a", "Where?")) + "\n")
-    places = [
-        finding.place for finding in oneturn.check_data(agent, progress=False).findings if finding.severity == "error"
-    ]
+    places = [finding.place for finding in check_data(agent, progress=False).findings if finding.severity == "error"]
     assert sorted(set(places)) == ["line 1", "line 2", "line 3"]
 
 
 def test_without_a_schema_the_signature_tells_what_a_row_needs(tmp_path: Path):
     rows = [{"id": "a", "answer": ["x"]}]
-    found = oneturn.check_data(agent_with(tmp_path, schema=None, train=rows), progress=False).findings
+    found = check_data(agent_with(tmp_path, schema=None, train=rows), progress=False).findings
     told = {(finding.check, finding.field, finding.message) for finding in found}
     assert ("signature", "question", "'question', an input of the program, is missing.") in told
     assert ("signature", "answer", "Input should be a valid string.") in told
@@ -142,7 +141,7 @@ def test_two_questions_about_one_passage_are_no_leak(tmp_path: Path):
     ]
     agent = agent_with(tmp_path, schema={"type": "object"}, train=rows[:1], dev=rows[1:2], test=rows[2:])
     agent = dataclasses.replace(agent, build=lambda: oneturn.ReAct("passage, question -> answer", tools=[]))
-    (found,) = oneturn.check_data(agent, progress=False).findings
+    (found,) = check_data(agent, progress=False).findings
     assert (found.check, found.message[:26]) == ("near-leak", "a asks nearly what c (test")
 
 
@@ -193,7 +192,7 @@ def results(path: Path, **scores: float) -> Path:
 
 def test_examples_that_tell_no_programs_apart_are_noted(tmp_path: Path):
     files = [results(tmp_path / "1.jsonl", a=0, b=1, c=1, d=0.2), results(tmp_path / "2.jsonl", a=0.3, b=1, c=0, d=0.9)]
-    found = oneturn.check_data(agent_with(tmp_path, **CLEAN), results=files, progress=False).findings
+    found = check_data(agent_with(tmp_path, **CLEAN), results=files, progress=False).findings
     assert [(finding.check, finding.severity.value, finding.message) for finding in found] == [
         ("never-right", "note", "no program gets a right (2 evaluations, best score 0.30)."),
         ("always-right", "note", "every program gets b right (2 evaluations)."),
@@ -202,9 +201,7 @@ def test_examples_that_tell_no_programs_apart_are_noted(tmp_path: Path):
 
 def test_which_test_examples_are_hard_is_not_told(tmp_path: Path):
     found = only(
-        oneturn.check_data(
-            agent_with(tmp_path, **CLEAN), results=[results(tmp_path / "1.jsonl", e=0, f=1)], progress=False
-        )
+        check_data(agent_with(tmp_path, **CLEAN), results=[results(tmp_path / "1.jsonl", e=0, f=1)], progress=False)
     )
     assert found.message == "of 2 measured examples of test no program gets 1 right, and every program 1."
     assert (found.file, found.place) == ("", "")
@@ -213,14 +210,14 @@ def test_which_test_examples_are_hard_is_not_told(tmp_path: Path):
 def test_results_without_ids_are_known_by_their_question(tmp_path: Path):
     path = tmp_path / "rows.csv"
     path.write_text("question,score\nWhere is Cork?,0\n")
-    found = only(oneturn.check_data(agent_with(tmp_path, **CLEAN), results=[path], progress=False))
+    found = only(check_data(agent_with(tmp_path, **CLEAN), results=[path], progress=False))
     assert found.message == "no program gets a right (1 evaluation, best score 0.00)."
 
 
 def test_a_file_without_scores_is_refused(tmp_path: Path):
     agent = agent_with(tmp_path, **CLEAN)
     with pytest.raises(DataError, match=r"train\.jsonl, line 1: has no score; give a file that oneturn evaluate"):
-        oneturn.check_data(agent, results=[agent.examples_folder / "train.jsonl"], progress=False)
+        check_data(agent, results=[agent.examples_folder / "train.jsonl"], progress=False)
 
 
 @pytest.mark.parametrize(
@@ -238,13 +235,13 @@ def test_a_folder_that_cannot_be_checked_says_why(tmp_path: Path, spoil: Any, re
     agent = agent_with(tmp_path, **CLEAN)
     spoil(agent.examples_folder)
     with pytest.raises(DataError, match=reason):
-        oneturn.check_data(agent, progress=False)
+        check_data(agent, progress=False)
 
 
 def test_a_csv_is_read_as_the_schema_says(tmp_path: Path):
     agent = agent_with(tmp_path, schema={"properties": {"right": {"type": "boolean"}}}, test=CLEAN["test"])
     (agent.examples_folder / "train.csv").write_text("id,question,right\na,Where?,true\nb,Why?,perhaps\n")
-    found = [finding for finding in oneturn.check_data(agent, progress=False).findings if finding.check == "schema"]
+    found = [finding for finding in check_data(agent, progress=False).findings if finding.check == "schema"]
     assert [(finding.file, finding.place, finding.value) for finding in found] == [("train.csv", "row 3", "perhaps")]
 
 
@@ -269,19 +266,19 @@ def test_a_schema_may_be_written_by_hand(tmp_path: Path):
 def test_a_text_of_a_csv_that_may_be_null_stays_a_text(tmp_path: Path):
     agent = agent_with(tmp_path, schema={"properties": {"answer": NULLABLE}}, dev=CLEAN["dev"], test=CLEAN["test"])
     (agent.examples_folder / "train.csv").write_text("id,question,answer\na,How many?,12\n")
-    assert not [f for f in oneturn.check_data(agent, progress=False).findings if f.check in ("schema", "signature")]
+    assert not [f for f in check_data(agent, progress=False).findings if f.check in ("schema", "signature")]
 
 
 def test_a_mark_at_the_beginning_of_a_file_is_no_part_of_it(tmp_path: Path):
     agent = agent_with(tmp_path, **CLEAN)
     path = agent.examples_folder / "train.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
-    assert oneturn.check_data(agent, progress=False).passed(strict=True)
+    assert check_data(agent, progress=False).passed(strict=True)
 
 
 def test_a_split_that_is_empty_or_not_there_is_told(tmp_path: Path):
     agent = agent_with(tmp_path, train=CLEAN["train"], dev=[])
-    found = [(f.severity.value, f.file, f.message) for f in oneturn.check_data(agent, progress=False).findings]
+    found = [(f.severity.value, f.file, f.message) for f in check_data(agent, progress=False).findings]
     assert found == [
         ("warning", "dev.jsonl", "the file has no rows."),
         ("note", "", "there is no test.jsonl, .csv or .parquet."),
@@ -299,7 +296,7 @@ def test_a_loader_that_fails_otherwise_is_told(tmp_path: Path):
         raise KeyError("qestion")
 
     agent = dataclasses.replace(agent_with(tmp_path, **CLEAN), examples=loader)
-    found = oneturn.check_data(agent, progress=False).findings
+    found = check_data(agent, progress=False).findings
     assert [(f.check, f.file) for f in found] == [("loader", f"{split}.jsonl") for split in ("train", "dev", "test")]
     assert found[0].message == "the agent's loader fails: KeyError: 'qestion'"
 
@@ -316,14 +313,14 @@ def test_one_rare_label_makes_no_split_another(tmp_path: Path):
 
 def test_results_of_something_else_are_told(tmp_path: Path):
     path = results(tmp_path / "1.jsonl", zzz=1)
-    found = only(oneturn.check_data(agent_with(tmp_path, **CLEAN), results=[path], progress=False))
+    found = only(check_data(agent_with(tmp_path, **CLEAN), results=[path], progress=False))
     assert (found.severity.value, found.message) == ("warning", f"{path} has no row of these examples.")
 
 
 def test_the_report_is_json_whatever_the_examples_hold(tmp_path: Path):
     agent = agent_with(tmp_path, **CLEAN)
     (agent.examples_folder / "train.jsonl").write_text('{"id": "a", "question": NaN, "category": "easy"}\n')
-    json.dumps(oneturn.check_data(agent, progress=False).to_dict(), allow_nan=False)
+    json.dumps(check_data(agent, progress=False).to_dict(), allow_nan=False)
 
 
 def test_the_verdict_is_that_of_the_exit_code(tmp_path: Path):
@@ -343,13 +340,13 @@ VALUES = st.recursive(st.none() | st.text() | st.integers(), st.lists, max_leave
 def test_no_row_stops_the_check(tmp_path: Path, rows: list[dict[str, Any]]):
     agent = agent_with(tmp_path)
     write(agent.examples_folder, "train", rows)
-    json.dumps(oneturn.check_data(agent, progress=False).to_dict())
+    json.dumps(check_data(agent, progress=False).to_dict())
 
 
 def test_the_folder_is_configured(tmp_path: Path):
     agent = agent_with(tmp_path, config={"data": {"examples": "elsewhere"}}, **CLEAN)
     with pytest.raises(DataError, match="elsewhere has no examples"):
-        oneturn.check_data(agent, progress=False)
+        check_data(agent, progress=False)
 
 
 def test_a_pattern_that_is_none_is_refused():

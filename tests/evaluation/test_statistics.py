@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import oneturn
 from oneturn.errors import DataError
+from oneturn.evaluation import compare
 from oneturn.evaluation.result import Evaluation
 from oneturn.evaluation.statistics import interval, pass_hat_k
 from oneturn.testing import ScriptedLM, sections
@@ -116,13 +117,13 @@ def test_the_cache_answers_no_repeat():
 
 def test_two_are_compared_by_example():
     few, many = run("some", "all", "bad"), run("all", "some", "bad")
-    result = oneturn.compare(few, many)
+    result = compare(few, many)
     assert (result.rows, result.difference, result.errors) == (3, 0.0, (1, 1))
 
 
 def test_examples_that_one_side_lacks_are_named():
     with pytest.raises(DataError, match=r"champion wasn't measured on 1 examples that .* \(all\)"):
-        oneturn.compare(run("some"), run("some", "all"))
+        compare(run("some"), run("some", "all"))
 
 
 def test_none_is_no_number_of_repeats():
@@ -149,4 +150,4 @@ def test_ids_stay_texts_in_every_format(tmp_path: Path):
     rows = [{"id": f"00{n}", "question": "all", "number": "12", "share": 1.5} for n in range(12)]
     files = [tmp_path / f"rows{suffix}" for suffix in (".csv", ".jsonl", ".parquet")]
     sides = [oneturn.evaluate(Sometimes(), rows, right, inputs=["question"], output=path) for path in files]
-    assert oneturn.compare(sides[0], sides[1]).rows == oneturn.compare(sides[1], sides[2]).rows == 12
+    assert compare(sides[0], sides[1]).rows == compare(sides[1], sides[2]).rows == 12

@@ -12,6 +12,7 @@ import pytest
 
 import oneturn
 from oneturn.compilation.recipes import call
+from oneturn.programs.react import Demonstration
 from optimizers import recipes
 from tests.optimizers.clever_lm import CleverLM, finished, luck, wavering
 
@@ -140,7 +141,7 @@ def failing(folder: Path, name: str) -> oneturn.Agent:
 
 @pytest.mark.parametrize("recipe", recipes.RECIPES)
 def test_an_agent_that_fails_everywhere_is_not_the_end_of_a_compile(recipe: str, tmp_path: Path):
-    with patch("optimizers.recipes.solve", return_value=oneturn.Demonstration({"letters": 3})):
+    with patch("optimizers.recipes.solve", return_value=Demonstration({"letters": 3})):
         done = oneturn.compile(failing(tmp_path, "writing"), recipe=recipe)
     assert done.after.rows["error"].notna().all()
 
@@ -188,6 +189,6 @@ def test_miprov2_s_proposals_read_runs_and_no_source_code():
 
 @pytest.mark.parametrize("recipe", recipes.RECIPES)
 def test_threads_change_the_time_and_not_the_program(recipe: str):
-    with patch("optimizers.recipes.solve", lambda row: oneturn.Demonstration({"answer": row.answer})):
+    with patch("optimizers.recipes.solve", lambda row: Demonstration({"answer": row.answer})):
         one, two = (optimized(recipes.RECIPES[recipe], CleverLM(step, TEXTS), threads=threads) for threads in (1, 2))
     assert one.dump_state() == two.dump_state()

@@ -7,9 +7,10 @@ from typing import Any
 import dspy
 import pytest
 
-from oneturn import ModuleProgram, ReAct, ResponsesAdapter, as_program
+from oneturn import ReAct, ResponsesAdapter
 from oneturn.core.steps import Answer
 from oneturn.errors import ProgramError
+from oneturn.programs import ModuleProgram, as_program
 from oneturn.testing import ScriptedLM
 
 

@@ -12,9 +12,10 @@ from mlflow.types.llm import ChatChoiceDelta, ChatChunkChoice
 from mlflow.types.llm import ChatCompletionChunk as MlflowChunk
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from oneturn import ChatCompletionsProgram, ResponsesAdapter, as_program
+from oneturn import ResponsesAdapter
 from oneturn.core.steps import Answer, AnswerDelta, ToolCall, ToolResult, Usage
 from oneturn.errors import ProgramError
+from oneturn.programs import ChatCompletionsProgram, as_program
 
 
 def chunk(id: str = "c1", usage: dict[str, int] | None = None, **delta: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import oneturn
 from oneturn.core.steps import Answer, AnswerDelta, Thought, ToolCall, ToolResult
 from oneturn.core.steps import Usage as RunUsage
 from oneturn.errors import ProgramError
+from oneturn.programs import as_program
 from oneturn.testing import ScriptedLM, call, finish, sections
 
 
@@ -27,7 +28,7 @@ def look_up(item: str) -> str:
 def stream(module: Any, *replies: Any, adapter: Any = None, signature: Any = None, **options: Any) -> list[Any]:
     """Each run has its LM; a run that asks it too often, or not often enough, fails."""
     with ScriptedLM(*replies, **options) as lm, dspy.context(lm=lm, adapter=adapter):
-        return list(oneturn.as_program(module, signature).steps(question="What does tea cost?"))
+        return list(as_program(module, signature).steps(question="What does tea cost?"))
 
 
 def answers(steps: list[Any]) -> list[str]:
@@ -119,7 +120,7 @@ def test_an_agent_tells_its_tool_calls_and_not_how_it_ends(module: dspy.Module, 
 @pytest.mark.parametrize("adapter", [dspy.ChatAdapter(), dspy.JSONAdapter(use_native_function_calling=False)])
 def test_react_v2_reads_earlier_turns_as_what_it_submitted(adapter: dspy.Adapter):
     history = dspy.History(messages=[{"question": "Is there tea?", "answer": "There is."}, {"question": "Really?"}])
-    program = oneturn.as_program(REACT_V2)
+    program = as_program(REACT_V2)
     submitted = {"tool_calls": [{"name": "submit", "args": {"answer": "4 euros"}}]}
     reply = sections(next_thought="", tool_calls=submitted)
     if isinstance(adapter, dspy.JSONAdapter):
@@ -269,7 +270,7 @@ def test_the_best_of_several_runs_is_the_answer():
 
 def test_the_same_comes_from_the_cache():
     with ScriptedLM(sections(answer=ANSWER), cache=True) as lm, dspy.context(lm=lm):
-        program = oneturn.as_program(PREDICT)
+        program = as_program(PREDICT)
         asked, cached = (list(program.steps(question="?")) for _ in range(2))
     assert answers(cached) == answers(asked) == [ANSWER]
     assert len(only(cached, AnswerDelta)) == 1

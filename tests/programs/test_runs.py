@@ -20,6 +20,7 @@ import oneturn
 from oneturn.core.run_context import RunContext
 from oneturn.core.steps import Answer, AnswerDelta, Thought, ToolCall, ToolProgress, ToolResult
 from oneturn.errors import RunCancelled
+from oneturn.programs import as_program
 from oneturn.testing import ScriptedLM, ScriptedRequest, sections
 from tests.gated_engine import GatedEngine
 
@@ -73,7 +74,7 @@ def test_a_reader_who_leaves_stops_the_lm_and_the_module():
     engine = GatedEngine("[[ ## answer ## ]]\na")
     module = Stubborn()
     with dspy.context(lm=dspy.LM("gated/lm", engine=engine, cache=False)):
-        steps = oneturn.as_program(module).steps(question="?")
+        steps = as_program(module).steps(question="?")
         assert next(steps) == AnswerDelta("a")
         steps.close()
     engine.go_on.set()
@@ -98,7 +99,7 @@ class Thinking(dspy.Module):
 def test_a_reader_who_leaves_stops_an_lm_that_is_not_told():
     engine = GatedEngine("[[ ## idea ## ]]\na")
     with dspy.context(lm=dspy.LM("gated/lm", engine=engine, cache=False)):
-        steps = oneturn.as_program(Thinking(), "question -> answer").steps(question="?")
+        steps = as_program(Thinking(), "question -> answer").steps(question="?")
         assert [type(next(steps)) for _ in range(2)] == [ToolCall, ToolResult]
         assert engine.begun.wait(30)
         steps.close()
@@ -152,7 +153,7 @@ def test_after_a_reader_has_left_nothing_more_is_begun(then: str):
             began.append("lm")
 
     with ScriptedLM() as lm, dspy.context(lm=lm, callbacks=[Listener()]):
-        steps = oneturn.as_program(module).steps(question="?")
+        steps = as_program(module).steps(question="?")
         assert isinstance(next(steps), ToolCall)
         steps.close()
         module.go_on.set()
@@ -189,7 +190,7 @@ class Reporting(dspy.Module):
 @pytest.mark.parametrize("parallel", [False, True])
 def test_a_tool_tells_its_progress_and_learns_that_its_reader_has_left(parallel: bool):
     module = Reporting(parallel)
-    steps = oneturn.as_program(module).steps(question="?")
+    steps = as_program(module).steps(question="?")
     call, progress = next(steps), next(steps)
     assert progress == ToolProgress(call.call_id, "work", "half of it", 0.5)
     steps.close()
@@ -201,7 +202,7 @@ def test_a_run_that_is_cancelled_ends_so():
     module = Reporting(parallel=False)
     control = RunContext()
     with control.active():
-        steps = oneturn.as_program(module).steps(question="?")
+        steps = as_program(module).steps(question="?")
         assert [type(next(steps)) for _ in range(2)] == [ToolCall, ToolProgress]
         control.cancel("shutting_down")
         with pytest.raises(RunCancelled, match="shutting_down"):
@@ -212,7 +213,7 @@ def test_a_run_that_is_cancelled_ends_so():
 
 def test_a_run_that_nobody_reads_does_nothing():
     with ScriptedLM() as lm, dspy.context(lm=lm):
-        oneturn.as_program(REACT).steps(question="?")
+        as_program(REACT).steps(question="?")
 
 
 # ---- what surrounds a run
@@ -227,7 +228,7 @@ def test_the_caller_s_context_reaches_the_run_and_stays_as_it_was():
 
     with ScriptedLM(*SCRIPT) as lm, dspy.context(lm=lm, callbacks=[Listener()]), dspy.track_usage() as usage:
         before = dict(thread_local_overrides.get())
-        steps = list(oneturn.as_program(REACT).steps(question="?"))
+        steps = list(as_program(REACT).steps(question="?"))
         assert dict(thread_local_overrides.get()) == before
     assert heard == ["scripted/lm"] * 3
     assert usage.get_total_tokens() == steps[-1].tokens
@@ -237,14 +238,14 @@ def test_the_caller_s_context_reaches_the_run_and_stays_as_it_was():
 
 def test_a_prediction_knows_its_cost_where_dspy_tracks_it():
     with ScriptedLM(*SCRIPT) as lm, dspy.context(lm=lm, track_usage=True):
-        steps = list(oneturn.as_program(REACT).steps(question="?"))
+        steps = list(as_program(REACT).steps(question="?"))
     (answer,) = (step for step in steps if isinstance(step, Answer))
     assert answer.prediction.get_lm_usage() == steps[-1].tokens
 
 
 def test_a_predictor_s_own_lm_is_streamed_too():
     module = dspy.ChainOfThought("question -> answer")
-    program = oneturn.as_program(module)
+    program = as_program(module)
     with ScriptedLM(sections(reasoning="so", answer="4 euros")) as lm:
         module.set_lm(lm)
         steps = list(program.steps(question="?"))
@@ -255,7 +256,7 @@ def test_a_predictor_s_own_lm_is_streamed_too():
 def test_an_lm_that_cannot_stream_is_called_as_it_is():
     lm = dspy.utils.DummyLM([{"answer": "4 euros"}])
     with dspy.context(lm=lm):
-        steps = list(oneturn.as_program(dspy.Predict("question -> answer")).steps(question="?"))
+        steps = list(as_program(dspy.Predict("question -> answer")).steps(question="?"))
     assert steps[0] == AnswerDelta("4 euros")
 
 
@@ -282,7 +283,7 @@ class Failing(dspy.Module):
 def spans_of(module: dspy.Module, *replies: Any) -> list[tuple[str, str, str, str]]:
     """Each span of a traced run: its name, its type, its parent's name and its status."""
     with mlflow.start_span("request") as request, ScriptedLM(*replies) as lm, dspy.context(lm=lm):
-        list(oneturn.as_program(module).steps(question="?"))
+        list(as_program(module).steps(question="?"))
     trace = mlflow.get_trace(request.trace_id)
     names = {span.span_id: span.name for span in trace.data.spans}
     below = [span for span in trace.data.spans if span.parent_id is not None]
@@ -378,7 +379,7 @@ def test_autologged_runs_are_not_traced_twice(traced: None):
 def test_a_run_outside_a_trace_writes_none(traced: None):
     before = len(mlflow.search_traces(return_type="list", flush=True))
     with ScriptedLM(*SCRIPT) as lm, dspy.context(lm=lm):
-        list(oneturn.as_program(REACT).steps(question="?"))
+        list(as_program(REACT).steps(question="?"))
     assert len(mlflow.search_traces(return_type="list", flush=True)) == before
 
 
@@ -421,7 +422,7 @@ class NativeEngine:
 def test_an_answer_is_streamed_out_of_a_native_tool_call():
     module = dspy.ReActV2("question -> answer", tools=[look_up])
     with dspy.context(lm=dspy.LM("native/lm", engine=NativeEngine(), cache=False), adapter=dspy.JSONAdapter()):
-        steps = list(oneturn.as_program(module).steps(question="?"))
+        steps = list(as_program(module).steps(question="?"))
     assert [step.name for step in steps if isinstance(step, ToolCall)] == ["look_up"]
     assert answer_of(steps) == "Tea costs 4 euros."
     assert sum(isinstance(step, AnswerDelta) for step in steps) > 2
@@ -442,7 +443,7 @@ def respond(request: ScriptedRequest) -> str:
 
 
 def test_many_runs_of_one_program_do_not_mix():
-    program = oneturn.as_program(REACT)
+    program = as_program(REACT)
     markers = [f"item-{number:02d}" for number in range(16)]
     with ScriptedLM(*[respond] * 48, piece=3) as lm, ThreadPoolExecutor(16) as pool:
         together = threading.Barrier(16)

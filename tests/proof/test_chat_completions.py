@@ -7,7 +7,8 @@ from typing import Any
 from hypothesis import given
 from mlflow.types.responses import ResponsesAgentRequest
 
-from oneturn import ChatCompletionsProgram, ResponsesAdapter
+from oneturn import ResponsesAdapter
+from oneturn.programs import ChatCompletionsProgram
 from tests.proof.chat_chunks import chats, said
 from tests.proof.failures import SECRET
 from tests.proof.judging import judged, without_a_stream_it_says_the_same

@@ -11,6 +11,7 @@ import pytest
 import oneturn
 from oneturn.core.steps import Step, ToolProgress, ToolResult
 from oneturn.errors import ProgramError
+from oneturn.programs import as_program
 from oneturn.testing import ScriptedLM, sections
 from oneturn.tools.execution import run_tools
 from oneturn.tools.registry import toolset
@@ -60,7 +61,7 @@ def test_a_module_s_tool_that_takes_too_long_has_failed_and_is_told_to_stop():
 
     program = dspy.ReAct("question -> answer", tools=[oneturn.tool(slow, timeout=0.01)], max_iters=3)
     program.set_lm(ScriptedLM(*react_script("slow", euros=3)))
-    (result,) = results(list(oneturn.as_program(program).steps(question="?")))
+    (result,) = results(list(as_program(program).steps(question="?")))
     assert (result.output, result.is_error) == ("Error: the tool took longer than its 0.01 s", True)
     assert stopped.wait(PATIENCE)
 
@@ -71,7 +72,7 @@ def test_a_module_s_tool_in_time_gives_its_result_and_tells_its_progress():
         oneturn.progress("counting")
         return f"{euros} counted"
 
-    steps = list(oneturn.as_program(Calling(oneturn.tool(count, timeout=PATIENCE))).steps(question="?"))
+    steps = list(as_program(Calling(oneturn.tool(count, timeout=PATIENCE))).steps(question="?"))
     assert [step.output for step in results(steps)] == ["300 counted"]
     assert [step.message for step in steps if isinstance(step, ToolProgress)] == ["counting"]
 

@@ -19,6 +19,7 @@ from oneturn.conformance import Severity, check_stream
 from oneturn.core.run_context import RunContext
 from oneturn.core.steps import Answer, AnswerDelta, Step, ToolCall, ToolProgress, ToolResult, Usage
 from oneturn.errors import ProgramError, RunCancelled
+from oneturn.programs import ChatCompletionsProgram, as_program
 from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish, sections
 from oneturn.toolsets._nested_run import MAX_DEPTH
 
@@ -138,7 +139,7 @@ def test_an_agent_that_reads_a_chat_is_asked_a_question():
         yield {"model": "m", "choices": [{"delta": {"content": messages[-1]["content"].upper()}}]}
         yield {"model": "m", "choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 2}}
 
-    tool = oneturn.agent_tool(oneturn.ChatCompletionsProgram(complete), "shout")
+    tool = oneturn.agent_tool(ChatCompletionsProgram(complete), "shout")
     assert list(tool.args) == ["question"]
     result = result_of(tool, question="hey")
     assert result.output == "HEY"
@@ -301,7 +302,7 @@ def look_up(item: str) -> str:
 def test_a_module_s_tool_calls_are_progress_in_a_module_too(traced: None):
     inner = module_react(look_up)
     inner.set_lm(ScriptedLM(*react_script("look_up", "4 euros", item="tea")))
-    outer = oneturn.as_program(module_react(oneturn.agent_tool(inner, "prices")))
+    outer = as_program(module_react(oneturn.agent_tool(inner, "prices")))
     outer.module.set_lm(ScriptedLM(*react_script("prices", "four", question="tea?")))
     with mlflow.start_span("request") as request:
         steps = list(outer.steps(question="What does tea cost?"))
@@ -319,7 +320,7 @@ def test_a_oneturn_agent_s_sources_reach_a_module():
         question: str = dspy.InputField()
         answer: str = dspy.OutputField()
 
-    outer = oneturn.as_program(dspy.ReAct(Cited, tools=[oneturn.agent_tool(handbook(*LOOKED_UP), "handbook")]))
+    outer = as_program(dspy.ReAct(Cited, tools=[oneturn.agent_tool(handbook(*LOOKED_UP), "handbook")]))
     lm = ScriptedLM(*react_script("handbook", "four", question="?"))
     with dspy.context(lm=lm):
         steps = list(outer.steps(question="?"))
@@ -330,7 +331,7 @@ def test_a_oneturn_agent_s_sources_reach_a_module():
 
 
 def test_a_oneturn_agent_in_a_module_has_each_span_once(traced: None):
-    outer = oneturn.as_program(module_react(oneturn.agent_tool(handbook(*LOOKED_UP), "handbook")))
+    outer = as_program(module_react(oneturn.agent_tool(handbook(*LOOKED_UP), "handbook")))
     outer.module.set_lm(ScriptedLM(*react_script("handbook", "four", question="?")))
     with mlflow.start_span("request") as request:
         steps = list(outer.steps(question="?"))
@@ -442,7 +443,7 @@ def test_an_agent_that_takes_too_long_has_failed_and_is_stopped(outer: str):
         result = result_of(tool, question="?")
     else:
         with dspy.context(lm=ScriptedLM(*react_script("slow", "x", question="?"))):
-            (result,) = of(ToolResult, list(oneturn.as_program(module_react(tool)).steps(question="?")))
+            (result,) = of(ToolResult, list(as_program(module_react(tool)).steps(question="?")))
     assert result.output == "Error: the tool took longer than its 0.01 s"
     inner.let_go.set()
     assert inner.closed.wait(PATIENCE)

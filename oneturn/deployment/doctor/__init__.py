@@ -5,6 +5,6 @@ endpoints, indexes, functions, permissions. ``check(agent)`` gives a ``Report``.
 """
 
 from oneturn.core.findings import Finding, Report, State
-from oneturn.deployment.doctor.check import check
+from oneturn.deployment.doctor.runner import check
 
 __all__ = ["Finding", "Report", "State", "check"]

@@ -9,7 +9,7 @@ import pytest
 
 from oneturn.config import AgentConfig
 from oneturn.core.findings import State
-from oneturn.deployment.doctor.check import check_workspace
+from oneturn.deployment.doctor.runner import check_workspace
 from tests.databricks.catalog_routes import Catalog
 from tests.databricks.workspace import OWNER, Workspace, refused, signed_in
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oneturn import log_report, write_report
 from oneturn.errors import DataError
 from oneturn.evaluation.report import html as view
+from oneturn.evaluation.report import log_report, write_report
 from oneturn.evaluation.report.mlflow import summary
 from oneturn.evaluation.result import Evaluation
 from oneturn.evaluation.results_file import ResultsFile

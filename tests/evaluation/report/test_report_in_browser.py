@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from oneturn import write_report
+from oneturn.evaluation.report import write_report
 from oneturn.evaluation.result import Evaluation
 from tests.evaluation.report.samples import HOSTILE, evaluation, failed, hostile, row, support_desk
 

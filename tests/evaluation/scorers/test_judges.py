@@ -19,6 +19,7 @@ import oneturn
 from oneturn.config import JudgeConfig
 from oneturn.errors import DataError, OneTurnError
 from oneturn.evaluation import scorers
+from oneturn.evaluation.scorers import calibrate_judge
 from oneturn.evaluation.statistics import cohens_kappa
 from tests.evaluation.scorers.desk import ROWS, desk
 from tests.evaluation.scorers.judging import JudgeServer, Rule, judging
@@ -149,7 +150,7 @@ def agrees(prompt: str) -> str:
 @pytest.mark.parametrize("made", [scorers.groundedness, scorers.relevance])
 def test_a_judge_is_compared_with_people(judge: Any, made: Any):
     judge(agrees)
-    found = oneturn.calibrate_judge(made(MODEL), LABELLED)
+    found = calibrate_judge(made(MODEL), LABELLED)
     assert (found.judged, found.unjudged) == (30, 0)
     assert found.accuracy == pytest.approx(28 / 30)
     assert found.confusion == {"both_yes": 19, "both_no": 9, "judge_yes": 1, "judge_no": 1}
@@ -164,7 +165,7 @@ def test_a_judge_is_compared_with_people(judge: Any, made: Any):
 
 def test_a_judge_that_guesses_is_flagged(judge: Any):
     judge(lambda prompt: "yes")
-    found = oneturn.calibrate_judge(scorers.relevance(MODEL), LABELLED)
+    found = calibrate_judge(scorers.relevance(MODEL), LABELLED)
     assert found.kappa == 0.0
     assert not found.trusted
     assert found.verdict.startswith("Don't trust relevance: kappa 0.00")
@@ -176,13 +177,13 @@ def test_what_evaluate_has_written_is_labelled_and_judged(judge: Any, tmp_path: 
         {**row, "pred_answer": "8 euros", "pred_tool_calls": [{"name": "f", "output": "found"}]} for row in LABELLED
     ]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    oneturn.calibrate_judge(scorers.groundedness(MODEL), tmp_path / "rows.jsonl")
+    calibrate_judge(scorers.groundedness(MODEL), tmp_path / "rows.jsonl")
     assert all("8 euros" in prompt and "found" in prompt for prompt in server.prompts)
 
 
 def test_all_of_one_kind_tell_nothing(judge: Any):
     judge(lambda prompt: "yes")
-    found = oneturn.calibrate_judge(scorers.relevance(MODEL), [row | {"label": "yes"} for row in LABELLED])
+    found = calibrate_judge(scorers.relevance(MODEL), [row | {"label": "yes"} for row in LABELLED])
     assert math.isnan(found.kappa)
     assert not found.trusted
     assert "can't be told from chance" in found.verdict
@@ -191,9 +192,9 @@ def test_all_of_one_kind_tell_nothing(judge: Any):
 
 def test_rows_without_a_label_and_judges_without_an_lm_are_refused():
     with pytest.raises(DataError, match="row 1: 'label' is 'maybe'"):
-        oneturn.calibrate_judge(scorers.relevance(MODEL), [LABELLED[0] | {"label": "maybe"}])
+        calibrate_judge(scorers.relevance(MODEL), [LABELLED[0] | {"label": "maybe"}])
     with pytest.raises(OneTurnError, match=r"relevance judged none of the 30 answers. The first: .* no judge"):
-        oneturn.calibrate_judge(scorers.relevance(None), LABELLED)
+        calibrate_judge(scorers.relevance(None), LABELLED)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1))

@@ -12,6 +12,7 @@ import pytest
 
 import oneturn
 from oneturn.errors import ProgramError
+from oneturn.programs.react import Demonstration, ScriptedTeacher
 from oneturn.programs.state import Manifest, load_compiled, read_manifest, save_compiled
 from oneturn.programs.state.interface import interface_of
 from oneturn.testing import ScriptedLM, finish
@@ -44,8 +45,8 @@ def compiled() -> oneturn.ReAct:
     made = program()
     made.step.signature = made.step.signature.with_instructions("Sei höflich.")
     labelled = dspy.Example(question="Tea?", answer="4 €").with_inputs("question")
-    teacher = oneturn.ScriptedTeacher(
-        made, [labelled], lambda e: oneturn.Demonstration({"answer": e.answer}, calls=[("look_up", {"item": "tea"})])
+    teacher = ScriptedTeacher(
+        made, [labelled], lambda e: Demonstration({"answer": e.answer}, calls=[("look_up", {"item": "tea"})])
     )
     optimizer = dspy.BootstrapFewShot(metric=lambda gold, pred, trace=None: True, max_labeled_demos=0)
     return optimizer.compile(made, teacher=teacher, trainset=[labelled])

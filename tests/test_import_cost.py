@@ -1,0 +1,16 @@
+"""What ``import oneturn`` costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize("statement", ["import oneturn", "import oneturn.cli"])
+def test_importing_is_cheap(statement: str):
+    heavy = "{'mlflow', 'dspy', 'pandas', 'openai', 'uvicorn'}"
+    code = f"import sys; {statement}; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
