@@ -11,7 +11,7 @@ from mlflow.entities import Document
 
 from oneturn.core.steps import ToolCall, ToolResult
 from oneturn.errors import ProgramError
-from oneturn.tools.registry import render, run_tool, toolset
+from oneturn.tools.registry import render_result, run_tool, toolset
 
 
 class Order(pydantic.BaseModel):
@@ -38,7 +38,7 @@ class Order(pydantic.BaseModel):
     ],
 )
 def test_a_value_is_read_as_text(value: Any, text: str):
-    assert render(value) == text
+    assert render_result(value) == text
 
 
 def run(tool: Any, name: str | None = None, **args: Any) -> ToolResult:
