@@ -139,7 +139,7 @@ def test_a_token_that_the_server_repeats_is_not_told(with_token: Workspace):
 def test_an_app_takes_oauth_only(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DATABRICKS_HOST", workspace.host)
     monkeypatch.setenv("DATABRICKS_TOKEN", TOKEN)
-    with pytest.raises(EndpointError, match="An app takes OAuth only"):
+    with pytest.raises(EndpointError, match="An app accepts only OAuth"):
         bearer_token("https://desk-17.aws.databricksapps.com/responses")
     monkeypatch.delenv("DATABRICKS_TOKEN")
     workspace.principals["robot"] = "its secret"
