@@ -1,6 +1,6 @@
 """oneturn: declare a single-turn DSPy agent, compile it, serve it as an MLflow ResponsesAgent.
 
-Names are imported when they are first used: MLflow and DSPy take seconds to import, ``oneturn --help`` shouldn't.
+Names are imported on first use, because importing MLflow and DSPy takes seconds.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ __all__ = [
     "tool",
 ]
 
-_HOMES = {
+_MODULES = {
     "Agent": "oneturn.agent",
     "AgentConfig": "oneturn.config",
     "Approvals": "oneturn.tools",
@@ -92,11 +92,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'oneturn' has no attribute {name!r}")
-    found = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = found
-    return found
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

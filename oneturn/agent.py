@@ -1,4 +1,4 @@
-"""``Agent``: one agent's whole declaration, as the command line, the notebooks and the server read it."""
+"""``Agent``: the declaration of one agent, used by the command line, the notebooks and the server."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ from oneturn.tools.approvals import build_approvals
 
 Metric = Callable[..., Any]
 Recipe = Callable[..., dspy.Module]
-"""``recipe(student, trainset=…, valset=…, metric=…, seed=…, threads=…)`` gives the compiled program."""
+"""``recipe(student, trainset=…, valset=…, metric=…, seed=…, threads=…)`` returns the compiled program."""
 
 
 @dataclass(frozen=True)
 class Agent:
-    """What one agent is: how it is built, judged, taught and packed.
+    """Declaration of an agent: program, metric, examples, recipes and packaging.
 
     Attributes:
-        name: what it is called in logs and in the registry.
-        config: its configuration.
-        build: makes the uncompiled program.
-        metric: how an answer is judged.
-        examples: gives the examples of a split: ``"train"``, ``"dev"`` or ``"test"``.
-        recipes: the ways to compile it, by name.
-        code: the agent's model file (models-from-code), and the folders that travel with it.
-        requirements: what it needs beyond oneturn's own dependencies.
-        example_questions: what the logged model is tried with (the first one), and the demo asks.
+        name: the agent's name in logs and in the registry.
+        config: the agent's configuration.
+        build: builds the uncompiled program.
+        metric: scores an answer.
+        examples: returns the examples of a split: ``"train"``, ``"dev"`` or ``"test"``.
+        recipes: compile recipes by name.
+        root: the agent's folder; paths in the configuration are relative to it.
+        code_paths: the agent's model file (models-from-code) and the folders logged with it.
+        example_questions: questions for the demo; the first one is the logged model's input example.
+        requirements: pip requirements besides oneturn's own dependencies.
     """
 
     name: str
@@ -53,14 +54,17 @@ class Agent:
     requirements: Sequence[str] = field(default=())
 
     def lm(self) -> dspy.BaseLM:
-        """The configured LM."""
+        """Build the configured LM."""
         return build_lm(self.config.lm)
 
     def program(self, compiled: bool = True) -> dspy.Module:
-        """The program: with the configured compiled state, or as it was declared.
+        """Build the program.
+
+        Args:
+            compiled: load the configured compiled state, if any.
 
         Raises:
-            ProgramError: a compiled program is configured and can't be loaded.
+            ProgramError: the configured compiled program can't be loaded.
         """
         program = self.build()
         if compiled and self.config.compiled is not None:
@@ -68,50 +72,50 @@ class Agent:
         return program
 
     def serving_program(self) -> Any:
-        """The compiled program with its LM, ready for ``oneturn.ResponsesAdapter``."""
+        """Return the compiled program with its LM set, for ``oneturn.ResponsesAdapter``."""
         program = self.program()
         program.set_lm(self.lm())
         return program
 
     def adapter(self) -> ResponsesAdapter:
-        """What serves the agent: its program, built when it is first needed, with the configured limits.
+        """Return the adapter that serves the agent. It builds the program on first use.
 
         Raises:
-            ConfigError: approvals are configured, and their key can't be had.
+            ConfigError: approvals are configured, and their key is missing or too short.
         """
         deadline, approvals = self.config.serve.deadline, build_approvals(self.config.approvals)
         return ResponsesAdapter(self.serving_program, deadline=deadline, approvals=approvals)
 
     @property
     def examples_folder(self) -> Path:
-        """The folder that holds a file of examples for each split."""
+        """The folder of example files, one per split."""
         return self.root / self.config.data.examples
 
     @property
     def compiled_path(self) -> Path:
-        """Where the compiled program stands.
+        """The compiled program's file.
 
         Raises:
-            ConfigError: none is configured.
+            ConfigError: no compiled program is configured.
         """
         if self.config.compiled is None:
-            raise ConfigError("compiled is not set: name the compiled program's file, such as data/compiled/mine.json.")
+            raise ConfigError("compiled is not set. Set it to a compiled program, such as data/compiled/mine.json.")
         return self.root / self.config.compiled
 
 
 def load_agent(path: str | Path = "agent.py", config: str | Path | None = None) -> Agent:
-    """Load the ``AGENT`` that a model file declares.
+    """Load the ``AGENT`` declared in a model file.
 
     Args:
-        path: the model file; its folder becomes importable.
-        config: the configuration to use instead of the file's own default.
+        path: the model file; its folder is added to ``sys.path``.
+        config: the configuration file to use instead of the model file's default.
 
     Raises:
-        ProgramError: there is no such file, or it declares no ``AGENT``.
+        ProgramError: the file doesn't exist, or declares no ``AGENT``.
     """
     file = Path(path).resolve()
     if not file.is_file():
-        raise ProgramError(f"There is no {file}. Run oneturn in the folder of your agent.py, or say --agent PATH.")
+        raise ProgramError(f"There is no {file}. Run oneturn in the folder of your agent.py, or pass --agent PATH.")
     if str(file.parent) not in sys.path:
         sys.path.insert(0, str(file.parent))
     spec = importlib.util.spec_from_file_location("agent", file)
@@ -129,7 +133,7 @@ def load_agent(path: str | Path = "agent.py", config: str | Path | None = None) 
 
 @contextmanager
 def _configured(config: str | Path | None) -> Iterator[None]:
-    """Let ``AgentConfig.read`` find ``config`` while the model file runs."""
+    """Make ``AgentConfig.read`` use ``config`` inside the block."""
     if config is None:
         yield
         return

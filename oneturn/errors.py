@@ -1,20 +1,21 @@
-"""Every error that oneturn raises on purpose.
+"""Exceptions raised by oneturn.
 
     OneTurnError
     ├── ConfigError        a configuration value is missing, unknown or of the wrong type
-    ├── DataError          an example, passage or record can't be used; names file, line and reason
-    ├── WeightsError       the embedded LM's weights could not be had, or are not what they should be
-    ├── LocalLMError       the embedded LM did not start, or can't run here
+    ├── DataError          an example, passage or record is invalid; names file, line and reason
+    ├── WeightsError       the embedded LM's weights are unavailable, or their checksum is wrong
+    ├── LocalLMError       the embedded LM did not start, or can't run on this machine
+    ├── LMUnavailableError an LM can't be reached, or rejects the API key or quota
     ├── ProgramError       a program or its compiled state can't be used
-    ├── RunError           a run of the program ended without an answer; carries its trajectory
-    ├── RunCancelled       a run was stopped from outside, or its time was over
-    ├── ToolError          raised by a tool: its message is what the LM, and the client, read
-    ├── DeployError        what was to be deployed didn't start, or can't be; says why
-    ├── RequestError       a request can't be turned into the program's inputs
-    ├── EndpointError      a remote endpoint answered with an error, or couldn't be asked
-    └── AgentError         the error of a served agent, as its own client reads it
+    ├── RunError           a run ended without an answer; carries its trajectory
+    ├── RunCancelled       a run was cancelled, or its deadline passed
+    ├── ToolError          raised by a tool; the LM and the client read its message
+    ├── DeployError        a deployment failed or isn't possible; gives the cause
+    ├── RequestError       a request can't be converted to the program's inputs
+    ├── EndpointError      a remote endpoint returned an error, or couldn't be reached
+    └── AgentError         the error that a served agent returns to its client
 
-Each message says what was wrong, with the value, and what to do about it.
+Each message names the problem, the value and the fix.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from typing import Protocol
 
 
 class PartialReply(Protocol):
-    """What had come of a reply before its stream failed; :class:`oneturn.responses.reply.Reply` is one."""
+    """The part of a reply received before its stream failed, such as a :class:`oneturn.responses.reply.Reply`."""
 
     @property
     def text(self) -> str:
-        """The text that had come."""
+        """The text received so far."""
         ...
 
 
 class OneTurnError(Exception):
-    """Base of all errors raised by oneturn: catch this to catch them all."""
+    """Base class of all exceptions raised by oneturn."""
 
 
 class ConfigError(OneTurnError):
@@ -41,11 +42,11 @@ class ConfigError(OneTurnError):
 
 
 class DataError(OneTurnError):
-    """An example, passage or record can't be used; the message names file, line and reason.
+    """An example, passage or record is invalid; the message names file, line and reason.
 
     Args:
-        message: what was wrong and what to do about it.
-        problems: the place (``"line 3"``) and the reason of each bad row, where rows of one file are bad.
+        message: the problem and its fix.
+        problems: place (``"line 3"``) and reason of each invalid row, if rows of one file are invalid.
     """
 
     def __init__(self, message: str, problems: Sequence[tuple[str, str]] = ()):
@@ -54,7 +55,7 @@ class DataError(OneTurnError):
 
 
 class WeightsError(OneTurnError):
-    """The embedded LM's weights could not be had, or are not what their SHA-256 says."""
+    """The embedded LM's weights are unavailable, or don't match their SHA-256."""
 
 
 class LocalLMError(OneTurnError):
@@ -62,20 +63,20 @@ class LocalLMError(OneTurnError):
 
 
 class LMUnavailableError(OneTurnError):
-    """An LM can't be asked, whatever the request: no connection, or a key or a quota that doesn't hold."""
+    """An LM rejects every request: no connection, an invalid API key or an exhausted quota."""
 
 
 class ProgramError(OneTurnError):
-    """A program, or its compiled state, can't be used as asked."""
+    """A program, or its compiled state, can't be used."""
 
 
 class RunError(OneTurnError):
-    """A run ended without an answer; ``code`` says how, ``trajectory`` keeps what had been done.
+    """A run ended without an answer.
 
     Args:
-        message: what happened and what to do about it.
+        message: the problem and its fix.
         code: ``"invalid_output"``, ``"context_length_exceeded"`` or ``"max_iters"``.
-        trajectory: the turns that were finished before.
+        trajectory: the turns finished before the error.
     """
 
     def __init__(self, message: str, code: str, trajectory: Sequence[object] = ()):
@@ -85,10 +86,10 @@ class RunError(OneTurnError):
 
 
 class RunCancelled(OneTurnError):
-    """A run was stopped from outside, or its time was over.
+    """A run was cancelled, or its deadline passed.
 
     Args:
-        reason: ``"deadline_exceeded"``, ``"client_gone"``, ``"shutting_down"`` or what the canceller said.
+        reason: ``"deadline_exceeded"``, ``"client_gone"``, ``"shutting_down"`` or the reason given to ``cancel``.
     """
 
     def __init__(self, reason: str):
@@ -97,28 +98,28 @@ class RunCancelled(OneTurnError):
 
 
 class ToolError(OneTurnError):
-    """Raise it in a tool to tell the LM what went wrong and what to do instead, in one line."""
+    """Raised by a tool: one line for the LM that gives the problem and an alternative."""
 
 
 class RequestError(OneTurnError):
-    """A request can't be turned into the program's inputs."""
+    """A request can't be converted to the program's inputs."""
 
 
 class DeployError(OneTurnError):
-    """What was to be deployed can't be, or didn't start; the message tells the cause that Databricks gives."""
+    """A deployment failed or isn't possible; the message includes the cause reported by Databricks."""
 
 
 class EndpointError(OneTurnError):
-    """A remote endpoint answered with an error; ``code`` is the machine-readable reason.
+    """A remote endpoint returned an error, or couldn't be reached.
 
-    What it says is the endpoint's, and may hold anything: a served agent doesn't pass it on as it came.
+    The message comes from the endpoint and is untrusted: a served agent doesn't forward it unchanged.
 
     Args:
-        message: what the endpoint said.
-        code: its error code, such as ``"server_error"``.
-        status: the HTTP status, or ``None`` when the error came inside a stream.
-        retry_after: seconds to wait before another try, where the endpoint says so.
-        partial: what had come before, where the error came inside a stream.
+        message: the endpoint's error message.
+        code: the endpoint's error code, such as ``"server_error"``.
+        status: the HTTP status; ``None`` if the error came inside a stream.
+        retry_after: seconds to wait before a retry, if the endpoint gives them.
+        partial: the reply received before the error, if the error came inside a stream.
     """
 
     def __init__(
@@ -137,13 +138,13 @@ class EndpointError(OneTurnError):
 
 
 class AgentError(OneTurnError):
-    """The error of a served agent, as its own client reads it; ``ResponsesAdapter.predict`` raises it.
+    """The error that a served agent returns to its client; raised by ``ResponsesAdapter.predict``.
 
     Args:
-        message: without traceback, path or secret.
+        message: the error message, without traceback, paths or secrets.
         code: the error code, such as ``"server_error"``.
         status: the HTTP status.
-        retry_after: seconds to wait before another try, where that is known.
+        retry_after: seconds to wait before a retry, if known.
     """
 
     def __init__(

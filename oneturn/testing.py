@@ -1,4 +1,4 @@
-"""Test your own agent without a model: an LM that answers from a script.
+"""Test an agent without a model: ``ScriptedLM`` replies from a script.
 
     from oneturn.testing import ScriptedLM, call, finish
 
@@ -7,8 +7,8 @@
             assert program(question="What are the fees?").answer == "4 euros"
         assert "4 euros" in lm.requests[-1].text
 
-A call beyond the script fails, and so do replies that nobody asked for. It is a real ``dspy.LM`` with an engine of its
-own, so that caching, streaming, usage, callbacks and error types are DSPy's.
+A call beyond the script fails, and so do unused replies. ``ScriptedLM`` is a ``dspy.LM`` with a custom engine, so
+caching, streaming, usage, callbacks and error types are DSPy's.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from oneturn.tools.registry import FINISH
 
 
 class ScriptError(BaseException):
-    """The LM was asked more often, or less often, than its script says.
+    """The number of LM calls differs from the number of scripted replies.
 
-    Not an ``Exception``, as pytest's own failures aren't: what turns failures into answers must not turn this into one.
+    A ``BaseException``, like pytest's own failures, so that code that handles ``Exception`` doesn't hide it.
     """
 
 
 @dataclasses.dataclass(frozen=True)
 class ScriptedRequest:
-    """What the LM was asked.
+    """A request that the LM received.
 
     Attributes:
-        messages: the chat, as ``{"role": …, "content": …}`` with texts, the system message first.
-        schema: the JSON schema that the reply had to fit; ``None`` if there was none.
+        messages: the chat messages as ``{"role": …, "content": …}`` with text content, system message first.
+        schema: the JSON schema required of the reply; ``None`` if the request has none.
     """
 
     messages: tuple[Mapping[str, str], ...]
@@ -48,50 +48,50 @@ class ScriptedRequest:
 
     @property
     def text(self) -> str:
-        """The whole chat as one text."""
+        """All messages as one text."""
         return "\n\n".join(f"{message['role']}: {message['content']}" for message in self.messages)
 
     @property
     def offered(self) -> list[str]:
-        """The calls that the schema of a ``oneturn.ReAct`` step allowed."""
+        """The tool names allowed by the schema of a ``oneturn.ReAct`` step."""
         call = (self.schema or {}).get("properties", {}).get("tool_call", {})
         options = call.get("anyOf", [call] if call else [])
         return [name for option in options for name in option["properties"]["name"]["enum"]]
 
 
 Reply = str | Mapping[str, Any] | Exception | Callable[[ScriptedRequest], Any]
-"""A text; a step, as ``call`` and ``finish`` make it; an error to raise; or what a function of the request gives."""
+"""A text; a step from ``call`` or ``finish``; an exception to raise; or a function of the request returning one."""
 
 
 def call(tool: str, /, thought: str = "", **args: Any) -> dict[str, Any]:
-    """A step that calls ``tool`` with ``args``."""
+    """Return a step that calls ``tool`` with ``args``."""
     return {"thought": thought, "tool_call": {"name": tool, "args": args}}
 
 
 def finish(thought: str = "", **outputs: Any) -> dict[str, Any]:
-    """A step that ends the run with ``outputs``."""
+    """Return a step that ends the run with ``outputs``."""
     return call(FINISH, thought, **outputs)
 
 
 def sections(**fields: Any) -> str:
-    """A reply with these output fields in the format of ``dspy.ChatAdapter``, which DSPy's own modules use."""
-    told = {
+    """Return a reply with these output fields in the format of ``dspy.ChatAdapter``, the default of DSPy's modules."""
+    texts = {
         name: text if isinstance(text, str) else json.dumps(text) for name, text in {**fields, "completed": ""}.items()
     }
-    return "\n\n".join(f"[[ ## {name} ## ]]\n{text}" for name, text in told.items())
+    return "\n\n".join(f"[[ ## {name} ## ]]\n{text}" for name, text in texts.items())
 
 
 class ScriptedLM(dspy.LM):
-    """A ``dspy.LM`` that gives its replies in order, and fails when it is asked for more or for fewer.
+    """A ``dspy.LM`` that returns scripted replies in order, and fails on too many or too few calls.
 
-    A reply costs as many tokens as it and its prompt have words. Copies of the LM share the script.
+    Token usage is the number of words in prompt and reply. Copies of the LM share the script.
 
     Args:
-        *replies: what to say; see :data:`Reply`.
-        piece: characters in each piece of a streamed reply.
-        response_schema: whether it says that it keeps to a JSON schema. What it replies is never checked against one.
-        streams: whether it can stream.
-        **options: anything else ``dspy.LM`` takes. Replies aren't cached and errors not retried, unless you say so.
+        *replies: the replies; see :data:`Reply`.
+        piece: characters per chunk of a streamed reply.
+        response_schema: whether the LM declares support for JSON schemas. Replies are never validated against one.
+        streams: whether the LM supports streaming.
+        **options: further options of ``dspy.LM``. By default, replies aren't cached and errors aren't retried.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class ScriptedLM(dspy.LM):
 
     @property
     def requests(self) -> list[ScriptedRequest]:
-        """What it was asked so far, in order."""
+        """The requests received so far, in order."""
         return list(self._engine_spec.requests)
 
     def __enter__(self) -> ScriptedLM:
@@ -116,16 +116,16 @@ class ScriptedLM(dspy.LM):
             self.check()
 
     def check(self) -> None:
-        """Fail unless it was asked exactly as often as it has replies; leaving a ``with`` block does this.
+        """Check that the number of calls equals the number of replies; called at the end of a ``with`` block.
 
         Raises:
-            ScriptError: there were more calls, or fewer.
+            ScriptError: there were more calls than replies, or fewer.
         """
         self._engine_spec.check()
 
 
 class _Script:
-    """A DSPy engine over a list of replies; it may be asked from any number of threads."""
+    """A DSPy engine that returns a list of replies in order. Thread-safe."""
 
     supports_response_schema = True
     supported_params = frozenset({"temperature", "max_tokens", "response_format"})
@@ -136,43 +136,45 @@ class _Script:
         self._lock = threading.Lock()
 
     def complete(self, request: Request) -> Response:
-        """Give the next reply."""
-        asked = _asked(request)
+        """Return the next reply."""
+        scripted_request = _to_scripted_request(request)
         with self._lock:
             number = len(self.requests)
-            self.requests.append(asked)
+            self.requests.append(scripted_request)
         if number >= len(self._replies):
-            raise ScriptError(f"{self._too_many()} The last message was: {asked.messages[-1]['content']!r}")
+            raise ScriptError(
+                f"{self._describe_excess()} The last message was: {scripted_request.messages[-1]['content']!r}"
+            )
         reply = self._replies[number]
-        text = _said(reply(asked) if callable(reply) else reply)
-        words, said = len(asked.text.split()), len(text.split())
-        usage = Usage(input_tokens=words, output_tokens=said, total_tokens=words + said)
-        # A part can't be empty; DSPy reads a lone space as no text.
+        text = _to_text(reply(scripted_request) if callable(reply) else reply)
+        input_tokens, output_tokens = len(scripted_request.text.split()), len(text.split())
+        usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens, total_tokens=input_tokens + output_tokens)
+        # A part can't be empty; DSPy treats a single space as no text.
         message = Message.assistant(TextPart(text or " "))
         return Response(id=None, model=request.model, message=message, finish_reason="stop", usage=usage)
 
     def check(self) -> None:
-        asked, scripted = len(self.requests), len(self._replies)
-        if asked > scripted:
-            raise ScriptError(self._too_many())
-        if asked < scripted:
-            unused = "\n".join(f"  {index + 1}. {self._replies[index]!r}" for index in range(asked, scripted))
-            raise ScriptError(f"{scripted - asked} of {scripted} scripted replies were not asked for:\n{unused}")
+        calls, replies = len(self.requests), len(self._replies)
+        if calls > replies:
+            raise ScriptError(self._describe_excess())
+        if calls < replies:
+            unused = "\n".join(f"  {index + 1}. {self._replies[index]!r}" for index in range(calls, replies))
+            raise ScriptError(f"{replies - calls} of {replies} scripted replies were not used:\n{unused}")
 
-    def _too_many(self) -> str:
-        return f"The LM was asked {len(self.requests)} times; its script has {len(self._replies)} replies."
+    def _describe_excess(self) -> str:
+        return f"The LM was called {len(self.requests)} times; its script has {len(self._replies)} replies."
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Script:
-        """Copies of an LM go on with the same script."""
+        """Copies of an LM share the script."""
         return self
 
     def dump_state(self) -> dict[str, Any]:
-        """Nothing: a saved program finds an LM without a script."""
+        """Return nothing: a saved program doesn't include the script."""
         return {}
 
     @classmethod
     def load_state(cls, state: Mapping[str, Any]) -> _Script:
-        """An empty script."""
+        """Return an empty script."""
         return cls()
 
 
@@ -182,7 +184,7 @@ class _StreamingScript(_Script):
         self._piece = piece
 
     def stream(self, request: Request) -> Iterator[StreamEvent]:
-        """Give the next reply in pieces."""
+        """Yield the next reply in chunks."""
         for event in response_to_events(self.complete(request)):
             if event.type != "delta" or event.delta.type != "text":
                 yield event
@@ -193,13 +195,13 @@ class _StreamingScript(_Script):
                 yield dataclasses.replace(event, delta=delta)
 
 
-def _said(reply: Any) -> str:
+def _to_text(reply: Any) -> str:
     if isinstance(reply, BaseException):
         raise reply
     return reply if isinstance(reply, str) else json.dumps(reply, ensure_ascii=False)
 
 
-def _asked(request: Request) -> ScriptedRequest:
+def _to_scripted_request(request: Request) -> ScriptedRequest:
     system = request.system if isinstance(request.system, str) else _text(request.system or ())
     messages = [{"role": "system", "content": system}] if system else []
     messages += [{"role": message.role, "content": _text(message.parts)} for message in request.messages]
@@ -211,5 +213,5 @@ def _text(parts: Any) -> str:
 
 
 def _schema(response_format: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    found = (response_format or {}).get("schema")
-    return found if isinstance(found, Mapping) else None
+    schema = (response_format or {}).get("schema")
+    return schema if isinstance(schema, Mapping) else None

@@ -1,4 +1,4 @@
-"""``oneturn.testing``: a script that is not followed to the letter fails the test."""
+"""``oneturn.testing``: too many or too few calls of a ``ScriptedLM`` fail the test."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ def program() -> oneturn.ReAct:
     return oneturn.ReAct("question -> answer", tools=[])
 
 
-def test_replies_come_in_order_and_requests_are_kept():
+def test_replies_come_in_order_and_requests_are_recorded():
     with ScriptedLM("one", "two") as lm:
         assert [lm("first")[0], lm("second")[0]] == ["one", "two"]
     assert [request.text for request in lm.requests] == ["user: first", "user: second"]
 
 
-def test_a_call_too_many_fails():
+def test_a_call_beyond_the_script_fails():
     lm = ScriptedLM("one")
     lm("first")
     with pytest.raises(ScriptError) as caught:
         lm("second")
-    message = "The LM was asked 2 times; its script has 1 replies. The last message was: 'second'"
+    message = "The LM was called 2 times; its script has 1 replies. The last message was: 'second'"
     assert str(caught.value) == message
 
 
-def test_replies_that_were_not_asked_for_fail():
+def test_unused_replies_fail():
     with pytest.raises(ScriptError) as caught, ScriptedLM("one", "two", "three") as lm:
         lm("first")
-    expected = "2 of 3 scripted replies were not asked for:\n  2. 'two'\n  3. 'three'"
+    expected = "2 of 3 scripted replies were not used:\n  2. 'two'\n  3. 'three'"
     assert str(caught.value) == expected
 
 
-def test_a_failure_inside_the_block_is_the_one_that_shows():
-    with pytest.raises(ZeroDivisionError), ScriptedLM("never asked for"):
+def test_an_error_inside_the_block_is_raised_unchanged():
+    with pytest.raises(ZeroDivisionError), ScriptedLM("unused"):
         _ = 1 / 0
 
 
@@ -57,7 +57,7 @@ READERS = {
 
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
-def test_a_call_too_many_is_never_taken_for_a_failed_run(reader: Any):
+def test_a_call_beyond_the_script_is_not_treated_as_a_failed_run(reader: Any):
     lm = ScriptedLM()
     with dspy.context(lm=lm), pytest.raises(ScriptError, match="its script has 0 replies"):
         reader(program())
@@ -66,14 +66,14 @@ def test_a_call_too_many_is_never_taken_for_a_failed_run(reader: Any):
 
 
 @pytest.mark.parametrize(
-    ("error", "dspy_s"),
+    ("error", "expected"),
     [
         (ContextLengthError("too long"), dspy.ContextWindowExceededError),
         (RateLimitError("slow"), dspy.LMRateLimitError),
     ],
 )
-def test_errors_come_as_dspy_tells_them(error: Exception, dspy_s: type[Exception]):
-    with ScriptedLM(error) as lm, pytest.raises(dspy_s):
+def test_errors_are_raised_as_dspy_errors(error: Exception, expected: type[Exception]):
+    with ScriptedLM(error) as lm, pytest.raises(expected):
         lm("?")
 
 
@@ -85,7 +85,7 @@ def test_a_reply_may_depend_on_the_request():
         assert program()(question="how?").answer == "question: how?"
 
 
-def test_copies_go_on_with_the_same_script():
+def test_copies_share_the_script():
     with ScriptedLM("one", "two", "three") as lm:
         agent = program()
         agent.set_lm(lm)
@@ -94,7 +94,7 @@ def test_copies_go_on_with_the_same_script():
         assert lm("c") == ["three"]
 
 
-def test_a_program_that_holds_it_can_be_saved(tmp_path):
+def test_a_program_with_a_scripted_lm_can_be_saved(tmp_path):
     agent = program()
     agent.set_lm(ScriptedLM("one"))
     agent.save(tmp_path / "program.json")
@@ -102,10 +102,10 @@ def test_a_program_that_holds_it_can_be_saved(tmp_path):
 
 def test_threads_share_the_script():
     with ScriptedLM(*[str(number) for number in range(50)]) as lm, ThreadPoolExecutor(10) as pool:
-        said = list(pool.map(lambda number: lm(f"{number}")[0], range(50)))
-    assert sorted(said, key=int) == [str(number) for number in range(50)]
+        replies = list(pool.map(lambda number: lm(f"{number}")[0], range(50)))
+    assert sorted(replies, key=int) == [str(number) for number in range(50)]
 
 
-def test_call_and_finish_are_what_a_step_is():
+def test_call_and_finish_return_steps():
     assert call("find", "why", query="x") == {"thought": "why", "tool_call": {"name": "find", "args": {"query": "x"}}}
     assert finish(answer="x") == {"thought": "", "tool_call": {"name": "finish", "args": {"answer": "x"}}}

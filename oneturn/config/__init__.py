@@ -1,4 +1,4 @@
-"""What may differ between two machines, typed: ``AgentConfig`` and its sections."""
+"""The typed configuration of an agent: ``AgentConfig`` and its sections."""
 
 from oneturn.config.agent import AgentConfig, ApprovalsConfig, DataConfig, MlflowConfig, ServeConfig
 from oneturn.config.compilation import BudgetConfig, CompileConfig, GateConfig, JudgeConfig

@@ -1,8 +1,7 @@
-"""``AgentConfig``: everything about an agent that may differ between two machines, typed.
+"""``AgentConfig``: the typed configuration of an agent.
 
-``AgentConfig.read`` goes through ``mlflow.models.ModelConfig``, so one line works in a notebook (a YAML file), in a
-test (a dict) and inside a logged model (the ``model_config`` it was logged with). An agent with settings of its own
-subclasses it:
+``AgentConfig.read`` uses ``mlflow.models.ModelConfig``, so the same call works in a notebook (a YAML file), in a test
+(a dict) and inside a logged model (its ``model_config``). Subclass ``AgentConfig`` to add settings:
 
     class SupportDeskConfig(AgentConfig):
         thoughts: bool = True
@@ -33,48 +32,48 @@ from oneturn.errors import ConfigError
 
 
 class MlflowConfig(Section):
-    """Where runs, traces and models are kept."""
+    """Where runs, traces and models are stored."""
 
     tracking_uri: str = "sqlite:///mlflow.db"
-    """MLflow's tracking server, database, or `databricks`."""
+    """The MLflow tracking URI: a server, a database, or `databricks`."""
     experiment: str = "oneturn"
-    """The experiment that runs and traces belong to; on Databricks a path such as `/Shared/support_desk`."""
+    """The experiment for runs and traces; on Databricks a path such as `/Shared/support_desk`."""
     model_name: str = "support_desk"
     """The registered model's name; on Databricks `<catalog>.<schema>.<name>`."""
 
 
 class ServeConfig(Section):
-    """Where the agent listens."""
+    """Server settings."""
 
     host: str = "127.0.0.1"
-    """The address to listen on; `0.0.0.0` lets other machines in."""
+    """The address to listen on; `0.0.0.0` accepts connections from other machines."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     """The port to listen on."""
     deadline: Annotated[float, Field(gt=0)] | None = None
-    """Seconds that a request may take; then it ends as incomplete, with what is known. null for no limit."""
+    """Time limit of a request in seconds, after which it ends as incomplete with partial output; null for no limit."""
 
 
 class ApprovalsConfig(Section):
-    """How a person's approvals of tool calls are signed."""
+    """Signing of approvals for tool calls."""
 
     key_env: str | None = None
-    """The name of the environment variable that holds the signing key, the same for all replicas; null for an agent
-    whose tools need no approval."""
+    """The environment variable that holds the signing key, the same for all replicas; null if no tool needs
+    approval."""
     seconds: Annotated[float, Field(gt=0)] = 3600.0
-    """How long a person has to answer."""
+    """Seconds until an approval request expires."""
     ledger: str | None = None
-    """An SQLAlchemy URL of a database that all replicas share, so that no approval is used twice; null remembers in
-    this process only."""
+    """SQLAlchemy URL of a database shared by all replicas, which records used approvals; null records them in this
+    process only."""
 
 
 class DataConfig(Section):
-    """The examples."""
+    """Example files and redaction."""
 
     examples: str = "data/examples"
-    """The folder of train.jsonl, dev.jsonl, test.jsonl and schema.json."""
+    """The folder with train.jsonl, dev.jsonl, test.jsonl and schema.json."""
     redact: dict[str, str] = {}
-    """What to take out of what users wrote, besides mail addresses, numbers of phones, cards and accounts, and
-    secrets: a regular expression by the name that stands in its place, such as `customer: K-\\d+`."""
+    """Regular expressions to redact from users' texts, by the name that replaces a match, such as `customer: K-\\d+`;
+    besides mail addresses, phone, card and account numbers, and secrets."""
 
     @field_validator("redact")
     @classmethod
@@ -88,41 +87,41 @@ class DataConfig(Section):
 
 
 class AgentConfig(Section):
-    """The configuration of an agent; subclass it for keys of your own."""
+    """The configuration of an agent; subclass it to add keys."""
 
     lm: LMConfig = LMConfig()
-    """The LM that answers."""
+    """The agent's LM."""
     max_iters: Count = 6
-    """LM steps that a question may take."""
+    """The maximum number of LM steps per question."""
     retriever: RetrieverConfig = RetrieverConfig()
-    """How passages are found."""
+    """Retrieval of passages."""
     tools: list[ToolConfig] = []
-    """Tools from elsewhere, besides the agent's own."""
+    """External tools, in addition to those the agent declares in code."""
     compiled: str | None = None
     """The compiled program's JSON file, such as `data/compiled/support_desk.json`; null for uncompiled prompts."""
     compiled_on_drift: Literal["fail", "splice"] = "fail"
-    """What happens if signature or tools have changed since it was compiled: `fail`, or `splice` changed tools and
-    descriptions into it, with a warning."""
+    """What to do if the signature or tools have changed since compiling: `fail`, or `splice` the changed tools and
+    descriptions into the compiled program, with a warning."""
     compile: CompileConfig = CompileConfig()
-    """How the prompts are compiled."""
+    """Prompt compilation."""
     gate: GateConfig = GateConfig()
-    """When a version may become the champion."""
+    """Criteria for promoting a version."""
     judge: JudgeConfig = JudgeConfig()
-    """Which LM judges answers."""
+    """The LM judge."""
     mlflow: MlflowConfig = MlflowConfig()
-    """Where runs, traces and models are kept."""
+    """Where runs, traces and models are stored."""
     serve: ServeConfig = ServeConfig()
-    """Where the agent listens."""
+    """Server settings."""
     approvals: ApprovalsConfig = ApprovalsConfig()
-    """How a person's approvals of tool calls are signed."""
+    """Signing of approvals for tool calls."""
     deploy: DeployConfig = DeployConfig()
-    """How the agent is deployed on Databricks."""
+    """Deployment on Databricks."""
     data: DataConfig = DataConfig()
-    """The examples."""
+    """Example files and redaction."""
 
     @property
     def needs_weights(self) -> bool:
-        """Whether the embedded model answers, or embeds."""
+        """Whether the LM or the embeddings use the embedded model."""
         embeddings = self.retriever.embeddings
         return self.lm.is_local or (embeddings is not None and embeddings.is_local)
 
@@ -130,26 +129,27 @@ class AgentConfig(Section):
     def read(
         cls, default: str | Path | Mapping[str, Any] = "configs/dev.yaml", *, root: str | Path | None = None
     ) -> Self:
-        """Read the configuration that holds here.
+        """Read and validate the configuration.
 
-        The first of these wins: the ``model_config`` of the logged model that MLflow is loading; the file that the
-        environment variable ``ONETURN_CONFIG`` names; ``default``. A file may say ``extends: other.yaml``; and over
-        all but the first stands what the environment variable ``ONETURN_SET`` sets, a ``lm.model=local/0.5B`` a line.
+        The first available source is used: the ``model_config`` of the logged model that MLflow is loading; the file
+        in the environment variable ``ONETURN_CONFIG``; ``default``. A file can inherit with ``extends: other.yaml``.
+        The environment variable ``ONETURN_SET`` overrides keys of the last two, with one ``lm.model=local/0.5B`` per
+        line.
 
         Args:
-            default: a YAML file, or the keys themselves.
-            root: where a relative path is looked for when the working directory doesn't have it.
+            default: a YAML file, or a mapping of keys.
+            root: a second folder to resolve relative paths in, after the working directory.
 
         Raises:
-            ConfigError: a file is missing or isn't YAML; a key is unknown; a value is wrong, or looks like a secret.
+            ConfigError: a file is missing or isn't YAML; a key is unknown; a value is invalid or looks like a secret.
         """
-        found, source = keys_of(os.environ.get(CONFIG_VARIABLE) or default, root)
-        refuse_secrets(found, source)
+        keys, source = keys_of(os.environ.get(CONFIG_VARIABLE) or default, root)
+        refuse_secrets(keys, source)
         try:
-            return cls.model_validate(found)
+            return cls.model_validate(keys)
         except ValidationError as error:
             raise ConfigError(explain(error, cls, source)) from None
 
     def to_model_config(self) -> dict[str, Any]:
-        """Return plain values for ``log_model(model_config=…)``; ``read`` gives the same configuration back."""
+        """Return the configuration as plain values for ``log_model(model_config=…)``; ``read`` accepts them."""
         return self.model_dump(mode="json")

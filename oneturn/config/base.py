@@ -1,4 +1,4 @@
-"""What every part of a configuration has in common."""
+"""Base class and shared types of the configuration sections."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 Count = Annotated[int, Field(ge=1)]
-"""How many: one or more."""
+"""An integer of at least 1."""
 
 
 class Section(BaseModel):
-    """A part of the configuration: no unknown keys, no converted types, unchanged once read."""
+    """A section of the configuration: unknown keys are rejected, types aren't converted, instances are frozen."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)

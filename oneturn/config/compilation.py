@@ -1,4 +1,4 @@
-"""How prompts are compiled, and versions judged, as a configuration declares it."""
+"""Configuration of compilation, promotion and the LM judge."""
 
 from __future__ import annotations
 
@@ -12,63 +12,63 @@ from oneturn.config.lm import LMConfig, model_named
 
 
 class BudgetConfig(Section):
-    """What a compile may cost at most; it ends with the best program so far."""
+    """Limits of a compile; once one is reached, the compile returns the best program so far."""
 
     lm_calls: Count | None = None
-    """LM calls; null for no limit."""
+    """Maximum number of LM calls; null for no limit."""
     tokens: Count | None = None
-    """Tokens read and written; null for no limit."""
+    """Maximum number of input and output tokens; null for no limit."""
     minutes: Annotated[float, Field(gt=0)] | None = None
-    """Minutes of work, over all starts; null for no limit."""
+    """Maximum run time in minutes, resumed runs included; null for no limit."""
     cost: Annotated[float, Field(gt=0)] | None = None
-    """US dollars, where the prices are known; null for no limit."""
+    """Maximum cost in US dollars, if prices are known; null for no limit."""
 
 
 class CompileConfig(Section):
-    """How the prompts are compiled."""
+    """Prompt compilation."""
 
     recipe: str = "random_search"
     """The recipe's name."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """What its random choices start from: the same seed, the same choices."""
+    """The random seed."""
     dev_examples: Count | None = None
-    """How many examples of the development split candidates are judged on, the first ones; null for all."""
+    """Score candidates on the first N examples of the development split; null for all."""
     threads: Count = 1
-    """Examples at the same time. The embedded LM uses all cores for one: more doesn't make it faster."""
+    """Number of examples to run in parallel. The embedded LM uses all cores for one; more threads don't speed it up."""
     teacher: Annotated[LMConfig | None, BeforeValidator(model_named)] = None
-    """The LM that shows how it is done, proposes instructions or reflects on failures: a model string, or a section;
-    null for the agent's own."""
+    """The LM that generates demonstrations, proposes instructions or reflects on failures: a model string or a
+    section; null for the agent's LM."""
     budget: BudgetConfig = BudgetConfig()
-    """What a compile may cost at most."""
+    """Limits of a compile."""
 
 
 class GateConfig(Section):
-    """When a version may become the champion: `oneturn promote`."""
+    """Criteria of `oneturn promote`."""
 
     alias: str = "champion"
-    """The alias of the registered model that is moved."""
+    """The alias of the registered model to move."""
     min_difference: float = 0.0
-    """The lower bound of the difference's 95% interval must be above this."""
+    """The lower bound of the 95% confidence interval of the score difference must be above this."""
     max_category_loss: Annotated[float, Field(ge=0)] = 0.10
-    """No category may lose more than this."""
+    """The maximum drop of any category's score."""
     category: str = "category"
-    """The examples' label that says their category."""
+    """The label of the examples that holds their category."""
     min_category_examples: Count = 5
-    """Categories with fewer examples are judged together, as one."""
+    """Categories with fewer examples are pooled."""
     min_examples: Count = 10
-    """Fewer examples than this can't tell two versions apart: the rule doesn't hold."""
+    """With fewer examples, the comparison is inconclusive and the version isn't promoted."""
 
 
 class JudgeConfig(Section):
-    """Which LM judges answers, beside the metric, in `oneturn evaluate`."""
+    """The LM judge that scores answers in `oneturn evaluate`, in addition to the metric."""
 
     model: str | None = None
-    """MLflow's URI of the judge's LM, such as `openai:/gpt-4.1-mini`, `endpoints:/<name>` or `databricks`; null for no
+    """MLflow model URI of the judge, such as `openai:/gpt-4.1-mini`, `endpoints:/<name>` or `databricks`; null for no
     judge."""
     guidelines: list[str] = []
-    """What answers must keep to, a sentence each; judged as one more column."""
+    """Guidelines that answers must follow, one sentence each; scored in a column of their own."""
     min_kappa: Annotated[float, Field(ge=-1, le=1)] = 0.6
-    """A judge that agrees less with people than this (Cohen's kappa) is flagged by `oneturn judge`."""
+    """`oneturn judge` flags a judge whose agreement with people (Cohen's kappa) is below this."""
 
     @field_validator("model")
     @classmethod

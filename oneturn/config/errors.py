@@ -1,4 +1,4 @@
-"""What a person reads when a configuration is wrong, and how a secret in it is refused without repeating it."""
+"""Error messages for invalid configurations, and detection of secrets in them."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ _SECRET_VALUE = re.compile(
         |\w+://[^/\s:@]+:[^/\s@]+@.*)$""",
     re.VERBOSE,
 )
-_SECRET_REFERENCE = re.compile(r"\{\{secrets/[\w.@-]+/[\w.@-]+\}\}")  # Databricks puts the secret in, not we
-_PLAIN_WORDS = {
+_SECRET_REFERENCE = re.compile(r"\{\{secrets/[\w.@-]+/[\w.@-]+\}\}")  # resolved by Databricks
+_EXPECTED = {
     "int_type": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",
-    "string_type": "a text",
+    "string_type": "a string",
     "dict_type": "a mapping of keys",
     "model_type": "a mapping of keys",
     "list_type": "a list",
 }
 
 
-def refuse_secrets(found: Any, source: str) -> None:
+def refuse_secrets(keys: Any, source: str) -> None:
     """Raise ``ConfigError`` if any value in a configuration looks like a secret; the message doesn't repeat it."""
-    for path, key, value in leaves(found):
+    for path, key, value in leaves(keys):
         if not isinstance(value, str) or not value or _SECRET_REFERENCE.fullmatch(value):
             continue
-        if key == "credentials" and value in ("agent", "user"):  # whose, not which
+        if key == "credentials" and value in ("agent", "user"):  # an allowed value, not a secret
             continue
         if SECRET_KEY.search(key) or _SECRET_VALUE.match(value) or IN_PROSE.search(value):
             raise ConfigError(
-                f"{source}: {path} looks like a secret, and a configuration is stored in the clear. Put it in an "
-                "environment variable, and name that variable in api_key_env."
+                f"{source}: {path} looks like a secret, and a configuration is stored in plain text. Put the secret in "
+                "an environment variable, and set api_key_env to the variable's name."
             )
 
 
 def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
-    """Return one line for each mistake, with the key's full path, its value, and what would be right."""
-    known = known_keys(model)
-    return "\n".join(f"{source}: {_explain_one(details, known)}" for details in error.errors(include_url=False))
+    """Return one line per validation error, with the key's full path, its value and the expected value."""
+    all_keys = known_keys(model)
+    return "\n".join(f"{source}: {_explain_one(details, all_keys)}" for details in error.errors(include_url=False))
 
 
 def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """Return every key that a configuration may have, as dotted paths, in the order of their declaration.
+    """Return all valid keys of a configuration as dotted paths, in declaration order.
 
-    Keys of a list's entries stand below ``*``, and below their kind where each kind has keys of its own.
+    Keys of list entries are below ``*``, and also below the entry's kind if the list has several kinds.
     """
     keys = []
     for name, field in model.model_fields.items():
@@ -65,15 +65,15 @@ def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def _sections(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
-    """The sections that a field holds, each with its place below the field."""
+    """Yield the sections of a field, each with its path below the field."""
     if get_origin(annotation) is not list:
         section = section_of(annotation)
         yield from [("", section)] if section is not None else []
         return
-    found = list(_models(annotation))
-    for section in found:
+    models = list(_models(annotation))
+    for section in models:
         kinds = get_args(section.model_fields["kind"].annotation) if "kind" in section.model_fields else ()
-        yield f"*.{kinds[0]}." if len(found) > 1 else "*.", section
+        yield f"*.{kinds[0]}." if len(models) > 1 else "*.", section
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -84,65 +84,67 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """Return the section that a field holds, be it optional or not; ``None`` for a plain value."""
+    """Return the section class of a field, optional or not; ``None`` for a plain value."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(section_of, getattr(annotation, "__args__", ()))), None)
 
 
 def yaml_problem(error: Exception) -> str:
-    """Return what is wrong with a YAML file and where, in one line."""
+    """Describe a YAML error and its position in one line."""
     cause = error.__context__
     mark = getattr(cause, "problem_mark", None)
     if mark is None:
         return "it can't be parsed"
-    return f"{getattr(cause, 'problem', None) or 'it ends too early'} (line {mark.line + 1}, column {mark.column + 1})"
+    problem = getattr(cause, "problem", None) or "unexpected end of file"
+    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})"
 
 
-def _explain_one(details: ErrorDetails, known: Sequence[str]) -> str:
+def _explain_one(details: ErrorDetails, all_keys: Sequence[str]) -> str:
     path = ".".join(map(str, details["loc"]))
     if details["type"] == "extra_forbidden":
-        return _unknown_key(path, known)
+        return _unknown_key(path, all_keys)
     if details["type"] == "missing":
         return f"{path} is missing."
     if details["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        given = details["ctx"].get("tag")
-        kinds = details["ctx"].get("expected_tags") or ", ".join(_kinds(path, known))
+        kind = details["ctx"].get("tag")
+        kinds = details["ctx"].get("expected_tags") or ", ".join(_kinds(path, all_keys))
         return (
-            f"{path}.kind should be one of {kinds}, not {given!r}."
-            if given
+            f"{path}.kind should be one of {kinds}, not {kind!r}."
+            if kind
             else f"{path}.kind is missing; it is one of {kinds}."
         )
     if details["type"] == "model_type" and not path:
         return "should hold a mapping of keys."
     if details["type"] == "value_error":
-        words = str(details["ctx"]["error"])
-        return f"{path} {words}." if words.startswith("should ") else f"{path}: {words}."
-    words = _PLAIN_WORDS.get(details["type"]) or details["msg"].removeprefix("Input should be ")
-    return f"{path} should be {words}, not {_shown(details['input'])}."
+        message = str(details["ctx"]["error"])
+        return f"{path} {message}." if message.startswith("should ") else f"{path}: {message}."
+    expected = _EXPECTED.get(details["type"]) or details["msg"].removeprefix("Input should be ")
+    return f"{path} should be {expected}, not {_format_value(details['input'])}."
 
 
-def _unknown_key(path: str, known: Sequence[str]) -> str:
+def _unknown_key(path: str, all_keys: Sequence[str]) -> str:
     section, _, key = re.sub(r"\.\d+(?=\.)", ".*", path).rpartition(".")
-    siblings = [name for name in known if name.rpartition(".")[0] == section]
-    elsewhere = [name for name in known if name.rpartition(".")[2] == key]
-    nearest = (difflib.get_close_matches(f"{section}.{key}", siblings, n=1) or elsewhere or [""])[0]
+    siblings = [name for name in all_keys if name.rpartition(".")[0] == section]
+    same_name = [name for name in all_keys if name.rpartition(".")[2] == key]
+    nearest = (difflib.get_close_matches(f"{section}.{key}", siblings, n=1) or same_name or [""])[0]
     for number in re.findall(r"\.(\d+)(?=\.)", path):
         nearest = nearest.replace("*", number, 1)
     hint = f" Did you mean {nearest}?" if nearest else ""
     names = ", ".join(sorted(name.rpartition(".")[2] for name in siblings))
-    of = f" of {path.rpartition('.')[0]}" if section else ""
-    return f"there is no key {path}.{hint} Known keys{of}: {names}."
+    parent = f" of {path.rpartition('.')[0]}" if section else ""
+    return f"unknown key {path}.{hint} Valid keys{parent}: {names}."
 
 
-def _kinds(path: str, known: Sequence[str]) -> Iterator[str]:
-    """The kinds of a list's entries."""
-    place = re.sub(r"\.\d+$", ".*.", path)
-    yield from dict.fromkeys(name.removeprefix(place).partition(".")[0] for name in known if name.startswith(place))
+def _kinds(path: str, all_keys: Sequence[str]) -> Iterator[str]:
+    """Yield the kinds of a list's entries."""
+    prefix = re.sub(r"\.\d+$", ".*.", path)
+    names = (name.removeprefix(prefix) for name in all_keys if name.startswith(prefix))
+    yield from dict.fromkeys(name.partition(".")[0] for name in names)
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "a mapping of keys"  # its values may be anybody's
+        return "a mapping of keys"  # its values may be secrets
     text = repr(value)
     return text if len(text) <= 60 else text[:59] + "…"

@@ -1,4 +1,4 @@
-"""Which LM answers, as a configuration declares it."""
+"""Configuration of an LM."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from oneturn.core.databricks_auth import Who
 
 
 class LMConfig(Section):
-    """Which LM answers, and how."""
+    """An LM and its options."""
 
     model: str = "local/1.5B"
     """A DSPy model string, such as `openai/<name>`, `databricks/<endpoint>` or `ollama_chat/<name>`;
     `local/0.5B` and `local/1.5B` are the embedded LM."""
     api_base: str | None = None
-    """The provider's address, if it isn't the provider's usual one."""
+    """The provider's base URL; null for the default."""
     api_key_env: str | None = None
-    """The name of the environment variable that holds the key; null for the provider's usual variables."""
+    """The environment variable that holds the API key; null for the provider's default variables."""
     temperature: Annotated[float, Field(ge=0)] | None = 0.0
-    """0 for the most probable token each time; null leaves it to the provider."""
+    """Sampling temperature; 0 always takes the most probable token, null uses the provider's default."""
     max_tokens: Count | None = None
-    """Tokens that one reply may have; null leaves it to the provider."""
+    """The maximum number of tokens per reply; null for the provider's default."""
     credentials: Who = "agent"
-    """Whose credentials `databricks/<endpoint>` is asked with: the agent's own, or of the `user` who asks."""
+    """Credentials for `databricks/<endpoint>`: the agent's own, or those of the calling `user`."""
     timeout: Annotated[float, Field(gt=0)] = 120.0
-    """Seconds to wait for the LM's next byte."""
+    """Read timeout in seconds: the longest wait for the LM's next byte."""
     cache: bool = True
-    """Answer a repeated request from DSPy's cache."""
+    """Answer repeated requests from DSPy's cache."""
     weights: str | None = None
-    """The embedded LM's GGUF file, if you have it; null fetches it once."""
+    """A local GGUF file for the embedded LM; null downloads it once."""
     kwargs: dict[str, Any] = {}
-    """Anything else that the LM's constructor takes, such as `num_retries`, or `slots` of the embedded LM."""
+    """Further arguments of the LM's constructor, such as `num_retries`, or `slots` for the embedded LM."""
 
     @property
     def is_local(self) -> bool:
@@ -44,7 +44,7 @@ class LMConfig(Section):
 
     @property
     def is_workspace(self) -> bool:
-        """Whether this is a serving endpoint, asked with credentials of the workspace."""
+        """Whether this is a serving endpoint called with workspace credentials."""
         return self.model.startswith("databricks/") and not (self.api_base or self.api_key_env)
 
     @field_validator("model")
@@ -59,22 +59,22 @@ class LMConfig(Section):
     @classmethod
     def _is_a_name(cls, variable: str | None) -> str | None:
         if variable is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", variable):
-            raise ValueError("should be the name of an environment variable, in capitals, not the key itself")
+            raise ValueError("should be the name of an environment variable, in uppercase, not the key itself")
         return variable
 
     @model_validator(mode="after")
     def _fits_the_model(self) -> Self:
         if self.is_local and (self.api_base or self.api_key_env):
-            raise ValueError(f"{self.model!r} runs in this process: it takes no api_base and no api_key_env")
+            raise ValueError(f"{self.model!r} runs in this process; remove api_base and api_key_env")
         if self.weights and not self.is_local:
-            raise ValueError(f"weights are for the embedded LM only, and the model is {self.model!r}")
+            raise ValueError(f"weights are for the embedded LM only, not for {self.model!r}")
         if self.credentials == "user" and not self.is_workspace:
             raise ValueError("credentials: user is for databricks/<endpoint>, without api_base and api_key_env")
         if self.credentials == "user" and self.cache:
-            raise ValueError("with credentials: user, set cache: false; what one user may read isn't for all")
+            raise ValueError("with credentials: user, set cache: false, so that no user gets another user's answer")
         return self
 
 
 def model_named(value: Any) -> Any:
-    """A model string stands for a section that has only that."""
+    """Convert a model string to a section with only ``model`` set."""
     return {"model": value} if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""Where a configuration's keys come from: a file, the file that it extends, and what is set for this run."""
+"""Load configuration keys from files, the files they extend, and overrides."""
 
 from __future__ import annotations
 
@@ -18,21 +18,28 @@ from oneturn.errors import ConfigError
 CONFIG_VARIABLE = "ONETURN_CONFIG"
 SET_VARIABLE = "ONETURN_SET"
 EXTENDS = "extends"
-"""The key of a file that names the file whose keys hold where it says nothing."""
+"""The key of a file that names the file to inherit from."""
 
 Keys = dict[str, Any]
 
 
-def keys_of(wanted: str | Path | Mapping[str, Any], root: str | Path | None) -> tuple[Any, str]:
-    """The keys that hold here, and the words that tell a person where they came from.
+def keys_of(default: str | Path | Mapping[str, Any], root: str | Path | None) -> tuple[Any, str]:
+    """Load the effective keys.
 
-    Of a model that MLflow is loading: those that it was logged with, as they are. Otherwise those of ``wanted``, with
-    the files that it extends below, and what ``ONETURN_SET`` sets above.
+    While MLflow loads a model, these are the keys it was logged with, unchanged. Otherwise they are those of
+    ``default``, merged over the files it extends, with the overrides of ``ONETURN_SET``.
+
+    Args:
+        default: a YAML file, or a mapping of keys.
+        root: a second folder to resolve a relative path in.
+
+    Returns:
+        The keys, and a description of their source for error messages.
 
     Raises:
-        ConfigError: a file is missing, isn't YAML, or extends itself; or what is set isn't ``key=value``.
+        ConfigError: a file is missing, isn't YAML, or extends itself; or an override isn't ``key=value``.
     """
-    probe = {"probe": True}  # a ModelConfig that doesn't hold it holds what MLflow is loading
+    probe = {"probe": True}  # a ModelConfig without it is that of the model being loaded
     try:
         model_config = ModelConfig(development_config=probe)
     except FileNotFoundError:
@@ -41,20 +48,20 @@ def keys_of(wanted: str | Path | Mapping[str, Any], root: str | Path | None) -> 
         ) from None
     if model_config.config is not probe:
         return _read(model_config, "the logged model's model_config")
-    if isinstance(wanted, Mapping):
-        found, source = dict(wanted), "the configuration"
+    if isinstance(default, Mapping):
+        keys, source = dict(default), "the configuration"
     else:
-        found, source = _file(resolve(wanted, root), str(wanted), ()), str(wanted)
+        keys, source = _read_file(resolve(default, root), str(default), ()), str(default)
     lines = os.environ.get(SET_VARIABLE, "").splitlines()
-    if not lines or not isinstance(found, dict):
-        return found, source
+    if not lines or not isinstance(keys, dict):
+        return keys, source
     for line in lines:
-        found = merged(found, setting(line))
-    return found, f"{source}, with {', '.join(line.partition('=')[0] for line in lines)} set"
+        keys = merged(keys, setting(line))
+    return keys, f"{source}, with {', '.join(line.partition('=')[0] for line in lines)} set"
 
 
 def setting(text: str) -> Keys:
-    """``"lm.model=local/0.5B"`` as the keys that it sets; the value is read as YAML reads it.
+    """Parse an override such as ``"lm.model=local/0.5B"`` into nested keys; the value is parsed as YAML.
 
     Raises:
         ConfigError: it isn't ``key=value``, or the value isn't YAML.
@@ -66,7 +73,7 @@ def setting(text: str) -> Keys:
     try:
         keys: Any = yaml.safe_load(value)
     except yaml.YAMLError:
-        raise ConfigError(f"The value that is set for {key} isn't YAML; put quotes around it.") from None
+        raise ConfigError(f"The value of {key} isn't valid YAML; put quotes around it.") from None
     for name in reversed(names):
         keys = {name: keys}
     return dict(keys)
@@ -74,10 +81,10 @@ def setting(text: str) -> Keys:
 
 @contextmanager
 def setting_all(settings: Sequence[str]) -> Iterator[None]:
-    """Let ``AgentConfig.read`` set these keys meanwhile, here and in processes that are started.
+    """Override these keys for ``AgentConfig.read`` inside the block, in child processes too.
 
     Raises:
-        ConfigError: one isn't ``key=value``.
+        ConfigError: an override isn't ``key=value``.
     """
     for text in settings:
         setting(text)
@@ -88,70 +95,70 @@ def setting_all(settings: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def variable(name: str, value: str) -> Iterator[None]:
-    """Let an environment variable have this value meanwhile, in processes that are started, too."""
-    before = os.environ.get(name)
+    """Set an environment variable inside the block, for child processes too."""
+    previous = os.environ.get(name)
     os.environ[name] = value
     try:
         yield
     finally:
-        if before is None:
+        if previous is None:
             del os.environ[name]
         else:
-            os.environ[name] = before
+            os.environ[name] = previous
 
 
-def merged(below: Keys, above: Keys) -> Keys:
-    """The keys of both; where both have one, ``above`` holds, and mappings are merged in turn."""
-    both = {
-        name: merged(below[name], above[name])
-        for name in below.keys() & above.keys()
-        if isinstance(below[name], dict) and isinstance(above[name], dict)
+def merged(base: Keys, overrides: Keys) -> Keys:
+    """Merge ``overrides`` over ``base``, nested mappings recursively."""
+    nested = {
+        name: merged(base[name], overrides[name])
+        for name in base.keys() & overrides.keys()
+        if isinstance(base[name], dict) and isinstance(overrides[name], dict)
     }
-    return {**below, **above, **both}
+    return {**base, **overrides, **nested}
 
 
 def resolve(path: str | Path, root: str | Path | None = None) -> Path:
-    """Find a file that a configuration names: in the working directory, then in ``root``.
+    """Find a file named in a configuration: in the working directory, then in ``root``.
 
     Args:
         path: absolute or relative; ``~`` is the home directory.
         root: the repository, or the ``code`` folder of a logged model.
 
     Raises:
-        ConfigError: neither place has it.
+        ConfigError: the file is in neither folder.
     """
-    given = Path(path).expanduser()
-    candidates = [Path.cwd() / given, *([Path(root) / given] if root is not None else [])]
+    file = Path(path).expanduser()
+    candidates = [Path.cwd() / file, *([Path(root) / file] if root is not None else [])]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    looked = " or ".join(str(parent) for parent in dict.fromkeys(c.parent for c in candidates))
-    raise ConfigError(f"There is no file {str(path)!r}: {given.name!r} isn't in {looked}.")
+    folders = " or ".join(str(parent) for parent in dict.fromkeys(c.parent for c in candidates))
+    raise ConfigError(f"There is no file {str(path)!r}: {file.name!r} isn't in {folders}.")
 
 
-def _file(path: Path, named: str, above: tuple[Path, ...]) -> Any:
-    """A file's keys, those of the file that it extends below them; its path is relative to the file's own folder."""
-    keys = _read(ModelConfig(development_config=str(path)), named)[0]
+def _read_file(path: Path, source: str, extending: tuple[Path, ...]) -> Any:
+    """Read a file's keys, merged over those of the file it extends, whose path is relative to the file's folder."""
+    keys = _read(ModelConfig(development_config=str(path)), source)[0]
     if not isinstance(keys, dict) or EXTENDS not in keys:
         return keys
     extended = keys.pop(EXTENDS)
     if not isinstance(extended, str):
-        raise ConfigError(f"{named}: extends should name a file, such as prod.yaml, not {extended!r:.60}.")
-    here = (*above, path.resolve())
+        raise ConfigError(f"{source}: extends should name a file, such as prod.yaml, not {extended!r:.60}.")
+    chain = (*extending, path.resolve())
     try:
         other = resolve(path.parent / Path(extended).expanduser())
     except ConfigError as error:
-        raise ConfigError(f"{named}: extends: {error}") from None
-    if other.resolve() in here:
-        raise ConfigError(f"{named}: extends {extended!r}, which leads back to itself.")
-    below = _file(other, str(other), here)
-    return merged(below, keys) if isinstance(below, dict) else below
+        raise ConfigError(f"{source}: extends: {error}") from None
+    if other.resolve() in chain:
+        raise ConfigError(f"{source}: extends {extended!r}, which is circular.")
+    base = _read_file(other, str(other), chain)
+    return merged(base, keys) if isinstance(base, dict) else base
 
 
 def _read(model_config: ModelConfig, source: str) -> tuple[Any, str]:
     try:
         return model_config.to_dict() or {}, source
     except UnicodeDecodeError:
-        raise ConfigError(f"{source}: isn't a text file in UTF-8.") from None
+        raise ConfigError(f"{source}: not a UTF-8 text file.") from None
     except MlflowException as error:
-        raise ConfigError(f"{source}: isn't YAML: {yaml_problem(error)}.") from None
+        raise ConfigError(f"{source}: invalid YAML: {yaml_problem(error)}.") from None

@@ -1,4 +1,4 @@
-"""How passages are found, as a configuration declares it."""
+"""Configuration of retrieval."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from oneturn.core.databricks_auth import Who
 
 
 class EmbeddingsConfig(Section):
-    """Which model turns texts into vectors."""
+    """The embedding model."""
 
     model: str
-    """`openai/<name>` for whatever speaks OpenAI's protocol, `databricks/<endpoint>`, or `local/0.5B`."""
+    """`openai/<name>` for any OpenAI-compatible endpoint, `databricks/<endpoint>`, or `local/0.5B`."""
     api_base: str | None = None
-    """Its address, if it isn't OpenAI's own."""
+    """The provider's base URL; null for OpenAI's."""
     api_key_env: str | None = None
-    """The name of the environment variable that holds the key."""
+    """The environment variable that holds the API key."""
     timeout: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds to wait for an answer."""
+    """Timeout of a request in seconds."""
 
     @field_validator("model")
     @classmethod
@@ -39,50 +39,50 @@ class EmbeddingsConfig(Section):
 
     @property
     def identity(self) -> str:
-        """What tells this model from another."""
+        """A string that identifies the model and its endpoint."""
         return f"{self.api_base or ''} {self.model}".strip()
 
 
-_USUAL = {"query_type": "ann", "credentials": "agent"}
-_OF_DATABRICKS = ("index", "text_column", "primary_key", "doc_uri", "title", "columns", "filters")
+_DEFAULTS = {"query_type": "ann", "credentials": "agent"}
+_DATABRICKS_KEYS = ("index", "text_column", "primary_key", "doc_uri", "title", "columns", "filters")
 
 
 class RetrieverConfig(Section):
-    """How passages are found."""
+    """Retrieval of passages."""
 
     k: Count = 3
-    """Passages that a search gives."""
+    """Number of passages per search."""
     kind: Literal["local", "databricks"] = "local"
-    """`local` searches documents that the agent has; `databricks` an index of Vector Search."""
+    """`local` searches the agent's own documents; `databricks` searches a Vector Search index."""
     embeddings: Annotated[EmbeddingsConfig | None, BeforeValidator(model_named)] = None
-    """The model that embeds: a model string, or a section. `local`: find by meaning, too; null for words alone.
-    `databricks`: for an index whose vectors are your own; null where Databricks computes them."""
+    """The embedding model: a model string or a section. `local`: adds semantic search; null for keyword search only.
+    `databricks`: for an index with self-managed embeddings; null if Databricks computes them."""
     index: str | None = None
     """`databricks`: the index, `<catalog>.<schema>.<name>`."""
     text_column: str | None = None
     """`databricks`: the column that holds the text."""
     primary_key: str | None = None
-    """`databricks`: the column that tells rows apart; null for the one that the index names."""
+    """`databricks`: the primary key column; null for the index's own."""
     doc_uri: str | None = None
-    """`databricks`: the column that says where a text comes from: what citations name."""
+    """`databricks`: the column with the source URI of a text, used in citations."""
     title: str | None = None
     """`databricks`: the column that holds the title."""
     columns: list[str] | None = None
-    """`databricks`: further columns, kept in the documents' metadata."""
+    """`databricks`: further columns to store in the documents' metadata."""
     filters: dict[str, Any] | None = None
-    """`databricks`: which rows, as Vector Search reads it, such as `{"language": "en", "year >=": 2024}`."""
+    """`databricks`: row filters in the format of Vector Search, such as `{"language": "en", "year >=": 2024}`."""
     query_type: Literal["ann", "hybrid", "full_text"] = "ann"
-    """`databricks`: by meaning, by meaning and words, or by words."""
+    """`databricks`: semantic search, semantic and keyword search, or keyword search."""
     credentials: Who = "agent"
-    """`databricks`: whose: the agent's own, or of the `user` who asks."""
+    """`databricks`: the agent's own credentials, or those of the calling `user`."""
 
     @model_validator(mode="after")
     def _fits_the_kind(self) -> Self:
         if self.kind == "local":
-            given = [name for name in _OF_DATABRICKS if getattr(self, name) is not None]
-            given += [name for name, usual in _USUAL.items() if getattr(self, name) != usual]
-            if given:
-                raise ValueError(f"{', '.join(given)} need kind: databricks")
+            names = [name for name in _DATABRICKS_KEYS if getattr(self, name) is not None]
+            names += [name for name, default in _DEFAULTS.items() if getattr(self, name) != default]
+            if names:
+                raise ValueError(f"{', '.join(names)} need kind: databricks")
             return self
         missing = [name for name in ("index", "text_column") if getattr(self, name) is None]
         if missing:

@@ -1,4 +1,4 @@
-"""Tools from elsewhere, as a configuration declares them: each entry's ``kind`` says which keys it has."""
+"""Configuration of external tools: the ``kind`` of an entry determines its keys."""
 
 from __future__ import annotations
 
@@ -35,110 +35,112 @@ Variable = Annotated[str, AfterValidator(_variable)]
 
 
 class ToolEntry(Section):
-    """What every tool from elsewhere may have."""
+    """Options of every external tool."""
 
     description: str | None = None
-    """What the LM reads of it; null for what its maker says."""
+    """The tool's description for the LM; null for the description at the source."""
     approval: bool = False
-    """Ask a person before each call."""
+    """Require a person's approval for each call."""
     timeout: Annotated[float, Field(gt=0)] | None = 120.0
-    """Seconds that a call may take; null for no limit."""
+    """Time limit of a call in seconds; null for no limit."""
 
 
 class UnityCatalogTool(ToolEntry):
-    """A function of Unity Catalog, run on a SQL warehouse."""
+    """A Unity Catalog function, run on a SQL warehouse."""
 
     kind: Literal["unity_catalog"]
-    """What it is."""
+    """The kind of tool."""
     function: Annotated[str, AfterValidator(_full_name)]
     """The function, `<catalog>.<schema>.<name>`."""
     warehouse: str
     """The id of the SQL warehouse that runs it."""
     name: ToolName | None = None
-    """What the LM calls it by; null for the function's own name."""
+    """The tool's name for the LM; null for the function's name."""
     rows: Count = 100
-    """Rows of a table that the LM reads at most."""
+    """The maximum number of table rows returned to the LM."""
     credentials: Who = "agent"
-    """Whose: the agent's own, or of the `user` who asks."""
+    """The agent's own credentials, or those of the calling `user`."""
 
 
 class McpTools(ToolEntry):
-    """The tools of an MCP server: a program that is started, or an address."""
+    """The tools of an MCP server: a command to start, or a URL."""
 
     kind: Literal["mcp"]
-    """What it is."""
+    """The kind of tool."""
     command: str | None = None
-    """The program that is the server, spoken to over its standard input and output."""
+    """The server's command, for communication over stdio."""
     args: list[str] = []
-    """The program's arguments."""
+    """The command's arguments."""
     env: list[Variable] = []
-    """The names of the environment variables that the program gets, besides the usual ones such as `PATH`."""
+    """Names of environment variables passed to the command, in addition to the default ones such as `PATH`."""
     url: str | None = None
-    """The server's address (streamable HTTP); one that begins with `/` is of the Databricks workspace."""
+    """The server's URL (streamable HTTP); a path that starts with `/` is relative to the Databricks workspace."""
     headers: dict[str, Variable] = {}
-    """Headers of each request, by name: the environment variable that holds the header's whole value."""
+    """HTTP headers by name, each with the environment variable that holds the header's full value."""
     tools: list[str] | None = None
-    """Which of its tools the agent gets; null for all."""
+    """Names of the server's tools to use; null for all."""
     name: ToolName | None = None
-    """What the LM calls it by, where `tools` names one; else what all names begin with. null for the server's names."""
+    """The tool's name for the LM if `tools` has one entry, else a prefix of all names; null for the server's names."""
     credentials: Who | None = None
-    """Whose credentials of the workspace are sent to a server of it: the agent's own, or of the `user` who asks; null
-    for the agent's to a `url` that begins with `/`, and none to any other."""
+    """Workspace credentials sent to the server: the agent's own, or those of the calling `user`; null for the agent's
+    if `url` starts with `/`, and none otherwise."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if (self.command is None) == (self.url is None):
-            raise ValueError("give either a command or a url")
+            raise ValueError("set either command or url")
         if self.command is not None and (self.headers or self.credentials):
-            raise ValueError("headers and credentials are for a url; a command gets environment variables in env")
+            raise ValueError("headers and credentials need a url; pass environment variables to a command with env")
         if self.url is not None and (self.args or self.env):
-            raise ValueError("args and env are for a command, and this is a url")
+            raise ValueError("args and env need a command, not a url")
         if self.url is not None and not re.match(r"/\w|https?://[^/\s@]+(/|$)", self.url):
-            raise ValueError("the url should begin with http://, https:// or, in the workspace, /; without credentials")
+            raise ValueError(
+                "url should start with http://, https:// or (in the workspace) /, and contain no credentials"
+            )
         if self.description is not None and len(self.tools or []) != 1:
-            raise ValueError("a description is for one tool: name it in tools")
+            raise ValueError("a description applies to one tool; name the tool in tools")
         return self
 
     @property
     def who(self) -> Who | None:
-        """Whose credentials of the workspace are sent."""
-        own = self.url is not None and self.url.startswith("/")
-        return self.credentials or ("agent" if own else None)
+        """Whose workspace credentials are sent; ``None`` for none."""
+        in_workspace = self.url is not None and self.url.startswith("/")
+        return self.credentials or ("agent" if in_workspace else None)
 
 
 class GenieTool(ToolEntry):
     """A Genie space: questions about tables, answered with SQL and its result."""
 
     kind: Literal["genie"]
-    """What it is."""
+    """The kind of tool."""
     space: Annotated[str, Field(pattern=r"^[\w-]+$")]
     """The space's id."""
     name: ToolName = "ask_genie"
-    """What the LM calls it by."""
+    """The tool's name for the LM."""
     rows: Count = 50
-    """Rows of a result that the LM reads at most."""
+    """The maximum number of result rows returned to the LM."""
     credentials: Who = "agent"
-    """Whose: the agent's own, or of the `user` who asks."""
+    """The agent's own credentials, or those of the calling `user`."""
 
 
 class ServingEndpointTool(ToolEntry):
     """A serving endpoint of the workspace: another agent, or a chat model."""
 
     kind: Literal["serving_endpoint"]
-    """What it is."""
+    """The kind of tool."""
     endpoint: Annotated[str, Field(pattern=r"^[\w-]+$")]
     """The endpoint's name."""
     task: Literal["responses", "chat"] = "responses"
-    """How it is spoken to: an agent of the Responses protocol, or chat completions."""
+    """The endpoint's protocol: Responses, or chat completions."""
     name: ToolName | None = None
-    """What the LM calls it by; null for the endpoint's name."""
+    """The tool's name for the LM; null for the endpoint's name."""
     credentials: Who = "agent"
-    """Whose: the agent's own, or of the `user` who asks."""
+    """The agent's own credentials, or those of the calling `user`."""
 
     @model_validator(mode="after")
     def _described(self) -> Self:
         if self.description is None:
-            raise ValueError("an endpoint says nothing of itself: add a description of when to ask it")
+            raise ValueError("an endpoint has no description of its own; add a description of when to call it")
         return self
 
 

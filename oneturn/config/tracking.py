@@ -1,4 +1,4 @@
-"""Point MLflow at the configured store and experiment, without its chatter."""
+"""Configure MLflow's tracking server and experiment, and reduce its logging."""
 
 from __future__ import annotations
 
@@ -9,23 +9,28 @@ import mlflow
 
 from oneturn.config import MlflowConfig
 
-# One line for each table of a new database; and a warning-like notice at every exit that waits for a trace.
-_CHATTY = ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.tracing.export.async_export_queue")
+# They log a line per table of a new database, and a notice at every exit that waits for a trace.
+_VERBOSE_LOGGERS = (
+    "alembic",
+    "mlflow.store.db.utils",
+    "mlflow.tracking.fluent",
+    "mlflow.tracing.export.async_export_queue",
+)
 
 
 def use_tracking(settings: MlflowConfig) -> None:
-    """Send this process's traces, runs and models to the configured tracking server and experiment."""
+    """Use the configured tracking server and experiment for this process's traces, runs and models."""
     use_store(settings)
     mlflow.set_experiment(settings.experiment)
 
 
 def use_store(settings: MlflowConfig) -> None:
-    """Read from the configured tracking server; nothing is made there, not even the experiment."""
-    for name in _CHATTY:
+    """Use the configured tracking server for reading; no experiment is created."""
+    for name in _VERBOSE_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     mlflow.set_tracking_uri(settings.tracking_uri)
 
 
 def shown(uri: str) -> str:
-    """A tracking URI without the user and password that it may hold."""
+    """Return a tracking URI without user and password."""
     return re.sub(r"//[^/@]*@", "//", uri)

@@ -1,1 +1,1 @@
-"""What several rooms need: steps, run context, usage, tracing, serialization, secrets, credentials."""
+"""Shared building blocks: steps, run context, usage, tracing, serialization, secrets, credentials."""

@@ -1,4 +1,4 @@
-"""A call in a thread of its own, whose happenings are read while it runs."""
+"""Run a function in a background thread and stream its events."""
 
 from __future__ import annotations
 
@@ -11,45 +11,51 @@ from typing import Any, TypeVar
 from oneturn.core.run_context import RunContext, current_run
 
 KEEP_ALIVE = 10.0
-"""Seconds between two signs of life of a run that has nothing to tell: less than proxies wait."""
+"""Seconds without an event after which a keep-alive is sent; below the idle timeout of common proxies."""
 
 T = TypeVar("T")
 RunEvent = TypeVar("RunEvent")
 
 
 class ConsumerGone(BaseException):
-    """The reader went away: stop the run.
+    """The event stream was closed: stop the run.
 
-    Not an ``Exception``: neither a program's own ``except Exception`` nor DSPy's may turn it into something else.
+    A ``BaseException``, so that ``except Exception`` in a program or in DSPy doesn't catch it.
     """
 
 
 def stream_in_thread(
     call: Callable[[Callable[[RunEvent], None]], T], alive: Any = None
 ) -> Generator[RunEvent, None, T]:
-    """Run ``call(tell)`` in a thread; yield what it tells, return what it returns.
+    """Run ``call(emit)`` in a thread; yield the events it emits.
 
-    Raises whatever ``call`` raises, and ``RunCancelled`` when the run has to stop. Then, and when the generator is
-    closed, the next ``tell`` fails, which ends the call.
+    After a cancellation, or once the generator is closed, the next ``emit`` raises ``ConsumerGone``, which ends the
+    call.
 
     Args:
-        call: does the work.
-        alive: yielded after each ``KEEP_ALIVE`` seconds in which nothing was told, if given.
+        call: the function to run; it calls ``emit`` with each event.
+        alive: the event to yield after each ``KEEP_ALIVE`` seconds without one, if given.
+
+    Returns:
+        The return value of ``call``.
+
+    Raises:
+        RunCancelled: the run was cancelled, or its deadline passed. Exceptions of ``call`` propagate.
     """
     events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
     abandoned = threading.Event()
     control = current_run()
     control.check()
 
-    def tell(happening: RunEvent) -> None:
+    def emit(event: RunEvent) -> None:
         if abandoned.is_set():
             raise ConsumerGone
-        events.put(("told", happening))
+        events.put(("event", event))
 
     def work() -> None:
         try:
-            events.put(("value", call(tell)))
-        except BaseException as error:  # handed over to the reader's thread, which raises it
+            events.put(("value", call(emit)))
+        except BaseException as error:  # raised in the consumer's thread
             events.put(("error", error))
 
     context = contextvars.copy_context()
@@ -57,8 +63,8 @@ def stream_in_thread(
     try:
         with control.waking(lambda: events.put(("stop", None))):
             while True:
-                kind, value = _next(events, control, ("told", alive) if alive is not None else ("stop", None))
-                if kind == "told":
+                kind, value = _next(events, control, ("event", alive) if alive is not None else ("stop", None))
+                if kind == "event":
                     yield value
                 elif kind == "error":
                     raise value
@@ -70,26 +76,31 @@ def stream_in_thread(
         abandoned.set()
 
 
-def run_in_thread(call: Callable[[Callable[[RunEvent], None]], T], hear: Callable[[RunEvent], object]) -> T:
-    """Run ``call(tell)`` in a thread and ``hear`` in this one what it tells; give what it gives.
+def run_in_thread(call: Callable[[Callable[[RunEvent], None]], T], on_event: Callable[[RunEvent], object]) -> T:
+    """Run ``call(emit)`` in a thread; pass its events to ``on_event`` in the calling thread.
+
+    Returns:
+        The return value of ``call``.
 
     Raises:
-        RunCancelled: the run has to stop; this doesn't wait for ``call``.
+        RunCancelled: the run was cancelled, or its deadline passed; raised without waiting for ``call``.
     """
-    watched = stream_in_thread(call)
+    stream = stream_in_thread(call)
     try:
         while True:
-            hear(next(watched))
+            on_event(next(stream))
     except StopIteration as end:
         value: T = end.value
         return value
     finally:
-        watched.close()
+        stream.close()
 
 
-def _next(events: queue.SimpleQueue[tuple[str, Any]], control: RunContext, silence: tuple[str, Any]) -> tuple[str, Any]:
-    left = control.remaining()
+def _next(
+    events: queue.SimpleQueue[tuple[str, Any]], control: RunContext, on_timeout: tuple[str, Any]
+) -> tuple[str, Any]:
+    remaining = control.remaining()
     try:
-        return events.get(timeout=KEEP_ALIVE if left is None else min(left, KEEP_ALIVE))
+        return events.get(timeout=KEEP_ALIVE if remaining is None else min(remaining, KEEP_ALIVE))
     except queue.Empty:
-        return silence if control.reason is None else ("stop", None)
+        return on_timeout if control.reason is None else ("stop", None)

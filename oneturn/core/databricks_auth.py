@@ -1,4 +1,4 @@
-"""Who asks the workspace: the agent itself, or the user who asks the agent."""
+"""Databricks credentials: the agent's own, or those of the user who calls the agent."""
 
 from __future__ import annotations
 
@@ -28,16 +28,15 @@ _lock = threading.Lock()
 
 
 def workspace_client(credentials: Who = "agent") -> WorkspaceClient:
-    """A client of the workspace.
+    """Create a workspace client.
 
     Args:
-        credentials: ``"agent"``, those that the Databricks SDK finds in the environment; or ``"user"``, those of
-            whoever asks, which Model Serving and Databricks Apps hand to a run: make a client for each call, and keep
-            none.
+        credentials: ``"agent"`` for the credentials that the Databricks SDK finds in the environment; ``"user"`` for
+            those of the calling user, passed to a run by Model Serving and Databricks Apps. Create a client with user
+            credentials for each call and don't reuse it.
 
     Raises:
-        ConfigError: the SDK isn't installed; or there is no user here, whose place the agent's own credentials would
-            take silently.
+        ConfigError: the SDK isn't installed; or ``credentials`` is ``"user"`` and no user's token is available.
     """
     try:
         from databricks.sdk import WorkspaceClient
@@ -50,39 +49,39 @@ def workspace_client(credentials: Who = "agent") -> WorkspaceClient:
 
 
 def describing(credentials: Who) -> Who:
-    """Whose credentials read what a tool takes, when an agent is built: its own, while no user asks yet.
+    """Return whose credentials to use for reading a tool's schema when an agent is built.
 
-    Nothing is done with them but reading the description: a call always has the configured ones.
+    Without a calling user, these are the agent's. They only read the schema; calls always use the configured ones.
     """
     return credentials if caller_token() else "agent"
 
 
 def user_token() -> tuple[str, str]:
-    """The workspace's address, and the token of the user who asks the request that is being answered here.
+    """Return the workspace's URL and the token of the user whose request is being answered.
 
     Raises:
-        ConfigError: there is none, or the environment doesn't say which workspace this is.
+        ConfigError: no user's token is available, or the environment doesn't name the workspace.
     """
     token = caller_token()
     host = next((os.environ[name] for name in _HOSTS if os.environ.get(name)), None)
     if not token or host is None:
         raise ConfigError(
-            "`credentials: user` needs a user who asks: it works in Databricks Model Serving and in Databricks Apps, "
-            "where the platform hands over whose request it is. Elsewhere, set `credentials: agent`."
+            "`credentials: user` needs a calling user: it works in Databricks Model Serving and in Databricks Apps, "
+            "where the platform forwards the user's token. Elsewhere, set `credentials: agent`."
         )
     return (host if "://" in host else f"https://{host}").rstrip("/"), token
 
 
 def workspace_token(credentials: Who, renew: bool = False) -> tuple[str, str]:
-    """The workspace's address, and the token of the moment.
+    """Return the workspace's URL and a current token.
 
     Args:
-        credentials: whose.
-        renew: forget the agent's last one.
+        credentials: whose token.
+        renew: discard the agent's cached token.
 
     Raises:
-        ConfigError: the SDK isn't installed; or there is no user here.
-        ValueError: there are no credentials; the SDK says so.
+        ConfigError: the SDK isn't installed, or no user's token is available.
+        ValueError: the SDK finds no credentials.
     """
     if credentials == "user":
         return user_token()
@@ -91,14 +90,16 @@ def workspace_token(credentials: Who, renew: bool = False) -> tuple[str, str]:
 
 
 def agent_config(renew: bool = False) -> Config:
-    """The SDK's configuration of this environment, which renews its own tokens; kept while the environment stays.
+    """Return the SDK's configuration for this environment, which renews its own tokens.
+
+    It is cached until a ``DATABRICKS_*`` environment variable changes.
 
     Args:
-        renew: forget the one that is kept, and with it a token that was taken back before its time.
+        renew: discard the cached configuration, and with it a token that was revoked early.
 
     Raises:
         ConfigError: the SDK isn't installed.
-        ValueError: there are no credentials; the SDK says so.
+        ValueError: the SDK finds no credentials.
     """
     key = tuple(f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("DATABRICKS_"))
     with _lock:
@@ -129,30 +130,30 @@ _bearer_configs: dict[tuple[str, ...], Config] = {}
 
 
 def bearer_token(url: str) -> str:
-    """A token for the workspace that ``url`` belongs to, or for an app of it; a new one where the last has expired.
+    """Return a token for the workspace that serves ``url``, or for an app of it; expired tokens are renewed.
 
-    The credentials are those that the Databricks SDK finds: a token, a service principal's, or a profile's.
+    The Databricks SDK finds the credentials: a token, a service principal's, or a profile's.
 
     Raises:
-        EndpointError: there are none, they don't hold, or they belong to another workspace than ``url``.
+        EndpointError: there are no credentials, they are invalid, or they belong to another workspace than ``url``.
     """
     origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))
-    app = (urlsplit(url).hostname or "").endswith(".databricksapps.com")  # which takes OAuth only
+    app = (urlsplit(url).hostname or "").endswith(".databricksapps.com")  # apps accept OAuth only
     if not app and (token := os.environ.get("DATABRICKS_TOKEN")):
         return token
     try:
         config = _bearer_config(origin)
         if not app and urlsplit(config.host).netloc != urlsplit(origin).netloc:
             raise EndpointError(
-                f"The credentials here belong to {config.host}, and {origin} is another workspace: they aren't sent "
-                f"there. {_HOW}",
+                f"The credentials belong to {config.host} and aren't sent to {origin}, which is another workspace. "
+                f"{_HOW}",
                 "no_token",
                 401,
             )
         if app and config.auth_type == "pat":
             raise EndpointError(
-                "An app takes OAuth only, no personal token: set DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET, or "
-                "a profile of `databricks auth login` in DATABRICKS_CONFIG_PROFILE.",
+                "An app accepts only OAuth, not a personal token. Set DATABRICKS_CLIENT_ID and "
+                "DATABRICKS_CLIENT_SECRET, or a profile of `databricks auth login` in DATABRICKS_CONFIG_PROFILE.",
                 "no_token",
                 401,
             )
@@ -163,40 +164,40 @@ def bearer_token(url: str) -> str:
             "no_token",
             401,
         ) from None
-    except (ValueError, OSError) as error:  # none are found, or the workspace refuses them
-        raise EndpointError(f"{_refusal(error, origin)} {_HOW}", "no_token", 401) from None
+    except (ValueError, OSError) as error:  # no credentials found, or rejected by the workspace
+        raise EndpointError(f"{_describe_auth_error(error, origin)} {_HOW}", "no_token", 401) from None
 
 
 def _bearer_config(origin: str) -> Config:
-    """The SDK's credentials, kept while the environment stays the same: each of them renews its own tokens."""
+    """Return the SDK's configuration for ``origin``, cached like :func:`agent_config`; it renews its own tokens."""
     from databricks.sdk.core import Config
 
     key = (origin, *(f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("DATABRICKS_")))
     with _lock:
         if key not in _bearer_configs:
-            named = os.environ.get("DATABRICKS_HOST") or os.environ.get("DATABRICKS_CONFIG_PROFILE")
-            own = os.environ.get("DATABRICKS_CLIENT_ID") and not named
-            _bearer_configs[key] = Config(host=origin) if own else Config()
+            workspace = os.environ.get("DATABRICKS_HOST") or os.environ.get("DATABRICKS_CONFIG_PROFILE")
+            needs_host = os.environ.get("DATABRICKS_CLIENT_ID") and not workspace
+            _bearer_configs[key] = Config(host=origin) if needs_host else Config()
         return _bearer_configs[key]
 
 
-def _refusal(error: Exception, origin: str) -> str:
-    """What went wrong, without what the SDK adds of the configuration."""
-    said = str(error).splitlines()[0].partition(" Config: ")[0].rstrip(".")
-    if "cannot configure default credentials" in said:
+def _describe_auth_error(error: Exception, origin: str) -> str:
+    """Describe the error, without the configuration that the SDK appends to its message."""
+    message = str(error).splitlines()[0].partition(" Config: ")[0].rstrip(".")
+    if "cannot configure default credentials" in message:
         return f"There are no credentials for {origin}."
-    return f"The credentials for {origin} don't hold: {said}."
+    return f"The credentials for {origin} are invalid: {message}."
 
 
 @contextmanager
 def as_deploy_error(what: str) -> Iterator[None]:
-    """Turn what the SDKs raise meanwhile into a ``DeployError``; a decorator, too.
+    """Convert SDK errors inside the block to ``DeployError``; also usable as a decorator.
 
     Args:
-        what: what can't be done then.
+        what: the failed action, which starts the message.
 
     Raises:
-        DeployError: there are no credentials, or Databricks refuses something; says what it says.
+        DeployError: there are no credentials, or Databricks rejects a request; includes its message.
         ConfigError: the extra isn't installed.
     """
     try:
@@ -206,33 +207,33 @@ def as_deploy_error(what: str) -> Iterator[None]:
     try:
         yield
     except (DatabricksError, MlflowException, ValueError) as error:
-        said = str(error).strip().splitlines()[0].partition(" Config: ")[0]
-        raise DeployError(f"{what}: {said}") from error
+        message = str(error).strip().splitlines()[0].partition(" Config: ")[0]
+        raise DeployError(f"{what}: {message}") from error
 
 
 def client_factory(credentials: Who) -> Callable[[], WorkspaceClient]:
-    """What gives the client of a call: the agent's is kept, that of the user who asks is made for each call."""
+    """Return a function that returns a client: the agent's is cached, a user's is created for each call."""
 
     lock = threading.Lock()
-    kept: list[WorkspaceClient] = []
+    cache: list[WorkspaceClient] = []
 
     def client() -> WorkspaceClient:
         if credentials == "user":
             return workspace_client("user")
         with lock:
-            if not kept:
-                kept.append(workspace_client("agent"))
-            return kept[0]
+            if not cache:
+                cache.append(workspace_client("agent"))
+            return cache[0]
 
     return client
 
 
 @contextmanager
 def as_tool_error() -> Iterator[None]:
-    """Turn what the workspace refuses into a line that the LM reads.
+    """Convert workspace errors inside the block to a one-line ``ToolError`` for the LM.
 
     Raises:
-        ToolError: it refuses something, or can't be reached.
+        ToolError: the workspace rejects a request, or can't be reached.
     """
     from databricks.sdk.errors.base import DatabricksError
 
@@ -245,18 +246,18 @@ def as_tool_error() -> Iterator[None]:
 
 
 def first_line(text: str) -> str:
-    """What is said first; the rest is stack traces and configuration."""
+    """Return the first line of an SDK message, without the stack trace and configuration that follow."""
     return next(iter(text.strip().splitlines()), "").partition(" Config: ")[0]
 
 
 def pause(seconds: float) -> None:
-    """Wait, no longer than the run may go on.
+    """Sleep until the time is up or the run has to stop.
 
     Raises:
-        RunCancelled: the run has to stop.
+        RunCancelled: the run was cancelled, or its deadline passed.
     """
     control, stopped = current_run(), threading.Event()
     with control.waking(stopped.set):
-        left = control.remaining()
-        stopped.wait(seconds if left is None else min(seconds, left))
+        remaining = control.remaining()
+        stopped.wait(seconds if remaining is None else min(seconds, remaining))
     control.check()

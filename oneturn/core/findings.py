@@ -1,4 +1,4 @@
-"""What was looked at, how it is, and what to do about it."""
+"""Results of checks: findings with a state, a message and a fix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from oneturn.core.serialization import plain
 
 
 class State(str, Enum):
-    """How it is: a problem keeps the agent from working, a warning may, and what is unknown couldn't be looked at."""
+    """State of a finding: a problem breaks the agent, a warning may, and unknown means it couldn't be checked."""
 
     ok = "ok"
     warning = "warning"
@@ -21,13 +21,13 @@ class State(str, Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        subject: what it is, such as ``"lm"`` or ``"function main.shop.status"``.
-        state: how it is.
-        said: what was seen.
-        fix: what to do; empty where nothing is to be done.
+        subject: what was checked, such as ``"lm"`` or ``"function main.shop.status"``.
+        state: the result.
+        said: the observation.
+        fix: what to do; empty if nothing is needed.
     """
 
     subject: str
@@ -36,60 +36,60 @@ class Finding:
     fix: str = ""
 
     def line(self) -> str:
-        """The finding in a line."""
+        """The finding as one line of text."""
         return " ".join(filter(None, (f"{self.subject}: {self.said}.", self.fix)))
 
 
 Check = Callable[[], Iterator[Finding]]
-"""Looks at something; what it looks at tells its findings."""
+"""A check: a function that yields its findings."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that was looked at, in the order of need: what comes first is what the rest stands on."""
+    """All findings, in order of dependency: later checks depend on earlier ones."""
 
     findings: Sequence[Finding]
 
     def passed(self) -> bool:
-        """Whether there is no problem."""
+        """Whether there are no problems."""
         return not self.problems()
 
     def problems(self) -> list[Finding]:
-        """What keeps the agent from working."""
+        """The findings with state ``problem``."""
         return [finding for finding in self.findings if finding.state is State.problem]
 
     def count(self, state: State) -> int:
-        """How many findings are so."""
+        """The number of findings with this state."""
         return sum(finding.state is state for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON has it."""
-        found = [{**asdict(finding), "state": finding.state.value} for finding in self.findings]
-        return {"passed": self.passed(), "findings": found}
+        """Return the report as a JSON-serializable dict."""
+        findings = [{**asdict(finding), "state": finding.state.value} for finding in self.findings]
+        return {"passed": self.passed(), "findings": findings}
 
 
 def ok(subject: str, said: str) -> Finding:
-    """It is as it should be."""
+    """Return a finding without a problem."""
     return Finding(subject, State.ok, said)
 
 
 def warning(subject: str, said: str, fix: str) -> Finding:
-    """It may keep the agent from working."""
+    """Return a finding that may break the agent."""
     return Finding(subject, State.warning, said, fix)
 
 
 def unknown(subject: str, said: str, fix: str = "") -> Finding:
-    """It couldn't be looked at."""
+    """Return a finding for something that couldn't be checked."""
     return Finding(subject, State.unknown, said, fix)
 
 
 def problem(subject: str, said: str, fix: str) -> Finding:
-    """It keeps the agent from working."""
+    """Return a finding that breaks the agent."""
     return Finding(subject, State.problem, said, fix)
 
 
 class Severity(str, Enum):
-    """How bad it is: an error fails the check, a warning wants a look, a note is for information."""
+    """Severity of a finding: an error fails the check, a warning needs review, a note is informational."""
 
     error = "error"
     warning = "warning"
@@ -98,16 +98,16 @@ class Severity(str, Enum):
 
 @dataclass(frozen=True)
 class DataFinding:
-    """One thing that a check found.
+    """A problem found in a dataset.
 
     Attributes:
-        severity: how bad it is.
-        check: which check found it, such as ``"schema"`` or ``"near-duplicate"``.
-        message: what is wrong.
+        severity: error, warning or note.
+        check: the name of the check, such as ``"schema"`` or ``"near-duplicate"``.
+        message: the problem.
         fix: what to do about it.
-        file: the file's name; empty where no single file is meant.
-        place: the row's place in the file, such as ``"line 3"``.
-        field: the field's name; empty where no single field is meant.
+        file: the file's name; empty if the finding isn't about a single file.
+        place: the row's position in the file, such as ``"line 3"``.
+        field: the field's name; empty if the finding isn't about a single field.
         value: the field's value.
     """
 
@@ -121,5 +121,5 @@ class DataFinding:
     value: Any = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The finding as JSON has it."""
+        """Return the finding as a JSON-serializable dict."""
         return {**asdict(self), "severity": self.severity.value, "value": plain(self.value)}

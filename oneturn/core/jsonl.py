@@ -1,4 +1,4 @@
-"""Files to which lines are appended by a process that may be killed."""
+"""Repair JSON Lines files after an interrupted append."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def truncate_partial_line(path: Path) -> None:
-    """Take away a last line that a killed process has left half written."""
+    """Remove an incomplete last line, left by a process that was killed while writing."""
     with path.open("rb+") as file:
-        whole = 0
+        complete_bytes = 0
         for line in file:
             if line.endswith(b"\n"):
-                whole += len(line)
-        file.truncate(whole)
+                complete_bytes += len(line)
+        file.truncate(complete_bytes)

@@ -1,7 +1,7 @@
-"""When a run has to stop, and what its tools can know of it: cancellation, deadlines, progress.
+"""Cancellation, deadlines and progress of a run, carried in a context variable.
 
-A run's control is ambient: the server sets one for each request, the adapter one with the request's deadline, and each
-tool call gets its own. A tool asks ``oneturn.cancelled()`` and tells ``oneturn.progress("…")``.
+The server sets a context for each request, the adapter sets one with the request's deadline, and each tool call gets
+its own. Tools use it through ``oneturn.cancelled()`` and ``oneturn.progress("…")``.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ from oneturn.errors import RunCancelled
 
 
 class OnProgress(Protocol):
-    """Takes what work reports of itself."""
+    """Callback for progress reports."""
 
     def __call__(self, message: str, fraction: float | None, item: Mapping[str, Any] | None = None) -> object: ...
 
 
 class RunContext:
-    """Says when a piece of work has to stop: when it is cancelled, when its time is over, or when its parent's is.
+    """Cancellation state, deadline and progress callback of a run or a tool call.
+
+    A run has to stop when it is cancelled, when its deadline passes, or when its parent has to stop.
 
     Args:
-        seconds: how long it may take; ``None`` for no limit of its own.
-        parent: what it is a part of.
-        on_progress: told what the work reports of itself.
-        streaming: whether somebody reads what is written while it is written; ``None`` for what its parent says.
-        caller: the token of the user on whose behalf it is done, empty for nobody's; ``None`` for what its parent says.
+        seconds: time limit; ``None`` for no limit besides the parent's.
+        parent: the context of the enclosing run.
+        on_progress: called with each progress report.
+        streaming: whether the output is consumed as a stream; ``None`` inherits from the parent.
+        caller: the token of the calling user, empty for no user; ``None`` inherits from the parent.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class RunContext:
         self.caller: str | None = parent.caller if caller is None and parent else caller
 
     def cancel(self, reason: str = "cancelled") -> None:
-        """Ask the work to stop; safe from any thread. The first reason holds."""
+        """Request cancellation. Thread-safe; only the first reason is stored."""
         with self._lock:
             if self._reason is not None:
                 return
@@ -63,7 +65,7 @@ class RunContext:
 
     @property
     def reason(self) -> str | None:
-        """Why it has to stop: ``"deadline_exceeded"``, or what ``cancel`` was told; ``None`` while it may go on."""
+        """Why the run has to stop: ``"deadline_exceeded"`` or the reason passed to ``cancel``; ``None`` if not."""
         if self._reason is not None:
             return self._reason
         if self._ends is not None and time.monotonic() >= self._ends:
@@ -71,19 +73,19 @@ class RunContext:
         return self._parent.reason if self._parent is not None else None
 
     def remaining(self) -> float | None:
-        """Seconds until its time is over, 0 if it is; ``None`` if nothing limits it."""
+        """Seconds until the deadline, 0 if it has passed; ``None`` without a deadline."""
         own = None if self._ends is None else max(0.0, self._ends - time.monotonic())
-        above = self._parent.remaining() if self._parent is not None else None
-        return min((limit for limit in (own, above) if limit is not None), default=None)
+        inherited = self._parent.remaining() if self._parent is not None else None
+        return min((limit for limit in (own, inherited) if limit is not None), default=None)
 
     def check(self) -> None:
-        """Raise ``RunCancelled`` if it has to stop."""
+        """Raise ``RunCancelled`` if the run has to stop."""
         if (reason := self.reason) is not None:
             raise RunCancelled(reason)
 
     @contextmanager
     def waking(self, wake: Callable[[], object]) -> Iterator[None]:
-        """Call ``wake`` when it is cancelled while the block runs: for whoever waits for something else meanwhile."""
+        """Call ``wake`` if the run is cancelled inside the block, to interrupt a blocking wait."""
         with self._lock:
             self._wakers.add(wake)
         try:
@@ -98,7 +100,7 @@ class RunContext:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Make it the one that the block's code finds."""
+        """Make this the current run context inside the block."""
         token = _current.set(self)
         try:
             yield
@@ -110,33 +112,33 @@ _current: contextvars.ContextVar[RunContext | None] = contextvars.ContextVar("on
 
 
 def current_run() -> RunContext:
-    """The control of the work that calls this; one that never stops it, outside a run."""
+    """Return the current run context; outside a run, a new one without limits."""
     return _current.get() or RunContext()
 
 
 def cancelled() -> bool:
-    """Whether a tool's work is in vain: the client has gone, the time is over, or the server is being stopped."""
+    """Whether a tool should stop: the client disconnected, the deadline passed, or the server is shutting down."""
     return current_run().reason is not None
 
 
 def progress(message: str, fraction: float | None = None) -> None:
-    """Tell how a tool's work gets on; the client sees it in the stream.
+    """Report a tool's progress; the client receives it in the stream.
 
     Args:
-        message: what is being done, in a few words.
-        fraction: how much of it is done, 0 to 1, if that is known.
+        message: the current activity, in a few words.
+        fraction: the completed fraction, 0 to 1, if known.
 
     Raises:
-        RunCancelled: the work is in vain; a tool that lets this through ends there.
+        RunCancelled: the run has to stop; let it propagate to end the tool.
     """
     report(message, fraction)
 
 
 def report(message: str, fraction: float | None = None, item: Mapping[str, Any] | None = None) -> None:
-    """``progress``, with what an agent that is the tool has finished: an item of the Responses protocol.
+    """Report progress like :func:`progress`, with a finished item of the Responses protocol from an agent tool.
 
     Raises:
-        RunCancelled: the work is in vain.
+        RunCancelled: the run has to stop.
     """
     control = current_run()
     control.check()
@@ -149,15 +151,15 @@ _SERVER = "mlflow.genai.agent_server.utils"
 
 
 def caller_token() -> str:
-    """The token of whoever asks the request that is being answered; empty where nobody's is handed over.
+    """Return the token of the user whose request is being answered; empty if the platform forwards none.
 
-    A run keeps the one that it began with, and so do the runs inside it: by now, the platform may hand over another's.
+    A run and its nested runs use the token stored at the start: the platform may forward another user's by now.
     """
-    kept = current_run().caller
-    return _handed_over() if kept is None else kept
+    caller = current_run().caller
+    return _forwarded_token() if caller is None else caller
 
 
-def _handed_over() -> str:
-    server = sys.modules.get(_SERVER)  # who serves by MLflow's server has imported it
+def _forwarded_token() -> str:
+    server = sys.modules.get(_SERVER)  # imported if MLflow's server is in use
     forwarded = server.get_request_headers().get(_HEADER) if server is not None else None
     return forwarded or threading.main_thread().__dict__.get("invokers_token") or ""

@@ -1,4 +1,4 @@
-"""Refuse what looks like a secret before it is written where others read it. No message repeats it."""
+"""Detect and redact secrets before they are written where others can read them. Error messages never repeat them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SECRET_KEY = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 
-# Prompts and demos are prose about anything: what is matched here is no word of a language. The forms are the issuers'.
+# Prompts and demos are free prose, so these patterns match no natural words. The formats are those of the issuers.
 IN_PROSE = re.compile(
-    r"""(?:(?<![\w-])|(?<=\\[nrt]))(?:  # after a line's end that JSON in a text writes, too
+    r"""(?:(?<![\w-])|(?<=\\[nrt]))(?:  # also after an escaped newline of JSON in a text
         sk[-_](?:[\w-]*[-_])?(?=[A-Za-z]*\d)[A-Za-z0-9]{16,}
         |(?:(?:dapi|dkea|dose)[0-9a-f]{32}
         |gh[opsur]_[A-Za-z0-9]{20,}
@@ -44,7 +44,7 @@ IN_PROSE = re.compile(
     |Bearer\s+(?=[\w.~+/-]*\d)(?=[\w.~+/-]*[A-Za-z])[\w.~+/-]{20,}""",
     re.VERBOSE,
 )
-# What is left out of an error's text, which nobody has to write again: more than is refused in a program.
+# Redaction of error texts is broader than detection in programs: a false positive costs nothing there.
 _BLOCK = re.compile(r"-----BEGIN\ [A-Z ]*PRIVATE\ KEY(?:\ BLOCK)?-----(?:.*?-----END[A-Z ]*-----|.*)", re.DOTALL)
 _ASSIGNED = re.compile(
     r"""(?P<name>
@@ -56,9 +56,9 @@ _ASSIGNED = re.compile(
     )
     (?!(?:none|null|true|false|field|must|not|required|missing|invalid|too)(?![^\s,;.:)}\]]))
     (?P<value>
-        "(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'  # in quotes, with blanks
-        |\\+(?P<quote>["']).*?\\+(?P=quote)  # in those of JSON in a text
-        |\\*["'].*  # in quotes that were cut off
+        "(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'  # in quotes, may contain spaces
+        |\\+(?P<quote>["']).*?\\+(?P=quote)  # in escaped quotes of JSON in a text
+        |\\*["'].*  # in quotes, truncated
         |(?:(?:basic|bearer|negotiate|token)\s+)?\S+
     )""",
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
@@ -76,46 +76,49 @@ _LIKE_A_KEY = re.compile(r"(?=\S*\d)(?=\S*[A-Za-z])\S{12,}")
 _SHORTEST = 12
 
 
-def refuse_secrets_in(found: Any, source: str) -> None:
-    """Raise ``ProgramError`` if any text in a compiled program looks like a secret, or is one of this environment's.
+def refuse_secrets_in(state: Any, source: str) -> None:
+    """Check that a compiled program contains no text that looks like a secret or is one from the environment.
 
-    The environment's are the values of variables whose names say so, such as ``OPENAI_API_KEY``.
+    Secrets of the environment are the values of variables with names such as ``OPENAI_API_KEY``.
 
     Args:
-        found: mappings, lists and texts.
-        source: what the message calls it.
+        state: mappings, lists and texts.
+        source: the name of the program in the message.
+
+    Raises:
+        ProgramError: a key or value looks like a secret.
     """
-    own = _of_the_environment()
-    for path, called in _names(found):
-        if IN_PROSE.search(called) or any(secret in called for secret in own.values()):
-            _refuse(source, path or "it", "has a name in it that looks like a secret")
-    for path, key, value in leaves(found):
+    environment = _environment_secrets()
+    for path, name in _names(state):
+        if IN_PROSE.search(name) or any(secret in name for secret in environment.values()):
+            _refuse(source, path or "the program", "has a key that looks like a secret")
+    for path, key, value in leaves(state):
         if not isinstance(value, str):
             continue
-        if name := next((name for name, secret in own.items() if secret in value), None):
-            _refuse(source, path, f"holds the value of the environment variable {name}")
+        if variable := next((name for name, secret in environment.items() if secret in value), None):
+            _refuse(source, path, f"contains the value of the environment variable {variable}")
         if IN_PROSE.search(value) or (SECRET_KEY.search(key) and _LIKE_A_KEY.fullmatch(value)):
             _refuse(source, path, "looks like a secret")
 
 
 def looks_secret(text: str) -> bool:
-    """Whether a text holds what looks like a secret, or one of this environment's."""
-    return bool(IN_PROSE.search(text)) or any(secret in text for secret in _of_the_environment().values())
+    """Whether a text contains something that looks like a secret, or a secret of the environment."""
+    return bool(IN_PROSE.search(text)) or any(secret in text for secret in _environment_secrets().values())
 
 
 def redact(text: str) -> str:
-    """The text with "…" for what looks like a secret, and for each of this environment's.
+    """Return the text with "…" in place of secrets, those of the environment included.
 
-    It takes away more than :func:`looks_secret` finds: whatever follows ``password:`` or ``token=``, too.
+    It removes more than :func:`looks_secret` detects, such as any value after ``password:`` or ``token=``.
     """
-    for secret in sorted(_of_the_environment().values(), key=len, reverse=True):
+    for secret in sorted(_environment_secrets().values(), key=len, reverse=True):
         text = text.replace(secret, "…")
     text = _ASSIGNED.sub(r"\g<name>…", _BLOCK.sub("…", text))
     return IN_PROSE.sub("…", _EAGER.sub("…", text))
 
 
 def leaves(value: Any, path: str = "", key: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Each plain value in mappings and lists, with its dotted path and the nearest key above it."""
+    """Yield each scalar in mappings and lists, with its dotted path and the nearest mapping key."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from leaves(inner, f"{path}.{name}" if path else str(name), str(name))
@@ -127,7 +130,7 @@ def leaves(value: Any, path: str = "", key: str = "") -> Iterator[tuple[str, str
 
 
 def _names(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Each name in mappings, with the dotted path of its mapping."""
+    """Yield each key of mappings, with the dotted path of its mapping."""
     listed = isinstance(value, Sequence) and not isinstance(value, str)
     entries: Iterable[tuple[Any, Any]] = (
         value.items() if isinstance(value, Mapping) else enumerate(value if listed else ())
@@ -138,7 +141,7 @@ def _names(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
         yield from _names(inner, f"{path}.{name}" if path else str(name))
 
 
-def _of_the_environment() -> dict[str, str]:
+def _environment_secrets() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
@@ -146,8 +149,8 @@ def _of_the_environment() -> dict[str, str]:
     }
 
 
-def _refuse(source: str, path: str, why: str) -> None:
+def _refuse(source: str, path: str, reason: str) -> None:
     raise ProgramError(
-        f"{source}: {path} {why}, and a compiled program is read by everybody who has it. Take it out of the examples "
-        "or of what the tools give, and compile again."
+        f"{source}: {path} {reason}, and everyone with access to a compiled program can read it. Remove the secret "
+        "from the examples or the tools' results, then compile again."
     )

@@ -1,4 +1,4 @@
-"""Values as strict JSON in UTF-8 has them, which every client can read."""
+"""Convert values to strict JSON in UTF-8."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from dspy.adapters.utils import serialize_for_json
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON (RFC 8259) has it: of what it hasn't, the nearest.
+    """Convert a value to JSON types (RFC 8259).
 
-    A number that isn't finite is ``None``, half a surrogate pair is U+FFFD, an object of a type that nobody knows is
-    its text.
+    Non-finite numbers become ``None``, lone surrogates U+FFFD, and objects of unknown types their text.
     """
     if value is None or isinstance(value, bool | int):
         return value
@@ -29,7 +28,7 @@ def plain(value: Any) -> Any:
 
 
 def replace_surrogates_deep(value: Any) -> Any:
-    """The value with every text in its mappings and lists made :func:`sound`; the rest of it as it is."""
+    """Apply :func:`replace_surrogates` to every text in nested mappings and lists; other values are unchanged."""
     if isinstance(value, str):
         return replace_surrogates(value)
     if isinstance(value, Mapping):
@@ -40,7 +39,7 @@ def replace_surrogates_deep(value: Any) -> Any:
 
 
 def replace_surrogates(text: str) -> str:
-    """The text, with U+FFFD for each half of a surrogate pair: an LM may write one, UTF-8 hasn't any."""
+    """Replace lone surrogates by U+FFFD: an LM may write them, and UTF-8 can't encode them."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -49,5 +48,5 @@ def replace_surrogates(text: str) -> str:
 
 
 def jsonable(value: Any) -> Any:
-    """``serialize_for_json`` of DSPy, which makes a validator for each value: plain ones need none."""
+    """Apply DSPy's ``serialize_for_json``, which creates a validator for each value; scalars skip it."""
     return value if value is None or isinstance(value, str | int | float) else serialize_for_json(value)

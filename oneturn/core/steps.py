@@ -1,7 +1,7 @@
-"""Steps: what happens in one run of a program, as typed values.
+"""Steps: the typed events of one run of a program.
 
-A program that has ``steps(**inputs)`` yields them in the order in which they happen; everything that
-looks at a run (``forward``, the Responses adapter, the terminal) is a reader of this one stream.
+``program.steps(**inputs)`` yields them in order. All consumers of a run (``forward``, the Responses adapter, the
+terminal) read this one stream.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ Item = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Thought:
-    """Why the LM takes its next step, in its own words."""
+    """The LM's reasoning before its next step."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Working:
-    """The run goes on, and has had nothing to tell for a while: its LM, or something else, takes its time."""
+    """Keep-alive: the run is still working, but has produced no step for a while."""
 
 
 @dataclass(frozen=True)
 class ToolCall:
-    """The LM asks for a tool. ``call_id`` pairs it with its ``ToolResult``."""
+    """A tool call of the LM. ``call_id`` matches it to its ``ToolResult``."""
 
     call_id: str
     name: str
@@ -40,12 +40,12 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class ToolProgress:
-    """A tool is still at work.
+    """Progress of a running tool.
 
     Attributes:
-        message: what it is doing, as it told; empty when it told nothing and this only keeps the stream alive.
-        fraction: how much of it is done, 0 to 1, if it told.
-        item: what an agent that is the tool has finished, an item of the Responses protocol.
+        message: the tool's progress message; empty for a keep-alive.
+        fraction: the completed fraction, 0 to 1, if the tool reports it.
+        item: a finished item of the Responses protocol, if the tool is an agent.
     """
 
     call_id: str
@@ -57,13 +57,13 @@ class ToolProgress:
 
 @dataclass(frozen=True)
 class ToolResult:
-    """What a tool gave back.
+    """The result of a tool call.
 
     Attributes:
-        output: the text that the LM reads.
+        output: the text passed to the LM.
         is_error: whether the tool failed; ``output`` is then one short line.
-        documents: what a retriever found, for citations.
-        usage: what the tool's own LM calls cost, where the program counts them by tool; it is in the run's ``Usage``.
+        documents: retrieved documents that can be cited.
+        usage: usage of the tool's own LM calls, if the program counts it per tool; included in the run's ``Usage``.
     """
 
     call_id: str
@@ -76,32 +76,32 @@ class ToolResult:
 
 @dataclass(frozen=True)
 class WaitingCall:
-    """A call that the LM wants and a person has to approve first."""
+    """A tool call that waits for a person's approval."""
 
     name: str
     args: Mapping[str, Any]
     thought: str = ""
 
     def to_json(self) -> list[Any]:
-        """All of it, as plain values."""
+        """Return all fields as JSON values."""
         return [self.thought, self.name, dict(self.args)]
 
 
 @dataclass(frozen=True)
 class FinishedCall(WaitingCall):
-    """A call with what came of it: what a run knows, and all that another needs to go on from there."""
+    """A completed tool call with its result, which a later run needs to resume from it."""
 
     output: str = ""
     documents: tuple[Document, ...] = ()
 
     def to_json(self) -> list[Any]:
-        """All of it, as plain values."""
+        """Return all fields as JSON values."""
         return [*super().to_json(), self.output, [source(document) for document in self.documents]]
 
 
 @dataclass(frozen=True)
 class ApprovalWanted:
-    """The run ends here until a person has said yes or no to ``waiting``; ``finished`` is what had been done."""
+    """The run ends here because ``waiting`` needs a person's approval; ``finished`` are the calls before it."""
 
     waiting: WaitingCall
     finished: tuple[FinishedCall, ...]
@@ -109,7 +109,7 @@ class ApprovalWanted:
 
 @dataclass(frozen=True)
 class Resumption:
-    """Where a run goes on, and what the person said of the call that waited."""
+    """The calls that a run resumes from, and the person's decision on the waiting call."""
 
     waiting: WaitingCall
     finished: tuple[FinishedCall, ...]
@@ -119,7 +119,7 @@ class Resumption:
 
 @dataclass(frozen=True)
 class AnswerDelta:
-    """A piece of the answering text, in order. A new ``attempt`` starts the text over (after a repair)."""
+    """A chunk of the answer text, in order. A new ``attempt`` restarts the text (after a repair)."""
 
     text: str
     attempt: int = 0
@@ -127,14 +127,14 @@ class AnswerDelta:
 
 @dataclass(frozen=True)
 class Answer:
-    """The run's final outputs, typed as the signature says, as a ``dspy.Prediction``."""
+    """The run's final outputs as a ``dspy.Prediction``, with the types of the signature."""
 
     prediction: dspy.Prediction
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What the run cost: number of LM calls, and token counts by LM as ``dspy.track_usage`` gives them."""
+    """Usage of the run: number of LM calls, and token counts by LM in the format of ``dspy.track_usage``."""
 
     lm_calls: int
     tokens: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -144,7 +144,7 @@ Step = Thought | Working | ToolCall | ToolProgress | ToolResult | ApprovalWanted
 
 
 def source(document: Document) -> dict[str, str]:
-    """A document as a client may know it: its id, title and address."""
+    """Return a document's public fields: id, title and URL."""
     metadata = document.metadata or {}
     return {
         "id": str(document.id),

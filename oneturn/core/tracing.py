@@ -1,4 +1,4 @@
-"""MLflow spans below the agent's own, and nothing at all when nobody is tracing."""
+"""Child spans in MLflow traces; a no-op when no trace is active."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ from mlflow.entities import LiveSpan
 def child_span(
     name: str, span_type: str, inputs: Mapping[str, Any], parent: LiveSpan | None = None
 ) -> Iterator[LiveSpan | None]:
-    """Open a span below the active one; yield ``None`` when no trace is being recorded.
+    """Open a child span of the active span; yield ``None`` when no trace is active.
 
-    Only a request that is already traced gets child spans, so that compiling and batch evaluation
-    don't write a trace for every call.
+    Only traced requests get child spans, so that compiling and batch evaluation don't write a trace for every call.
 
     Args:
-        name: what is called.
-        span_type: MLflow's name for its kind.
-        inputs: what it is called with.
-        parent: the span to stand below where none is active, in a thread that was started without its context.
+        name: the span's name.
+        span_type: MLflow's span type.
+        inputs: the inputs of the call.
+        parent: the parent span if none is active, for a thread that was started without the context.
     """
     if mlflow.get_current_active_span() is not None:
         with mlflow.start_span(name=name, span_type=span_type) as span:
             span.set_inputs(dict(inputs))
             yield span
     elif parent is not None:
-        yield from _span_below(parent, name, span_type, inputs)
+        yield from _child_of(parent, name, span_type, inputs)
     else:
         yield None
 
 
-def _span_below(parent: LiveSpan, name: str, span_type: str, inputs: Mapping[str, Any]) -> Iterator[LiveSpan]:
+def _child_of(parent: LiveSpan, name: str, span_type: str, inputs: Mapping[str, Any]) -> Iterator[LiveSpan]:
     span = mlflow.start_span_no_context(name, span_type, parent_span=parent, inputs=dict(inputs))
     try:
         yield span

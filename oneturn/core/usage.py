@@ -1,4 +1,4 @@
-"""What LM calls cost: a DSPy usage tracker that also counts the calls, across threads."""
+"""Cost of LM calls: DSPy usage trackers that also count calls, across threads."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from dspy.utils.usage_tracker import UsageTracker
 
 
 class Spend(UsageTracker):
-    """Counts LM calls and tokens. A call that DSPy's cache answered costs nothing and isn't counted.
+    """Counts LM calls and tokens. Answers from DSPy's cache are free and aren't counted.
 
     Attributes:
-        replayed: seconds that answers took when they were first given, where a journal gave them again.
+        replayed: seconds that replies replayed from a journal took originally.
     """
 
     def __init__(self) -> None:
@@ -28,42 +28,42 @@ class Spend(UsageTracker):
         self.replayed = 0.0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Spend:
-        """DSPy gives each thread a copy of the tracker and drops it; one that is shared sees every call."""
+        """Share the tracker: DSPy gives each thread a copy and discards it."""
         return self
 
     def get_total_tokens(self) -> dict[str, dict[str, Any]]:
-        """Token counts by LM, as they are now: other threads may still be counting."""
-        now = UsageTracker()
-        now.usage_data = dict(self.usage_data)
-        total: dict[str, dict[str, Any]] = now.get_total_tokens()
+        """Return a snapshot of the token counts by LM; other threads may still be counting."""
+        snapshot = UsageTracker()
+        snapshot.usage_data = dict(self.usage_data)
+        total: dict[str, dict[str, Any]] = snapshot.get_total_tokens()
         return total
 
     @property
     def lm_calls(self) -> int:
-        """Number of calls that an LM answered."""
+        """Number of LM calls answered."""
         return len(self._entries())
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens read."""
+        """Number of input tokens."""
         return sum(entry.get("prompt_tokens") or 0 for entry in self._entries())
 
     @property
     def completion_tokens(self) -> int:
-        """Tokens written."""
+        """Number of output tokens."""
         return sum(entry.get("completion_tokens") or 0 for entry in self._entries())
 
     @property
     def cost(self) -> float | None:
-        """US dollars by the prices that DSPy knows for short prompts, without rebates for what was cached.
+        """Cost in US dollars, from DSPy's prices for short prompts, without discounts for cached input.
 
-        ``None`` if the price of one of the LMs isn't known.
+        ``None`` if the price of any LM is unknown.
         """
         costs = [_cost(model, entries) for model, entries in list(self.usage_data.items())]
         return None if None in costs else sum(cost for cost in costs if cost is not None)
 
     def to_dict(self) -> dict[str, int | float | None]:
-        """The figures by name."""
+        """Return calls, tokens and cost as a dict."""
         return {
             "lm_calls": self.lm_calls,
             "prompt_tokens": self.prompt_tokens,
@@ -79,29 +79,31 @@ def _cost(model: str, entries: Sequence[Mapping[str, Any]]) -> float | None:
     prices = _prices(model) if model_metadata._data is not None else None
     if prices is None:
         return None
-    read, written = (sum(entry.get(name) or 0 for entry in entries) for name in ("prompt_tokens", "completion_tokens"))
-    return read * prices[0] + written * prices[1]
+    prompt, completion = (
+        sum(entry.get(name) or 0 for entry in entries) for name in ("prompt_tokens", "completion_tokens")
+    )
+    return prompt * prices[0] + completion * prices[1]
 
 
 @functools.cache
 def _prices(model: str) -> tuple[float, float] | None:
-    """US dollars for a token read and for one written.
+    """Return the price in US dollars of an input token and of an output token; ``None`` if unknown.
 
-    DSPy reads its price list, over the network if it may, when it prices a call itself. For an LM that has no price it
-    never does, and this doesn't either.
+    DSPy loads its price list, over the network if allowed, when it prices a call itself. It doesn't for an LM without
+    a price, and neither does this.
     """
     provider, _, name = model.partition("/")
-    message = Message.assistant(TextPart("-"))  # prices are by token, whatever they say
-    found = []
+    message = Message.assistant(TextPart("-"))  # prices depend on token counts, not on content
+    costs = []
     for usage in (Usage(input_tokens=1000, output_tokens=0), Usage(input_tokens=0, output_tokens=1000)):
         response = Response(id=None, model=name, message=message, finish_reason="stop", usage=usage)
-        found.append(estimate_cost(response, provider=provider, requested_model=name)[0])
-    return None if None in found else (found[0] / 1000, found[1] / 1000)
+        costs.append(estimate_cost(response, provider=provider, requested_model=name)[0])
+    return None if None in costs else (costs[0] / 1000, costs[1] / 1000)
 
 
 @contextmanager
 def spending(spend: Spend | None = None) -> Iterator[Spend]:
-    """Count what the block's LM calls cost, in ``spend`` if there is one; a tracker that is open counts them too."""
+    """Count the LM calls of the block in ``spend``, or a new one; an enclosing tracker counts them too."""
     spend = Spend() if spend is None else spend
     outer = dspy.settings.usage_tracker
     try:
@@ -114,7 +116,7 @@ def spending(spend: Spend | None = None) -> Iterator[Spend]:
 
 
 def note_replayed(seconds: float) -> None:
-    """Count what an answer took that isn't waited for now, in every block that counts."""
+    """Add the original duration of a replayed reply to every active ``spending`` block."""
     for spend in _open.get():
         spend.replayed += seconds
 
@@ -132,26 +134,26 @@ def _counting(spend: Spend) -> Iterator[None]:
 
 
 class RunUsage(UsageTracker):
-    """A ``dspy`` usage tracker that stays one: ``dspy.Parallel`` copies the tracker for each of its threads."""
+    """A ``dspy`` usage tracker shared by all threads; ``dspy.Parallel`` would copy it for each of them."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RunUsage:
         return self
 
     def add_to(self, outer: UsageTracker) -> None:
-        """Add all that was used to the tracker around the run, as ``dspy.track_usage`` does."""
+        """Add all usage to the enclosing tracker, as ``dspy.track_usage`` does."""
         for model, entries in self.usage_data.items():
             outer.usage_data[model].extend(entries)
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Calls, tokens and money.
+    """Total calls, tokens and cost.
 
     Attributes:
-        lm_calls: calls that an LM answered.
-        prompt_tokens: tokens read.
-        completion_tokens: tokens written.
-        cost: US dollars; ``None`` where no price is known.
+        lm_calls: number of LM calls answered.
+        prompt_tokens: number of input tokens.
+        completion_tokens: number of output tokens.
+        cost: cost in US dollars; ``None`` if no price is known.
     """
 
     lm_calls: int = 0
@@ -160,15 +162,15 @@ class Totals:
     cost: float | None = None
 
     def __add__(self, other: Totals) -> Totals:
-        known = [cost for cost in (self.cost, other.cost) if cost is not None]
+        costs = [cost for cost in (self.cost, other.cost) if cost is not None]
         return Totals(
             self.lm_calls + other.lm_calls,
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
-            sum(known) if known else None,
+            sum(costs) if costs else None,
         )
 
     @property
     def tokens(self) -> int:
-        """Tokens read and written."""
+        """Number of input and output tokens."""
         return self.prompt_tokens + self.completion_tokens

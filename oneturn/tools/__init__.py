@@ -1,4 +1,4 @@
-"""Declare tools, and what they return: the decorator, approvals, texts with their sources."""
+"""Tools: the decorator, approvals, and texts with sources."""
 
 from oneturn.tools.approvals import Approvals, build_approvals
 from oneturn.tools.decorator import tool

@@ -1,8 +1,8 @@
-"""A person's yes or no to one tool call, asked for in one request and given in the next, on any replica.
+"""A person's approval of a tool call, requested in one response and given in the next request, on any replica.
 
-What a later request needs travels in its items: the question, the finished calls, the call that waits. The id of the
-approval request signs all of that, so that nothing of it can be made up or changed, and says until when it holds. That
-it isn't used twice is the ledger's to know.
+The next request carries all state in its items: the question, the finished calls and the waiting call. The id of the
+approval request contains their signature and the expiry time, so that they can't be forged or changed. A ledger records
+used approvals, so that none is used twice.
 """
 
 from __future__ import annotations
@@ -30,14 +30,22 @@ _KEY_CHARS = 32
 
 
 class Ledger(Protocol):
-    """Remembers which approvals were used."""
+    """Records used approvals."""
 
     def spend(self, nonce: str, expires: int) -> bool:
-        """Note that an approval is used now; ``False`` if it had been. ``expires`` is in seconds since 1970."""
+        """Record the use of an approval.
+
+        Args:
+            nonce: the approval's number used once.
+            expires: when it expires, in seconds since 1970.
+
+        Returns:
+            ``False`` if the approval was used before.
+        """
 
 
 class MemoryLedger:
-    """Remembers within this process: enough for one replica. Several share a :class:`DatabaseLedger`."""
+    """Records used approvals in memory, for a single replica. Several replicas share a :class:`DatabaseLedger`."""
 
     def __init__(self) -> None:
         self._spent: dict[str, int] = {}
@@ -47,7 +55,7 @@ class MemoryLedger:
         """Note that an approval is used now; ``False`` if it had been."""
         with self._lock:
             now = time.time()
-            self._spent = {known: until for known, until in self._spent.items() if until >= now}
+            self._spent = {spent: until for spent, until in self._spent.items() if until >= now}
             if nonce in self._spent:
                 return False
             self._spent[nonce] = expires
@@ -55,11 +63,11 @@ class MemoryLedger:
 
 
 class DatabaseLedger:
-    """Remembers in a database that all replicas share: the first to write an approval's row has used it.
+    """Records used approvals in a database shared by all replicas; only the first insert of an approval succeeds.
 
     Args:
         url: an SQLAlchemy URL, such as ``sqlite:///approvals.db`` or ``postgresql+psycopg://…``. The table
-            ``oneturn_spent_approvals`` is made if it isn't there.
+            ``oneturn_spent_approvals`` is created if it doesn't exist.
     """
 
     def __init__(self, url: str):
@@ -84,28 +92,30 @@ class DatabaseLedger:
 
 
 def build_approvals(config: ApprovalsConfig) -> Approvals | None:
-    """The approvals that a configuration describes; ``None`` if it names no key.
+    """Build the configured approvals; ``None`` if no key is configured.
 
     Raises:
-        ConfigError: the variable that should hold the key isn't set, or the key is too short.
+        ConfigError: the environment variable for the key isn't set, or the key is too short.
     """
     if config.key_env is None:
         return None
     key = os.environ.get(config.key_env)
     if not key:
-        raise ConfigError(f"approvals.key_env names {config.key_env}, which isn't set: put the signing key there.")
+        raise ConfigError(
+            f"The environment variable {config.key_env} (approvals.key_env) isn't set. Set it to the signing key."
+        )
     ledger = DatabaseLedger(config.ledger) if config.ledger else None
     return Approvals(key, seconds=config.seconds, ledger=ledger)
 
 
 class Approvals:
-    """Signs approval requests and checks what comes back.
+    """Signs approval requests and verifies the responses.
 
     Args:
-        key: the secret that every replica has, of at least 32 characters.
-        seconds: how long an approval request holds.
-        ledger: remembers which were used; ``None`` for one in this process's memory.
-        clock: seconds since 1970.
+        key: the signing key, at least 32 characters, the same for all replicas.
+        seconds: seconds until an approval request expires.
+        ledger: records used approvals; ``None`` for a :class:`MemoryLedger`.
+        clock: returns the time in seconds since 1970.
 
     Raises:
         ConfigError: the key is too short.
@@ -121,8 +131,8 @@ class Approvals:
     ):
         if len(key) < _KEY_CHARS:
             raise ConfigError(
-                f"The key that signs approvals has {len(key)} characters; it needs {_KEY_CHARS} or more, such as "
-                "python -c 'import secrets; print(secrets.token_hex(32))' makes."
+                f"The signing key for approvals has {len(key)} characters; it needs {_KEY_CHARS} or more. Generate one "
+                "with: python -c 'import secrets; print(secrets.token_hex(32))'"
             )
         self._key = key.encode()
         self._seconds = seconds
@@ -130,50 +140,54 @@ class Approvals:
         self._clock = clock
 
     def request_id(self, inputs: Mapping[str, Any], finished: Sequence[FinishedCall], waiting: WaitingCall) -> str:
-        """The id of an approval request: when it expires, a number used once, and the signature of what it is about."""
+        """Return the id of an approval request: its expiry time, a nonce, and a signature of the inputs and calls."""
         expires, nonce = int(self._clock() + self._seconds), secrets.token_hex(8)
         return f"{_PREFIX}{expires}_{nonce}_{self._signature(expires, nonce, inputs, finished, waiting)}"
 
     def check(self, id: str, inputs: Mapping[str, Any], finished: Sequence[FinishedCall], waiting: WaitingCall) -> None:
-        """Let an answer to an approval request pass, once.
+        """Verify an approval response and record its use.
 
         Raises:
-            RequestError: it was never asked for, or for something else; it has expired; or it was answered before.
+            RequestError: the request id is unknown, or belongs to other inputs or calls; it has expired; or it was
+                answered before.
         """
         nonce, expires = self.verify(id, inputs, finished, waiting)
         if not self._ledger.spend(nonce, expires):
-            raise RequestError("The approval request was answered before. Ask again.")
+            raise RequestError("The approval request was answered before. Send the question again.")
 
     def verify(
         self, id: str, inputs: Mapping[str, Any], finished: Sequence[FinishedCall], waiting: WaitingCall
     ) -> tuple[str, int]:
-        """Check an answer to an approval request without using it up; its number used once, and when it expires.
+        """Verify an approval response without recording its use.
+
+        Returns:
+            The nonce, and the expiry time in seconds since 1970.
 
         Raises:
-            RequestError: it was never asked for, or for something else; or it has expired.
+            RequestError: the request id is unknown, or belongs to other inputs or calls; or it has expired.
         """
         try:
-            told, nonce, signature = id.removeprefix(_PREFIX).split("_", 2)
-            expires = int(told)
+            expiry, nonce, signature = id.removeprefix(_PREFIX).split("_", 2)
+            expires = int(expiry)
         except ValueError:
-            raise RequestError(f"{id!r} is no approval request of this agent.") from None
+            raise RequestError(f"{id!r} isn't an approval request of this agent.") from None
         if not hmac.compare_digest(signature, self._signature(expires, nonce, inputs, finished, waiting)):
             raise RequestError(
-                "The approval doesn't fit: it was asked for another call, or something before it was changed. Send the "
-                "items of the conversation back as they came, with the same custom_inputs."
+                "The approval doesn't match: it was requested for another call, or earlier items were changed. Send "
+                "the items of the conversation back unchanged, with the same custom_inputs."
             )
         if self._clock() > expires:
-            raise RequestError("The approval request has expired. Ask again.")
+            raise RequestError("The approval request has expired. Send the question again.")
         return nonce, expires
 
-    def _signature(self, expires: int, nonce: str, *about: Any) -> str:
-        inputs, finished, waiting = about
-        told = [
+    def _signature(self, expires: int, nonce: str, *signed: Any) -> str:
+        inputs, finished, waiting = signed
+        payload = [
             expires,
             nonce,
             dict(inputs),
             [call.to_json() for call in finished],
             waiting.to_json(),
         ]
-        text = json.dumps(plain(told), sort_keys=True, ensure_ascii=False)
+        text = json.dumps(plain(payload), sort_keys=True, ensure_ascii=False)
         return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()

@@ -1,7 +1,7 @@
-"""What is declared of a tool beyond its function, and how it holds wherever the tool is called.
+"""The ``tool`` decorator: timeouts and approvals, enforced wherever the tool is called.
 
-``oneturn.ReAct`` looks after its tools itself. In any other ``dspy.Module`` the tool does so: its time is limited, and
-a call that a person would have to approve isn't made.
+``oneturn.ReAct`` enforces them itself. In any other ``dspy.Module`` the tool does: it applies the timeout and refuses a
+call that needs approval.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _OPTIONS = "__oneturn_options__"
 
 @dataclass(frozen=True)
 class ToolOptions:
-    """What ``oneturn.tool`` declares of a tool."""
+    """Options declared with ``oneturn.tool``."""
 
     timeout: float | None = None
     approval: bool | Callable[..., bool] = False
 
     def needs_approval(self, args: Mapping[str, Any]) -> bool:
-        """Whether a person has to approve a call with these arguments; a predicate that fails says yes."""
+        """Whether a call with these arguments needs approval; ``True`` if the predicate raises."""
         if not callable(self.approval):
             return self.approval
         try:
             return bool(self.approval(**args))
-        except Exception:  # when in doubt, a person decides
+        except Exception:  # fail safe: require approval
             return True
 
 
@@ -45,34 +45,35 @@ def tool(
     timeout: float | None = None,
     approval: bool | Callable[..., bool] = False,
 ) -> Any:
-    """Declare more of a tool than its function says; a plain function is a tool without it.
+    """Declare a tool's timeout and approval; plain functions without options don't need the decorator.
 
         @oneturn.tool(timeout=60)
         def run_report(month: str) -> str:
-            \"\"\"Make the report of a month.\"\"\"
+            \"\"\"Create the report of a month.\"\"\"
 
     Args:
         func: the tool's function; its docstring and type hints describe it to the LM.
-        timeout: seconds it may take; then it has failed, is told so by ``oneturn.cancelled()``, and the run goes on.
-        approval: whether a person has to approve each call; or a function of the call's arguments that says whether.
+        timeout: time limit in seconds; after it, the call fails, ``oneturn.cancelled()`` returns ``True`` in the tool,
+            and the run continues.
+        approval: whether each call needs a person's approval, or a predicate over the call's arguments.
 
     Returns:
-        A ``dspy.Tool``; or, called without a function, a decorator that makes one.
+        A ``dspy.Tool``; without ``func``, a decorator that returns one.
 
     Raises:
-        ProgramError: the timeout isn't above 0.
+        ProgramError: the timeout isn't positive.
     """
     if timeout is not None and not timeout > 0:
-        raise ProgramError(f"A tool's timeout is {timeout!r} s; it must be above 0.")
+        raise ProgramError(f"A tool's timeout is {timeout!r} s; it must be positive.")
 
     def declare(function: Callable[..., Any]) -> dspy.Tool:
         options = ToolOptions(timeout, approval)
 
         @functools.wraps(function)
         def declared(*args: Any, **kwargs: Any) -> Any:
-            if _ready.get() is options or not dspy.settings.caller_modules:
-                return _alone(function, args, kwargs)
-            return _guarded(declared.__name__, options, lambda: _alone(function, args, kwargs), kwargs)
+            if _enforced.get() is options or not dspy.settings.caller_modules:
+                return _call(function, args, kwargs)
+            return _enforce(declared.__name__, options, lambda: _call(function, args, kwargs), kwargs)
 
         declared.__dict__[_OPTIONS] = options
         return dspy.Tool(declared)
@@ -81,47 +82,47 @@ def tool(
 
 
 def options_of(tool: dspy.Tool | None) -> ToolOptions:
-    """What was declared of a tool; nothing of an unknown one."""
-    found = getattr(tool.func, _OPTIONS, None) if tool is not None else None
-    return found or ToolOptions()
+    """Return the options of a tool; defaults if it declares none or is ``None``."""
+    options = getattr(tool.func, _OPTIONS, None) if tool is not None else None
+    return options or ToolOptions()
 
 
 @contextmanager
 def ready(options: ToolOptions) -> Iterator[None]:
-    """Whoever calls a tool in the block has seen to what is declared of it."""
-    token = _ready.set(options)
+    """Mark the tool's options as enforced by the caller inside the block."""
+    token = _enforced.set(options)
     try:
         yield
     finally:
-        _ready.reset(token)
+        _enforced.reset(token)
 
 
-_ready: contextvars.ContextVar[ToolOptions | None] = contextvars.ContextVar("oneturn_ready", default=None)
+_enforced: contextvars.ContextVar[ToolOptions | None] = contextvars.ContextVar("oneturn_enforced", default=None)
 
 
-def _alone(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Call it; a tool that it calls itself isn't seen to yet."""
-    token = _ready.set(None)
+def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Call the function; tools that it calls enforce their own options."""
+    token = _enforced.set(None)
     try:
         return function(*args, **kwargs)
     finally:
-        _ready.reset(token)
+        _enforced.reset(token)
 
 
-def _guarded(name: str, options: ToolOptions, call: Callable[[], Any], args: Mapping[str, Any]) -> Any:
+def _enforce(name: str, options: ToolOptions, call: Callable[[], Any], args: Mapping[str, Any]) -> Any:
     if options.needs_approval(args):
-        raise ToolError(f"{name} needs a person's approval, and this agent can't ask for one: do without it")
+        raise ToolError(f"{name} needs a person's approval, which this agent can't request; continue without this call")
     if options.timeout is None:
         return call()
     outer = current_run()
     control = RunContext(options.timeout, outer, outer.on_progress)
     try:
         with control.active():
-            result = run_in_thread(lambda tell: call(), lambda told: None)
-            control.check()  # what comes too late has failed
+            result = run_in_thread(lambda emit: call(), lambda event: None)
+            control.check()  # a late result is a timeout
             return result
     except RunCancelled:
         outer.check()
-        raise ToolError(f"the tool took longer than its {options.timeout:g} s") from None
+        raise ToolError(f"the tool exceeded its timeout of {options.timeout:g} s") from None
     finally:
         control.cancel("abandoned")

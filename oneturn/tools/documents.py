@@ -1,4 +1,4 @@
-"""``SourcedText``: what a tool gives that has both a text for the LM and sources to cite."""
+"""``SourcedText``: a tool result with a text for the LM and documents to cite."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from mlflow.entities import Document
 
 
 class SourcedText(str):
-    """A tool's text with the documents that it rests on, which the agent can cite by their ids.
+    """A tool's text with its source documents, which the agent can cite by id.
 
-    It is a ``str``: whatever calls the tool reads the text. The LM learns the ids from the text, so name them there.
+    It is a ``str``, so callers of the tool read the text. The text must contain the ids for the LM to cite them.
 
         def summarise(topic: str) -> oneturn.SourcedText:
-            found = retriever.search(topic)
-            return oneturn.SourcedText(summary_of(found) + " Sources: " + ", ".join(d.id for d in found), found)
+            documents = retriever.search(topic)
+            ids = ", ".join(document.id for document in documents)
+            return oneturn.SourcedText(f"{summary_of(documents)} Sources: {ids}", documents)
 
     Args:
-        text: what the LM reads.
+        text: the text for the LM.
         documents: the sources; one without an ``id`` can't be cited.
     """
 
     documents: tuple[Document, ...]
 
     def __new__(cls, text: str, documents: Iterable[Document] = ()) -> SourcedText:
-        made = super().__new__(cls, text)
-        made.documents = tuple(documents)
-        return made
+        instance = super().__new__(cls, text)
+        instance.documents = tuple(documents)
+        return instance

@@ -1,4 +1,4 @@
-"""A tool's failure as the LM, and with it the client, may read it: one short line, no path, no secret."""
+"""Convert a tool's exception to the error sent to the LM and the client: one short line, no paths, no secrets."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 from oneturn.core.secrets import redact
 from oneturn.errors import ToolError
 
-_CHARS = 200
-# Errors whose text is usually about the arguments. Those of files, networks and databases tell of the machine.
-_ABOUT_THE_CALL = (ToolError, ValueError, LookupError, TypeError)
+_MAX_CHARS = 200
+# Errors whose text is usually about the arguments. Those of files, networks and databases reveal server details.
+_ARGUMENT_ERRORS = (ToolError, ValueError, LookupError, TypeError)
 _PATH = re.compile(
     r"""\bfile:/+[^\s'"]+
     |(?<![^\s'"`(\[{=,;>])(?:/[\w.@+-]+(?:\ [\w.@+-]+(?=/))?)+/?
@@ -22,17 +22,17 @@ _PATH = re.compile(
 
 
 def to_lm_error(error: Exception) -> str:
-    """What went wrong, in one line of at most 200 characters.
+    """Describe the error in one line of at most 200 characters.
 
-    A ``ToolError`` is written for the LM, and errors about values are mostly about the call's arguments: their text is
-    told, less paths and what looks like a secret. Of any other error only its type is; its text is in the trace.
+    For a ``ToolError``, and for errors that are usually about the call's arguments, it is the message without paths and
+    secrets. For any other error it is only the type; the trace has the message.
     """
-    if not isinstance(error, _ABOUT_THE_CALL):
+    if not isinstance(error, _ARGUMENT_ERRORS):
         return f"the tool failed ({type(error).__name__})"
     return redacted_line(str(error)) or type(error).__name__
 
 
 def redacted_line(text: str) -> str:
-    """A message in one line of at most 200 characters, less paths and what looks like a secret."""
+    """Return the text as one line of at most 200 characters, without paths and secrets."""
     text = " ".join(_PATH.sub("…", redact(text)).split())
-    return text if len(text) <= _CHARS else text[: _CHARS - 1] + "…"
+    return text if len(text) <= _MAX_CHARS else text[: _MAX_CHARS - 1] + "…"

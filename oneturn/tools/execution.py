@@ -1,4 +1,4 @@
-"""Running the tools that one step calls: together, each with its own deadline, telling how they get on."""
+"""Run the tool calls of one step in parallel, each with its own timeout, and stream their progress."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from oneturn.core.usage import Spend, spending
 from oneturn.tools.decorator import options_of
 from oneturn.tools.registry import failed, run_tool
 
-_Told = ToolProgress | ToolResult | BaseException | None
+_Event = ToolProgress | ToolResult | BaseException | None
 
 
 @dataclass
-class _Working:
+class _RunningCall:
     call: ToolCall
     control: RunContext
     timeout: float | None
@@ -31,41 +31,46 @@ class _Working:
 def run_tools(
     tools: Mapping[str, dspy.Tool], calls: Sequence[ToolCall], keep_alive: float = KEEP_ALIVE
 ) -> Generator[ToolProgress | ToolResult, None, None]:
-    """Run ``calls`` at the same time; yield what they report while they work, and each result as it comes.
+    """Run ``calls`` in parallel; yield their progress and each result as it completes.
 
-    A result tells what the LM calls of its tool have cost.
-    A tool that takes longer than its timeout has failed, and is asked to stop. Closing the generator asks all of them.
+    A result includes the usage of its tool's LM calls. A tool that exceeds its timeout fails and is cancelled. Closing
+    the generator cancels all of them.
+
+    Args:
+        tools: tools by name.
+        calls: the calls to run.
+        keep_alive: seconds without an event after which an empty ``ToolProgress`` is yielded.
 
     Raises:
-        RunCancelled: the run has to stop.
+        RunCancelled: the run was cancelled, or its deadline passed.
     """
-    told: queue.SimpleQueue[_Told] = queue.SimpleQueue()
+    events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
     control = current_run()
-    working = {call.call_id: _start(tools, call, control, told) for call in calls}
+    running = {call.call_id: _start(tools, call, control, events) for call in calls}
     try:
-        with control.waking(lambda: told.put(None)):
-            while working:
-                step = _wait(told, working, keep_alive)
+        with control.waking(lambda: events.put(None)):
+            while running:
+                step = _next_event(events, running, keep_alive)
                 if isinstance(step, BaseException):
                     raise step
                 control.check()
-                yield from _overdue(working)
-                if isinstance(step, ToolResult) and working.pop(step.call_id, None) is None:
-                    continue  # it came too late, and has been told as failed
+                yield from _timed_out(running)
+                if isinstance(step, ToolResult) and running.pop(step.call_id, None) is None:
+                    continue  # a late result: the timeout was already reported
                 if step is not None:
                     yield step
     finally:
-        for work in working.values():
-            work.control.cancel("abandoned")
+        for call in running.values():
+            call.control.cancel("abandoned")
 
 
 def _start(
-    tools: Mapping[str, dspy.Tool], call: ToolCall, parent: RunContext, told: queue.SimpleQueue[_Told]
-) -> _Working:
+    tools: Mapping[str, dspy.Tool], call: ToolCall, parent: RunContext, events: queue.SimpleQueue[_Event]
+) -> _RunningCall:
     timeout = options_of(tools.get(call.name)).timeout
 
     def report(message: str, fraction: float | None, item: Item | None = None) -> None:
-        told.put(ToolProgress(call.call_id, call.name, message, fraction, item))
+        events.put(ToolProgress(call.call_id, call.name, message, fraction, item))
 
     control = RunContext(timeout, parent, report)
     spend = Spend()
@@ -75,37 +80,38 @@ def _start(
             try:
                 with spending(spend):
                     result = run_tool(tools, call)
-                told.put(_counted(result, spend))
-            except BaseException as error:  # no tool's own: it is the run's, and its thread raises it
-                told.put(error)
+                events.put(_with_usage(result, spend))
+            except BaseException as error:  # not a tool failure: raised in the run's thread
+                events.put(error)
 
     context = contextvars.copy_context()
     threading.Thread(target=context.run, args=(work,), name=f"oneturn-tool-{call.name}", daemon=True).start()
-    return _Working(call, control, timeout, spend)
+    return _RunningCall(call, control, timeout, spend)
 
 
-def _wait(told: queue.SimpleQueue[_Told], working: Mapping[str, _Working], keep_alive: float) -> _Told:
-    """The next thing told; a sign of life if nothing is; ``None`` if somebody's time is over."""
-    limits = [work.control.remaining() for work in working.values()]
+def _next_event(events: queue.SimpleQueue[_Event], running: Mapping[str, _RunningCall], keep_alive: float) -> _Event:
+    """Return the next event; a keep-alive if there is none in time; ``None`` if a call timed out."""
+    limits = [call.control.remaining() for call in running.values()]
     timeout = min([keep_alive, *(limit for limit in limits if limit is not None)])
     try:
-        return told.get(timeout=timeout)
+        return events.get(timeout=timeout)
     except queue.Empty:
         if timeout < keep_alive:
             return None
-        first = next(iter(working.values())).call
+        first = next(iter(running.values())).call
         return ToolProgress(first.call_id, first.name)
 
 
-def _overdue(working: dict[str, _Working]) -> list[ToolResult]:
-    over = [work for work in working.values() if work.control.reason is not None]
-    for work in over:
-        del working[work.call.call_id]
-        work.control.cancel("deadline_exceeded")
+def _timed_out(running: dict[str, _RunningCall]) -> list[ToolResult]:
+    overdue = [item for item in running.values() if item.control.reason is not None]
+    for item in overdue:
+        del running[item.call.call_id]
+        item.control.cancel("deadline_exceeded")
     return [
-        _counted(failed(work.call, f"the tool took longer than its {work.timeout:g} s"), work.spend) for work in over
+        _with_usage(failed(item.call, f"the tool exceeded its timeout of {item.timeout:g} s"), item.spend)
+        for item in overdue
     ]
 
 
-def _counted(result: ToolResult, spend: Spend) -> ToolResult:
+def _with_usage(result: ToolResult, spend: Spend) -> ToolResult:
     return replace(result, usage=Usage(spend.lm_calls, spend.get_total_tokens())) if spend.lm_calls else result

@@ -1,4 +1,4 @@
-"""Tools: how they are described to the LM, called, and how their results and failures are told."""
+"""Tools by name: call them, and render their results and errors for the LM."""
 
 from __future__ import annotations
 
@@ -19,43 +19,45 @@ from oneturn.tools.documents import SourcedText
 from oneturn.tools.errors import to_lm_error
 
 FINISH = "finish"
-"""The tool that ends a run: its arguments are the signature's output fields."""
+"""Name of the tool that ends a run; its arguments are the signature's output fields."""
 
 ToolLike: TypeAlias = Callable[..., Any] | dspy.Tool
 
 
 def toolset(tools: Iterable[ToolLike]) -> dict[str, dspy.Tool]:
-    """Tools by name.
+    """Return the tools by name.
 
     Raises:
-        ProgramError: two tools share a name, or one takes the reserved name ``finish``.
+        ProgramError: two tools have the same name, or one has the reserved name ``finish``.
     """
     by_name: dict[str, dspy.Tool] = {}
     for tool in tools:
         wrapped = tool if isinstance(tool, dspy.Tool) else dspy.Tool(tool)
         name = str(wrapped.name)
         if name == FINISH:
-            raise ProgramError(f"A tool can't be named {FINISH!r}: that call ends the run. Give the tool another name.")
+            raise ProgramError(
+                f"A tool can't be named {FINISH!r}, which is reserved for ending the run. Rename the tool."
+            )
         if name in by_name:
-            raise ProgramError(f"Two tools are named {name!r}. Give one of them another name.")
+            raise ProgramError(f"Two tools are named {name!r}. Rename one of them.")
         by_name[name] = wrapped
     return by_name
 
 
 def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
-    """Call one tool. A failure, or a name that no tool has, becomes an observation of one short line.
+    """Call one tool. An exception, or an unknown tool name, becomes an error result of one short line.
 
-    The LM learns what went wrong and can do something else; the traceback stays in the trace's span.
+    The LM reads the error and can try something else; the trace's span has the traceback.
     """
     with child_span(call.name, SpanType.TOOL, call.args) as span:
         tool = tools.get(call.name)
         if tool is None:
-            known = ", ".join([*tools, FINISH])
-            return failed(call, f"there is no tool {call.name!r}; the tools are: {known}", span)
+            names = ", ".join([*tools, FINISH])
+            return failed(call, f"there is no tool {call.name!r}; available tools: {names}", span)
         try:
             with ready(options_of(tool)):
                 value = tool(**call.args)
-        except Exception as error:  # whatever a user's tool raises is the LM's to read, never the run's end
+        except Exception as error:  # an exception of a user's tool never ends the run
             if span is not None:
                 span.record_exception(error)
             return failed(call, to_lm_error(error), span)
@@ -66,18 +68,18 @@ def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
 
 
 def render_result(value: Any) -> str:
-    """A tool's value as text for the LM: documents as ``[id] text``, text as it is, the rest as JSON."""
+    """Render a tool's value for the LM: documents as ``[id] text``, text unchanged, anything else as JSON."""
     if isinstance(value, str) and value.strip():
         return str(value)
-    if isinstance(value, Sequence) and (isinstance(value, str) or not value):  # providers refuse an empty message
+    if isinstance(value, Sequence) and (isinstance(value, str) or not value):  # providers reject an empty message
         return "Nothing was found."
     if documents := documents_in(value):
-        return "\n".join(_told(document) for document in documents)
+        return "\n".join(_format_document(document) for document in documents)
     return json.dumps(serialize_for_json(value), ensure_ascii=False)
 
 
 def documents_in(value: Any) -> tuple[Document, ...]:
-    """The documents of a result: one document, a list of them, or those of a ``SourcedText``; else none."""
+    """Return the documents of a result: one, a list of them, or those of a ``SourcedText``; otherwise none."""
     if isinstance(value, SourcedText):
         return value.documents
     if isinstance(value, Document):
@@ -88,13 +90,13 @@ def documents_in(value: Any) -> tuple[Document, ...]:
 
 
 def succeeded(call: ToolCall, value: Any) -> ToolResult:
-    """The result of a call that gave ``value``, with the documents in it that can be cited."""
+    """Return the result of a call that returned ``value``, with its citable documents."""
     citable = tuple(document for document in documents_in(value) if document.id is not None)
     return ToolResult(call.call_id, call.name, replace_surrogates(render_result(value)), documents=citable)
 
 
 def failed(call: ToolCall, reason: str, span: LiveSpan | None = None) -> ToolResult:
-    """The result of a call that came to nothing, told in one line."""
+    """Return the error result of a failed call."""
     output = replace_surrogates(f"Error: {reason}")
     if span is not None:
         span.set_status("ERROR")
@@ -102,5 +104,5 @@ def failed(call: ToolCall, reason: str, span: LiveSpan | None = None) -> ToolRes
     return ToolResult(call.call_id, call.name, output, is_error=True)
 
 
-def _told(document: Document) -> str:
+def _format_document(document: Document) -> str:
     return document.page_content if document.id is None else f"[{document.id}] {document.page_content}"

@@ -369,7 +369,7 @@ def test_demo_is_given_the_agent(monkeypatch: pytest.MonkeyPatch):
 FAILURES = {
     "no agent file": (
         ("ask", "x", "--agent", "other.py"),
-        "There is no {folder}/other.py. Run oneturn in the folder of your agent.py, or say --agent PATH.",
+        "There is no {folder}/other.py. Run oneturn in the folder of your agent.py, or pass --agent PATH.",
     ),
     "a file that declares none": (
         ("ask", "x", "--agent", "empty.py"),

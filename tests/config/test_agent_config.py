@@ -1,4 +1,4 @@
-"""What a person relies on when configuring an agent: which file holds, and what a mistake says."""
+"""``AgentConfig``: sources, validation and error messages."""
 
 # ruff: noqa: E501 (a table of whole messages)
 from __future__ import annotations
@@ -43,22 +43,22 @@ def refusal(keys: dict[str, Any] | str) -> str:
     return str(caught.value)
 
 
-# Every mistake, and the whole message.
+# Each error with its full message.
 LM_KEYS = "api_base, api_key_env, cache, credentials, kwargs, max_tokens, model, temperature, timeout, weights"
 TOP_KEYS = "approvals, compile, compiled, compiled_on_drift, data, deploy, gate, judge, lm, max_iters, mlflow, retriever, serve, tools"
-LOCAL = "'local/1.5B' runs in this process: it takes no api_base and no api_key_env."
+LOCAL = "'local/1.5B' runs in this process; remove api_base and api_key_env."
 NO_SECRETS = (
-    "looks like a secret, and a configuration is stored in the clear. Put it in an environment variable, "
-    "and name that variable in api_key_env."
+    "looks like a secret, and a configuration is stored in plain text. Put the secret in an environment variable, "
+    "and set api_key_env to the variable's name."
 )
 
 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"lm": {"temprature": 0}}, f"there is no key lm.temprature. Did you mean lm.temperature? Known keys of lm: {LM_KEYS}."),
-        ({"temperature": 0}, f"there is no key temperature. Did you mean lm.temperature? Known keys: {TOP_KEYS}."),
-        ({"zzz": 0}, f"there is no key zzz. Known keys: {TOP_KEYS}."),
+        ({"lm": {"temprature": 0}}, f"unknown key lm.temprature. Did you mean lm.temperature? Valid keys of lm: {LM_KEYS}."),
+        ({"temperature": 0}, f"unknown key temperature. Did you mean lm.temperature? Valid keys: {TOP_KEYS}."),
+        ({"zzz": 0}, f"unknown key zzz. Valid keys: {TOP_KEYS}."),
         ({"max_iters": "6"}, "max_iters should be a whole number, not '6'."),
         ({"max_iters": True}, "max_iters should be a whole number, not True."),
         ({"max_iters": 0}, "max_iters should be greater than or equal to 1, not 0."),
@@ -70,25 +70,25 @@ NO_SECRETS = (
         ({"compile": {"teacher": "gpt-4o"}}, "compile.teacher.model should name the provider and the model, such as 'openai/gpt-4o-mini', not 'gpt-4o'."),
         ({"compile": {"teacher": 4}}, "compile.teacher should be a mapping of keys, not 4."),
         ({"lm": None}, "lm should be a mapping of keys, not None."),
-        ({"lm": {"model": 7}}, "lm.model should be a text, not 7."),
+        ({"lm": {"model": 7}}, "lm.model should be a string, not 7."),
         ({"lm": {"model": "gpt-4o"}}, "lm.model should name the provider and the model, such as 'openai/gpt-4o-mini', not 'gpt-4o'."),
-        ({"compiled": ["x" * 99]}, f"compiled should be a text, not ['{'x' * 57}…."),
+        ({"compiled": ["x" * 99]}, f"compiled should be a string, not ['{'x' * 57}…."),
         ({"lm": {"api_base": "http://x"}}, f"lm: {LOCAL}"),
         ({"lm": {"api_key_env": "KEY"}}, f"lm: {LOCAL}"),
-        ({"lm": {"model": "openai/x", "weights": "w.gguf"}}, "lm: weights are for the embedded LM only, and the model is 'openai/x'."),
-        ({"lm": {"api_key_env": "my key"}}, "lm.api_key_env should be the name of an environment variable, in capitals, not the key itself."),
+        ({"lm": {"model": "openai/x", "weights": "w.gguf"}}, "lm: weights are for the embedded LM only, not for 'openai/x'."),
+        ({"lm": {"api_key_env": "my key"}}, "lm.api_key_env should be the name of an environment variable, in uppercase, not the key itself."),
         ({"serve": {"port": 70000}}, "serve.port should be less than or equal to 65535, not 70000."),
         ({"lm": {"api_key": "x"}}, f"lm.api_key {NO_SECRETS}"),
         ({"lm": {"kwargs": {"headers": [{"token": "x"}]}}}, f"lm.kwargs.headers.0.token {NO_SECRETS}"),
         ({"mlflow": {"tracking_uri": "https://me:pw@host"}}, f"mlflow.tracking_uri {NO_SECRETS}"),
         ({"judge": {"guidelines": ["Log in with ghp_0123456789abcdefghij."]}}, f"judge.guidelines.0 {NO_SECRETS}"),
-        ({"tools": [{"kind": "genie", "space": "g", "row": 1}]}, "there is no key tools.0.genie.row. Did you mean tools.0.genie.rows? Known keys of tools.0.genie: approval, credentials, description, kind, name, rows, space, timeout."),
+        ({"tools": [{"kind": "genie", "space": "g", "row": 1}]}, "unknown key tools.0.genie.row. Did you mean tools.0.genie.rows? Valid keys of tools.0.genie: approval, credentials, description, kind, name, rows, space, timeout."),
         ({"tools": [{"kind": "geni"}]}, "tools.0.kind should be one of 'unity_catalog', 'mcp', 'genie', 'serving_endpoint', not 'geni'."),
         ({"tools": [{}]}, "tools.0.kind is missing; it is one of unity_catalog, mcp, genie, serving_endpoint."),
-        ({"deploy": {"resources": [{"kind": "table", "name": "t", "nme": "x"}]}}, "there is no key deploy.resources.0.nme. Did you mean deploy.resources.0.name? Known keys of deploy.resources.0: kind, name."),
+        ({"deploy": {"resources": [{"kind": "table", "name": "t", "nme": "x"}]}}, "unknown key deploy.resources.0.nme. Did you mean deploy.resources.0.name? Valid keys of deploy.resources.0: kind, name."),
     ],
 )  # fmt: skip
-def test_a_mistake_says_where_what_and_what_would_be_right(keys: dict[str, Any], message: str):
+def test_an_error_names_the_key_the_value_and_the_expected_value(keys: dict[str, Any], message: str):
     assert refusal(keys) == f"the configuration: {message}"
 
 
@@ -103,22 +103,22 @@ def test_a_teacher_is_a_model_string_or_a_section():
     ("text", "message"),
     [
         ("- a\n", "c.yaml: should hold a mapping of keys."),
-        ("lm: [\n", "c.yaml: isn't YAML: expected the node content, but found '<stream end>' (line 2, column 1)."),
-        ("lm:\n\tmodel: x\n", "c.yaml: isn't YAML: found character '\\t' that cannot start any token (line 2, column 1)."),
+        ("lm: [\n", "c.yaml: invalid YAML: expected the node content, but found '<stream end>' (line 2, column 1)."),
+        ("lm:\n\tmodel: x\n", "c.yaml: invalid YAML: found character '\\t' that cannot start any token (line 2, column 1)."),
         ("max_iters: six\n", "c.yaml: max_iters should be a whole number, not 'six'."),
-        ("a: 1\nb: 2\n", f"c.yaml: there is no key a. Known keys: {TOP_KEYS}.\nc.yaml: there is no key b. Known keys: {TOP_KEYS}."),
+        ("a: 1\nb: 2\n", f"c.yaml: unknown key a. Valid keys: {TOP_KEYS}.\nc.yaml: unknown key b. Valid keys: {TOP_KEYS}."),
     ],
 )  # fmt: skip
-def test_a_mistake_in_a_file_names_the_file(text: str, message: str):
+def test_an_error_in_a_file_names_the_file(text: str, message: str):
     assert refusal(write("c.yaml", text)) == message
 
 
 def test_a_file_that_is_not_text_is_refused():
     Path("c.yaml").write_bytes(b"\xff\xfe\x00\x81")
-    assert refusal("c.yaml") == "c.yaml: isn't a text file in UTF-8."
+    assert refusal("c.yaml") == "c.yaml: not a UTF-8 text file."
 
 
-def test_a_missing_file_says_where_it_was_looked_for(tmp_path: Path):
+def test_the_error_for_a_missing_file_names_the_folders_searched(tmp_path: Path):
     root = tmp_path / "code"
     with pytest.raises(ConfigError) as caught:
         AgentConfig.read("configs/dev.yaml", root=root)
@@ -138,15 +138,15 @@ def test_a_secret_is_refused_and_never_repeated(secret: str, key: str):
 @pytest.mark.parametrize(
     "harmless", ["sk-learn-experiments", "dapi", "/Shared/token_counts", "http://127.0.0.1:8000/v1"]
 )
-def test_ordinary_words_are_no_secrets(harmless: str):
+def test_ordinary_values_are_not_treated_as_secrets(harmless: str):
     assert AgentConfig.read({"mlflow": {"experiment": harmless}}).mlflow.experiment == harmless
 
 
-def test_numbers_of_tokens_are_no_secrets():
+def test_token_counts_are_not_treated_as_secrets():
     assert AgentConfig.read({"lm": {"kwargs": {"token": 3}}}).lm.kwargs == {"token": 3}
 
 
-def test_keys_left_out_have_their_defaults():
+def test_missing_keys_have_their_defaults():
     config = AgentConfig.read({"max_iters": 2})
     assert (config.max_iters, config.lm, config.serve.port) == (2, LMConfig(), 8000)
 
@@ -156,11 +156,11 @@ def test_an_empty_configuration_is_all_defaults(nothing: str):
     assert AgentConfig.read(write("c.yaml", nothing)) == AgentConfig.read({}) == AgentConfig()
 
 
-def test_a_whole_number_will_do_for_a_number():
+def test_an_integer_is_accepted_as_a_number():
     assert AgentConfig.read({"lm": {"timeout": 30, "temperature": 1}}).lm.timeout == 30.0
 
 
-def test_the_environment_names_another_file(monkeypatch: pytest.MonkeyPatch):
+def test_the_environment_variable_overrides_the_default(monkeypatch: pytest.MonkeyPatch):
     write("dev.yaml", "max_iters: 1\n")
     monkeypatch.setenv("ONETURN_CONFIG", write("prod.yaml", "max_iters: 2\n"))
     assert AgentConfig.read("dev.yaml").max_iters == 2
@@ -169,23 +169,23 @@ def test_the_environment_names_another_file(monkeypatch: pytest.MonkeyPatch):
     assert AgentConfig.read("dev.yaml").max_iters == 1
 
 
-def test_a_logged_model_s_own_configuration_wins(monkeypatch: pytest.MonkeyPatch):
+def test_the_configuration_of_a_logged_model_takes_precedence(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ONETURN_CONFIG", write("prod.yaml", "max_iters: 2\n"))
     _set_model_config({"max_iters": 3})
     assert AgentConfig.read("not-there.yaml").max_iters == 3
     _set_model_config({"max_itres": 3})
-    assert refusal({}).startswith("the logged model's model_config: there is no key max_itres. Did you mean max_iters?")
+    assert refusal({}).startswith("the logged model's model_config: unknown key max_itres. Did you mean max_iters?")
 
 
-def test_a_model_logged_without_its_configuration_says_how_to_log_it():
-    _set_model_config("")  # what MLflow does then
+def test_the_error_for_a_model_logged_without_configuration_gives_the_fix():
+    _set_model_config("")  # as MLflow does for such a model
     expected = (
         "This model was logged without a configuration: pass model_config=config.to_model_config() to log_model()."
     )
     assert refusal({}) == expected
 
 
-def test_a_relative_path_is_looked_for_here_and_then_in_the_root(tmp_path: Path):
+def test_a_relative_path_is_resolved_in_the_working_directory_then_in_the_root(tmp_path: Path):
     root = tmp_path / "code"
     (root / "data").mkdir(parents=True)
     (root / "data" / "p.json").write_text("{}")
@@ -196,12 +196,12 @@ def test_a_relative_path_is_looked_for_here_and_then_in_the_root(tmp_path: Path)
     assert resolve(tmp_path / "data" / "p.json") == tmp_path / "data" / "p.json"
 
 
-def test_a_configuration_survives_logging():
+def test_a_configuration_round_trips_through_model_config():
     config = AgentConfig.read({"lm": {"model": "openai/x", "api_key_env": "KEY"}, "max_iters": 2})
     assert AgentConfig.read(config.to_model_config()) == config
 
 
-def test_an_agent_s_own_keys_are_typed_and_checked():
+def test_keys_of_a_subclass_are_validated():
     class Mine(AgentConfig):
         thoughts: bool = True
 
@@ -210,7 +210,7 @@ def test_an_agent_s_own_keys_are_typed_and_checked():
         Mine.read({"thougts": False})
 
 
-def test_a_configuration_that_was_read_doesnt_change():
+def test_a_configuration_is_frozen():
     with pytest.raises(ValueError, match="frozen"):
         AgentConfig().max_iters = 3
 

@@ -1,4 +1,4 @@
-"""A configuration that extends another, and keys that are set for one run."""
+"""Inheritance between configuration files, and overrides."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def files(folder: Path, **texts: str) -> None:
         (folder / f"{name}.yaml").write_text(text)
 
 
-def test_a_file_says_what_is_other_than_in_the_file_that_it_extends(tmp_path: Path):
+def test_a_file_overrides_keys_of_the_file_it_extends(tmp_path: Path):
     files(
         tmp_path,
         prod="lm: {model: databricks/claude, timeout: 60}\nmax_iters: 4\n",
@@ -36,7 +36,7 @@ def test_a_file_says_what_is_other_than_in_the_file_that_it_extends(tmp_path: Pa
     assert (config.lm.model, config.lm.timeout, config.max_iters) == ("databricks/claude", 9, 2)
 
 
-def test_the_extended_file_is_looked_for_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_extended_path_is_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "configs").mkdir()
     files(tmp_path / "configs", prod="max_iters: 4\n", staging="extends: prod.yaml\n")
     monkeypatch.chdir(tmp_path)
@@ -46,16 +46,16 @@ def test_the_extended_file_is_looked_for_beside_the_file(tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ({"a": "extends: b.yaml\n", "b": "extends: a.yaml\n"}, "extends 'a.yaml', which leads back to itself"),
-        ({"a": "extends: a.yaml\n"}, "extends 'a.yaml', which leads back to itself"),
+        ({"a": "extends: b.yaml\n", "b": "extends: a.yaml\n"}, "extends 'a.yaml', which is circular"),
+        ({"a": "extends: a.yaml\n"}, "extends 'a.yaml', which is circular"),
         ({"a": "extends: none.yaml\n"}, "'none.yaml' isn't in"),
         ({"a": "extends: [b.yaml]\n"}, "extends should name a file"),
         ({"a": "extends: b.yaml\n", "b": "- 1\n"}, "should hold a mapping of keys"),
-        ({"a": "extends: b.yaml\n", "b": "lm: {modell: x/y}\n"}, "there is no key lm.modell"),
+        ({"a": "extends: b.yaml\n", "b": "lm: {modell: x/y}\n"}, "unknown key lm.modell"),
         ({"a": "extends: b.yaml\n", "b": "lm: {api_key: sk-of-nobody}\n"}, "lm.api_key"),
     ],
 )
-def test_a_mistake_in_what_is_extended(texts: dict[str, str], message: str, tmp_path: Path):
+def test_errors_in_extended_files(texts: dict[str, str], message: str, tmp_path: Path):
     files(tmp_path, **texts)
     with pytest.raises(ConfigError) as caught:
         AgentConfig.read(tmp_path / "a.yaml")
@@ -64,13 +64,13 @@ def test_a_mistake_in_what_is_extended(texts: dict[str, str], message: str, tmp_
 
 
 @given(MAPPINGS, MAPPINGS)
-def test_what_is_above_holds_and_nothing_else_is_lost(below: dict[str, Any], above: dict[str, Any]):
-    both = merged(below, above)
-    assert merged(both, above) == both
-    assert merged(below, {}) == below
-    assert merged({}, above) == above
-    assert both.keys() == below.keys() | above.keys()
-    assert all(both[name] == above[name] for name in above if not isinstance(above[name], dict))
+def test_merging_overrides_keys_and_keeps_the_others(base: dict[str, Any], overrides: dict[str, Any]):
+    result = merged(base, overrides)
+    assert merged(result, overrides) == result
+    assert merged(base, {}) == base
+    assert merged({}, overrides) == overrides
+    assert result.keys() == base.keys() | overrides.keys()
+    assert all(result[name] == value for name, value in overrides.items() if not isinstance(value, dict))
 
 
 @pytest.mark.parametrize(
@@ -83,36 +83,36 @@ def test_what_is_above_holds_and_nothing_else_is_lost(below: dict[str, Any], abo
         ("deploy.environment.A=x=y", {"deploy": {"environment": {"A": "x=y"}}}),
     ],
 )
-def test_a_key_is_set_as_yaml_reads_it(text: str, keys: dict[str, Any]):
+def test_the_value_of_an_override_is_parsed_as_yaml(text: str, keys: dict[str, Any]):
     assert setting(text) == keys
 
 
 @pytest.mark.parametrize("text", ["max_iters", "=3", "lm..model=x", "compiled=[", ".=1"])
-def test_what_sets_nothing_is_refused(text: str):
+def test_an_invalid_override_is_rejected(text: str):
     with pytest.raises(ConfigError):
         setting(text)
 
 
-def test_what_is_set_stands_over_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_overrides_take_precedence_over_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     files(tmp_path, prod="max_iters: 4\n", staging="extends: prod.yaml\nmax_iters: 5\n")
     monkeypatch.setenv(SET_VARIABLE, "max_iters=6\nlm.model=openai/x")
     config = AgentConfig.read(tmp_path / "staging.yaml")
     assert (config.max_iters, config.lm.model) == (6, "openai/x")
     monkeypatch.setenv(SET_VARIABLE, "max_itres=6")
-    with pytest.raises(ConfigError, match="with max_itres set: there is no key max_itres"):
+    with pytest.raises(ConfigError, match="with max_itres set: unknown key max_itres"):
         AgentConfig.read(tmp_path / "staging.yaml")
 
 
-def test_a_logged_model_keeps_what_it_was_logged_with(monkeypatch: pytest.MonkeyPatch):
+def test_overrides_dont_apply_to_a_logged_model(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(SET_VARIABLE, "max_iters=6")
     monkeypatch.setattr(mlflow.models.model_config, "__mlflow_model_config__", {"max_iters": 2}, raising=False)
     assert AgentConfig.read({}).max_iters == 2
 
 
-def test_a_command_takes_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_command_line_accepts_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
-    given = ["--set", "lm.model=openai/gpt", "--set", "lm.api_key_env=NO_SUCH_KEY", "doctor"]
-    done = CliRunner().invoke(app, given)
+    arguments = ["--set", "lm.model=openai/gpt", "--set", "lm.api_key_env=NO_SUCH_KEY", "doctor"]
+    done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 1
     assert "NO_SUCH_KEY isn't set: it should hold the key for openai/gpt" in done.output
     refused = CliRunner().invoke(app, ["--set", "max_iters", "doctor"])

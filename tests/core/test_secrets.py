@@ -1,4 +1,4 @@
-"""No compiled program with a secret in it is saved, and no word of prose is taken for one."""
+"""Secrets in compiled programs are refused and redacted in errors; ordinary prose isn't."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ALNUM = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
 def drawn(prefix: str, alphabet: str, size: int) -> st.SearchStrategy[str]:
-    """Random text of an issuer's form; there is always a digit in so long a one."""
+    """Random text in an issuer's format, always with a digit."""
     return st.text(alphabet, min_size=size, max_size=size).map(lambda rest: f"{prefix}7{rest}")
 
 
@@ -50,7 +50,7 @@ AFTER = st.sampled_from(["", " to log in.", ".", ",\nthen go on", ")", "”"])
 
 
 @given(PROSE, SECRETS, AFTER)
-def test_a_secret_is_found_wherever_it_stands_and_not_repeated(before: str, secret: str, after: str):
+def test_a_secret_is_refused_in_any_context_and_not_repeated(before: str, secret: str, after: str):
     document = {"state": {"step": {"demos": [{"trajectory": [{"observation": before + secret + after}]}]}}}
     with pytest.raises(ProgramError) as caught:
         refuse_secrets_in(document, "p.json")
@@ -59,8 +59,8 @@ def test_a_secret_is_found_wherever_it_stands_and_not_repeated(before: str, secr
 
 
 @given(SECRETS)
-def test_neither_is_one_in_a_name(secret: str):
-    with pytest.raises(ProgramError, match=r"p\.json: demos\.0 has a name in it that looks like a secret") as caught:
+def test_a_secret_in_a_key_is_refused_and_not_repeated(secret: str):
+    with pytest.raises(ProgramError, match=r"p\.json: demos\.0 has a key that looks like a secret") as caught:
         refuse_secrets_in({"demos": [{secret: {"uses": 3}}]}, "p.json")
     assert secret not in str(caught.value)
 
@@ -69,7 +69,7 @@ WORDS = st.text(st.characters(categories=["L", "P", "Zs"]), max_size=200)
 
 
 @given(st.dictionaries(st.sampled_from(["question", "answer", "token", "password", "api_key"]), WORDS))
-def test_words_are_never_taken_for_one(demo: dict[str, str]):
+def test_words_are_not_refused(demo: dict[str, str]):
     refuse_secrets_in({"demos": [demo]}, "p.json")
 
 
@@ -92,32 +92,32 @@ ORDINARY = [
 
 @pytest.mark.parametrize("text", ORDINARY)
 @pytest.mark.parametrize("key", ["answer", "token", "secret"])
-def test_neither_are_ids_hashes_and_names(text: str, key: str):
+def test_ids_hashes_and_names_are_not_refused(text: str, key: str):
     refuse_secrets_in({key: text}, "p.json")
 
 
 @pytest.mark.parametrize(
     "name", ["api_key", "X-Api-Key", "accessToken", "aws_secret_access_key", "accountKey", "client_secret", "passwd"]
 )
-def test_under_a_name_that_says_so_a_value_like_a_key_is_refused(name: str):
+def test_a_value_like_a_key_is_refused_under_a_secret_name(name: str):
     with pytest.raises(ProgramError, match=rf"args\.{name} looks like a secret"):
         refuse_secrets_in({"args": {name: "a1b2c3d4e5f6g7"}}, "p.json")
     refuse_secrets_in({"args": {"order": "a1b2c3d4e5f6g7", "sort_key": "a1b2c3d4e5f6g7"}}, "p.json")
 
 
 @pytest.mark.parametrize("variable", ["ACME_API_KEY", "AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_KEY"])
-def test_what_the_environment_keeps_secret_is_refused_whatever_its_form(variable: str, monkeypatch: pytest.MonkeyPatch):
+def test_secrets_of_the_environment_are_refused_in_any_format(variable: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(variable, "plum/4711/orchard")
     with pytest.raises(ProgramError) as caught:
         refuse_secrets_in(["It said plum/4711/orchard."], "p.json")
-    assert f"holds the value of the environment variable {variable}" in str(caught.value)
+    assert f"contains the value of the environment variable {variable}" in str(caught.value)
     assert "4711" not in str(caught.value)
     monkeypatch.setenv(variable, "word")
     refuse_secrets_in(["A word."], "p.json")
 
 
 @given(PROSE, SECRETS, AFTER)
-def test_what_is_refused_in_a_program_is_left_out_of_an_error(before: str, secret: str, after: str):
+def test_secrets_refused_in_programs_are_redacted_in_errors(before: str, secret: str, after: str):
     assert "…" in redact(before + secret + after)
     assert not IN_PROSE.search(redact(before + secret + after))
 
@@ -157,12 +157,12 @@ CREDENTIALS = [
 
 
 @pytest.mark.parametrize("text", CREDENTIALS)
-def test_an_error_loses_its_credentials(text: str, monkeypatch: pytest.MonkeyPatch):
+def test_credentials_are_redacted(text: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MY_PASSWORD", "hunter2CANARY1env99")
-    found = redact(f"refused {text}")
-    assert found.startswith("refused ")
-    assert "…" in found
-    assert "CANARY1" not in found
+    redacted = redact(f"refused {text}")
+    assert redacted.startswith("refused ")
+    assert "…" in redacted
+    assert "CANARY1" not in redacted
 
 
 @pytest.mark.parametrize(
@@ -178,5 +178,5 @@ def test_an_error_loses_its_credentials(text: str, monkeypatch: pytest.MonkeyPat
         "write to mailto:me@desk.test or me@desk.test",
     ],
 )
-def test_an_error_keeps_its_words(text: str):
+def test_ordinary_error_texts_are_unchanged(text: str):
     assert redact(text) == text

@@ -19,5 +19,5 @@ def test_the_agent_has_those_of_its_environment(monkeypatch: pytest.MonkeyPatch)
 def test_the_agents_own_never_stand_for_a_users(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DATABRICKS_HOST", "http://127.0.0.1:1")
     monkeypatch.setenv("DATABRICKS_TOKEN", TOKEN)
-    with pytest.raises(ConfigError, match="needs a user who asks"):
+    with pytest.raises(ConfigError, match="needs a calling user"):
         workspace_client("user")

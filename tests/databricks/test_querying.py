@@ -110,13 +110,13 @@ def test_a_profile_asks(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, t
         ({}, "no credentials for http://.*DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET"),
         (
             {"DATABRICKS_CLIENT_ID": "robot", "DATABRICKS_CLIENT_SECRET": "a wrong one"},
-            "credentials for .* don't hold",
+            "credentials for .* are invalid",
         ),
         ({"DATABRICKS_TOKEN": "of somebody else"}, "Check the credentials"),
     ],
     ids=["none", "a wrong secret", "a wrong token"],
 )
-def test_credentials_that_do_not_hold(
+def test_invalid_credentials_are_rejected(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
 ):
     for name, value in variables.items():
@@ -139,7 +139,7 @@ def test_a_token_that_the_server_repeats_is_not_told(with_token: Workspace):
 def test_an_app_takes_oauth_only(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DATABRICKS_HOST", workspace.host)
     monkeypatch.setenv("DATABRICKS_TOKEN", TOKEN)
-    with pytest.raises(EndpointError, match="An app takes OAuth only"):
+    with pytest.raises(EndpointError, match="An app accepts only OAuth"):
         bearer_token("https://desk-17.aws.databricksapps.com/responses")
     monkeypatch.delenv("DATABRICKS_TOKEN")
     workspace.principals["robot"] = "its secret"

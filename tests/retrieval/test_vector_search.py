@@ -151,7 +151,7 @@ def test_users_see_what_they_may_see(workspace: Workspace):
         with RunContext(caller=token).active():
             found.search("port")
     assert [asked.user for asked in workspace.asked("POST", f"{PATH}/query")] == ["ann", "bob"]
-    with pytest.raises(ConfigError, match="needs a user who asks"):
+    with pytest.raises(ConfigError, match="needs a calling user"):
         found.search("port")
 
 

@@ -235,5 +235,5 @@ def passed_on(asked: Any, url: str) -> Answer:
 
 def test_a_users_credentials_are_refused_where_there_is_no_user(workspace: Workspace):
     shipped(workspace)
-    with pytest.raises(ConfigError, match="needs a user who asks"):
+    with pytest.raises(ConfigError, match="needs a calling user"):
         build_tools(configured({**FUNCTION, "credentials": "user"}))[0](order="M-7", n=1)
