@@ -16,7 +16,7 @@ import openai
 from oneturn.config import EmbeddingsConfig
 from oneturn.core.databricks_auth import Who
 from oneturn.errors import ConfigError, DataError
-from oneturn.lm.local.catalog import cache_folder, made
+from oneturn.lm.local.catalog import cache_folder, ensure_folder
 
 Embed = Callable[[Sequence[str]], "np.ndarray[Any, Any]"]
 """Texts to vectors, a row each, of length 1."""
@@ -92,7 +92,7 @@ def vectors_of(texts: Sequence[str], model: str, embed: Embed) -> np.ndarray[Any
         model: what tells one embedding model from another.
         embed: what does it, if it hasn't been done.
     """
-    path = made(cache_folder() / "embeddings") / f"{_key(texts, model)}.npy"
+    path = ensure_folder(cache_folder() / "embeddings") / f"{_key(texts, model)}.npy"
     if not path.is_file():
         _write(path, embed(texts))
     found: np.ndarray[Any, Any] = np.load(path, allow_pickle=False)
