@@ -33,7 +33,7 @@ def build_lm(config: LMConfig) -> dspy.BaseLM:
 
 
 def _settings(config: LMConfig) -> dict[str, Any]:
-    """Return the keyword arguments for the LM's constructor. Null settings are left out: the provider's defaults apply."""
+    """Return the keyword arguments of the LM's constructor. Null settings are left to the provider's defaults."""
     settings = {
         "api_base": config.api_base,
         "api_key": _api_key(config),

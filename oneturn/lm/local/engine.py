@@ -58,7 +58,7 @@ class LocalEngine:
     )
 
     def complete(self, request: Request) -> Response:
-        """Return the response to ``request``. Raises lm15 errors; ``ContextLengthError`` if the prompt exceeds a slot."""
+        """Return the response to ``request``. Raises lm15 errors; ``ContextLengthError`` if it is too long."""
         with self._client() as client:
             return client.complete(request)
 

@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oneturn.errors import WeightsError
-from oneturn.lm.local.catalog import Weights, cache_folder, download_lock, ensure_folder, is_verified, mark_verified, weights_for
+from oneturn.lm.local.catalog import (
+    Weights,
+    cache_folder,
+    download_lock,
+    ensure_folder,
+    is_verified,
+    mark_verified,
+    weights_for,
+)
 from oneturn.lm.local.download import Source, hub_source, pieces_source
 
 logger = logging.getLogger(__name__)
@@ -107,7 +115,7 @@ def _download(weights: Weights, target: Path, progress: bool, sources: Sequence[
     raise WeightsError(
         f"{weights.filename} can't be downloaded:\n"
         + "\n".join(reasons)
-        + f"\nGive this machine access to one of them, or copy the file to it and give its path. The file is published at "
+        + f"\nGive this machine access to one of them, or copy the file to it and give its path. It is published at "
         f"https://huggingface.co/{weights.hub_repo}."
     )
 
