@@ -1,4 +1,4 @@
-"""``build_lm()``: from a configuration to the LM it names."""
+"""``build_lm()`` builds the LM that a configuration names."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from oneturn.errors import ConfigError
 
 
 def build_lm(config: LMConfig) -> dspy.BaseLM:
-    """Return the LM that ``config`` names; nothing is sent to it, and no weights are fetched, before its first call.
+    """Return the LM that ``config`` names. It sends no request and downloads no weights before its first call.
 
     Raises:
-        ConfigError: the environment variable that should hold the key isn't set, or the LM refuses a setting.
+        ConfigError: the environment variable for the API key isn't set, or the LM doesn't accept one of ``kwargs``.
     """
     settings = _settings(config)
     try:
@@ -29,19 +29,19 @@ def build_lm(config: LMConfig) -> dspy.BaseLM:
             return databricks_lm(config.model, credentials=config.credentials, **settings)
         return dspy.LM(config.model, **settings)
     except TypeError as error:
-        raise ConfigError(f"The LM {config.model!r} refuses a setting of its kwargs: {error}.") from error
+        raise ConfigError(f"The LM {config.model!r} doesn't accept one of its kwargs: {error}.") from error
 
 
 def _settings(config: LMConfig) -> dict[str, Any]:
-    """Return what the LM's constructor gets; what is null is left to the provider."""
-    named = {
+    """Return the keyword arguments of the LM's constructor. Null settings are left to the provider's defaults."""
+    settings = {
         "api_base": config.api_base,
         "api_key": _api_key(config),
         "temperature": config.temperature,
         "max_tokens": config.max_tokens,
     }
-    given = {key: value for key, value in named.items() if value is not None}
-    return {"timeout": config.timeout, "cache": config.cache, **given, **config.kwargs}
+    non_null = {key: value for key, value in settings.items() if value is not None}
+    return {"timeout": config.timeout, "cache": config.cache, **non_null, **config.kwargs}
 
 
 def _api_key(config: LMConfig) -> str | None:

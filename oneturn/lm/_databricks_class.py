@@ -1,4 +1,4 @@
-"""``EndpointLM``: Databricks' own LM class, without its call at construction, and with an engine."""
+"""``EndpointLM``: Databricks' own LM class, with an engine and without a request at construction."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from oneturn.core.databricks_auth import workspace_client
 class EndpointLM(databricks_dspy.DatabricksLM):
     """A serving endpoint as a ``dspy.LM``.
 
-    ``databricks_dspy.DatabricksLM`` (0.1.0) asks who the user is when it is made, and puts credentials into ``forward``
-    alone, among what DSPy's cache is keyed by. Here the engine has them, for each of DSPy's ways to ask.
+    ``databricks_dspy.DatabricksLM`` (0.1.0) requests the current user at construction. It passes credentials in
+    ``forward`` only, where they become part of DSPy's cache key. Here the engine holds the credentials, for sync, async
+    and streaming calls alike.
     """
 
     def __init__(self, model: str, **options: Any):
@@ -27,5 +28,5 @@ class EndpointLM(databricks_dspy.DatabricksLM):
 
     @property
     def workspace_client(self) -> WorkspaceClient:
-        """A client with the LM's credentials."""
+        """A workspace client with the LM's credentials."""
         return workspace_client(self._engine_spec.credentials)

@@ -1,4 +1,4 @@
-"""What an LM can do, looked up once: DSPy searches its whole list of models each time that it is asked."""
+"""Cached LM capabilities. DSPy searches its whole list of models at each lookup."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import weakref
 import dspy
 from dspy.clients.capabilities import Capabilities, capabilities
 
-_known: weakref.WeakKeyDictionary[dspy.LM, tuple[str, Capabilities]] = weakref.WeakKeyDictionary()
+_cache: weakref.WeakKeyDictionary[dspy.LM, tuple[str, Capabilities]] = weakref.WeakKeyDictionary()
 
 
 def known_capabilities(lm: dspy.LM) -> Capabilities:
-    """The capabilities of ``lm``."""
-    model, can = _known.get(lm, (None, None))
-    if can is None or model != lm.model:
-        can = capabilities(lm)
-        _known[lm] = (lm.model, can)
-    return can
+    """Return the capabilities of ``lm``, from the cache if its model hasn't changed."""
+    model, result = _cache.get(lm, (None, None))
+    if result is None or model != lm.model:
+        result = capabilities(lm)
+        _cache[lm] = (lm.model, result)
+    return result

@@ -1,4 +1,4 @@
-"""``databricks_lm``: an LM behind a serving endpoint of the workspace, as DSPy asks it."""
+"""``databricks_lm``: a serving endpoint of the workspace as a ``dspy.LM``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import dspy
 from dspy._vendor.lm15.errors import ProviderError
+
+# Not re-exported by dspy.lm15. The transports give the LM its own timeout and keep connections open.
 from dspy._vendor.lm15.transports import StdlibAsyncTransport, StdlibTransport
 from dspy._vendor.lm15.types import StreamEvent
 from dspy.lm15 import (
@@ -34,12 +36,12 @@ from oneturn.errors import ConfigError
 _ABOUT_SCHEMA = re.compile(r"response_format|json_?schema|structured output|anyOf|oneOf|allOf|\$ref|prefixItems", re.I)
 
 _schemaless: set[tuple[str, str]] = set()
-"""Endpoints, by workspace and name, that have refused a schema: this process offers them none again."""
+"""Endpoints, by workspace host and name, that rejected a response schema. This process sends them none again."""
 
 
 @dataclass(frozen=True)
 class PreparedRequest:
-    """Where a request goes, with what token, and what is sent."""
+    """A request with its workspace host and token."""
 
     host: str
     token: str = field(repr=False)
@@ -47,62 +49,73 @@ class PreparedRequest:
 
     @property
     def url(self) -> str:
-        """The address of the workspace's endpoints, as OpenAI's client takes it."""
+        """Return the base URL of the workspace's endpoints for OpenAI's client."""
         return f"{self.host}/serving-endpoints"
 
 
 def prepare_request(endpoint: str, credentials: Who, request: Request, renew: bool = False) -> PreparedRequest:
-    """The request with the credentials of the moment.
+    """Return ``request`` with current credentials.
+
+    Args:
+        endpoint: the serving endpoint's name.
+        credentials: the agent's or the user's.
+        request: the request to send.
+        renew: fetch a new token even if the current one hasn't expired.
 
     Raises:
-        NotConfiguredError: there are none.
-        TransportError: the workspace that issues them can't be reached.
+        NotConfiguredError: no credentials are configured.
+        TransportError: the workspace that issues the token can't be reached.
     """
     try:
         host, token = workspace_token(credentials, renew)
     except (ConfigError, ValueError) as error:
-        said = str(error).partition(" Config: ")[0]
-        raise NotConfiguredError(f"There are no credentials for {endpoint!r}: {said}") from error
+        reason = str(error).partition(" Config: ")[0]
+        raise NotConfiguredError(f"There are no credentials for {endpoint!r}: {reason}") from error
     except OSError as error:
         raise TransportError(f"The workspace of {endpoint!r} can't be reached: {error}") from error
-    return PreparedRequest(host, token, _shaped(request, endpoint, (host, endpoint) not in _schemaless))
+    return PreparedRequest(host, token, _for_endpoint(request, endpoint, (host, endpoint) not in _schemaless))
 
 
-def prepare_retry(before: PreparedRequest, credentials: Who, request: Request, error: LM15Error) -> PreparedRequest:
-    """What to ask after a refusal: with a renewed token, or without a schema. Raises it where neither helps."""
-    endpoint = before.request.model
+def prepare_retry(previous: PreparedRequest, credentials: Who, request: Request, error: LM15Error) -> PreparedRequest:
+    """Return the request to send after ``error``: with a renewed token, or without a schema.
+
+    Raises:
+        LM15Error: neither would help; this is ``error``, with the endpoint's name and a fix.
+    """
+    endpoint = previous.request.model
     if isinstance(error, AuthError) and credentials == "agent":
         renewed = prepare_request(endpoint, credentials, request, renew=True)
-        if renewed.token != before.token:
+        if renewed.token != previous.token:
             return renewed
-    if isinstance(error, InvalidRequestError) and _refuses_schema(before.request, error):
-        _schemaless.add((before.host, endpoint))
-        return replace(before, request=_shaped(request, endpoint, False))
-    raise explain_refusal(before, error)
+    if isinstance(error, InvalidRequestError) and _rejects_schema(previous.request, error):
+        _schemaless.add((previous.host, endpoint))
+        return replace(previous, request=_for_endpoint(request, endpoint, False))
+    raise explain_error(previous, error)
 
 
-def explain_refusal(at: PreparedRequest, error: LM15Error) -> LM15Error:
-    """A refusal, with the endpoint's name and what to do."""
+def explain_error(prepared: PreparedRequest, error: LM15Error) -> LM15Error:
+    """Return ``error`` with the endpoint's name and a fix in its message."""
+    host, endpoint = prepared.host, prepared.request.model
     if error.status == 404:
-        said = f"{at.host} has no serving endpoint {at.request.model!r}, or none for these credentials: {error.message}"
-        return NotConfiguredError(f"{said} `oneturn doctor` names those that there are.", status=404)
+        message = f"{host} has no serving endpoint {endpoint!r}, or none for these credentials: {error.message}"
+        return NotConfiguredError(f"{message} Run `oneturn doctor` to list the available endpoints.", status=404)
     if isinstance(error, AuthError):
         error.message = (
-            f"{at.host} doesn't let {at.request.model!r} be asked with these credentials: {error.message} "
-            "The permission that it takes is CAN QUERY on the endpoint."
+            f"{host} rejects these credentials for {endpoint!r}: {error.message} "
+            "Querying the endpoint requires the permission CAN QUERY on it."
         )
         error.args = (error.message,)
     return error
 
 
-def _shaped(request: Request, endpoint: str, schema: bool) -> Request:
-    format_ = request.config.response_format
-    if format_ is not None and not schema:
+def _for_endpoint(request: Request, endpoint: str, schema: bool) -> Request:
+    response_format = request.config.response_format
+    if response_format is not None and not schema:
         return replace(request, model=endpoint, config=replace(request.config, response_format=None))
     return replace(request, model=endpoint)
 
 
-def _refuses_schema(sent: Request, error: LM15Error) -> bool:
+def _rejects_schema(sent: Request, error: LM15Error) -> bool:
     return sent.config.response_format is not None and bool(_ABOUT_SCHEMA.search(error.message))
 
 
@@ -112,39 +125,36 @@ _TOO_LONG = re.compile(r"context.?(?:length|window)|(?:prompt|input)\b.*\btoo lo
 
 
 class EndpointClient(OpenAIChatLM):
-    """Asks an endpoint at once."""
+    """A synchronous chat client of an endpoint."""
 
     def normalize_error(self, status: int, body: str) -> ProviderError:
-        """The refusal as lm15 names it."""
+        """Return the lm15 error for an error response, Databricks' envelope included."""
         return super().normalize_error(status, _as_openai(status, body))
 
 
 class AsyncEndpointClient(AsyncOpenAIChatLM):
-    """Asks an endpoint from an event loop."""
+    """An asynchronous chat client of an endpoint."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        inner: Any = self._inner  # type: ignore[has-type]  # it reads answers and refusals
+        inner: Any = self._inner  # type: ignore[has-type]  # it parses responses and errors
         self._inner = EndpointClient(
             api_key=self.api_key, transport=inner.transport, base_url=self.base_url, compat=self.compat
         )
 
 
 def _as_openai(status: int, body: str) -> str:
-    """``{"error_code": …, "message": …}`` in OpenAI's envelope; anything else as it is."""
+    """Convert ``{"error_code": …, "message": …}`` to OpenAI's error envelope; return any other body unchanged."""
     try:
-        told = json.loads(body)
+        error = json.loads(body)
     except ValueError:
         return body
-    if not isinstance(told, dict) or not isinstance(told.get("message"), str) or "error" in told:
+    if not isinstance(error, dict) or not isinstance(error.get("message"), str) or "error" in error:
         return body
-    message = told["message"]
+    message = error["message"]
     too_long = status == 400 and _TOO_LONG.search(message)
-    code = "context_length_exceeded" if too_long else told.get("error_code")
+    code = "context_length_exceeded" if too_long else error.get("error_code")
     return json.dumps({"error": {"message": message, "code": code}})
-
-
-# Not re-exported by dspy.lm15; with them, a timeout is the LM's own and connections are kept.
 
 
 _CONNECT = 10.0
@@ -153,7 +163,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class EndpointEngine:
-    """Asks one endpoint: one request, one answer."""
+    """A DSPy engine for one endpoint: one request, one response."""
 
     endpoint: str
     credentials: Who = "agent"
@@ -167,56 +177,57 @@ class EndpointEngine:
     )
 
     def complete(self, request: Request) -> Response:
-        """Answer one request. Raises lm15 errors."""
-        return self._tried(request, lambda client, sent: client.complete(sent))
+        """Return the response to ``request``. Raises lm15 errors."""
+        return self._send_with_retry(request, lambda client, prepared: client.complete(prepared))
 
     def stream(self, request: Request) -> Iterator[StreamEvent]:
-        """Answer one request piece by piece; closing the iterator ends it."""
+        """Stream the response to ``request``. Closing the iterator closes the connection."""
 
-        def begin(client: EndpointClient, sent: Request) -> tuple[StreamEvent, Any]:
-            events = client.stream(sent)
-            return next(events), events  # what the endpoint refuses, it refuses here
+        def start(client: EndpointClient, prepared: Request) -> tuple[StreamEvent, Any]:
+            events = client.stream(prepared)
+            return next(events), events  # an HTTP error is raised here, before any event
 
-        first, events = self._tried(request, begin)
+        first, events = self._send_with_retry(request, start)
         with closing(events):
             yield first
             yield from events
 
-    def _tried(self, request: Request, ask: Callable[[EndpointClient, Request], T]) -> T:
+    def _send_with_retry(self, request: Request, send: Callable[[EndpointClient, Request], T]) -> T:
         first = prepare_request(self.endpoint, self.credentials, request)
         try:
-            return ask(self._client(first), first.request)
+            return send(self._client(first), first.request)
         except LM15Error as error:
             second = prepare_retry(first, self.credentials, request, error)
         try:
-            return ask(self._client(second), second.request)
+            return send(self._client(second), second.request)
         except LM15Error as error:
-            raise explain_refusal(second, error) from error
+            raise explain_error(second, error) from error
 
-    def _client(self, at: PreparedRequest) -> EndpointClient:
-        return EndpointClient(api_key=at.token, base_url=at.url, compat=CHAT, transport=_transport(self.timeout))
+    def _client(self, prepared: PreparedRequest) -> EndpointClient:
+        transport = _transport(self.timeout)
+        return EndpointClient(api_key=prepared.token, base_url=prepared.url, compat=CHAT, transport=transport)
 
     def close(self) -> None:
-        """Nothing to do: connections belong to the process, not to this engine."""
+        """Do nothing: the process owns the connections, not this engine."""
 
     def dump_state(self) -> dict[str, Any]:
-        """Settings only, as JSON."""
+        """Return the engine's settings as a JSON-serializable dict."""
         return asdict(self)
 
     @classmethod
     def load_state(cls, state: dict[str, Any]) -> EndpointEngine:
-        """The engine that ``dump_state`` described."""
+        """Return the engine for a state from ``dump_state``."""
         return cls(**state)
 
 
 @dataclass(frozen=True)
 class AsyncEndpointEngine:
-    """The same endpoint for ``acall``."""
+    """The asynchronous engine for ``acall``, over the same endpoint."""
 
     engine: EndpointEngine
 
     async def complete(self, request: Request) -> Response:
-        """Answer one request."""
+        """Return the response to ``request``. Raises lm15 errors."""
         first = await asyncio.to_thread(prepare_request, self.engine.endpoint, self.engine.credentials, request)
         async with self._transport() as transport:
             try:
@@ -226,37 +237,37 @@ class AsyncEndpointEngine:
             try:
                 return await self._client(second, transport).complete(second.request)
             except LM15Error as error:
-                raise explain_refusal(second, error) from error
+                raise explain_error(second, error) from error
 
     async def stream(self, request: Request) -> AsyncIterator[StreamEvent]:
-        """Answer one request piece by piece."""
-        at = await asyncio.to_thread(prepare_request, self.engine.endpoint, self.engine.credentials, request)
+        """Stream the response to ``request``."""
+        prepared = await asyncio.to_thread(prepare_request, self.engine.endpoint, self.engine.credentials, request)
         async with self._transport() as transport:
-            events = self._client(at, transport).stream(at.request)
+            events = self._client(prepared, transport).stream(prepared.request)
             try:
                 first = await anext(events)
             except LM15Error as error:
-                at = await asyncio.to_thread(prepare_retry, at, self.engine.credentials, request, error)
-                events = self._client(at, transport).stream(at.request)
+                prepared = await asyncio.to_thread(prepare_retry, prepared, self.engine.credentials, request, error)
+                events = self._client(prepared, transport).stream(prepared.request)
                 try:
                     first = await anext(events)
-                except LM15Error as refusal:
-                    raise explain_refusal(at, refusal) from refusal
+                except LM15Error as second_error:
+                    raise explain_error(prepared, second_error) from second_error
             async with aclosing(events):
                 yield first
                 async for event in events:
                     yield event
 
     async def aclose(self) -> None:
-        """Nothing to do: each call has closed its connection."""
+        """Do nothing: each call closes its own connection."""
 
     def dump_state(self) -> dict[str, Any]:
-        """Settings only, as JSON."""
+        """Return the engine's settings as a JSON-serializable dict."""
         return self.engine.dump_state()
 
     @classmethod
     def load_state(cls, state: dict[str, Any]) -> AsyncEndpointEngine:
-        """The engine that ``dump_state`` described."""
+        """Return the engine for a state from ``dump_state``."""
         return cls(EndpointEngine.load_state(state))
 
     @asynccontextmanager
@@ -267,13 +278,13 @@ class AsyncEndpointEngine:
         finally:
             await transport.aclose()
 
-    def _client(self, at: PreparedRequest, transport: StdlibAsyncTransport) -> AsyncEndpointClient:
-        return AsyncEndpointClient(api_key=at.token, base_url=at.url, compat=CHAT, transport=transport)
+    def _client(self, prepared: PreparedRequest, transport: StdlibAsyncTransport) -> AsyncEndpointClient:
+        return AsyncEndpointClient(api_key=prepared.token, base_url=prepared.url, compat=CHAT, transport=transport)
 
 
 @lru_cache(maxsize=8)
 def _transport(timeout: float) -> StdlibTransport:
-    """One pool of connections a process and timeout; they are no engine's, so that engines stay plain settings."""
+    """Return the process's connection pool for ``timeout``. Engines don't own it, so they hold settings only."""
     return StdlibTransport(connect_timeout=_CONNECT, read_timeout=timeout)
 
 
@@ -283,31 +294,31 @@ PREFIX = "databricks/"
 def databricks_lm(
     model: str, *, credentials: Who = "agent", timeout: float = 120.0, cache: bool = True, **options: Any
 ) -> dspy.LM:
-    """Return a ``databricks_dspy.DatabricksLM`` that calls nothing before its first call.
+    """Return a ``databricks_dspy.DatabricksLM`` that sends no request before its first call.
 
-    Every way to ask it (``lm()``, ``acall``, streaming) takes the same credentials, those of the moment: a token that
-    has expired is renewed. None is kept in the LM, in what is saved of it, or in the key of DSPy's cache.
+    ``lm()``, ``acall`` and streaming use the same credentials, resolved at each call; an expired token is renewed. No
+    token is stored in the LM, in its saved state or in the key of DSPy's cache.
 
     Args:
         model: ``databricks/<the name of a serving endpoint>``, of the chat task.
-        credentials: whose: the agent's own, or of the ``"user"`` who asks.
-        timeout: seconds to wait for the next byte of an answer.
-        cache: let DSPy answer a repeated request from its cache, whoever asks.
-        **options: anything else ``dspy.LM`` takes.
+        credentials: ``"agent"`` for the agent's own, ``"user"`` for those of the user who sent the request.
+        timeout: seconds to wait for the next byte of a response.
+        cache: let DSPy answer a repeated request from its cache, which all users share.
+        **options: further arguments of ``dspy.LM``.
 
     Raises:
-        ConfigError: the extra isn't installed; or answers to one user would be kept for others.
+        ConfigError: the extra isn't installed, or a user's answers would be cached for other users.
     """
     if credentials == "user" and cache:
-        raise ConfigError("With lm.credentials: user, set lm.cache: false: what one may read isn't for all.")
+        raise ConfigError("With lm.credentials: user, set lm.cache: false; the cache is shared by all users.")
     engine = EndpointEngine(model.removeprefix(PREFIX), credentials, timeout)
-    kept: dspy.LM = _class()(model, engine=engine, async_engine=AsyncEndpointEngine(engine), cache=cache, **options)
-    return kept
+    lm: dspy.LM = _class()(model, engine=engine, async_engine=AsyncEndpointEngine(engine), cache=cache, **options)
+    return lm
 
 
 def _class() -> type[dspy.LM]:
     try:
-        import databricks_dspy  # noqa: F401 (the class below is its)
+        import databricks_dspy  # noqa: F401 (EndpointLM subclasses its LM)
     except ModuleNotFoundError:
         raise ConfigError('databricks/… needs the extra: pip install "oneturn[databricks]"') from None
     from oneturn.lm._databricks_class import EndpointLM

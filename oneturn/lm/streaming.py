@@ -1,9 +1,8 @@
-"""What an LM writes, watched while it is being written.
+"""Synchronous streaming of an LM's output through callbacks.
 
-DSPy's own way to stream (``dspy.streamify``) needs an event loop, and its listeners are stateful. This
-one is synchronous: the LM's engine is wrapped so that it streams inside and still returns one response,
-the call runs in a thread of its own with the caller's context, and what happens arrives through a queue.
-Caching, retries, usage, callbacks and history stay DSPy's.
+``dspy.streamify`` needs an event loop, and its listeners are stateful. Here the LM's engine is wrapped: it streams
+internally, passes each delta to a callback and still returns one response. DSPy still does caching, retries, usage,
+callbacks and history.
 """
 
 from __future__ import annotations
@@ -24,28 +23,28 @@ from oneturn.lm.capabilities import known_capabilities
 
 OnText = Callable[[str], None]
 OnDelta = Callable[[Any], None]
-"""Takes one piece of a reply, an ``lm15`` delta: text, thinking, a part of a tool call."""
+"""Called with one ``lm15`` delta of a reply: text, thinking, a part of a tool call."""
 
 
-class EngineTap:
-    """An engine that tells what its LM writes (DSPy's engine interface).
+class StreamingEngine:
+    """A DSPy engine that streams its LM's replies to a callback.
 
     Args:
         lm: the LM that answers.
-        on_reply: called at the beginning of each reply, a retried one too; what it gives takes the reply's pieces.
+        on_reply: called at the start of each reply, retries included; returns the callback for the reply's deltas.
     """
 
     def __init__(self, lm: dspy.LM, on_reply: Callable[[], OnDelta]):
         self._lm = lm
         self._on_reply = on_reply
-        can = known_capabilities(lm)
-        self.supports_function_calling = can.function_calling
-        self.supports_reasoning = can.reasoning
-        self.supports_response_schema = can.response_schema
-        self.supported_params = can.params
+        capabilities = known_capabilities(lm)
+        self.supports_function_calling = capabilities.function_calling
+        self.supports_reasoning = capabilities.reasoning
+        self.supports_response_schema = capabilities.response_schema
+        self.supported_params = capabilities.params
 
     def complete(self, request: Request) -> Response:
-        """Answer one request through the LM's own engine, streaming where that engine can."""
+        """Return the response to ``request`` from the LM's own engine, streamed if that engine can stream."""
         call = execution.prepare(self._lm, request, None, {})
         backend, canonical, provider = execution._engine(self._lm, call, False)
         if not hasattr(backend, "stream"):
@@ -62,7 +61,7 @@ class EngineTap:
 
 
 def tapped(lm: dspy.BaseLM, on_text: OnText) -> dspy.BaseLM:
-    """A view of ``lm`` that tells its text while it is written; ``lm`` itself where it can't stream."""
+    """Return a copy of ``lm`` that passes its text to ``on_text`` as it is generated, or ``lm`` if it can't stream."""
 
     def on_delta(delta: Any) -> None:
         if delta.type == "text":
@@ -72,14 +71,15 @@ def tapped(lm: dspy.BaseLM, on_text: OnText) -> dspy.BaseLM:
 
 
 def tapped_replies(lm: dspy.BaseLM, on_reply: Callable[[], OnDelta]) -> dspy.BaseLM:
-    """A view of ``lm`` that tells all it writes, reply by reply; ``lm`` itself where it can't or needn't stream.
+    """Return a copy of ``lm`` that passes every delta to a callback, one callback for each reply.
 
-    Subclasses that override ``forward`` own their connection and are called as they are.
+    Returns ``lm`` itself if it can't stream or the run doesn't ask for streaming. A subclass that overrides ``forward``
+    handles its own connection and isn't wrapped.
     """
     if not current_run().streaming:
         return lm
     if not isinstance(lm, dspy.LM) or type(lm).forward is not dspy.LM.forward or lm.model_type == "text":
         return lm
-    view = copy.copy(lm)
-    view._engine_spec = EngineTap(lm, on_reply)
-    return view
+    streaming = copy.copy(lm)
+    streaming._engine_spec = StreamingEngine(lm, on_reply)
+    return streaming

@@ -1,6 +1,6 @@
-"""How passages are found: by words (BM25), by meaning too, or in an index of Databricks Vector Search.
+"""Retrievers: BM25, hybrid (BM25 and embeddings) and Databricks Vector Search.
 
-All of them are a ``Retriever``: ``search(query)`` gives documents, best first. ``build_retriever`` makes the one that a
+Each is a ``Retriever``: ``search(query)`` returns documents, best first. ``build_retriever`` builds the one that a
 configuration names.
 """
 

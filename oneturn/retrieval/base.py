@@ -1,4 +1,4 @@
-"""What every retriever is, and the span that each search of it is."""
+"""The ``Retriever`` protocol, and the span of a search."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from oneturn.core.tracing import child_span
 
 @runtime_checkable
 class Retriever(Protocol):
-    """Finds documents; safe to use from several threads at once.
+    """Searches documents. Implementations must be thread-safe.
 
-    Documents are MLflow's: an ``id``, the text in ``page_content``, and in ``metadata`` what else is known, such as
+    Documents are MLflow's: an ``id``, the text in ``page_content``, and further fields in ``metadata``, such as
     ``title`` and ``doc_uri``, the source that a citation names.
     """
 
@@ -25,19 +25,20 @@ class Retriever(Protocol):
         """The best documents for ``query``, best first."""
 
 
-def retrieved(query: str, search: Callable[[], list[Document]]) -> list[Document]:
-    """What ``search`` finds, with a ``RETRIEVER`` span in MLflow's schema where a request is traced."""
+def traced_search(query: str, search: Callable[[], list[Document]]) -> list[Document]:
+    """Return the result of ``search``; in a traced request, record a ``RETRIEVER`` span in MLflow's schema."""
     with child_span("retrieve", SpanType.RETRIEVER, {"query": query}) as span:
-        found = search()
+        documents = search()
         if span is not None:
-            span.set_outputs([document.to_dict() for document in found])
-        return found
+            span.set_outputs([document.to_dict() for document in documents])
+        return documents
 
 
-def declare(config: RetrieverConfig) -> None:
-    """Tell MLflow the schema of this retriever's documents.
+def set_schema(config: RetrieverConfig) -> None:
+    """Register the schema of this retriever's documents with MLflow.
 
-    The function is deprecated in MLflow, since readers know the spans' default schema; older ones know only this.
+    MLflow has deprecated ``set_retriever_schema``, because new readers use the default schema of spans. Older readers
+    need it.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)

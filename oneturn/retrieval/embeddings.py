@@ -1,4 +1,4 @@
-"""What turns texts into vectors: an embedding model that speaks OpenAI's protocol, of the workspace, or embedded."""
+"""Text embeddings from an OpenAI-compatible endpoint, a Databricks endpoint or the embedded model."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ import openai
 from oneturn.config import EmbeddingsConfig
 from oneturn.core.databricks_auth import Who
 from oneturn.errors import ConfigError, DataError
-from oneturn.lm.local.catalog import cache_folder, made
+from oneturn.lm.local.catalog import cache_folder, ensure_folder
 
 Embed = Callable[[Sequence[str]], "np.ndarray[Any, Any]"]
-"""Texts to vectors, a row each, of length 1."""
+"""Maps texts to an array with one row per text, each of length 1."""
 
-_TOGETHER = 64
+_BATCH_SIZE = 64
 
 
 def build_embedder(config: EmbeddingsConfig, credentials: Who = "agent") -> Embed:
-    """What embeds texts as ``config`` says; nothing is asked, started or fetched before its first call.
+    """Return the embedder of ``config``. It sends, starts and downloads nothing before its first call.
 
     Args:
-        config: the model.
-        credentials: whose, for an endpoint of the workspace.
+        config: the embedding model.
+        credentials: the agent's or the user's, for an endpoint of the workspace.
     """
 
     def embed(texts: Sequence[str]) -> np.ndarray[Any, Any]:
         client, model = _client(config, credentials)
         with client:
             vectors = [
-                _asked(client, model, list(texts[start : start + _TOGETHER]), config)
-                for start in range(0, len(texts), _TOGETHER)
+                _request_vectors(client, model, list(texts[start : start + _BATCH_SIZE]), config)
+                for start in range(0, len(texts), _BATCH_SIZE)
             ]
-        return _of_length_one(np.concatenate(vectors))
+        return _normalized(np.concatenate(vectors))
 
     return embed
 
@@ -63,41 +63,43 @@ def _client(config: EmbeddingsConfig, credentials: Who) -> tuple[openai.OpenAI, 
     return openai.OpenAI(base_url=config.api_base, api_key=key or "none", timeout=config.timeout), model
 
 
-def _asked(client: openai.OpenAI, model: str, texts: list[str], config: EmbeddingsConfig) -> np.ndarray[Any, Any]:
+def _request_vectors(
+    client: openai.OpenAI, model: str, texts: list[str], config: EmbeddingsConfig
+) -> np.ndarray[Any, Any]:
     try:
-        found = client.embeddings.create(model=model, input=texts, encoding_format="float").data
+        rows = client.embeddings.create(model=model, input=texts, encoding_format="float").data
     except openai.APIConnectionError as error:
         raise DataError(
             f"The embedding model {config.model!r} can't be reached at {client.base_url}. Start it, or set "
-            "retriever.embeddings.api_base; null in retriever.embeddings finds by words alone."
+            "retriever.embeddings.api_base; with retriever.embeddings: null, retrieval uses BM25 only."
         ) from error
     except openai.APIStatusError as error:
-        said = str(error.message)[:300]
-        raise DataError(f"The embedding model {config.model!r} refuses to embed: {said}") from error
-    if len(found) != len(texts):
-        raise DataError(f"The embedding model {config.model!r} gave {len(found)} vectors for {len(texts)} texts.")
-    return np.asarray([each.embedding for each in sorted(found, key=lambda each: each.index)], dtype=np.float32)
+        reason = str(error.message)[:300]
+        raise DataError(f"The embedding model {config.model!r} rejects the request: {reason}") from error
+    if len(rows) != len(texts):
+        raise DataError(f"The embedding model {config.model!r} returned {len(rows)} vectors for {len(texts)} texts.")
+    return np.asarray([row.embedding for row in sorted(rows, key=lambda row: row.index)], dtype=np.float32)
 
 
-def _of_length_one(vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _normalized(vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(lengths == 0, 1, lengths)
 
 
-def vectors_of(texts: Sequence[str], model: str, embed: Embed) -> np.ndarray[Any, Any]:
-    """A row of length 1 for each text, read-only.
+def cached_vectors(texts: Sequence[str], model: str, embed: Embed) -> np.ndarray[Any, Any]:
+    """Return the texts' vectors from the cache folder, computed on first use; read-only, one row per text.
 
     Args:
-        texts: what to embed.
-        model: what tells one embedding model from another.
-        embed: what does it, if it hasn't been done.
+        texts: the texts to embed.
+        model: identifies the embedding model in the cache key.
+        embed: computes the vectors that aren't in the cache.
     """
-    path = made(cache_folder() / "embeddings") / f"{_key(texts, model)}.npy"
+    path = ensure_folder(cache_folder() / "embeddings") / f"{_key(texts, model)}.npy"
     if not path.is_file():
         _write(path, embed(texts))
-    found: np.ndarray[Any, Any] = np.load(path, allow_pickle=False)
-    found.flags.writeable = False
-    return found
+    vectors: np.ndarray[Any, Any] = np.load(path, allow_pickle=False)
+    vectors.flags.writeable = False
+    return vectors
 
 
 def _key(texts: Sequence[str], model: str) -> str:
@@ -105,7 +107,7 @@ def _key(texts: Sequence[str], model: str) -> str:
 
 
 def _write(path: Path, vectors: np.ndarray[Any, Any]) -> None:
-    """Whole or not at all, whoever else writes it."""
+    """Write ``vectors`` to ``path`` atomically; safe with concurrent writers."""
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -1,4 +1,4 @@
-"""``build_retriever``: the retriever that a configuration names, built when it is first asked."""
+"""``build_retriever`` builds the retriever that a configuration names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlflow.entities import Document
 
 from oneturn.config import AgentConfig, RetrieverConfig
 from oneturn.errors import ConfigError
-from oneturn.retrieval.base import Retriever, declare
+from oneturn.retrieval.base import Retriever, set_schema
 from oneturn.retrieval.bm25 import Bm25Retriever
 from oneturn.retrieval.embeddings import build_embedder
 from oneturn.retrieval.hybrid import HybridRetriever
@@ -19,55 +19,55 @@ Documents = Callable[[], Sequence[Document]]
 
 
 def build_retriever(config: AgentConfig | RetrieverConfig, documents: Documents | None = None) -> Retriever:
-    """The retriever that ``config.retriever`` names; it is built at its first search, once, and then only read.
+    """Return the retriever that ``config.retriever`` names. Its index is built once, at the first search.
 
-    Call it where your ``agent.py`` is imported: it also tells MLflow the schema of what is found
-    (``mlflow.models.set_retriever_schema``), for readers of logged models that don't know the spans' own.
+    Call it at import time of your ``agent.py``: it also registers the schema of the documents with MLflow
+    (``mlflow.models.set_retriever_schema``), for readers of logged models that don't use the schema of spans.
 
     Args:
-        config: the agent's configuration, or its section.
-        documents: gives what the local kinds search; the databricks kind has its own.
+        config: the agent's configuration, or its section ``retriever``.
+        documents: returns the documents that a local retriever searches; not used for kind ``databricks``.
 
     Raises:
-        ConfigError: a local kind, and no documents.
+        ConfigError: the kind is ``local`` and ``documents`` is missing.
     """
     section = config.retriever if isinstance(config, AgentConfig) else config
-    declare(section)
+    set_schema(section)
     if section.kind == "databricks":
         from oneturn.retrieval.vector_search import VectorSearchRetriever
 
         return VectorSearchRetriever(section)
     if documents is None:
-        raise ConfigError("retriever.kind is local: say which documents, build_retriever(CONFIG, documents=…).")
-    return BuiltLater(lambda: _local(section, documents()))
+        raise ConfigError("retriever.kind is local and has no documents: call build_retriever(CONFIG, documents=…).")
+    return LazyRetriever(lambda: _build_local(section, documents()))
 
 
-class BuiltLater:
-    """A retriever that is built when it is first asked, by one thread, while the others wait for it."""
+class LazyRetriever:
+    """A retriever that is built at its first search, by one thread; other threads wait for it."""
 
     def __init__(self, build: Callable[[], Retriever]):
         self._build = build
-        self._built: Retriever | None = None
+        self._retriever: Retriever | None = None
         self._lock = threading.Lock()
 
     def search(self, query: str) -> list[Document]:
         """The best documents for ``query``, best first."""
-        return self.built().search(query)
+        return self.retriever().search(query)
 
-    def built(self) -> Retriever:
-        """The retriever itself."""
-        if self._built is None:
+    def retriever(self) -> Retriever:
+        """Return the retriever; build it on the first call."""
+        if self._retriever is None:
             with self._lock:
-                if self._built is None:
-                    self._built = self._build()
-        return self._built
+                if self._retriever is None:
+                    self._retriever = self._build()
+        return self._retriever
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> BuiltLater:
-        """The copies that optimizers make of a program share it."""
+    def __deepcopy__(self, memo: dict[int, Any]) -> LazyRetriever:
+        """Return the retriever itself: copies of a program share it."""
         return self
 
 
-def _local(section: RetrieverConfig, documents: Sequence[Document]) -> Retriever:
+def _build_local(section: RetrieverConfig, documents: Sequence[Document]) -> Retriever:
     if section.embeddings is None:
         return Bm25Retriever(documents, section.k)
     return HybridRetriever(documents, build_embedder(section.embeddings), section.embeddings.identity, section.k)

@@ -1,4 +1,4 @@
-"""Retrieval by words and by meaning, over documents that fit in memory."""
+"""Hybrid retrieval, BM25 and embeddings fused by rank, over documents that fit in memory."""
 
 from __future__ import annotations
 
@@ -9,62 +9,62 @@ from typing import Any
 import numpy as np
 from mlflow.entities import Document
 
-from oneturn.retrieval.base import retrieved
-from oneturn.retrieval.bm25 import Bm25Retriever, searchable
-from oneturn.retrieval.embeddings import Embed, vectors_of
+from oneturn.retrieval.base import traced_search
+from oneturn.retrieval.bm25 import Bm25Retriever, searchable_text
+from oneturn.retrieval.embeddings import Embed, cached_vectors
 
-_DAMPING = 60
-"""The paper's constant: how little the first places count more than those after them."""
+_RANK_CONSTANT = 60
+"""The constant of reciprocal rank fusion, as in the paper. A larger value gives the top ranks less weight."""
 
 
-def fused(rankings: Iterable[Sequence[Document]], k: int) -> list[Document]:
-    """The best ``k`` of all: a document's weight is the sum of 1 / (60 + its place) over the rankings that have it."""
+def fuse(rankings: Iterable[Sequence[Document]], k: int) -> list[Document]:
+    """Return the best ``k`` documents; the weight is the sum of 1 / (60 + rank) over the rankings with the document."""
     weights: dict[str | None, float] = defaultdict(float)
     documents: dict[str | None, Document] = {}
     for ranking in rankings:
-        for place, document in enumerate(ranking, start=1):
-            weights[document.id] += 1 / (_DAMPING + place)
+        for rank, document in enumerate(ranking, start=1):
+            weights[document.id] += 1 / (_RANK_CONSTANT + rank)
             documents.setdefault(document.id, document)
-    best = sorted(weights, key=lambda name: -weights[name])[:k]  # equal weights: in the order of the rankings
-    return [documents[name] for name in best]
+    best = sorted(weights, key=lambda id: -weights[id])[:k]  # a stable sort: ties keep the order of the rankings
+    return [documents[id] for id in best]
 
 
 _DEPTH = 50
-"""How many documents of each ranking are looked at."""
+"""How many documents of each ranking are fused."""
 
 
 class HybridRetriever:
     """Finds the documents that match a query best by their words (BM25) and by their embeddings, fused by rank.
 
     Args:
-        documents: what to search; see :class:`Bm25Retriever`.
-        embed: gives texts their vectors.
-        model: what tells this embedding model from another: the documents' vectors are kept by it.
-        k: how many documents a search gives at most.
+        documents: the documents to search; see :class:`Bm25Retriever`.
+        embed: computes the vectors of texts.
+        model: identifies the embedding model in the key of the cached document vectors.
+        k: maximum number of documents that a search returns.
 
     Raises:
         DataError: there are no documents, two share an id, or they can't be embedded.
     """
 
     def __init__(self, documents: Sequence[Document], embed: Embed, model: str, k: int = 3):
-        self._words = Bm25Retriever(documents, k)
-        self.documents, self.k = self._words.documents, self._words.k
+        self._bm25 = Bm25Retriever(documents, k)
+        self.documents, self.k = self._bm25.documents, self._bm25.k
         self._embed = embed
-        self._vectors = vectors_of([searchable(document) for document in self.documents], model, embed)
+        self._vectors = cached_vectors([searchable_text(document) for document in self.documents], model, embed)
 
     def search(self, query: str) -> list[Document]:
         """The best documents for ``query``, best first; none for an empty one."""
-        return retrieved(query, lambda: self._found(query))
+        return traced_search(query, lambda: self._search(query))
 
-    def _found(self, query: str) -> list[Document]:
+    def _search(self, query: str) -> list[Document]:
         if not query.strip():
             return []
-        return fused([self._words.ranked(query, _DEPTH), self._near(query)], self.k)
+        return fuse([self._bm25.ranked(query, _DEPTH), self._nearest(query)], self.k)
 
-    def _near(self, query: str) -> list[Document]:
-        alike = self._vectors @ self._embed([query])[0]
-        return [self.documents[place] for place in np.argsort(-alike, kind="stable")[:_DEPTH]]
+    def _nearest(self, query: str) -> list[Document]:
+        similarities = self._vectors @ self._embed([query])[0]
+        return [self.documents[row] for row in np.argsort(-similarities, kind="stable")[:_DEPTH]]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HybridRetriever:
-        """An index never changes, so the copies that optimizers make of a program share it."""
+        """Return the retriever itself: it never changes, so copies of a program share it."""
         return self

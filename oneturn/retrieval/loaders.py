@@ -1,4 +1,4 @@
-"""Documents from a folder of Markdown files."""
+"""Load documents from a folder of Markdown files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from oneturn.errors import DataError
 
 
 def read_markdown(folder: Path) -> list[Document]:
-    """The Markdown files of a folder as documents: the stem is the id, the ``# heading`` the title.
+    """Return a folder's Markdown files as documents, sorted by name. The stem is the id, the ``# heading`` the title.
 
     Raises:
         DataError: the folder has no Markdown file, or a file has no heading or no text.
     """
     paths = sorted(Path(folder).glob("*.md"))
     if not paths:
-        raise DataError(f"{folder} holds no .md file; put one passage into each file there.")
+        raise DataError(f"{folder} has no .md file; add one file for each passage.")
     return [_document(path) for path in paths]
 
 

@@ -1,4 +1,4 @@
-"""An index of Databricks Vector Search as a retriever."""
+"""``VectorSearchRetriever``: an index of Databricks Vector Search as a retriever."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlflow.entities import Document
 from oneturn.config import RetrieverConfig
 from oneturn.core.databricks_auth import as_tool_error, client_factory
 from oneturn.errors import ToolError
-from oneturn.retrieval.base import retrieved
+from oneturn.retrieval.base import traced_search
 from oneturn.retrieval.embeddings import build_embedder
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ _SCORE = "score"
 class VectorSearchRetriever:
     """Searches the index that a configuration names, through ``databricks-sdk``.
 
-    Nothing is asked when it is made. Columns are read by the names that come with the answer. With ``embeddings`` the
-    query's vector is sent, for an index whose vectors are its owner's; without, its text.
+    The constructor sends no request. Columns are read by the names in the response. With ``embeddings``, the query's
+    vector is sent, for an index with self-managed embeddings; without, its text.
 
     Args:
         config: the section ``retriever``, of kind ``databricks``.
@@ -43,16 +43,16 @@ class VectorSearchRetriever:
         """The best documents for ``query``, best first.
 
         Raises:
-            ToolError: the index can't be searched; says why, in a line for the LM.
+            ToolError: the index can't be searched; the message is one line for the LM.
         """
-        return retrieved(query, lambda: self._found(query) if query.strip() else [])
+        return traced_search(query, lambda: self._search(query) if query.strip() else [])
 
-    def _found(self, query: str) -> list[Document]:
+    def _search(self, query: str) -> list[Document]:
         with as_tool_error():
             client = self._clients()
             key = self._primary_key(client)
             columns = self._columns(key)
-            answer = client.vector_search_indexes.query_index(
+            response = client.vector_search_indexes.query_index(
                 index_name=str(self._config.index),
                 columns=columns,
                 num_results=self._config.k,
@@ -60,46 +60,46 @@ class VectorSearchRetriever:
                 filters_json=json.dumps(self._config.filters) if self._config.filters else None,
                 **self._query(query),
             )
-        return [self._document(row, key) for row in _rows(answer)]
+        return [self._document(row, key) for row in _rows(response)]
 
     def _query(self, query: str) -> dict[str, Any]:
-        """An index of its owner's vectors is asked by vector, and by text too where words count."""
+        """Return the query's text, or its vector for self-managed embeddings; for a hybrid query, both."""
         if self._embed is None:
             return {"query_text": query}
         text = {} if self._config.query_type == "ann" else {"query_text": query}
-        return {"query_vector": [float(each) for each in self._embed([query])[0]], **text}
+        return {"query_vector": [float(value) for value in self._embed([query])[0]], **text}
 
     def _primary_key(self, client: WorkspaceClient) -> str:
-        """The configured column, or the one that the index names; it is asked once."""
+        """Return the configured primary key, or the index's own, which is requested once."""
         if self._key is None:
             with self._lock:
-                found = client.vector_search_indexes.get_index(str(self._config.index)).primary_key
-            if found is None:
-                raise ToolError(f"the index {self._config.index} names no primary key")
-            self._key = found
+                key = client.vector_search_indexes.get_index(str(self._config.index)).primary_key
+            if key is None:
+                raise ToolError(f"the index {self._config.index} has no primary key")
+            self._key = key
         return self._key
 
     def _columns(self, key: str) -> list[str]:
         config = self._config
-        named = [key, config.text_column, config.doc_uri, config.title, *(config.columns or ())]
-        return list(dict.fromkeys(name for name in named if name))
+        names = [key, config.text_column, config.doc_uri, config.title, *(config.columns or ())]
+        return list(dict.fromkeys(name for name in names if name))
 
     def _document(self, row: Mapping[str, Any], key: str) -> Document:
         config, text = self._config, str(self._config.text_column)
         if missing := {text, key} - row.keys():
-            raise ToolError(f"the index {config.index} gave no column {', '.join(sorted(missing))}")
-        known = {"doc_uri": config.doc_uri, "title": config.title}
-        metadata = {name: row[column] for name, column in known.items() if column and row.get(column) is not None}
+            raise ToolError(f"the index {config.index} returned no column {', '.join(sorted(missing))}")
+        columns = {"doc_uri": config.doc_uri, "title": config.title}
+        metadata = {name: row[column] for name, column in columns.items() if column and row.get(column) is not None}
         others = {*(config.columns or ()), _SCORE} & row.keys()
         metadata |= {name: row[name] for name in sorted(others) if row[name] is not None}
         return Document(page_content=str(row[text] or ""), metadata=metadata, id=str(row[key]))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> VectorSearchRetriever:
-        """The copies that optimizers make of a program share it."""
+        """Return the retriever itself: copies of a program share it."""
         return self
 
 
-def _rows(answer: QueryVectorIndexResponse) -> list[dict[str, Any]]:
-    names = [column.name or "" for column in (answer.manifest.columns if answer.manifest else None) or ()]
-    found = (answer.result.data_array if answer.result else None) or []
-    return [dict(zip(names, row, strict=True)) for row in found]
+def _rows(response: QueryVectorIndexResponse) -> list[dict[str, Any]]:
+    names = [column.name or "" for column in (response.manifest.columns if response.manifest else None) or ()]
+    rows = (response.result.data_array if response.result else None) or []
+    return [dict(zip(names, row, strict=True)) for row in rows]

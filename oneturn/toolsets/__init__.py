@@ -1,4 +1,4 @@
-"""Tools from elsewhere, as a configuration declares them: Unity Catalog, MCP servers, Genie, serving endpoints."""
+"""Tools that a configuration declares, from Unity Catalog, MCP servers, Genie and serving endpoints; agents as tools."""
 
 from oneturn.toolsets.agent import agent_tool
 from oneturn.toolsets.endpoint import endpoint_tool

@@ -1,4 +1,4 @@
-"""``endpoint_tool``: an agent behind a Responses endpoint as a tool of another."""
+"""``endpoint_tool``: an agent behind a Responses endpoint as a tool of another agent."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from oneturn.toolsets._nested_run import (
     QUESTION,
     Argument,
     answer_text,
-    check_declared,
-    declared,
+    build_tool,
     describe_call,
-    describe_work,
-    nested,
-    of_model,
-    of_signature,
+    describe_progress,
+    model_arguments,
+    run_nested,
+    signature_arguments,
+    validate_tool,
 )
-from oneturn.toolsets.json_schema import foreign_tool
+from oneturn.toolsets.json_schema import schema_tool
 
 _QUESTION = "question"
-_SILENCE = 300.0  # seconds to wait for the next byte where no timeout is set
+_READ_TIMEOUT = 300.0  # seconds to wait for the next byte if no timeout is set
 
 Inputs: TypeAlias = str | type[dspy.Signature] | type[BaseModel]
 
@@ -59,68 +59,68 @@ def endpoint_tool(
     timeout: float | None = None,
     on_event: OnEvent | None = None,
 ) -> dspy.Tool:
-    """Make a served agent a tool of another: a oneturn server, Model Serving, anything that speaks Responses.
+    """Return a served agent as a tool of another: a oneturn server, Model Serving or any other Responses endpoint.
 
-    The LM that calls it reads the answer's text; the answer's annotations are sources that can be cited again. The
-    tools that the agent calls are told as the tool's progress, its tokens count as the outer run's. However it fails,
-    the outer LM reads one short line. Nothing is called before the tool is.
+    The outer LM reads the answer's text; it can cite the answer's annotations as sources. The agent's tool calls are
+    reported as the tool's progress, and its tokens count towards the outer run's usage. Each failure is one short line
+    for the outer LM. No request is sent before the tool is called.
 
     Args:
-        url: where it is served, as :func:`oneturn.query` takes it.
-        name: what the outer LM calls it by.
-        description: what it does and when to ask it, for the outer LM.
-        inputs: what it takes. Not said: a ``question``. A pydantic model: a ``question``, and the model's fields as
-            ``custom_inputs``. A signature: its inputs, the first ``str`` one being the question; then the outer LM
-            reads the signature's other outputs too, from ``custom_outputs``.
-        api_key_env: the environment variable that holds the token, read at each call; not said:
-            the workspace's credentials on Databricks, as :func:`oneturn.query` finds them, and none elsewhere.
-        timeout: seconds that it may take; then the connection is closed and it has failed. ``None`` for no limit but
-            the outer run's.
-        on_event: told of each Responses event, a dict, in the thread of the tool call.
+        url: the endpoint's URL, as in :func:`oneturn.query`.
+        name: the tool's name.
+        description: what the agent does and when to call it, for the outer LM.
+        inputs: the agent's inputs. ``None``: a ``question``. A pydantic model: a ``question``, and the model's fields
+            as ``custom_inputs``. A signature: its inputs, with the first ``str`` input as the question; the outer LM
+            also reads the signature's other outputs, from ``custom_outputs``.
+        api_key_env: the environment variable that holds the token, read at each call; ``None`` for the workspace's
+            credentials on Databricks, resolved as in :func:`oneturn.query`, and for no token elsewhere.
+        api_key: returns the token, called at each call; it takes precedence over ``api_key_env``.
+        timeout: seconds until the connection is closed and the call fails; ``None`` for the outer run's limit only.
+        on_event: called with each Responses event, a dict, in the thread of the tool call.
 
     Raises:
-        ProgramError: the url, the name, the inputs or the timeout can't be used.
+        ProgramError: the URL, the name, the inputs or the timeout is invalid.
     """
-    check_declared(name, timeout)
+    validate_tool(name, timeout)
     _check_url(name, url)
     form = _form(name, inputs)
 
-    def answered(given: dict[str, Any], spend: Spend) -> SourcedText:
-        question, custom_inputs = form.sent(given)
+    def send(arguments: dict[str, Any], spend: Spend) -> SourcedText:
+        question, custom_inputs = form.to_request(arguments)
         key = api_key() if api_key is not None else _key(api_key_env)
 
-        def call(tell: Callable[[Event], None]) -> Reply:
+        def run_query(emit: Callable[[Event], None]) -> Reply:
             return query(
                 url,
                 question,
                 custom_inputs=custom_inputs,
                 api_key=key,
-                on_event=lambda event: tell(event) if on_event is not None or _tells(event) else None,
-                timeout=timeout or _SILENCE,
+                on_event=lambda event: emit(event) if on_event is not None or _is_progress(event) else None,
+                timeout=timeout or _READ_TIMEOUT,
             )
 
         try:
-            reply = run_in_thread(call, _hearing(on_event))
+            reply = run_in_thread(run_query, _progress_handler(on_event))
         except EndpointError as error:
-            raise _without(key, error) from None
+            raise _redact_key(key, error) from None
         _count(spend, name, reply)
-        return form.told(reply)
+        return form.to_text(reply)
 
-    def ask(given: dict[str, Any]) -> SourcedText:
-        return nested(name, timeout, lambda spend: answered(given, spend))
+    def call(arguments: dict[str, Any]) -> SourcedText:
+        return run_nested(name, timeout, lambda spend: send(arguments, spend))
 
-    return declared(ask, name, description, form.arguments)
+    return build_tool(call, name, description, form.arguments)
 
 
 @dataclass(frozen=True)
 class _Form:
-    """What an endpoint takes and gives.
+    """The inputs and outputs of an endpoint.
 
     Attributes:
-        arguments: the tool's.
-        question: the one that is the question; the others are ``custom_inputs``.
-        model: what validates the ``custom_inputs``, if anything does.
-        answer: what the text is called; ``None`` if there is no text.
+        arguments: the tool's arguments.
+        question: the argument that is the question; the others are ``custom_inputs``.
+        model: the pydantic model that validates the ``custom_inputs``, if any.
+        answer: the name of the text output; ``None`` if there is none.
         outputs: the ``custom_outputs`` that the LM reads.
     """
 
@@ -130,16 +130,16 @@ class _Form:
     answer: str | None = "answer"
     outputs: tuple[str, ...] = ()
 
-    def sent(self, given: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-        """The question and the ``custom_inputs`` of a call."""
-        rest = {name: value for name, value in given.items() if name != self.question}
+    def to_request(self, arguments: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """Return the question and the ``custom_inputs`` of a call."""
+        rest = {name: value for name, value in arguments.items() if name != self.question}
         if self.model is not None:
             rest = self.model.model_validate(rest, by_name=True).model_dump(mode="json", by_alias=True)
-        question = None if self.question is None else str(given[self.question])
+        question = None if self.question is None else str(arguments[self.question])
         return question, {name: serialize_for_json(value) for name, value in rest.items()}
 
-    def told(self, reply: Reply) -> SourcedText:
-        """A reply as the outer LM reads it."""
+    def to_text(self, reply: Reply) -> SourcedText:
+        """Return a reply as text for the outer LM."""
         outputs = {name: reply.custom_outputs[name] for name in self.outputs if name in reply.custom_outputs}
         if self.answer is None and outputs:
             return answer_text(outputs, None, _sources(reply))
@@ -153,30 +153,30 @@ def _form(name: str, inputs: Inputs | None) -> _Form:
     if not isinstance(inputs, str) and not (isinstance(inputs, type) and issubclass(inputs, BaseModel)):
         raise ProgramError(f"The inputs of {name!r} are neither a signature nor a pydantic model: {inputs!r:.80}.")
     if isinstance(inputs, str) or issubclass(inputs, dspy.Signature):
-        return _form_of(name, inputs)
-    fields = of_model(inputs)
+        return _signature_form(name, inputs)
+    fields = model_arguments(inputs)
     if _QUESTION in fields:
         raise ProgramError(f"{inputs.__name__} of {name!r} has a field {_QUESTION!r}, which the tool adds itself.")
     return _Form({_QUESTION: QUESTION, **fields}, model=inputs)
 
 
-def _form_of(name: str, given: str | type[dspy.Signature]) -> _Form:
+def _signature_form(name: str, inputs: str | type[dspy.Signature]) -> _Form:
     try:
-        signature = ensure_signature(given)
+        signature = ensure_signature(inputs)
     except ValueError as error:
         raise ProgramError(f"The inputs of {name!r} can't be read as a signature: {error}.") from error
     answer = answer_field_of(signature)
-    told = tuple(field for field in signature.output_fields if field not in (answer, *citing_fields(signature)))
-    return _Form(of_signature(signature), question_field(signature), answer=answer, outputs=told)
+    outputs = tuple(field for field in signature.output_fields if field not in (answer, *citing_fields(signature)))
+    return _Form(signature_arguments(signature), question_field(signature), answer=answer, outputs=outputs)
 
 
 def _check_url(name: str, url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ProgramError(f"The url of {name!r} is no address of an endpoint; give one such as http://127.0.0.1:8000.")
+        raise ProgramError(f"The url of {name!r} isn't an HTTP URL; use one such as http://127.0.0.1:8000.")
     if parts.username or parts.password:
         raise ProgramError(
-            f"The url of {name!r} holds credentials. Name the token's variable with api_key_env instead."
+            f"The url of {name!r} contains credentials. Set api_key_env to the token's environment variable instead."
         )
 
 
@@ -188,45 +188,46 @@ def _key(variable: str | None) -> str | None:
     raise EndpointError(f"{variable} isn't set; it should hold the endpoint's token.", "no_token", 401)
 
 
-def _without(key: str | None, error: EndpointError) -> EndpointError:
-    """The error, in which the server may have repeated the token, without it."""
+def _redact_key(key: str | None, error: EndpointError) -> EndpointError:
+    """Remove the token from an error message, in which the server may have repeated it."""
     message = str(error).replace(key, "…") if key else str(error)
     return EndpointError(message, error.code, error.status)
 
 
-def _tells(event: Event) -> bool:
+def _is_progress(event: Event) -> bool:
     kind = str(event.get("type"))
     return kind.startswith("response.output_item.") or kind == "response.in_progress"
 
 
-def _hearing(on_event: OnEvent | None) -> OnEvent:
-    """What hears the events: each tool call is told once, when it is whole."""
+def _progress_handler(on_event: OnEvent | None) -> OnEvent:
+    """Return the event handler that reports progress. Each tool call is reported once, when it is complete."""
 
-    def hear(event: Event) -> None:
+    def handle(event: Event) -> None:
         if on_event is not None:
             on_event(event)
         item = event.get("item") or {}
-        work = event.get("progress") or {}
+        progress = event.get("progress") or {}
         if event.get("type") == "response.output_item.done":
-            called = str(item.get("type")).endswith("_call")
-            report(describe_call(str(item.get("name") or item["type"]), _arguments(item)) if called else "", item=item)
-        elif work.get("message") or work.get("item"):
-            message = describe_work(str(work.get("name")), str(work["message"])) if work.get("message") else ""
-            report(message, work.get("fraction"), work.get("item"))
+            is_call = str(item.get("type")).endswith("_call")
+            report(describe_call(str(item.get("name") or item["type"]), _arguments(item)) if is_call else "", item=item)
+        elif progress.get("message") or progress.get("item"):
+            message = progress.get("message")
+            text = describe_progress(str(progress.get("name")), str(message)) if message else ""
+            report(text, progress.get("fraction"), progress.get("item"))
 
-    return hear
+    return handle
 
 
 def _arguments(item: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        found = json.loads(item.get("arguments") or "{}")
+        arguments = json.loads(item.get("arguments") or "{}")
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return arguments if isinstance(arguments, dict) else {}
 
 
 def _count(spend: Spend, name: str, reply: Reply) -> None:
-    """Count the endpoint's tokens, as one call of an LM: it doesn't tell how many there were."""
+    """Count the endpoint's tokens as one LM call: its reply doesn't contain the number of calls."""
     read, written = (int(reply.usage.get(key) or 0) for key in ("input_tokens", "output_tokens"))
     if read or written:
         tokens = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
@@ -236,12 +237,12 @@ def _count(spend: Spend, name: str, reply: Reply) -> None:
 def _text(reply: Reply) -> str:
     parts = [part for item in reply.output if item.get("type") == "message" for part in item.get("content") or []]
     if not reply.text and any(part.get("type") == "refusal" for part in parts):
-        raise ToolError("the agent refused to answer; do without it, or ask it otherwise")
+        raise ToolError("the agent refused to answer; do without it, or rephrase the request")
     return reply.text
 
 
 def _sources(reply: Reply) -> list[Document]:
-    """What the answer cites, by address: an id that the outer agent can cite."""
+    """Return the answer's citations as documents. Their id is the URL, so the outer agent can cite them."""
     titles = {source.url: source.title for source in reply.sources if source.url}
     return [Document(title, {"title": title, "doc_uri": url}, url) for url, title in titles.items()]
 
@@ -251,7 +252,7 @@ _SCHEMA = {"type": "object", "properties": {"question": _SERVING_ENDPOINT_QUESTI
 
 
 def serving_endpoint_tool(entry: ServingEndpointTool) -> dspy.Tool:
-    """The tool of an endpoint; nothing is asked before the tool is called.
+    """Return the tool of a serving endpoint. No request is sent before the tool is called.
 
     Raises:
         ConfigError: the extra isn't installed.
@@ -267,32 +268,33 @@ def _agent_tool(entry: ServingEndpointTool) -> dspy.Tool:
 
     url = f"{clients().config.host}/serving-endpoints/{entry.endpoint}"
     name, description = entry.name or entry.endpoint, entry.description or ""
-    made = endpoint_tool(url, name, description, api_key=token, timeout=entry.timeout)
-    guarded = tool(made.func, approval=entry.approval)
-    return dspy.Tool(guarded.func, name, description, made.args, made.arg_types)
+    responses_tool = endpoint_tool(url, name, description, api_key=token, timeout=entry.timeout)
+    guarded = tool(responses_tool.func, approval=entry.approval)
+    return dspy.Tool(guarded.func, name, description, responses_tool.args, responses_tool.arg_types)
 
 
 def _chat_tool(entry: ServingEndpointTool) -> dspy.Tool:
     clients, name = client_factory(entry.credentials), entry.name or entry.endpoint
 
-    def call(given: dict[str, Any]) -> str:
-        return nested(
-            name, None, lambda spend: run_in_thread(lambda tell: ask(given["question"], spend), lambda told: None)
+    def call(arguments: dict[str, Any]) -> str:
+        question = arguments["question"]
+        return run_nested(
+            name, None, lambda spend: run_in_thread(lambda emit: send(question, spend), lambda event: None)
         )
 
-    def ask(question: str, spend: Spend) -> str:
+    def send(question: str, spend: Spend) -> str:
         from databricks.sdk.service.serving import ChatMessage, ChatMessageRole
 
         with as_tool_error():
-            said = [ChatMessage(content=question, role=ChatMessageRole.USER)]
-            response = clients().serving_endpoints.query(entry.endpoint, messages=said)
+            messages = [ChatMessage(content=question, role=ChatMessageRole.USER)]
+            response = clients().serving_endpoints.query(entry.endpoint, messages=messages)
         if usage := response.usage:
             read, written = usage.prompt_tokens or 0, usage.completion_tokens or 0
             tokens = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
             spend.add_usage(f"endpoint/{name}", tokens)
         answers = [choice.message.content for choice in response.choices or [] if choice.message]
         if not answers or not answers[0]:
-            raise ToolError("the model gave no answer; do without it, or ask it otherwise")
+            raise ToolError("the model gave no answer; do without it, or rephrase the request")
         return answers[0]
 
-    return foreign_tool(call, name, entry.description or "", _SCHEMA, entry)
+    return schema_tool(call, name, entry.description or "", _SCHEMA, entry)

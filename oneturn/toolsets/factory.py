@@ -1,4 +1,4 @@
-"""The tools that a configuration names, and what each needs of a workspace."""
+"""Build the tools that a configuration names, and list the resources and scopes that they need."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ _MCP_SCOPES = {
 
 
 def build_tools(config: AgentConfig) -> list[dspy.Tool]:
-    """The tools of the configuration's list ``tools``, in its order; hand them to your module with your own.
+    """Return the tools of the configuration's list ``tools``, in order, to pass to your module with your own tools.
 
-    Functions of Unity Catalog and MCP servers are asked what they take, now.
+    The schemas of Unity Catalog functions and MCP servers are requested immediately.
 
     Raises:
-        ConfigError: an extra isn't installed; a server or a function can't be reached, or there is none.
-        ProgramError: a tool's name can't be used.
+        ConfigError: an extra isn't installed, or a server or function doesn't exist or can't be reached.
+        ProgramError: a tool's name is invalid.
     """
-    return [made for entry in config.tools for made in _made(entry)]
+    return [tool for entry in config.tools for tool in _build(entry)]
 
 
 def tool_resources(entries: Iterable[ToolConfig]) -> list[Resource]:
-    """What the tools reach with the agent's own credentials, as ``log_model(auth_policy=…)`` declares it."""
+    """Return the resources that the tools use with the agent's credentials, for ``log_model(auth_policy=…)``."""
     return [resource for entry in entries for resource in _resources(entry)]
 
 
 def tool_scopes(entries: Iterable[ToolConfig]) -> list[str]:
-    """The API scopes that a user's token needs for what is reached on behalf of whoever asks; sorted, each once."""
+    """Return the API scopes that a user's token needs for tools with user credentials; sorted, without duplicates."""
     return sorted({scope for entry in entries for scope in _scopes(entry)})
 
 
-def _made(entry: ToolConfig) -> list[dspy.Tool]:
+def _build(entry: ToolConfig) -> list[dspy.Tool]:
     if isinstance(entry, McpTools):
         return mcp_tools(entry)
     if isinstance(entry, UnityCatalogTool):
@@ -64,7 +64,7 @@ def _made(entry: ToolConfig) -> list[dspy.Tool]:
 
 def _resources(entry: ToolConfig) -> Iterator[Resource]:
     if isinstance(entry, McpTools):
-        if entry.who is not None:  # a user's, too: the agent reads what its tools take
+        if entry.who is not None:  # also with user credentials: the agent itself requests the tools' schemas
             yield from _managed(entry)
     elif isinstance(entry, UnityCatalogTool):
         yield DatabricksFunction(entry.function)
@@ -79,11 +79,11 @@ def _resources(entry: ToolConfig) -> Iterator[Resource]:
 
 
 def _managed(entry: McpTools) -> Iterator[Resource]:
-    """What a managed MCP server stands for; of a whole schema, the tools that the configuration names."""
-    found = _MANAGED.fullmatch(entry.url or "")
-    if found is None:
+    """Yield the resources behind a managed MCP server; for a whole schema, those of the configured tools."""
+    match = _MANAGED.fullmatch(entry.url or "")
+    if match is None:
         return
-    kind, parts = found["kind"], found["rest"].split("/")
+    kind, parts = match["kind"], match["rest"].split("/")
     if kind == "genie":
         yield DatabricksGenieSpace(parts[0])
     elif kind == "external":
@@ -95,8 +95,8 @@ def _managed(entry: McpTools) -> Iterator[Resource]:
 
 def _scopes(entry: ToolConfig) -> tuple[str, ...]:
     if isinstance(entry, McpTools):
-        found = _MANAGED.fullmatch(entry.url or "") if entry.who == "user" else None
-        return (_MCP_SCOPES[found["kind"]],) if found and found["kind"] in _MCP_SCOPES else ()
+        match = _MANAGED.fullmatch(entry.url or "") if entry.who == "user" else None
+        return (_MCP_SCOPES[match["kind"]],) if match and match["kind"] in _MCP_SCOPES else ()
     if entry.credentials == "agent":
         return ()
     if isinstance(entry, UnityCatalogTool):

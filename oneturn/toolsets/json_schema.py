@@ -1,4 +1,4 @@
-"""A tool that is described by a JSON schema instead of a Python function."""
+"""``schema_tool``: a tool described by a JSON schema instead of a Python function."""
 
 from __future__ import annotations
 
@@ -11,68 +11,72 @@ from jsonschema import Draft202012Validator
 from oneturn.config.tools import ToolEntry
 from oneturn.errors import ToolError
 from oneturn.tools.decorator import tool
-from oneturn.toolsets._nested_run import check_declared
+from oneturn.toolsets._nested_run import validate_tool
 
 _NULL = {"type": "null"}
 
 
-def foreign_tool(
+def schema_tool(
     call: Callable[[dict[str, Any]], Any], name: str, description: str, schema: Mapping[str, Any], entry: ToolEntry
 ) -> dspy.Tool:
-    """A tool that calls ``call`` with arguments that ``schema`` allows, with what ``entry`` declares of it.
+    """Return a tool that validates its arguments against ``schema`` and passes them to ``call``.
 
-    The LM reads each argument's schema as it is. Steps name every argument, so one that may be left out, and has no
-    default, may be null too: then it isn't sent.
+    The LM reads each argument's schema unchanged, with one exception. The LM writes every argument, so an optional
+    argument without a default also accepts null; it isn't sent then.
 
     Args:
+        call: takes the validated arguments.
+        name: the tool's name.
+        description: the tool's description, for the LM.
         schema: the JSON schema of all arguments, an object.
+        entry: the configuration with the tool's timeout and approval.
 
     Raises:
-        ProgramError: the name or the timeout can't be used.
+        ProgramError: the name or the timeout is invalid.
     """
-    check_declared(name, entry.timeout)
+    validate_tool(name, entry.timeout)
     validator = Draft202012Validator(dict(schema))
-    properties, needed = schema.get("properties") or {}, set(schema.get("required") or ())
-    left_out = {arg for arg, told in properties.items() if arg not in needed and not _takes_null(told)}
+    properties, required = schema.get("properties") or {}, set(schema.get("required") or ())
+    omit_null = {arg for arg, part in properties.items() if arg not in required and not _accepts_null(part)}
 
-    def foreign(**given: Any) -> Any:
-        sent = {arg: value for arg, value in given.items() if value is not None or arg not in left_out}
-        for wrong in validator.iter_errors(sent):
-            where = ".".join(map(str, wrong.absolute_path))
-            raise ToolError(f"{name}: {where + ': ' if where else ''}{wrong.message}")
-        return call(sent)
+    def validated_call(**values: Any) -> Any:
+        arguments = {arg: value for arg, value in values.items() if value is not None or arg not in omit_null}
+        for error in validator.iter_errors(arguments):
+            path = ".".join(map(str, error.absolute_path))
+            raise ToolError(f"{name}: {path + ': ' if path else ''}{error.message}")
+        return call(arguments)
 
-    foreign.__name__, foreign.__doc__ = name, description
-    guarded = tool(foreign, timeout=entry.timeout, approval=entry.approval)
-    args = {arg: _told(_whole(told, schema), arg in left_out) for arg, told in properties.items()}
+    validated_call.__name__, validated_call.__doc__ = name, description
+    guarded = tool(validated_call, timeout=entry.timeout, approval=entry.approval)
+    args = {arg: _nullable(_resolved(part, schema), arg in omit_null) for arg, part in properties.items()}
     return dspy.Tool(guarded.func, name, description, args, dict.fromkeys(args, Any))
 
 
-def _told(schema: dict[str, Any], may_be_left_out: bool) -> dict[str, Any]:
-    if not may_be_left_out or "default" in schema:
+def _nullable(schema: dict[str, Any], nullable: bool) -> dict[str, Any]:
+    if not nullable or "default" in schema:
         return schema
     description = {"description": schema["description"]} if "description" in schema else {}
     rest = {key: value for key, value in schema.items() if key not in ("description", "title")}
     return {**description, "anyOf": [rest, _NULL]}
 
 
-def _takes_null(schema: Mapping[str, Any]) -> bool:
+def _accepts_null(schema: Mapping[str, Any]) -> bool:
     return bool(Draft202012Validator(dict(schema)).is_valid(None)) if "$ref" not in str(schema) else False
 
 
-def _whole(part: Any, schema: Mapping[str, Any], inside: tuple[str, ...] = ()) -> Any:
-    """A part of a schema with what it refers to in its place; what contains itself is any object there."""
+def _resolved(part: Any, schema: Mapping[str, Any], parents: tuple[str, ...] = ()) -> Any:
+    """Return a part of a schema with its references resolved; a recursive reference becomes any object."""
     if isinstance(part, list):
-        return [_whole(each, schema, inside) for each in part]
+        return [_resolved(each, schema, parents) for each in part]
     if not isinstance(part, dict):
         return part
     reference = part.get("$ref")
     if isinstance(reference, str):
-        if reference in inside or not reference.startswith("#/"):
+        if reference in parents or not reference.startswith("#/"):
             return {"type": "object"}
-        found: Any = schema
+        target: Any = schema
         for key in reference[2:].split("/"):
-            found = found[key.replace("~1", "/").replace("~0", "~")]
+            target = target[key.replace("~1", "/").replace("~0", "~")]
         rest = {key: value for key, value in part.items() if key != "$ref"}
-        return {**_whole(found, schema, (*inside, reference)), **rest}
-    return {key: _whole(value, schema, inside) for key, value in part.items()}
+        return {**_resolved(target, schema, (*parents, reference)), **rest}
+    return {key: _resolved(value, schema, parents) for key, value in part.items()}

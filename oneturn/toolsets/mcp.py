@@ -1,4 +1,4 @@
-"""The tools of an MCP server, synchronous to the agent, through the official SDK."""
+"""The tools of an MCP server as synchronous tools, through the official SDK."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from oneturn.core.background import run_in_thread
 from oneturn.core.databricks_auth import Who, describing, workspace_client
 from oneturn.core.run_context import current_run, report
 from oneturn.errors import ConfigError, OneTurnError, ToolError
-from oneturn.toolsets.json_schema import foreign_tool
+from oneturn.toolsets.json_schema import schema_tool
 
 if TYPE_CHECKING:
     import httpx2
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from mcp.types import CallToolResult, Tool
 
 
-_TICK = 1.0  # seconds between two looks at the run's deadline
+_TICK = 1.0  # seconds between two checks of the run's deadline
 
 
 class BackgroundLoop:
-    """An event loop in a daemon thread, started when it is first needed, ended with the process."""
+    """An event loop in a daemon thread, closed when the process exits."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -43,15 +43,15 @@ class BackgroundLoop:
         threading.Thread(target=self.loop.run_forever, name="oneturn-event-loop", daemon=True).start()
         atexit.register(self.close)
 
-    def closing(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run ``close`` in the loop when the process ends."""
+    def on_close(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run ``close`` in the loop when the process exits."""
         self._closers.append(close)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """What ``work`` gives, run in the loop while this thread waits; cancelled there when the run has to stop.
+        """Run ``work`` in the loop, wait for it and return its result. It is cancelled with the current run.
 
         Raises:
-            RunCancelled: the run has to stop.
+            RunCancelled: the current run is cancelled.
         """
         control = current_run()
         future = asyncio.run_coroutine_threadsafe(work, self.loop)
@@ -61,7 +61,7 @@ class BackgroundLoop:
                     control.check()
                     left = control.remaining()
                     try:
-                        return _waited(future, _TICK if left is None else min(left, _TICK))
+                        return _result(future, _TICK if left is None else min(left, _TICK))
                     except FutureTimeout:
                         if future.done():
                             return future.result()
@@ -72,16 +72,16 @@ class BackgroundLoop:
             future.cancel()
 
     def close(self) -> None:
-        """End what is open; waits a few seconds at most."""
-        if self.pid != os.getpid():  # a fork: the thread, and what it held, are the parent's
+        """Close all open sessions. Waits at most three seconds for each."""
+        if self.pid != os.getpid():  # after a fork, the thread and its sessions belong to the parent
             return
         for close in self._closers:
-            _ended(asyncio.run_coroutine_threadsafe(close(), self.loop))
+            _wait_closed(asyncio.run_coroutine_threadsafe(close(), self.loop))
         self.loop.call_soon_threadsafe(self.loop.stop)
 
 
 def background_loop() -> BackgroundLoop:
-    """This process's loop."""
+    """Return this process's loop; start it on the first call."""
     global _loop
     with _lock:
         if _loop is None or _loop.pid != os.getpid():
@@ -89,14 +89,14 @@ def background_loop() -> BackgroundLoop:
         return _loop
 
 
-def _waited(future: Future[T], seconds: float) -> T:
+def _result(future: Future[T], seconds: float) -> T:
     return future.result(timeout=seconds)
 
 
-def _ended(future: Future[None]) -> None:
+def _wait_closed(future: Future[None]) -> None:
     try:
         future.result(timeout=3)
-    except Exception:  # the process ends whatever a server does
+    except Exception:  # a failing server must not prevent the exit
         future.cancel()
 
 
@@ -104,30 +104,30 @@ _loop: BackgroundLoop | None = None
 _lock = threading.Lock()
 
 
-def _renew() -> None:
+def _reset_after_fork() -> None:
     global _lock, _loop
     _lock, _loop = threading.Lock(), None
 
 
-os.register_at_fork(after_in_child=_renew)
+os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def to_tool_result(result: CallToolResult) -> str:
-    """The result's text; its structured content as JSON, where no text says the same.
+    """Return the result's text, and its structured content as JSON unless a text already contains it.
 
     Raises:
-        ToolError: the server says that the tool has failed.
+        ToolError: the server reports that the tool failed.
     """
-    texts = [text for part in result.content if (text := _part(part))]
+    texts = [text for part in result.content if (text := _part_text(part))]
     structured = result.structured_content
-    if structured is not None and not any(_says(text, structured) for text in texts):
+    if structured is not None and not any(_is_same(text, structured) for text in texts):
         texts.append(json.dumps(structured, ensure_ascii=False))
     if result.is_error:
-        raise ToolError("\n".join(texts) or "the tool failed, and said nothing of it")
+        raise ToolError("\n".join(texts) or "the tool failed without a message")
     return "\n".join(texts)
 
 
-def _part(part: Any) -> str:
+def _part_text(part: Any) -> str:
     kind = part.type
     if kind == "text":
         return str(part.text)
@@ -136,12 +136,12 @@ def _part(part: Any) -> str:
     if kind == "resource":
         text = getattr(part.resource, "text", None)
         where = f"the resource {part.resource.uri}"
-        return f"{where}:\n{text}" if text is not None else f"({where}, which is no text)"
-    return f"(content of the kind {kind}, {getattr(part, 'mime_type', 'unknown')}, which can't be read here)"
+        return f"{where}:\n{text}" if text is not None else f"({where}, which isn't text)"
+    return f"(content of type {kind}, {getattr(part, 'mime_type', 'unknown')}, which can't be shown as text)"
 
 
-def _says(text: str, structured: Any) -> bool:
-    """Whether a text is the structured content: as JSON, or as the bare value that the server put into ``result``."""
+def _is_same(text: str, structured: Any) -> bool:
+    """Return whether a text is the structured content: as JSON, or as the bare value of its key ``result``."""
     bare = structured["result"] if isinstance(structured, dict) and set(structured) == {"result"} else structured
     if text == bare:
         return True
@@ -152,11 +152,11 @@ def _says(text: str, structured: Any) -> bool:
 
 
 class McpSession:
-    """One client of one server; everything here runs in the background loop.
+    """A client session with one server. All methods run in the background loop.
 
     Args:
-        entry: which server.
-        url: its whole address, if it has one.
+        entry: the server's configuration.
+        url: the server's full URL; ``None`` for a server over stdio.
         headers: sent with each request; a mapping whose values may change between calls.
     """
 
@@ -168,52 +168,52 @@ class McpSession:
         self._opening = asyncio.Lock()
 
     async def call(self, work: Callable[[Client], Awaitable[T]]) -> T:
-        """What ``work`` gives; it is begun again only where the server can't have seen it."""
+        """Return the result of ``work``. It is retried only if the server can't have processed it."""
         from mcp import MCPError
 
-        client = await self._opened()
+        client = await self._connect()
         try:
             return await work(client)
         except MCPError as error:
-            if error.error.message != "Session terminated":  # the HTTP server has forgotten it, and did nothing
+            if error.error.message != "Session terminated":  # the HTTP server dropped the session and did nothing
                 raise
             await self.close()
-            return await work(await self._opened())
+            return await work(await self._connect())
 
     async def close(self) -> None:
-        """End the session; the next call opens another one."""
+        """Close the session. The next call opens a new one."""
         task, self._task, self._client = self._task, None, None
         if task is not None:
             self._end.set()
             await asyncio.wait([task], timeout=5)
             task.cancel()
 
-    async def _opened(self) -> Client:
+    async def _connect(self) -> Client:
         async with self._opening:
-            if self._client is not None and not await self._alive(self._client):
+            if self._client is not None and not await self._is_alive(self._client):
                 await self.close()
             if self._client is None:
                 self._end = asyncio.Event()
                 ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
-                self._task = asyncio.create_task(self._hold(ready, self._end))
+                self._task = asyncio.create_task(self._serve(ready, self._end))
                 self._client = await ready
             return self._client
 
-    async def _alive(self, client: Client) -> bool:
-        """Whether a started program still answers: what is sent to one that has ended is lost."""
+    async def _is_alive(self, client: Client) -> bool:
+        """Return whether the server process still responds: a request to a process that has exited is lost."""
         if self._task is None or self._task.done():
             return False
-        if self._url is not None:  # each request finds out for itself
+        if self._url is not None:  # over HTTP, each request reports its own failure
             return True
         try:
             await asyncio.wait_for(client.list_tools(cache_mode="refresh"), 10)
         except Exception as error:
-            _log.warning("The MCP server %r has ended (%s): it is started anew.", self._entry.command, error)
+            _log.warning("The MCP server %r has exited (%s); it is restarted.", self._entry.command, error)
             return False
         return True
 
-    async def _hold(self, ready: asyncio.Future[Client], end: asyncio.Event) -> None:
-        """Open the client, and close it in the same task, as its cancel scopes need it."""
+    async def _serve(self, ready: asyncio.Future[Client], end: asyncio.Event) -> None:
+        """Open the client and close it in the same task, as its cancel scopes require."""
         from mcp import Client
 
         try:
@@ -234,7 +234,7 @@ class McpSession:
         from mcp.shared._httpx_utils import create_mcp_http_client
 
         if self._url is None:
-            env = {name: given_variable(name) for name in self._entry.env}
+            env = {name: require_variable(name) for name in self._entry.env}
             return StdioServerParameters(command=str(self._entry.command), args=self._entry.args, env=env)
         http = create_mcp_http_client()
         http.event_hooks["request"].append(self._sign)
@@ -244,38 +244,38 @@ class McpSession:
         request.headers.update(self._headers)
 
 
-def given_variable(name: str) -> str:
-    """The value of an environment variable.
+def require_variable(name: str) -> str:
+    """Return the value of an environment variable.
 
     Raises:
         ConfigError: it isn't set.
     """
     if (value := os.environ.get(name)) is None:
-        raise ConfigError(f"The environment variable {name} isn't set; an MCP server of the configuration needs it.")
+        raise ConfigError(f"The environment variable {name} isn't set; a configured MCP server needs it.")
     return value
 
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-_LISTING = 60.0  # seconds to wait for a server that is started
+_LIST_TIMEOUT = 60.0  # seconds; includes the start of a server over stdio
 
 
 def mcp_tools(entry: McpTools) -> list[dspy.Tool]:
-    """The tools that the configuration picks of a server; the server is asked what it has.
+    """Return the server's tools that the configuration selects. The tools are listed from the server immediately.
 
     Raises:
-        ConfigError: the extra isn't installed, the server can't be reached, or it has no such tool.
+        ConfigError: the extra isn't installed, the server can't be reached, or it doesn't have a configured tool.
     """
     server = McpServer(entry)
-    found = {tool.name: tool for tool in server.listed()}
-    wanted = list(found) if entry.tools is None else entry.tools
-    if missing := [name for name in wanted if name not in found]:
-        raise ConfigError(f"The MCP server {server.place} has no tool {missing[0]!r}; it has: {', '.join(found)}.")
-    return [_tool(server, found[name], entry) for name in wanted]
+    tools = {tool.name: tool for tool in server.list_tools()}
+    names = list(tools) if entry.tools is None else entry.tools
+    if missing := [name for name in names if name not in tools]:
+        raise ConfigError(f"The MCP server {server.address} has no tool {missing[0]!r}; it has: {', '.join(tools)}.")
+    return [_build_tool(server, tools[name], entry) for name in names]
 
 
 class McpServer:
-    """A server as threads call it; its session is this process's, or of a call where a user's credentials are sent."""
+    """A thread-safe client of a server. The process shares one session; a call with a user's credentials has its own."""
 
     def __init__(self, entry: McpTools):
         try:
@@ -283,92 +283,93 @@ class McpServer:
         except ModuleNotFoundError:
             raise ConfigError('Tools of MCP servers need the extra: pip install "oneturn[mcp]"') from None
         self.entry = entry
-        self.place = entry.command or entry.url
+        self.address = entry.command or entry.url
         self._lock = threading.Lock()
-        self._kept: tuple[BackgroundLoop, McpSession, dict[str, str]] | None = None
+        self._shared: tuple[BackgroundLoop, McpSession, dict[str, str]] | None = None
 
-    def listed(self) -> list[Tool]:
-        """What tools it has.
+    def list_tools(self) -> list[Tool]:
+        """Return the server's tools.
 
         Raises:
-            ConfigError: it can't be reached.
+            ConfigError: the server can't be reached.
         """
         import asyncio
 
         try:
             who = None if self.entry.who is None else describing(self.entry.who)
-            return self._run(lambda session: asyncio.wait_for(session.call(_list_tools), _LISTING), who)
+            return self._run(lambda session: asyncio.wait_for(session.call(_list_tools), _LIST_TIMEOUT), who)
         except OneTurnError:
             raise
-        except Exception as error:  # whatever a transport raises
-            _log.debug("The MCP server didn't answer.", exc_info=error)
+        except Exception as error:  # transports raise errors of many types
+            _log.debug("The MCP server didn't respond.", exc_info=error)
             reason = type(_innermost(error)).__name__
             raise ConfigError(
-                f"The MCP server {self.place} of the configuration can't be used ({reason}). Is it installed or "
-                "running there, and may these credentials use it?"
+                f"The MCP server {self.address} can't be used ({reason}). Check that it is installed or running, and "
+                "that these credentials may use it."
             ) from error
 
     def call(self, name: str, args: dict[str, Any]) -> str:
-        """What a tool gives; what it tells meanwhile is the run's progress."""
+        """Return the text of a tool's result. The server's progress is reported as the run's progress."""
 
-        def hear(told: tuple[str, float | None]) -> None:
-            report(*told)
+        def on_event(progress: tuple[str, float | None]) -> None:
+            report(*progress)
 
-        return run_in_thread(lambda tell: self._called(name, args, tell), hear)
+        return run_in_thread(lambda emit: self._call_tool(name, args, emit), on_event)
 
-    def _called(self, name: str, args: dict[str, Any], tell: Callable[[Any], None]) -> str:
+    def _call_tool(self, name: str, args: dict[str, Any], emit: Callable[[Any], None]) -> str:
         from mcp import MCPError
 
-        async def hear(progress: float, total: float | None, message: str | None) -> None:
+        async def on_progress(progress: float, total: float | None, message: str | None) -> None:
             fraction = min(1.0, progress / total) if total else None
-            tell((message or f"{progress:g}{f' of {total:g}' if total else ''}", fraction))
+            emit((message or f"{progress:g}{f' of {total:g}' if total else ''}", fraction))
 
-        async def ask(client: Client) -> str:
-            return to_tool_result(await client.call_tool(name, args, progress_callback=hear))
+        async def send(client: Client) -> str:
+            return to_tool_result(await client.call_tool(name, args, progress_callback=on_progress))
 
         try:
-            return self._run(lambda session: session.call(ask), self.entry.who)
+            return self._run(lambda session: session.call(send), self.entry.who)
         except OneTurnError:
             raise
         except MCPError as error:
             if error.error.message == "Connection closed":
-                raise ToolError("the tool's server ended in the middle of the call, which may have been made") from None
-            raise ToolError(f"the server refused the call: {error.error.message}") from None
+                raise ToolError("the tool's server exited during the call, which may have taken effect") from None
+            raise ToolError(f"the server rejected the call: {error.error.message}") from None
         except Exception as error:
             raise ToolError(f"the tool's server can't be reached ({type(_innermost(error)).__name__})") from error
 
     def _run(self, work: Callable[[McpSession], Coroutine[Any, Any, T]], who: Who | None) -> T:
-        url, headers = self._address(who)
+        url, headers = self._endpoint(who)
         loop = background_loop()
         if who == "user":  # never shared between users
-            return loop.run(_once(lambda: McpSession(self.entry, url, headers), work))
+            return loop.run(_run_once(lambda: McpSession(self.entry, url, headers), work))
         with self._lock:
-            if self._kept is None or self._kept[0] is not loop:
-                shared: dict[str, str] = {}
-                self._kept = loop, loop.run(_made(lambda: McpSession(self.entry, url, shared))), shared
-                loop.closing(self._kept[1].close)
-            _, session, sent = self._kept
-            sent.update(headers)
+            if self._shared is None or self._shared[0] is not loop:
+                shared_headers: dict[str, str] = {}
+                session = loop.run(_create(lambda: McpSession(self.entry, url, shared_headers)))
+                self._shared = loop, session, shared_headers
+                loop.on_close(self._shared[1].close)
+            _, session, shared_headers = self._shared
+            shared_headers.update(headers)
         return loop.run(work(session))
 
-    def _address(self, who: Who | None) -> tuple[str | None, dict[str, str]]:
-        headers = {name: given_variable(variable) for name, variable in self.entry.headers.items()}
+    def _endpoint(self, who: Who | None) -> tuple[str | None, dict[str, str]]:
+        headers = {name: require_variable(variable) for name, variable in self.entry.headers.items()}
         url = self.entry.url
         if url is None or who is None:
             return url, headers
         config = workspace_client(who).config
-        whole = config.host.rstrip("/") + url if url.startswith("/") else url
-        if urlsplit(whole).netloc != urlsplit(config.host).netloc:
-            raise ConfigError(f"{url} isn't of the workspace {config.host}, and its credentials aren't sent elsewhere.")
-        return whole, {**headers, **config.authenticate()}
+        full_url = config.host.rstrip("/") + url if url.startswith("/") else url
+        if urlsplit(full_url).netloc != urlsplit(config.host).netloc:
+            raise ConfigError(f"{url} isn't in the workspace {config.host}; its credentials aren't sent elsewhere.")
+        return full_url, {**headers, **config.authenticate()}
 
 
-def _tool(server: McpServer, found: Tool, entry: McpTools) -> dspy.Tool:
-    name = found.name
+def _build_tool(server: McpServer, tool: Tool, entry: McpTools) -> dspy.Tool:
+    name = tool.name
     if entry.name is not None:
         name = entry.name if len(entry.tools or ()) == 1 else f"{entry.name}_{name}"
-    description = entry.description or found.description or found.title or ""
-    return foreign_tool(lambda args: server.call(found.name, args), name, description, found.input_schema, entry)
+    description = entry.description or tool.description or tool.title or ""
+    return schema_tool(lambda args: server.call(tool.name, args), name, description, tool.input_schema, entry)
 
 
 async def _list_tools(client: Client) -> list[Tool]:
@@ -380,12 +381,12 @@ async def _list_tools(client: Client) -> list[Tool]:
             return tools
 
 
-async def _made(make: Callable[[], T]) -> T:
-    return make()
+async def _create(create: Callable[[], T]) -> T:
+    return create()
 
 
-async def _once(make: Callable[[], McpSession], work: Callable[[McpSession], Coroutine[Any, Any, T]]) -> T:
-    session = make()
+async def _run_once(create: Callable[[], McpSession], work: Callable[[McpSession], Coroutine[Any, Any, T]]) -> T:
+    session = create()
     try:
         return await work(session)
     finally:
@@ -393,7 +394,7 @@ async def _once(make: Callable[[], McpSession], work: Callable[[McpSession], Cor
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """What went wrong, out of the groups that task groups raise."""
+    """Return the first leaf exception of nested exception groups."""
     while inner := getattr(error, "exceptions", None):
         error = inner[0]
     return error

@@ -1,4 +1,4 @@
-"""An LM behind a serving endpoint: the real SDK, DSPy and databricks-dspy against the stand-in, over HTTP."""
+"""An LM behind a serving endpoint: the real SDK, DSPy and databricks-dspy over HTTP, against the fake workspace."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from oneturn.core.run_context import RunContext
 from oneturn.deployment.resources import resources_of, scopes_of
 from oneturn.errors import AgentError, ConfigError
 from oneturn.lm import build_lm
-from oneturn.lm import databricks as lm_asking
+from oneturn.lm import databricks as databricks_lm
 from tests.databricks.workspace import OWNER, TOKEN, Answer, Call, Workspace, refused, signed_in
 
 CHAT = "/serving-endpoints/chat/completions"
@@ -38,28 +38,28 @@ FINISH = json.dumps({"tool_call": {"name": "finish", "args": {"answer": "It is i
 
 @pytest.fixture
 def workspace(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
-    with signed_in(monkeypatch) as found:
-        monkeypatch.setattr(lm_asking, "_schemaless", set())
-        yield found
+    with signed_in(monkeypatch) as fake:
+        monkeypatch.setattr(databricks_lm, "_schemaless", set())
+        yield fake
 
 
 def saying(text: str, check: Callable[[Call], Any] = lambda call: None) -> Callable[[Call], Any]:
-    """An endpoint that says the same to each request, in pieces of three letters to one that streams."""
+    """An endpoint that answers each request with ``text``; streams are in chunks of three characters."""
 
     def answer(call: Call) -> Any:
         if (refusal := check(call)) is not None:
             return refusal
-        told = {"id": "c", "created": 0, "model": call.body["model"]}
+        envelope = {"id": "c", "created": 0, "model": call.body["model"]}
         if not call.body.get("stream"):
             choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-            return {**told, "object": "chat.completion", "choices": [choice], "usage": USAGE}
-        return Answer(body=pieces(told, text), headers={"Content-Type": "text/event-stream"})
+            return {**envelope, "object": "chat.completion", "choices": [choice], "usage": USAGE}
+        return Answer(body=chunks(envelope, text), headers={"Content-Type": "text/event-stream"})
 
     return answer
 
 
-def pieces(told: dict[str, Any], text: str) -> Iterator[bytes]:
-    kind = {**told, "object": "chat.completion.chunk"}
+def chunks(envelope: dict[str, Any], text: str) -> Iterator[bytes]:
+    kind = {**envelope, "object": "chat.completion.chunk"}
     for start in range(0, len(text), 3):
         delta = {"role": "assistant", "content": text[start : start + 3]}
         yield f"data: {json.dumps({**kind, 'choices': [{'index': 0, 'delta': delta}]})}\n\n".encode()
@@ -69,9 +69,9 @@ def pieces(told: dict[str, Any], text: str) -> Iterator[bytes]:
 
 
 def lm_of(**settings: Any) -> dspy.LM:
-    found = build_lm(LMConfig(model="databricks/claude", **{"cache": False, **settings}))
-    assert isinstance(found, dspy.LM)
-    return found
+    lm = build_lm(LMConfig(model="databricks/claude", **{"cache": False, **settings}))
+    assert isinstance(lm, dspy.LM)
+    return lm
 
 
 def users(workspace: Workspace) -> list[str]:
@@ -84,7 +84,7 @@ def agent_of(**settings: Any) -> oneturn.ReAct:
     return program
 
 
-def test_making_saving_and_copying_it_asks_nothing(monkeypatch: pytest.MonkeyPatch):
+def test_building_saving_and_copying_sends_no_request(monkeypatch: pytest.MonkeyPatch):
     for name in ("DATABRICKS_HOST", "DATABRICKS_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     with Workspace() as workspace:
@@ -100,7 +100,7 @@ def test_making_saving_and_copying_it_asks_nothing(monkeypatch: pytest.MonkeyPat
         assert workspace.calls == []
 
 
-def test_every_way_to_ask_has_the_same_credentials(workspace: Workspace):
+def test_sync_async_and_streaming_calls_use_the_same_credentials(workspace: Workspace):
     workspace.on("POST", CHAT, saying("[[ ## answer ## ]]\nyes\n\n[[ ## completed ## ]]"))
     program = dspy.Predict("question -> answer")
     program.set_lm(lm_of())
@@ -114,18 +114,18 @@ def test_every_way_to_ask_has_the_same_credentials(workspace: Workspace):
     assert users(workspace) == [OWNER] * 3
     assert {call.body["model"] for call in workspace.asked("POST", CHAT)} == {"claude"}
     assert {call.method for call in workspace.calls} == {"POST", "GET"}
-    assert workspace.asked("GET", ".*/Me") == [], "nobody asks who the user is"
+    assert workspace.asked("GET", ".*/Me") == [], "the current user is never requested"
 
 
-def test_text_comes_token_by_token_from_the_endpoint_to_the_client(workspace: Workspace):
+def test_text_is_streamed_from_the_endpoint_to_the_client(workspace: Workspace):
     workspace.on("POST", CHAT, saying(FINISH))
     request = {"input": [{"role": "user", "content": "Where is it?"}]}
     events = list(oneturn.ResponsesAdapter(agent_of()).predict_stream(request))
     deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
     assert "".join(deltas) == "It is in the attic."
     assert len(deltas) > 4
-    (asked,) = workspace.asked("POST", CHAT)
-    assert asked.body["stream"] is True
+    (call,) = workspace.asked("POST", CHAT)
+    assert call.body["stream"] is True
 
 
 def test_tokens_are_counted(workspace: Workspace):
@@ -142,7 +142,7 @@ def service_principal(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("DATABRICKS_CLIENT_SECRET", "s3cret")
 
 
-def test_a_token_that_expires_is_renewed_in_mid_run(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+def test_an_expired_token_is_renewed_within_a_run(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
     service_principal(workspace, monkeypatch)
     workspace.seconds = 1  # too short for the SDK to use it twice
     workspace.on("POST", CHAT, saying("yes"))
@@ -154,9 +154,7 @@ def test_a_token_that_expires_is_renewed_in_mid_run(workspace: Workspace, monkey
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_a_token_that_is_taken_back_before_its_time_is_renewed_once(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, streaming: bool
-):
+def test_a_revoked_token_is_renewed_once(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, streaming: bool):
     service_principal(workspace, monkeypatch)
     workspace.on("POST", CHAT, saying(FINISH))
     program = agent_of()
@@ -170,7 +168,7 @@ def test_a_token_that_is_taken_back_before_its_time_is_renewed_once(
     assert users(workspace) == ["agent-1", "agent-1"]
 
 
-def test_credentials_that_do_not_hold_are_no_loop(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+def test_invalid_credentials_are_not_retried(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DATABRICKS_TOKEN", "dapi-wrong")
     with pytest.raises(LMAuthError, match="CAN QUERY") as failure:
         lm_of()("hello")
@@ -178,7 +176,7 @@ def test_credentials_that_do_not_hold_are_no_loop(workspace: Workspace, monkeypa
     assert workspace.asked("POST", CHAT) == []
 
 
-def test_no_credentials_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Any):
+def test_missing_credentials_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Any):
     for name in ("DATABRICKS_HOST", "DATABRICKS_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path / "none"))
@@ -186,7 +184,7 @@ def test_no_credentials_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Any):
         lm_of()("hello")
 
 
-def test_a_user_is_asked_for_with_their_own_token_and_never_with_the_agents(workspace: Workspace):
+def test_a_request_for_a_user_carries_the_users_token_and_never_the_agents(workspace: Workspace):
     workspace.on("POST", CHAT, saying(FINISH))
     workspace.users |= {f"token-{number}": f"user-{number}" for number in range(8)}
     program, started = agent_of(credentials="user"), threading.Barrier(8)
@@ -204,7 +202,7 @@ def test_a_user_is_asked_for_with_their_own_token_and_never_with_the_agents(work
     assert len(users(workspace)) == 24
 
 
-def test_model_serving_hands_over_whose_request_it_is(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+def test_model_serving_passes_the_users_token(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
     workspace.on("POST", CHAT, saying(FINISH))
     workspace.users |= {"token-1": "ann", "token-2": "bob"}
     adapter = oneturn.ResponsesAdapter(agent_of(credentials="user"))
@@ -215,11 +213,11 @@ def test_model_serving_hands_over_whose_request_it_is(workspace: Workspace, monk
     monkeypatch.setitem(main, "invokers_token", "token-2")
     list(adapter.predict_stream({"input": [{"role": "user", "content": "Bob asks"}]}))
     list(stream)
-    asked = {call.user: call.body["messages"][-1]["content"] for call in workspace.asked("POST", CHAT)}
-    assert asked == {"ann": "question: Ann asks", "bob": "question: Bob asks"}
+    questions = {call.user: call.body["messages"][-1]["content"] for call in workspace.asked("POST", CHAT)}
+    assert questions == {"ann": "question: Ann asks", "bob": "question: Bob asks"}
 
 
-def test_a_run_inside_a_run_is_for_whom_the_outer_one_is(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+def test_a_nested_run_uses_the_outer_runs_user(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
     workspace.on("POST", CHAT, saying(FINISH))
     workspace.users |= {"token-1": "ann", "token-2": "bob"}
     inner = oneturn.ResponsesAdapter(agent_of(credentials="user"))
@@ -230,7 +228,7 @@ def test_a_run_inside_a_run_is_for_whom_the_outer_one_is(workspace: Workspace, m
     assert users(workspace) == ["ann"]
 
 
-def test_a_run_that_began_for_nobody_never_becomes_somebodys(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_without_a_user_never_gets_a_later_users_token(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
     workspace.on("POST", CHAT, saying(FINISH))
     workspace.users["token-2"] = "bob"
     adapter = oneturn.ResponsesAdapter(agent_of(credentials="user"))
@@ -241,7 +239,7 @@ def test_a_run_that_began_for_nobody_never_becomes_somebodys(workspace: Workspac
     assert workspace.calls == []
 
 
-def test_an_app_forwards_the_token_of_whoever_asks(workspace: Workspace):
+def test_an_app_forwards_the_callers_token(workspace: Workspace):
     import httpx
 
     workspace.on("POST", CHAT, saying(FINISH))
@@ -251,20 +249,20 @@ def test_an_app_forwards_the_token_of_whoever_asks(workspace: Workspace):
             body = {"input": [{"role": "user", "content": f"{name} asks"}]}
             answer = httpx.post(f"{url}/responses", json=body, headers={"X-Forwarded-Access-Token": token})
             assert answer.status_code == 200, answer.text
-        nobody = httpx.post(f"{url}/responses", json={"input": [{"role": "user", "content": "x"}]})
-    asked = [(call.user, call.body["messages"][-1]["content"]) for call in workspace.asked("POST", CHAT)]
-    assert asked == [("ann", "question: Ann asks"), ("bob", "question: Bob asks")]
-    assert nobody.json()["error"]["code"] == "lm_unusable"
+        anonymous = httpx.post(f"{url}/responses", json={"input": [{"role": "user", "content": "x"}]})
+    questions = [(call.user, call.body["messages"][-1]["content"]) for call in workspace.asked("POST", CHAT)]
+    assert questions == [("ann", "question: Ann asks"), ("bob", "question: Bob asks")]
+    assert anonymous.json()["error"]["code"] == "lm_unusable"
 
 
-def test_answers_to_one_user_are_not_kept_for_another():
+def test_user_credentials_require_a_disabled_cache():
     with pytest.raises(ConfigError, match="set cache: false"):
         AgentConfig.read({"lm": {"model": "databricks/claude", "credentials": "user"}})
     with pytest.raises(ConfigError, match="is for databricks/<endpoint>"):
         AgentConfig.read({"lm": {"model": "openai/gpt", "credentials": "user", "cache": False}})
 
 
-def test_a_renewed_token_finds_what_was_cached(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+def test_a_renewed_token_reuses_the_cache(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
     service_principal(workspace, monkeypatch)
     workspace.seconds = 1
     workspace.on("POST", CHAT, saying("yes"))
@@ -287,13 +285,13 @@ def test_a_renewed_token_finds_what_was_cached(workspace: Workspace, monkeypatch
         ),
     ],
 )
-def test_what_the_endpoint_refuses(workspace: Workspace, answer: Answer, error: type[Exception], text: str):
+def test_error_responses_map_to_dspys_errors(workspace: Workspace, answer: Answer, error: type[Exception], text: str):
     workspace.on("POST", CHAT, lambda call: answer)
     with pytest.raises(error, match=text):
         lm_of(kwargs={"num_retries": 0})("hello")
 
 
-def test_a_client_of_the_agent_reads_a_code_and_no_address(workspace: Workspace):
+def test_the_agents_client_gets_an_error_code_without_the_host(workspace: Workspace):
     workspace.on("POST", CHAT, lambda call: refused(404, "RESOURCE_DOES_NOT_EXIST", "No such endpoint."))
     adapter = oneturn.ResponsesAdapter(agent_of())
     with pytest.raises(AgentError) as failure:
@@ -303,7 +301,7 @@ def test_a_client_of_the_agent_reads_a_code_and_no_address(workspace: Workspace)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_an_endpoint_that_takes_no_schema_is_asked_without(workspace: Workspace, streaming: bool):
+def test_an_endpoint_that_rejects_schemas_gets_none_afterwards(workspace: Workspace, streaming: bool):
     def check(call: Call) -> Any:
         if call.body.get("response_format"):
             return refused(400, "BAD_REQUEST", "response_format: anyOf is not supported.")
@@ -317,10 +315,10 @@ def test_an_endpoint_that_takes_no_schema_is_asked_without(workspace: Workspace,
         else:
             assert program(question=f"{number}?").answer == "It is in the attic."
     formats = [bool(call.body.get("response_format")) for call in workspace.asked("POST", CHAT)]
-    assert formats == [True, False, False], "it is offered a schema once"
+    assert formats == [True, False, False], "only the first request has a schema"
 
 
-def test_a_workspace_that_cannot_be_reached_is_no_long_wait(monkeypatch: pytest.MonkeyPatch, unused_port: int):
+def test_an_unreachable_workspace_fails_quickly(monkeypatch: pytest.MonkeyPatch, unused_port: int):
     from oneturn.core import databricks_auth as credentials
 
     monkeypatch.setattr(credentials, "_SECONDS", 1)
@@ -330,7 +328,7 @@ def test_a_workspace_that_cannot_be_reached_is_no_long_wait(monkeypatch: pytest.
         lm_of(kwargs={"num_retries": 0})("hello")
 
 
-def test_what_it_needs_of_the_workspace():
+def test_the_lms_resources_and_scopes():
     own = AgentConfig.read({"lm": {"model": "databricks/claude"}})
     users = AgentConfig.read({"lm": {"model": "databricks/claude", "credentials": "user", "cache": False}})
     assert ([each.name for each in resources_of(own)], scopes_of(own)) == (["claude"], [])

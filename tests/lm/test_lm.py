@@ -1,4 +1,4 @@
-"""From a configuration to the LM it names."""
+"""``build_lm`` builds the LM that a configuration names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from oneturn.errors import ConfigError
 from oneturn.lm import build_lm
 
 
-def test_a_provider_s_lm_gets_what_the_configuration_says(monkeypatch: pytest.MonkeyPatch):
+def test_a_provider_lm_gets_the_configured_settings(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MY_KEY", "the key")
     lm = build_lm(
         LMConfig(
@@ -22,19 +22,19 @@ def test_a_provider_s_lm_gets_what_the_configuration_says(monkeypatch: pytest.Mo
             kwargs={"top_p": 0.5},
         )
     )
-    told = {**lm.kwargs, "model": lm.model, "cache": lm.cache}
+    settings = {**lm.kwargs, "model": lm.model, "cache": lm.cache}
     expected = {"model": "openai/x", "max_tokens": 7, "temperature": 0.0, "cache": False, "top_p": 0.5, "timeout": 5.0}
-    assert expected.items() <= told.items()
+    assert expected.items() <= settings.items()
 
 
-def test_null_leaves_it_to_the_provider():
+def test_null_settings_use_the_provider_defaults():
     lm = build_lm(LMConfig(model="openai/x", temperature=None, max_tokens=None))
     assert lm.kwargs.get("temperature") is None
     assert lm.kwargs.get("max_tokens") is None
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_a_key_that_is_not_there_is_asked_for_by_its_variable(monkeypatch: pytest.MonkeyPatch, value: str | None):
+def test_a_missing_key_names_its_environment_variable(monkeypatch: pytest.MonkeyPatch, value: str | None):
     monkeypatch.delenv("MY_KEY", raising=False)
     if value is not None:
         monkeypatch.setenv("MY_KEY", value)
@@ -51,6 +51,6 @@ def test_the_embedded_lm_is_built_without_starting_it():
     assert lm.kwargs["max_tokens"] == 9
 
 
-def test_a_size_that_is_not_there_is_refused():
+def test_an_unknown_size_is_rejected():
     with pytest.raises(Exception, match="7B"):
         build_lm(LMConfig(model="local/7B"))

@@ -1,4 +1,4 @@
-"""Retrieval: the documents that share a query's words, best first, and nothing else."""
+"""BM25 retrieval and the Markdown loader."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DOCUMENTS = [
 ]
 
 
-def found(query: str, k: int = 3) -> list[str | None]:
+def search(query: str, k: int = 3) -> list[str | None]:
     return [document.id for document in Bm25Retriever(DOCUMENTS, k=k).search(query)]
 
 
@@ -37,20 +37,20 @@ def found(query: str, k: int = 3) -> list[str | None]:
         ("¿€?", []),
     ],
 )
-def test_the_best_come_first_and_what_shares_no_word_not_at_all(query: str, ids: list[str]):
-    assert found(query) == ids
+def test_documents_that_share_a_word_are_returned_best_first(query: str, ids: list[str]):
+    assert search(query) == ids
 
 
-def test_no_more_than_k_are_given():
-    assert found("book", k=1) in (["red"], ["blue"])
-    assert len(found("book", k=100)) == 2
+def test_at_most_k_documents_are_returned():
+    assert search("book", k=1) in (["red"], ["blue"])
+    assert len(search("book", k=100)) == 2
 
 
 def test_one_document_is_enough():
     assert [d.id for d in Bm25Retriever(DOCUMENTS[:1]).search("red")] == ["red"]
 
 
-def test_many_may_search_at_once():
+def test_concurrent_searches():
     retriever = Bm25Retriever(DOCUMENTS)
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda query: retriever.search(query)[0].id, ["red", "descaling"] * 40))
@@ -72,7 +72,7 @@ def test_a_search_is_a_retriever_span_in_mlflow_s_schema(traced: None):
     assert document["page_content"] == "The red book has 99 pages."
 
 
-def test_a_search_outside_of_a_request_writes_no_trace(traced: None):
+def test_a_search_outside_a_request_writes_no_trace(traced: None):
     before = mlflow.get_last_active_trace_id()
     Bm25Retriever(DOCUMENTS).search("red")
     assert mlflow.get_last_active_trace_id() == before
@@ -84,7 +84,7 @@ def write(folder: Path, **files: str) -> Path:
     return folder
 
 
-def test_a_folder_of_markdown_is_read_in_the_order_of_its_names(tmp_path: Path):
+def test_markdown_files_are_read_in_the_order_of_their_names(tmp_path: Path):
     folder = write(tmp_path, b="# Bés\n\nSecond\ntext.\n", a="# A title\n\nFirst.")
     first, second = read_markdown(folder)
     assert (first.id, first.page_content) == ("a", "First.")
@@ -94,31 +94,33 @@ def test_a_folder_of_markdown_is_read_in_the_order_of_its_names(tmp_path: Path):
     )
 
 
-@pytest.mark.parametrize(("text", "shown"), [("No heading", "No heading"), ("# Only a heading\n", "# Only a heading")])
-def test_a_passage_that_is_none_is_named_with_its_place(tmp_path: Path, text: str, shown: str):
+@pytest.mark.parametrize(
+    ("text", "heading"), [("No heading", "No heading"), ("# Only a heading\n", "# Only a heading")]
+)
+def test_an_invalid_passage_is_reported_with_file_and_line(tmp_path: Path, text: str, heading: str):
     write(tmp_path, bad=text)
     with pytest.raises(DataError) as caught:
         read_markdown(tmp_path)
     path = tmp_path / "bad.md"
     assert str(caught.value) == (
-        f"{path}: line 1: a passage is a '# Title' line, an empty line and text; found {shown!r}."
+        f"{path}: line 1: a passage is a '# Title' line, an empty line and text; found {heading!r}."
     )
 
 
-def test_an_empty_folder_is_named(tmp_path: Path):
+def test_an_empty_folder_is_an_error(tmp_path: Path):
     with pytest.raises(DataError) as caught:
         read_markdown(tmp_path)
-    assert str(caught.value) == f"{tmp_path} holds no .md file; put one passage into each file there."
+    assert str(caught.value) == f"{tmp_path} has no .md file; add one file for each passage."
 
 
 @pytest.mark.parametrize(
     ("documents", "message"),
     [
         ([], "There are no documents to search."),
-        ([DOCUMENTS[0], DOCUMENTS[0]], "Two documents have the id 'red'; ids are what citations name."),
+        ([DOCUMENTS[0], DOCUMENTS[0]], "Two documents have the id 'red'; citations need unique ids."),
     ],
 )
-def test_documents_that_can_not_be_searched_are_refused(documents: list[Document], message: str):
+def test_invalid_documents_are_rejected(documents: list[Document], message: str):
     with pytest.raises(DataError) as caught:
         Bm25Retriever(documents)
     assert str(caught.value) == message

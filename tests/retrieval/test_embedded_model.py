@@ -1,4 +1,4 @@
-"""The embedded model as one that embeds: real weights, in this process."""
+"""Embeddings from the embedded model, with real weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from oneturn.retrieval.embeddings import build_embedder
 pytestmark = pytest.mark.local_lm
 
 
-def test_texts_that_mean_the_same_are_nearer_than_others():
+def test_texts_with_the_same_meaning_are_nearer():
     vectors = build_embedder(EmbeddingsConfig(model="local/0.5B"))(
         ["a cat sleeps", "the cat is asleep", "def f(x): return x"]
     )
@@ -21,7 +21,7 @@ def test_texts_that_mean_the_same_are_nearer_than_others():
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
 
 
-def test_a_configuration_finds_by_it():
+def test_a_configured_retriever_uses_it():
     documents = [Document("Coffee costs nine euros.", id="price"), Document("def f(x): return x", id="code")]
     config = RetrieverConfig.model_validate({"embeddings": "local/0.5B", "k": 1})
     assert oneturn.build_retriever(config, lambda: documents).search("how much is coffee")[0].id == "price"

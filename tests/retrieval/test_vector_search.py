@@ -1,4 +1,4 @@
-"""An index of Databricks Vector Search as a retriever: the real SDK against the stand-in of a workspace."""
+"""An index of Databricks Vector Search as a retriever: the real SDK against the fake workspace."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ ROWS: list[dict[str, Any]] = [
 
 @pytest.fixture
 def workspace(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
-    with signed_in(monkeypatch) as found:
-        found.on("POST", f"{PATH}/query", answer)
-        yield found
+    with signed_in(monkeypatch) as fake:
+        fake.on("POST", f"{PATH}/query", answer)
+        yield fake
 
 
-def answer(asked: Call) -> dict[str, Any]:
-    """What is asked for, in another order than it was asked in, and the score."""
-    unknown = asked.body.keys() - inspect.signature(VectorSearchIndexesAPI.query_index).parameters.keys()
+def answer(request: Call) -> dict[str, Any]:
+    """The requested columns in reverse order, and the score."""
+    unknown = request.body.keys() - inspect.signature(VectorSearchIndexesAPI.query_index).parameters.keys()
     assert not unknown, unknown
-    names = [*reversed(asked.body["columns"]), "score"]
-    rows = [[row.get(name, 0.9) for name in names] for row in ROWS[: asked.body["num_results"]]]
+    names = [*reversed(request.body["columns"]), "score"]
+    rows = [[row.get(name, 0.9) for name in names] for row in ROWS[: request.body["num_results"]]]
     manifest = ResultManifest(len(names), [ColumnInfo(name) for name in names])
     return QueryVectorIndexResponse(manifest=manifest, result=ResultData(rows, len(rows))).as_dict()
 
@@ -73,7 +73,7 @@ def test_rows_are_documents_by_the_names_of_their_columns(workspace: Workspace):
     first, second = retriever(columns=["year"]).search("which port?")
     assert (first.id, first.page_content) == ("c1", "Port 443.")
     assert first.metadata == {"doc_uri": "https://example.com/network", "year": 2024.0, "score": 0.9}
-    assert second.metadata == {"score": 0.9}, "what a row hasn't isn't told"
+    assert second.metadata == {"score": 0.9}, "null values are left out"
     assert sent(workspace) == {
         "columns": ["chunk_id", "chunk", "url", "year"],
         "num_results": 2,
@@ -88,71 +88,71 @@ def test_filters_and_hybrid_search_are_passed_on(workspace: Workspace):
     assert sent(workspace)["filters_json"] == '{"year >=": 2024, "language": "en"}'
 
 
-def test_nothing_is_asked_when_it_is_made_or_copied(workspace: Workspace):
-    made = retriever()
-    assert copy.deepcopy(made) is made
-    assert made.search(" ") == []
+def test_building_and_copying_send_no_request(workspace: Workspace):
+    index = retriever()
+    assert copy.deepcopy(index) is index
+    assert index.search(" ") == []
     assert workspace.calls == []
 
 
-def test_the_primary_key_is_learnt_from_the_index_once(workspace: Workspace):
-    workspace.on("GET", PATH, lambda asked: {"name": INDEX, "primary_key": "chunk_id"})
-    found = retriever(primary_key=None)
-    assert [document.id for _ in range(2) for document in found.search("port")] == ["c1", "c2"] * 2
+def test_the_primary_key_is_requested_once(workspace: Workspace):
+    workspace.on("GET", PATH, lambda request: {"name": INDEX, "primary_key": "chunk_id"})
+    index = retriever(primary_key=None)
+    assert [document.id for _ in range(2) for document in index.search("port")] == ["c1", "c2"] * 2
     assert len(workspace.asked("GET", PATH)) == 1
 
 
 @pytest.mark.parametrize(("query_type", "with_text"), [("ann", False), ("hybrid", True)])
-def test_an_index_of_its_owners_vectors_is_asked_by_vector(workspace: Workspace, query_type: str, with_text: bool):
-    def embedded(asked: Call) -> Any:
-        assert asked.body["model"] == "embedder"
+def test_self_managed_embeddings_are_queried_by_vector(workspace: Workspace, query_type: str, with_text: bool):
+    def embed(request: Call) -> Any:
+        assert request.body["model"] == "embedder"
         return {"object": "list", "data": [{"index": 0, "embedding": [3.0, 4.0]}], "model": "embedder"}
 
-    workspace.on("POST", "/serving-endpoints/embeddings", embedded)
+    workspace.on("POST", "/serving-endpoints/embeddings", embed)
     retriever(embeddings="databricks/embedder", query_type=query_type).search("port")
     assert sent(workspace)["query_vector"] == pytest.approx([0.6, 0.8])
     assert ("query_text" in sent(workspace)) == with_text
 
 
 @pytest.mark.parametrize(
-    ("refusal", "told"),
+    ("refusal", "message"),
     [
         (refused(404, "RESOURCE_DOES_NOT_EXIST", "Index main.shop.handbook does not exist."), "does not exist"),
         (refused(403, "PERMISSION_DENIED", "No SELECT.\nat line 7"), "No SELECT."),
         (refused(400, "BAD_REQUEST", "Column urll not found."), "Column urll not found."),
     ],
 )
-def test_what_the_index_refuses_is_a_line_that_the_agent_reads(workspace: Workspace, refusal: Any, told: str):
-    workspace.on("POST", f"{PATH}/query", lambda asked: refusal)
-    found = retriever()
+def test_an_error_response_is_one_line_for_the_agent(workspace: Workspace, refusal: Any, message: str):
+    workspace.on("POST", f"{PATH}/query", lambda request: refusal)
+    index = retriever()
     with pytest.raises(ToolError) as error:
-        found.search("port")
-    assert told in str(error.value)
+        index.search("port")
+    assert message in str(error.value)
     assert len(str(error.value).splitlines()) == 1
-    program = oneturn.ReAct("question -> answer", tools=[found.search])
+    program = oneturn.ReAct("question -> answer", tools=[index.search])
     program.set_lm(ScriptedLM(call("search", query="port"), finish(answer="I can't look it up.")))
-    assert told in program(question="Which port?").trajectory[0].observation
+    assert message in program(question="Which port?").trajectory[0].observation
 
 
-def test_a_column_that_does_not_come_back_is_named(workspace: Workspace):
+def test_a_missing_column_is_named(workspace: Workspace):
     workspace.on(
         "POST",
         f"{PATH}/query",
-        lambda asked: {"manifest": {"columns": [{"name": "x"}]}, "result": {"data_array": [["1"]]}},
+        lambda request: {"manifest": {"columns": [{"name": "x"}]}, "result": {"data_array": [["1"]]}},
     )
-    with pytest.raises(ToolError, match="gave no column chunk, chunk_id"):
+    with pytest.raises(ToolError, match="returned no column chunk, chunk_id"):
         retriever().search("port")
 
 
-def test_users_see_what_they_may_see(workspace: Workspace):
+def test_a_search_uses_the_users_credentials(workspace: Workspace):
     workspace.users |= {"token-1": "ann", "token-2": "bob"}
-    found = retriever(credentials="user")
+    index = retriever(credentials="user")
     for token in ("token-1", "token-2"):
         with RunContext(caller=token).active():
-            found.search("port")
-    assert [asked.user for asked in workspace.asked("POST", f"{PATH}/query")] == ["ann", "bob"]
-    with pytest.raises(ConfigError, match="needs a calling user"):
-        found.search("port")
+            index.search("port")
+    assert [request.user for request in workspace.asked("POST", f"{PATH}/query")] == ["ann", "bob"]
+    with pytest.raises(ConfigError, match="needs a user who asks"):
+        index.search("port")
 
 
 def test_sources_are_cited_by_their_address_and_traced(workspace: Workspace, traced: None):
@@ -185,12 +185,12 @@ def test_sources_are_cited_by_their_address_and_traced(workspace: Workspace, tra
         ({"kind": "local"}, "index, text_column, primary_key, doc_uri need kind: databricks"),
     ],
 )
-def test_keys_that_do_not_belong_together(keys: dict[str, Any], message: str):
+def test_keys_that_do_not_go_together(keys: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message):
         AgentConfig.read({"retriever": {**KEYS, **keys}})
 
 
-def test_what_it_needs_of_the_workspace():
+def test_the_retrievers_resources_and_scopes():
     section = {**KEYS, "embeddings": "databricks/embedder"}
     own = AgentConfig.read({"retriever": section})
     users = AgentConfig.read({"retriever": {**section, "credentials": "user"}})

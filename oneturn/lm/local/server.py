@@ -1,7 +1,7 @@
 """llama.cpp's own HTTP server, inside this process, on a loopback port.
 
-One server a process for each (weights, settings), started at first need and stopped at exit. It listens on 127.0.0.1
-only and wants a random key, so that no other user of the machine, and no web page, can use it.
+Each process has one server for each (weights, settings), started on first use and stopped at exit. It listens on
+127.0.0.1 only and requires a random key, so no other user of the machine, and no web page, can use it.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from pathlib import Path
 from typing import Any
 
 from oneturn.errors import LocalLMError
-from oneturn.lm.local.catalog import cache_folder, made, weights_for
+from oneturn.lm.local.catalog import cache_folder, ensure_folder, weights_for
 from oneturn.lm.local.weights import fetch_weights
 
-# llama.cpp at 0 reports errors only; its default (3) prints some 200 lines a start.
+# At verbosity 0, llama.cpp reports errors only; its default (3) prints some 200 lines at each start.
 _ERRORS_ONLY = 0
-# The prompts that left a slot are kept in memory up to this. llama.cpp's own default, 8192, is more than the model.
+# Memory for prompts that are no longer in a slot. llama.cpp's default, 8192, is more than the model takes.
 _PROMPT_CACHE_MIB = 512
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """How much the server does at once, and how long a conversation may be.
+    """Concurrency, context size and mode of the server.
 
     Args:
-        slots: requests computed at the same time; more than that wait in the server's queue.
-        context: tokens a slot holds, prompt and answer together.
-        threads: cores used; ``None`` for those this process may use.
-        embedding: give vectors for texts instead of writing.
+        slots: number of requests processed concurrently; further requests wait in the server's queue.
+        context: maximum tokens of a slot, prompt and answer together.
+        threads: number of cores to use; ``None`` for all that are available to this process.
+        embedding: return embeddings instead of generated text.
     """
 
     slots: int = 2
@@ -49,7 +49,7 @@ class ServerSettings:
 
 @dataclass(frozen=True)
 class RunningServer:
-    """Where a started server listens (``http://127.0.0.1:<port>``) and the key it wants."""
+    """A started server: its URL (``http://127.0.0.1:<port>``) and the API key it requires."""
 
     url: str
     key: str
@@ -60,10 +60,10 @@ _running: dict[tuple[Path, ServerSettings], tuple[RunningServer, Any]] = {}
 
 
 def running_server(weights: Path, settings: ServerSettings) -> RunningServer:
-    """Return this process's server for ``weights``, starting it (1 to 6 s) if there is none yet.
+    """Return this process's server for ``weights``; start it (1 to 6 s) if it isn't running.
 
     Raises:
-        LocalLMError: xllamacpp isn't installed, or llama.cpp refuses the file or the settings.
+        LocalLMError: xllamacpp isn't installed, or llama.cpp rejects the file or the settings.
     """
     key = (weights.resolve(), settings)
     with _lock:
@@ -78,7 +78,7 @@ def _start(weights: Path, settings: ServerSettings) -> tuple[RunningServer, Any]
     try:
         server = llama.Server(_params(llama, weights, settings, api_key))
     except (RuntimeError, ValueError) as error:
-        raise LocalLMError(f"llama.cpp could not start with {weights} and {settings}: {error}") from error
+        raise LocalLMError(f"llama.cpp can't start with {weights} and {settings}: {error}") from error
     return RunningServer(url=server.listening_address, key=api_key), server
 
 
@@ -86,11 +86,11 @@ def _params(llama: Any, weights: Path, settings: ServerSettings, api_key: str) -
     params = llama.CommonParams()
     params.model.path = str(weights)
     params.hostnames = ["127.0.0.1"]
-    params.port = 0  # the system picks a free one
+    params.port = 0  # the system picks a free port
     params.api_keys = [api_key]
     params.ui = False
     params.endpoint_slots = True
-    params.slot_save_path = f"{made(cache_folder() / 'prompts')}{os.sep}"
+    params.slot_save_path = f"{ensure_folder(cache_folder() / 'prompts')}{os.sep}"
     params.verbosity = _ERRORS_ONLY
     params.n_parallel = settings.slots
     params.n_ctx = settings.slots * settings.context  # llama.cpp divides it among the slots
@@ -99,7 +99,7 @@ def _params(llama: Any, weights: Path, settings: ServerSettings, api_key: str) -
         params.pooling_type = llama.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     params.cache_prompt = True
     params.cache_ram_mib = _PROMPT_CACHE_MIB
-    params.sse_ping_interval = 1  # seconds; an open stream notices only this often that the server is being stopped
+    params.sse_ping_interval = 1  # seconds; how often an open stream checks whether the server is stopping
     threads = settings.threads or _available_cores()
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
@@ -107,15 +107,15 @@ def _params(llama: Any, weights: Path, settings: ServerSettings, api_key: str) -
 
 
 def _available_cores() -> int:
-    """The cores this process may use, which in a container is fewer than the machine has."""
+    """Return the number of cores available to this process; in a container, fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _import_xllamacpp() -> Any:
-    # OpenMP's threads spin while they wait for each other; with another busy process on the machine that is tenfold
-    # slower. libgomp reads the variable once, when the package is loaded.
+    # OpenMP's threads spin while they wait for each other. With another busy process on the machine, that makes
+    # generation ten times slower. libgomp reads the variable once, when the package is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         import xllamacpp
@@ -126,20 +126,21 @@ def _import_xllamacpp() -> Any:
 
 @atexit.register
 def _stop_all() -> None:
-    """Stop the servers while the interpreter is still whole: their threads call into it."""
+    """Stop the servers before the interpreter shuts down: their threads call into it."""
     _running.clear()
 
 
-_SETTINGS = ServerSettings(slots=1, context=2048, embedding=True)
+_EMBEDDING_SETTINGS = ServerSettings(slots=1, context=2048, embedding=True)
 
 
 def embedding_server(size: str) -> RunningServer:
-    """This process's server that embeds with the weights of ``size``; fetches them and starts it if need be.
+    """Return this process's embedding server with the weights of ``size``; download them and start it if necessary.
 
-    A vector is the mean over the text's tokens. The model was trained to write, not to embed: see docs/retrieval.md.
+    An embedding is the mean over the text's tokens. The model is trained for generation, not for embeddings: see
+    docs/retrieval.md.
 
     Raises:
-        WeightsError: ``size`` is unknown, or its weights can't be had.
+        WeightsError: ``size`` is unknown, or its weights can't be downloaded.
         LocalLMError: llama.cpp doesn't start.
     """
-    return running_server(fetch_weights(weights_for(size).size), _SETTINGS)
+    return running_server(fetch_weights(weights_for(size).size), _EMBEDDING_SETTINGS)

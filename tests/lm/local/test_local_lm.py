@@ -1,4 +1,4 @@
-"""The embedded LM itself, 0.5B. Fetches 0.5 GB once: run it with ``pytest -m local_lm``."""
+"""The embedded LM, 0.5B. Downloads 0.5 GB once; run it with ``pytest -m local_lm``."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def test_building_copying_and_saving_starts_nothing() -> None:
         assert same.supports_response_schema
 
 
-def test_weights_that_are_not_there_are_named_at_the_first_call() -> None:
+def test_missing_weights_are_reported_at_the_first_call() -> None:
     lm = local_lm(weights="/nowhere/model.gguf", cache=False)
     with pytest.raises(Exception, match=r"There is no file .*model\.gguf") as caught:
         lm("hello")
     assert isinstance(caught.value.__cause__, WeightsError)
 
 
-def test_settings_without_sense_are_refused() -> None:
+def test_invalid_settings_are_rejected() -> None:
     with pytest.raises(LocalLMError, match="slots must be 1 or more, not 0"):
         local_lm(slots=0)
     with pytest.raises(WeightsError, match="'3B'"):
@@ -95,7 +95,7 @@ def lm() -> dspy.LM:
 
 
 @pytest.mark.local_lm
-def test_an_answer_keeps_to_its_enumeration_and_counts_tokens(lm: dspy.LM) -> None:
+def test_an_answer_matches_its_enum_and_counts_tokens(lm: dspy.LM) -> None:
     with dspy.context(lm=lm, adapter=dspy.JSONAdapter(), track_usage=True):
         judged = dspy.Predict(Judge)(sentence="What a lovely day!")
     assert judged.mood in ("glad", "sad", "neither")
@@ -113,12 +113,12 @@ def test_an_answer_is_one_member_of_a_union(lm: dspy.LM) -> None:
 
 @pytest.mark.local_lm
 def test_the_same_prompt_gets_the_same_answer(lm: dspy.LM) -> None:
-    lm("Name three colours.")  # so that both are answered from the same state of the prompt cache
+    lm("Name three colours.")  # so that both answers start from the same prompt cache
     assert lm("Name three colours.") == lm("Name three colours.")
 
 
 @pytest.mark.local_lm
-def test_streaming_gives_pieces_that_make_the_answer(lm: dspy.LM) -> None:
+def test_streamed_deltas_join_to_the_answer(lm: dspy.LM) -> None:
     request = Request(
         model=lm.model, messages=(Message.user("Count from 1 to 5."),), config=Config(temperature=0, max_tokens=40)
     )
@@ -131,31 +131,31 @@ def test_streaming_gives_pieces_that_make_the_answer(lm: dspy.LM) -> None:
 
 
 @pytest.mark.local_lm
-def test_dspy_streams_too(lm: dspy.LM) -> None:
+def test_dspy_streamify_works(lm: dspy.LM) -> None:
     async def pieces() -> list[object]:
         streaming = dspy.streamify(dspy.Predict("question -> answer"), is_async_program=False)
         with dspy.context(lm=lm):
             return [piece async for piece in streaming(question="Name a colour.")]
 
-    got = asyncio.run(pieces())
-    assert len(got) > 3
-    assert isinstance(got[-1], dspy.Prediction)
+    chunks = asyncio.run(pieces())
+    assert len(chunks) > 3
+    assert isinstance(chunks[-1], dspy.Prediction)
 
 
 @pytest.mark.local_lm
-def test_two_at_once(lm: dspy.LM) -> None:
+def test_concurrent_requests(lm: dspy.LM) -> None:
     with ThreadPoolExecutor(3) as pool:
         answers = list(pool.map(lambda number: lm(f"Say the number {number}.")[0], range(3)))
     assert all(str(number) in answer for number, answer in enumerate(answers))
 
 
 @pytest.mark.local_lm
-def test_awaiting_works_in_one_event_loop_after_another(lm: dspy.LM) -> None:
+def test_acall_works_in_successive_event_loops(lm: dspy.LM) -> None:
     assert asyncio.run(lm.acall("Say hi.")) == asyncio.run(lm.acall("Say hi.")) != [""]
 
 
 @pytest.mark.local_lm
-def test_a_prompt_that_does_not_fit_is_dspys_own_error(lm: dspy.LM) -> None:
+def test_a_prompt_that_is_too_long_raises_dspys_error(lm: dspy.LM) -> None:
     with pytest.raises(
         dspy.ContextWindowExceededError, match=r"has \d+ tokens and the embedded LM's context holds 2048"
     ):
@@ -164,10 +164,10 @@ def test_a_prompt_that_does_not_fit_is_dspys_own_error(lm: dspy.LM) -> None:
 
 @pytest.mark.local_lm
 @pytest.mark.parametrize("ending", ["", "next(iter(stream))", "thread.start(); time.sleep(1)"])
-def test_the_process_ends_cleanly_and_never_imports_litellm(ending: str) -> None:
+def test_the_process_exits_cleanly_and_never_imports_litellm(ending: str) -> None:
     program = f"""
         import os, sys, threading, time
-        os.environ["http_proxy"] = "http://127.0.0.1:9"  # nobody is there: loopback requests must not go through it
+        os.environ["http_proxy"] = "http://127.0.0.1:9"  # nothing listens there: loopback requests must bypass it
         import dspy
         from oneturn.lm.local import local_lm
         from dspy.lm15 import Message, Request
@@ -188,5 +188,5 @@ def test_the_process_ends_cleanly_and_never_imports_litellm(ending: str) -> None
         cwd=Path(__file__).parents[3],
     )
     assert (done.returncode, done.stdout) == (0, "False\n")
-    if "thread" not in ending:  # a thread that reads while the server stops is told so, on stderr
+    if "thread" not in ending:  # a thread that reads while the server stops gets an error on stderr
         assert done.stderr == ""

