@@ -193,7 +193,7 @@ class RunCallback(BaseCallback):
         return opened
 
     def _emit_at_end(self, event: RunEvent) -> None:
-        """Emit an end event. If the consumer is gone, don't raise: other callbacks must see this end; the next start raises."""
+        """Emit an end event. Don't raise if the consumer is gone: other callbacks must see this end."""
         try:
             if event is not None:
                 self._emit(event)

@@ -127,9 +127,13 @@ class ModuleProgram:
         name = type(self.module).__name__
         expected = ", ".join(self.signature.output_fields)
         if not isinstance(outputs, dspy.Prediction):
-            raise ProgramError(f"{name}.forward returned {result!r:.80}; it must return a dspy.Prediction with {expected}.")
+            raise ProgramError(
+                f"{name}.forward returned {result!r:.80}; it must return a dspy.Prediction with {expected}."
+            )
         if missing := [field for field in self.signature.output_fields if field not in outputs]:
-            raise ProgramError(f"{name}.forward returned a dspy.Prediction without {missing[0]!r}; it must have {expected}.")
+            raise ProgramError(
+                f"{name}.forward returned a dspy.Prediction without {missing[0]!r}; it must have {expected}."
+            )
         return outputs
 
 
@@ -153,7 +157,7 @@ def _check_approvals(module: dspy.Module) -> None:
             if isinstance(tool, dspy.Tool) and options_of(tool).approval:
                 where = type(module).__name__ if path == "self" else f"{type(module).__name__} ({path})"
                 raise ProgramError(
-                    f"The tool {tool.name!r} of {where} requires human approval, which {type(submodule).__name__} doesn't "
+                    f"The tool {tool.name!r} of {where} needs human approval, which {type(submodule).__name__} doesn't "
                     "support. Use oneturn.ReAct, or declare the tool without approval."
                 )
 

@@ -46,7 +46,9 @@ def as_program(
     """
     if hasattr(given, "steps") and not isinstance(given, type):
         if signature is not None or answer_field is not None:
-            raise ProgramError(f"{type(given).__name__} has its own steps and signature: remove the signature and answer_field arguments.")
+            raise ProgramError(
+                f"{type(given).__name__} has its own steps and signature: remove signature and answer_field."
+            )
         return cast(Program, given)
     if isinstance(given, dspy.Module):
         return ModuleProgram(given, signature, answer_field)
@@ -59,7 +61,9 @@ def as_program(
 
 def _check_built(program: Any) -> Any:
     if callable(program) and not isinstance(program, dspy.Module) and not hasattr(program, "steps"):
-        raise ProgramError(f"The function that builds the program returned {_describe(program)}; it must return a dspy.Module.")
+        raise ProgramError(
+            f"The function that builds the program returned {_describe(program)}; it must return a dspy.Module."
+        )
     return program
 
 

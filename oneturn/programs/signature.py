@@ -25,7 +25,7 @@ def with_history_field(signature: type[dspy.Signature]) -> type[dspy.Signature]:
 
 
 def with_submitted_turns(signature: type[dspy.Signature], inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the inputs with each past answer as a ``submit`` call: ``dspy.ReActV2`` shows its LM calls, not outputs."""
+    """Return the inputs with past answers as ``submit`` calls: ``dspy.ReActV2`` shows its LM calls, not outputs."""
     history = inputs.get(HISTORY)
     if history is None:
         return {**inputs, HISTORY: dspy.History(messages=[])}
@@ -105,10 +105,10 @@ def _from_predictor(module: dspy.Module) -> type[dspy.Signature]:
 def _check(module: dspy.Module, signature: type[dspy.Signature]) -> None:
     name, inputs = type(module).__name__, ", ".join(signature.input_fields)
     if unaccepted := _unaccepted_inputs(module, signature):
-        raise ProgramError(f"{name}.forward doesn't accept {unaccepted[0]!r}; the inputs of its signature are: {inputs}.")
+        raise ProgramError(f"{name}.forward doesn't accept {unaccepted[0]!r}; the signature's inputs are: {inputs}.")
     required = [parameter for parameter, is_required in (_parameters(module) or {}).items() if is_required]
     if missing := [parameter for parameter in required if parameter not in signature.input_fields]:
-        raise ProgramError(f"{name}.forward requires {missing[0]!r}; the inputs of its signature are: {inputs}. {_HINT}")
+        raise ProgramError(f"{name}.forward requires {missing[0]!r}; the signature's inputs are: {inputs}. {_HINT}")
 
 
 def _unaccepted_inputs(module: dspy.Module, signature: type[dspy.Signature]) -> list[str]:

@@ -256,7 +256,7 @@ class AnswerPiece:
 
 
 class AnswerText:
-    """Numbers the attempts at an answer: each reply that contains the answer starts it over, and the last one counts."""
+    """Numbers the attempts at an answer: each reply with an answer starts a new one, and the last one counts."""
 
     def __init__(self) -> None:
         self._attempt = 0

@@ -122,9 +122,7 @@ def restrict_to_seen(tool: str, schema: Mapping[str, Any], seen_values: SeenValu
     return {**schema, "properties": properties}
 
 
-def describe_unseen(
-    schema: Mapping[str, Any], values: Mapping[str, Any], seen_values: SeenValues
-) -> Iterator[str]:
+def describe_unseen(schema: Mapping[str, Any], values: Mapping[str, Any], seen_values: SeenValues) -> Iterator[str]:
     """Yield a one-line message for each of ``values`` that the run hasn't seen. The LM reads these messages."""
     for name, field_schema in schema.get("properties", {}).items():
         if is_citation_list(field_schema):

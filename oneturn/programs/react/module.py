@@ -165,7 +165,7 @@ class ReAct(dspy.Module):
     def _check(self) -> None:
         if reserved := _RESERVED.intersection(self.signature.fields):
             raise ProgramError(
-                f"{self.signature.__name__} can't have a field named {sorted(reserved)[0]!r}: ReAct reserves the name. Rename the field."
+                f"{self.signature.__name__} can't have a field named {sorted(reserved)[0]!r}: ReAct reserves this name."
             )
         if self.max_iters < 1:
             raise ProgramError(f"max_iters is {self.max_iters}; it must be at least 1.")

@@ -107,7 +107,7 @@ class StepSchema:
                 if has_misplaced_mark(schema, output=name == FINISH):
                     raise ProgramError(f"{name}: {field!r} can't be checked against seen values: {supported}.")
         if has_misplaced_mark(self._defs, output=True):
-            raise ProgramError(f"{', '.join(self._defs)}: a nested model can't be checked against seen values: {supported}.")
+            raise ProgramError(f"{', '.join(self._defs)}: the model can't be checked against seen values: {supported}.")
 
     def _describe(self, name: str, args: Mapping[str, Any]) -> str:
         signature = ", ".join(f"{arg}: {type_name(schema)}" for arg, schema in args.items())
