@@ -1,4 +1,4 @@
-"""Any program as one that yields steps: a ``dspy.Module``, or a callable that gives chat completion chunks."""
+"""Programs that yield steps: from a ``dspy.Module``, or from a callable that returns chat completion chunks."""
 
 from oneturn.programs.chat_completions import ChatCompletionsProgram
 from oneturn.programs.module import ModuleProgram

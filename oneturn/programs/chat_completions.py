@@ -1,4 +1,4 @@
-"""``ChatCompletionsProgram``: an agent that speaks chat completions, as a program that yields steps."""
+"""``ChatCompletionsProgram``: converts an agent's chat completion chunks to steps."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from oneturn.errors import ProgramError
 from oneturn.programs.stream_parsers import AnswerPiece, AnswerText
 
 
-def plain(chunk: Any) -> Mapping[str, Any]:
-    """A chunk as a mapping: a dict as it is, ``openai``'s and MLflow's objects by their own dump.
+def to_mapping(chunk: Any) -> Mapping[str, Any]:
+    """Convert a chunk to a mapping: ``openai``'s and MLflow's objects by their own dump method.
 
     Raises:
-        ProgramError: it is something else.
+        ProgramError: the chunk is of another type.
     """
     if isinstance(chunk, Mapping):
         return chunk
@@ -27,21 +27,21 @@ def plain(chunk: Any) -> Mapping[str, Any]:
         if hasattr(chunk, dump):
             dumped: Mapping[str, Any] = getattr(chunk, dump)()
             return dumped
-    raise ProgramError(f"{chunk!r:.80} is no chat completion chunk; yield dicts, or openai's or MLflow's chunks.")
+    raise ProgramError(f"{chunk!r:.80} is not a chat completion chunk; yield dicts, or openai's or MLflow's chunks.")
 
 
 class PendingCalls:
-    """Tool calls that are still being written: their arguments come in pieces, by index."""
+    """Assembles tool calls whose arguments are streamed in parts, by index."""
 
     def __init__(self) -> None:
         self._pending: dict[int, dict[str, str]] = {}
 
     def add(self, part: Mapping[str, Any]) -> Iterator[ToolCall]:
-        """Take a part of a call; give the calls that it shows to be finished."""
+        """Add a part of a call; yield the calls that are complete."""
         index = part.get("index") or 0
         call_id = part.get("id")
         if call_id and self._pending.get(index, {}).get("id", call_id) != call_id:
-            yield from self.finished()
+            yield from self.flush()
         call = self._pending.setdefault(
             index, {"id": call_id or f"call_{uuid.uuid4().hex[:24]}", "name": "", "arguments": ""}
         )
@@ -49,44 +49,44 @@ class PendingCalls:
         call["name"] += function.get("name") or ""
         call["arguments"] += function.get("arguments") or ""
 
-    def finished(self) -> Iterator[ToolCall]:
-        """All the calls: nothing of them will follow."""
+    def flush(self) -> Iterator[ToolCall]:
+        """Yield all pending calls: they are complete."""
         pending, self._pending = self._pending, {}
         for _, call in sorted(pending.items()):
-            yield ToolCall(call["id"], call["name"], _arguments(call["arguments"]))
+            yield ToolCall(call["id"], call["name"], _parse_arguments(call["arguments"]))
 
 
 class ChatUsage:
-    """What the chunks say of their cost: the last word of each completion counts."""
+    """Collects the usage in the chunks; the last usage of each completion counts."""
 
     def __init__(self) -> None:
-        self._said: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        self._usages: dict[str, tuple[str, Mapping[str, Any]]] = {}
         self._completions: set[str] = set()
 
     @property
     def lm_calls(self) -> int:
-        """The completions that there were."""
+        """The number of completions."""
         return len(self._completions)
 
     def add(self, chunk: Mapping[str, Any]) -> None:
-        """Take what a chunk says."""
+        """Add the usage of a chunk."""
         completion = str(chunk.get("id") or "")
         self._completions.add(completion)
         if chunk.get("usage"):
-            self._said[completion] = (str(chunk.get("model") or "chat"), chunk["usage"])
+            self._usages[completion] = (str(chunk.get("model") or "chat"), chunk["usage"])
 
     def tokens(self) -> dict[str, dict[str, Any]]:
-        """Token counts by LM."""
+        """Return the token counts by LM."""
         tracker = UsageTracker()
-        for model, usage in self._said.values():
+        for model, usage in self._usages.values():
             tracker.add_usage(model, dict(usage))
         total: dict[str, dict[str, Any]] = tracker.get_total_tokens()
         return total
 
 
-def _arguments(written: str) -> dict[str, Any]:
-    found = json_repair.loads(written) if written.strip() else {}
-    return found if isinstance(found, dict) else {"arguments": written}
+def _parse_arguments(text: str) -> dict[str, Any]:
+    arguments = json_repair.loads(text) if text.strip() else {}
+    return arguments if isinstance(arguments, dict) else {"arguments": text}
 
 
 Message = dict[str, Any]
@@ -100,15 +100,15 @@ class ChatTurn(dspy.Signature):
 
 
 class ChatCompletionsProgram:
-    """Runs a function that takes chat messages and gives chat completion chunks, and tells them as steps.
+    """Runs a function that takes chat messages and returns chat completion chunks, and converts them to steps.
 
-    The chunks are those of the Chat Completions API (OpenAI API reference, "Chat completion chunk"), as dicts, as
-    ``openai``'s or as MLflow's; MLflow's ``ChatAgentChunk``s, whose ``tool`` messages are tool results; or whole
-    completions. Text that comes after a tool call starts the answer over: it is the last message that answers.
+    Supported chunks are those of the Chat Completions API (OpenAI API reference, "Chat completion chunk"), as dicts or
+    as ``openai``'s or MLflow's objects; MLflow's ``ChatAgentChunk``s, whose ``tool`` messages are tool results; and
+    complete completions. Text after a tool call starts the answer over: the last message is the answer.
 
     Args:
-        complete: takes ``[{"role": …, "content": …}, …]``, gives the chunks in order. It is called once a run and may
-            call LMs and tools as it likes.
+        complete: takes ``[{"role": …, "content": …}, …]`` and returns the chunks in order. It is called once per run
+            and may call any LMs and tools.
     """
 
     signature: type[dspy.Signature] = ChatTurn
@@ -122,8 +122,8 @@ class ChatCompletionsProgram:
         """Run the agent and yield its steps as they happen. Closing the iterator closes the chunks' iterator.
 
         Raises:
-            ProgramError: what came is no chat completion chunk.
-            Exception: whatever the agent raises.
+            ProgramError: a chunk is not a chat completion chunk.
+            Exception: any exception of the agent.
         """
         chunks = _chunks(self.complete(messages))
         try:
@@ -138,24 +138,24 @@ def _steps(chunks: Iterable[Any]) -> Iterator[Step]:
     message = 1
     text = ""
     after_tools = False
-    for chunk in map(plain, chunks):
+    for chunk in map(to_mapping, chunks):
         usage.add(chunk)
         for delta in _deltas(chunk):
             if delta.get("role") == "tool":
-                yield from calls.finished()
+                yield from calls.flush()
                 yield ToolResult(str(delta.get("tool_call_id")), str(delta.get("name")), str(delta.get("content")))
                 after_tools = True
                 continue
-            if said := delta.get("content") or delta.get("refusal"):
-                yield from calls.finished()
+            if content := delta.get("content") or delta.get("refusal"):
+                yield from calls.flush()
                 if after_tools:
                     message, text, after_tools = message + 1, "", False
-                text += said
-                yield from answer.add(AnswerPiece(message, said))
+                text += content
+                yield from answer.add(AnswerPiece(message, content))
             for part in delta.get("tool_calls") or ():
                 after_tools = True
                 yield from calls.add(part)
-    yield from calls.finished()
+    yield from calls.flush()
     if after_tools:
         text = ""
     yield from answer.finish(text)
@@ -163,11 +163,11 @@ def _steps(chunks: Iterable[Any]) -> Iterator[Step]:
     yield Usage(usage.lm_calls, usage.tokens())
 
 
-def _chunks(given: Any) -> Any:
-    whole = isinstance(given, Mapping | str) or hasattr(given, "choices") or hasattr(given, "messages")
-    if not whole and isinstance(given, Iterable):
-        return given
-    return iter([given])
+def _chunks(result: Any) -> Any:
+    is_single = isinstance(result, Mapping | str) or hasattr(result, "choices") or hasattr(result, "messages")
+    if not is_single and isinstance(result, Iterable):
+        return result
+    return iter([result])
 
 
 def _deltas(chunk: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -176,6 +176,6 @@ def _deltas(chunk: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         return
     choices = chunk.get("choices")
     if not isinstance(choices, Sequence):
-        raise ProgramError(f"{chunk!r:.80} is no chat completion chunk: it has neither choices nor a delta.")
-    if choices:  # the first is the answer, others are alternatives to it
+        raise ProgramError(f"{chunk!r:.80} is not a chat completion chunk: it has neither choices nor a delta.")
+    if choices:  # the first is the answer, the others are alternatives
         yield choices[0].get("delta") or choices[0].get("message") or {}

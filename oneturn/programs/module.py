@@ -23,22 +23,23 @@ from oneturn.tools.decorator import options_of
 
 
 class ModuleProgram:
-    """Runs a module as it is, and tells what happens in it: DSPy's callbacks and the LM's stream say it.
+    """Runs a module unmodified and yields its steps, observed through DSPy's callbacks and the LM's stream.
 
-    Tool calls are those of ``dspy.Tool``, in whatever thread DSPy calls them. Thoughts are the ``reasoning`` and
-    ``next_thought`` of its predictors. The answering text comes from every predictor whose signature has the answering
-    field, as it is written; where the final answer isn't that text, it is told anew, as another attempt.
+    Tool calls are those of ``dspy.Tool``, in whichever thread DSPy makes them. Thoughts are the ``reasoning`` and
+    ``next_thought`` outputs of its predictors. The answer text is streamed from every predictor whose signature has the
+    answer field; if the final answer differs from that text, it is sent again as a new attempt.
 
-    The module is shared by all runs and must not write to itself in ``forward``.
+    All runs share the module, so ``forward`` must not modify it.
 
     Args:
         module: the module; it must have a ``forward``.
-        signature: what it takes and gives. If not said: the module's own ``signature``, or that of its only predictor.
-        answer_field: the output whose text is the answer. If not said: the first of type ``str``, if there is one.
+        signature: its input and output fields. By default the module's own ``signature``, or that of its only
+            predictor.
+        answer_field: the output whose text is the answer. By default the first of type ``str``, if there is one.
 
     Raises:
-        ProgramError: the module has no ``forward``, its signature isn't known or doesn't fit ``forward``, or a tool of
-            it needs a person's approval.
+        ProgramError: the module has no ``forward``, its signature is unknown or doesn't match ``forward``, or one of
+            its tools requires human approval.
     """
 
     def __init__(
@@ -65,36 +66,36 @@ class ModuleProgram:
         return self._citing_fields
 
     def steps(self, **inputs: Any) -> Iterator[Step]:
-        """Run the module and yield its steps as they happen. Closing the iterator ends the run at its next step.
+        """Run the module and yield its steps as they happen. Closing the iterator stops the run at its next step.
 
         Raises:
-            RunCancelled: the run has to stop: its deadline is over, or it was cancelled.
-            ProgramError: ``forward`` gave something else than the signature's outputs.
-            Exception: whatever the module raises.
+            RunCancelled: the run's deadline passed, or it was cancelled.
+            ProgramError: ``forward`` doesn't return the signature's outputs.
+            Exception: any exception of the module.
         """
         usage = RunUsage()
         answer = AnswerText()
-        control = RunContext(parent=current_run())
+        context = RunContext(parent=current_run())
         lm_calls = 0
 
-        def call(tell: Callable[[RunEvent], None]) -> dspy.Prediction:
-            with control.active():
-                return self._run(inputs, tell, usage, control)
+        def call(emit: Callable[[RunEvent], None]) -> dspy.Prediction:
+            with context.active():
+                return self._run(inputs, emit, usage, context)
 
         run = stream_in_thread(call, Working())
         try:
             while True:
-                happening = next(run)
-                if isinstance(happening, AnswerPiece):
-                    yield from answer.add(happening)
-                elif isinstance(happening, LMCall):
+                event = next(run)
+                if isinstance(event, AnswerPiece):
+                    yield from answer.add(event)
+                elif isinstance(event, LMCall):
                     lm_calls += 1
-                elif happening is not None:
-                    yield happening
+                elif event is not None:
+                    yield event
         except StopIteration as end:
             prediction: dspy.Prediction = end.value
         finally:
-            control.cancel("abandoned")
+            context.cancel("abandoned")
             run.close()
         if self.answer_field is not None:
             yield from answer.finish(_text(prediction[self.answer_field]))
@@ -102,33 +103,37 @@ class ModuleProgram:
         yield Usage(lm_calls, usage.get_total_tokens())
 
     def _run(
-        self, inputs: dict[str, Any], tell: Callable[[RunEvent], None], usage: RunUsage, control: RunContext
+        self, inputs: dict[str, Any], emit: Callable[[RunEvent], None], usage: RunUsage, context: RunContext
     ) -> dspy.Prediction:
-        outer = dspy.settings.usage_tracker
-        callback = RunCallback(tell, self.signature, self.answer_field, usage, control, _span_to_open_others_below())
+        outer_tracker = dspy.settings.usage_tracker
+        callback = RunCallback(emit, self.signature, self.answer_field, usage, context, _parent_span())
         callbacks = [callback, *dspy.settings.callbacks]
         try:
-            with dspy.context(callbacks=callbacks, usage_tracker=usage, trace=[], **callback.own_run()):
-                return self._prediction(self.module(**self._given(inputs)))
+            with dspy.context(callbacks=callbacks, usage_tracker=usage, trace=[], **callback.run_settings()):
+                return self._to_prediction(self.module(**self._module_inputs(inputs)))
         finally:
-            if outer is not None:
-                usage.add_to(outer)
+            if outer_tracker is not None:
+                usage.add_to(outer_tracker)
 
-    def _given(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def _module_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         return with_submitted_turns(self.signature, inputs) if isinstance(self.module, dspy.ReActV2) else inputs
 
-    def _prediction(self, given: Any) -> dspy.Prediction:
-        outputs = given
-        if isinstance(given, str) and self.answer_field is not None:
-            outputs = dspy.Prediction(**{self.answer_field: given})
-        elif isinstance(given, Mapping):
-            outputs = dspy.Prediction(**given)
+    def _to_prediction(self, result: Any) -> dspy.Prediction:
+        outputs = result
+        if isinstance(result, str) and self.answer_field is not None:
+            outputs = dspy.Prediction(**{self.answer_field: result})
+        elif isinstance(result, Mapping):
+            outputs = dspy.Prediction(**result)
         name = type(self.module).__name__
-        wanted = ", ".join(self.signature.output_fields)
+        expected = ", ".join(self.signature.output_fields)
         if not isinstance(outputs, dspy.Prediction):
-            raise ProgramError(f"{name}.forward gave {given!r:.80}; it must give a dspy.Prediction with {wanted}.")
+            raise ProgramError(
+                f"{name}.forward returned {result!r:.80}; it must return a dspy.Prediction with {expected}."
+            )
         if missing := [field for field in self.signature.output_fields if field not in outputs]:
-            raise ProgramError(f"{name}.forward gave a dspy.Prediction without {missing[0]!r}; it must have {wanted}.")
+            raise ProgramError(
+                f"{name}.forward returned a dspy.Prediction without {missing[0]!r}; it must have {expected}."
+            )
         return outputs
 
 
@@ -138,29 +143,29 @@ def _check_forward(module: dspy.Module) -> None:
         return
     if hasattr(cls, "aforward"):
         raise ProgramError(
-            f"{cls.__name__} has only aforward: steps are yielded synchronously. Give it a forward too: "
-            "dspy.syncify(program) makes one."
+            f"{cls.__name__} has only aforward, but steps are yielded synchronously. Add a forward with "
+            "dspy.syncify(program)."
         )
-    raise ProgramError(f"{cls.__name__} has no forward: there is nothing to run.")
+    raise ProgramError(f"{cls.__name__} has no forward method, so it can't be run. Define one.")
 
 
 def _check_approvals(module: dspy.Module) -> None:
-    """A module runs to its end: it can't wait for a person, as ``oneturn.ReAct`` does."""
-    for path, part in [("self", module), *module.named_sub_modules()]:
-        tools = getattr(part, "tools", None) if not isinstance(part, ReAct) else None
+    """Reject tools that require approval: only ``oneturn.ReAct`` can pause a run for it."""
+    for path, submodule in [("self", module), *module.named_sub_modules()]:
+        tools = getattr(submodule, "tools", None) if not isinstance(submodule, ReAct) else None
         for tool in tools.values() if isinstance(tools, Mapping) else tools if isinstance(tools, list) else ():
             if isinstance(tool, dspy.Tool) and options_of(tool).approval:
                 where = type(module).__name__ if path == "self" else f"{type(module).__name__} ({path})"
                 raise ProgramError(
-                    f"The tool {tool.name!r} of {where} needs a person's approval, which {type(part).__name__} can't "
-                    "wait for. Use oneturn.ReAct, or declare the tool without approval."
+                    f"The tool {tool.name!r} of {where} needs human approval, which {type(submodule).__name__} doesn't "
+                    "support. Use oneturn.ReAct, or declare the tool without approval."
                 )
 
 
-def _span_to_open_others_below() -> LiveSpan | None:
-    """The active span; ``None`` if there is none, or if ``mlflow.dspy.autolog`` opens spans of its own."""
-    logged = any(type(callback).__module__ == "mlflow.dspy.callback" for callback in dspy.settings.callbacks)
-    return None if logged else mlflow.get_current_active_span()
+def _parent_span() -> LiveSpan | None:
+    """Return the active span; ``None`` if there is none, or if ``mlflow.dspy.autolog`` creates its own spans."""
+    autologged = any(type(callback).__module__ == "mlflow.dspy.callback" for callback in dspy.settings.callbacks)
+    return None if autologged else mlflow.get_current_active_span()
 
 
 def _text(answer: Any) -> str:

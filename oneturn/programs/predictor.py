@@ -1,4 +1,4 @@
-"""One call of a predictor, whose LM is tapped: its answer and its thought, told while they are written."""
+"""One call of a predictor: its answer and its thought, streamed while the LM writes them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from oneturn.programs.stream_parsers import AnswerPiece, EndingCall, NativeCallR
 
 @dataclass(frozen=True)
 class StreamedFields:
-    """What a predictor's reply tells of the run.
+    """The fields to stream from a predictor's reply.
 
     Attributes:
-        answer: the field that is the answer, if the reply has it.
-        thought: the field that is the LM's thought, if the reply has one.
-        ending: where the answer is an argument of a tool call: that call.
+        answer: the field that holds the answer, if the reply has one.
+        thought: the field that holds the LM's thought, if the reply has one.
+        ending: the tool call that holds the answer as an argument, if there is one.
     """
 
     answer: str | None = None
@@ -29,72 +29,75 @@ class StreamedFields:
 
 
 class PredictorCall:
-    """What one call of a predictor has told.
+    """Emits the events of one predictor call.
 
     Args:
-        tell: takes what is told; fails once nobody listens.
+        emit: receives the events; raises once the consumer is gone.
         replies: numbers the replies of the whole run.
-        fields: what its replies tell.
+        fields: the fields to stream from its replies.
 
     Attributes:
-        format: the adapter that wrote the prompt, and so knows how the reply is written.
+        format: the adapter that wrote the prompt; it determines the format of the reply.
     """
 
-    def __init__(self, tell: Callable[[Any], None], replies: Iterator[int], fields: StreamedFields):
-        self._tell = tell
+    def __init__(self, emit: Callable[[Any], None], replies: Iterator[int], fields: StreamedFields):
+        self._emit = emit
         self._replies = replies
         self._fields = fields
-        self._thought_told = False
+        self._thought_emitted = False
         self.format: Any = None
 
     def reply(self) -> OnDelta:
-        """A reply begins; what this gives takes its pieces."""
+        """Start a reply; return the callback for its deltas."""
         number = next(self._replies)
         thought: list[str] = []
-        read = self._reading()
+        read = self._build_reader()
 
         def on_delta(delta: Any) -> None:
-            self._tell(None)
+            self._emit(None)
             for field, text in read(delta):
                 if field == self._fields.answer:
-                    self._tell_thought("".join(thought))
-                    self._tell(AnswerPiece(number, text))
+                    self._emit_thought("".join(thought))
+                    self._emit(AnswerPiece(number, text))
                 else:
                     thought.append(text)
 
         return on_delta
 
-    def _reading(self) -> Callable[[Any], Iterable[Piece]]:
-        """How one reply is read, delta by delta. A reply without the answer isn't: its thought is told at its end."""
-        told = self._fields
-        if told.answer is None:
+    def _build_reader(self) -> Callable[[Any], Iterable[Piece]]:
+        """Return a function that parses the deltas of one reply.
+
+        A reply without the answer isn't parsed: its thought is emitted when the call ends.
+        """
+        fields = self._fields
+        if fields.answer is None:
             return lambda delta: ()
-        wanted = [field for field in (told.answer, told.thought) if field is not None]
-        text = reader_for(self.format, wanted, told.ending)
-        native = NativeCallReader(told.ending) if told.ending is not None else None
+        names = [name for name in (fields.answer, fields.thought) if name is not None]
+        text = reader_for(self.format, names, fields.ending)
+        native = NativeCallReader(fields.ending) if fields.ending is not None else None
 
         def read(delta: Any) -> Iterable[Piece]:
             if delta.type == "text" and text is not None:
                 return text.read(delta.text)
             if delta.type == "tool_call" and native is not None:
                 return native.read(delta)
-            return [(told.thought or "", delta.text)] if delta.type == "thinking" else ()
+            return [(fields.thought or "", delta.text)] if delta.type == "thinking" else ()
 
         return read
 
     def thought_in(self, outputs: Any) -> Thought | None:
-        """The thought of what the predictor gave, unless it has been told."""
+        """Return the thought in the predictor's outputs; ``None`` if there is none or it was emitted before."""
         thought = str(outputs.get(self._fields.thought) or "").strip() if self._fields.thought else ""
-        return None if self._thought_told or not thought else Thought(thought)
+        return None if self._thought_emitted or not thought else Thought(thought)
 
-    def _tell_thought(self, thought: str) -> None:
-        if self._fields.thought and thought.strip() and not self._thought_told:
-            self._thought_told = True
-            self._tell(Thought(thought.strip()))
+    def _emit_thought(self, thought: str) -> None:
+        if self._fields.thought and thought.strip() and not self._thought_emitted:
+            self._thought_emitted = True
+            self._emit(Thought(thought.strip()))
 
 
 class TappingAdapter:
-    """Stands in for a predictor's adapter while it is called: the LM that it asks is tapped."""
+    """Wraps a predictor's adapter for one call and streams the LM's replies to ``call``."""
 
     def __init__(self, adapter: Any, call: PredictorCall):
         self._adapter = adapter.untapped if isinstance(adapter, TappingAdapter) else adapter
@@ -102,11 +105,11 @@ class TappingAdapter:
 
     @property
     def untapped(self) -> dspy.Adapter:
-        """The adapter that does the work."""
+        """The wrapped adapter."""
         return self._adapter
 
     def __call__(self, lm: Any, *args: Any, **kwargs: Any) -> Any:
-        """Ask the LM, as the adapter does."""
+        """Call the wrapped adapter with a streaming view of ``lm``."""
         return self._adapter(tapped_replies(lm, self.call.reply), *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:

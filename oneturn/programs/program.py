@@ -1,4 +1,4 @@
-"""``as_program``: whatever a user has, as a program that yields steps."""
+"""The ``Program`` protocol, and ``as_program``, which converts other objects to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from oneturn.programs.module import ModuleProgram
 
 
 class Program(Protocol):
-    """A declared signature, and a run as a stream of steps."""
+    """A program declares a signature and runs as a stream of steps."""
 
     signature: type[dspy.Signature]
 
@@ -23,44 +23,49 @@ class Program(Protocol):
 
     @property
     def citing_fields(self) -> tuple[str, ...]:
-        """The output fields that hold ids of sources."""
+        """The output fields that hold source ids."""
 
     def steps(self, **inputs: Any) -> Iterator[Step]:
-        """Run the program."""
+        """Run the program and yield its steps."""
 
 
 def as_program(
     given: Any, signature: str | type[dspy.Signature] | None = None, answer_field: str | None = None
 ) -> Program:
-    """Turn ``given`` into a program that yields steps.
+    """Convert ``given`` to a program that yields steps.
 
     Args:
-        given: a program that has ``steps``, which is left as it is; a ``dspy.Module``; or a function without arguments
-            that builds one of them, which is called now.
-        signature: what a ``dspy.Module`` takes and gives, where it doesn't say so itself; see :class:`ModuleProgram`.
-        answer_field: the output field of a ``dspy.Module`` whose text is the answer; the first ``str`` one if not said.
+        given: a program with a ``steps`` method, which is returned unchanged; a ``dspy.Module``; or a function without
+            arguments that builds one of them, which is called immediately.
+        signature: the signature of a ``dspy.Module`` that doesn't declare one; see :class:`ModuleProgram`.
+        answer_field: the output field of a ``dspy.Module`` whose text is the answer; by default the first of type
+            ``str``.
 
     Raises:
-        ProgramError: ``given`` is nothing of the kind, or a ``dspy.Module`` that can't be served as it is.
+        ProgramError: ``given`` is of another type, or a ``dspy.Module`` that can't be served.
     """
     if hasattr(given, "steps") and not isinstance(given, type):
         if signature is not None or answer_field is not None:
-            raise ProgramError(f"{type(given).__name__} has steps and a signature of its own: give it no other.")
+            raise ProgramError(
+                f"{type(given).__name__} has its own steps and signature: remove signature and answer_field."
+            )
         return cast(Program, given)
     if isinstance(given, dspy.Module):
         return ModuleProgram(given, signature, answer_field)
     if callable(given):
-        return as_program(_built(given()), signature, answer_field)
+        return as_program(_check_built(given()), signature, answer_field)
     raise ProgramError(
-        f"{_told(given)} is no program: give a dspy.Module, or an object that has steps and a signature."
+        f"{_describe(given)} is not a program: pass a dspy.Module, or an object with steps and a signature."
     )
 
 
-def _built(made: Any) -> Any:
-    if callable(made) and not isinstance(made, dspy.Module) and not hasattr(made, "steps"):
-        raise ProgramError(f"The function that builds the program gave {_told(made)}; it must give a dspy.Module.")
-    return made
+def _check_built(program: Any) -> Any:
+    if callable(program) and not isinstance(program, dspy.Module) and not hasattr(program, "steps"):
+        raise ProgramError(
+            f"The function that builds the program returned {_describe(program)}; it must return a dspy.Module."
+        )
+    return program
 
 
-def _told(value: Any) -> str:
+def _describe(value: Any) -> str:
     return f"{value!r:.80}" if not callable(value) else getattr(value, "__name__", type(value).__name__)

@@ -1,4 +1,4 @@
-"""The signature of a module: what it takes and what it gives."""
+"""Resolve the signature of a ``dspy.Module``: its input and output fields."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ SUBMIT = "submit"
 
 
 def with_history_field(signature: type[dspy.Signature]) -> type[dspy.Signature]:
-    """The signature with an optional ``history``, as ``dspy.ReActV2`` takes it."""
+    """Return the signature with an optional ``history`` input, which ``dspy.ReActV2`` accepts."""
     field = dspy.InputField(default=dspy.History(messages=[]))
     with_field: type[dspy.Signature] = signature.append(HISTORY, field, type_=dspy.History)
     return with_field
 
 
 def with_submitted_turns(signature: type[dspy.Signature], inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs, with a history whose answers were submitted: ``dspy.ReActV2`` shows its LM calls, not outputs."""
+    """Return the inputs with past answers as ``submit`` calls: ``dspy.ReActV2`` shows its LM calls, not outputs."""
     history = inputs.get(HISTORY)
     if history is None:
         return {**inputs, HISTORY: dspy.History(messages=[])}
-    turns = [_submitted(signature, number, turn) for number, turn in enumerate(history.messages)]
+    turns = [_to_submitted_turn(signature, number, turn) for number, turn in enumerate(history.messages)]
     return {**inputs, HISTORY: dspy.History(messages=turns)}
 
 
-def _submitted(signature: type[dspy.Signature], number: int, turn: Mapping[str, Any]) -> dict[str, Any]:
+def _to_submitted_turn(signature: type[dspy.Signature], number: int, turn: Mapping[str, Any]) -> dict[str, Any]:
     outputs = {name: turn[name] for name in signature.output_fields if name in turn}
     if not outputs or "tool_calls" in turn:
         return dict(turn)
@@ -42,21 +42,21 @@ def _submitted(signature: type[dspy.Signature], number: int, turn: Mapping[str, 
     return {**turn, "next_thought": "", "tool_calls": calls.model_copy(update={"tool_call_results": results})}
 
 
-_HINT = 'Say so: oneturn.ResponsesAdapter(program, signature="question -> answer").'
+_HINT = 'Pass a signature: oneturn.ResponsesAdapter(program, signature="question -> answer").'
 
 
 def signature_of(module: dspy.Module, given: str | type[dspy.Signature] | None = None) -> type[dspy.Signature]:
-    """What ``module`` takes and gives.
+    """Return the signature of ``module``.
 
-    ``given``, if there is one; else the module's own ``signature``; else that of its only predictor, without the
-    ``reasoning`` of a ``dspy.ChainOfThought`` and with those inputs only that ``forward`` takes. That of a
-    ``dspy.ReActV2`` gets a ``history``.
+    In order of precedence: ``given``; the module's own ``signature``; the signature of its only predictor, without the
+    ``reasoning`` of a ``dspy.ChainOfThought`` and without inputs that ``forward`` doesn't accept. A ``dspy.ReActV2``
+    also gets a ``history`` input.
 
     Raises:
-        ProgramError: none of these says it, or what they say isn't what ``forward`` takes.
+        ProgramError: no signature is found, or it doesn't match the parameters of ``forward``.
     """
-    own = given if given is not None else getattr(module, "signature", None)
-    signature = _from_predictor(module) if own is None else _ensured(module, own)
+    declared = given if given is not None else getattr(module, "signature", None)
+    signature = _from_predictor(module) if declared is None else _to_signature(module, declared)
     _check(module, signature)
     if isinstance(module, dspy.ReActV2) and HISTORY not in signature.fields:
         return with_history_field(signature)
@@ -64,7 +64,7 @@ def signature_of(module: dspy.Module, given: str | type[dspy.Signature] | None =
 
 
 def answer_field_of(signature: type[dspy.Signature], given: str | None = None) -> str | None:
-    """The output field whose text is the answer: ``given``, or the first of type ``str``.
+    """Return the output field whose text is the answer: ``given``, or the first of type ``str``.
 
     Raises:
         ProgramError: the signature has no output field ``given``.
@@ -77,15 +77,15 @@ def answer_field_of(signature: type[dspy.Signature], given: str | None = None) -
     return given
 
 
-def _ensured(module: dspy.Module, given: Any) -> type[dspy.Signature]:
+def _to_signature(module: dspy.Module, given: Any) -> type[dspy.Signature]:
     try:
         signature: type[dspy.Signature] = ensure_signature(given)
     except (TypeError, ValueError) as error:
         raise ProgramError(
-            f"The signature of {type(module).__name__} can't be read ({error}): {given!r:.80}."
+            f"The signature of {type(module).__name__} can't be parsed ({error}): {given!r:.80}."
         ) from error
     if not (isinstance(signature, type) and issubclass(signature, dspy.Signature)):
-        raise ProgramError(f"The signature of {type(module).__name__} is no signature: {given!r:.80}. {_HINT}")
+        raise ProgramError(f"The signature of {type(module).__name__} is not a dspy.Signature: {given!r:.80}. {_HINT}")
     return signature
 
 
@@ -95,30 +95,30 @@ def _from_predictor(module: dspy.Module) -> type[dspy.Signature]:
     if len(predictors) != 1:
         raise ProgramError(f"{name} has {len(predictors)} predictors and no signature of its own. {_HINT}")
     signature: type[dspy.Signature] = predictors[0].signature
-    if any(thinking.predict is predictors[0] for thinking in _chains_of_thought(module)):
+    if any(chain.predict is predictors[0] for chain in _chains_of_thought(module)):
         signature = signature.delete("reasoning")
-    for unknown in _not_taken(module, signature):  # forward finds it out by itself: a retrieved context
-        signature = signature.delete(unknown)
+    for field in _unaccepted_inputs(module, signature):  # forward computes it, such as a retrieved context
+        signature = signature.delete(field)
     return signature
 
 
 def _check(module: dspy.Module, signature: type[dspy.Signature]) -> None:
     name, inputs = type(module).__name__, ", ".join(signature.input_fields)
-    if unknown := _not_taken(module, signature):
-        raise ProgramError(f"{name}.forward doesn't take {unknown[0]!r}; the inputs of its signature are: {inputs}.")
-    needed = [parameter for parameter, needed in (_parameters(module) or {}).items() if needed]
-    if missing := [parameter for parameter in needed if parameter not in signature.input_fields]:
-        raise ProgramError(f"{name}.forward needs {missing[0]!r}; the inputs of its signature are: {inputs}. {_HINT}")
+    if unaccepted := _unaccepted_inputs(module, signature):
+        raise ProgramError(f"{name}.forward doesn't accept {unaccepted[0]!r}; the signature's inputs are: {inputs}.")
+    required = [parameter for parameter, is_required in (_parameters(module) or {}).items() if is_required]
+    if missing := [parameter for parameter in required if parameter not in signature.input_fields]:
+        raise ProgramError(f"{name}.forward requires {missing[0]!r}; the signature's inputs are: {inputs}. {_HINT}")
 
 
-def _not_taken(module: dspy.Module, signature: type[dspy.Signature]) -> list[str]:
-    taken = _parameters(module)
-    return [] if taken is None else [field for field in signature.input_fields if field not in taken]
+def _unaccepted_inputs(module: dspy.Module, signature: type[dspy.Signature]) -> list[str]:
+    parameters = _parameters(module)
+    return [] if parameters is None else [field for field in signature.input_fields if field not in parameters]
 
 
 def _parameters(module: dspy.Module) -> dict[str, bool] | None:
-    """The parameters of ``forward`` and whether each must be given; ``None`` if it takes any keyword."""
-    forward = vars(module).get("forward")  # as dspy.syncify sets it: bound
+    """Map each parameter of ``forward`` to whether it is required; ``None`` if ``forward`` accepts any keyword."""
+    forward = vars(module).get("forward")  # dspy.syncify sets a bound method on the instance
     parameters = list(inspect.signature(forward or type(module).forward).parameters.values())[forward is None :]
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
@@ -127,4 +127,4 @@ def _parameters(module: dspy.Module) -> dict[str, bool] | None:
 
 
 def _chains_of_thought(module: dspy.Module) -> list[dspy.ChainOfThought]:
-    return [found for _, found in module.named_sub_modules(dspy.ChainOfThought)]
+    return [chain for _, chain in module.named_sub_modules(dspy.ChainOfThought)]

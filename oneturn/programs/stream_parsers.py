@@ -1,7 +1,7 @@
-"""What a reply says of some output fields while it is being written, in the formats of DSPy's adapters.
+"""Incremental parsers of LM replies in the formats of DSPy's adapters.
 
-A reader takes a reply piece by piece and gives what each piece adds to the fields' texts, as the adapter will parse
-them: the texts so far are always a beginning of what the whole reply means. Text that can't be read yet waits.
+A reader takes a reply piece by piece and yields what each piece adds to the fields' texts. The text of a field so far
+is always a prefix of the text that the adapter parses from the complete reply. Ambiguous text is buffered.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from oneturn.core.steps import AnswerDelta, Thought
 from oneturn.tools.registry import FINISH
 
 Piece = tuple[str, str]
-"""A field's name, and what its text goes on with."""
+"""A field's name, and the text to append to it."""
 
 
 class Reader(Protocol):
-    """Reads one reply."""
+    """An incremental parser of one reply."""
 
-    def read(self, written: str) -> Iterator[Piece]:
-        """Take what was written next; give what it adds."""
+    def read(self, text: str) -> Iterator[Piece]:
+        """Take the next text of the reply; yield what it adds."""
 
 
 @dataclass(frozen=True)
 class EndingCall:
-    """A tool call that ends a run, with the answer as one of its arguments.
+    """A tool call that ends a run and has the answer as an argument.
 
     Attributes:
         tool: the tool's name.
-        argument: the argument that is the answer.
+        argument: the argument that holds the answer.
         field: the output field that holds the calls.
     """
 
@@ -46,7 +46,7 @@ class EndingCall:
     field: str
 
     def answer_in(self, calls: Any) -> str | None:
-        """The answer in the calls written so far; ``None`` if it isn't there."""
+        """Return the answer in the partial calls; ``None`` if it isn't there yet."""
         while isinstance(calls, Mapping) and self.field in calls:
             calls = calls[self.field]
         for call in calls if isinstance(calls, list) else [calls]:
@@ -57,12 +57,12 @@ class EndingCall:
 
 
 def reader_for(adapter: Any, fields: Iterable[str], ending: EndingCall | None = None) -> Reader | None:
-    """The reader of replies that ``adapter`` will parse; ``None`` if it isn't one of DSPy's three formats.
+    """Return a reader for replies to ``adapter``; ``None`` if it isn't one of DSPy's chat, JSON and XML adapters.
 
     Args:
         adapter: the adapter that wrote the prompt.
-        fields: the fields to tell.
-        ending: where the answer is an argument of the call that ends the run: that call.
+        fields: the fields to read.
+        ending: the call that ends the run, if the answer is one of its arguments.
     """
     if isinstance(adapter, dspy.JSONAdapter):
         return JSONReader(fields, ending)
@@ -73,47 +73,47 @@ def reader_for(adapter: Any, fields: Iterable[str], ending: EndingCall | None = 
     return None
 
 
-class _Growing:
-    """The text of a field: without the space around it, as the adapters strip it."""
+class _StrippedText:
+    """The growing text of a field, stripped of surrounding whitespace as the adapters do."""
 
     def __init__(self) -> None:
-        self._begun = False
-        self._space = ""
+        self._started = False
+        self._whitespace = ""
 
     def add(self, text: str) -> str:
-        """What can be told of ``text`` now: the space at its end waits for what follows it."""
-        text = self._space + text if self._begun else text.lstrip()
-        told = text.rstrip()
-        self._begun = self._begun or bool(told)
-        self._space = text[len(told) :]
-        return told
+        """Return the part of ``text`` that is final; whitespace at its end is held back until more text follows."""
+        text = self._whitespace + text if self._started else text.lstrip()
+        stripped = text.rstrip()
+        self._started = self._started or bool(stripped)
+        self._whitespace = text[len(stripped) :]
+        return stripped
 
 
 class ChatReader:
-    """Sections under ``[[ ## field ## ]]``, one header a line: the format of ``dspy.ChatAdapter``."""
+    """Reads sections under ``[[ ## field ## ]]`` headers: the format of ``dspy.ChatAdapter``."""
 
     def __init__(self, fields: Iterable[str]):
-        self._texts = {field: _Growing() for field in fields}
+        self._texts = {field: _StrippedText() for field in fields}
         self._open: str | None = None
         self._seen: set[str] = set()
         self._line = ""
-        self._begun = False
+        self._line_started = False
 
-    def read(self, written: str) -> Iterator[Piece]:
-        """Take what was written next; give what it adds."""
-        self._line += written
+    def read(self, text: str) -> Iterator[Piece]:
+        """Take the next text of the reply; yield what it adds."""
+        self._line += text
         while (end := _line_end(self._line)) is not None:
             line, self._line = self._line[: end.start()], self._line[end.end() :]
-            yield from self._whole_line(line)
-        if not self._begun and not _may_be_header(self._line):
-            self._begun = True
-        if self._begun and not self._line.endswith("\r"):
+            yield from self._complete_line(line)
+        if not self._line_started and not _may_be_header(self._line):
+            self._line_started = True
+        if self._line_started and not self._line.endswith("\r"):
             line, self._line = self._line, ""
             yield from self._add(line)
 
-    def _whole_line(self, line: str) -> Iterator[Piece]:
-        header = None if self._begun else field_header_pattern.match(line.strip())
-        self._begun = False
+    def _complete_line(self, line: str) -> Iterator[Piece]:
+        header = None if self._line_started else field_header_pattern.match(line.strip())
+        self._line_started = False
         if header is None:
             yield from self._add(line + "\n")
             return
@@ -124,11 +124,11 @@ class ChatReader:
             yield from self._add(rest + "\n")
 
     def _add(self, text: str) -> Iterator[Piece]:
-        if self._open is not None and (told := self._texts[self._open].add(text)):
-            yield self._open, told
+        if self._open is not None and (added := self._texts[self._open].add(text)):
+            yield self._open, added
 
 
-# The ends of lines as str.splitlines has them, which the adapter uses; a carriage return may be half of one.
+# The line ends of str.splitlines, which the adapter uses; a carriage return at the end may be half of one.
 _LINE_END = re.compile("\r\n|\r(?=.)|[\n\v\f\x1c\x1d\x1e\x85\u2028\u2029]", re.DOTALL)
 _HEADER_START = "[[ ## "
 
@@ -143,38 +143,38 @@ def _may_be_header(line: str) -> bool:
 
 
 class JSONReader:
-    """The fields of a JSON object: the format of ``dspy.JSONAdapter``. Other values than strings tell nothing."""
+    """Reads the string fields of a JSON object: the format of ``dspy.JSONAdapter``."""
 
     def __init__(self, fields: Iterable[str], ending: EndingCall | None = None):
-        self._told = dict.fromkeys(fields, "")
+        self._emitted = dict.fromkeys(fields, "")
         self._ending = ending
-        self._written = ""
+        self._reply = ""
 
-    def read(self, written: str) -> Iterator[Piece]:
-        """Take what was written next; give what it adds."""
-        self._written += written
-        found = self._object()
-        for field, told in self._told.items():
-            text = found.get(field)
+    def read(self, text: str) -> Iterator[Piece]:
+        """Take the next text of the reply; yield what it adds."""
+        self._reply += text
+        values = self._parse()
+        for field, emitted in self._emitted.items():
+            value = values.get(field)
             if self._ending is not None and field == self._ending.argument:
-                text = self._ending.answer_in(found)
-            if isinstance(text, str) and text.startswith(told) and text != told:
-                self._told[field] = text
-                yield field, text[len(told) :]
+                value = self._ending.answer_in(values)
+            if isinstance(value, str) and value.startswith(emitted) and value != emitted:
+                self._emitted[field] = value
+                yield field, value[len(emitted) :]
 
-    def _object(self) -> Mapping[str, Any]:
-        start = self._written.find("{")
+    def _parse(self) -> Mapping[str, Any]:
+        start = self._reply.find("{")
         if start < 0:
             return {}
         try:
-            found = from_json(replace_surrogates(self._written[start:]), allow_partial="trailing-strings")
+            values = from_json(replace_surrogates(self._reply[start:]), allow_partial="trailing-strings")
         except ValueError:
             return {}
-        return found if isinstance(found, Mapping) else {}
+        return values if isinstance(values, Mapping) else {}
 
 
 class ChatCallReader:
-    """Sections, one of which holds the call that ends the run, as JSON."""
+    """Reads sections of which one holds the call that ends the run, as JSON."""
 
     def __init__(self, fields: Iterable[str], ending: EndingCall):
         others = [field for field in fields if field != ending.argument]
@@ -182,24 +182,24 @@ class ChatCallReader:
         self._calls = JSONReader([ending.argument], ending)
         self._field = ending.field
 
-    def read(self, written: str) -> Iterator[Piece]:
-        """Take what was written next; give what it adds."""
-        for field, text in self._sections.read(written):
+    def read(self, text: str) -> Iterator[Piece]:
+        """Take the next text of the reply; yield what it adds."""
+        for field, added in self._sections.read(text):
             if field == self._field:
-                yield from self._calls.read(text)
+                yield from self._calls.read(added)
             else:
-                yield field, text
+                yield field, added
 
 
 class NativeCallReader:
-    """The call that ends the run where the LM has tool calls of its own: its arguments are a JSON object."""
+    """Reads the call that ends the run from native tool calls, whose arguments are a JSON object."""
 
     def __init__(self, ending: EndingCall):
         self._ending = ending
         self._arguments: dict[int, JSONReader] = {}
 
     def read(self, delta: Any) -> Iterator[Piece]:
-        """Take the next part of a tool call (an ``lm15`` delta); give what it adds."""
+        """Take the next part of a tool call (an ``lm15`` delta); yield what it adds."""
         if delta.name == self._ending.tool:
             self._arguments[delta.part_index] = JSONReader([self._ending.argument])
         if reader := self._arguments.get(delta.part_index):
@@ -207,10 +207,10 @@ class NativeCallReader:
 
 
 class XMLReader:
-    """The fields as elements: the format of ``dspy.XMLAdapter``."""
+    """Reads fields as XML elements: the format of ``dspy.XMLAdapter``."""
 
     def __init__(self, fields: Iterable[str]):
-        self._texts = {field: _Growing() for field in fields}
+        self._texts = {field: _StrippedText() for field in fields}
         self._open: list[str] = []
         self._seen: set[str] = set()
         self._pieces: list[Piece] = []
@@ -219,23 +219,23 @@ class XMLReader:
         self._parser.EndElementHandler = self._end
         self._parser.CharacterDataHandler = self._text
         self._parser.Parse("<reply>")
-        self._broken = False
+        self._failed = False
 
-    def read(self, written: str) -> Iterator[Piece]:
-        """Take what was written next; give what it adds."""
-        if self._broken:
+    def read(self, text: str) -> Iterator[Piece]:
+        """Take the next text of the reply; yield what it adds."""
+        if self._failed:
             return
         try:
-            self._parser.Parse(replace_surrogates(written))
+            self._parser.Parse(replace_surrogates(text))
         except expat.ExpatError:
-            self._broken = True
+            self._failed = True
         pieces, self._pieces = self._pieces, []
         yield from pieces
 
     def _start(self, name: str, attributes: Mapping[str, str]) -> None:
         self._open.append(name)
         if len(self._open) == 2 and name in self._seen:
-            self._broken = True  # a list: none of our texts
+            self._failed = True  # repeated elements are a list, not a text field
         if len(self._open) == 2:
             self._seen.add(name)
 
@@ -243,92 +243,92 @@ class XMLReader:
         self._open.pop()
 
     def _text(self, text: str) -> None:
-        if len(self._open) == 2 and self._open[1] in self._texts and (told := self._texts[self._open[1]].add(text)):
-            self._pieces.append((self._open[1], told))
+        if len(self._open) == 2 and self._open[1] in self._texts and (added := self._texts[self._open[1]].add(text)):
+            self._pieces.append((self._open[1], added))
 
 
 @dataclass(frozen=True)
 class AnswerPiece:
-    """A piece of the answering field of one LM reply. Replies are numbered in the order in which they begin."""
+    """A piece of the answer field of one LM reply. Replies are numbered in the order in which they start."""
 
     reply: int
     text: str
 
 
 class AnswerText:
-    """Numbers the attempts of an answer: each reply that writes it starts it over, the last one counts."""
+    """Numbers the attempts at an answer: each reply with an answer starts a new one, and the last one counts."""
 
     def __init__(self) -> None:
         self._attempt = 0
         self._reply = 0
-        self._told: list[str] = []
+        self._emitted: list[str] = []
 
     def add(self, piece: AnswerPiece) -> Iterator[AnswerDelta]:
-        """Tell a piece; one of a reply that another has overtaken (in a parallel thread) is passed over."""
+        """Emit a piece; pieces of an earlier reply, written in a parallel thread, are skipped."""
         if piece.reply < self._reply:
             return
         if piece.reply > self._reply:
             self._start_over()
             self._reply = piece.reply
-        yield self._tell(piece.text)
+        yield self._emit(piece.text)
 
     def finish(self, answer: str) -> Iterator[AnswerDelta]:
-        """Tell what of the final ``answer`` hasn't been told: the rest, or all of it if something else was told."""
-        told = "".join(self._told)
-        if not answer.startswith(told):
+        """Emit the rest of the final ``answer``; all of it, as a new attempt, if the emitted text differs."""
+        emitted = "".join(self._emitted)
+        if not answer.startswith(emitted):
             self._start_over()
-            yield self._tell(answer)
-        elif rest := answer[len(told) :]:
-            yield self._tell(rest)
+            yield self._emit(answer)
+        elif rest := answer[len(emitted) :]:
+            yield self._emit(rest)
 
     def _start_over(self) -> None:
-        self._attempt += bool(self._told)
-        self._told = []
+        self._attempt += bool(self._emitted)
+        self._emitted = []
 
-    def _tell(self, text: str) -> AnswerDelta:
-        self._told.append(text)
+    def _emit(self, text: str) -> AnswerDelta:
+        self._emitted.append(text)
         return AnswerDelta(text, self._attempt)
 
 
 class StepReader:
-    """Reads one step's JSON piece by piece: its thought once that is whole, its answer as it grows.
+    """Reads one step's JSON piece by piece: yields its thought once it is complete, and its answer as it grows.
 
-    The answer is the string argument ``answer_field`` of a ``finish`` call. Text that isn't JSON tells
-    nothing; the run tells it when the step is parsed.
+    The answer is the string argument ``answer_field`` of a ``finish`` call. Text that isn't JSON yields nothing; the
+    run emits its content after parsing the step.
 
     Args:
-        answer_field: the output field that is the answer, if there is one.
-        attempt: which attempt at the answer this is.
-        thoughts: whether steps have thoughts; one that an LM writes all the same isn't told.
+        answer_field: the output field that holds the answer, if there is one.
+        attempt: the number of the attempt at the answer.
+        thoughts: whether steps have thoughts; if not, a thought in the reply is ignored.
 
     Attributes:
-        thought_told: whether the thought has been given.
-        answer_told: the part of the answer that has been given.
+        thought_emitted: whether the thought has been yielded.
+        emitted_answer: the part of the answer that has been yielded.
     """
 
     def __init__(self, answer_field: str | None, attempt: int, thoughts: bool = True):
         self._answer_field = answer_field
         self._thoughts = thoughts
         self._attempt = attempt
-        self._written = ""
-        self.thought_told = False
-        self.answer_told = ""
+        self._reply = ""
+        self.thought_emitted = False
+        self.emitted_answer = ""
 
     def read(self, piece: str) -> Iterator[Thought | AnswerDelta]:
-        """Take the next piece of text; give what it completes."""
-        self._written += piece
+        """Take the next piece of text; yield what it completes."""
+        self._reply += piece
         try:
-            step = from_json(replace_surrogates(self._written), allow_partial="trailing-strings")
+            step = from_json(replace_surrogates(self._reply), allow_partial="trailing-strings")
         except ValueError:
             return
         if not isinstance(step, Mapping) or not isinstance(step.get("tool_call"), Mapping):
             return
-        if self._thoughts and not self.thought_told and step.get("thought"):
-            self.thought_told = True
+        if self._thoughts and not self.thought_emitted and step.get("thought"):
+            self.thought_emitted = True
             yield Thought(str(step["thought"]))
         answer = self._answer(step["tool_call"])
-        if new := answer[len(self.answer_told) :]:
-            self.answer_told += new
+        if new := answer[len(self.emitted_answer) :]:
+            self.emitted_answer += new
             yield AnswerDelta(new, self._attempt)
 
     def _answer(self, call: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""ReAct as a generator of steps, one chat turn a step, one schema-constrained tool call a turn."""
+"""ReAct as a generator of steps: one chat turn per step, one schema-constrained tool call per turn."""
 
 from oneturn.programs.react.grounding import Citation, Seen
 from oneturn.programs.react.module import ReAct, capture_run_errors

@@ -1,7 +1,8 @@
-"""Values that an LM may only take from what it has seen: ids of sources, and ids that tools ask for.
+"""Grounding: restrict source ids and tool arguments to values that occur in the run.
 
-A small model invents an order number as readily as it copies one. What is declared here can't be invented: the
-step's JSON schema offers only what stands in the run, and what comes back is checked against it.
+Small models often invent values such as order numbers. For arguments and outputs declared with ``Seen`` or
+``Citation``, the step's JSON schema offers only values that occur in the run, and the LM's reply is checked against
+them.
 """
 
 from __future__ import annotations
@@ -21,38 +22,38 @@ _SOURCE = "source-id"
 _SEEN = "seen"
 
 Citation = Annotated[str, pydantic.WithJsonSchema({"type": "string", "format": _SOURCE})]
-"""The id of a source. Declare an output field as ``list[Citation]`` and the LM can't cite what it hasn't seen."""
+"""The id of a source. An output field of type ``list[Citation]`` can only cite sources that the run has seen."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    r"""Marks a tool's ``str`` argument that must occur in the inputs or in a result, as text that matches ``pattern``.
+    r"""Requires that a tool's ``str`` argument occurs in the inputs or in a result, as text that matches ``pattern``.
 
-    ``def lookup_order(order_id: Annotated[str, Seen(r"M-\d{4}")])``: while no such text has been seen, the tool
-    isn't offered to the LM at all.
+    Example: ``def lookup_order(order_id: Annotated[str, Seen(r"M-\d{4}")])``. Until a matching text occurs, the tool
+    isn't offered to the LM.
     """
 
     pattern: str
 
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
-        """The mark as JSON schema keywords (pydantic's hook for annotations)."""
+        """Return the JSON schema keywords of the mark (pydantic's hook for annotations)."""
         return {**handler(core_schema), "format": _SEEN, "pattern": self.pattern}
 
 
-def annotated(tool: dspy.Tool) -> dspy.Tool:
-    """``tool`` with what its arguments' ``Annotated`` types say in its JSON schema, which DSPy leaves out of it."""
+def with_annotated_args(tool: dspy.Tool) -> dspy.Tool:
+    """Return ``tool`` with the metadata of ``Annotated`` arguments in its JSON schema, which DSPy omits."""
     function = tool.func if inspect.isroutine(tool.func) else type(tool.func).__call__
     hints = get_type_hints(function, include_extras=True)
-    told = {name: hint for name, hint in hints.items() if name in tool.args and _is_annotated(hint)}
-    if not told:
+    annotated_hints = {name: hint for name, hint in hints.items() if name in tool.args and _is_annotated(hint)}
+    if not annotated_hints:
         return tool
-    schemas = {name: _schema_of(hint) for name, hint in told.items()}
+    schemas = {name: _schema_of(hint) for name, hint in annotated_hints.items()}
     args = {name: {**schema, **schemas.get(name, {})} for name, schema in tool.args.items()}
     return dspy.Tool(tool.func, tool.name, tool.desc, args, tool.arg_types)
 
 
 def _schema_of(hint: Any) -> dict[str, Any]:
-    """A type's JSON schema without references, as DSPy's own: below an argument they would point nowhere."""
+    """Return a type's JSON schema without references, as DSPy does: inside an argument they can't be resolved."""
     schema = pydantic.TypeAdapter(hint).json_schema()
     beside_reference = {"description": schema["description"]} if "description" in schema else {}
     return {**resolved(schema), **beside_reference}
@@ -64,12 +65,12 @@ def _is_annotated(hint: Any) -> bool:
 
 @dataclass(frozen=True)
 class SeenValues:
-    """What a run has seen so far.
+    """The values that a run has seen so far.
 
     Attributes:
-        texts: its inputs and its tools' results.
-        sources: the ids of the documents that its tools gave, in the order they came.
-        used: values that a tool's ``Seen`` argument has had, by tool; none is offered twice.
+        texts: the inputs and the tools' results.
+        sources: the ids of the documents that tools returned, in order.
+        used: earlier values of ``Seen`` arguments by tool; no value is offered twice.
     """
 
     texts: tuple[str, ...] = ()
@@ -77,69 +78,70 @@ class SeenValues:
     used: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def matches(self, pattern: str) -> list[str]:
-        """What matches ``pattern`` in the texts, each once, in the order it came."""
-        return list(dict.fromkeys(found.group() for text in self.texts for found in re.finditer(pattern, text)))
+        """Return the distinct matches of ``pattern`` in the texts, in order."""
+        return list(dict.fromkeys(match.group() for text in self.texts for match in re.finditer(pattern, text)))
 
 
-def cites(schema: Mapping[str, Any]) -> bool:
-    """Whether a property's JSON schema is a list of citations."""
+def is_citation_list(schema: Mapping[str, Any]) -> bool:
+    """Return whether a property's JSON schema is a list of citations."""
     return schema.get("type") == "array" and schema.get("items", {}).get("format") == _SOURCE
 
 
 def citing_fields(signature: type[dspy.Signature]) -> tuple[str, ...]:
-    """The output fields of type ``list[oneturn.Citation]``."""
-    cited: Any = list[Citation]
-    return tuple(name for name, field in signature.output_fields.items() if field.annotation == cited)
+    """Return the output fields of type ``list[oneturn.Citation]``."""
+    citations: Any = list[Citation]
+    return tuple(name for name, field in signature.output_fields.items() if field.annotation == citations)
 
 
-def misplaced(schema: Mapping[str, Any], output: bool) -> bool:
-    """Whether a property's JSON schema has a mark where it would be passed over in silence."""
-    if cites(schema) or (schema.get("format") == _SEEN and not output):
+def has_misplaced_mark(schema: Mapping[str, Any], output: bool) -> bool:
+    """Return whether a property's JSON schema has a mark in a place where it isn't supported."""
+    if is_citation_list(schema) or (schema.get("format") == _SEEN and not output):
         return False
     text = json.dumps(schema, default=str)
     return any(f'"format": "{mark}"' in text for mark in (_SOURCE, _SEEN))
 
 
-def narrowed(tool: str, schema: Mapping[str, Any], ground: SeenValues) -> dict[str, Any] | None:
-    """A tool's arguments with what the run has seen as their only choices; ``None`` if one can't be had at all.
+def restrict_to_seen(tool: str, schema: Mapping[str, Any], seen_values: SeenValues) -> dict[str, Any] | None:
+    """Return a tool's arguments with seen values as the only choices; ``None`` if an argument has no choice.
 
-    Where a ``Seen`` argument is the only one, what it has been before isn't offered again.
+    If a ``Seen`` argument is the tool's only argument, its earlier values aren't offered again.
     """
     properties = {}
-    alone = len(schema.get("properties", {})) == 1
-    for name, told in schema.get("properties", {}).items():
-        if cites(told):
-            properties[name] = _listed(told, ground.sources)
-        elif told.get("format") == _SEEN:
-            used = ground.used.get(tool, ()) if alone else ()
-            if not (choices := [value for value in ground.matches(told["pattern"]) if value not in used]):
+    is_only_argument = len(schema.get("properties", {})) == 1
+    for name, field_schema in schema.get("properties", {}).items():
+        if is_citation_list(field_schema):
+            properties[name] = _with_item_choices(field_schema, seen_values.sources)
+        elif field_schema.get("format") == _SEEN:
+            used = seen_values.used.get(tool, ()) if is_only_argument else ()
+            matches = seen_values.matches(field_schema["pattern"])
+            if not (choices := [value for value in matches if value not in used]):
                 return None
-            properties[name] = _choice(told, choices)
+            properties[name] = _with_choices(field_schema, choices)
         else:
-            properties[name] = told
+            properties[name] = field_schema
     return {**schema, "properties": properties}
 
 
-def unseen(schema: Mapping[str, Any], values: Mapping[str, Any], ground: SeenValues) -> Iterator[str]:
-    """What is wrong with ``values``: each one that wasn't seen, told in a line."""
-    for name, told in schema.get("properties", {}).items():
-        if cites(told):
-            known: Iterable[str] = ground.sources
-            given = values.get(name) or []
-        elif told.get("format") == _SEEN:
-            known, given = ground.matches(told["pattern"]), [values.get(name)]
+def describe_unseen(schema: Mapping[str, Any], values: Mapping[str, Any], seen_values: SeenValues) -> Iterator[str]:
+    """Yield a one-line message for each of ``values`` that the run hasn't seen. The LM reads these messages."""
+    for name, field_schema in schema.get("properties", {}).items():
+        if is_citation_list(field_schema):
+            choices: Iterable[str] = seen_values.sources
+            field_values = values.get(name) or []
+        elif field_schema.get("format") == _SEEN:
+            choices, field_values = seen_values.matches(field_schema["pattern"]), [values.get(name)]
         else:
             continue
-        for value in given:
-            if value not in known:
-                yield f"{name}: {value!r} has not been seen; known: {', '.join(known) or 'none'}"
+        for value in field_values:
+            if value not in choices:
+                yield f"{name}: {value!r} has not been seen; known: {', '.join(choices) or 'none'}"
 
 
-def _listed(told: Mapping[str, Any], choices: Sequence[str]) -> dict[str, Any]:
+def _with_item_choices(schema: Mapping[str, Any], choices: Sequence[str]) -> dict[str, Any]:
     items = {"type": "string", "enum": list(choices)} if choices else {"type": "string"}
-    return {**told, "items": items, "maxItems": len(choices)}
+    return {**schema, "items": items, "maxItems": len(choices)}
 
 
-def _choice(told: Mapping[str, Any], choices: Sequence[str]) -> dict[str, Any]:
-    kept = {key: value for key, value in told.items() if key not in ("format", "pattern")}
-    return {**kept, "enum": list(choices)}
+def _with_choices(schema: Mapping[str, Any], choices: Sequence[str]) -> dict[str, Any]:
+    keywords = {key: value for key, value in schema.items() if key not in ("format", "pattern")}
+    return {**keywords, "enum": list(choices)}

@@ -1,4 +1,4 @@
-"""The LM calls of one run: each is one call of the step predictor, watched where the run streams."""
+"""The LM calls of one run: each is one call of the step predictor, streamed if the run streams."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ from oneturn.programs.stream_parsers import StepReader
 
 @dataclass(frozen=True)
 class Allowed:
-    """What the next step may do: the names it may call, and what it may name as arguments."""
+    """What the next step may contain: the tool names it may call, and the values its arguments may take."""
 
     names: frozenset[str]
-    ground: SeenValues
+    seen_values: SeenValues
 
 
 @dataclass(frozen=True)
 class StepCall:
-    """What the LM decided: its thought and its calls; and what of them was told while they were written."""
+    """The LM's step: its thought and its calls, and which parts of them were streamed."""
 
     thought: str | None
     calls: tuple[ToolCallArgs, ...]
-    thought_told: bool = False
-    answer_told: str = ""
+    thought_emitted: bool = False
+    emitted_answer: str = ""
 
     @property
     def call(self) -> ToolCallArgs:
-        """The call, or the first of several that are asked for together."""
+        """The call, or the first of several parallel calls."""
         return self.calls[0]
 
 
 class StepCaller:
-    """Asks the LM for the next step of one run, and keeps count.
+    """Calls the LM for the steps of one run, and counts its calls and tokens.
 
     Args:
         predict: the step predictor, which an optimizer may have compiled.
-        schema: what a step may be.
+        schema: the schema of a step.
         answer_field: the output field whose text is streamed, if there is one.
         inputs: the run's inputs.
-        streaming: whether somebody reads the steps as they happen: then a run that has to stop doesn't wait for its LM.
+        streaming: whether steps are streamed; a cancelled run then doesn't wait for its LM.
 
     Raises:
         ProgramError: no LM is configured.
@@ -79,13 +79,13 @@ class StepCaller:
         self._usage = UsageTracker()
         self.lm_calls = 0
 
-    def ask(
+    def next_step(
         self, trajectory: list[Turn], allowed: Allowed, attempt: int
     ) -> Generator[Thought | AnswerDelta | Working, None, StepCall]:
-        """One LM call; yields the thought and the answer's text while a ``finish`` call is being written.
+        """Call the LM once; yield the thought, and the answer's text while the LM writes a ``finish`` call.
 
         Raises:
-            AdapterParseError: the reply isn't a step.
+            AdapterParseError: the reply can't be parsed as a step.
             ContextWindowExceededError: the prompt is too long.
         """
         self.lm_calls += 1
@@ -93,54 +93,54 @@ class StepCaller:
             prediction = self._call(self._lm, trajectory, allowed)
             return StepCall(prediction.get("thought"), _calls(prediction))
         reader = StepReader(self._answer_field, attempt, self._schema.thoughts)
-        return (yield from self._ask_streaming(reader, trajectory, allowed))
+        return (yield from self._stream_next_step(reader, trajectory, allowed))
 
-    def _ask_streaming(
+    def _stream_next_step(
         self, reader: StepReader, trajectory: list[Turn], allowed: Allowed
     ) -> Generator[Thought | AnswerDelta | Working, None, StepCall]:
         def call(on_text: Callable[[str | Working], None]) -> dspy.Prediction:
             return self._call(tapped(self._lm, on_text), trajectory, allowed)
 
-        watched = stream_in_thread(call, Working())
+        events = stream_in_thread(call, Working())
         try:
             while True:
-                told = next(watched)
-                yield from [told] if isinstance(told, Working) else reader.read(told)
+                event = next(events)
+                yield from [event] if isinstance(event, Working) else reader.read(event)
         except StopIteration as end:
             prediction: dspy.Prediction = end.value
         finally:
-            watched.close()
-        return StepCall(prediction.get("thought"), _calls(prediction), reader.thought_told, reader.answer_told)
+            events.close()
+        return StepCall(prediction.get("thought"), _calls(prediction), reader.thought_emitted, reader.emitted_answer)
 
     def record(self, trajectory: list[Turn], step: StepCall | None, error: str | None = None) -> None:
-        """Put the run into DSPy's trace as one entry, its last step with all that led to it, as plain data.
+        """Add the run to DSPy's trace as one entry: its last step and the trajectory before it, as plain data.
 
-        An optimizer that makes demos of traces gets whole runs, never the beginning of one; one that reflects on what
-        went wrong reads what was done, and the ``error`` that the run ended with.
+        Optimizers that build demos from traces get complete runs only. Optimizers that reflect on failures get the
+        trajectory and the ``error`` of a failed run.
         """
         trace: list[Any] | None = dspy.settings.trace
         if trace is None or dspy.settings.max_trace_size <= 0:
             return
-        entry = dspy.Prediction(**_told(step), **({} if error is None else {"error": error}))
-        if len(trace) >= dspy.settings.max_trace_size:  # as dspy.Predict: a server's trace is never emptied
+        entry = dspy.Prediction(**_step_outputs(step), **({} if error is None else {"error": error}))
+        if len(trace) >= dspy.settings.max_trace_size:  # as dspy.Predict does: a server never clears its trace
             trace.pop(0)
         turns = [turn.model_dump(mode="json") for turn in trajectory]
         trace.append((self._predict, {**self._inputs, "trajectory": turns}, entry))
 
-    def count(self, usage: Usage) -> None:
-        """Add what another part of the run has cost: the LM calls of a tool."""
+    def add_usage(self, usage: Usage) -> None:
+        """Add the usage of another part of the run, such as a tool's LM calls."""
         self.lm_calls += usage.lm_calls
         for model, tokens in usage.tokens.items():
             self._usage.add_usage(model, dict(tokens))
 
     def tokens(self) -> dict[str, dict[str, Any]]:
-        """Token counts so far, by LM."""
+        """Return the token counts so far, by LM."""
         total: dict[str, dict[str, Any]] = self._usage.get_total_tokens()
         return total
 
     def _call(self, lm: dspy.BaseLM, trajectory: list[Turn], allowed: Allowed) -> dspy.Prediction:
-        adapter = StepAdapter(self._schema, allowed.names, allowed.ground)
-        outer: UsageTracker | None = dspy.settings.usage_tracker
+        adapter = StepAdapter(self._schema, allowed.names, allowed.seen_values)
+        outer_tracker: UsageTracker | None = dspy.settings.usage_tracker
         tracker = UsageTracker()
         try:
             with (
@@ -152,13 +152,13 @@ class StepCaller:
                     span.set_outputs({"thought": prediction.get("thought"), **prediction.tool_call.model_dump()})
                 return prediction
         finally:
-            for target in (self._usage, outer):
+            for target in (self._usage, outer_tracker):
                 if target is not None:
                     for model, entries in tracker.usage_data.items():
                         target.usage_data[model].extend(entries)
 
 
-def _told(step: StepCall | None) -> dict[str, Any]:
+def _step_outputs(step: StepCall | None) -> dict[str, Any]:
     if step is None:
         return {}
     thought = {} if step.thought is None else {"thought": step.thought}

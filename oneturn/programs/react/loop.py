@@ -1,4 +1,4 @@
-"""One run of a ``ReAct``: the loop itself, with all that changes while it works."""
+"""One run of a ``ReAct``: its loop and its mutable state."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _REPEATED = f"Error: that call was made before and its result stands above. Call
 
 
 class Run:
-    """One run: all that changes while the program works. Nothing of it outlives the run.
+    """One run and its state; a new instance is created for each run.
 
     Args:
-        caller: asks the LM.
-        schema: what a step may be.
+        caller: calls the LM.
+        schema: the schema of a step.
         tools: the tools by name.
-        answer_field: the output field that is the answer, if there is one.
+        answer_field: the output field that holds the answer, if there is one.
         inputs: the program's inputs.
     """
 
@@ -62,13 +62,13 @@ class Run:
         self.seen = [str(value) for value in inputs.values()]
         self.sources: list[str] = []
         self.finished: list[FinishedCall] = []
-        self.waits = False
+        self.waits_for_approval = False
         self.must_finish = False
         self.repaired = False
         self.attempt = 0
 
     def steps(self, max_iters: int) -> Generator[Step, None, None]:
-        """Take up to ``max_iters`` steps, and yield what happens.
+        """Take up to ``max_iters`` steps and yield them.
 
         Raises:
             RunError: the run ended without an answer.
@@ -81,7 +81,7 @@ class Run:
                 if remaining <= 0:
                     raise self._error("invalid_output", "the LM's last reply can't be parsed as a step")
                 continue
-            if call.thought and not call.thought_told:
+            if call.thought and not call.thought_emitted:
                 yield Thought(call.thought)
             if call.call.name == FINISH:
                 prediction = yield from self._finish(call)
@@ -93,28 +93,29 @@ class Run:
                 raise self._error("max_iters", f"{max_iters} steps were taken without a {FINISH} call", call)
             else:
                 yield from self._use_tools(call)
-                if self.waits:
+                if self.waits_for_approval:
                     return
 
     def resume(self, at: Resumption, max_iters: int) -> Generator[Step, None, None]:
-        """Go on where an earlier run waited for a person, with what the person said.
+        """Resume a run that waited for approval, with the decision in ``at``.
 
         Raises:
             RunError: the run ended without an answer.
         """
-        for done in at.finished:
-            self._keep(done, seen=not done.output.startswith("Error: "))  # an error may repeat what was made up
+        for call in at.finished:
+            is_error = call.output.startswith("Error: ")  # an error may repeat invented values
+            self._add_finished(call, seen=not is_error)
         waiting = at.waiting
-        call = ToolCallArgs(name=waiting.name, args=dict(waiting.args))
-        yield from self._make([call], waiting.thought, refused=None if at.approve else _refusal(at.reason))
+        approved = ToolCallArgs(name=waiting.name, args=dict(waiting.args))
+        yield from self._run_calls([approved], waiting.thought, refusal=None if at.approve else _refusal(at.reason))
         yield from self.steps(max(1, max_iters - len(self.finished)))
 
     def _allowed(self, remaining: int) -> Allowed:
         last = remaining <= 0 or self.must_finish
         names = frozenset({FINISH}) if last else self.schema.names
-        return Allowed(names, self._ground())
+        return Allowed(names, self._seen_values())
 
-    def _ground(self) -> SeenValues:
+    def _seen_values(self) -> SeenValues:
         used: dict[str, list[Any]] = {}
         for turn in self.trajectory:
             if turn.tool_call is not None:
@@ -124,7 +125,7 @@ class Run:
     def _next_step(self, allowed: Allowed) -> Generator[Step, None, StepCall | None]:
         while True:
             try:
-                return (yield from self.caller.ask(self.trajectory, allowed, self.attempt))
+                return (yield from self.caller.next_step(self.trajectory, allowed, self.attempt))
             except AdapterParseError:
                 self.trajectory.append(Turn(observation=_UNPARSABLE))
                 return None
@@ -135,74 +136,74 @@ class Run:
     def _use_tools(self, step: StepCall) -> Generator[Step, None, None]:
         calls = self._new_calls(step)
         if not calls:
-            if self.must_finish:  # the LM doesn't keep to the schema: it has to be told
+            if self.must_finish:  # the LM ignores the schema, so the error must be in its prompt
                 self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=_REPEATED))
             self.must_finish = True
             return
         waiting = [call for call in calls if self._needs_approval(call)]
-        made = [call for call in calls if call not in waiting]
-        yield from self._make(made, step.thought or "")
-        if waiting:  # the first; the LM asks again for the others
-            self.waits = True
-            thought = "" if made else step.thought or ""
+        ready = [call for call in calls if call not in waiting]
+        yield from self._run_calls(ready, step.thought or "")
+        if waiting:  # only the first; the LM repeats the others later
+            self.waits_for_approval = True
+            thought = "" if ready else step.thought or ""
             yield ApprovalWanted(WaitingCall(waiting[0].name, waiting[0].args, thought), tuple(self.finished))
             yield Usage(self.caller.lm_calls, self.caller.tokens())
 
     def _new_calls(self, step: StepCall) -> list[ToolCallArgs]:
-        """The calls of a step that weren't made before, each once."""
-        known = [turn.tool_call for turn in self.trajectory]
+        """Return the distinct calls of a step that weren't made before."""
+        earlier = [turn.tool_call for turn in self.trajectory]
         calls: list[ToolCallArgs] = []
         for call in step.calls[:MOST_AT_ONCE]:
-            if call.name != FINISH and call not in known and call not in calls:
+            if call.name != FINISH and call not in earlier and call not in calls:
                 calls.append(call)
         return calls
 
     def _needs_approval(self, call: ToolCallArgs) -> bool:
-        ungrounded_value = self.schema.ungrounded_value(call.name, call.args, self._ground())
+        ungrounded_value = self.schema.ungrounded_value(call.name, call.args, self._seen_values())
         return not ungrounded_value and options_of(self.tools.get(call.name)).needs_approval(call.args)
 
-    def _make(
-        self, wanted: Sequence[ToolCallArgs], thought: str, refused: str | None = None
+    def _run_calls(
+        self, requested: Sequence[ToolCallArgs], thought: str, refusal: str | None = None
     ) -> Generator[Step, None, None]:
-        """Make calls, at the same time; a refused one, or one that names what wasn't seen, has failed unmade."""
-        ground = self._ground()
-        calls = [ToolCall(f"call_{uuid.uuid4().hex[:24]}", call.name, call.args) for call in wanted]
+        """Run calls in parallel. Refused calls, and calls with unseen values, fail without being run."""
+        seen_values = self._seen_values()
+        calls = [ToolCall(f"call_{uuid.uuid4().hex[:24]}", call.name, call.args) for call in requested]
         yield from calls
         results: dict[str, ToolResult] = {}
-        unmade: set[str] = set()
+        rejected: set[str] = set()
         for call in calls:
-            if reason := refused or self.schema.ungrounded_value(call.name, call.args, ground):
-                unmade.add(call.call_id)
+            if reason := refusal or self.schema.ungrounded_value(call.name, call.args, seen_values):
+                rejected.add(call.call_id)
                 yield results.setdefault(call.call_id, failed(call, reason))
-        for step in run_tools(self.tools, [call for call in calls if call.call_id not in unmade]):
+        for step in run_tools(self.tools, [call for call in calls if call.call_id not in rejected]):
             if isinstance(step, ToolResult):
                 results[step.call_id] = step
             yield step
         for number, call in enumerate(calls):
             result = results[call.call_id]
-            done = FinishedCall(call.name, call.args, "" if number else thought, result.output, result.documents)
-            self._keep(done, seen=call.call_id not in unmade)  # a refusal may name what was made up
+            finished = FinishedCall(call.name, call.args, "" if number else thought, result.output, result.documents)
+            self._add_finished(finished, seen=call.call_id not in rejected)  # a rejection may repeat invented values
 
-    def _keep(self, done: FinishedCall, seen: bool) -> None:
-        """Know from now on what a call gave."""
-        self.finished.append(done)
-        call = ToolCallArgs(name=done.name, args=dict(done.args))
-        turn = Turn(thought=done.thought, tool_call=call, observation=done.output)
-        self.trajectory.append(turn.with_sources(done.documents))
+    def _add_finished(self, finished: FinishedCall, seen: bool) -> None:
+        """Add a finished call to the trajectory; with ``seen``, its output counts as seen text."""
+        self.finished.append(finished)
+        call = ToolCallArgs(name=finished.name, args=dict(finished.args))
+        turn = Turn(thought=finished.thought, tool_call=call, observation=finished.output)
+        self.trajectory.append(turn.with_sources(finished.documents))
         if seen:
-            self.seen.append(done.output)
-        self.sources += [str(doc.id) for doc in done.documents if str(doc.id) not in self.sources]
+            self.seen.append(finished.output)
+        self.sources += [str(doc.id) for doc in finished.documents if str(doc.id) not in self.sources]
 
     def _finish(self, step: StepCall) -> Generator[Step, None, dspy.Prediction | None]:
         try:
-            outputs = self.schema.validate(step.call.args, self._ground())
+            outputs = self.schema.validate(step.call.args, self._seen_values())
         except ValueError as error:
             self._repair(step, error)
             return None
         prediction = dspy.Prediction(**outputs, trajectory=list(self.trajectory))
         self.caller.record(self.trajectory, step)
         if self.answer_field is not None:
-            yield from self._rest_of_answer(outputs[self.answer_field], step.answer_told)
+            yield from self._rest_of_answer(outputs[self.answer_field], step.emitted_answer)
         return prediction
 
     def _rest_of_answer(self, answer: str, streamed: str) -> Iterator[Step]:
@@ -216,7 +217,7 @@ class Run:
         if self.repaired:
             raise self._error("invalid_output", f"the outputs don't fit the signature: {error}", step) from error
         self.repaired = self.must_finish = True
-        self.attempt += bool(step.answer_told)
+        self.attempt += bool(step.emitted_answer)
         observation = f"Error: {error}. Call {FINISH} again with outputs that fit."
         self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=observation))
 

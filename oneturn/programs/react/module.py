@@ -11,7 +11,7 @@ from dspy.signatures.signature import ensure_signature
 
 from oneturn.core.steps import Answer, ApprovalWanted, Resumption, Step, ToolResult
 from oneturn.errors import ProgramError, RunError
-from oneturn.programs.react.grounding import annotated, citing_fields
+from oneturn.programs.react.grounding import citing_fields, with_annotated_args
 from oneturn.programs.react.llm_step import StepCaller
 from oneturn.programs.react.loop import Run
 from oneturn.programs.react.prompt import StepAdapter
@@ -19,52 +19,52 @@ from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
 from oneturn.tools.registry import ToolLike, toolset
 
-_NOBODY_TO_ASK = (
+_APPROVAL_REQUIRED = (
     "The run ended without an answer: {name} needs a person's approval, and there is nobody to ask. Serve the program "
     "with oneturn.ResponsesAdapter, or give it a tool that needs none for this purpose."
 )
-_KEEP_FAILED = "oneturn_keep_failed_runs"
+_CAPTURE_RUN_ERRORS = "oneturn_keep_failed_runs"
 _RESERVED = {"trajectory", "thought", "tool_call", "parallel_calls"}
 
 
 @contextmanager
 def capture_run_errors() -> Iterator[None]:
-    """In the block, a :class:`ReAct` that fails gives a ``Prediction`` with ``error`` and ``trajectory``, no outputs.
+    """Make a failing :class:`ReAct` return a ``Prediction`` with ``error`` and ``trajectory`` instead of raising.
 
-    For an optimizer that learns from failures, such as ``dspy.GEPA``, which never sees a run that raises. The metric
-    has to say what such a prediction is worth, and may say why.
+    Use it with an optimizer that learns from failures, such as ``dspy.GEPA``, which ignores runs that raise. The metric
+    must score a prediction without outputs, and may explain the score.
     """
-    with dspy.context(**{_KEEP_FAILED: True}):
+    with dspy.context(**{_CAPTURE_RUN_ERRORS: True}):
         yield
 
 
 class ReAct(dspy.Module):
-    """An agent that calls tools until it can fulfil its signature, one LM call a step.
+    """An agent that calls tools until it can produce its outputs, with one LM call per step.
 
-    The final outputs are the arguments of the ``finish`` call, so a question that needs one tool costs two
+    The final outputs are the arguments of the ``finish`` call, so a question that needs one tool takes two
     LM calls. The idea is ReAct's (Yao et al., 2023); the names are those of ``dspy.ReAct``.
 
     How a run ends:
 
     - ``finish`` with outputs of the signature's types: the run's ``Prediction``;
-    - ``finish`` with outputs that don't validate: the LM is told why and asked once more;
-    - a tool that fails, an unknown tool, a reply that can't be parsed: the LM reads one short line and goes on;
-    - a call made before: it isn't made again, and the next step can only be ``finish``;
+    - ``finish`` with outputs that don't validate: the LM gets the reason and one more attempt;
+    - a tool that fails, an unknown tool, a reply that can't be parsed: the LM gets one short error line and the run
+      continues;
+    - a call made before: it isn't repeated, and the next step can only be ``finish``;
     - the last of ``max_iters`` steps can only be ``finish``;
-    - a prompt too long for the LM: the longest observation is cut in half and the step taken again.
+    - a prompt too long for the LM: the longest observation is cut in half and the step is retried.
 
     Args:
-        signature: the declared inputs and typed outputs; the first ``str`` output is the answering text. An output of
-            type ``list[oneturn.Citation]`` can only name documents that a tool of the run has given.
+        signature: the declared inputs and typed outputs; the first ``str`` output is the answer text. An output of
+            type ``list[oneturn.Citation]`` can only name documents that a tool returned in the run.
         tools: functions or ``dspy.Tool``s; a function's docstring and type hints describe it to the LM.
-        max_iters: the most steps a run may take, the finishing one included; at least 1.
+        max_iters: the maximum number of steps of a run, ``finish`` included; at least 1.
         thoughts: whether the LM writes a ``thought`` before each call.
-        parallel_calls: whether a step may ask for several calls that don't need each other's results. They are made at
-            the same time.
+        parallel_calls: whether a step may contain several independent calls, which run in parallel.
 
     Raises:
         ProgramError: the signature or the tools use a reserved name, ``max_iters`` is below 1, or a ``Citation`` or
-            ``Seen`` stands where it would not be heeded.
+            ``Seen`` is used where it isn't supported.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class ReAct(dspy.Module):
     ):
         super().__init__()
         self.signature = ensure_signature(signature)
-        self.tools = {name: annotated(tool) for name, tool in toolset(tools).items()}
+        self.tools = {name: with_annotated_args(tool) for name, tool in toolset(tools).items()}
         self.max_iters = max_iters
         self.thoughts = thoughts
         self._check()
@@ -95,20 +95,21 @@ class ReAct(dspy.Module):
         return citing_fields(self.signature)
 
     def shared_messages(self) -> list[dict[str, Any]]:
-        """What the chat of every run begins with: the instructions, the tools and the demos."""
+        """Return the messages that every run starts with: the instructions, the tools and the demos."""
         adapter = StepAdapter(self.steps_schema, self.steps_schema.names)
-        asked: list[dict[str, Any]] = adapter.format(self.step.signature, self.step.demos, {})
-        return asked[:-1]
+        messages: list[dict[str, Any]] = adapter.format(self.step.signature, self.step.demos, {})
+        return messages[:-1]
 
     def protocol(self) -> str:
-        """What the prompt says after the instructions: how a step is written, and the tools.
+        """Return the part of the prompt after the instructions: the format of a step, and the tools.
 
-        Who writes instructions, such as ``dspy.GEPA``'s proposer, has to know it, and needn't repeat it.
+        Include it in the prompt of an instruction proposer, such as ``dspy.GEPA``'s, so that the instructions don't
+        repeat it.
         """
         return StepAdapter(self.steps_schema, self.steps_schema.names).protocol()
 
     def steps(self, **inputs: Any) -> Iterator[Step]:
-        """Run the program and yield its steps as they happen, text token by token where the LM streams.
+        """Run the program and yield its steps as they happen, text token by token if the LM streams.
 
         Raises:
             ProgramError: an input is missing or unknown.
@@ -117,9 +118,9 @@ class ReAct(dspy.Module):
         return self._run(inputs, streaming=True)
 
     def resume(self, at: Resumption, **inputs: Any) -> Iterator[Step]:
-        """Go on with a run that ended with an ``ApprovalWanted``, now that a person has said yes or no.
+        """Resume a run that ended with an ``ApprovalWanted``, with the approval or refusal in ``at``.
 
-        Finished calls aren't made again. ``inputs`` are those of the run that waited.
+        Finished calls aren't repeated. ``inputs`` must be the inputs of the run that waited.
 
         Raises:
             ProgramError: an input is missing or unknown.
@@ -132,42 +133,42 @@ class ReAct(dspy.Module):
 
         Raises:
             ProgramError: an input is missing or unknown.
-            RunError: the run ended without an answer, or with a call that a person has to approve.
+            RunError: the run ended without an answer, or a call requires human approval.
         """
         try:
-            return self._drained(inputs)
+            return self._run_to_end(inputs)
         except RunError as error:
-            if dspy.settings.get(_KEEP_FAILED):
+            if dspy.settings.get(_CAPTURE_RUN_ERRORS):
                 return dspy.Prediction(trajectory=error.trajectory, error=str(error))
             raise
 
-    def _drained(self, inputs: dict[str, Any]) -> dspy.Prediction:
+    def _run_to_end(self, inputs: dict[str, Any]) -> dspy.Prediction:
         for step in self._run(inputs, streaming=False):
             if isinstance(step, Answer):
                 return step.prediction
             if isinstance(step, ApprovalWanted):
-                raise RunError(_NOBODY_TO_ASK.format(name=step.waiting.name), "approval_required", step.finished)
+                raise RunError(_APPROVAL_REQUIRED.format(name=step.waiting.name), "approval_required", step.finished)
         raise RunError("The run ended without an answer; this is a bug in oneturn.", "server_error")
 
     def _run(self, inputs: dict[str, Any], streaming: bool, at: Resumption | None = None) -> Iterator[Step]:
         self._check_inputs(inputs)
-        given = {**self._default_inputs(), **inputs}
-        caller = StepCaller(self.step, self.steps_schema, self.answer_field, given, streaming)
-        run = Run(caller, self.steps_schema, self.tools, self.answer_field, given)
-        taken = run.steps(self.max_iters) if at is None else run.resume(at, self.max_iters)
-        with closing(taken) as steps:
+        values = {**self._default_inputs(), **inputs}
+        caller = StepCaller(self.step, self.steps_schema, self.answer_field, values, streaming)
+        run = Run(caller, self.steps_schema, self.tools, self.answer_field, values)
+        generator = run.steps(self.max_iters) if at is None else run.resume(at, self.max_iters)
+        with closing(generator) as steps:
             for step in steps:
                 if isinstance(step, ToolResult) and step.usage is not None:
-                    caller.count(step.usage)
+                    caller.add_usage(step.usage)
                 yield step
 
     def _check(self) -> None:
-        if taken := _RESERVED.intersection(self.signature.fields):
+        if reserved := _RESERVED.intersection(self.signature.fields):
             raise ProgramError(
-                f"{self.signature.__name__} can't have a field named {sorted(taken)[0]!r}: ReAct uses it."
+                f"{self.signature.__name__} can't have a field named {sorted(reserved)[0]!r}: ReAct reserves this name."
             )
         if self.max_iters < 1:
-            raise ProgramError(f"max_iters is {self.max_iters}; a run takes at least 1 step.")
+            raise ProgramError(f"max_iters is {self.max_iters}; it must be at least 1.")
 
     def _check_inputs(self, inputs: dict[str, Any]) -> None:
         fields = self.signature.input_fields
@@ -193,7 +194,7 @@ def _step_signature(signature: type[dspy.Signature], thoughts: bool, parallel: b
     fields["tool_call"] = (ToolCallArgs, dspy.OutputField(desc="The tool to call next, with its arguments."))
     if parallel:
         fields["parallel_calls"] = (list[ToolCallArgs], dspy.OutputField(desc="Calls to make at the same time."))
-    made: type[dspy.Signature] = dspy.Signature(
+    step_signature: type[dspy.Signature] = dspy.Signature(
         fields, signature.instructions, signature_name=f"{signature.__name__}Step"
     )
-    return made
+    return step_signature

@@ -1,10 +1,9 @@
-"""The DSPy adapter that turns a run into a chat, and the LM's reply into a step.
+"""The DSPy adapter that formats a run as a chat and parses the LM's reply as a step.
 
-Each turn is one assistant message (the step's JSON) and one user message (what came of it), so that a
-prompt grows only at its end and the LM's prompt cache keeps all that came before. Demos are whole runs
-in the same form; a labelled example, which has no run, shows what was asked and how it ends. The tools
-stand in the system message, rendered from the live program: an optimizer rewrites the signature's
-instructions, never the list of tools.
+Each turn is one assistant message (the step's JSON) and one user message (the result), so that a prompt grows only at
+its end and the LM's prompt cache stays valid. Demos are complete runs in the same format; a labelled example without a
+run shows its inputs and its ``finish`` call. The system message lists the tools, rendered from the current program: an
+optimizer rewrites the signature's instructions, never the list of tools.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import dspy
 import json_repair
 import pydantic
 
-# Not public: DSPy's own adapters turn images and files in a message into content parts with it.
+# A private function of DSPy, with which its adapters convert images and files in a message to content parts.
 from dspy.adapters._legacy_type_markers import _expand_legacy_custom_type_markers_in_chat_message
 from dspy.adapters.utils import format_field_value, serialize_for_json
 from dspy.utils.exceptions import AdapterParseError
@@ -44,16 +43,16 @@ class StepAdapter(dspy.JSONAdapter):
 
     Args:
         steps: the schema of a step.
-        allowed: the names that may be called now; the LM's reply is constrained to them where the LM
-            takes a JSON schema. The prompt always lists every tool.
-        ground: what the run has seen, all that grounded arguments may name.
+        allowed: the names that the step may call; the reply is constrained to them if the LM supports JSON schemas.
+            The prompt always lists every tool.
+        seen_values: the values that the run has seen, to which grounded arguments are restricted.
     """
 
-    def __init__(self, steps: StepSchema, allowed: Iterable[str], ground: SeenValues = SeenValues()):
+    def __init__(self, steps: StepSchema, allowed: Iterable[str], seen_values: SeenValues = SeenValues()):
         super().__init__(use_native_function_calling=False)
         self.steps = steps
         self.allowed = frozenset(allowed)
-        self.ground = ground
+        self.seen_values = seen_values
 
     def _prepare_response_format(self, lm: Any, lm_kwargs: dict[str, Any], signature: Any) -> None:
         if "response_format" not in lm.supported_params:
@@ -61,7 +60,7 @@ class StepAdapter(dspy.JSONAdapter):
         if not lm.supports_response_schema:
             lm_kwargs["response_format"] = {"type": "json_object"}
             return
-        schema = self.steps.json_schema(self.allowed, self.ground)
+        schema = self.steps.json_schema(self.allowed, self.seen_values)
         lm_kwargs["response_format"] = {
             "type": "json_schema",
             "json_schema": {"name": "step", "schema": schema, "strict": True},
@@ -70,19 +69,19 @@ class StepAdapter(dspy.JSONAdapter):
     def format(
         self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
     ) -> list[Message]:
-        """The whole chat: system message, demos, then this run so far."""
+        """Return the complete chat: the system message, the demos, then this run so far."""
         messages = [{"role": "system", "content": self.format_system_message(signature)}]
         for demo in demos:
             messages += self._demo_messages(signature, demo)
         return messages + self._run_messages(signature, inputs)
 
     def format_system_message(self, signature: type[dspy.Signature]) -> str:
-        """Instructions, then the inputs that need a word, then the protocol and the tools."""
-        parts = [signature.instructions.strip(), _described_inputs(signature), self.protocol()]
+        """Return the instructions, the described inputs, then the protocol with the tools."""
+        parts = [signature.instructions.strip(), _describe_inputs(signature), self.protocol()]
         return "\n\n".join(part for part in parts if part)
 
     def protocol(self) -> str:
-        """How a step is written, and the tools."""
+        """Return the format of a step, and the tools."""
         thought = '"thought": "<why, in a few words>", ' if self.steps.thoughts else ""
         more = ', "parallel_calls": []' if self.steps.parallel else ""
         shape = f'{{{thought}"tool_call": {{"name": "<tool>", "args": {{…}}}}{more}}}'
@@ -90,15 +89,15 @@ class StepAdapter(dspy.JSONAdapter):
         return _PROTOCOL.format(shape=shape, together=together, tools=self.steps.description())
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
-        """Read a step.
+        """Parse the LM's reply as a step.
 
         Raises:
             AdapterParseError: the reply isn't a JSON object that calls a tool.
         """
-        found: Any = plain(json_repair.loads(completion))
+        reply: Any = plain(json_repair.loads(completion))
         try:
-            call = ToolCallArgs.model_validate(found["tool_call"])
-            more = [ToolCallArgs.model_validate(other) for other in found.get("parallel_calls") or []]
+            call = ToolCallArgs.model_validate(reply["tool_call"])
+            more = [ToolCallArgs.model_validate(other) for other in reply.get("parallel_calls") or []]
         except (TypeError, KeyError, IndexError, AttributeError, pydantic.ValidationError) as error:
             raise AdapterParseError(
                 adapter_name=type(self).__name__,
@@ -110,25 +109,25 @@ class StepAdapter(dspy.JSONAdapter):
         if self.steps.parallel:
             step["parallel_calls"] = more
         if self.steps.thoughts:
-            step["thought"] = str(found.get("thought") or "")
+            step["thought"] = str(reply.get("thought") or "")
         return step
 
     def _demo_messages(self, signature: type[dspy.Signature], demo: Mapping[str, Any]) -> list[Message]:
         if demo.get("tool_call") is not None:
-            ending = _assistant(demo.get("thought"), demo["tool_call"], self.steps.thoughts)
-            return [*self._run_messages(signature, demo), ending]
+            last_message = _assistant(demo.get("thought"), demo["tool_call"], self.steps.thoughts)
+            return [*self._run_messages(signature, demo), last_message]
         labels = {name: serialize_for_json(demo[name]) for name in self.steps.outputs if name in demo}
         if not labels:
             return []
-        asked = self._run_messages(signature, {name: demo[name] for name in signature.input_fields if name in demo})
+        messages = self._run_messages(signature, {name: demo[name] for name in signature.input_fields if name in demo})
         if len(self.steps.names) > 1:
-            asked.append({"role": "user", "content": _LEFT_OUT})
-        return [*asked, _assistant("", ToolCallArgs(name=FINISH, args=labels), self.steps.thoughts)]
+            messages.append({"role": "user", "content": _LEFT_OUT})
+        return [*messages, _assistant("", ToolCallArgs(name=FINISH, args=labels), self.steps.thoughts)]
 
     def _run_messages(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:
         messages = self._history(signature, run)
-        asked = {"role": "user", "content": _inputs_text(signature, run)}
-        messages.append(_expand_legacy_custom_type_markers_in_chat_message(asked))
+        question = {"role": "user", "content": _inputs_text(signature, run)}
+        messages.append(_expand_legacy_custom_type_markers_in_chat_message(question))
         for raw in run.get("trajectory") or []:
             turn = raw if isinstance(raw, Turn) else Turn.model_validate(raw)
             if turn.tool_call is not None:
@@ -137,17 +136,17 @@ class StepAdapter(dspy.JSONAdapter):
         return messages
 
     def _history(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:
-        """Earlier exchanges, in the form of this one: what was asked, and the call that answered it."""
+        """Return earlier exchanges in the format of this run: the inputs, and the ``finish`` call with the outputs."""
         name = self._get_history_field_name(signature)
         history = run.get(name) if name else None
         messages: list[Message] = []
         for exchange in history.messages if history else []:
-            if asked := _inputs_text(signature, exchange):
-                messages.append({"role": "user", "content": asked})
-            answered = {key: value for key, value in exchange.items() if key not in signature.input_fields}
-            if answered:
-                finished = ToolCallArgs(name=FINISH, args=serialize_for_json(answered))
-                messages.append(_assistant("", finished, self.steps.thoughts))
+            if question := _inputs_text(signature, exchange):
+                messages.append({"role": "user", "content": question})
+            outputs = {key: value for key, value in exchange.items() if key not in signature.input_fields}
+            if outputs:
+                finish = ToolCallArgs(name=FINISH, args=serialize_for_json(outputs))
+                messages.append(_assistant("", finish, self.steps.thoughts))
         return messages
 
 
@@ -169,7 +168,7 @@ def _inputs_text(signature: type[dspy.Signature], values: Mapping[str, Any]) -> 
     )
 
 
-def _described_inputs(signature: type[dspy.Signature]) -> str:
+def _describe_inputs(signature: type[dspy.Signature]) -> str:
     lines = []
     for name, field in signature.input_fields.items():
         description = (field.json_schema_extra or {}).get("desc")

@@ -1,4 +1,4 @@
-"""The JSON schema of a step: one object out of a union of typed tool calls and ``finish``."""
+"""The JSON schema of a step: a union of typed tool calls and ``finish``."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import dspy
 import pydantic
 
 from oneturn.errors import ProgramError
-from oneturn.programs.react.grounding import SeenValues, misplaced, narrowed, unseen
+from oneturn.programs.react.grounding import SeenValues, describe_unseen, has_misplaced_mark, restrict_to_seen
 from oneturn.tools.registry import FINISH
 
 MOST_AT_ONCE = 8
-"""Calls that one step may ask for together."""
+"""The maximum number of calls in one step."""
 
 
 class StepSchema:
-    """What the LM may write as its next step, for a signature and a set of tools.
+    """The schema of the LM's steps, for a signature and a set of tools.
 
-    Everything here is computed once, at construction; an instance is read-only and shared by all runs.
+    An instance is computed once, read-only, and shared by all runs.
 
     Args:
         signature: the user's signature; its output fields are the arguments of ``finish``.
         tools: the tools by name.
-        thoughts: whether a step begins with a ``thought``.
-        parallel: whether a step may ask for several calls at once.
+        thoughts: whether a step starts with a ``thought``.
+        parallel: whether a step may contain several calls.
 
     Raises:
-        ProgramError: a ``Citation`` or ``Seen`` stands where it would not be heeded.
+        ProgramError: a ``Citation`` or ``Seen`` is used where it isn't supported.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class StepSchema:
         self._calls = {name: _object(tool.args or {}) for name, tool in tools.items()}
         self._calls[FINISH] = _object(finish.get("properties", {}))
         self._check_marks()
-        self._described = {name: _first_paragraph(tool.desc) for name, tool in tools.items()}
-        self._described[FINISH] = "End the run with the final outputs."
+        self._descriptions = {name: _first_paragraph(tool.desc) for name, tool in tools.items()}
+        self._descriptions[FINISH] = "End the run with the final outputs."
 
     @property
     def names(self) -> frozenset[str]:
-        """Every name that a step may call, ``finish`` included."""
+        """All names that a step may call, ``finish`` included."""
         return frozenset(self._calls)
 
     @property
@@ -56,18 +56,18 @@ class StepSchema:
         """The names of the final outputs."""
         return tuple(self._outputs.model_fields)
 
-    def json_schema(self, allowed: Iterable[str], ground: SeenValues = SeenValues()) -> dict[str, Any]:
-        """JSON schema of a step.
+    def json_schema(self, allowed: Iterable[str], seen_values: SeenValues = SeenValues()) -> dict[str, Any]:
+        """Return the JSON schema of a step.
 
         Args:
-            allowed: the names that it may call; their order is always the declared one.
-            ground: what the run has seen; a tool that needs something unseen is left out.
+            allowed: the names that the step may call; their order is always the declared one.
+            seen_values: the values that the run has seen; a tool that requires an unseen value is left out.
         """
         permitted = frozenset(allowed)
         calls = {
             name: _object({"name": {"type": "string", "enum": [name]}, "args": args})
             for name, schema in self._calls.items()
-            if name in permitted and (args := narrowed(name, schema, ground)) is not None
+            if name in permitted and (args := restrict_to_seen(name, schema, seen_values)) is not None
         }
         properties: dict[str, Any] = {"thought": {"type": "string"}} if self.thoughts else {}
         properties["tool_call"] = _any_of(calls.values())
@@ -76,15 +76,15 @@ class StepSchema:
         schema = _object(properties)
         return {**schema, "$defs": self._defs} if self._defs else schema
 
-    def ungrounded_value(self, name: str, args: Mapping[str, Any], ground: SeenValues) -> str | None:
-        """What is wrong with a call's arguments, in one line: a value that the run hasn't seen; ``None`` if nothing."""
-        return next(unseen(self._calls.get(name, {}), args, ground), None)
+    def ungrounded_value(self, name: str, args: Mapping[str, Any], seen_values: SeenValues) -> str | None:
+        """Return a one-line message for the first argument that the run hasn't seen; ``None`` if there is none."""
+        return next(describe_unseen(self._calls.get(name, {}), args, seen_values), None)
 
-    def validate(self, args: Mapping[str, Any], ground: SeenValues) -> dict[str, Any]:
-        """The final outputs of a ``finish`` call, as the signature types them.
+    def validate(self, args: Mapping[str, Any], seen_values: SeenValues) -> dict[str, Any]:
+        """Return the outputs of a ``finish`` call, converted to the signature's types.
 
         Raises:
-            ValueError: an output is missing, of the wrong type, or cites what wasn't seen; in one line.
+            ValueError: an output is missing, has the wrong type, or cites an unseen source. The message is one line.
         """
         try:
             outputs = self._outputs.model_validate(args)
@@ -92,26 +92,26 @@ class StepSchema:
             detail = error.errors()[0]
             place = ".".join(str(part) for part in detail["loc"])
             raise ValueError(f"{place}: {detail['msg']}") from error
-        if wrong := self.ungrounded_value(FINISH, args, ground):
-            raise ValueError(wrong)
+        if message := self.ungrounded_value(FINISH, args, seen_values):
+            raise ValueError(message)
         return {name: getattr(outputs, name) for name in type(outputs).model_fields}
 
     def description(self) -> str:
-        """The tools as the prompt lists them: one line each, then a line for every described argument."""
+        """Return the tools as the prompt lists them: one line each, then a line for every described argument."""
         return "\n".join(self._describe(name, schema["properties"]) for name, schema in self._calls.items())
 
     def _check_marks(self) -> None:
-        heeded = "Citation is heeded in list[oneturn.Citation] only, Seen in a tool's plain str argument only"
+        supported = "Citation is supported only in list[oneturn.Citation], Seen only in a tool's plain str argument"
         for name, call in self._calls.items():
-            for field, told in call["properties"].items():
-                if misplaced(told, output=name == FINISH):
-                    raise ProgramError(f"{name}: {field!r} can't be checked against what was seen: {heeded}.")
-        if misplaced(self._defs, output=True):
-            raise ProgramError(f"{', '.join(self._defs)}: a model can't be checked against what was seen: {heeded}.")
+            for field, schema in call["properties"].items():
+                if has_misplaced_mark(schema, output=name == FINISH):
+                    raise ProgramError(f"{name}: {field!r} can't be checked against seen values: {supported}.")
+        if has_misplaced_mark(self._defs, output=True):
+            raise ProgramError(f"{', '.join(self._defs)}: the model can't be checked against seen values: {supported}.")
 
     def _describe(self, name: str, args: Mapping[str, Any]) -> str:
         signature = ", ".join(f"{arg}: {type_name(schema)}" for arg, schema in args.items())
-        lines = [f"- {name}({signature}): {self._described[name]}"]
+        lines = [f"- {name}({signature}): {self._descriptions[name]}"]
         lines += [f"    {arg}: {schema['description']}" for arg, schema in args.items() if schema.get("description")]
         return "\n".join(lines)
 
@@ -120,28 +120,28 @@ def _outputs_model(signature: type[dspy.Signature]) -> type[pydantic.BaseModel]:
     fields: dict[str, Any] = {}
     annotated: Any = Annotated
     for name, field in signature.output_fields.items():
-        description = (field.json_schema_extra or {}).get("desc")
-        told = None if description == f"${{{name}}}" else description
+        declared = (field.json_schema_extra or {}).get("desc")
+        description = None if declared == f"${{{name}}}" else declared
         default = ... if field.is_required() else field.get_default(call_default_factory=True)
-        # DSPy keeps what an Annotated type says (a bound, a pattern, a mark) beside the type.
+        # DSPy keeps the metadata of an Annotated type (a bound, a pattern, a mark) in the field's metadata.
         parts = (field.annotation, *field.metadata)
         annotation = annotated[parts] if field.metadata else field.annotation
-        fields[name] = (annotation, pydantic.Field(default, description=told))
+        fields[name] = (annotation, pydantic.Field(default, description=description))
     return pydantic.create_model(f"{signature.__name__}Outputs", **fields)
 
 
 def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: {k: v for k, v in schema.items() if k != "title"} for name, schema in properties.items()}
-    return {"type": "object", "properties": kept, "required": list(kept), "additionalProperties": False}
+    untitled = {name: {k: v for k, v in schema.items() if k != "title"} for name, schema in properties.items()}
+    return {"type": "object", "properties": untitled, "required": list(untitled), "additionalProperties": False}
 
 
 def _any_of(options: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    found = list(options)
-    return found[0] if len(found) == 1 else {"anyOf": found}
+    schemas = list(options)
+    return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
 
 
 def type_name(schema: Mapping[str, Any]) -> str:
-    """A JSON schema's type in a word or two, as the LM and a person read it."""
+    """Return a short name for a JSON schema's type, for prompts and messages."""
     if "enum" in schema:
         return " | ".join(json.dumps(value) for value in schema["enum"])
     if "anyOf" in schema:

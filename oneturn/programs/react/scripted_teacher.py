@@ -1,4 +1,4 @@
-"""A teacher that works labelled examples out with the real tools, so that their runs can become demos."""
+"""A teacher that runs scripted demonstrations with the real tools, so that their runs can become demos."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from oneturn.tools.registry import FINISH, run_tool
 
 @dataclass(frozen=True)
 class Demonstration:
-    """How a labelled example is worked: the calls to make, as ``(tool, args)``, and the outputs to finish with."""
+    """The script for a labelled example: the calls to make, as ``(tool, args)``, and the outputs of ``finish``."""
 
     outputs: Mapping[str, Any]
     calls: Sequence[tuple[str, Mapping[str, Any]]] = ()
@@ -26,15 +26,15 @@ class Demonstration:
 
 
 class ScriptedTeacher(dspy.Module):
-    """Stands in for a ``ReAct`` as an optimizer's ``teacher``: it doesn't ask an LM, it knows the solutions.
+    """Replaces a ``ReAct`` as an optimizer's ``teacher``: it runs scripted demonstrations instead of calling an LM.
 
-    The tools run for real, so a demo shows exactly what the program will see. A solution that cites what its tools
-    didn't give comes back as an empty ``Prediction``, which no metric accepts: it never becomes a demo.
+    The real tools run, so a demo shows exactly the results that the program gets. A demonstration that cites a source
+    which its tools didn't return yields an empty ``Prediction``, which no metric accepts, so it never becomes a demo.
 
     Args:
-        student: the program to be compiled.
+        student: the program to compile.
         examples: labelled examples, with inputs marked.
-        solve: gives an example's solution.
+        solve: returns the demonstration for an example.
     """
 
     def __init__(
@@ -44,31 +44,31 @@ class ScriptedTeacher(dspy.Module):
         self.step = student.step.deepcopy()
         self.tools = student.tools
         self.schema = student.steps_schema
-        self.solutions = {_key(example.inputs()): solve(example) for example in examples}
+        self.demonstrations = {_key(example.inputs()): solve(example) for example in examples}
 
     def forward(self, **inputs: Any) -> dspy.Prediction:
-        """Work the example with these inputs.
+        """Run the demonstration for these inputs.
 
         Raises:
-            ProgramError: it isn't one of the examples.
+            ProgramError: no example has these inputs.
         """
-        solution = self.solutions.get(_key(inputs))
-        if solution is None:
-            raise ProgramError(f"There is no worked solution for {inputs}.")
-        thoughts = iter(solution.thoughts)
+        demonstration = self.demonstrations.get(_key(inputs))
+        if demonstration is None:
+            raise ProgramError(f"No example has the inputs {inputs}. Add one to the teacher's examples.")
+        thoughts = iter(demonstration.thoughts)
         trajectory: list[Turn] = []
         sources: list[str] = []
-        for name, args in solution.calls:
+        for name, args in demonstration.calls:
             result = run_tool(self.tools, ToolCall("scripted", name, args))
             call = ToolCallArgs(name=name, args=dict(args))
             turn = Turn(thought=next(thoughts, None), tool_call=call, observation=result.output)
             trajectory.append(turn.with_sources(result.documents))
             sources += [str(document.id) for document in result.documents]
-        if self.schema.ungrounded_value(FINISH, solution.outputs, SeenValues(sources=tuple(sources))):
+        if self.schema.ungrounded_value(FINISH, demonstration.outputs, SeenValues(sources=tuple(sources))):
             return dspy.Prediction()
-        finish = ToolCallArgs(name=FINISH, args=dict(solution.outputs))
+        finish = ToolCallArgs(name=FINISH, args=dict(demonstration.outputs))
         self._record(inputs, trajectory, next(thoughts, None), finish)
-        return dspy.Prediction(**solution.outputs, trajectory=trajectory)
+        return dspy.Prediction(**demonstration.outputs, trajectory=trajectory)
 
     def _record(self, inputs: dict[str, Any], trajectory: list[Turn], thought: str | None, call: ToolCallArgs) -> None:
         if dspy.settings.trace is None:

@@ -1,4 +1,4 @@
-"""The record of a run: turns, as the prompt shows them and as demos keep them."""
+"""The turns of a run, as prompts and demos contain them."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Turn(pydantic.BaseModel):
 
     @property
     def sources(self) -> tuple[dict[str, str], ...]:
-        """What a retriever found: ``id``, ``title``, ``url`` of each; neither shown to the LM nor kept in demos."""
+        """The ``id``, ``title`` and ``url`` of each retrieved document; not part of prompts or demos."""
         return self._sources
 
     def with_sources(self, documents: Iterable[Document]) -> Self:
-        """This turn, which knows what was found."""
+        """Set the sources from retrieved documents; return this turn."""
         self._sources = tuple(source(document) for document in documents)
         return self

@@ -1,4 +1,4 @@
-"""A compiled program: its file, what it must fit, and how a program that has changed since takes it."""
+"""Compiled programs: save and load them, detect drift, and migrate their state to a changed program."""
 
 from oneturn.programs.state.artifact import (
     Manifest,

@@ -1,4 +1,4 @@
-"""A compiled program as one JSON file: its manifest, then its state. No pickle, no LM, no secret."""
+"""Save and load a compiled program as one JSON file: its manifest and its state, without pickle, LM or secrets."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from oneturn.programs.state.interface import PROGRAM, Interface, interface_of
 from oneturn.programs.state.migration import splice
 
 OnDrift: TypeAlias = Literal["fail", "splice"]
-"""What loading does with a state whose program has changed since."""
+"""What loading does if the program has changed since it was compiled."""
 
 _Model = TypeVar("_Model", bound=pydantic.BaseModel)
 _log = logging.getLogger(__name__)
 
 
 class Manifest(pydantic.BaseModel):
-    """Where a compiled program comes from and what it was measured to be worth.
+    """The provenance and the scores of a compiled program.
 
     Attributes:
         recipe: the recipe's name.
         lm: the model string of the LM it was compiled on.
-        seed: of the recipe's choices.
-        created: ISO 8601, UTC.
-        versions: of the packages that made it.
-        dataset: SHA-256 of each split that was used.
+        seed: the seed of the recipe's random choices.
+        created: the time of creation, ISO 8601, UTC.
+        versions: the versions of the packages used.
+        dataset: SHA-256 of each split used.
         scores: before and after, on the development split; see ``Evaluation.summary``.
         spend: LM calls, tokens, seconds and, where prices are known, US dollars of the whole compile.
-        estimate: what had been told before that it would cost, each as least and most.
-        stopped: the limit of the budget that ended the compile.
-        interface: the signature and the tools of the program before it was compiled, with their SHA-256; without it,
-            drift is noticed in the number of fields only.
+        estimate: the estimate made before the compile, each value as minimum and maximum.
+        stopped: the budget limit that ended the compile, if one did.
+        interface: the signature and the tools of the uncompiled program, with their SHA-256; without it, only a
+            changed number of fields is detected as drift.
     """
 
     recipe: str
@@ -65,14 +65,14 @@ class _Signature(pydantic.BaseModel):
 
 
 class _Predictor(pydantic.BaseModel):
-    """What DSPy's state of a predictor has at least."""
+    """The required keys of a predictor's state in DSPy."""
 
     signature: _Signature
     demos: list[dict[str, Any]]
 
 
 def save_compiled(program: dspy.Module, manifest: Manifest, path: Path) -> None:
-    """Write ``program``'s state and its manifest to ``path``, whole or not at all. The LM stays out of it.
+    """Write ``program``'s state and its manifest to ``path`` atomically. The LM isn't saved.
 
     The same program and manifest give the same bytes.
 
@@ -80,7 +80,7 @@ def save_compiled(program: dspy.Module, manifest: Manifest, path: Path) -> None:
         ProgramError: a value looks like a secret.
     """
     state = program.dump_state()
-    if isinstance(program, dspy.Predict):  # its state has no name
+    if isinstance(program, dspy.Predict):  # the state of a single predictor has no name
         state = {PROGRAM: state}
     for predictor in state.values():
         if isinstance(predictor, dict):
@@ -91,50 +91,50 @@ def save_compiled(program: dspy.Module, manifest: Manifest, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".tmp")
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-    # Half a surrogate pair, as a reply that was cut may end with, has no UTF-8; escaped, it is JSON still.
+    # A truncated reply may end with half a surrogate pair, which UTF-8 can't encode; escaped, the text is valid JSON.
     partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     partial.replace(path)
 
 
 def load_compiled(program: dspy.Module, path: str | Path, *, on_drift: OnDrift = "fail") -> Manifest:
-    """Put the state in ``path`` into ``program``; give its manifest.
+    """Load the state in ``path`` into ``program`` and return its manifest.
 
     Args:
-        program: uncompiled.
+        program: the uncompiled program.
         path: the compiled program's file.
         on_drift: what to do if the program's signature or tools have changed since it was compiled: ``"fail"``; or
-            ``"splice"`` the changed tools and descriptions into what was compiled, and log a warning that names them.
+            ``"splice"`` the changed tools and descriptions into the compiled state, and log a warning that lists them.
 
     Raises:
-        ProgramError: there is no such file, it isn't a compiled program, or it belongs to another program: the message
-            names each difference.
+        ProgramError: the file doesn't exist, isn't a compiled program, or was compiled for another program; the message
+            lists each difference.
     """
     path = Path(path)
     document = _read(path)
     state = document["state"]
-    expected, found = sorted(dict(program.named_parameters())), sorted(k for k in state if k != "metadata")
-    if expected != found:
-        raise ProgramError(f"{path} was compiled for predictors {found}, the program has {expected}. Compile it again.")
+    expected, saved = sorted(dict(program.named_parameters())), sorted(k for k in state if k != "metadata")
+    if expected != saved:
+        raise ProgramError(f"{path} was compiled for predictors {saved}, the program has {expected}. Compile it again.")
     manifest = _manifest(document, path)
     for name, _ in program.named_predictors():
-        _check(_Predictor, state[name], f"state.{name}", path)
-    fitting = _fitting(program, state, manifest, path, on_drift)
-    program.load_state(fitting[PROGRAM] if isinstance(program, dspy.Predict) else fitting)
+        _validate(_Predictor, state[name], f"state.{name}", path)
+    migrated = _migrate(program, state, manifest, path, on_drift)
+    program.load_state(migrated[PROGRAM] if isinstance(program, dspy.Predict) else migrated)
     return manifest
 
 
 def drift_of(program: dspy.Module, path: Path) -> list[str]:
-    """How ``program``, uncompiled, differs from the one that ``path`` was compiled for: a line each, in words.
+    """Return the differences between the uncompiled ``program`` and the one that ``path`` was compiled for, as lines.
 
     Raises:
-        ProgramError: there is no such file, or it isn't a compiled program.
+        ProgramError: the file doesn't exist, or isn't a compiled program.
     """
     interface = read_manifest(path).interface
-    return [] if interface is None else [found.words for found in differences(interface, interface_of(program))]
+    return [] if interface is None else [change.words for change in differences(interface, interface_of(program))]
 
 
 def read_compiled(path: Path) -> tuple[Manifest, dict[str, Any]]:
-    """The manifest and the state of the compiled program in ``path``; raises as ``load_compiled`` does."""
+    """Return the manifest and the state of the compiled program in ``path``; raises as ``load_compiled`` does."""
     document = _read(path)
     return _manifest(document, path), document["state"]
 
@@ -145,74 +145,76 @@ def check_secrets(path: Path) -> None:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of the compiled program in ``path``; raises as ``load_compiled`` does."""
+    """Return the manifest of the compiled program in ``path``; raises as ``load_compiled`` does."""
     return _manifest(_read(path), path)
 
 
 def _manifest(document: dict[str, Any], path: Path) -> Manifest:
-    return _check(Manifest, document["manifest"], "manifest", path)
+    return _validate(Manifest, document["manifest"], "manifest", path)
 
 
-def _check(model: type[_Model], found: Any, place: str, path: Path) -> _Model:
+def _validate(model: type[_Model], value: Any, location: str, path: Path) -> _Model:
     try:
-        return model.model_validate(found)
+        return model.model_validate(value)
     except pydantic.ValidationError as error:
         detail = error.errors()[0]
-        place = ".".join([place, *map(str, detail["loc"])])
-        raise ProgramError(f"{path}: {place} is wrong: {detail['msg']}. Make it again with: oneturn compile") from None
+        location = ".".join([location, *map(str, detail["loc"])])
+        raise ProgramError(
+            f"{path}: {location} is invalid: {detail['msg']}. Compile again with: oneturn compile"
+        ) from None
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ProgramError(f"There is no compiled program {path}. Make one with: oneturn compile") from None
+        raise ProgramError(f"There is no compiled program {path}. Create one with: oneturn compile") from None
     except OSError as error:
         raise ProgramError(f"{path} can't be read: {error.strerror}.") from None
-    except ValueError as error:  # no JSON, or no UTF-8
-        raise ProgramError(f"{path} is not JSON ({error}). Make it again with: oneturn compile") from None
+    except ValueError as error:  # invalid JSON or UTF-8
+        raise ProgramError(f"{path} is not JSON ({error}). Compile again with: oneturn compile") from None
     if not isinstance(document, dict) or {"manifest", "state"} - set(document):
-        raise ProgramError(f"{path} lacks a manifest or a state. Make it again with: oneturn compile")
+        raise ProgramError(f"{path} lacks a manifest or a state. Compile again with: oneturn compile")
     _check_state(document["state"], path)
     return document
 
 
 def _check_state(state: Any, path: Path) -> None:
     if not isinstance(state, dict):
-        raise ProgramError(f"{path}: state isn't a mapping of predictors. Make it again with: oneturn compile")
+        raise ProgramError(f"{path}: state isn't a mapping of predictors. Compile again with: oneturn compile")
     for name, saved in state.items():
-        if not isinstance(saved, dict) or {"signature", "demos"} & set(saved):  # else it is no predictor's
-            _check(_Predictor, saved, f"state.{name}", path)
+        if not isinstance(saved, dict) or {"signature", "demos"} & set(saved):  # otherwise not a predictor
+            _validate(_Predictor, saved, f"state.{name}", path)
 
 
-def _fitting(
+def _migrate(
     program: dspy.Module, state: dict[str, Any], manifest: Manifest, path: Path, on_drift: OnDrift
 ) -> dict[str, Any]:
-    """The state as the program can use it."""
+    """Return the state in a form that the program can load."""
     compiled = manifest.interface
     if compiled is None:
-        _log.warning("%s doesn't say which signature and tools it was compiled for; compile it again.", path)
+        _log.warning("%s has no record of the signature and tools that it was compiled for; compile it again.", path)
         _check_fields(program, state, path)
         return state
     _check_own_fields(state, compiled, path)
     current = interface_of(program)
-    found = differences(compiled, current)
-    if not found:
+    drift = differences(compiled, current)
+    if not drift:
         _check_fields(program, state, path)
         return state
-    if on_drift == "fail" or not all(difference.can_splice for difference in found):
-        raise ProgramError(_told(found, path, on_drift))
+    if on_drift == "fail" or not all(difference.can_splice for difference in drift):
+        raise ProgramError(_drift_message(drift, path, on_drift))
     spliced, notes = splice(state, compiled, program, current)
-    told = [f"  - {line}" for line in [*(difference.words for difference in found), *notes]]
-    _log.warning("%s was compiled for another program; spliced in, but not measured:\n%s", path, "\n".join(told))
+    lines = [f"  - {line}" for line in [*(difference.words for difference in drift), *notes]]
+    _log.warning("%s was compiled for another program; spliced, but not evaluated:\n%s", path, "\n".join(lines))
     return spliced
 
 
-def _told(found: list[Difference], path: Path, on_drift: OnDrift) -> str:
-    lines = "\n".join(f"  - {difference.words}" for difference in found)
+def _drift_message(drift: list[Difference], path: Path, on_drift: OnDrift) -> str:
+    lines = "\n".join(f"  - {difference.words}" for difference in drift)
     hint = "Compile it again"
-    if all(difference.can_splice for difference in found):
-        hint += ", or load what was compiled with these changes spliced in: compiled_on_drift: splice"
+    if all(difference.can_splice for difference in drift):
+        hint += ", or splice these changes into the compiled program with: compiled_on_drift: splice"
     elif on_drift == "splice":
         hint += ": new fields can't be spliced in"
     return f"{path} was compiled for another program than this one:\n{lines}\n{hint}."
@@ -221,11 +223,11 @@ def _told(found: list[Difference], path: Path, on_drift: OnDrift) -> str:
 def _check_own_fields(state: dict[str, Any], compiled: Interface, path: Path) -> None:
     for name in compiled.predictors.keys() & state.keys():
         shape = compiled.predictors[name]
-        told, saved = len(shape.inputs) + len(shape.outputs), len(state[name]["signature"]["fields"])
-        if told != saved:
+        expected, saved = len(shape.inputs) + len(shape.outputs), len(state[name]["signature"]["fields"])
+        if expected != saved:
             raise ProgramError(
-                f"{path}: state.{name} has {saved} fields, its manifest tells of {told}. "
-                "Make it again with: oneturn compile"
+                f"{path}: state.{name} has {saved} fields, but its manifest lists {expected}. "
+                "Compile again with: oneturn compile"
             )
 
 

@@ -1,4 +1,4 @@
-"""How a program differs from the one that a compiled state was made for, in words."""
+"""Describe how a program differs from the program that a compiled state was made for."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from oneturn.programs.state.interface import PROGRAM, Interface, PredictorShape,
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is other than it was.
+    """One difference between two programs.
 
     Attributes:
-        words: what it is.
-        can_splice: whether the compiled state can be brought up to it.
+        words: the description.
+        can_splice: whether the change can be applied to the compiled state.
     """
 
     words: str
@@ -26,24 +26,24 @@ class Difference:
 
 
 def differences(compiled: Interface, program: Interface) -> list[Difference]:
-    """What is other in ``program`` than in the program that was compiled: fields, instructions, tools."""
-    found = [
+    """Return the differences from the compiled program to ``program``: fields, instructions, tools."""
+    changes = [
         difference
         for place in {**compiled.signatures, **program.signatures}
         for difference in _signatures(place, compiled.signatures.get(place), program.signatures.get(place))
     ]
-    told_fields = {
+    declared_fields = {
         name for shapes in (compiled, program) for shape in shapes.signatures.values() for name in shape.fields
     }
     for name in {**compiled.predictors, **program.predictors}:
-        found += _predictors(name, compiled.predictors.get(name), program.predictors.get(name), told_fields)
+        changes += _predictors(name, compiled.predictors.get(name), program.predictors.get(name), declared_fields)
     for name in {**compiled.tools, **program.tools}:
-        found += _tools(name, compiled.tools.get(name), program.tools.get(name))
-    return found
+        changes += _tools(name, compiled.tools.get(name), program.tools.get(name))
+    return changes
 
 
 def changed_tools(compiled: Interface, program: Interface) -> set[str]:
-    """The tools whose earlier calls no longer fit: they are gone, or take other arguments."""
+    """Return the tools whose earlier calls are no longer valid: they were removed, or their arguments changed."""
     return {
         name
         for name, shape in compiled.tools.items()
@@ -70,32 +70,32 @@ def _signatures(place: str, old: SignatureShape | None, new: SignatureShape | No
             yield Difference(f"{where}{field.role} {name!r} ({type_name(field.json_schema)}) was added", False)
         else:
             yield from _fields(where, name, old, new)
-    kept = [name for name in old.fields if name in new.fields]
-    if kept != [name for name in new.fields if name in old.fields]:
-        yield Difference(f"{where}the fields are in another order: {', '.join(kept)} became {', '.join(new.fields)}")
+    common = [name for name in old.fields if name in new.fields]
+    if common != [name for name in new.fields if name in old.fields]:
+        yield Difference(f"{where}the order of the fields changed: {', '.join(common)} became {', '.join(new.fields)}")
 
 
 def _fields(where: str, name: str, old: SignatureShape, new: SignatureShape) -> Iterator[Difference]:
     before, after = old.fields[name], new.fields[name]
     if before.role != after.role:
-        yield Difference(f"{where}{name!r} was an {before.role}, it is an {after.role}", False)
+        yield Difference(f"{where}{name!r} was an {before.role}, now is an {after.role}", False)
     if before.json_schema != after.json_schema:
         change = _type_change(before.json_schema, after.json_schema)
         yield Difference(f"{where}{after.role} {name!r} {change}", False)
     if before.description != after.description:
-        change = _was(before.description, after.description)
+        change = _describe_change(before.description, after.description)
         yield Difference(f"{where}the description of {after.role} {name!r} {change}")
 
 
 def _predictors(
-    name: str, old: PredictorShape | None, new: PredictorShape | None, told_fields: set[str]
+    name: str, old: PredictorShape | None, new: PredictorShape | None, declared_fields: set[str]
 ) -> Iterator[Difference]:
     if old is None or new is None:
         yield Difference(f"the predictor {name!r} was {'added' if old is None else 'removed'}", can_splice=False)
         return
     before, after = [*old.inputs, *old.outputs], [*new.inputs, *new.outputs]
     for field in dict.fromkeys([*before, *after]):
-        if (field in before) != (field in after) and field not in told_fields:
+        if (field in before) != (field in after) and field not in declared_fields:
             change = "removed" if field in before else "added"
             yield Difference(f"predictor {name!r}: the field {field!r} was {change}", can_splice=False)
 
@@ -107,7 +107,7 @@ def _tools(name: str, old: ToolShape | None, new: ToolShape | None) -> Iterator[
         yield Difference(f"the tool {_call(name, old)} was removed")
     elif old is not None and new is not None:
         if old.description != new.description:
-            yield Difference(f"the description of the tool {name} {_was(old.description, new.description)}")
+            yield Difference(f"the description of the tool {name} {_describe_change(old.description, new.description)}")
         for argument in {**old.args, **new.args}:
             change = _argument(old.args.get(argument), new.args.get(argument))
             if change is not None:
@@ -123,7 +123,11 @@ def _argument(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> s
         return f"({type_name(old)}) was removed"
     before, after = dict(old or {}), dict(new or {})
     descriptions = before.pop("description", None), after.pop("description", None)
-    return _type_change(before, after) if before != after else f"has another description: it {_was(*descriptions)}"
+    return (
+        _type_change(before, after)
+        if before != after
+        else f"has a changed description: it {_describe_change(*descriptions)}"
+    )
 
 
 def _types(args: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -137,12 +141,12 @@ def _call(name: str, tool: ToolShape) -> str:
 def _type_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     before, after = type_name(old), type_name(new)
     if before != after:
-        return f"was {before}, it is {after}"
-    return f"({after}) has another schema: {', '.join(_parts(old, new)) or 'what is empty in it'}"
+        return f"was {before}, now is {after}"
+    return f"({after}) has a changed schema: {', '.join(_schema_changes(old, new)) or 'only empty values'}"
 
 
-def _parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """The places of a schema that are other than they were, with what stood and stands there."""
+def _schema_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the changed paths of a schema, with the old and new values."""
     before, after = ({path: value for path, _, value in leaves(schema)} for schema in (old, new))
     for path in {**before, **after}:
         if path not in after:
@@ -150,11 +154,11 @@ def _parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
         elif path not in before:
             yield f"{path} {after[path]!r} was added"
         elif before[path] != after[path]:
-            yield f"{path} {_was(before[path], after[path])}"
+            yield f"{path} {_describe_change(before[path], after[path])}"
 
 
-def _was(old: Any, new: Any) -> str:
-    return f"was {old!r}, it is {new!r}"
+def _describe_change(old: Any, new: Any) -> str:
+    return f"was {old!r}, now is {new!r}"
 
 
 def _has_changed(paragraph: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What a program takes, gives and calls: what a compiled state belongs to, kept beside it."""
+"""The interface of a program: its signatures, predictors and tools, saved with its compiled state."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pydantic
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 PROGRAM = "self"
-"""The place of the program itself, as DSPy names it."""
+"""DSPy's name for the program itself."""
 
-_OWN_TOOLS = {"ReAct": "finish", "ReActV2": "submit"}
-"""The tools that DSPy's modules make of their signature."""
+_BUILTIN_TOOLS = {"ReAct": "finish", "ReActV2": "submit"}
+"""The tools that DSPy's modules create from their signature."""
 
 
 class FieldShape(pydantic.BaseModel):
@@ -24,8 +24,8 @@ class FieldShape(pydantic.BaseModel):
 
     Attributes:
         role: ``"input"`` or ``"output"``.
-        json_schema: of its type.
-        description: what the prompt says of it; ``None`` if nothing was declared.
+        json_schema: the JSON schema of its type.
+        description: its description in the prompt; ``None`` if none is declared.
     """
 
     role: Literal["input", "output"]
@@ -34,14 +34,14 @@ class FieldShape(pydantic.BaseModel):
 
 
 class SignatureShape(pydantic.BaseModel):
-    """A declared signature: its instructions, empty where they are DSPy's own, and its fields in their order."""
+    """A declared signature: its instructions, empty if they are DSPy's default, and its fields in order."""
 
     instructions: str
     fields: dict[str, FieldShape]
 
 
 class PredictorShape(pydantic.BaseModel):
-    """A predictor: the names of its fields in their order, and the hash of its uncompiled instructions."""
+    """A predictor: the names of its fields in order, and the hash of its uncompiled instructions."""
 
     inputs: list[str]
     outputs: list[str]
@@ -49,19 +49,19 @@ class PredictorShape(pydantic.BaseModel):
 
 
 class ToolShape(pydantic.BaseModel):
-    """A tool: what the LM is told of it, and the JSON schema of each argument."""
+    """A tool: its description for the LM, and the JSON schema of each argument."""
 
     description: str | None
     args: dict[str, Any]
 
 
 class Interface(pydantic.BaseModel):
-    """What a program takes, gives and calls.
+    """The signatures, predictors and tools of a program.
 
     Attributes:
-        signatures: by the place of the module or predictor that declares it; ``"self"`` is the program.
-        predictors: by name, as DSPy's state has them.
-        tools: by name; of a sub-module's, with its place before it.
+        signatures: by the path of the module or predictor that declares them; ``"self"`` is the program.
+        predictors: by name, as in DSPy's state.
+        tools: by name; the name of a sub-module's tool starts with the sub-module's path.
     """
 
     signatures: dict[str, SignatureShape]
@@ -71,21 +71,21 @@ class Interface(pydantic.BaseModel):
     @pydantic.computed_field  # type: ignore[prop-decorator]
     @property
     def signature_sha256(self) -> str:
-        """The same for the same signatures."""
+        """The hash of the signatures and of the predictors' field names."""
         names = {name: [shape.inputs, shape.outputs] for name, shape in self.predictors.items()}
         return _sha256([{place: shape.model_dump() for place, shape in self.signatures.items()}, names])
 
     @pydantic.computed_field  # type: ignore[prop-decorator]
     @property
     def tools_sha256(self) -> str:
-        """The same for the same tools, in whatever order."""
+        """The hash of the tools, independent of their order."""
         return _sha256({name: shape.model_dump() for name, shape in self.tools.items()})
 
 
 def interface_of(program: dspy.Module) -> Interface:
-    """The interface of a program, which should be uncompiled: an optimizer may have rewritten its instructions.
+    """Return the interface of an uncompiled program; in a compiled one the instructions may be rewritten.
 
-    A module with a signature and tools, such as a ReAct, speaks for the predictors that it has made of them.
+    For a module with a signature and tools, such as a ReAct, its own signature replaces those of its predictors.
     """
     agents = {place: module for place, module in _modules(program) if _is_agent(module)}
     predictors = dict(program.named_predictors())
@@ -94,7 +94,7 @@ def interface_of(program: dspy.Module) -> Interface:
         if not any(_is_under(name, place) for place in agents):
             signatures[name] = signature_shape(predictor.signature)
     tools = {
-        name if place == PROGRAM else f"{_plain(place)}.{name}": _tool_shape(tool)
+        name if place == PROGRAM else f"{_relative_path(place)}.{name}": _tool_shape(tool)
         for place, module in _modules(program)
         for name, tool in _tools(module)
     }
@@ -103,16 +103,18 @@ def interface_of(program: dspy.Module) -> Interface:
 
 
 def signature_shape(signature: type[dspy.Signature]) -> SignatureShape:
-    """The shape of a declared signature."""
+    """Return the shape of a declared signature."""
     fields = {name: _field_shape(name, "input", field) for name, field in signature.input_fields.items()}
     fields |= {name: _field_shape(name, "output", field) for name, field in signature.output_fields.items()}
-    unsaid = dspy.Signature(f"{', '.join(signature.input_fields)} -> {', '.join(signature.output_fields)}").instructions
-    declared = signature.instructions if signature.instructions != unsaid else ""
+    default = dspy.Signature(
+        f"{', '.join(signature.input_fields)} -> {', '.join(signature.output_fields)}"
+    ).instructions
+    declared = signature.instructions if signature.instructions != default else ""
     return SignatureShape(instructions=declared, fields=fields)
 
 
 def instructions_sha256(text: str) -> str:
-    """The hash by which instructions that nobody has rewritten are known."""
+    """Return the hash that identifies unchanged instructions."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -126,24 +128,24 @@ def _is_agent(module: Any) -> bool:
 
 
 def _is_under(predictor: str, place: str) -> bool:
-    return place == PROGRAM or predictor.startswith(f"{_plain(place)}.")
+    return place == PROGRAM or predictor.startswith(f"{_relative_path(place)}.")
 
 
-def _plain(place: str) -> str:
+def _relative_path(place: str) -> str:
     return place.removeprefix(f"{PROGRAM}.")
 
 
 def _tools(module: Any) -> Iterator[tuple[str, dspy.Tool]]:
-    found = getattr(module, "tools", None)
-    own = _OWN_TOOLS.get(type(module).__name__) if isinstance(module, dspy.ReAct | dspy.ReActV2) else None
-    for tool in found.values() if isinstance(found, Mapping) else found if isinstance(found, list | tuple) else ():
-        if isinstance(tool, dspy.Tool) and tool.name != own:
+    tools = getattr(module, "tools", None)
+    builtin = _BUILTIN_TOOLS.get(type(module).__name__) if isinstance(module, dspy.ReAct | dspy.ReActV2) else None
+    for tool in tools.values() if isinstance(tools, Mapping) else tools if isinstance(tools, list | tuple) else ():
+        if isinstance(tool, dspy.Tool) and tool.name != builtin:
             yield str(tool.name), tool
 
 
 def _tool_shape(tool: dspy.Tool) -> ToolShape:
-    told = inspect.cleandoc(tool.desc) if tool.desc else None  # Python 3.13 does so itself
-    return ToolShape(description=told, args=_json(tool.args or {}))
+    description = inspect.cleandoc(tool.desc) if tool.desc else None  # Python 3.13 does this itself
+    return ToolShape(description=description, args=_json(tool.args or {}))
 
 
 def _predictor_shape(signature: type[dspy.Signature]) -> PredictorShape:
@@ -155,8 +157,8 @@ def _predictor_shape(signature: type[dspy.Signature]) -> PredictorShape:
 
 
 def _field_shape(name: str, role: Literal["input", "output"], field: Any) -> FieldShape:
-    told = (field.json_schema_extra or {}).get("desc")
-    description = None if told == f"${{{name}}}" else told
+    declared = (field.json_schema_extra or {}).get("desc")
+    description = None if declared == f"${{{name}}}" else declared
     return FieldShape(role=role, json_schema=_schema(field), description=description)
 
 
@@ -166,7 +168,7 @@ def _schema(field: Any) -> dict[str, Any]:
     annotation = annotated[parts] if field.metadata else field.annotation
     try:
         schema: dict[str, Any] = _json(pydantic.TypeAdapter(annotation).json_schema())
-    except (PydanticSchemaGenerationError, PydanticUserError):  # a type that pydantic can't write down
+    except (PydanticSchemaGenerationError, PydanticUserError):  # a type without a JSON schema
         return {"type": getattr(annotation, "__qualname__", str(annotation))}
     return schema
 
