@@ -1,4 +1,4 @@
-"""The Responses protocol: the adapter that MLflow serves, the client and what it reads."""
+"""The Responses protocol: the adapter that MLflow serves, the client, and the client's reply."""
 
 from oneturn.responses.adapter import ResponsesAdapter
 from oneturn.responses.client import query

@@ -1,4 +1,4 @@
-"""``ResponsesAdapter``: a oneturn program as an MLflow ``ResponsesAgent``."""
+"""``ResponsesAdapter`` serves a program as an MLflow ``ResponsesAgent``."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ from oneturn.programs import Program, as_program
 from oneturn.responses.approval_items import ApprovalAnswer, Item, read_answer, read_waiting
 from oneturn.responses.errors import to_client_error
 from oneturn.responses.event_writer import EventWriter, url_citations
-from oneturn.responses.request import first_problem, program_inputs
+from oneturn.responses.request import describe_validation_error, program_inputs
 from oneturn.responses.tracing import SelfTraced, in_span
 from oneturn.tools.approvals import Approvals
 
-# DSPy keeps the last 10,000 prompts of each LM and module, and the last 10,000 runs for an optimizer that isn't there.
-_KEEP_NOTHING = {"disable_history": True, "trace": None}
+# By default DSPy stores the last 10,000 prompts of each LM and module, and the last 10,000 runs for an optimizer.
+_NO_HISTORY = {"disable_history": True, "trace": None}
 
 
 class ResponsesAdapter(SelfTraced):
-    """Serves a program over the OpenAI Responses protocol; one instance serves any number of requests at once.
+    """Serves a program over the OpenAI Responses protocol; one instance serves concurrent requests.
 
-    The last user message is the question, ``custom_inputs`` fill the other inputs. The answering field is
-    the message, streamed as it is written; citations become its annotations; every output but the answer comes
-    back in ``custom_outputs``.
+    The last user message is the question, ``custom_inputs`` fill the other inputs. The answer field becomes
+    the message and is streamed. Citations become its annotations. All other outputs are returned in
+    ``custom_outputs``.
 
     Args:
-        program: what to serve, such as a :class:`oneturn.ReAct` or any ``dspy.Module``, or a function that builds it,
-            which is then called once, when MLflow loads the model or the first request comes. The program's predictors
-            must have their LM (``program.set_lm``), or ``dspy.configure`` must have given one.
-        signature: what a ``dspy.Module`` takes and gives, where it doesn't say so; see :class:`oneturn.ModuleProgram`.
-        answer_field: the output of a ``dspy.Module`` that is the message, where it isn't the first ``str`` one.
-        deadline: seconds that a request may take; then it ends as ``incomplete``, with what is known. ``None`` for
-            no limit.
-        approvals: signs and checks a person's approvals, for a program with tools that need them.
+        program: the program, such as a :class:`oneturn.ReAct` or any ``dspy.Module``, or a function that builds it.
+            The function is called once, when MLflow loads the model or on the first request. The program's predictors
+            need an LM: from ``program.set_lm`` or ``dspy.configure``.
+        signature: the signature of a ``dspy.Module`` that doesn't declare one; see :class:`oneturn.ModuleProgram`.
+        answer_field: the output field of a ``dspy.Module`` that becomes the message; the first ``str`` by default.
+        deadline: seconds that a request may take. Then it ends as ``incomplete``, with the items finished so far.
+            ``None`` for no limit.
+        approvals: signs and verifies approvals, for a program with tools that need a person's approval.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ResponsesAdapter(SelfTraced):
         deadline: float | None = None,
         approvals: Approvals | None = None,
     ):
-        self._given = program
+        self._source = program
         self._signature = signature
         self._answer_field = answer_field
         self._deadline = deadline
@@ -79,36 +79,36 @@ class ResponsesAdapter(SelfTraced):
 
     @property
     def program(self) -> Program:
-        """What is served; built now if it hasn't been yet."""
+        """The served program, built on first access."""
         with self._building:
             if self._built is None:
-                self._built = as_program(self._given, self._signature, self._answer_field)
+                self._built = as_program(self._source, self._signature, self._answer_field)
             return self._built
 
     def load_context(self, context: Any) -> None:
-        """Build the program when MLflow loads the model: what is wrong with it shows before the first request."""
+        """Build the program when MLflow loads the model, so that errors show before the first request."""
         _ = self.program
 
     def inputs(self, request: ResponsesAgentRequest) -> dict[str, Any]:
-        """The program's inputs for a request, without running anything: a server can refuse before it streams.
+        """Return the program's inputs for a request without running it: a server can reject it before streaming.
 
         Raises:
-            RequestError: the request can't be answered.
+            RequestError: the request is invalid.
         """
         program, request = self.program, _validated(request)
         inputs = program_inputs(program.signature, request, program.answer_field)
-        if (answer := self._answer(request)) is not None:
-            at = answer.resumption
-            self._signing().verify(answer.request_id, inputs, at.finished, at.waiting)
+        if (answer := self._approval_answer(request)) is not None:
+            resumption = answer.resumption
+            self._signer().verify(answer.request_id, inputs, resumption.finished, resumption.waiting)
         return inputs
 
     def predict(  # type: ignore[override]  # as ResponsesAgent's own
         self, request: ResponsesAgentRequest
     ) -> ResponsesAgentResponse:
-        """Answer a request at once: the LM isn't made to stream, the response is what a stream would have ended with.
+        """Answer a request with one response: the same as at the end of a stream. The LM doesn't stream.
 
         Raises:
-            AgentError: the run failed; with the code and message that a stream would have ended with.
+            AgentError: the run failed; the code and message are those of a stream's ``error`` event.
         """
         failures: list[AgentError] = []
         request = _validated(request)
@@ -120,23 +120,23 @@ class ResponsesAdapter(SelfTraced):
     def predict_stream(  # type: ignore[override]  # as ResponsesAgent's own
         self, request: ResponsesAgentRequest
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
-        """Answer a request as a stream of events that ends with exactly one terminal event."""
+        """Answer a request with a stream of events that ends with exactly one terminal event."""
         request = _validated(request)
         yield from in_span("predict_stream", request, self._events(request, lambda failure: None))
 
     def _events(
         self, request: ResponsesAgentRequest, on_failure: Callable[[AgentError], object], streaming: bool = True
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
-        control = RunContext(self._deadline, current_run(), streaming=streaming, caller=caller_token())
+        run = RunContext(self._deadline, current_run(), streaming=streaming, caller=caller_token())
         writer = EventWriter()
         yield from writer.start()
         try:
-            yield from self._run_events(writer, request, control)
-        except RunCancelled as stopped:
-            yield from writer.incomplete(stopped.reason)
+            yield from self._run_events(writer, request, run)
+        except RunCancelled as cancelled:
+            yield from writer.incomplete(cancelled.reason)
         except GeneratorExit:
             raise
-        except BaseException as error:  # told to the client as the stream's end, kept whole in the trace
+        except BaseException as error:  # the client gets a terminal event, the trace the original exception
             failure = to_client_error(error)
             on_failure(failure)
             yield from writer.failed(failure.code, str(failure))
@@ -144,26 +144,26 @@ class ResponsesAdapter(SelfTraced):
                 raise
 
     def _run_events(
-        self, writer: EventWriter, request: ResponsesAgentRequest, control: RunContext
+        self, writer: EventWriter, request: ResponsesAgentRequest, run: RunContext
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         seen: dict[str, Document] = {}
         prediction: dspy.Prediction | None = None
-        waits = False
+        waits_for_approval = False
         usage = None
         program = self.program
         inputs = self.inputs(request)
 
         def sign(item: Item) -> str:
             waiting, finished = read_waiting(request, writer.output, item)
-            return self._signing().request_id(inputs, finished, waiting)
+            return self._signer().request_id(inputs, finished, waiting)
 
-        for step in _until_stopped(control, self._steps(request, inputs, seen)):
+        for step in _run_steps(run, self._steps(request, inputs, seen)):
             if isinstance(step, Thought):
                 yield from writer.thought(step.text)
             elif isinstance(step, ToolCall):
                 yield from writer.tool_call(step)
             elif isinstance(step, Working):
-                yield writer.working()
+                yield writer.keep_alive()
             elif isinstance(step, ToolProgress):
                 yield from writer.tool_progress(step)
             elif isinstance(step, ToolResult):
@@ -171,74 +171,76 @@ class ResponsesAdapter(SelfTraced):
                 yield from writer.tool_result(step)
             elif isinstance(step, ApprovalWanted):
                 yield from writer.approval_request(step.waiting, sign)
-                waits = True
+                waits_for_approval = True
             elif isinstance(step, AnswerDelta):
                 yield from writer.text(step.text, step.attempt)
             elif isinstance(step, Answer):
                 prediction = step.prediction
-                yield from _message(writer, program, prediction, seen)
+                yield from _write_answer(writer, program, prediction, seen)
             elif isinstance(step, Usage):
-                usage = _usage(step)
-        if prediction is None and not waits:
-            raise ProgramError("The program ended without an Answer; its steps must yield one.")
+                usage = _usage_fields(step)
+        if prediction is None and not waits_for_approval:
+            raise ProgramError("The program ended without an Answer; its steps() must yield one.")
         yield from writer.completed(usage, _custom_outputs(program, prediction))
 
     def _steps(
         self, request: ResponsesAgentRequest, inputs: dict[str, Any], seen: dict[str, Document]
     ) -> Iterator[Step]:
-        """A new run; or the one that waited for the approval that the request ends with."""
-        answer = self._answer(request)
+        """The steps of a new run, or of the resumed run if the request ends with an approval response."""
+        answer = self._approval_answer(request)
         program: Any = self.program
         if answer is None:
             return cast(Iterator[Step], program.steps(**inputs))
-        at = answer.resumption
-        self._signing().check(answer.request_id, inputs, at.finished, at.waiting)
-        for call in at.finished:
+        resumption = answer.resumption
+        self._signer().check(answer.request_id, inputs, resumption.finished, resumption.waiting)
+        for call in resumption.finished:
             seen.update(_by_id(call.documents))
-        return cast(Iterator[Step], program.resume(at, **inputs))
+        return cast(Iterator[Step], program.resume(resumption, **inputs))
 
-    def _answer(self, request: ResponsesAgentRequest) -> ApprovalAnswer | None:
+    def _approval_answer(self, request: ResponsesAgentRequest) -> ApprovalAnswer | None:
         answer = read_answer(request)
         if answer is not None and not hasattr(self.program, "resume"):
-            raise RequestError("This agent asks for no approvals; end the request with a user message.")
+            raise RequestError("This agent doesn't request approvals; end the input with a user message.")
         return answer
 
-    def _signing(self) -> Approvals:
+    def _signer(self) -> Approvals:
         if self._approvals is None:
             raise ProgramError(
-                "A tool needs a person's approval, and the adapter has no key to sign the request with: give "
-                "ResponsesAdapter its approvals=oneturn.Approvals(key)."
+                "A tool needs a person's approval, and the adapter has no key to sign the approval request: pass "
+                "approvals=oneturn.Approvals(key) to ResponsesAdapter."
             )
         return self._approvals
 
 
 def _response(event: ResponsesAgentStreamEvent) -> ResponsesAgentResponse:
-    told = event.model_dump()["response"]
-    details = told.pop("incomplete_details", None)
-    response = ResponsesAgentResponse(**told)
-    if details is not None:  # MLflow warns of a reason that isn't one of OpenAI's two
+    fields = event.model_dump()["response"]
+    details = fields.pop("incomplete_details", None)
+    response = ResponsesAgentResponse(**fields)
+    if details is not None:  # validated, MLflow would warn about a reason that isn't one of OpenAI's two
         response.incomplete_details = IncompleteDetails.model_construct(**details)
     return response
 
 
 def _validated(request: ResponsesAgentRequest | dict[str, Any]) -> ResponsesAgentRequest:
-    """The request, which MLflow lets be given as a dict, in text that every LM and trace store takes.
+    """Validate a request, which MLflow may pass as a dict, and replace unpaired surrogates.
+
+    LMs and trace stores reject text that UTF-8 can't encode.
 
     Raises:
-        RequestError: it isn't one that the Responses protocol has.
+        RequestError: the request doesn't match the Responses protocol.
     """
-    given = request.model_dump() if isinstance(request, ResponsesAgentRequest) else request
+    data = request.model_dump() if isinstance(request, ResponsesAgentRequest) else request
     try:
-        sound_request = _is_sound(given)
-        if sound_request and isinstance(request, ResponsesAgentRequest):
+        encodable = _is_encodable(data)
+        if encodable and isinstance(request, ResponsesAgentRequest):
             return request
-        return ResponsesAgentRequest.model_validate(given if sound_request else replace_surrogates_deep(given))
+        return ResponsesAgentRequest.model_validate(data if encodable else replace_surrogates_deep(data))
     except ValidationError as invalid:
-        raise RequestError(first_problem(invalid)) from invalid
+        raise RequestError(describe_validation_error(invalid)) from invalid
 
 
-def _is_sound(request: Any) -> bool:
-    """Whether UTF-8 has all its characters: JSON can carry half a surrogate pair."""
+def _is_encodable(request: Any) -> bool:
+    """Whether UTF-8 can encode the request: JSON may contain unpaired surrogates."""
     try:
         json.dumps(request, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
@@ -246,30 +248,34 @@ def _is_sound(request: Any) -> bool:
     return True
 
 
-def _until_stopped(control: RunContext, steps: Iterator[Step]) -> Iterator[Step]:
-    """The steps of a run, up to its cost, with which it ends."""
-    with control.active(), dspy.context(**_KEEP_NOTHING), contextlib.ExitStack() as ending:
+def _run_steps(run: RunContext, steps: Iterator[Step]) -> Iterator[Step]:
+    """Yield the steps of a run up to its ``Usage``, the last one.
+
+    Raises:
+        RunCancelled: the run is stopped.
+    """
+    with run.active(), dspy.context(**_NO_HISTORY), contextlib.ExitStack() as cleanup:
         if isinstance(steps, Generator):
-            ending.callback(steps.close)
-        control.check()
+            cleanup.callback(steps.close)
+        run.check()
         while (step := _next(steps)) is not None:
             yield step
             if isinstance(step, Usage):
                 return
-            control.check()
+            run.check()
 
 
 def _next(steps: Iterator[Step]) -> Step | None:
     try:
         return next(steps, None)
-    except (SystemExit, GeneratorExit, asyncio.CancelledError) as stray:  # they would end more than this run
-        raise ProgramError(f"The program raised {type(stray).__name__}.") from stray
+    except (SystemExit, GeneratorExit, asyncio.CancelledError) as error:  # would stop more than this run
+        raise ProgramError(f"The program raised {type(error).__name__}.") from error
 
 
-def _message(
+def _write_answer(
     writer: EventWriter, program: Program, prediction: dspy.Prediction, seen: Mapping[str, Document]
 ) -> Iterator[ResponsesAgentStreamEvent]:
-    if program.answer_field is None:  # a client that reads texts only gets the outputs all the same
+    if program.answer_field is None:  # clients that read only text get the outputs too
         yield from writer.answer(json.dumps(_custom_outputs(program, prediction), ensure_ascii=False), [])
         return
     cited = [id for field in program.citing_fields for id in prediction.get(field) or []]
@@ -282,13 +288,13 @@ def _by_id(documents: Iterable[Document]) -> dict[str, Document]:
 
 
 def _custom_outputs(program: Program, prediction: dspy.Prediction | None) -> dict[str, Any]:
-    if prediction is None:  # the run waits for an approval
+    if prediction is None:  # the run waits for approval
         return {}
     names = [name for name in program.signature.output_fields if name != program.answer_field]
     return {name: plain(prediction.get(name)) for name in names}
 
 
-def _usage(step: Usage) -> dict[str, Any]:
+def _usage_fields(step: Usage) -> dict[str, Any]:
     prompt = sum(int(tokens.get("prompt_tokens") or 0) for tokens in step.tokens.values())
     completion = sum(int(tokens.get("completion_tokens") or 0) for tokens in step.tokens.values())
     return {

@@ -1,4 +1,4 @@
-"""A request that answers an approval request, as the point where its run goes on."""
+"""Read a request that answers an approval request: the call to approve and the state to resume from."""
 
 from __future__ import annotations
 
@@ -12,61 +12,69 @@ from mlflow.types.responses import ResponsesAgentRequest
 
 from oneturn.core.steps import FinishedCall, Resumption, WaitingCall
 from oneturn.errors import RequestError
-from oneturn.responses.request import APPROVAL, no_verdict
+from oneturn.responses.request import APPROVAL_RESPONSE, describe_invalid_verdict
 
 Item = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class ApprovalAnswer:
-    """What a person said of an approval request, with all that its run had done. Nothing of it has been checked yet."""
+    """A person's answer to an approval request, with the state of its run. The signature isn't verified yet."""
 
     request_id: str
     resumption: Resumption
 
 
 def read_answer(request: ResponsesAgentRequest) -> ApprovalAnswer | None:
-    """The approval that a request ends with; ``None`` if it doesn't end with one.
+    """Read the approval response that a request ends with.
+
+    Returns:
+        The response; ``None`` if the last item isn't one.
 
     Raises:
-        RequestError: it says neither true nor false, the approval request itself isn't among the items, or they can't
-            be read.
+        RequestError: ``approve`` isn't a boolean, the matching approval request isn't among the items, or an item
+            is malformed.
     """
     items = [item.model_dump() for item in request.input]
-    if not items or items[-1].get("type") != APPROVAL:
+    if not items or items[-1].get("type") != APPROVAL_RESPONSE:
         return None
     answer, turn = items[-1], _turn(items[:-1])
     approve = answer.get("approve")
-    if not isinstance(approve, bool):  # MLflow keeps what was sent: a text such as "false" is true to Python
-        raise RequestError(no_verdict(answer))
-    wanted = str(answer.get("approval_request_id"))
-    waiting = next((item for item in turn if item.get("type") == "mcp_approval_request" and item["id"] == wanted), None)
+    if not isinstance(approve, bool):  # MLflow doesn't convert it, and bool("false") is True
+        raise RequestError(describe_invalid_verdict(answer))
+    request_id = str(answer.get("approval_request_id"))
+    requests = (item for item in turn if item.get("type") == "mcp_approval_request")
+    waiting = next((item for item in requests if item["id"] == request_id), None)
     if waiting is None:
-        raise RequestError(f"The approval request {wanted!r} isn't among the items; send them back as they came.")
+        raise RequestError(f"The input has no approval request {request_id!r}; send all output items back unchanged.")
     resumption = Resumption(
         *_read(turn, waiting),
         approve=approve,
         reason=" ".join(str(answer.get("reason") or "").split()),
     )
-    return ApprovalAnswer(wanted, resumption)
+    return ApprovalAnswer(request_id, resumption)
 
 
 def read_waiting(
     request: ResponsesAgentRequest, output: Sequence[Item], item: Item
 ) -> tuple[WaitingCall, tuple[FinishedCall, ...]]:
-    """What will be read of the request that answers ``item``: the call that waits, and those that were finished.
+    """Read the state that an approval request must sign, as ``read_answer`` will read it from the next request.
 
     Args:
-        request: what was asked.
-        output: the items that came back before.
+        request: the current request.
+        output: the output items before ``item``.
         item: the approval request.
+
+    Returns:
+        The call that waits for approval, and the finished calls.
     """
-    return _read(_turn([*(given.model_dump() for given in request.input), *output]), item)
+    return _read(_turn([*(sent.model_dump() for sent in request.input), *output]), item)
 
 
 def _turn(items: list[Any]) -> list[Item]:
-    asked = [place for place, item in enumerate(items) if item.get("role") == "user"]
-    return items[asked[-1] if asked else 0 :]
+    """The items from the last user message on."""
+    indexes = [index for index, item in enumerate(items) if item.get("role") == "user"]
+    return items[indexes[-1] if indexes else 0 :]
 
 
 def _read(turn: list[Item], waiting: Item) -> tuple[WaitingCall, tuple[FinishedCall, ...]]:
@@ -75,7 +83,7 @@ def _read(turn: list[Item], waiting: Item) -> tuple[WaitingCall, tuple[FinishedC
 
 
 def _finished(items: Iterable[Item]) -> tuple[str, list[FinishedCall]]:
-    """The thought that no call followed, and the calls that were made, in their order."""
+    """The thought after the last call, and the calls that have an output, in order."""
     thought = ""
     calls: dict[str, FinishedCall] = {}
     done: set[str] = set()
@@ -95,16 +103,17 @@ def _finished(items: Iterable[Item]) -> tuple[str, list[FinishedCall]]:
 
 def _arguments(item: Item) -> dict[str, Any]:
     try:
-        found = json.loads(item["arguments"])
+        arguments = json.loads(item["arguments"])
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise RequestError(f"The arguments of {item.get('name')!r} aren't a JSON object; send items back as they came.")
-    return found
+        arguments = None
+    if not isinstance(arguments, dict):
+        name = item.get("name")
+        raise RequestError(f"The arguments of {name!r} aren't a JSON object; send all output items back unchanged.")
+    return arguments
 
 
 def _document(source: Any) -> Document:
     if not isinstance(source, Mapping):
-        raise RequestError("A function_call_output's sources aren't as they came.")
+        raise RequestError("A source of a function_call_output isn't an object; send all output items back unchanged.")
     metadata = {"title": source.get("title"), "doc_uri": source.get("url")}
     return Document(page_content="", metadata=metadata, id=str(source.get("id")))

@@ -1,4 +1,4 @@
-"""Ask a served agent, through the official ``openai`` client."""
+"""Query a served agent with the official ``openai`` client."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from oneturn.responses.reply import Event, OnEvent, Reply, read_reply
 
 _CONNECT_SECONDS = 10.0
 _SERVING = "/serving-endpoints/"
-_NO_KEY = "none"  # the client insists on one, our server doesn't look
+_NO_KEY = "none"  # the client requires a key, our server ignores it
 
 
 @dataclass(frozen=True)
 class _Address:
-    """Where to ask: the ``openai`` client's base URL and model."""
+    """The ``openai`` client's base URL and model."""
 
     base_url: str
     model: str = "agent"
@@ -42,114 +42,114 @@ def query(
     on_event: OnEvent | None = None,
     timeout: float = 300.0,
 ) -> Reply:
-    """Ask a served agent one question and read its answer as it streams.
+    """Send one question to a served agent and read the streamed answer.
 
-    Nothing is retried: a second try would run the agent's tools again. Asked by a tool, it ends with the run that
-    called the tool: the connection is closed.
+    Requests are not retried: a retry would run the agent's tools again. If a tool makes the query and the tool's run is
+    stopped, the connection is closed.
 
     Args:
         url: ``http://host:port``, with or without ``/responses`` or ``/invocations``; or
             ``https://<workspace>/serving-endpoints/<name>`` on Databricks.
-        question: what to ask; the items of a conversation, such as ``reply.answering(approve=True)``; or ``None`` for
-            an agent that takes ``custom_inputs`` only.
+        question: the question; or the items of a conversation, such as ``reply.answering(approve=True)``; or ``None``
+            for an agent that takes ``custom_inputs`` only.
         custom_inputs: the program's other inputs.
-        api_key: the token to send. ``None`` for none; on Databricks for ``DATABRICKS_TOKEN`` or, with the extra
-            ``databricks``, the credentials that its SDK finds: a service principal's or a profile's, renewed as needed.
-        on_event: told of each Responses event, a dict, as it comes.
+        api_key: the token to send; ``None`` sends none. On Databricks, ``None`` uses ``DATABRICKS_TOKEN`` or, with the
+            extra ``databricks``, the credentials of its SDK: a service principal's or a profile's, renewed as needed.
+        on_event: called with each Responses event, a dict.
         timeout: seconds to wait for the next byte.
 
     Raises:
-        EndpointError: the endpoint can't be reached, refuses the request, or fails; ``code`` and ``status`` say how,
-            ``retry_after`` when to try again, and ``partial`` what had come before.
-        RunCancelled: the run that asks has to stop.
+        EndpointError: the endpoint is unreachable, rejects the request, or fails. It has ``code`` and ``status``,
+            ``retry_after`` if the endpoint sends it, and ``partial``, the reply received before the error.
+        RunCancelled: the run that makes the query is stopped.
     """
     address = _address(url)
     key = _key(address, api_key)
-    control, connection = current_run(), _Connection()
+    run, connection = current_run(), _Connection()
     client = openai.OpenAI(
         base_url=address.base_url,
         api_key=key,
         max_retries=0,
         timeout=httpx.Timeout(timeout, connect=_CONNECT_SECONDS),
-        http_client=openai.DefaultHttpxClient(event_hooks={"request": [connection.watch]}),
+        http_client=openai.DefaultHttpxClient(event_hooks={"request": [connection.attach]}),
     )
     try:
-        with client, control.waking(connection.break_off):
-            control.check()
+        with client, run.waking(connection.shut_down):
+            run.check()
             items = input_items(question)
             return read_reply(_events(client, address, items, custom_inputs), on_event, items)
     except EndpointError as error:
-        control.check()  # the run's end broke the connection
+        run.check()  # the connection broke because the run was stopped
         if key != _NO_KEY:
-            error.args = (str(error).replace(key, "…"),)  # a server may repeat what it was sent
+            error.args = (str(error).replace(key, "…"),)  # a server may echo the key
         raise
 
 
 class _Connection:
-    """The socket of a request, so that another thread can break it off (httpx's ``trace`` extension shows it)."""
+    """The socket of a request, from httpx's ``trace`` extension, so that another thread can shut it down."""
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
-        self._broken = False
+        self._shut_down = False
 
-    def watch(self, request: httpx.Request) -> None:
-        """Look at the connection that ``request`` makes."""
+    def attach(self, request: httpx.Request) -> None:
+        """Record the socket that ``request`` opens."""
         request.extensions["trace"] = self._trace
 
-    def break_off(self) -> None:
-        """End it: whoever reads from it finds its end."""
-        self._broken = True
+    def shut_down(self) -> None:
+        """Shut the socket down; a blocked read returns end of file."""
+        self._shut_down = True
         if self._socket is not None:
-            with contextlib.suppress(OSError):  # it has ended by itself
+            with contextlib.suppress(OSError):  # already closed
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
         stream = info.get("return_value")
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")) and stream is not None:
             self._socket = stream.get_extra_info("socket")
-            if self._broken:
-                self.break_off()
+            if self._shut_down:
+                self.shut_down()
 
 
 def input_items(question: str | Sequence[Mapping[str, Any]] | None) -> list[Mapping[str, Any]]:
-    """A question as a request's ``input``, which is a list of items."""
+    """Convert a question to the ``input`` of a request, a list of items."""
     if isinstance(question, str):
         return [{"role": "user", "content": question}]
     return list(question or ())
 
 
 def _events(
-    client: openai.OpenAI, address: _Address, asked: list[Any], custom_inputs: Mapping[str, Any] | None
+    client: openai.OpenAI, address: _Address, items: list[Any], custom_inputs: Mapping[str, Any] | None
 ) -> Iterator[Event]:
     body = {"custom_inputs": dict(custom_inputs)} if custom_inputs else None
     try:
-        with client.responses.create(model=address.model, input=asked, stream=True, extra_body=body) as stream:
+        with client.responses.create(model=address.model, input=items, stream=True, extra_body=body) as stream:
             for event in stream:
-                told = event.to_dict(warnings=False)  # what the server sends need not fit OpenAI's own types
-                if told.get("type") == "response.completed" and _is_traced():
+                fields = event.to_dict(warnings=False)  # the server's events need not match OpenAI's own types
+                if fields.get("type") == "response.completed" and _is_traced():
                     list(stream)
-                yield told
+                yield fields
     except openai.APIStatusError as error:
-        raise _refused(error, address) from error
+        raise _status_error(error, address) from error
     except openai.APITimeoutError as error:
         raise EndpointError(
-            f"{address.base_url} didn't answer in time. Ask again, or wait longer.", code="timeout"
+            f"{address.base_url} didn't answer in time. Retry, or raise the timeout.", code="timeout"
         ) from error
     except openai.APIConnectionError as error:
-        advice = "Is it served there? Start it with: oneturn serve"
+        advice = "Is the agent served there? Start it with: oneturn serve"
         raise EndpointError(f"Can't reach {address.base_url}. {advice}", code="unreachable") from error
-    except openai.APIError as error:  # an error object in the stream, as MLflow's own server sends it
+    except openai.APIError as error:  # an error object in the stream, sent by MLflow's own server
         message = error.body if isinstance(error.body, str) else error.message
         raise EndpointError(message, code=str(error.code or "server_error")) from error
     except httpx.HTTPError as error:
-        reason = f"The connection to {address.base_url} broke ({type(error).__name__}). Ask again."
+        reason = f"The connection to {address.base_url} broke ({type(error).__name__}). Retry."
         raise EndpointError(reason, code="stream_ended") from error
     except ValueError as error:  # the client parses each event as JSON
-        raise EndpointError(f"{address.base_url} sent something that is no Responses event.", "bad_stream") from error
+        raise EndpointError(f"{address.base_url} sent data that isn't a Responses event.", "bad_stream") from error
 
 
 def _is_traced() -> bool:
-    """Whether an MLflow span is open: if MLflow's OpenAI autolog has put one below it, that ends with the stream."""
+    """Whether an MLflow span is open. A child span of MLflow's OpenAI autolog ends only with the end of the stream."""
     mlflow = sys.modules.get("mlflow")
     return mlflow is not None and mlflow.get_current_active_span() is not None
 
@@ -157,13 +157,13 @@ def _is_traced() -> bool:
 def _address(url: str) -> _Address:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise EndpointError(f"{url!r} is no URL of an endpoint; give one such as http://127.0.0.1:8000.", "bad_url")
+        raise EndpointError(f"{url!r} isn't an endpoint URL; pass one such as http://127.0.0.1:8000.", "bad_url")
     path = parts.path.rstrip("/")
-    for ending in ("/responses", "/invocations"):
-        path = path.removesuffix(ending)
-    before, serving, name = path.partition(_SERVING)
+    for suffix in ("/responses", "/invocations"):
+        path = path.removesuffix(suffix)
+    prefix, serving, name = path.partition(_SERVING)
     if serving and name:
-        base = urlunsplit((parts.scheme, parts.netloc, before + _SERVING.rstrip("/"), "", ""))
+        base = urlunsplit((parts.scheme, parts.netloc, prefix + _SERVING.rstrip("/"), "", ""))
         return _Address(base, model=name, databricks=True)
     return _Address(urlunsplit((parts.scheme, parts.netloc, path, "", "")))
 
@@ -182,18 +182,18 @@ def _is_app(url: str) -> bool:
     return (urlsplit(url).hostname or "").endswith(".databricksapps.com")
 
 
-def _refused(error: openai.APIStatusError, address: _Address) -> EndpointError:
+def _status_error(error: openai.APIStatusError, address: _Address) -> EndpointError:
     status = error.status_code
     body = error.body if isinstance(error.body, Mapping) else {}  # the client has unwrapped {"error": …}
     code = str(body.get("code") or body.get("error_code") or f"http_{status}")
     message = str(body.get("message") or body.get("detail") or f"HTTP {status} {error.response.reason_phrase}")
     advice = _advice(status, address)
-    told = f"{message.rstrip('.')}. {advice}" if advice else message
-    return EndpointError(told, code, status, _retry_after(error.response.headers.get("retry-after")))
+    text = f"{message.rstrip('.')}. {advice}" if advice else message
+    return EndpointError(text, code, status, _retry_after(error.response.headers.get("retry-after")))
 
 
 def _retry_after(header: str | None) -> float | None:
-    """Seconds to wait, of a ``Retry-After`` (RFC 9110, 10.2.3): a number, or a date."""
+    """Seconds to wait, from a ``Retry-After`` header (RFC 9110, 10.2.3): a number or a date."""
     if header is None:
         return None
     with contextlib.suppress(ValueError):
@@ -206,10 +206,10 @@ def _retry_after(header: str | None) -> float | None:
 def _advice(status: int, address: _Address) -> str:
     if status in (401, 403):
         if address.databricks:
-            return "Check the credentials: DATABRICKS_TOKEN, a service principal's or a profile's, or api_key."
+            return "Check the credentials: DATABRICKS_TOKEN, a service principal or profile, or api_key."
         return "Check the api_key."
     if status in (404, 405):
-        return f"Is {address.base_url} the endpoint's address?"
+        return f"Check that {address.base_url} is the endpoint's URL."
     if status in (429, 503):
-        return "The endpoint is busy or starting: wait, then ask again."
+        return "The endpoint is busy or starting; retry later."
     return ""

@@ -1,4 +1,4 @@
-"""A failure as what a client may read: a code and a message without traceback, path or secret."""
+"""Convert exceptions to client errors: a code and a message without traceback, path or secret."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ from dspy.utils.exceptions import (
 from oneturn.errors import AgentError, EndpointError, RequestError, RunError
 from oneturn.tools.errors import redacted_line
 
-_UNUSABLE = "The agent can't use its language model ({name}); whoever runs the agent has to see to it."
-_LM_FAILURES: tuple[tuple[type[Exception], str, str], ...] = (
-    (LMRateLimitError, "rate_limit_exceeded", "The language model has too much to do. Wait, then ask again."),
-    (LMTimeoutError, "lm_timeout", "The language model didn't answer in time. Ask again."),
-    (LMAuthError, "lm_unusable", _UNUSABLE),
-    (LMBillingError, "lm_unusable", _UNUSABLE),
-    (LMConfigurationError, "lm_unusable", _UNUSABLE),
-    (ContextWindowExceededError, "context_length_exceeded", "The request is too long for the language model."),
-    (AdapterParseError, "invalid_output", "The language model's reply couldn't be read. Ask again."),
-    (LMError, "lm_error", "The language model could not be asked ({name}). Try again later."),
+_LM_UNUSABLE = "The language model is unusable ({name}); the operator must fix its credentials, billing or settings."
+_LM_ERRORS: tuple[tuple[type[Exception], str, str], ...] = (
+    (LMRateLimitError, "rate_limit_exceeded", "The language model is rate-limited; retry later."),
+    (LMTimeoutError, "lm_timeout", "The language model timed out; retry later."),
+    (LMAuthError, "lm_unusable", _LM_UNUSABLE),
+    (LMBillingError, "lm_unusable", _LM_UNUSABLE),
+    (LMConfigurationError, "lm_unusable", _LM_UNUSABLE),
+    (
+        ContextWindowExceededError,
+        "context_length_exceeded",
+        "The request is too long for the language model; shorten it.",
+    ),
+    (AdapterParseError, "invalid_output", "The language model's reply can't be parsed; retry."),
+    (LMError, "lm_error", "The call to the language model failed ({name}); retry later."),
 )
 _STATUS = {
     "invalid_request": 400,
@@ -41,24 +45,30 @@ _STATUS = {
 
 
 def to_client_error(error: BaseException) -> AgentError:
-    """The error as a client may know it: with its code, message and HTTP status.
+    """Convert an exception to the error sent to the client: code, message, HTTP status.
 
-    Only the messages of failed runs and refused requests are passed on: they are written for whoever asks. Others are
-    written for whoever runs the agent, and may name its files. The message of a remote endpoint is
-    redacted, and its status isn't passed on. All of it goes into the trace, if there is one.
+    Messages of failed runs and rejected requests are passed on: they are written for the client. Other messages are
+    written for the agent's operator and may contain file paths, so they are replaced. The message of a remote endpoint
+    is redacted, and its status is dropped. The active span, if any, records the original exception.
+
+    Args:
+        error: the exception that ended the run.
+
+    Returns:
+        ``error`` itself if it is an ``AgentError``, otherwise a new one.
     """
     span = mlflow.get_current_active_span()
     if span is not None:
-        span.record_exception(_recordable(error))
+        span.record_exception(_for_span(error))
     if isinstance(error, AgentError):
         return error
     code, message = _code_and_message(error)
-    after = getattr(error, "retry_after", None)
-    return AgentError(message, code, _STATUS.get(code, 500), retry_after=after)
+    retry_after = getattr(error, "retry_after", None)
+    return AgentError(message, code, _STATUS.get(code, 500), retry_after=retry_after)
 
 
-def _recordable(error: BaseException) -> Exception | str:
-    """The error as a span takes it: one whose own text fails would break the trace."""
+def _for_span(error: BaseException) -> Exception | str:
+    """The error in a form that a span can record: an exception whose ``str()`` fails would break the trace."""
     try:
         return error if isinstance(error, Exception) and [str(error)] else repr(error)
     except Exception:
@@ -71,8 +81,8 @@ def _code_and_message(error: BaseException) -> tuple[str, str]:
     if isinstance(error, RequestError):
         return "invalid_request", str(error)
     if isinstance(error, EndpointError):
-        return "upstream_error", f"A service that the agent calls failed: {redacted_line(str(error)) or error.code}"
-    for kind, code, message in _LM_FAILURES:
+        return "upstream_error", f"An upstream service failed: {redacted_line(str(error)) or error.code}"
+    for kind, code, message in _LM_ERRORS:
         if isinstance(error, kind):
             return code, message.format(name=type(error).__name__)
-    return "server_error", f"The agent failed ({type(error).__name__}); its trace tells more."
+    return "server_error", f"The agent failed ({type(error).__name__}); see its trace for details."

@@ -1,4 +1,4 @@
-"""A Responses stream, read to its end: what a client gets, whichever way the events came."""
+"""Parse a Responses stream into a ``Reply``, from any source of events."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ Event = Mapping[str, Any]
 OnEvent = Callable[[Event], object]
 
 _ENDED_EARLY = (
-    "The stream ended before the answer was complete: the server, or a proxy before it, closed the connection. "
-    "Ask again, and look at the server's log."
+    "The stream ended without a terminal event: the server, or a proxy in front of it, closed the connection. "
+    "Retry, and check the server's log."
 )
 
 
 @dataclass(frozen=True)
 class ToolUse:
-    """A tool that the agent called, with what came back.
+    """A tool call and its result.
 
     Attributes:
-        name: the tool's.
-        arguments: what it was called with, a JSON object.
-        output: what it gave; ``None`` if nothing came back.
-        sources: what it found, where the endpoint says so: ``id``, ``title`` and ``url`` of each document.
+        name: the tool's name.
+        arguments: its arguments, a JSON object.
+        output: its result; ``None`` if the response has none.
+        sources: the documents it returned, if the endpoint reports them: ``id``, ``title`` and ``url`` of each.
     """
 
     name: str
@@ -44,13 +44,13 @@ class Source:
 
 @dataclass(frozen=True)
 class ApprovalRequest:
-    """A call that an agent makes only once a person has approved it (an ``mcp_approval_request`` item).
+    """A tool call that needs a person's approval (an ``mcp_approval_request`` item).
 
     Attributes:
-        id: names it in the answer.
-        name: the tool.
-        arguments: what it would be called with, a JSON object.
-        server_label: whose tool it is.
+        id: the id that the approval response refers to.
+        name: the tool's name.
+        arguments: its arguments, a JSON object.
+        server_label: the server that provides the tool.
     """
 
     id: str
@@ -61,18 +61,18 @@ class ApprovalRequest:
 
 @dataclass(frozen=True)
 class Reply:
-    """What an agent answered.
+    """An agent's response to one request.
 
     Attributes:
-        text: the answer; of a stream that broke off, what there is of it.
-        tool_calls: the tools that were called, in order.
-        sources: what the answer cites.
-        approvals: the calls that wait for a person's approval; then there is no answer yet, see :meth:`answering`.
+        text: the answer; after an interrupted stream, the part received.
+        tool_calls: the tool calls, in order.
+        sources: the sources that the answer cites.
+        approvals: the calls that wait for a person's approval; the answer is empty until then, see :meth:`answering`.
         custom_outputs: the program's other outputs.
-        usage: token counts, as the Responses protocol has them.
+        usage: token counts, with the keys of the Responses protocol.
         response_id: the response's id.
-        output: the response's items as they came.
-        asked: the items that it is the answer to.
+        output: the response's items, unchanged.
+        asked: the input items of the request.
     """
 
     text: str
@@ -87,21 +87,21 @@ class Reply:
 
     @property
     def conversation(self) -> list[Mapping[str, Any]]:
-        """What was asked and what came back: the items that the next request begins with."""
+        """The input and output items, in order: the first items of a follow-up request."""
         return [*self.asked, *self.output]
 
     def answering(self, approve: bool, reason: str = "") -> list[Mapping[str, Any]]:
-        """What to ask next, with the same custom inputs, so that the agent goes on with its call or without it.
+        """Return the items of the request that answers the first approval; send them with the same custom inputs.
 
         Args:
-            approve: whether the call may be made.
-            reason: why, or why not; the LM reads it.
+            approve: whether the agent may make the call.
+            reason: the reason, passed to the LM.
 
         Raises:
-            RequestError: nothing waits for an approval.
+            RequestError: no call waits for approval.
         """
         if not self.approvals:
-            raise RequestError("No call of this reply waits for an approval.")
+            raise RequestError("The reply has no call that waits for approval.")
         verdict = {"approval_request_id": self.approvals[0].id, "approve": approve, "reason": reason or None}
         return [*self.conversation, {"type": "mcp_approval_response", **verdict}]
 
@@ -109,22 +109,22 @@ class Reply:
 def read_reply(
     events: Iterable[Event], on_event: OnEvent | None = None, asked: Sequence[Mapping[str, Any]] = ()
 ) -> Reply:
-    """Read ``events``, each a dict as the Responses protocol has it, until the terminal one.
+    """Read events of the Responses protocol up to the terminal one.
 
     Args:
-        events: the stream.
-        on_event: told of each event as it comes.
-        asked: the items that they are the answer to.
+        events: the stream; each event is a dict.
+        on_event: called with each event.
+        asked: the input items of the request.
 
     Raises:
-        EndpointError: the stream ends with an error, or without a terminal event; ``partial`` is what had come.
+        EndpointError: the stream ends with an error, or without a terminal event; ``partial`` holds the items received.
     """
     output: list[Mapping[str, Any]] = []
     try:
         for event in events:
             if on_event is not None:
                 on_event(event)
-            _refuse_errors(event)
+            _raise_for_error(event)
             if event.get("type") == "response.output_item.done":
                 output.append(event.get("item") or {})
             elif event.get("type") == "response.completed":
@@ -136,7 +136,7 @@ def read_reply(
         raise
 
 
-def _refuse_errors(event: Event) -> None:
+def _raise_for_error(event: Event) -> None:
     databricks = (event.get("databricks_output") or {}).get("error")
     if databricks:
         raise _error(databricks)
@@ -147,30 +147,32 @@ def _refuse_errors(event: Event) -> None:
         if response.get("error"):
             raise _error(response["error"])
         reason = str((response.get("incomplete_details") or {}).get("reason") or "no reason given")
-        raise EndpointError(f"The run ended before its answer was complete: {reason}.", code=reason)
+        raise EndpointError(f"The run ended before the answer was complete: {reason}.", code=reason)
 
 
-def _error(told: Any) -> EndpointError:
-    if not isinstance(told, Mapping):
-        return EndpointError(str(told))
-    code = told.get("code") or told.get("error_code") or "server_error"
-    return EndpointError(str(told.get("message") or code), code=str(code))
+def _error(error: Any) -> EndpointError:
+    if not isinstance(error, Mapping):
+        return EndpointError(str(error))
+    code = error.get("code") or error.get("error_code") or "server_error"
+    return EndpointError(str(error.get("message") or code), code=str(code))
 
 
 def _reply(
     response: Mapping[str, Any], event: Event, streamed: list[Mapping[str, Any]], asked: Sequence[Mapping[str, Any]]
 ) -> Reply:
     output = response.get("output") or streamed
-    results = {item.get("call_id"): item for item in _of(output, "function_call_output")}
-    messages = _of(output, "message")
-    said = [item for item in messages if _whole(item)] or ([] if response else messages[-1:])
-    parts = [part for item in said for part in item.get("content") or []]
-    cited = [annotation for part in parts for annotation in part.get("annotations") or []]
+    results = {item.get("call_id"): item for item in _select(output, "function_call_output")}
+    messages = _select(output, "message")
+    answers = [item for item in messages if _is_complete(item)] or ([] if response else messages[-1:])
+    parts = [part for item in answers for part in item.get("content") or []]
+    annotations = [annotation for part in parts for annotation in part.get("annotations") or []]
     return Reply(
         text="".join(part.get("text") or "" for part in parts),
-        tool_calls=tuple(_tool_use(item, results.get(item.get("call_id"))) for item in _of(output, "function_call")),
-        sources=tuple(source(annotation) for annotation in cited),
-        approvals=tuple(_approval(item) for item in _of(output, "mcp_approval_request")),
+        tool_calls=tuple(
+            _tool_use(item, results.get(item.get("call_id"))) for item in _select(output, "function_call")
+        ),
+        sources=tuple(source(annotation) for annotation in annotations),
+        approvals=tuple(_approval(item) for item in _select(output, "mcp_approval_request")),
         custom_outputs=response.get("custom_outputs") or event.get("custom_outputs") or {},
         usage=response.get("usage") or {},
         response_id=response.get("id"),
@@ -186,19 +188,19 @@ def _tool_use(call: Mapping[str, Any], result: Mapping[str, Any] | None) -> Tool
 
 
 def _approval(item: Mapping[str, Any]) -> ApprovalRequest:
-    known = (str(item.get(key) or "") for key in ("id", "name", "arguments", "server_label"))
-    return ApprovalRequest(*known)
+    values = (str(item.get(key) or "") for key in ("id", "name", "arguments", "server_label"))
+    return ApprovalRequest(*values)
 
 
 def source(annotation: Mapping[str, Any]) -> Source:
-    """The source that an annotation names."""
+    """The source in an annotation."""
     url = annotation.get("url") or annotation.get("file_id") or ""
     return Source(str(annotation.get("title") or annotation.get("filename") or url), str(url))
 
 
-def _of(items: Iterable[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:
+def _select(items: Iterable[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:
     return [item for item in items if item.get("type") == kind]
 
 
-def _whole(message: Mapping[str, Any]) -> bool:
-    return message.get("status") != "incomplete"  # an attempt that was started over
+def _is_complete(message: Mapping[str, Any]) -> bool:
+    return message.get("status") != "incomplete"  # an abandoned attempt at the answer

@@ -1,7 +1,7 @@
-"""A request's span, and the context that the request runs in.
+"""The span of a request, and the context that the request runs in.
 
-MLflow wraps a ``ResponsesAgent``'s ``predict_stream`` by itself. Its wrapper writes every event into the span, text
-delta by text delta, and loses the whole trace when a client leaves before the end.
+MLflow wraps ``ResponsesAgent.predict_stream`` on its own. Its wrapper writes every event into the span, including each
+text delta, and loses the trace when a client disconnects before the end.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentStreamEv
 Events = Generator[ResponsesAgentStreamEvent, None, None]
 
 OUTCOME = "oneturn.outcome"
-"""The attribute of a request's span that tells how it ended."""
+"""The span attribute that holds the outcome of a request."""
 
 COMPLETED = "completed"
-"""How it ends where nothing fails."""
+"""The outcome of a successful request."""
 
 _OUTCOMES = {
     "response.completed": COMPLETED,
@@ -32,42 +32,42 @@ _OUTCOMES = {
 
 
 class SelfTraced(ResponsesAgent):
-    """A ``ResponsesAgent`` whose subclasses MLflow leaves as they are: they trace themselves."""
+    """A ``ResponsesAgent`` whose subclasses MLflow doesn't wrap: they trace themselves."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         object.__init_subclass__(**kwargs)
 
 
 def in_span(name: str, request: ResponsesAgentRequest, events: Events) -> Events:
-    """The events of a request, each produced in a context of their own in which the request's span is active.
+    """Yield the events of a request, each produced in a separate context in which the request's span is active.
 
-    What reads them isn't affected. The span's output is the response that the stream ends with; its attribute
-    ``oneturn.outcome`` tells how it ended: ``completed``, ``incomplete``, ``failed``, or ``abandoned`` by the client.
+    The reader's own context is unchanged. The span's output is the response in the terminal event. Its attribute
+    ``oneturn.outcome`` is ``completed``, ``incomplete`` or ``failed``, or ``abandoned`` if the client disconnects.
 
     Args:
         name: the span's name.
-        request: what was asked.
-        events: the stream, not yet begun.
+        request: the span's input.
+        events: the stream, not yet started.
     """
     context = contextvars.copy_context()
-    opened = mlflow.start_span(name, SpanType.AGENT)
-    span = context.run(opened.__enter__)
+    span_context = mlflow.start_span(name, SpanType.AGENT)
+    span = context.run(span_context.__enter__)
     span.set_inputs({"request": request})
     span.set_attribute(OUTCOME, "abandoned")
     try:
         while (event := context.run(next, events, None)) is not None:
             if event.type in _OUTCOMES:
-                _note(span, event)
+                _record_outcome(span, event)
             yield event
     except GeneratorExit:
         context.run(events.close)
     finally:
-        context.run(opened.__exit__, *sys.exc_info())
+        context.run(span_context.__exit__, *sys.exc_info())
 
 
-def _note(span: LiveSpan, event: ResponsesAgentStreamEvent) -> None:
-    told = event.model_dump(exclude_none=True)
+def _record_outcome(span: LiveSpan, event: ResponsesAgentStreamEvent) -> None:
+    fields = event.model_dump(exclude_none=True)
     span.set_attribute(OUTCOME, _OUTCOMES[event.type])
-    span.set_outputs(told["response"])
+    span.set_outputs(fields["response"])
     if event.type == "response.failed":
         span.set_status("ERROR")

@@ -1,4 +1,4 @@
-"""Serve an agent over the Responses protocol, and ask it from a terminal."""
+"""Serve an agent over the Responses protocol, and query it from a terminal."""
 
 from oneturn.serving.app import application
 from oneturn.serving.server import load_logged, running_server, serve

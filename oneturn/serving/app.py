@@ -1,7 +1,7 @@
-"""MLflow's ``AgentServer`` as an ASGI application that runs an agent in threads and tells errors as OpenAI does.
+"""MLflow's ``AgentServer`` as an ASGI application that runs an agent in threads and returns OpenAI's error objects.
 
-MLflow keeps one pair of functions a process. Ours find out from a context variable which application's request they
-are answering, so that any number of applications can live in one process.
+MLflow registers one pair of functions per process. The functions registered here read the current request from a
+context variable, so that one process can run several applications.
 """
 
 from __future__ import annotations
@@ -28,60 +28,61 @@ from oneturn.core.run_context import RunContext
 from oneturn.errors import AgentError, OneTurnError
 from oneturn.responses import ResponsesAdapter
 from oneturn.responses.errors import to_client_error
-from oneturn.responses.request import first_problem
+from oneturn.responses.request import describe_validation_error
 
 THREADS = 64
-"""Requests answered at the same time by one application; more wait for their turn."""
+"""The number of requests that one application handles concurrently; further requests are queued."""
 
-_SEND_A_LIST = 'input is a string, and MLflow takes items only: send input=[{"role": "user", "content": "…"}].'
+_STRING_INPUT = 'input is a string, but MLflow accepts only a list: send input=[{"role": "user", "content": "…"}].'
+
 
 _log = logging.getLogger(__name__)
 
 
 def application(agent: ResponsesAgent) -> AgentApplication:
-    """The ASGI application that serves ``agent`` at ``/responses`` and ``/invocations``, with ``GET /health``.
+    """Return the ASGI application that serves ``agent`` at ``/responses`` and ``/invocations``, with ``GET /health``.
 
     Raises:
-        OneTurnError: somebody else has given MLflow's server its functions in this process.
+        OneTurnError: other functions are registered with MLflow's server in this process.
     """
     _register()
     app = AgentServer("ResponsesAgent").app
-    app.add_exception_handler(HTTPException, _told)
-    app.add_exception_handler(AttributeError, _told)  # MLflow's, when the body is JSON but no object
-    app.add_exception_handler(Exception, _crashed)
+    app.add_exception_handler(HTTPException, _error_response)
+    app.add_exception_handler(AttributeError, _error_response)  # raised by MLflow if the body is JSON but not an object
+    app.add_exception_handler(Exception, _server_error_response)
     return AgentApplication(app, agent)
 
 
 class AgentApplication:
-    """The outermost layer: opens an exchange for each request, and ends it when the request does."""
+    """The outermost ASGI layer: creates an exchange per request and cancels its run when the request ends."""
 
     def __init__(self, app: ASGIApp, agent: ResponsesAgent):
         self._app = app
         self._agent = agent
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="oneturn-request")
-        self._open: set[_Exchange] = set()
+        self._open_exchanges: set[_Exchange] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = _Exchange(self._agent, self._pool)
         token = _exchange.set(exchange)
-        self._open.add(exchange)
+        self._open_exchanges.add(exchange)
         try:
-            await self._app(scope, receive, _Gate(exchange, scope, receive, send))
-        finally:  # also when the client has gone away
-            self._open.discard(exchange)
-            exchange.control.cancel("client_gone")
+            await self._app(scope, receive, _DeferredSend(exchange, scope, receive, send))
+        finally:  # also if the client disconnects
+            self._open_exchanges.discard(exchange)
+            exchange.run_context.cancel("client_gone")
             _exchange.reset(token)
 
     def stop(self) -> None:
-        """End every request that is still being answered, each with its terminal event."""
-        for exchange in list(self._open):
-            exchange.control.cancel("shutting_down")
+        """Cancel every open request; each stream ends with a terminal event."""
+        for exchange in list(self._open_exchanges):
+            exchange.run_context.cancel("shutting_down")
 
 
-class _Gate:
-    """Holds back the head of a response until its body begins: what fails before that still gets a status of its own.
+class _DeferredSend:
+    """An ASGI ``send`` that delays the response start until the first body message: a rejection can set the status.
 
-    MLflow's server has said 200 to a stream before the agent is asked. Events that wait for each other go out together.
+    MLflow's server sends status 200 for a stream before it calls the agent. Queued events are sent in one message.
     """
 
     def __init__(self, exchange: _Exchange, scope: Scope, receive: Receive, send: Send):
@@ -89,22 +90,22 @@ class _Gate:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._head: Message | None = None
+        self._start: Message | None = None
         self._replaced = False
         self._body = b""
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._head = message
+            self._start = message
             return
-        if self._head is not None:
-            head, self._head = self._head, None
-            refusal = self._exchange.refusal
-            if refusal is not None and head["status"] == 200:
+        if self._start is not None:
+            start, self._start = self._start, None
+            rejection = self._exchange.rejection
+            if rejection is not None and start["status"] == 200:
                 self._replaced = True
-                await _failed(refusal)(self._scope, self._receive, self._send)
+                await _agent_error_response(rejection)(self._scope, self._receive, self._send)
             else:
-                await self._send(head)
+                await self._send(start)
         if self._replaced:
             return
         self._body += message.get("body", b"")
@@ -114,19 +115,19 @@ class _Gate:
 
 
 class _Exchange:
-    """One HTTP request: who answers it, whether it has to stop, and how it failed."""
+    """One HTTP request: its agent, its run context and its error."""
 
     def __init__(self, agent: ResponsesAgent, pool: ThreadPoolExecutor):
         self._agent = agent
         self._pool = pool
-        self.control = RunContext()
-        self.more = False  # whether the event that is being written has others waiting behind it
+        self.run_context = RunContext()
+        self.more = False  # whether more events are queued behind the current one
         self.failure: AgentError | None = None
-        self.refusal: AgentError | None = None
+        self.rejection: AgentError | None = None
 
     async def answer(self, request: ResponsesAgentRequest) -> ResponsesAgentResponse:
-        """The whole response at once."""
-        context = contextvars.copy_context()  # the span that is open, and MLflow's request headers
+        """Return the complete response."""
+        context = contextvars.copy_context()  # the active span, and MLflow's request headers
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._pool, context.run, self._predict, request)
@@ -135,77 +136,81 @@ class _Exchange:
             raise self.failure from error
 
     def _predict(self, request: ResponsesAgentRequest) -> ResponsesAgentResponse:
-        with self.control.active():
+        with self.run_context.active():
             return self._agent.predict(request)
 
     async def stream(self, request: ResponsesAgentRequest) -> AsyncIterator[ResponsesAgentStreamEvent]:
-        """The events as they happen; one thread runs the agent from beginning to end, in one context."""
-        await self._refuse(request)
-        events = _Events(asyncio.get_running_loop())
+        """Yield the events as they are produced; one thread runs the agent, in one context."""
+        await self._reject_invalid(request)
+        queue = _EventQueue(asyncio.get_running_loop())
 
         def run() -> None:
             stream = self._agent.predict_stream(request)
             try:
-                with self.control.active(), contextlib.closing(stream):
+                with self.run_context.active(), contextlib.closing(stream):
                     for event in stream:
-                        events.put(event)
-                        if self.control.reason == "client_gone":
+                        queue.put(event)
+                        if self.run_context.reason == "client_gone":
                             break
-            except Exception as error:  # ResponsesAdapter never raises here; another ResponsesAgent may
+            except Exception as error:  # ResponsesAdapter never raises here; other ResponsesAgents may
                 failure = _failure(error)
                 fields = {"type": "error", "code": failure.code, "message": str(failure)}
-                events.put(ResponsesAgentStreamEvent.model_validate(fields))
+                queue.put(ResponsesAgentStreamEvent.model_validate(fields))
             finally:
-                events.put(None)
+                queue.put(None)
 
         asyncio.get_running_loop().run_in_executor(self._pool, contextvars.copy_context().run, run)
         try:
-            while (event := await events.get()) is not None:
-                self.more = events.waiting
+            while (event := await queue.get()) is not None:
+                self.more = queue.waiting
                 yield event
         finally:
             self.more = False
 
-    async def _refuse(self, request: ResponsesAgentRequest) -> None:
-        """Refuse a request that can't be answered while there is still a status to say it with."""
+    async def _reject_invalid(self, request: ResponsesAgentRequest) -> None:
+        """Reject an invalid request before the response starts, so that it gets an error status.
+
+        Raises:
+            AgentError: the request is invalid.
+        """
         if not isinstance(self._agent, ResponsesAdapter):
             return
         try:
-            run = contextvars.copy_context().run  # the program may be built now, with the user's credentials
+            run = contextvars.copy_context().run  # may build the program, with the user's credentials
             await asyncio.get_running_loop().run_in_executor(self._pool, run, self._agent.inputs, request)
         except Exception as error:
-            self.refusal = _failure(error)
-            raise self.refusal from error
+            self.rejection = _failure(error)
+            raise self.rejection from error
 
 
-class _Events:
-    """The way from the thread that runs the agent to the event loop, which is woken once for all that is waiting."""
+class _EventQueue:
+    """A queue from the agent's thread to the event loop, with one wake-up for all queued events."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop):
         self._loop = loop
         self._queue: deque[ResponsesAgentStreamEvent | None] = deque()
         self._filled = asyncio.Event()
-        self._waking = False
+        self._wake_scheduled = False
 
     @property
     def waiting(self) -> bool:
-        """Whether there is one that can be had at once."""
+        """Whether an event is queued."""
         return bool(self._queue)
 
     def put(self, event: ResponsesAgentStreamEvent | None) -> None:
-        """Hand over an event, ``None`` at the end; from the agent's thread."""
+        """Add an event, or ``None`` at the end; called from the agent's thread."""
         self._queue.append(event)
-        if not self._waking:
-            self._waking = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the server was stopped
+        if not self._wake_scheduled:
+            self._wake_scheduled = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the server has stopped
                 self._loop.call_soon_threadsafe(self._filled.set)
 
     async def get(self) -> ResponsesAgentStreamEvent | None:
-        """The next event; on the event loop."""
+        """Return the next event; called on the event loop."""
         while not self._queue:
             await self._filled.wait()
             self._filled.clear()
-            self._waking = False  # before the queue is looked at: what is put after this wakes again
+            self._wake_scheduled = False  # reset before reading the queue: a later put schedules a new wake-up
         return self._queue.popleft()
 
 
@@ -213,12 +218,12 @@ _exchange: contextvars.ContextVar[_Exchange] = contextvars.ContextVar("oneturn_e
 
 
 async def request(request: ResponsesAgentRequest) -> ResponsesAgentResponse:
-    """What MLflow calls to answer; its name is that of the trace's outermost span."""
+    """Called by MLflow to answer a request; MLflow names the trace's root span after this function."""
     return await _exchange.get().answer(request)
 
 
 async def request_stream(request: ResponsesAgentRequest) -> AsyncIterator[ResponsesAgentStreamEvent]:
-    """What MLflow calls to answer as a stream."""
+    """Called by MLflow to answer a request with a stream."""
     async for event in _exchange.get().stream(request):
         yield event
 
@@ -229,7 +234,7 @@ def _register() -> None:
         stream()(request_stream)
     elif (get_invoke_function(), get_stream_function()) != (request, request_stream):
         raise OneTurnError(
-            "This process has used mlflow's @invoke() or @stream() already, which it allows once; "
+            "This process has already registered functions with mlflow's @invoke() or @stream(), allowed only once; "
             "serve the agent from another process."
         )
 
@@ -243,32 +248,32 @@ def _failure(error: Exception) -> AgentError:
     return failure
 
 
-async def _told(request: Request, error: Exception) -> JSONResponse:
-    """An error as OpenAI's API tells it. Of one that is neither the agent's nor the client's, only that it happened."""
+async def _error_response(request: Request, error: Exception) -> JSONResponse:
+    """Convert an error to OpenAI's error object; hide the details of an error in the server itself."""
     failure = _exchange.get().failure
     if failure is not None:
-        return _failed(failure)
+        return _agent_error_response(failure)
     status = error.status_code if isinstance(error, HTTPException) else 400
-    if status == 400 and (reason := await _refused(request)):
-        return _body(400, "invalid_request", reason)
+    if status == 400 and (reason := await _rejection_reason(request)):
+        return _error_json(400, "invalid_request", reason)
     if isinstance(error, HTTPException) and 400 < status < 500:
-        return _body(status, "invalid_request", f"{error.detail}: {request.method} {request.url.path}")
-    return await _crashed(request, error)
+        return _error_json(status, "invalid_request", f"{error.detail}: {request.method} {request.url.path}")
+    return await _server_error_response(request, error)
 
 
-def _failed(failure: AgentError) -> JSONResponse:
-    response = _body(failure.status or 500, failure.code, str(failure))
+def _agent_error_response(failure: AgentError) -> JSONResponse:
+    response = _error_json(failure.status or 500, failure.code, str(failure))
     if failure.retry_after is not None:
         response.headers["Retry-After"] = str(math.ceil(failure.retry_after))
     return response
 
 
-async def _crashed(request: Request, error: Exception) -> JSONResponse:
-    return _body(500, "server_error", "The server failed; its log tells more.")
+async def _server_error_response(request: Request, error: Exception) -> JSONResponse:
+    return _error_json(500, "server_error", "The server failed; see its log for details.")
 
 
-async def _refused(request: Request) -> str | None:
-    """Why MLflow refuses this request, if it does."""
+async def _rejection_reason(request: Request) -> str | None:
+    """The reason why MLflow rejects this request; ``None`` if it is valid."""
     try:
         data = await request.json()
     except ValueError:
@@ -276,22 +281,22 @@ async def _refused(request: Request) -> str | None:
     if not isinstance(data, dict):
         return "The request's body must be a JSON object."
     if isinstance(data.get("input"), str):
-        return _SEND_A_LIST
+        return _STRING_INPUT
     try:
         ResponsesAgentRequest(**data)
     except ValidationError as invalid:
-        return first_problem(invalid)
+        return describe_validation_error(invalid)
     return None
 
 
-def _body(status: int, code: str, message: str) -> JSONResponse:
+def _error_json(status: int, code: str, message: str) -> JSONResponse:
     kind = "invalid_request_error" if status < 500 else "server_error"
     return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": code}}, status)
 
 
-def _untold(record: logging.LogRecord) -> bool:
-    """Leaves out of MLflow's log the tracebacks of failures that are answered, and logged in one line, here."""
+def _is_unhandled(record: logging.LogRecord) -> bool:
+    """A log filter that drops MLflow's tracebacks of ``AgentError``, which ``_failure`` logs in one line."""
     return not (record.exc_info and isinstance(record.exc_info[1], AgentError))
 
 
-logging.getLogger("mlflow.genai.agent_server.server").addFilter(_untold)
+logging.getLogger("mlflow.genai.agent_server.server").addFilter(_is_unhandled)

@@ -1,8 +1,8 @@
-"""Serve an agent over HTTP, through MLflow's own ``AgentServer``, as Databricks Apps does.
+"""Serve an agent over HTTP with MLflow's ``AgentServer``, as Databricks Apps does.
 
-``AgentServer`` calls synchronous functions on its event loop, one after the other, and tells clients the text of any
-exception. So it is given asynchronous functions, which run the agent in threads, and its errors are rewritten into
-the shape of OpenAI's.
+``AgentServer`` calls synchronous functions on its event loop, one at a time, and sends the text of any exception to
+the client. The application therefore registers asynchronous functions that run the agent in threads, and converts
+errors to OpenAI's error objects.
 """
 
 from __future__ import annotations
@@ -27,57 +27,57 @@ from oneturn.errors import OneTurnError, ProgramError
 from oneturn.responses import ResponsesAdapter
 from oneturn.serving.app import application
 
-_SECONDS_TO_FINISH = 5  # what open requests get when the server is stopped
-_SECONDS_TO_END = 5  # what they get then to say that they were
+_GRACE_SECONDS = 5  # for open requests to finish after the server is stopped
+_TERMINAL_EVENT_SECONDS = 5  # for cancelled requests to send their terminal event
 _QUEUED_CONNECTIONS = 2048
 
 
 def serve(agent_or_model: Agent | ResponsesAgent | str, *, host: str | None = None, port: int | None = None) -> None:
-    """Serve an agent until it is interrupted (Ctrl-C).
+    """Serve an agent until interrupted (Ctrl-C).
 
     Args:
-        agent_or_model: an agent; a logged model's URI, such as ``models:/support_desk/1``; any ``ResponsesAgent``.
+        agent_or_model: an agent, the URI of a logged model (``models:/support_desk/1``), or any ``ResponsesAgent``.
         host: the address to listen on; ``None`` for the configured one, or 127.0.0.1.
         port: the port to listen on, 0 for any free one; ``None`` for the configured one, or 8000.
 
     Raises:
-        OneTurnError: the port is taken, or the model can't be loaded.
+        OneTurnError: the address is unusable or its port is in use, or the model can't be loaded.
     """
     configured = agent_or_model.config.serve if isinstance(agent_or_model, Agent) else None
     host = host or (configured.host if configured else "127.0.0.1")
     port = port if port is not None else (configured.port if configured else 8000)
-    with _listening(host, port) as listener:  # a port that is taken should show before the LM is started
+    with _listening_socket(host, port) as listener:  # report a used port before starting the LM
         responder = _responder(agent_or_model)
         warm_up(responder)
         server = _Server(responder)
-        server.when_ready = lambda: _say(f"Serving at {_url(host, listener)} (POST /responses). Ctrl-C stops.")
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn has shut down properly by then
+        server.on_ready = lambda: _print_stderr(f"Serving at {_url(host, listener)} (POST /responses). Ctrl-C stops.")
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn has shut down cleanly
             server.run(sockets=[listener])
 
 
 @contextlib.contextmanager
 def running_server(adapter: ResponsesAgent, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """Serve ``adapter`` from a thread while the block runs; yields the server's URL once it answers.
+    """Serve ``adapter`` in a background thread within a ``with`` block; yield the URL of the started server.
 
     Raises:
-        OneTurnError: the port is taken.
+        OneTurnError: the address is unusable or its port is in use, or the server doesn't start.
     """
-    with _listening(host, port) as listener:
+    with _listening_socket(host, port) as listener:
         server = _Server(adapter)
         ready = threading.Event()
-        server.when_ready = ready.set
+        server.on_ready = ready.set
 
         def run() -> None:
             try:
                 server.run(sockets=[listener])
             finally:
-                ready.set()  # a server that fails to start must not leave anybody waiting
+                ready.set()  # also if the server fails to start
 
         thread = threading.Thread(target=run, name="oneturn-server", daemon=True)
         thread.start()
         ready.wait()
         if not server.started:
-            raise OneTurnError(f"The server didn't start on {host}; its log tells why.")
+            raise OneTurnError(f"The server didn't start on {host}; see its log for the cause.")
         try:
             yield _url(host, listener)
         finally:
@@ -86,28 +86,28 @@ def running_server(adapter: ResponsesAgent, host: str = "127.0.0.1", port: int =
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, telling when it is ready."""
+    """uvicorn with a callback for readiness and a shutdown that cancels open requests."""
 
     def __init__(self, responder: ResponsesAgent):
         self._application = app = application(responder)
-        limit = _SECONDS_TO_FINISH + _SECONDS_TO_END
+        limit = _GRACE_SECONDS + _TERMINAL_EVENT_SECONDS
         config = uvicorn.Config(app, interface="asgi3", log_level="warning", timeout_graceful_shutdown=limit)
         super().__init__(config)
-        self.when_ready: Callable[[], object] = lambda: None
+        self.on_ready: Callable[[], object] = lambda: None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            self.when_ready()
+            self.on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no new requests, let the open ones finish, and end those that don't with a terminal event."""
-        asyncio.get_running_loop().call_later(_SECONDS_TO_FINISH, self._application.stop)
+        """Accept no new requests, let open ones finish, and cancel the rest after ``_GRACE_SECONDS``."""
+        asyncio.get_running_loop().call_later(_GRACE_SECONDS, self._application.stop)
         await super().shutdown(sockets)
 
 
 @contextlib.contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
+def _listening_socket(host: str, port: int) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -115,16 +115,14 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
             listener.bind((host, port))
             listener.listen(_QUEUED_CONNECTIONS)
         except (OSError, OverflowError) as error:
-            raise OneTurnError(_why_not(error, host, port)) from error
+            raise OneTurnError(_listen_error(error, host, port)) from error
         yield listener
 
 
-def _why_not(error: Exception, host: str, port: int) -> str:
+def _listen_error(error: Exception, host: str, port: int) -> str:
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        return f"Port {port} of {host} is taken by another process; choose another one, or port 0 for any free one."
-    return (
-        f"Can't listen on {host}, port {port}: {error}. Choose an address of this machine, and a port from 0 to 65535."
-    )
+        return f"Port {port} on {host} is in use by another process; choose another port, or 0 for any free port."
+    return f"Can't listen on {host}, port {port}: {error}. Choose a local address and a port from 0 to 65535."
 
 
 def _url(host: str, listener: socket.socket) -> str:
@@ -142,17 +140,17 @@ def _responder(agent_or_model: Agent | ResponsesAgent | str) -> ResponsesAgent:
 
 
 def load_logged(uri: str) -> ResponsesAgent:
-    """The ``ResponsesAgent`` of a logged model, for ``running_server``; MLflow's ``unwrap_python_model`` fails on one.
+    """Load the ``ResponsesAgent`` of a logged model; MLflow's ``unwrap_python_model`` fails on a ``ResponsesAgent``.
 
     Raises:
-        ProgramError: there is no such model, or it is something else.
+        ProgramError: the model can't be loaded, or isn't a ``ResponsesAgent``.
     """
     try:
         model = mlflow.pyfunc.load_model(uri).get_raw_model()
     except (MlflowException, NotImplementedError, OSError) as error:
-        where = shown(mlflow.get_tracking_uri())
+        tracking_uri = shown(mlflow.get_tracking_uri())
         raise ProgramError(
-            f"The model {uri!r} can't be loaded from {where}: {str(error).rstrip('.')}. Log it with: oneturn log"
+            f"The model {uri!r} can't be loaded from {tracking_uri}: {str(error).rstrip('.')}. Log it with: oneturn log"
         ) from error
     if not isinstance(model, ResponsesAgent):
         raise ProgramError(f"The model {uri!r} is a {type(model).__name__}; only a ResponsesAgent can be served.")
@@ -160,15 +158,15 @@ def load_logged(uri: str) -> ResponsesAgent:
 
 
 def warm_up(responder: ResponsesAgent) -> None:
-    """Let the embedded LM be ready, if that is what answers: better now than while the first client waits."""
+    """Start the embedded LM, if the agent uses it, so that the first request doesn't wait for it."""
     if not isinstance(responder, ResponsesAdapter):
         return
-    module = getattr(responder.program, "module", responder.program)  # a dspy.Module stands in a program of ours
+    module = getattr(responder.program, "module", responder.program)  # unwrap a ModuleProgram
     if isinstance(module, dspy.Module):
         from oneturn.lm import local
 
         local.warm_up(module)
 
 
-def _say(text: str) -> None:
+def _print_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Ask an agent in the terminal, and show what it does while it does it."""
+"""Query an agent in the terminal and show the run as it happens."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from oneturn.responses.client import input_items, query
 from oneturn.responses.reply import ApprovalRequest, Event, Reply, Source, read_reply
 from oneturn.serving.server import warm_up
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a text must not steer the terminal
-
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # text must not control the terminal
 
 Approve = Callable[[ApprovalRequest], bool]
-"""Asked for each call that waits for a person's approval; says whether it may be made."""
+"""Called with each tool call that needs a person's approval; returns whether the agent may make it."""
 
 
 def ask(
@@ -33,31 +32,33 @@ def ask(
     approve: Approve | None = None,
     console: Console | None = None,
 ) -> Reply:
-    """Ask ``agent`` one question in this process, through the adapter that serves it, and show the run.
+    """Ask ``agent`` one question in this process, through its serving adapter, and show the run.
 
     Args:
-        agent: the agent, or anything that serves one.
-        question: what to ask.
+        agent: the agent, or a ``ResponsesAgent``.
+        question: the question.
         custom_inputs: the program's other inputs.
-        approve: says whether a call that needs a person's approval may be made; ``None``: the reply comes back with its
-            ``approvals``.
-        console: where to show it; ``None`` for the standard output.
+        approve: decides on each call that needs a person's approval; ``None`` returns the reply with its ``approvals``.
+        console: the console to write to; ``None`` for standard output.
+
+    Returns:
+        The last reply.
 
     Raises:
         EndpointError: the run ended without an answer.
     """
-    shown = Renderer(console or Console())
+    renderer = Renderer(console or Console())
     responder = _responder(agent)
 
-    def once(items: list[Mapping[str, Any]]) -> Reply:
+    def send(items: list[Mapping[str, Any]]) -> Reply:
         body = {"input": items, "custom_inputs": dict(custom_inputs or {})}
         with spending() as spend:
             stream = responder.predict_stream(ResponsesAgentRequest.model_validate(body))
-            reply = read_reply((event.model_dump() for event in stream), shown, items)
-        shown.finish(reply, lm_calls=spend.lm_calls)
+            reply = read_reply((event.model_dump() for event in stream), renderer, items)
+        renderer.finish(reply, lm_calls=spend.lm_calls)
         return reply
 
-    return _until_answered(once, question, approve)
+    return _answer_approvals(send, question, approve)
 
 
 def ask_endpoint(
@@ -69,34 +70,36 @@ def ask_endpoint(
     approve: Approve | None = None,
     console: Console | None = None,
 ) -> Reply:
-    """``oneturn.query``, shown in the terminal as ``ask`` shows a run in this process."""
-    shown = Renderer(console or Console())
+    """Query a served agent with ``oneturn.query`` and show the run as ``ask`` does."""
+    renderer = Renderer(console or Console())
 
-    def once(items: list[Mapping[str, Any]]) -> Reply:
-        reply = query(url, items, custom_inputs=custom_inputs, api_key=api_key, on_event=shown)
-        shown.finish(reply)
+    def send(items: list[Mapping[str, Any]]) -> Reply:
+        reply = query(url, items, custom_inputs=custom_inputs, api_key=api_key, on_event=renderer)
+        renderer.finish(reply)
         return reply
 
-    return _until_answered(once, question, approve)
+    return _answer_approvals(send, question, approve)
 
 
-def _until_answered(once: Callable[[list[Mapping[str, Any]]], Reply], question: str, approve: Approve | None) -> Reply:
-    reply = once(input_items(question))
+def _answer_approvals(
+    send: Callable[[list[Mapping[str, Any]]], Reply], question: str, approve: Approve | None
+) -> Reply:
+    reply = send(input_items(question))
     while reply.approvals and approve is not None:
-        reply = once(reply.answering(approve(reply.approvals[0])))
+        reply = send(reply.answering(approve(reply.approvals[0])))
     return reply
 
 
 class Renderer:
-    """Shows Responses events as they come: call it with each, then ``finish`` it with the reply.
+    """Shows Responses events: call it with each event, then call ``finish`` with the reply.
 
-    Thoughts, tools and costs are dim, the answer isn't. Where the output is no terminal, it is plain text.
+    Thoughts, tools and costs are dim, the answer isn't. If the output isn't a terminal, it is plain text.
     """
 
     def __init__(self, console: Console):
         self._console = console
         self._started = time.perf_counter()
-        self._streamed = False  # whether pieces of the message that is open have been shown
+        self._streamed = False  # whether deltas of the open message were shown
 
     def __call__(self, event: Event) -> None:
         if event.get("type") == "response.output_text.delta":
@@ -108,36 +111,37 @@ class Renderer:
             self._progress(event["progress"])
 
     def finish(self, reply: Reply, lm_calls: int | None = None) -> None:
-        """Show the sources and what the reply cost; what comes next is another reply's."""
+        """Show the sources and the cost of a reply, and reset the timer for the next reply."""
         for number, source in enumerate(reply.sources, start=1):
-            self._line(f"[{number}] {_named(source)}")
+            self._line(f"[{number}] {_source_text(source)}")
         self._dim(", ".join(_costs(reply, lm_calls, time.perf_counter() - self._started)))
         self._started = time.perf_counter()
 
-    def _progress(self, told: Mapping[str, Any]) -> None:
-        """How a tool gets on; of an agent that is the tool, what it does, a step to the right."""
-        item = told.get("item")
+    def _progress(self, progress: Mapping[str, Any]) -> None:
+        """Show the progress of a tool; if the tool is an agent, its items, indented."""
+        item = progress.get("item")
         if item:
-            self._dim(_nested(item), indent="  ")
-        elif told.get("message"):
-            done = told.get("fraction")
-            self._dim(f"… {told['message']}" + (f" ({done:.0%})" if isinstance(done, int | float) else ""))
+            self._dim(_item_text(item), indent="  ")
+        elif progress.get("message"):
+            fraction = progress.get("fraction")
+            percent = f" ({fraction:.0%})" if isinstance(fraction, int | float) else ""
+            self._dim(f"… {progress['message']}{percent}")
 
     def _item(self, item: Mapping[str, Any]) -> None:
         kind = item.get("type")
         if kind in ("reasoning", "function_call", "function_call_output"):
-            self._dim(_nested(item))
+            self._dim(_item_text(item))
         elif kind == "mcp_approval_request":
-            self._line(f"? {item.get('name')} {item.get('arguments')} waits for your approval")
+            self._line(f"? {item.get('name')} {item.get('arguments')} needs your approval")
         elif kind == "message":
             self._end_of_message(item)
 
     def _end_of_message(self, item: Mapping[str, Any]) -> None:
-        rest = "" if self._streamed else _text(item.get("content"))
-        self._console.out(_plain(rest), highlight=False)
+        text = "" if self._streamed else _text(item.get("content"))
+        self._console.out(_plain(text), highlight=False)
         self._streamed = False
         if item.get("status") == "incomplete":
-            self._dim("(not finished)")
+            self._dim("(incomplete)")
 
     def _dim(self, text: str, indent: str = "") -> None:
         self._line(text, style="dim", indent=indent)
@@ -157,8 +161,8 @@ def _costs(reply: Reply, lm_calls: int | None, seconds: float) -> Iterable[str]:
     yield f"{seconds:.1f} s"
 
 
-def _nested(item: Mapping[str, Any]) -> str:
-    """What an agent has done, in one line."""
+def _item_text(item: Mapping[str, Any]) -> str:
+    """An output item as text."""
     kind = item.get("type")
     if kind == "reasoning":
         return _text(item.get("summary"))
@@ -169,7 +173,7 @@ def _nested(item: Mapping[str, Any]) -> str:
     return _text(item.get("content")) or str(item.get("name") or kind)
 
 
-def _named(source: Source) -> str:
+def _source_text(source: Source) -> str:
     return source.title if source.url in ("", source.title) else f"{source.title} ({source.url})"
 
 

@@ -391,7 +391,7 @@ FAILURES = {
         ("ask", "x", "--config", "uncompiled.yaml", "--custom-inputs", '{"colour": 1}'),
         "custom_inputs has an unknown field 'colour'; known: question.",
     ),
-    "no URL": (("query", "agent", "x"), "'agent' is no URL of an endpoint; give one such as http://127.0.0.1:8000."),
+    "no URL": (("query", "agent", "x"), "'agent' isn't an endpoint URL; pass one such as http://127.0.0.1:8000."),
     "no token": (
         ("query", "https://workspace.invalid/serving-endpoints/desk", "x"),
         (

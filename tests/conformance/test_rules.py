@@ -147,7 +147,7 @@ def test_a_secret_is_not_repeated():
     [
         "Not Found: POST /v1/responses",
         "See https://example.com/docs/home/errors for help.",
-        "The agent failed (RuntimeError); its trace tells more.",
+        "The agent failed (RuntimeError); see its trace for details.",
         "custom_inputs has an unknown field 'colour'; known: question, tone.",
         "The prompt has 9000 tokens, and/or the secret ingredient is missing.",
     ],

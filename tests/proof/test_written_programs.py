@@ -115,7 +115,7 @@ def test_what_stops_the_whole_process_goes_through_after_the_stream_s_end(error:
 @pytest.mark.parametrize("error", [SystemExit, GeneratorExit, asyncio.CancelledError])
 def test_what_would_stop_more_than_the_run_is_a_failure_of_the_run(error: Any):
     stream = judged(served(Written([AnswerDelta("It is "), Raise(error)])).predict_stream(REQUEST))
-    assert stream[-2]["message"] == "The agent failed (ProgramError); its trace tells more."
+    assert stream[-2]["message"] == "The agent failed (ProgramError); see its trace for details."
 
 
 def test_a_program_whose_end_fails_has_failed():

@@ -1,4 +1,4 @@
-"""A program over the Responses protocol: what a client gets, as a stream and as one response."""
+"""Serving a program over the Responses protocol, as a stream and as one response."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def request(content: Any = "How thick is the red book?", **fields: Any) -> Respo
     return ResponsesAgentRequest(input=[{"role": "user", "content": content}], **fields)
 
 
-def events(agent: ResponsesAdapter, asked: ResponsesAgentRequest | None = None) -> list[dict[str, Any]]:
-    return [event.model_dump() for event in agent.predict_stream(asked or request())]
+def events(agent: ResponsesAdapter, body: ResponsesAgentRequest | None = None) -> list[dict[str, Any]]:
+    return [event.model_dump() for event in agent.predict_stream(body or request())]
 
 
 def of_type(stream: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
@@ -99,7 +99,7 @@ FAILING = [("no", "no"), (finish(), finish()), (finish(answer="Twel", sure=3), f
 
 
 @pytest.mark.parametrize("script", [*FINISHING, *FAILING])
-def test_a_stream_keeps_its_promises_however_it_ends(script: Any):
+def test_a_stream_is_valid_for_every_outcome(script: Any):
     stream = events(adapter(*script, max_iters=4 if script in FINISHING else 2))
     assert [event["sequence_number"] for event in stream] == list(range(len(stream)))
     assert [event["type"] for event in stream[:2]] == ["response.created", "response.in_progress"]
@@ -125,13 +125,13 @@ def test_a_stream_keeps_its_promises_however_it_ends(script: Any):
 
 
 @pytest.mark.parametrize("script", [*FINISHING, *FAILING])
-def test_every_event_is_one_that_mlflow_and_openai_s_client_know(script: Any):
+def test_every_event_is_valid_for_mlflow_and_the_openai_client(script: Any):
     for event in events(adapter(*script, max_iters=4 if script in FINISHING else 2)):
         assert ResponsesAgentStreamEvent.model_validate(event).model_dump() == event
         OPENAI_EVENT.validate_python(json.loads(json.dumps(event)))
 
 
-def test_items_come_in_the_order_of_the_run():
+def test_items_are_in_the_order_of_the_run():
     stream = events(adapter())
     kinds = ["reasoning", "function_call", "function_call_output", "reasoning", "message"]
     assert [item["type"] for item in done_items(stream)] == kinds
@@ -146,7 +146,7 @@ def test_the_answer_streams_while_it_is_written():
     assert "".join(delta["delta"] for delta in deltas) == "It has 99 pages."
 
 
-def test_citations_are_annotations_of_documents_that_were_seen():
+def test_citations_become_annotations_of_retrieved_documents():
     stream = events(adapter())
     (added,) = of_type(stream, "response.output_text.annotation.added")
     expected = {"type": "url_citation", "title": "Red", "url": "shelf/red", "start_index": 0, "end_index": 16}
@@ -156,13 +156,13 @@ def test_citations_are_annotations_of_documents_that_were_seen():
     assert added["item_id"] == message["id"]
 
 
-def test_a_document_without_title_or_address_is_cited_by_its_id():
+def test_a_document_without_title_and_url_is_cited_by_its_id():
     script = (call("find", query="blue book"), finish(answer="12", citations=["blue"], sure=True))
     (added,) = of_type(events(adapter(*script)), "response.output_text.annotation.added")
     assert (added["annotation"]["title"], added["annotation"]["url"]) == ("blue", "blue")
 
 
-def test_the_other_outputs_and_the_cost_come_with_the_end():
+def test_the_terminal_event_has_the_other_outputs_and_the_usage():
     completed = events(adapter())[-1]
     response = completed["response"]
     assert response["custom_outputs"] == {"citations": ["red", "red"], "sure": True}
@@ -172,20 +172,20 @@ def test_the_other_outputs_and_the_cost_come_with_the_end():
     assert usage["output_tokens"] > 0
 
 
-def test_an_answer_that_was_begun_and_given_up_is_left_incomplete():
+def test_an_abandoned_attempt_at_the_answer_is_incomplete():
     script = (finish(answer="Twelve", citations=["x"], sure=True), finish(answer="12", citations=[], sure=True))
     messages = done_items(events(adapter(*script)), "message")
-    told = [(message["content"][0]["text"], message["status"]) for message in messages]
-    assert told == [("Twelve", "incomplete"), ("12", "completed")]
+    texts = [(message["content"][0]["text"], message["status"]) for message in messages]
+    assert texts == [("Twelve", "incomplete"), ("12", "completed")]
 
 
 @pytest.mark.parametrize("script", FINISHING)
-def test_predict_gives_what_the_drained_stream_gives(script: Any):
+def test_predict_returns_the_response_of_the_stream(script: Any):
     response = adapter(*script).predict(request())
     assert isinstance(response, ResponsesAgentResponse)
     streamed = events(adapter(*script))[-1]["response"]
-    kept = [item for item in streamed["output"] if item.get("status") != "incomplete"]  # nobody saw it being begun
-    assert _without_ids(response.model_dump()["output"]) == _without_ids(kept)
+    complete = [item for item in streamed["output"] if item.get("status") != "incomplete"]
+    assert _without_ids(response.model_dump()["output"]) == _without_ids(complete)
     assert response.custom_outputs == streamed["custom_outputs"]
     assert response.usage.total_tokens == streamed["usage"]["total_tokens"] > 0
 
@@ -194,7 +194,7 @@ def _without_ids(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{k: v for k, v in item.items() if k not in ("id", "call_id") and v is not None} for item in items]
 
 
-def test_a_program_may_be_built_when_it_is_first_needed():
+def test_a_program_is_built_once_on_the_first_request():
     built = []
 
     def build() -> ReAct:
@@ -211,7 +211,7 @@ def test_a_program_may_be_built_when_it_is_first_needed():
     assert built == [True]
 
 
-def test_a_reader_who_leaves_ends_the_run():
+def test_closing_the_stream_ends_the_run():
     agent = adapter()
     stream = agent.predict_stream(request())
     while next(stream).type != "response.output_item.done":
@@ -221,7 +221,7 @@ def test_a_reader_who_leaves_ends_the_run():
 
 
 class Scripted:
-    """A program that gives these steps."""
+    """A program that yields the given steps."""
 
     signature = Ask
     answer_field = "answer"
@@ -242,15 +242,15 @@ def answered(text: str) -> tuple[Any, ...]:
 
 
 INTERRUPTED = {
-    "goes on": (AnswerDelta("It "), *LOOK_UP, AnswerDelta("is "), AnswerDelta("12"), *answered("It is 12")),
-    "says no more": (AnswerDelta("It is 12"), *LOOK_UP, *answered("It is 12")),
+    "continues": (AnswerDelta("It "), *LOOK_UP, AnswerDelta("is "), AnswerDelta("12"), *answered("It is 12")),
+    "no more text": (AnswerDelta("It is 12"), *LOOK_UP, *answered("It is 12")),
     "twice": (AnswerDelta("It "), *LOOK_UP, AnswerDelta("is 12"), Thought("Hm."), *answered("It is 12")),
     "starts over": (AnswerDelta("No"), *LOOK_UP, AnswerDelta("It is 12", attempt=1), *answered("It is 12")),
 }
 
 
 @pytest.mark.parametrize("case", INTERRUPTED)
-def test_a_text_that_another_item_interrupts_is_whole_in_the_last_message(case: str):
+def test_the_last_message_has_the_complete_text_after_an_interruption(case: str):
     stream = events(ResponsesAdapter(Scripted(*INTERRUPTED[case])))
     indexes = [event["output_index"] for event in stream if "output_index" in event]
     assert indexes == sorted(indexes)
@@ -264,23 +264,23 @@ def test_a_text_that_another_item_interrupts_is_whole_in_the_last_message(case: 
 # ---- a run that is stopped
 
 
-def stopped_at_work(*replies: Any) -> tuple[ResponsesAdapter, RunContext]:
-    """An agent whose tool is at work when the deadline comes, and the control that says so."""
-    control = RunContext()
+def stopped_in_a_tool(*replies: Any) -> tuple[ResponsesAdapter, RunContext]:
+    """An agent whose tool is running at the deadline, and the run context that the tool cancels."""
+    run = RunContext()
 
     def patient() -> str:
-        """Take long."""
-        control.cancel("deadline_exceeded")
+        """Wait until cancelled."""
+        run.cancel("deadline_exceeded")
         while not oneturn.cancelled():
             threading.Event().wait(0.005)
         return "in vain"
 
-    return adapter(*replies, call("patient"), tools=[find, patient]), control
+    return adapter(*replies, call("patient"), tools=[find, patient]), run
 
 
-def test_a_deadline_ends_a_request_as_incomplete_with_what_is_known():
-    agent, control = stopped_at_work(call("find", "look for it", query="red book"))
-    with control.active():
+def test_a_deadline_ends_a_request_as_incomplete_with_the_finished_items():
+    agent, run = stopped_in_a_tool(call("find", "look for it", query="red book"))
+    with run.active():
         stream = events(agent)
     last = stream[-1]["response"]
     assert (stream[-1]["type"], last["status"]) == ("response.incomplete", "incomplete")
@@ -292,9 +292,9 @@ def test_a_deadline_ends_a_request_as_incomplete_with_what_is_known():
     assert last["output"] == done_items(stream)
 
 
-def test_predict_gives_what_is_known_when_the_deadline_comes(recwarn: pytest.WarningsRecorder):
-    agent, control = stopped_at_work()
-    with control.active():
+def test_predict_returns_the_finished_items_at_the_deadline(recwarn: pytest.WarningsRecorder):
+    agent, run = stopped_in_a_tool()
+    with run.active():
         response = agent.predict(request())
     assert response.status == "incomplete"
     assert response.incomplete_details.reason == "deadline_exceeded"
@@ -303,37 +303,37 @@ def test_predict_gives_what_is_known_when_the_deadline_comes(recwarn: pytest.War
 
 
 def test_a_deadline_ends_an_lm_call_too():
-    def slow(asked: ScriptedRequest) -> Any:
-        assert given_up.wait(30)
+    def slow(lm_request: ScriptedRequest) -> Any:
+        assert cancelled.wait(30)
         return finish(answer="late", citations=[], sure=True)
 
-    given_up = threading.Event()
+    cancelled = threading.Event()
     program = ReAct(Ask, tools=[])
     program.set_lm(ScriptedLM(slow))
     stream = events(ResponsesAdapter(program, deadline=0.05))
-    given_up.set()
+    cancelled.set()
     assert stream[-1]["type"] == "response.incomplete"
     assert done_items(stream) == []
 
 
-def test_a_tool_s_progress_shows_in_the_stream():
+def test_a_tool_s_progress_is_in_the_stream():
     def count() -> str:
         """Count."""
         oneturn.progress("half", 0.5)
         return "done"
 
     stream = events(adapter(call("count"), finish(answer="x", citations=[], sure=True), tools=[count]))
-    (told,) = [event for event in stream if event.get("progress")]
-    assert told["type"] == "response.in_progress"
-    assert told["progress"]["message"] == "half"
-    assert told["progress"]["fraction"] == 0.5
-    assert told["progress"]["call_id"] == done_items(stream, "function_call")[0]["call_id"]
+    (progress,) = [event for event in stream if event.get("progress")]
+    assert progress["type"] == "response.in_progress"
+    assert progress["progress"]["message"] == "half"
+    assert progress["progress"]["fraction"] == 0.5
+    assert progress["progress"]["call_id"] == done_items(stream, "function_call")[0]["call_id"]
 
 
 # ---- the request
 
 
-def asked(agent: ResponsesAdapter) -> str:
+def lm_prompt(agent: ResponsesAdapter) -> str:
     return agent.program.step.lm.requests[0].messages[1]["content"]
 
 
@@ -361,13 +361,13 @@ def asked(agent: ResponsesAdapter) -> str:
 def test_the_last_user_message_is_the_question(sent: list[dict[str, Any]], question: str):
     agent = adapter()
     agent.predict(ResponsesAgentRequest(input=sent))
-    assert asked(agent) == f"question: {question}\nlanguage: en"
+    assert lm_prompt(agent) == f"question: {question}\nlanguage: en"
 
 
 def test_custom_inputs_fill_the_other_inputs():
     agent = adapter()
     agent.predict(request(custom_inputs={"language": "de"}))
-    assert asked(agent) == "question: How thick is the red book?\nlanguage: de"
+    assert lm_prompt(agent) == "question: How thick is the red book?\nlanguage: de"
 
 
 class Count(dspy.Signature):
@@ -383,7 +383,7 @@ BAD_REQUESTS = [
         {"custom_inputs": {"limit": 3, "colour": "red"}},
         "custom_inputs has an unknown field 'colour'; known: question, limit.",
     ),
-    ({}, "custom_inputs lacks 'limit', of type int."),
+    ({}, "custom_inputs has no 'limit', a required field of type int."),
     (
         {"custom_inputs": {"limit": "many"}},
         "'limit' must be of type int: Input should be a valid integer, unable to parse string as an integer.",
@@ -398,13 +398,13 @@ BAD_REQUESTS = [
     ),
     (
         {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
-        "An input_image needs its image_url: an http(s) address or a data: URI.",
+        "An input_image needs an image_url: an http(s) URL or a data: URI.",
     ),
 ]
 
 
 @pytest.mark.parametrize(("fields", "message"), BAD_REQUESTS, ids=[message for _, message in BAD_REQUESTS])
-def test_a_request_that_can_not_be_answered_is_told_why(fields: dict[str, Any], message: str):
+def test_an_invalid_request_fails_with_the_reason(fields: dict[str, Any], message: str):
     program = ReAct(Count, tools=[])
     program.set_lm(ScriptedLM())
     bad = ResponsesAgentRequest(**{"input": [{"role": "user", "content": "?"}], **fields})
@@ -416,7 +416,7 @@ def test_a_request_that_can_not_be_answered_is_told_why(fields: dict[str, Any], 
 
 
 class Leaky:
-    """What a bug in a tool may give: metadata that can't be read."""
+    """Metadata that raises on access, as from a bug in a tool."""
 
     def __getattr__(self, name: str) -> Any:
         raise RuntimeError(SECRET)
@@ -442,38 +442,38 @@ FAILURES = [
     (
         lambda: adapter(RateLimitError(SECRET)),
         "rate_limit_exceeded",
-        "The language model has too much to do. Wait, then ask again.",
+        "The language model is rate-limited; retry later.",
     ),
     (
         lambda: adapter(AuthError(SECRET)),
         "lm_unusable",
-        "The agent can't use its language model (LMAuthError); whoever runs the agent has to see to it.",
+        "The language model is unusable (LMAuthError); the operator must fix its credentials, billing or settings.",
     ),
     (
         lambda: adapter(ServerError(SECRET)),
         "lm_error",
-        "The language model could not be asked (LMServerError). Try again later.",
+        "The call to the language model failed (LMServerError); retry later.",
     ),
     (
         lambda: adapter(TimeoutError(SECRET)),
         "lm_timeout",
-        "The language model didn't answer in time. Ask again.",
+        "The language model timed out; retry later.",
     ),
     (
         lambda: adapter(call("bad"), finish(answer="x", citations=["x"], sure=True), tools=[bad]),
         "server_error",
-        "The agent failed (RuntimeError); its trace tells more.",
+        "The agent failed (RuntimeError); see its trace for details.",
     ),
     (
         lambda: ResponsesAdapter(ReAct(Ask, tools=[])),
         "server_error",
-        "The agent failed (ProgramError); its trace tells more.",
+        "The agent failed (ProgramError); see its trace for details.",
     ),
 ]
 
 
 @pytest.mark.parametrize(("build", "code", "message"), FAILURES, ids=[message for _, _, message in FAILURES])
-def test_a_failure_ends_the_stream_and_is_predict_s_error(build: Any, code: str, message: str):
+def test_a_failure_ends_the_stream_and_is_raised_by_predict(build: Any, code: str, message: str):
     stream = events(build())
     error, last = stream[-2:]
     assert (error["type"], error["code"]) == ("error", code)
@@ -488,12 +488,12 @@ def test_a_failure_ends_the_stream_and_is_predict_s_error(build: Any, code: str,
     assert (caught.value.code, str(caught.value)) == (code, error["message"])
 
 
-def test_a_program_that_can_not_be_built_is_an_error_event_too():
+def test_a_failure_to_build_the_program_is_an_error_event():
     def build() -> ReAct:
         raise ProgramError("There is no compiled program /srv/x.json. Make one with: oneturn compile")
 
     (error,) = of_type(events(ResponsesAdapter(build)), "error")
-    assert error["message"] == "The agent failed (ProgramError); its trace tells more."  # no path for a client
+    assert error["message"] == "The agent failed (ProgramError); see its trace for details."  # hides the path
 
 
 # ---- traces
@@ -504,7 +504,7 @@ def spans_below(trace: Any, parent: str | None) -> list[Any]:
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-def test_a_trace_shows_the_agent_its_lm_calls_its_tools_and_what_they_retrieved(traced: None, streaming: bool):
+def test_a_trace_has_spans_of_the_agent_lm_calls_tools_and_retrievers(traced: None, streaming: bool):
     agent = adapter()
     output = events(agent)[-1]["response"]["output"] if streaming else agent.predict(request()).model_dump()["output"]
     trace = mlflow.get_trace(mlflow.get_last_active_trace_id())
@@ -519,7 +519,7 @@ def test_a_trace_shows_the_agent_its_lm_calls_its_tools_and_what_they_retrieved(
     assert root.status.status_code == "OK"
 
 
-def test_a_trace_keeps_the_whole_failure_that_the_client_is_not_told(traced: None):
+def test_a_trace_has_the_original_exception(traced: None):
     events(adapter(RateLimitError(SECRET)))
     trace = mlflow.get_trace(mlflow.get_last_active_trace_id())
     (root,) = spans_below(trace, None)

@@ -1,4 +1,4 @@
-"""A tool that a person has to approve: asked for in one request, answered in the next, on any replica."""
+"""Tool approval: requested in one response, answered in the next request, on any replica."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Ask(dspy.Signature):
 
 
 class Shop:
-    """The tools, and what was done with them."""
+    """The tools, with a record of their calls."""
 
     def __init__(self) -> None:
         self.done: list[str] = []
@@ -57,7 +57,7 @@ class Clock:
 
 
 def replica(shop: Shop, *replies: Any, approval: Any = True, **options: Any) -> oneturn.ResponsesAdapter:
-    """One of the processes that serve the agent: it shares nothing with another but the key and the ledger."""
+    """One process that serves the agent; replicas share only the key and the ledger."""
     tools = [shop.look_up, oneturn.tool(shop.refund, approval=approval)]
     program = oneturn.ReAct(Ask, tools=tools)
     program.set_lm(ScriptedLM(*replies))
@@ -87,23 +87,23 @@ def shop() -> Shop:
 
 
 @pytest.fixture
-def asked(shop: Shop) -> list[dict[str, Any]]:
-    """What the first turn gave, as JSON, which is how it travels."""
+def first_turn(shop: Shop) -> list[dict[str, Any]]:
+    """The output items of the first turn, after a round trip through JSON."""
     events = ask(replica(shop, *ASKING), [QUESTION])
     assert events[-1]["type"] == "response.completed"
     return json.loads(json.dumps(items_of(events)))
 
 
-def test_a_turn_ends_with_the_request_and_the_tool_is_not_run(shop: Shop, asked: list[dict[str, Any]]):
+def test_a_turn_ends_with_the_approval_request_and_without_the_call(shop: Shop, first_turn: list[dict[str, Any]]):
     kinds = ["reasoning", "function_call", "function_call_output", "reasoning", "mcp_approval_request"]
-    assert [item["type"] for item in asked] == kinds
-    assert (asked[-1]["name"], json.loads(asked[-1]["arguments"])) == ("refund", {"order": 7, "euros": 30})
+    assert [item["type"] for item in first_turn] == kinds
+    assert (first_turn[-1]["name"], json.loads(first_turn[-1]["arguments"])) == ("refund", {"order": 7, "euros": 30})
     assert shop.done == ["look_up 7"]
 
 
-def test_another_replica_goes_on_and_runs_only_what_waited(shop: Shop, asked: list[dict[str, Any]]):
+def test_another_replica_resumes_and_runs_only_the_approved_call(shop: Shop, first_turn: list[dict[str, Any]]):
     agent = replica(shop, *GRANTED)
-    events = ask(agent, [QUESTION, *asked, answer_to(asked)])
+    events = ask(agent, [QUESTION, *first_turn, answer_to(first_turn)])
     kinds = ["function_call", "function_call_output", "reasoning", "message"]
     assert [item["type"] for item in items_of(events)] == kinds
     assert shop.done == ["look_up 7", "refund 7 30"]
@@ -116,23 +116,23 @@ def test_another_replica_goes_on_and_runs_only_what_waited(shop: Shop, asked: li
     ]
 
 
-def test_what_was_found_before_can_still_be_cited(shop: Shop, asked: list[dict[str, Any]]):
-    (*_, message) = items_of(ask(replica(shop, *GRANTED), [QUESTION, *asked, answer_to(asked)]))
+def test_documents_from_before_the_approval_can_be_cited(shop: Shop, first_turn: list[dict[str, Any]]):
+    (*_, message) = items_of(ask(replica(shop, *GRANTED), [QUESTION, *first_turn, answer_to(first_turn)]))
     (annotation,) = message["content"][0]["annotations"]
     assert (annotation["title"], annotation["url"]) == ("Order", "orders/7")
 
 
-def test_a_refusal_is_what_the_agent_reads(shop: Shop, asked: list[dict[str, Any]]):
+def test_a_refusal_and_its_reason_reach_the_lm(shop: Shop, first_turn: list[dict[str, Any]]):
     agent = replica(shop, finish(answer="I may not.", citations=[]))
-    events = ask(agent, [QUESTION, *asked, answer_to(asked, approve=False, reason="too much")])
+    events = ask(agent, [QUESTION, *first_turn, answer_to(first_turn, approve=False, reason="too much")])
     assert shop.done == ["look_up 7"]
     assert agent.program.step.lm.requests[0].messages[-1]["content"] == "Error: a person refused this call: too much"
     assert events[-1]["type"] == "response.completed"
 
 
-def test_a_second_approval_in_the_same_turn(shop: Shop, asked: list[dict[str, Any]]):
+def test_a_second_approval_in_the_same_turn(shop: Shop, first_turn: list[dict[str, Any]]):
     again = call("refund", "and more", order=8, euros=5)
-    first = [*asked, answer_to(asked)]
+    first = [*first_turn, answer_to(first_turn)]
     second = json.loads(json.dumps(items_of(ask(replica(shop, again), [QUESTION, *first]))))
     assert [item["type"] for item in second][-1] == "mcp_approval_request"
     ask(replica(shop, *GRANTED), [QUESTION, *first, *second, answer_to(second)])
@@ -158,29 +158,29 @@ FORGED = {
 
 
 @pytest.mark.parametrize("how", FORGED)
-def test_what_was_forged_or_altered_is_refused(how: str, shop: Shop, asked: list[dict[str, Any]]):
-    forged = FORGED[how](asked)
+def test_forged_or_altered_items_are_rejected(how: str, shop: Shop, first_turn: list[dict[str, Any]]):
+    forged = FORGED[how](first_turn)
     events = ask(replica(shop), [QUESTION, *forged, answer_to(forged)])
     assert events[-2]["code"] == "invalid_request"
     assert shop.done == ["look_up 7"]
 
 
-def test_an_approval_of_another_question_is_refused(shop: Shop, asked: list[dict[str, Any]]):
+def test_an_approval_of_another_question_is_rejected(shop: Shop, first_turn: list[dict[str, Any]]):
     for other in ({"input": "x"}, {"tone": "rude"}):
         question = {**QUESTION, "content": other.get("input", QUESTION["content"])}
         custom = {"tone": other["tone"]} if "tone" in other else None
-        events = ask(replica(shop), [question, *asked, answer_to(asked)], custom_inputs=custom)
+        events = ask(replica(shop), [question, *first_turn, answer_to(first_turn)], custom_inputs=custom)
         assert "doesn't fit" in events[-2]["message"]
 
 
-def test_an_approval_that_no_one_asked_for_is_refused(shop: Shop, asked: list[dict[str, Any]]):
-    answer = {**answer_to(asked), "approval_request_id": "mcpr_other"}
-    (error,) = [e for e in ask(replica(shop), [QUESTION, *asked, answer]) if e["type"] == "error"]
-    assert error["message"] == "The approval request 'mcpr_other' isn't among the items; send them back as they came."
+def test_an_approval_without_its_request_is_rejected(shop: Shop, first_turn: list[dict[str, Any]]):
+    answer = {**answer_to(first_turn), "approval_request_id": "mcpr_other"}
+    (error,) = [e for e in ask(replica(shop), [QUESTION, *first_turn, answer]) if e["type"] == "error"]
+    assert error["message"] == "The input has no approval request 'mcpr_other'; send all output items back unchanged."
 
 
-def test_another_key_does_not_fit(shop: Shop, asked: list[dict[str, Any]]):
-    events = ask(replica(shop, key="x" * 32), [QUESTION, *asked, answer_to(asked)])
+def test_a_signature_with_another_key_is_rejected(shop: Shop, first_turn: list[dict[str, Any]]):
+    events = ask(replica(shop, key="x" * 32), [QUESTION, *first_turn, answer_to(first_turn)])
     assert "doesn't fit" in events[-2]["message"]
 
 
@@ -193,34 +193,34 @@ def test_an_approval_expires(shop: Shop):
 
 
 @pytest.mark.parametrize("shared", ["memory", "database"])
-def test_an_approval_is_used_once_among_all_replicas(
-    shared: str, shop: Shop, asked: list[dict[str, Any]], tmp_path: Path
+def test_an_approval_is_valid_once_across_replicas(
+    shared: str, shop: Shop, first_turn: list[dict[str, Any]], tmp_path: Path
 ):
     memory = MemoryLedger()
 
     def ledger() -> Any:
         return memory if shared == "memory" else DatabaseLedger(f"sqlite:///{tmp_path / 'approvals.db'}")
 
-    said = [QUESTION, *asked, answer_to(asked)]
-    assert ask(replica(shop, *GRANTED, ledger=ledger()), said)[-1]["type"] == "response.completed"
-    again = ask(replica(shop, ledger=ledger()), said)
+    items = [QUESTION, *first_turn, answer_to(first_turn)]
+    assert ask(replica(shop, *GRANTED, ledger=ledger()), items)[-1]["type"] == "response.completed"
+    again = ask(replica(shop, ledger=ledger()), items)
     assert again[-2]["message"] == "The approval request was answered before. Ask again."
     assert shop.done.count("refund 7 30") == 1
 
 
 @pytest.mark.parametrize(("euros", "waits"), [(30, False), (300, True)])
-def test_a_predicate_says_which_calls_need_a_person(euros: int, waits: bool, shop: Shop):
+def test_a_predicate_decides_which_calls_need_approval(euros: int, waits: bool, shop: Shop):
     script = [call("refund", order=7, euros=euros), *([] if waits else [finish(answer="x", citations=[])])]
     events = ask(replica(shop, *script, approval=lambda order, euros: euros > 100), [QUESTION])
     assert [item["type"] for item in items_of(events)][-1] == ("mcp_approval_request" if waits else "message")
 
 
-def test_a_predicate_that_fails_asks_a_person(shop: Shop):
+def test_a_failing_predicate_requires_approval(shop: Shop):
     events = ask(replica(shop, ASKING[1], approval=lambda **args: args["nothing"]), [QUESTION])
     assert items_of(events)[-1]["type"] == "mcp_approval_request"
 
 
-def test_without_anybody_to_ask_the_run_fails_and_keeps_what_it_did(shop: Shop):
+def test_calling_the_program_directly_fails_and_keeps_the_trajectory(shop: Shop):
     program = replica(shop, *ASKING).program
     with pytest.raises(RunError, match="refund needs a person's approval") as failed:
         program(question="Refund?")
@@ -228,13 +228,13 @@ def test_without_anybody_to_ask_the_run_fails_and_keeps_what_it_did(shop: Shop):
     assert [done.name for done in failed.value.trajectory] == ["look_up"]
 
 
-def test_an_adapter_without_a_key_says_so(shop: Shop):
+def test_an_adapter_without_a_key_fails(shop: Shop):
     agent = oneturn.ResponsesAdapter(replica(shop, ASKING[1]).program)
     (error,) = [event for event in ask(agent, [QUESTION]) if event["type"] == "error"]
     assert error["code"] == "server_error"
 
 
-def test_a_program_s_own_step_tells_who_reads_steps(shop: Shop):
+def test_steps_end_with_approval_wanted_and_usage(shop: Shop):
     *_, wanted, usage = replica(shop, *ASKING).program.steps(question="Refund?")
     assert isinstance(wanted, ApprovalWanted)
     assert usage.lm_calls == 2
@@ -259,26 +259,28 @@ VERDICTS = ["false", "true", "yes", "no", "off", "0", "n", "f", "", 0, 1, None, 
 
 
 @pytest.mark.parametrize("verdict", VERDICTS, ids=repr)
-def test_only_true_and_false_are_verdicts(shop: Shop, asked: list[dict[str, Any]], verdict: Any):
+def test_only_true_and_false_are_verdicts(shop: Shop, first_turn: list[dict[str, Any]], verdict: Any):
     with oneturn.running_server(replica(shop, *GRANTED)) as url:
-        answer = httpx.post(f"{url}/responses", json={"input": [QUESTION, *asked, answer_to(asked, approve=verdict)]})
+        answer = httpx.post(
+            f"{url}/responses", json={"input": [QUESTION, *first_turn, answer_to(first_turn, approve=verdict)]}
+        )
     assert answer.status_code == 400
     assert "send JSON true or false" in answer.text
     assert shop.done == ["look_up 7"], "the tool isn't run"
 
 
 @pytest.mark.parametrize("verdict", ["false", "true", "yes", "no", "off", "0", "n", "f", 0, 1], ids=repr)
-def test_only_true_and_false_are_verdicts_in_the_process(shop: Shop, asked: list[dict[str, Any]], verdict: Any):
-    events = ask(replica(shop, *GRANTED), [QUESTION, *asked, answer_to(asked, approve=verdict)])
+def test_only_true_and_false_are_verdicts_in_the_process(shop: Shop, first_turn: list[dict[str, Any]], verdict: Any):
+    events = ask(replica(shop, *GRANTED), [QUESTION, *first_turn, answer_to(first_turn, approve=verdict)])
     assert events[-1]["type"] == "response.failed"
     assert "send JSON true or false" in events[-2]["message"]
     assert shop.done == ["look_up 7"], "the tool isn't run"
 
 
-def test_a_verdict_that_is_missing_is_refused(shop: Shop, asked: list[dict[str, Any]]):
-    answer = answer_to(asked)
+def test_a_missing_verdict_is_rejected(shop: Shop, first_turn: list[dict[str, Any]]):
+    answer = answer_to(first_turn)
     del answer["approve"]
     with oneturn.running_server(replica(shop, *GRANTED)) as url:
-        refused = httpx.post(f"{url}/responses", json={"input": [QUESTION, *asked, answer]})
+        refused = httpx.post(f"{url}/responses", json={"input": [QUESTION, *first_turn, answer]})
     assert refused.status_code == 400
     assert shop.done == ["look_up 7"]

@@ -1,4 +1,4 @@
-"""What our client makes of an endpoint's answers, good and bad: a real HTTP server gives them, word for word."""
+"""The client against an HTTP server with canned responses, valid and invalid."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ GOOD = [DELTA, COMPLETED]
 
 
 class Endpoint:
-    """What the server was asked, and what it answers."""
+    """The server's canned response, and the last request received."""
 
     def __init__(self, answer: str, status: int, kind: str):
         self.answer = answer.encode()
@@ -105,7 +105,7 @@ def refusing(status: int, body: dict[str, Any]) -> AbstractContextManager[Endpoi
     return answering(json.dumps(body), status, "application/json")
 
 
-def test_a_reply_holds_all_that_came():
+def test_a_reply_has_all_parts_of_the_response():
     with streaming(*GOOD) as endpoint:
         reply = oneturn.query(endpoint.url, "2 + 2?")
     assert reply.text == "Four."
@@ -125,21 +125,21 @@ def test_the_question_and_the_custom_inputs_are_sent():
     assert endpoint.headers["Authorization"] == "Bearer key-1"
 
 
-def test_events_are_told_as_they_come():
-    told: list[str] = []
+def test_on_event_is_called_with_each_event():
+    types: list[str] = []
     with streaming(*GOOD) as endpoint:
-        oneturn.query(endpoint.url, "?", on_event=lambda event: told.append(event["type"]))
-    assert told == ["response.output_text.delta", "response.completed"]
+        oneturn.query(endpoint.url, "?", on_event=lambda event: types.append(event["type"]))
+    assert types == ["response.output_text.delta", "response.completed"]
 
 
-def test_an_attempt_that_was_started_over_is_not_part_of_the_answer():
+def test_an_abandoned_attempt_is_not_part_of_the_answer():
     begun = {**MESSAGE, "status": "incomplete", "content": [{"type": "output_text", "text": "Fi", "annotations": []}]}
     with streaming({**COMPLETED, "response": {"id": "r", "output": [begun, MESSAGE]}}) as endpoint:
         assert oneturn.query(endpoint.url, "?").text == "Four."
 
 
 @pytest.mark.parametrize("ending", ["", "/", "/responses", "/invocations"])
-def test_any_form_of_the_address_will_do(ending: str):
+def test_the_url_may_end_with_a_path_of_the_protocol(ending: str):
     with streaming(*GOOD) as endpoint:
         oneturn.query(endpoint.url + ending, "?")
     assert endpoint.path == "/responses"
@@ -155,7 +155,7 @@ def test_a_databricks_endpoint_is_named_by_the_model(ending: str, monkeypatch: p
     assert endpoint.headers["Authorization"] == "Bearer a-token"
 
 
-def test_a_databricks_endpoint_wants_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_a_databricks_endpoint_needs_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     for name in ("TOKEN", "HOST", "CLIENT_ID", "CONFIG_PROFILE"):
         monkeypatch.delenv(f"DATABRICKS_{name}", raising=False)
     monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path / "none"))
@@ -164,8 +164,8 @@ def test_a_databricks_endpoint_wants_a_token(monkeypatch: pytest.MonkeyPatch, tm
 
 
 _ENDED_EARLY = (
-    "The stream ended before the answer was complete: the server, or a proxy before it, closed the connection. "
-    "Ask again, and look at the server's log."
+    "The stream ended without a terminal event: the server, or a proxy in front of it, closed the connection. "
+    "Retry, and check the server's log."
 )
 
 Case = tuple[Callable[[], AbstractContextManager[Endpoint]], str, str, "int | None"]
@@ -186,7 +186,7 @@ FAILURES: dict[str, Case] = {
     ),
     "busy": (
         lambda: refusing(429, {"error_code": "REQUEST_LIMIT_EXCEEDED", "message": "Too many."}),
-        "Too many. The endpoint is busy or starting: wait, then ask again.",
+        "Too many. The endpoint is busy or starting; retry later.",
         "REQUEST_LIMIT_EXCEEDED",
         429,
     ),
@@ -212,7 +212,7 @@ FAILURES: dict[str, Case] = {
     ),
     "response.incomplete": (
         lambda: streaming({"type": "response.incomplete", "response": {"incomplete_details": {"reason": "limit"}}}),
-        "The run ended before its answer was complete: limit.",
+        "The run ended before the answer was complete: limit.",
         "limit",
         None,
     ),
@@ -226,7 +226,7 @@ FAILURES: dict[str, Case] = {
 
 
 @pytest.mark.parametrize("case", FAILURES)
-def test_a_failure_is_an_endpoint_error_that_says_what_happened(case: str):
+def test_a_failure_is_an_endpoint_error_with_message_code_and_status(case: str):
     endpoint_of, message, code, status = FAILURES[case]
     with endpoint_of() as endpoint, pytest.raises(EndpointError) as caught:
         oneturn.query(endpoint.url, "?")
@@ -235,7 +235,7 @@ def test_a_failure_is_an_endpoint_error_that_says_what_happened(case: str):
     assert endpoint.requests == 1, "a run must not be started twice"
 
 
-def test_what_had_come_before_a_stream_broke_off_isn_t_lost():
+def test_an_interrupted_stream_has_a_partial_reply():
     begun = {**MESSAGE, "status": "incomplete"}
     items = [{"type": "response.output_item.done", "item": item} for item in (*ITEMS[:2], begun)]
     late = {"type": "response.incomplete", "response": {"incomplete_details": {"reason": "deadline_exceeded"}}}
@@ -248,7 +248,7 @@ def test_what_had_come_before_a_stream_broke_off_isn_t_lost():
 
 
 @pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), ("0.5", 0.5), ("soon", None), (None, None)])
-def test_when_to_ask_again_is_told(header: str | None, seconds: float | None):
+def test_retry_after_is_read_from_the_header(header: str | None, seconds: float | None):
     with refusing(429, {"message": "Too many."}) as endpoint:
         endpoint.answer_headers = {"Retry-After": header} if header else {}
         with pytest.raises(EndpointError) as caught:
@@ -256,7 +256,7 @@ def test_when_to_ask_again_is_told(header: str | None, seconds: float | None):
     assert caught.value.retry_after == seconds
 
 
-def test_when_to_ask_again_may_be_a_date():
+def test_retry_after_may_be_a_date():
     with refusing(503, {"message": "Starting."}) as endpoint:
         endpoint.answer_headers = {"Retry-After": formatdate(time.time() + 100, usegmt=True)}
         with pytest.raises(EndpointError) as caught:
@@ -274,7 +274,7 @@ WANTED = {
 }
 
 
-def test_a_call_that_waits_for_a_person_is_told_and_can_be_answered():
+def test_an_approval_request_can_be_answered():
     with streaming({"type": "response.completed", "response": {"output": [*ITEMS[:2], WANTED]}}) as endpoint:
         reply = oneturn.query(endpoint.url, "Refund it", custom_inputs={"order": 7})
     assert reply.approvals == (ApprovalRequest("mcpr_1", "refund", '{"euros": 200}', "shop"),)
@@ -291,38 +291,38 @@ def test_a_call_that_waits_for_a_person_is_told_and_can_be_answered():
     assert endpoint.body["custom_inputs"] == {"order": 7}
 
 
-def test_nothing_can_be_approved_that_doesn_t_wait():
+def test_answering_needs_an_approval_request():
     with streaming(*GOOD) as endpoint:
         reply = oneturn.query(endpoint.url, "?")
-    with pytest.raises(RequestError, match="No call of this reply waits"):
+    with pytest.raises(RequestError, match="The reply has no call that waits for approval"):
         reply.answering(approve=True)
 
 
-def test_a_conversation_goes_on_with_all_that_was_said():
+def test_a_conversation_can_be_continued():
     with streaming(*GOOD) as endpoint:
         reply = oneturn.query(endpoint.url, "What is 2 + 2?")
     with streaming(*GOOD) as endpoint:
         oneturn.query(endpoint.url, [*reply.conversation, {"role": "user", "content": "And 3 + 3?"}])
-    told = [item.get("content") for item in endpoint.body["input"] if item.get("role") == "user"]
-    assert told == ["What is 2 + 2?", "And 3 + 3?"]
+    questions = [item.get("content") for item in endpoint.body["input"] if item.get("role") == "user"]
+    assert questions == ["What is 2 + 2?", "And 3 + 3?"]
     assert endpoint.body["input"][1:-1] == ITEMS
 
 
-def test_what_is_no_event_is_told():
+def test_invalid_stream_data_is_an_error():
     with answering("data: {nonsense\n\n") as endpoint, pytest.raises(EndpointError) as caught:
         oneturn.query(endpoint.url, "?")
-    assert str(caught.value) == f"{endpoint.url} sent something that is no Responses event."
+    assert str(caught.value) == f"{endpoint.url} sent data that isn't a Responses event."
 
 
-def test_an_unreachable_host_is_told():
+def test_an_unreachable_host_is_an_error():
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
     with pytest.raises(EndpointError) as caught:
         oneturn.query(url, "?")
-    assert str(caught.value) == f"Can't reach {url}. Is it served there? Start it with: oneturn serve"
+    assert str(caught.value) == f"Can't reach {url}. Is the agent served there? Start it with: oneturn serve"
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "agent", "ftp://host/", ""])
-def test_what_is_no_address_is_told(url: str):
-    with pytest.raises(EndpointError, match=r"is no URL of an endpoint; give one such as http://127.0.0.1:8000."):
+def test_an_invalid_url_is_an_error(url: str):
+    with pytest.raises(EndpointError, match=r"isn't an endpoint URL; pass one such as http://127.0.0.1:8000."):
         oneturn.query(url, "?")

@@ -1,4 +1,4 @@
-"""What a served request leaves behind in the process: nothing."""
+"""Served requests must not leave objects in memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def answering_agent() -> oneturn.ResponsesAdapter:
 
 
 def ask(agent: oneturn.ResponsesAdapter, requests: int) -> None:
-    """Ask so many different questions, every other one streamed."""
+    """Send different questions, every other one streamed."""
     for number in range(requests):
         request = {"input": [{"role": "user", "content": f"Question {number}? " + "And a long story. " * 50}]}
         if number % 2:
@@ -38,14 +38,14 @@ def ask(agent: oneturn.ResponsesAdapter, requests: int) -> None:
             list(agent.predict_stream(request))  # type: ignore[arg-type]
 
 
-def around_a_module() -> oneturn.ResponsesAdapter:
+def module_agent() -> oneturn.ResponsesAdapter:
     module = dspy.ChainOfThought("question -> answer")
     module.set_lm(EndlessLM("[[ ## reasoning ## ]]\nSo.\n\n[[ ## answer ## ]]\n4\n\n[[ ## completed ## ]]"))
     return oneturn.ResponsesAdapter(module)
 
 
-@pytest.mark.parametrize("build", [answering_agent, around_a_module])
-def test_objects_do_not_pile_up(build: object):
+@pytest.mark.parametrize("build", [answering_agent, module_agent])
+def test_requests_leave_no_objects_behind(build: object):
     agent = build()  # type: ignore[operator]
     ask(agent, 20)
     before = objects()
@@ -53,7 +53,7 @@ def test_objects_do_not_pile_up(build: object):
     assert objects() - before < 50, "each request leaves something behind"
 
 
-def test_the_lm_keeps_no_history_of_what_is_served():
+def test_serving_adds_nothing_to_the_lm_history():
     program = oneturn.ReAct("question -> answer", tools=[])
     lm = EndlessLM('{"thought": "So.", "tool_call": {"name": "finish", "args": {"answer": "4"}}}')
     program.set_lm(lm)

@@ -1,4 +1,4 @@
-"""What a program is asked, for every kind of input that the Responses protocol and MLflow let through."""
+"""The program's inputs, for every kind of request that the Responses protocol and MLflow accept."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Chat(dspy.Signature):
     answer: str = dspy.OutputField()
 
 
-class Told(dspy.Signature):
+class WithSystemMessage(dspy.Signature):
     system_message: str = dspy.InputField(default="")
     question: str = dspy.InputField()
     answer: str = dspy.OutputField()
@@ -62,12 +62,12 @@ def user(*content: Any) -> dict[str, Any]:
     return {"role": "user", "content": content[0] if isinstance(content[0], str) else list(content)}
 
 
-def text(said: str) -> dict[str, Any]:
-    return {"type": "input_text", "text": said}
+def text(value: str) -> dict[str, Any]:
+    return {"type": "input_text", "text": value}
 
 
-def assistant(said: str, **fields: Any) -> dict[str, Any]:
-    content = [{"type": "output_text", "text": said, "annotations": []}]
+def assistant(value: str, **fields: Any) -> dict[str, Any]:
+    content = [{"type": "output_text", "text": value, "annotations": []}]
     return {"type": "message", "id": "msg_1", "role": "assistant", "content": content, **fields}
 
 
@@ -85,10 +85,10 @@ NOTES = [
 ]
 
 
-def test_what_came_before_is_the_history():
-    found = inputs(Talk, user("How many?"), *NOTES, assistant("Four."), user("And in all?"))
-    assert found["question"] == "And in all?"
-    assert found["history"] == dspy.History(messages=[{"question": "How many?", "answer": "Four."}])
+def test_earlier_turns_are_the_history():
+    values = inputs(Talk, user("How many?"), *NOTES, assistant("Four."), user("And in all?"))
+    assert values["question"] == "And in all?"
+    assert values["history"] == dspy.History(messages=[{"question": "How many?", "answer": "Four."}])
 
 
 def test_a_first_question_has_an_empty_history():
@@ -106,33 +106,33 @@ def test_a_first_question_has_an_empty_history():
         ([{"role": "system", "content": "Be kind."}], []),
     ],
 )
-def test_earlier_turns_may_be_of_any_shape(items: list[Any], turns: list[Any]):
+def test_earlier_turns_may_have_any_shape(items: list[Any], turns: list[Any]):
     assert inputs(Talk, *items, user("last"))["history"].messages == turns
 
 
-def test_a_refusal_is_an_answer_too():
+def test_a_refusal_is_an_answer():
     refusal = {**assistant(""), "content": [{"type": "refusal", "refusal": "I won't."}]}
     assert inputs(Talk, user("a"), refusal, user("b"))["history"].messages == [{"question": "a", "answer": "I won't."}]
 
 
-def test_nothing_of_one_request_is_in_the_next():
+def test_requests_share_no_state():
     inputs(Talk, user("mine"), assistant("yours"), user("again"))
     assert inputs(Talk, user("another's")) == {"question": "another's", "history": dspy.History(messages=[])}
 
 
-def test_system_and_developer_messages_go_into_the_field_for_them():
+def test_system_and_developer_messages_fill_system_message():
     items = [
         {"role": "system", "content": "Be kind."},
         user("?"),
         {"role": "developer", "content": [text("Be brief.")]},
     ]
-    assert inputs(Told, *items) == {"question": "?", "system_message": "Be kind.\nBe brief."}
-    assert inputs(Told, user("?")) == {"question": "?"}
+    assert inputs(WithSystemMessage, *items) == {"question": "?", "system_message": "Be kind.\nBe brief."}
+    assert inputs(WithSystemMessage, user("?")) == {"question": "?"}
 
 
-def test_a_field_for_messages_gets_the_whole_chat():
-    found = inputs(Chat, {"role": "system", "content": "Be kind."}, user("a"), *NOTES[1:], assistant("b"), user("c"))
-    assert [message["role"] for message in found["messages"]] == [
+def test_a_messages_field_gets_the_complete_chat():
+    values = inputs(Chat, {"role": "system", "content": "Be kind."}, user("a"), *NOTES[1:], assistant("b"), user("c"))
+    assert [message["role"] for message in values["messages"]] == [
         "system",
         "user",
         "assistant",
@@ -140,48 +140,48 @@ def test_a_field_for_messages_gets_the_whole_chat():
         "assistant",
         "user",
     ]
-    assert found["messages"][-1] == {"role": "user", "content": "c"}
+    assert values["messages"][-1] == {"role": "user", "content": "c"}
 
 
-def test_a_chat_reads_text_only():
-    with pytest.raises(RequestError, match="A content part of type 'input_image' can't be answered"):
+def test_a_messages_field_accepts_text_only():
+    with pytest.raises(RequestError, match="A content part of type 'input_image' isn't supported"):
         inputs(Chat, user(text("?"), image()))
 
 
 # ---- images and files
 
 
-def test_an_image_goes_into_the_field_for_it():
-    found = inputs(Look, user(text("What is it?"), image()))
-    assert found == {"question": "What is it?", "photo": dspy.Image(PIXEL)}
+def test_an_image_fills_the_image_field():
+    values = inputs(Look, user(text("What is it?"), image()))
+    assert values == {"question": "What is it?", "photo": dspy.Image(PIXEL)}
 
 
-def test_files_go_into_the_field_for_them():
+def test_files_fill_the_file_field():
     parts = [{"type": "input_file", "file_data": PDF, "filename": "a.pdf"}, {"type": "input_file", "file_id": "file-7"}]
-    found = inputs(Look, user(text("?"), image(), *parts))
-    assert found["papers"] == [dspy.File(file_data=PDF, filename="a.pdf"), dspy.File(file_id="file-7")]
+    values = inputs(Look, user(text("?"), image(), *parts))
+    assert values["papers"] == [dspy.File(file_data=PDF, filename="a.pdf"), dspy.File(file_id="file-7")]
 
 
-def test_images_of_earlier_turns_are_not_the_question_s():
-    with pytest.raises(RequestError, match="lacks input_image parts, for the field 'photo'"):
+def test_images_of_earlier_turns_are_ignored():
+    with pytest.raises(RequestError, match="has no input_image part, required by the field 'photo'"):
         inputs(Look, user(text("?"), image()), assistant("A cat."), user("And now?"))
 
 
 # ---- fields
 
 
-def test_a_signature_without_a_question_takes_its_fields_alone():
+def test_a_signature_without_a_question_takes_custom_inputs_only():
     sent = {"lines": [{"item": "cup", "pieces": "2"}], "discount": 0.5}
     assert inputs(Price, custom_inputs=sent) == {"lines": [Line(item="cup", pieces=2)], "discount": 0.5}
 
 
-def test_a_question_may_be_sent_as_a_field():
+def test_a_question_may_be_sent_in_custom_inputs():
     assert inputs(Talk, custom_inputs={"question": "How?"})["question"] == "How?"
 
 
 REFUSED = {
-    "takes no question": (Price, [user("hello")], {}, "This agent takes no question; send input=[], and its fields in"),
-    "missing": (Price, [], {}, "custom_inputs lacks 'lines', of type list[tests.responses.test_requests.Line]."),
+    "takes no question": (Price, [user("hello")], {}, "This agent takes no question; send input=[] and custom_inputs"),
+    "missing": (Price, [], {}, "custom_inputs has no 'lines', a required field of type list["),
     "wrong inside": (Price, [], {"lines": [{"item": "cup", "pieces": "x"}]}, "'lines.0.pieces' must be of type list["),
     "out of bounds": (
         Price,
@@ -190,29 +190,29 @@ REFUSED = {
         "'discount' must be of type float: Input should be less than or equal to 1.",
     ),
     "unknown": (Price, [], {"hue": 1}, "custom_inputs has an unknown field 'hue'; known: lines, discount."),
-    "twice": (Talk, [user("a")], {"question": "b"}, "'question' stands in custom_inputs and in input; send it once."),
+    "twice": (Talk, [user("a")], {"question": "b"}, "'question' is set in custom_inputs and in input; send it once."),
     "no question": (Talk, [assistant("a")], {}, "The request has no user message; send input="),
     "an empty message": (Look, [user(image())], {}, "The request has no user message; send input="),
-    "no field": (Talk, [user(text("?"), image())], {}, "A content part of type 'input_image' can't be answered: this"),
+    "no field": (Talk, [user(text("?"), image())], {}, "A content part of type 'input_image' isn't supported: this"),
     "two images": (Look, [user(text("?"), image(), image())], {}, "This agent takes one input_image, in 'photo'; the"),
-    "a path": (Look, [user(text("?"), image("/etc/passwd"))], {}, "An input_image needs its image_url: an http(s)"),
+    "a path": (Look, [user(text("?"), image("/etc/passwd"))], {}, "An input_image needs an image_url: an http(s)"),
     "no data": (
         Look,
         [user(text("?"), {"type": "input_file", "filename": "a.pdf"})],
         {},
-        "An input_file needs its file_data (a data: URI) or a file_id",
+        "An input_file needs file_data (a data: URI) or a file_id",
     ),
     "no data: URI": (
         Look,
         [user(text("?"), {"type": "input_file", "file_data": "JVBERi0="})],
         {},
-        "An input_file's file_data must be a data: URI",
+        "The file_data of an input_file must be a data: URI",
     ),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_can_not_be_used_is_named(case: str):
+def test_an_invalid_request_is_rejected_with_the_reason(case: str):
     signature, items, custom_inputs, message = REFUSED[case]
     with pytest.raises(RequestError) as refused:
         inputs(signature, *items, custom_inputs=custom_inputs)
@@ -222,29 +222,29 @@ def test_what_can_not_be_used_is_named(case: str):
 # ---- anything that MLflow lets through
 
 
-_said = st.text(max_size=8)
+_texts = st.text(max_size=8)
 _parts = st.one_of(
-    st.builds(text, _said),
+    st.builds(text, _texts),
     st.builds(image, st.sampled_from([PIXEL, "https://x.test/a.png", "file:///etc/passwd", ""])),
     st.fixed_dictionaries({"type": st.just("input_file")}, optional={"file_data": st.sampled_from([PDF, "x"])}),
 )
 _messages = st.fixed_dictionaries(
     {
         "role": st.sampled_from(["user", "assistant", "system", "developer"]),
-        "content": st.one_of(_said, st.lists(_parts, max_size=3)),
+        "content": st.one_of(_texts, st.lists(_parts, max_size=3)),
     }
 )
-_items = st.lists(st.one_of(_messages, st.builds(assistant, _said), st.sampled_from(NOTES)), max_size=6)
+_items = st.lists(st.one_of(_messages, st.builds(assistant, _texts), st.sampled_from(NOTES)), max_size=6)
 _custom = st.one_of(
-    st.none(), st.dictionaries(st.sampled_from(["question", "lines", "discount", "messages", "x"]), _said, max_size=2)
+    st.none(), st.dictionaries(st.sampled_from(["question", "lines", "discount", "messages", "x"]), _texts, max_size=2)
 )
 
 
-@given(signature=st.sampled_from([Talk, Look, Price, Chat, Told]), items=_items, custom_inputs=_custom)
-def test_any_request_is_understood_or_refused_by_name(signature: Any, items: list[Any], custom_inputs: Any):
+@given(signature=st.sampled_from([Talk, Look, Price, Chat, WithSystemMessage]), items=_items, custom_inputs=_custom)
+def test_any_request_is_parsed_or_rejected(signature: Any, items: list[Any], custom_inputs: Any):
     try:
-        found = inputs(signature, *items, custom_inputs=custom_inputs)
+        values = inputs(signature, *items, custom_inputs=custom_inputs)
     except RequestError:
         return
-    assert set(found) <= set(signature.input_fields)
-    assert {name for name, field in signature.input_fields.items() if field.is_required()} <= set(found)
+    assert set(values) <= set(signature.input_fields)
+    assert {name for name, field in signature.input_fields.items() if field.is_required()} <= set(values)

@@ -1,4 +1,4 @@
-"""What a request's trace holds, however the request ends."""
+"""The trace of a request, for every outcome."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def root_span() -> Any:
     return root
 
 
-def test_a_stream_s_trace_holds_the_response_that_predict_gives(traced: None):
+def test_a_stream_s_trace_has_the_response_of_predict(traced: None):
     events = list(adapter(finish(answer="twelve")).predict_stream(QUESTION))
     span = root_span()
     assert (span.name, span.attributes["oneturn.outcome"]) == ("predict_stream", "completed")
@@ -38,19 +38,19 @@ def test_a_stream_s_trace_holds_the_response_that_predict_gives(traced: None):
     assert span.outputs["output"][-1]["content"][0]["text"] == "twelve"
     predicted = adapter(finish(answer="twelve")).predict(QUESTION).model_dump(exclude_none=True)
     span = root_span()
-    del span.outputs["usage"]["input_tokens_details"]["cache_write_tokens"]  # MLflow's ResponseUsage hasn't it
+    del span.outputs["usage"]["input_tokens_details"]["cache_write_tokens"]  # not in MLflow's ResponseUsage
     assert (span.name, span.outputs["usage"]) == ("predict", predicted["usage"])
     assert [item["content"] for item in span.outputs["output"] if item["type"] == "message"] == [
         item["content"] for item in predicted["output"] if item["type"] == "message"
     ]
 
 
-def test_a_trace_doesn_t_grow_with_the_pieces_of_the_text(traced: None):
+def test_a_trace_has_no_text_deltas(traced: None):
     list(adapter(finish(answer="word " * 200)).predict_stream(QUESTION))
     assert root_span().events == []
 
 
-def test_a_client_that_leaves_early_leaves_a_trace_behind(traced: None):
+def test_a_closed_stream_is_traced_as_abandoned(traced: None):
     stream = adapter(finish(answer="twelve")).predict_stream(QUESTION)
     assert next(stream).type == "response.created"
     stream.close()
@@ -58,12 +58,12 @@ def test_a_client_that_leaves_early_leaves_a_trace_behind(traced: None):
     assert mlflow.get_current_active_span() is None
 
 
-def test_whoever_reads_a_stream_is_not_inside_its_span(traced: None):
+def test_the_span_is_not_active_for_the_reader(traced: None):
     seen = {mlflow.get_current_active_span() for _ in adapter(finish(answer="12")).predict_stream(QUESTION)}
     assert seen == {None}
 
 
-def test_a_failed_request_s_trace_says_so(traced: None):
+def test_a_failed_request_is_traced_as_failed(traced: None):
     with pytest.raises(AgentError):
         adapter(RuntimeError("out of order")).predict(QUESTION)
     span = root_span()
@@ -74,7 +74,9 @@ def test_a_failed_request_s_trace_says_so(traced: None):
 def test_predict_does_not_make_the_lm_stream(monkeypatch: pytest.MonkeyPatch):
     streamed: list[Any] = []
     stream = _StreamingScript.stream
-    monkeypatch.setattr(_StreamingScript, "stream", lambda self, asked: streamed.append(asked) or stream(self, asked))
+    monkeypatch.setattr(
+        _StreamingScript, "stream", lambda self, request: streamed.append(request) or stream(self, request)
+    )
     list(adapter(finish(answer="12")).predict_stream(QUESTION))
     assert len(streamed) == 1
     adapter(finish(answer="12")).predict(QUESTION)

@@ -1,7 +1,7 @@
-"""An agent served in a process of its own: ``python -m tests.serving.agent TOGETHER``.
+"""An agent in a separate server process: ``python -m tests.serving.agent TOGETHER``.
 
-Its LM says again every marker that it reads. The first replies wait until TOGETHER questions have come, and a question
-with ``slow`` in it is answered half, and no further until ``go`` comes on standard input; one with ``never``, never.
+Its LM repeats every marker in the prompt. The first replies wait for TOGETHER concurrent questions. A reply to a
+question with ``slow`` stops halfway until a line on standard input; with ``never``, it stops for good.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Engine:
         )
 
     def stream(self, request: Request) -> Iterator[StreamEvent]:
-        said = 0
+        sent = 0
         for event in response_to_events(self.complete(request)):
             if event.type != "delta" or event.delta.type != "text":
                 yield event
@@ -51,26 +51,26 @@ class _Engine:
             for start in range(0, len(text), 4):
                 delta = dataclasses.replace(event.delta, text=text[start : start + 4])
                 yield dataclasses.replace(event, delta=delta)
-                said += 4
-                if said > text.find("repeat") > 0:
-                    self._wait(_told(request))
+                sent += 4
+                if sent > text.find("repeat") > 0:
+                    self._wait(_prompt(request))
 
     def _reply(self, request: Request) -> dict[str, Any]:
-        told = _told(request)
-        markers = list(dict.fromkeys(MARKER.findall(told)))
-        if "meaning of" in told:
+        prompt = _prompt(request)
+        markers = list(dict.fromkeys(MARKER.findall(prompt)))
+        if "meaning of" in prompt:
             return finish(answer=f"I repeat: {' '.join(markers)}.")
         self._together.wait(60)
         return call("look_up", "I look it up", word=markers[0])
 
-    def _wait(self, told: str) -> None:
-        if "never" in told:
+    def _wait(self, prompt: str) -> None:
+        if "never" in prompt:
             threading.Event().wait()
-        if "slow" in told:
+        if "slow" in prompt:
             self.released.wait(60)
 
 
-def _told(request: Request) -> str:
+def _prompt(request: Request) -> str:
     parts = [part for message in request.messages for part in message.parts]
     return "\n".join(part.text for part in parts if isinstance(part, TextPart))
 
@@ -80,8 +80,8 @@ def look_up(word: str) -> str:
     return f"meaning of {word}"
 
 
-class Say(dspy.Signature):
-    """Say all the markers again."""
+class RepeatMarkers(dspy.Signature):
+    """Repeat all markers."""
 
     question: str = dspy.InputField()
     note: str = dspy.InputField(default="")
@@ -93,8 +93,8 @@ def main() -> None:
     """Serve until stopped."""
     engine = _Engine(int(sys.argv[1]))
     threading.Thread(target=lambda: sys.stdin.readline() and engine.released.set(), daemon=True).start()
-    program = oneturn.ReAct(Say, tools=[look_up])
-    program.set_lm(dspy.LM("again/lm", engine=engine, cache=False, num_retries=0))
+    program = oneturn.ReAct(RepeatMarkers, tools=[look_up])
+    program.set_lm(dspy.LM("repeat/lm", engine=engine, cache=False, num_retries=0))
     oneturn.serve(oneturn.ResponsesAdapter(program), port=0)
 
 

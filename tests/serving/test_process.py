@@ -1,4 +1,4 @@
-"""One server process, many conversations at once: none is lost, none is mixed, and none is cut when it is stopped."""
+"""One server process with concurrent conversations: isolation and graceful shutdown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 
 @contextmanager
 def served(tmp_path: Path, together: int) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    """The agent's process, and a client of it."""
+    """Start the agent's process; yield it and a client."""
     environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tests.serving.agent", str(together)]
     pipes: Any = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -40,20 +40,20 @@ def served(tmp_path: Path, together: int) -> Iterator[tuple[subprocess.Popen[str
 
 
 def conversation(number: int, question: str = "Say it again") -> dict[str, Any]:
-    """A request in which each place has a marker of its own."""
-    before = [
+    """A request with a different marker in each part."""
+    history = [
         {"role": "user", "content": f"Before that: marker-{number}a"},
         {"role": "assistant", "content": f"So it was: marker-{number}b"},
     ]
-    asked = {"role": "user", "content": f"{question}: marker-{number}c"}
-    return {"input": [*before, asked], "custom_inputs": {"note": f"marker-{number}d"}, "stream": True}
+    last = {"role": "user", "content": f"{question}: marker-{number}c"}
+    return {"input": [*history, last], "custom_inputs": {"note": f"marker-{number}d"}, "stream": True}
 
 
 def markers_of(number: int) -> set[str]:
     return {f"marker-{number}{place}" for place in "abcd"}
 
 
-def test_64_conversations_at_once_are_neither_lost_nor_mixed(tmp_path: Path):
+def test_64_concurrent_conversations_are_isolated(tmp_path: Path):
     with served(tmp_path, together=64) as (_, client), ThreadPoolExecutor(64) as pool:
         bodies = list(pool.map(lambda number: client.post("/responses", json=conversation(number)).content, range(64)))
     for number, body in enumerate(bodies):
@@ -61,13 +61,13 @@ def test_64_conversations_at_once_are_neither_lost_nor_mixed(tmp_path: Path):
         assert check_stream(stream.events, answered=True) == []
         assert stream.ended
         assert stream.events[-1]["type"] == "response.completed"
-        said = stream.events[-1]["response"]["output"][-1]["content"][0]["text"]
-        assert set(MARKER.findall(said)) == markers_of(number)
+        answer = stream.events[-1]["response"]["output"][-1]["content"][0]["text"]
+        assert set(MARKER.findall(answer)) == markers_of(number)
         assert set(MARKER.findall(body.decode())) == markers_of(number)
 
 
 class Reading:
-    """A stream that is read as far as wanted."""
+    """A stream that is read step by step."""
 
     def __init__(self, client: httpx.Client, body: dict[str, Any]):
         self._opened = client.stream("POST", "/responses", json=body)
@@ -87,18 +87,18 @@ class Reading:
         return stream.events
 
 
-def test_a_server_that_is_terminated_finishes_what_it_can_and_ends_the_rest_properly(tmp_path: Path):
+def test_a_terminated_server_finishes_or_cancels_open_streams(tmp_path: Path):
     kinds = ["slow", "never"] * 8
     with served(tmp_path, together=16) as (process, client), ThreadPoolExecutor(16) as pool:
-        asked = [conversation(number, f"Say it again, {kind}") for number, kind in enumerate(kinds)]
-        streams = list(pool.map(lambda body: Reading(client, body), asked))
-        list(pool.map(lambda stream: stream.until(b"output_text.delta"), streams))  # all are in mid-answer
+        bodies = [conversation(number, f"Say it again, {kind}") for number, kind in enumerate(kinds)]
+        streams = list(pool.map(lambda body: Reading(client, body), bodies))
+        list(pool.map(lambda stream: stream.until(b"output_text.delta"), streams))  # every answer has started
         process.send_signal(signal.SIGTERM)
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
         events = list(pool.map(Reading.to_the_end, streams))
-        assert process.wait(30) == -signal.SIGTERM  # as uvicorn leaves, once all is done
+        assert process.wait(30) == -signal.SIGTERM  # uvicorn re-raises the signal after shutdown
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
     for number, (kind, stream) in enumerate(zip(kinds, events, strict=True)):
@@ -110,4 +110,4 @@ def test_a_server_that_is_terminated_finishes_what_it_can_and_ends_the_rest_prop
         else:
             assert last["type"] == "response.incomplete"
             assert last["response"]["incomplete_details"] == {"reason": "shutting_down"}
-            assert last["response"]["output"][-1]["status"] == "incomplete"  # what was said so far stays
+            assert last["response"]["output"][-1]["status"] == "incomplete"  # the partial answer

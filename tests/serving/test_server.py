@@ -36,7 +36,7 @@ SECRET = "sk-very-secret"
 
 
 class Ask(dspy.Signature):
-    """Answer with what the tool says."""
+    """Answer with the tool's result."""
 
     question: str = dspy.InputField()
     tone: str = dspy.InputField(default="plain")
@@ -70,7 +70,7 @@ def events_of(response: httpx.Response) -> list[dict[str, Any]]:
 LOOKED_UP = (call("look_up", "I look it up", word="tide"), finish(answer="The tide turns.", sure=True))
 
 
-def test_the_openai_client_gets_the_whole_response():
+def test_the_openai_client_gets_the_response():
     with oneturn.running_server(adapter(*LOOKED_UP)) as url:
         client = openai.OpenAI(base_url=url, api_key="none", max_retries=0)
         response = client.responses.create(model="agent", input=[{"role": "user", "content": "tide?"}])
@@ -80,11 +80,11 @@ def test_the_openai_client_gets_the_whole_response():
     assert response.model_extra == {"custom_outputs": {"sure": True}}
 
 
-def test_the_openai_client_gets_a_stream_that_says_the_same():
+def test_the_openai_client_gets_the_stream():
     with oneturn.running_server(adapter(*LOOKED_UP)) as url:
         client = openai.OpenAI(base_url=url, api_key="none", max_retries=0)
-        asked: Any = [{"role": "user", "content": "tide?"}]
-        events = [event.to_dict() for event in client.responses.create(model="agent", input=asked, stream=True)]
+        items: Any = [{"role": "user", "content": "tide?"}]
+        events = [event.to_dict() for event in client.responses.create(model="agent", input=items, stream=True)]
     deltas = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
     assert len(deltas) > 2
     assert "".join(str(delta) for delta in deltas) == "The tide turns."
@@ -92,7 +92,7 @@ def test_the_openai_client_gets_a_stream_that_says_the_same():
 
 
 @pytest.mark.parametrize("path", ["/invocations", "/responses"])
-def test_plain_http_streams_too(path: str):
+def test_plain_http_streams(path: str):
     with oneturn.running_server(adapter(*LOOKED_UP)) as url:
         response = httpx.post(url + path, json=body("tide?", stream=True))
     assert response.headers["content-type"].startswith("text/event-stream")
@@ -101,16 +101,16 @@ def test_plain_http_streams_too(path: str):
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
 
 
-def test_it_is_healthy_when_it_is_ready():
+def test_health_of_a_started_server():
     with oneturn.running_server(adapter()) as url:
         assert httpx.get(f"{url}/health").json() == {"status": "healthy"}
 
 
-def test_streams_at_the_same_time_stay_apart():
-    def reply(asked: ScriptedRequest) -> dict[str, Any]:
-        marker = re.search(r"marker-\d+", asked.text)
+def test_concurrent_streams_are_isolated():
+    def reply(request: ScriptedRequest) -> dict[str, Any]:
+        marker = re.search(r"marker-\d+", request.text)
         assert marker is not None
-        used = "meaning of" in asked.text
+        used = "meaning of" in request.text
         return finish(answer=f"It is {marker[0]}.", sure=True) if used else call("look_up", word=marker[0])
 
     def ask(number: int) -> Reply:
@@ -120,14 +120,14 @@ def test_streams_at_the_same_time_stay_apart():
     together = threading.Barrier(16, timeout=60)
     with oneturn.running_server(adapter(*[reply] * 32)) as url, ThreadPoolExecutor(16) as pool:
         replies = list(pool.map(ask, range(16)))
-    for number, found in enumerate(replies):
-        assert found.text == f"It is marker-{number}."
-        assert [(use.arguments, use.output) for use in found.tool_calls] == [
+    for number, answer in enumerate(replies):
+        assert answer.text == f"It is marker-{number}."
+        assert [(use.arguments, use.output) for use in answer.tool_calls] == [
             (json.dumps({"word": f"marker-{number}"}), f"meaning of marker-{number}")
         ]
 
 
-def test_two_servers_in_one_process_keep_their_agents():
+def test_two_servers_in_one_process_use_their_own_agents():
     first, second = (adapter(finish(answer=answer, sure=True)) for answer in ("one", "two"))
     with oneturn.running_server(first) as url_1, oneturn.running_server(second) as url_2:
         assert oneturn.query(url_2, "?").text == "two"
@@ -135,7 +135,7 @@ def test_two_servers_in_one_process_keep_their_agents():
 
 
 class Failing:
-    """A program that begins an answer and breaks."""
+    """A program that fails after the start of an answer."""
 
     signature = Ask
     answer_field = "answer"
@@ -146,7 +146,7 @@ class Failing:
         raise RuntimeError(SECRET)
 
 
-def test_a_failure_in_mid_stream_is_the_stream_s_last_event():
+def test_a_failure_during_a_stream_is_its_last_event():
     with oneturn.running_server(oneturn.ResponsesAdapter(Failing())) as url:
         response = httpx.post(f"{url}/responses", json=body("?", stream=True))
     events = events_of(response)
@@ -160,23 +160,23 @@ def test_a_failure_without_a_stream_is_an_http_error():
     with oneturn.running_server(oneturn.ResponsesAdapter(Failing())) as url:
         response = httpx.post(f"{url}/responses", json=body("?"))
     assert response.status_code == 500
-    message = "The agent failed (RuntimeError); its trace tells more."
+    message = "The agent failed (RuntimeError); see its trace for details."
     expected = {"message": message, "type": "server_error", "param": None, "code": "server_error"}
     assert response.json() == {"error": expected}
 
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("kind", ["unknown field", "no question"])
-def test_a_request_that_can_not_be_answered_gets_its_status_before_any_stream(stream: bool, kind: str):
-    asked = {"unknown field": body("?", custom_inputs={"hue": 1}), "no question": {"input": []}}[kind]
+def test_an_invalid_request_gets_an_error_status_before_the_stream(stream: bool, kind: str):
+    invalid = {"unknown field": body("?", custom_inputs={"hue": 1}), "no question": {"input": []}}[kind]
     with oneturn.running_server(adapter()) as url:
-        response = httpx.post(f"{url}/responses", json={**asked, "stream": stream})
+        response = httpx.post(f"{url}/responses", json={**invalid, "stream": stream})
     assert response.status_code == 400
     assert response.headers["content-type"] == "application/json"
     assert response.json()["error"]["code"] == "invalid_request"
 
 
-def test_a_busy_language_model_is_told_with_the_time_to_wait():
+def test_a_rate_limited_language_model_sets_retry_after():
     with oneturn.running_server(adapter(RateLimitError("slow down", retry_after=2.5))) as url:
         response = httpx.post(f"{url}/responses", json=body("?"))
     assert response.status_code == 429
@@ -185,7 +185,7 @@ def test_a_busy_language_model_is_told_with_the_time_to_wait():
 
 
 class Foreign(ResponsesAgent):
-    """Not ours: it raises where it stands."""
+    """A third-party agent that raises."""
 
     def predict(self, request: Any) -> Any:
         raise RuntimeError(SECRET)
@@ -196,7 +196,7 @@ class Foreign(ResponsesAgent):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_no_exception_s_text_leaves_the_server(stream: bool):
+def test_the_text_of_an_exception_is_not_sent(stream: bool):
     with oneturn.running_server(Foreign()) as url:
         response = httpx.post(f"{url}/responses", json=body("?", stream=stream))
     assert "The agent failed (RuntimeError)" in response.text
@@ -206,7 +206,7 @@ def test_no_exception_s_text_leaves_the_server(stream: bool):
 REFUSED = {
     "a bare string": (
         {"input": "hello"},
-        'input is a string, and MLflow takes items only: send input=[{"role": "user", "content": "…"}].',
+        'input is a string, but MLflow accepts only a list: send input=[{"role": "user", "content": "…"}].',
     ),
     "no input": ({}, "input: Field required."),
     "half an item": ({"input": [{"role": "user"}]}, "input.0.content: Field required."),
@@ -223,7 +223,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_bad_request_is_refused_in_plain_words(case: str):
+def test_an_invalid_request_is_rejected_with_the_reason(case: str):
     sent, message = REFUSED[case]
     with oneturn.running_server(adapter()) as url:
         response = httpx.post(f"{url}/responses", json=sent)
@@ -232,20 +232,20 @@ def test_a_bad_request_is_refused_in_plain_words(case: str):
     assert response.json() == {"error": expected}
 
 
-def test_what_is_no_json_is_refused():
+def test_a_body_that_is_not_json_is_rejected():
     with oneturn.running_server(adapter()) as url:
         response = httpx.post(f"{url}/responses", content=b"{")
     assert (response.status_code, response.json()["error"]["message"]) == (400, "The request's body isn't JSON.")
 
 
-def test_an_address_that_is_not_there_is_told():
+def test_an_unknown_path_is_not_found():
     with oneturn.running_server(adapter()) as url:
         response = httpx.post(f"{url}/chat", json={})
     assert (response.status_code, response.json()["error"]["message"]) == (404, "Not Found: POST /chat")
 
 
 class Endless:
-    """A program that goes on until it is closed."""
+    """A program that runs until it is closed."""
 
     signature = Ask
     answer_field = "answer"
@@ -263,7 +263,7 @@ class Endless:
             self.closed.set()
 
 
-def test_a_client_that_goes_away_ends_the_run():
+def test_a_client_disconnect_ends_the_run():
     program = Endless()
     with oneturn.running_server(oneturn.ResponsesAdapter(program)) as url:
         with httpx.stream("POST", f"{url}/responses", json=body("?", stream=True)) as response:
@@ -273,17 +273,17 @@ def test_a_client_that_goes_away_ends_the_run():
 
 
 class Waiting:
-    """A tool that works until it is told that nobody wants it any more."""
+    """A tool that runs until its run is cancelled."""
 
     def __init__(self) -> None:
-        self.told = threading.Event()
+        self.stopped = threading.Event()
 
     def work(self) -> str:
         """Work."""
         oneturn.progress("at work")
         while not oneturn.cancelled():
-            self.told.wait(0.005)
-        self.told.set()
+            self.stopped.wait(0.005)
+        self.stopped.set()
         return "in vain"
 
 
@@ -295,24 +295,24 @@ def waiting(tool: Waiting) -> tuple[oneturn.ResponsesAdapter, ScriptedLM]:
 
 
 def at_work(response: httpx.Response) -> Iterator[str]:
-    """The lines of a stream, from the moment when the tool is at work."""
+    """The lines of a stream after the tool has started."""
     lines = response.iter_lines()
     assert next(line for line in lines if "at work" in line)
     return lines
 
 
-def test_a_client_that_goes_away_stops_the_tool_and_no_lm_call_is_made_after():
+def test_a_client_disconnect_stops_the_tool_and_further_lm_calls():
     tool = Waiting()
     agent, lm = waiting(tool)
     with oneturn.running_server(agent) as url:
         with httpx.stream("POST", f"{url}/responses", json=body("?", stream=True)) as response:
             at_work(response)
-        assert tool.told.wait(30)
+        assert tool.stopped.wait(30)
     assert len(lm.requests) == 1
 
 
-def test_a_server_that_is_stopped_ends_its_streams_properly(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("oneturn.serving.server._SECONDS_TO_FINISH", 0)
+def test_a_stopped_server_ends_its_streams_with_a_terminal_event(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("oneturn.serving.server._GRACE_SECONDS", 0)
     tool = Waiting()
     agent, lm = waiting(tool)
     with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as stack:
@@ -329,12 +329,12 @@ def test_a_server_that_is_stopped_ends_its_streams_properly(monkeypatch: pytest.
 
 
 @pytest.mark.usefixtures("traced")
-def test_a_request_is_one_trace_with_the_agent_s_own_below():
-    wanted = {"x-mlflow-return-trace-id": "true"}
+def test_a_request_is_one_trace_that_contains_the_agent_s_spans():
+    headers = {"x-mlflow-return-trace-id": "true"}
     with oneturn.running_server(adapter(*LOOKED_UP * 2)) as url:
-        whole = httpx.post(f"{url}/responses", json=body("tide?"), headers=wanted)
-        stream = httpx.post(f"{url}/responses", json=body("tide?", stream=True), headers=wanted)
-    ids = whole.json()["metadata"]["trace_id"], events_of(stream)[-1]["trace_id"]
+        response = httpx.post(f"{url}/responses", json=body("tide?"), headers=headers)
+        stream = httpx.post(f"{url}/responses", json=body("tide?", stream=True), headers=headers)
+    ids = response.json()["metadata"]["trace_id"], events_of(stream)[-1]["trace_id"]
     below = ("scripted/lm", "look_up", "scripted/lm")
     for id, root, agent in zip(ids, ("request", "request_stream"), ("predict", "predict_stream"), strict=True):
         trace = mlflow.get_trace(id)
@@ -349,12 +349,12 @@ def _path(span: Any, spans: list[Any]) -> str:
     return span.name if parent is None else f"{_path(parent, spans)}/{span.name}"
 
 
-def test_a_port_that_is_taken_is_told():
+def test_a_port_in_use_is_an_error():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OneTurnError) as caught, oneturn.running_server(adapter(), port=port):
             pass
-    expected = f"Port {port} of 127.0.0.1 is taken by another process; choose another one, or port 0 for any free one."
+    expected = f"Port {port} on 127.0.0.1 is in use by another process; choose another port, or 0 for any free port."
     assert str(caught.value) == expected
 
 
@@ -391,14 +391,14 @@ oneturn.serve(oneturn.ResponsesAdapter(program), port=0)
 """
 
 
-def test_serve_says_where_it_is_answers_and_stops_when_interrupted(tmp_path: Path):
+def test_serve_prints_its_url_and_stops_when_interrupted(tmp_path: Path):
     environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", SERVE]
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
-            said = next(line for line in process.stderr if line.startswith("Serving at "))
-            url = said.split()[2]
+            line = next(line for line in process.stderr if line.startswith("Serving at "))
+            url = line.split()[2]
             assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url)
             assert httpx.get(f"{url}/health").status_code == 200
             process.send_signal(signal.SIGINT)
@@ -409,20 +409,20 @@ def test_serve_says_where_it_is_answers_and_stops_when_interrupted(tmp_path: Pat
     assert "Traceback" not in rest
 
 
-def test_a_model_that_is_not_there_is_told(tmp_path: Path):
+def test_a_missing_model_is_an_error(tmp_path: Path):
     with pytest.raises(ProgramError, match=r"The model '.*nothing' can't be loaded .*Log it with: oneturn log"):
         oneturn.serve(str(tmp_path / "nothing"), port=0)
 
 
 class Router(dspy.Module):
-    """An agent that asks another endpoint, which refuses."""
+    """An agent that calls an endpoint, which rejects the call."""
 
     def forward(self, question: str) -> dspy.Prediction:
         raise EndpointError("the token glpat-a1b2c3d4e5f6g7h8i9j0 may not read /opt/models/billing", "no_access", 403)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_another_endpoint_said_is_no_error_of_ours(stream: bool):
+def test_an_upstream_error_is_redacted(stream: bool):
     agent = oneturn.ResponsesAdapter(Router(), signature="question -> answer")
     body = {"input": [{"role": "user", "content": "Hello"}], "stream": stream}
     with oneturn.running_server(agent) as url:

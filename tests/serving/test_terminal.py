@@ -1,4 +1,4 @@
-"""What a person sees in the terminal."""
+"""The terminal output of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from oneturn.testing import ScriptedLM, call, finish
 
 
 class Ask(dspy.Signature):
-    """Answer with what the tool says."""
+    """Answer with the tool's result."""
 
     question: str = dspy.InputField()
     answer: str = dspy.OutputField()
@@ -39,7 +39,7 @@ def adapter(*replies: Any) -> oneturn.ResponsesAdapter:
     return oneturn.ResponsesAdapter(program)
 
 
-def paper(**options: Any) -> Console:
+def text_console(**options: Any) -> Console:
     return Console(file=io.StringIO(), width=80, **options)
 
 
@@ -52,7 +52,7 @@ RUN = (call("search", "I look it up", words="tide"), finish("Found", answer="Twi
 
 
 def test_a_run_is_shown_with_its_tools_its_sources_and_its_cost():
-    console = paper()
+    console = text_console()
     reply = ask(adapter(*RUN), "How often?", console=console)
     lines = written(console).splitlines()
     assert lines[:-1] == [
@@ -67,16 +67,16 @@ def test_a_run_is_shown_with_its_tools_its_sources_and_its_cost():
     assert reply.text == "Twice a day."
 
 
-def test_a_served_agent_is_shown_alike():
-    here, there = paper(), paper()
-    ask(adapter(*RUN), "How often?", console=here)
+def test_a_served_agent_has_the_same_output():
+    local, remote = text_console(), text_console()
+    ask(adapter(*RUN), "How often?", console=local)
     with oneturn.running_server(adapter(*RUN)) as url:
-        ask_endpoint(url, "How often?", console=there)
-    assert written(there) == written(here).replace("2 LM calls, ", "")
+        ask_endpoint(url, "How often?", console=remote)
+    assert written(remote) == written(local).replace("2 LM calls, ", "")
 
 
-def test_without_a_terminal_the_text_is_plain_and_in_one_all_but_the_answer_is_dim():
-    plain, terminal = paper(), paper(force_terminal=True)
+def test_only_a_terminal_gets_dim_text():
+    plain, terminal = text_console(), text_console(force_terminal=True)
     for console in (plain, terminal):
         ask(adapter(*RUN), "How often?", console=console)
     assert "\x1b" not in written(plain)
@@ -85,8 +85,8 @@ def test_without_a_terminal_the_text_is_plain_and_in_one_all_but_the_answer_is_d
     assert "\nTwice a day.\n" in written(terminal)
 
 
-def test_a_long_result_is_one_line_and_a_long_answer_is_whole():
-    console = paper()
+def test_a_long_result_is_truncated_and_a_long_answer_is_not():
+    console = text_console()
     shown = Renderer(console)
     shown({"type": "response.output_item.done", "item": {"type": "function_call_output", "output": "a b\n" * 100}})
     shown({"type": "response.output_text.delta", "delta": "word " * 100})
@@ -97,28 +97,28 @@ def test_a_long_result_is_one_line_and_a_long_answer_is_whole():
     assert answer == "word " * 100
 
 
-def test_a_text_can_t_steer_the_terminal_or_the_markup():
-    console = paper(force_terminal=True)
+def test_control_characters_and_markup_have_no_effect():
+    console = text_console(force_terminal=True)
     Renderer(console)({"type": "response.output_text.delta", "delta": "\x1b[2J[red]\r\x07[/red] ok"})
     assert written(console) == "[2J[red][/red] ok"
 
 
-def test_a_message_that_came_in_one_piece_is_shown():
-    console = paper()
+def test_a_message_without_deltas_is_shown():
+    console = text_console()
     message = {"type": "message", "status": "completed", "content": [{"type": "output_text", "text": "All at once."}]}
     Renderer(console)({"type": "response.output_item.done", "item": message})
     assert written(console) == "All at once.\n"
 
 
-def test_a_message_that_is_started_over_says_so():
-    console = paper()
+def test_an_abandoned_message_is_marked_incomplete():
+    console = text_console()
     shown = Renderer(console)
     shown({"type": "response.output_text.delta", "delta": "It is"})
     shown({"type": "response.output_item.done", "item": {"type": "message", "status": "incomplete", "content": []}})
-    assert written(console) == "It is\n(not finished)\n"
+    assert written(console) == "It is\n(incomplete)\n"
 
 
-def test_a_tool_at_work_and_the_agent_that_it_is_are_shown():
+def test_progress_of_tools_and_nested_agents_is_shown():
     def look_up(word: str) -> str:
         """Look a word up."""
         oneturn.progress("turning pages", 0.5)
@@ -127,9 +127,9 @@ def test_a_tool_at_work_and_the_agent_that_it_is_are_shown():
     inner = oneturn.ReAct("question -> answer", tools=[look_up])
     inner.set_lm(ScriptedLM(call("look_up", "a rare word", word="tide"), finish("so", answer="The sea moves.")))
     outer = oneturn.ReAct("question -> answer", tools=[look_up, oneturn.agent_tool(inner, "expert", "Knows words.")])
-    asked = (call("look_up", "", word="moon"), call("expert", "I ask", question="What is a tide?"))
-    outer.set_lm(ScriptedLM(*asked, finish("Now", answer="A movement.")))
-    console = paper()
+    calls = (call("look_up", "", word="moon"), call("expert", "I ask", question="What is a tide?"))
+    outer.set_lm(ScriptedLM(*calls, finish("Now", answer="A movement.")))
+    console = text_console()
     ask(oneturn.ResponsesAdapter(outer), "What is it?", console=console)
     assert written(console).splitlines()[:-1] == [
         '→ look_up {"word": "moon"}',
@@ -150,7 +150,7 @@ def test_a_tool_at_work_and_the_agent_that_it_is_are_shown():
 
 
 class Shop:
-    """An agent that wants to refund, and what it has refunded."""
+    """An agent with a refund tool that needs approval, and the refunds paid."""
 
     def __init__(self) -> None:
         self.paid: list[float] = []
@@ -162,37 +162,37 @@ class Shop:
             return "It is on its way."
 
         program = oneturn.ReAct("question -> answer", tools=[oneturn.tool(refund, approval=True)])
-        wanted = call("refund", "The customer is right", euros=200)
-        program.set_lm(ScriptedLM(wanted, finish(answer="Done.")))
+        refund_call = call("refund", "The customer is right", euros=200)
+        program.set_lm(ScriptedLM(refund_call, finish(answer="Done.")))
         return oneturn.ResponsesAdapter(program, approvals=oneturn.Approvals("k" * 32))
 
 
 @pytest.mark.parametrize("approve", [True, False])
-def test_a_person_is_asked_and_the_run_goes_on_with_what_was_said(approve: bool):
-    shop, console, names = Shop(), paper(), []
+def test_the_run_resumes_with_the_person_s_decision(approve: bool):
+    shop, console, names = Shop(), text_console(), []
 
-    def decide(wanted: ApprovalRequest) -> bool:
-        names.append((wanted.name, wanted.arguments))
+    def decide(request: ApprovalRequest) -> bool:
+        names.append((request.name, request.arguments))
         return approve
 
     reply = ask(shop.adapter(), "Refund it", approve=decide, console=console)
     assert names == [("refund", '{"euros": 200}')]
     assert shop.paid == ([200] if approve else [])
     assert reply.text == "Done."
-    assert '? refund {"euros": 200} waits for your approval' in written(console)
+    assert '? refund {"euros": 200} needs your approval' in written(console)
 
 
-def test_a_served_agent_s_calls_are_approved_alike():
+def test_calls_of_a_served_agent_can_be_approved():
     shop = Shop()
     with oneturn.running_server(shop.adapter()) as url:
-        assert ask_endpoint(url, "Refund it", console=paper()).approvals[0].name == "refund"
+        assert ask_endpoint(url, "Refund it", console=text_console()).approvals[0].name == "refund"
     with oneturn.running_server(shop.adapter()) as url:
-        assert ask_endpoint(url, "Refund it", approve=lambda wanted: True, console=paper()).text == "Done."
+        assert ask_endpoint(url, "Refund it", approve=lambda request: True, console=text_console()).text == "Done."
     assert shop.paid == [200]
 
 
-def test_a_run_that_fails_says_why():
-    console = paper()
+def test_a_failed_run_raises_the_reason():
+    console = text_console()
     with pytest.raises(EndpointError) as caught:
         ask(adapter(), "How often?", custom_inputs={"colour": "red"}, console=console)
     assert str(caught.value) == "custom_inputs has an unknown field 'colour'; known: question."
