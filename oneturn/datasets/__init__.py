@@ -1,4 +1,4 @@
-"""Examples: read rows, check them, split them, and take new ones from production."""
+"""Datasets: load rows, check them, read splits and collect candidates from production traces."""
 
 from oneturn.datasets.check import check_data
 from oneturn.datasets.rows import dataset_hash, load_rows, read_rows, spread, to_examples

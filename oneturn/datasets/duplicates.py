@@ -1,4 +1,4 @@
-"""Questions that occur twice, or nearly: within a split, and, which is worse, in two."""
+"""Find duplicate and near-duplicate questions within and across splits."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from oneturn.core.findings import DataFinding, Severity
 from oneturn.datasets.splits import Row
 
 NEAR = 0.7
-_SECONDS = 2.0  # then a bar is shown
-_BLOCK = 500  # rows compared with all others at once: bounds the memory
+_SECONDS = 2.0  # delay before the progress bar is shown
+_BLOCK = 500  # rows compared with all others at once; limits memory
 _WORD = re.compile(r"\w+")
 
 
 class Pair(NamedTuple):
-    """Two texts that are near, by their places in the given sequence, and how similar they are, 0 to 1."""
+    """Two similar texts, by their indexes in the sequence, and their similarity, 0 to 1."""
 
     first: int
     second: int
@@ -31,7 +31,7 @@ class Pair(NamedTuple):
 
 
 def same_text(text: str) -> str:
-    """What two texts share that differ only in case, spaces and the mark at their end."""
+    """Normalize a text: texts that differ only in case, whitespace or final punctuation become equal."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(" .?!")
 
 
@@ -43,58 +43,59 @@ def near_pairs(
     most: int | None = None,
     parts: Sequence[Sequence[str]] = (),
 ) -> list[Pair]:
-    """Return all pairs of texts whose similarity is ``threshold`` or more, in order.
+    """Return all pairs of texts whose trigram similarity is at least ``threshold``, in order.
 
     Args:
-        texts: some thousands of them; the same text twice is better sorted out before.
-        threshold: above 0, up to 1, which is the same trigrams.
-        progress: whether to show a bar when it takes longer than two seconds.
-        most: about how many pairs of a text with earlier ones are enough; those with the first are taken. Thousands
-            of texts from one mould have millions.
-        parts: what the texts consist of, a sequence as long as ``texts`` for each part; then each part must be as
-            similar by itself. Two questions about one long passage aren't near because of the passage.
+        texts: up to some thousands of texts. Remove exact duplicates first.
+        threshold: the minimum similarity, above 0, at most 1 (identical trigrams).
+        progress: whether to show a progress bar if the search takes longer than two seconds.
+        most: the approximate maximum of pairs of one text with earlier texts; the first ones are returned. Thousands
+            of texts from one template have millions of pairs.
+        parts: the parts of the texts, one sequence as long as ``texts`` per part. Each part must then reach the
+            threshold too, so that two questions about one long passage aren't similar because of the passage.
     """
-    reading = tqdm(texts, desc="read", unit="text", delay=_SECONDS, disable=not progress)
-    sets = [_trigrams(text) for text in reading]
+    texts_with_progress = tqdm(texts, desc="read", unit="text", delay=_SECONDS, disable=not progress)
+    sets = [_trigrams(text) for text in texts_with_progress]
     ranks = _by_rarity(sets)
     ranked = [sorted(ranks[gram] for gram in grams if gram in ranks) for grams in sets]
-    whole = _Grams(_matrix(ranked, len(ranks)), np.array([len(grams) for grams in sets], dtype=float))
-    # Two sets that share enough share one of their rarest. What only one text has is rarest of all: nobody shares it.
+    full = _Grams(_matrix(ranked, len(ranks)), np.array([len(grams) for grams in sets], dtype=float))
+    # Prefix filtering: two sets above the threshold share one of their rarest trigrams. Trigrams of only one text are
+    # the rarest, and are never shared.
     prefixes = [_prefix(len(grams), threshold) for grams in sets]
-    lone = [len(every) - len(grams) for every, grams in zip(sets, ranked, strict=True)]
-    rarest = [grams[: max(size - own, 0)] for grams, size, own in zip(ranked, prefixes, lone, strict=True)]
-    rests = whole.sizes - np.array(prefixes, dtype=float)
+    unshared = [len(all_grams) - len(grams) for all_grams, grams in zip(sets, ranked, strict=True)]
+    rarest = [grams[: max(size - alone, 0)] for grams, size, alone in zip(ranked, prefixes, unshared, strict=True)]
+    rests = full.sizes - np.array(prefixes, dtype=float)
     rare = _matrix(rarest, len(ranks))
-    # The shortest first: they rule out most pairs, for the least work.
-    compared = sorted([whole, *map(_grams, parts)], key=lambda grams: float(grams.sizes.sum()))
-    found = []
+    # Smallest parts first: they exclude most pairs at the lowest cost.
+    compared = sorted([full, *map(_grams, parts)], key=lambda grams: float(grams.sizes.sum()))
+    pairs = []
     starts = range(0, len(texts), _BLOCK)
     for start in tqdm(starts, desc="compare", unit=f"{_BLOCK} rows", delay=_SECONDS, disable=not progress):
         shared = (rare[start : start + _BLOCK] @ rare.T).tocoo()
         seconds, firsts = shared.row + start, shared.col
-        possible = shared.data + np.maximum(rests[firsts], rests[seconds])  # that they can share in all
-        enough = possible >= threshold / (1 + threshold) * (whole.sizes[firsts] + whole.sizes[seconds]) - 1e-9
+        possible = shared.data + np.maximum(rests[firsts], rests[seconds])  # upper bound of shared trigrams
+        enough = possible >= threshold / (1 + threshold) * (full.sizes[firsts] + full.sizes[seconds]) - 1e-9
         likely = enough & (firsts < seconds)
-        found += _similar(compared, firsts[likely], seconds[likely], threshold, most)
-    return sorted(found)
+        pairs += _similar(compared, firsts[likely], seconds[likely], threshold, most)
+    return sorted(pairs)
 
 
 class _Grams(NamedTuple):
-    """The trigrams of some texts: which of those that several have, and how many in all."""
+    """The trigrams of some texts: a matrix of the shared ones, and the total number per text."""
 
     shared: Any
     sizes: Any
 
     def similarity(self, firsts: Any, seconds: Any) -> Any:
-        """Of each first text with its second: what they share of what they have; 1 if they have nothing."""
+        """Return the Jaccard similarity of each pair of texts; 1 if both are empty."""
         shared = np.asarray(self.shared[firsts].multiply(self.shared[seconds]).sum(axis=1)).ravel()
         both = self.sizes[firsts] + self.sizes[seconds] - shared
         return np.where(both > 0, shared / np.maximum(both, 1), 1.0)
 
 
 def _grams(texts: Sequence[str]) -> _Grams:
-    each = {text: _trigrams(text) for text in set(texts)}
-    sets = [each[text] for text in texts]
+    trigrams = {text: _trigrams(text) for text in set(texts)}
+    sets = [trigrams[text] for text in texts]
     ranks = _by_rarity(sets)
     ranked = [[ranks[gram] for gram in grams if gram in ranks] for grams in sets]
     return _Grams(_matrix(ranked, len(ranks)), np.array([len(grams) for grams in sets], dtype=float))
@@ -121,7 +122,7 @@ def _similar(compared: Sequence[_Grams], firsts: Any, seconds: Any, threshold: f
 
 
 def _trigrams(text: str) -> set[tuple[str, str]]:
-    """The trigrams of a text's words, each with the numbers of the text: other numbers, other trigrams."""
+    """Return the trigrams of a text's words, each paired with the text's numbers, so that other numbers never match."""
     words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
     numbers = " ".join(sorted(word for word in words if any(map(str.isdigit, word))))
     padded = (f"  {word} " for word in words)
@@ -129,7 +130,7 @@ def _trigrams(text: str) -> set[tuple[str, str]]:
 
 
 def _by_rarity(sets: Sequence[set[tuple[str, str]]]) -> dict[tuple[str, str], int]:
-    """A number for each trigram that several texts have, the rarest first."""
+    """Return a rank for each trigram that occurs in several texts, rarest first."""
     counts = Counter(gram for grams in sets for gram in grams)
     shared = sorted((gram for gram, count in counts.items() if count > 1), key=lambda gram: (counts[gram], gram))
     return {gram: rank for rank, gram in enumerate(shared)}
@@ -145,14 +146,14 @@ def _matrix(rows: Sequence[Sequence[int]], columns: int) -> Any:
     return sparse.csr_matrix((np.ones(len(cells), dtype=np.int32), cells, ends), shape=(len(rows), columns))
 
 
-_NOTHING: tuple[Any, ...] = (None, {"messages": []})  # the latter is a dspy.History
-_MOST = 20  # pairs of one row that are looked at
-_GUARDED = {"test": 0, "dev": 1, "train": 2}
+_EMPTY: tuple[Any, ...] = (None, {"messages": []})  # the second is an empty dspy.History
+_MAX_PAIRS = 20  # pairs compared per row
+_SPLIT_PRIORITY = {"test": 0, "dev": 1, "train": 2}
 
 
 def input_text(values: Any, inputs: Sequence[str]) -> str:
-    """What a row asks, as one text: its inputs; of a conversation's beginning, nothing came before."""
-    return "\n".join(str(values[name]) for name in inputs if values.get(name) not in _NOTHING)
+    """Return a row's inputs as one text, without null values and empty histories."""
+    return "\n".join(str(values[name]) for name in inputs if values.get(name) not in _EMPTY)
 
 
 def duplicates(
@@ -162,52 +163,53 @@ def duplicates(
     threshold: float = NEAR,
     progress: bool = False,
 ) -> Iterator[DataFinding]:
-    """A finding for each row that asks what another asks, or nearly so: of each other split, the worst.
+    """Yield a finding for each duplicate row and, per other split, for its worst near-duplicate.
 
     Args:
-        rows: of all splits.
-        inputs: the fields that ask.
-        outputs: the fields that answer.
-        threshold: how similar near-duplicates are, 0 to 1.
-        progress: whether to show a bar when it takes longer than two seconds.
+        rows: the rows of all splits.
+        inputs: the names of the input fields.
+        outputs: the names of the output fields.
+        threshold: the minimum similarity of near-duplicates, above 0, at most 1.
+        progress: whether to show a progress bar if the search takes longer than two seconds.
     """
     first: dict[str, Row] = {}
-    for row in sorted(rows, key=lambda row: _GUARDED[row.split]):
+    for row in sorted(rows, key=lambda row: _SPLIT_PRIORITY[row.split]):
         text = same_text(input_text(row.values, inputs))
         if text and (before := first.setdefault(text, row)) is not row:
-            yield _same(before, row, outputs)
-    alone = list(first.values())
-    parts = [[input_text(row.values, [name]) for row in alone] for name in inputs] if len(inputs) > 1 else []
+            yield _duplicate(before, row, outputs)
+    unique = list(first.values())
+    parts = [[input_text(row.values, [name]) for row in unique] for name in inputs] if len(inputs) > 1 else []
     worst: dict[tuple[int, str], Pair] = {}
-    for pair in near_pairs(list(first), threshold, progress, most=_MOST, parts=parts):
-        place = pair.second, alone[pair.first].split
-        worst[place] = max(worst.get(place, pair), pair, key=lambda found: _badness(found, alone, outputs))
+    for pair in near_pairs(list(first), threshold, progress, most=_MAX_PAIRS, parts=parts):
+        place = pair.second, unique[pair.first].split
+        worst[place] = max(worst.get(place, pair), pair, key=lambda candidate: _pair_rank(candidate, unique, outputs))
     for pair in worst.values():
-        yield _near(alone[pair.first], alone[pair.second], pair.similarity, outputs)
+        yield _near_duplicate(unique[pair.first], unique[pair.second], pair.similarity, outputs)
 
 
-def _badness(pair: Pair, rows: Sequence[Row], outputs: Sequence[str]) -> tuple[bool, float]:
+def _pair_rank(pair: Pair, rows: Sequence[Row], outputs: Sequence[str]) -> tuple[bool, float]:
     return _agree(rows[pair.first], rows[pair.second], outputs), pair.similarity
 
 
-def _same(kept: Row, row: Row, outputs: Sequence[str]) -> DataFinding:
-    if not _agree(kept, row, outputs):
-        message = f"asks what {_where(kept)} asks, and its answer is another."
-        return _finding(Severity.error, "duplicate", row, message, "Find out which is right, and keep that one.")
-    if kept.split != row.split:
-        message = f"asks what {_where(kept)} asks."
-        return _finding(Severity.error, "leak", row, message, f"Take it out of {row.split}.")
-    return _finding(Severity.warning, "duplicate", row, f"asks what {_where(kept)} asks.", "Keep one of them.")
+def _duplicate(original: Row, row: Row, outputs: Sequence[str]) -> DataFinding:
+    if not _agree(original, row, outputs):
+        message = f"has the same question as {_describe_row(original)} and a different answer."
+        return _finding(Severity.error, "duplicate", row, message, "Check which answer is correct, and keep that row.")
+    if original.split != row.split:
+        message = f"has the same question as {_describe_row(original)}."
+        return _finding(Severity.error, "leak", row, message, f"Remove it from {row.split}.")
+    message = f"has the same question as {_describe_row(original)}."
+    return _finding(Severity.warning, "duplicate", row, message, "Keep one of them.")
 
 
-def _near(kept: Row, row: Row, similarity: float, outputs: Sequence[str]) -> DataFinding:
-    agree = _agree(kept, row, outputs)
-    and_answer = "with the same answer" if agree else "with another answer"
-    message = f"asks nearly what {_where(kept)} asks ({similarity:.2f}), {and_answer}."
-    if kept.split == row.split:
-        return _finding(Severity.note, "near-duplicate", row, message, "Keep both only if they test two things.")
-    severity = Severity.error if kept.split == "test" and agree else Severity.warning
-    fix = f"Take it out of {row.split}, or ask something else." if agree else "See that neither gives the other away."
+def _near_duplicate(original: Row, row: Row, similarity: float, outputs: Sequence[str]) -> DataFinding:
+    agree = _agree(original, row, outputs)
+    and_answer = "with the same answer" if agree else "with a different answer"
+    message = f"has nearly the same question as {_describe_row(original)} ({similarity:.2f}), {and_answer}."
+    if original.split == row.split:
+        return _finding(Severity.note, "near-duplicate", row, message, "Keep both only if they test different things.")
+    severity = Severity.error if original.split == "test" and agree else Severity.warning
+    fix = f"Remove it from {row.split}, or change the question." if agree else "Check that neither row leaks the other."
     return _finding(severity, "near-leak", row, message, fix)
 
 
@@ -220,7 +222,7 @@ def _plain(value: Any) -> Any:
     return same_text(value) if isinstance(value, str) else value
 
 
-def _where(row: Row) -> str:
+def _describe_row(row: Row) -> str:
     return f"{row.values['id']} ({row.split})" if row.values.get("id") else f"{row.file}, {row.place}"
 
 

@@ -1,4 +1,4 @@
-"""Candidate examples from what an agent was asked in production: MLflow traces that people have judged or corrected."""
+"""Collect candidate examples from MLflow traces with human feedback."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ _NO = ("no", "false", "incorrect", "fail", "bad", "down", "thumbs_down")
 
 @dataclass(frozen=True)
 class Feedback:
-    """What people said of an answer.
+    """Human feedback on one answer.
 
     Attributes:
-        right: whether it is; ``None`` if nobody said yes or no.
-        expected: what they gave instead, by the names of the expectations.
-        by: who said something last.
-        at: when, in UTC.
-        note: why.
+        right: whether the answer is correct; ``None`` without a yes or no.
+        expected: the expected values, by expectation name.
+        by: the author of the last assessment.
+        at: the time of the last assessment, in UTC.
+        note: its rationale.
     """
 
     right: bool | None
@@ -63,35 +63,35 @@ class Feedback:
 
 
 def human_feedback(trace: Trace) -> Feedback | None:
-    """What people said, the last word of each on each matter; ``None`` if nobody said anything.
+    """Return the human feedback on a trace, or ``None`` without any.
 
-    An answer is right if somebody says so and nobody the contrary.
+    Only the last assessment per person and name counts. An answer is right if all verdicts on it are yes.
     """
-    own = [found for found in trace.info.assessments or [] if _of_a_person(found) and found.valid is not False]
+    own = [item for item in trace.info.assessments or [] if _is_human(item) and item.valid is not False]
     if not own:
         return None
-    own.sort(key=_when)
-    expected = {found.name: found.expectation.value for found in own if found.expectation}
-    verdicts = {(found.name, found.source.source_id): _verdict(found) for found in own if found.feedback}
+    own.sort(key=_timestamp)
+    expected = {item.name: item.expectation.value for item in own if item.expectation}
+    verdicts = {(item.name, item.source.source_id): _verdict(item) for item in own if item.feedback}
     clear = [verdict for verdict in verdicts.values() if verdict is not None]
-    telling = [found for found in own if found.expectation or _verdict(found) is not None]
-    last = (telling or own)[-1]
-    at = datetime.fromtimestamp(_when(last) / 1000, timezone.utc).isoformat(timespec="seconds")
+    conclusive = [item for item in own if item.expectation or _verdict(item) is not None]
+    last = (conclusive or own)[-1]
+    at = datetime.fromtimestamp(_timestamp(last) / 1000, timezone.utc).isoformat(timespec="seconds")
     right = all(clear) if clear else None
     return Feedback(right, expected, last.source.source_id or "unknown", at, last.rationale)
 
 
-def _of_a_person(found: Assessment) -> bool:
-    return bool(found.source.source_type == AssessmentSourceType.HUMAN)
+def _is_human(assessment: Assessment) -> bool:
+    return bool(assessment.source.source_type == AssessmentSourceType.HUMAN)
 
 
-def _when(found: Assessment) -> int:
-    return found.last_update_time_ms or found.create_time_ms or 0
+def _timestamp(assessment: Assessment) -> int:
+    return assessment.last_update_time_ms or assessment.create_time_ms or 0
 
 
-def _verdict(found: Assessment) -> bool | None:
-    """Yes or no; ``None`` for a comment, and for a number, of which nobody knows whether 1 is the best or the worst."""
-    value = found.feedback.value if found.feedback else None
+def _verdict(assessment: Assessment) -> bool | None:
+    """Return yes or no; ``None`` for a comment or a number, whose scale is unknown."""
+    value = assessment.feedback.value if assessment.feedback else None
     plain = value.strip().casefold() if isinstance(value, str) else value
     if plain is True or plain in _YES:
         return True
@@ -99,22 +99,22 @@ def _verdict(found: Assessment) -> bool | None:
 
 
 _ANSWERS = ("expected_response", "response", "answer", "expected_answer")
-"""What MLflow and its reviewers call the right answer."""
+"""Names that MLflow and its reviewers use for the expected answer."""
 
 
-class Unusable(DataError):
-    """A trace that no example can be made of, and why."""
+class UnusableTrace(DataError):
+    """A trace that can't become an example; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class LabelledInputs:
-    """What a trace tells, as JSON has it.
+    """The inputs and the label of a trace, as JSON-compatible values.
 
     Attributes:
-        inputs: what was asked, by the signature's inputs.
-        label: what is right, by its outputs; empty if nobody has told it.
-        rest: what people have given that is no output of the signature.
-        corrected: whether people have given something of the label, and not only found it right.
+        inputs: the inputs, by the signature's input fields.
+        label: the correct values, by output field; empty if they are unknown.
+        rest: expected values that aren't outputs of the signature.
+        corrected: whether the label contains expectations, or the feedback has no yes or no.
     """
 
     inputs: Mapping[str, Any]
@@ -123,78 +123,78 @@ class LabelledInputs:
     corrected: bool
 
 
-def read_trace(trace: Trace, said: Feedback, program: Program) -> LabelledInputs:
+def read_trace(trace: Trace, feedback: Feedback, program: Program) -> LabelledInputs:
     """Read a trace of the program.
 
     Raises:
-        Unusable: it is none, people said nothing of use, or it was asked with what no row can hold.
-        RequestError: the program doesn't take the request.
-        pydantic.ValidationError: it isn't one that the Responses protocol has.
+        UnusableTrace: it isn't a trace of the agent, its feedback is inconclusive, or an input can't be stored.
+        RequestError: the program doesn't accept the request.
+        pydantic.ValidationError: the request isn't a valid Responses request.
     """
-    if said.right is None and not said.expected:
-        raise Unusable("what people said of it is neither yes nor no, and no answer")
-    span, request = _answering(trace)
+    if feedback.right is None and not feedback.expected:
+        raise UnusableTrace("the feedback is neither yes nor no, and has no expected answer")
+    span, request = _agent_span(trace)
     signature, answer = program.signature, program.answer_field
     inputs = program_inputs(signature, ResponsesAgentRequest.model_validate(request), answer)
-    if any(isinstance(value, dspy.Type) for given in inputs.values() for value in _each(given)):
-        raise Unusable("an image or a file was sent with it")
-    corrected, rest = _expected(said, program)
-    label = {**(_given(span, program) if said.right else {}), **corrected}
-    held = {name: plain(value) for name, value in inputs.items() if value is not None}
-    return LabelledInputs(held, label, rest, bool(corrected) or said.right is None)
+    if any(isinstance(value, dspy.Type) for values in inputs.values() for value in _as_list(values)):
+        raise UnusableTrace("the request contains an image or a file")
+    corrected, rest = _human_labels(feedback, program)
+    label = {**(_agent_outputs(span, program) if feedback.right else {}), **corrected}
+    row_inputs = {name: plain(value) for name, value in inputs.items() if value is not None}
+    return LabelledInputs(row_inputs, label, rest, bool(corrected) or feedback.right is None)
 
 
-def _answering(trace: Trace) -> tuple[Span, Mapping[str, Any]]:
-    """The span of the agent and its request: the outermost, below that of the server where one has traced it, too."""
+def _agent_span(trace: Trace) -> tuple[Span, Mapping[str, Any]]:
+    """Return the outermost span that holds a Responses request, and the request; a server's span may be above it."""
     for span in sorted(trace.data.spans, key=lambda span: span.start_time_ns):
         request = span.inputs.get("request") if isinstance(span.inputs, Mapping) else None
         if isinstance(request, Mapping) and "input" in request:
             return span, request
-    raise Unusable("it isn't the trace of a Responses request")
+    raise UnusableTrace("not a trace of a Responses request")
 
 
-def _given(span: Span, program: Program) -> dict[str, Any]:
-    """What the agent gave, by output; nothing unless it came to its end."""
+def _agent_outputs(span: Span, program: Program) -> dict[str, Any]:
+    """Return the agent's outputs by field; empty unless the run completed."""
     outputs = span.outputs if isinstance(span.outputs, Mapping) else {}
     reply = read_reply([{"type": "response.completed", "response": outputs}])
     if span.get_attribute(OUTCOME) not in (None, COMPLETED) or reply.approvals:
         return {}
     answer = {program.answer_field: reply.text} if program.answer_field else {}
-    given = {**reply.custom_outputs, **answer}
-    return {name: value for name, value in given.items() if name in program.signature.output_fields}
+    values = {**reply.custom_outputs, **answer}
+    return {name: value for name, value in values.items() if name in program.signature.output_fields}
 
 
-def _expected(said: Feedback, program: Program) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What people gave, by output; and what of it is no output."""
+def _human_labels(feedback: Feedback, program: Program) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the expected values that are outputs of the program, and those that aren't."""
     outputs, answer = program.signature.output_fields, program.answer_field
     corrected: dict[str, Any] = {}
     rest: dict[str, Any] = {}
-    for name, value in said.expected.items():
-        several = value if isinstance(value, Mapping) and name not in outputs else {name: value}
-        for inner, given in several.items():
-            output = answer if answer and inner in _ANSWERS and inner not in outputs else inner
-            (corrected if output in outputs else rest)[output] = given
+    for name, value in feedback.expected.items():
+        entries = value if isinstance(value, Mapping) and name not in outputs else {name: value}
+        for entry_name, entry in entries.items():
+            output = answer if answer and entry_name in _ANSWERS and entry_name not in outputs else entry_name
+            (corrected if output in outputs else rest)[output] = entry
     return corrected, rest
 
 
-def _each(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-_SECONDS = 2.0  # then a bar is shown
+_SECONDS = 2.0  # delay before the progress bar is shown
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """What became of the traces.
+class CollectResult:
+    """The result of :func:`from_traces`.
 
     Attributes:
-        candidates: ids of the new candidates, which have a label; also of those that have waited for it.
-        to_label: ids of the new ones without: somebody said that the answer was wrong, and not what is right.
-        known: traces whose question is an example or a candidate already.
-        near: ids of new ones, each with the example or candidate that asks nearly the same.
-        redacted: how often each rule was applied.
-        skipped: traces that can't be used, by the reason.
+        candidates: ids of the new candidates with a label, including former entries of ``to_label.jsonl``.
+        to_label: ids of the new candidates without a label: the answer is wrong, the correct one unknown.
+        known: number of traces whose question is an example or a candidate already.
+        near: ids of new candidates, each with the id of the example or candidate with nearly the same question.
+        redacted: number of matches per redaction rule.
+        skipped: number of unusable traces per reason.
     """
 
     candidates: tuple[str, ...]
@@ -205,170 +205,179 @@ class Gathered:
     skipped: Mapping[str, int]
 
 
-def from_traces(agent: Agent, traces: Iterable[Trace] | None = None, *, max_traces: int | None = None) -> Gathered:
-    """Add what people said of an agent's answers to the candidates, from which a person takes examples.
+def from_traces(agent: Agent, traces: Iterable[Trace] | None = None, *, max_traces: int | None = None) -> CollectResult:
+    """Collect candidate examples from traces with human feedback.
 
-    A trace becomes a candidate with the right answer as its label if somebody has corrected it (an expectation named
-    ``expected_response``, or as an output of the signature), or has said that its answer is right (feedback), and
-    nobody that it is wrong. Where somebody has said so and nothing more, it waits in ``to_label.jsonl`` until somebody
-    corrects it. What LM judges say doesn't count. Doing it again adds nothing that is there already. Nothing enters a
-    split by itself: see :func:`accept`.
+    A trace becomes a labelled candidate if a person corrected it (an expectation named ``expected_response`` or like an
+    output of the signature), or judged its answer right (feedback) and none judged it wrong. A trace that is only
+    judged wrong is written to ``to_label.jsonl`` until it is corrected. Feedback of LM judges is ignored. Repeated
+    calls add no duplicates. Candidates enter a split only through :func:`accept`.
 
     Args:
-        agent: whose traces, and whose examples.
-        traces: read them from there; ``None`` for those of the configured experiment.
-        max_traces: look at so many of the newest, of those at most.
+        agent: the agent whose traces are read and whose examples folder is written.
+        traces: the traces to read; ``None`` for those of the configured experiment.
+        max_traces: the maximum number of traces to read, newest first.
+
+    Returns:
+        The new candidates, and counts of what was redacted and skipped.
 
     Raises:
-        DataError: the examples or the candidates can't be read, or there is no such experiment.
+        DataError: the examples or the candidates can't be read, or the experiment doesn't exist.
     """
-    reading = _Reading(agent)
+    collector = _Collector(agent)
     if traces is None:
-        traces = _judged(agent.config.mlflow, max_traces)
+        traces = _traces_with_feedback(agent.config.mlflow, max_traces)
     for trace in itertools.islice(traces, max_traces):
-        reading.take(trace)
-    return reading.finish()
+        collector.add(trace)
+    return collector.finish()
 
 
-def _judged(settings: MlflowConfig, max_traces: int | None) -> Iterator[Trace]:
-    """The traces of the experiment that people have said something of: of all others, the spans aren't read."""
+def _traces_with_feedback(settings: MlflowConfig, max_traces: int | None) -> Iterator[Trace]:
+    """Yield the experiment's traces with human feedback; the spans of other traces aren't read."""
     use_store(settings)
     if mlflow.get_experiment_by_name(settings.experiment) is None:
         raise DataError(
             f"{shown(settings.tracking_uri)} has no experiment {settings.experiment!r}: set mlflow.tracking_uri and "
-            "mlflow.experiment to where the agent's traces are."
+            "mlflow.experiment to the agent's traces."
         )
     use_tracking(settings)
     heads = mlflow.search_traces(max_results=max_traces, return_type="list", include_spans=False, flush=True)
-    judged = [head.info.trace_id for head in heads if human_feedback(head) is not None]
-    for trace_id in tqdm(judged, desc="read", unit="trace", delay=_SECONDS):
-        if (trace := mlflow.get_trace(trace_id)) is not None:  # it may have been deleted meanwhile
+    trace_ids = [head.info.trace_id for head in heads if human_feedback(head) is not None]
+    for trace_id in tqdm(trace_ids, desc="read", unit="trace", delay=_SECONDS):
+        if (trace := mlflow.get_trace(trace_id)) is not None:  # it may have been deleted since the search
             yield trace
 
 
-class _Reading:
+class _Collector:
     def __init__(self, agent: Agent):
         self._folder = agent.examples_folder
         self._program: Program = as_program(agent.build())
         self._inputs = list(self._program.signature.input_fields)
         self._rules = agent.config.data.redact
-        self._allowed = _allowed(read_schema(self._folder))
-        self._waiting = {name: read_candidates(self._folder, name) for name in (CANDIDATES, TO_LABEL)}
-        self._asked = dict(self._known())
-        self._labelled = {_trace_id(row) for row in self._waiting[CANDIDATES]}
+        self._is_allowed_field = _field_filter(read_schema(self._folder))
+        self._pending = {name: read_candidates(self._folder, name) for name in (CANDIDATES, TO_LABEL)}
+        self._names_by_text = dict(self._existing_texts())
+        self._labelled = {_trace_id(row) for row in self._pending[CANDIDATES]}
         self._labelled |= {_trace_id(row) for row in read_candidates(self._folder, ACCEPTED)}
         self._unlabelled: dict[str, Candidate] = {}
-        for row in self._waiting[TO_LABEL]:
-            self._wait(row)
+        for row in self._pending[TO_LABEL]:
+            self._add_unlabelled(row)
         self._new: dict[str, list[Candidate]] = {CANDIDATES: [], TO_LABEL: []}
-        self._known_ones = 0
+        self._known_count = 0
         self._redacted: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
 
-    def take(self, trace: Trace) -> None:
-        """Make a candidate of a trace, if it is one."""
-        said = human_feedback(trace)
-        if said is None:
+    def add(self, trace: Trace) -> None:
+        """Turn a trace into a candidate if it has human feedback."""
+        feedback = human_feedback(trace)
+        if feedback is None:
             return
         if trace.info.trace_id in self._labelled:
-            self._known_ones += 1
+            self._known_count += 1
             return
         try:
-            told = read_trace(trace, said, self._program)
+            labelled = read_trace(trace, feedback, self._program)
         except (RequestError, pydantic.ValidationError):
             self._skipped["the request can't be read"] += 1
-        except Unusable as error:
+        except UnusableTrace as error:
             self._skipped[str(error)] += 1
         else:
-            self._add(trace.info.trace_id, said, told)
+            self._add_row(trace.info.trace_id, feedback, labelled)
 
-    def finish(self) -> Gathered:
-        """Write what is new."""
-        near = self._near()
+    def finish(self) -> CollectResult:
+        """Write the new candidates and return the result."""
+        near = self._mark_near_duplicates()
         for name, new in self._new.items():
-            if (found := [*self._waiting[name], *new]) != read_candidates(self._folder, name):
-                write_candidates(self._folder, found, name)
-        return Gathered(
+            if (candidates := [*self._pending[name], *new]) != read_candidates(self._folder, name):
+                write_candidates(self._folder, candidates, name)
+        return CollectResult(
             candidates=tuple(row["id"] for row in self._new[CANDIDATES]),
             to_label=tuple(row["id"] for row in self._new[TO_LABEL]),
-            known=self._known_ones,
+            known=self._known_count,
             near=near,
             redacted=dict(self._redacted),
             skipped=dict(self._skipped),
         )
 
-    def _known(self) -> Iterator[tuple[str, str]]:
+    def _existing_texts(self) -> Iterator[tuple[str, str]]:
         schema = read_schema(self._folder)
         rows = [row for split, path in split_files(self._folder).items() for row in split_rows(split, path, schema)]
         for row in rows:
             if isinstance(row, Row):
                 yield self._text(row.values), row.name
-        for waiting in self._waiting.values():
-            for candidate in waiting:
+        for candidates in self._pending.values():
+            for candidate in candidates:
                 yield self._text(candidate), str(candidate.get("id"))
 
     def _text(self, values: Mapping[str, Any]) -> str:
         return same_text(input_text(values, self._inputs))
 
-    def _add(self, trace_id: str, said: Feedback, told: LabelledInputs) -> None:
+    def _add_row(self, trace_id: str, feedback: Feedback, labelled: LabelledInputs) -> None:
         redaction = Redaction(self._rules)
-        inputs = redaction.apply(told.inputs)
-        label = {name: value for name, value in redaction.apply(told.label).items() if self._allowed(name)}
+        inputs = redaction.apply(labelled.inputs)
+        label = {name: value for name, value in redaction.apply(labelled.label).items() if self._is_allowed_field(name)}
         text = self._text(inputs)
-        waits = self._unlabelled.get(trace_id) or self._unlabelled.get(text)
-        if waits is not None and label:
-            self._complete(waits, label, self._provenance(trace_id, said, told, redaction))
-        elif waits is not None or text in self._asked:
-            self._known_ones += 1
+        unlabelled = self._unlabelled.get(trace_id) or self._unlabelled.get(text)
+        if unlabelled is not None and label:
+            self._complete(unlabelled, label, self._provenance(trace_id, feedback, labelled, redaction))
+        elif unlabelled is not None or text in self._names_by_text:
+            self._known_count += 1
             return
         else:
             ident = f"trace-{trace_id.removeprefix('tr-')[:12]}"
-            self._asked[text] = ident
-            row = {"id": ident, **inputs, **label, PROVENANCE: self._provenance(trace_id, said, told, redaction)}
+            self._names_by_text[text] = ident
+            row = {
+                "id": ident,
+                **inputs,
+                **label,
+                PROVENANCE: self._provenance(trace_id, feedback, labelled, redaction),
+            }
             self._new[CANDIDATES if label else TO_LABEL].append(row)
             if not label:
-                self._wait(row)
+                self._add_unlabelled(row)
         self._redacted += redaction.counts
 
-    def _wait(self, row: Candidate) -> None:
+    def _add_unlabelled(self, row: Candidate) -> None:
         self._unlabelled |= {key: row for key in (_trace_id(row), self._text(row)) if key}
 
     def _complete(self, row: Candidate, label: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
-        """Make a candidate of a row that waits for its label; what a person has written into it meanwhile stays."""
-        for rows in (self._waiting[TO_LABEL], self._new[TO_LABEL]):
+        """Turn an unlabelled row into a candidate; values that a person has written into it take precedence."""
+        for rows in (self._pending[TO_LABEL], self._new[TO_LABEL]):
             rows[:] = [other for other in rows if other is not row]
         self._unlabelled = {key: other for key, other in self._unlabelled.items() if other is not row}
         self._labelled.add(_trace_id(row))
         self._new[CANDIDATES].append({**label, **row, PROVENANCE: provenance})
 
-    def _provenance(self, trace_id: str, said: Feedback, told: LabelledInputs, redaction: Redaction) -> dict[str, Any]:
-        what = "corrected" if told.corrected else "right" if said.right else "wrong"
-        provenance = {"trace_id": trace_id, "by": redaction.apply(said.by), "at": said.at, "said": what}
-        if told.rest:
-            provenance["expected"] = redaction.apply(told.rest)
-        if not told.label and said.note:
-            provenance["note"] = redaction.apply(said.note)
+    def _provenance(
+        self, trace_id: str, feedback: Feedback, labelled: LabelledInputs, redaction: Redaction
+    ) -> dict[str, Any]:
+        verdict = "corrected" if labelled.corrected else "right" if feedback.right else "wrong"
+        provenance = {"trace_id": trace_id, "by": redaction.apply(feedback.by), "at": feedback.at, "said": verdict}
+        if labelled.rest:
+            provenance["expected"] = redaction.apply(labelled.rest)
+        if not labelled.label and feedback.note:
+            provenance["note"] = redaction.apply(feedback.note)
         return provenance
 
-    def _near(self) -> dict[str, str]:
-        """What asks nearly the same; each new one is told of it in its own row, too."""
+    def _mark_near_duplicates(self) -> dict[str, str]:
+        """Find near-duplicate questions of new rows; each such row gets the other id in its provenance."""
         new = {row["id"]: row for rows in self._new.values() for row in rows}
-        texts, names = list(self._asked), list(self._asked.values())
-        found: dict[str, str] = {}
+        texts, names = list(self._names_by_text), list(self._names_by_text.values())
+        near: dict[str, str] = {}
         for one, other, _ in near_pairs(texts, NEAR, most=1):
-            late, early = (names[other], names[one]) if names[other] in new else (names[one], names[other])
-            if late in new and late not in found:
-                found[late] = new[late][PROVENANCE]["near"] = early
-        return found
+            newer, older = (names[other], names[one]) if names[other] in new else (names[one], names[other])
+            if newer in new and newer not in near:
+                near[newer] = new[newer][PROVENANCE]["near"] = older
+        return near
 
 
 def _trace_id(row: Candidate) -> str:
-    """Of which trace a candidate is; nothing where a person has written it."""
+    """Return the candidate's trace id; empty for a candidate that a person wrote."""
     provenance = row.get(PROVENANCE)
     return str(provenance.get("trace_id", "")) if isinstance(provenance, Mapping) else ""
 
 
-def _allowed(schema: Mapping[str, Any] | None) -> Any:
+def _field_filter(schema: Mapping[str, Any] | None) -> Any:
     if schema is None or schema.get("additionalProperties") is not False:
         return lambda name: True
     return lambda name: name in schema.get("properties", {})

@@ -1,4 +1,4 @@
-"""The examples that a compiled program was measured on, as MLflow links a dataset to runs, metrics and models."""
+"""MLflow datasets of examples, to link to runs, metrics and models."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def to_mlflow_dataset(agent: str, split: str, examples: Sequence[dspy.Example]) -> PandasDataset:
-    """The examples as MLflow's dataset; lists and mappings as JSON, which every store can keep."""
+    """Convert examples to an MLflow dataset; lists and mappings become JSON text, which every store supports."""
     rows = pd.DataFrame([{name: _plain(value) for name, value in example.items()} for example in examples])
     return from_pandas(rows, name=f"{agent}-{split}")
 
 
 def find_measured_dataset(agent: Agent, sha256: str) -> PandasDataset | None:
-    """The development examples whose hash stands in a compiled program's manifest; ``None`` if they have changed."""
+    """Return the dev examples whose hash is in a compiled program's manifest; ``None`` if they have changed."""
     examples = agent.examples("dev")
     for rows in (examples[: agent.config.compile.dev_examples], examples):
         if dataset_hash([row.toDict() for row in rows]) == sha256:

@@ -1,4 +1,4 @@
-"""Examples that may become some: the files in which they wait for a person, and the way from there into a split."""
+"""Candidate examples: read, write and accept them into a split."""
 
 from __future__ import annotations
 
@@ -17,96 +17,96 @@ from oneturn.errors import DataError
 CANDIDATES = "candidates.jsonl"
 TO_LABEL = "to_label.jsonl"
 ACCEPTED = "accepted.jsonl"
-"""Where accepted examples come from: their traces aren't offered again, however a person has reworded them."""
+"""Records the traces of accepted examples, so that edited ones aren't collected again."""
 
 PROVENANCE = "provenance"
-"""What a candidate has beside an example's own fields."""
+"""The field of a candidate that isn't a field of the example."""
 
-_NAMED = 5  # ids that an error names
-_TEST = (
-    "Examples of production don't enter test: the program has been tuned on what its users said of it, and what test "
-    "then says of it is too good. Take train, or, to judge the next programs by it, dev."
+_MAX_IDS = 5  # ids listed in an error
+_TEST_NOT_ALLOWED = (
+    "Production examples can't be added to test: the program may have been tuned on the same feedback, and its test "
+    "score would be too high. Use train, or dev to score later programs."
 )
 
 Candidate = Mapping[str, Any]
 
 
 def read_candidates(folder: Path, name: str = CANDIDATES) -> list[Candidate]:
-    """The candidates of a folder; none if it has no such file.
+    """Return the candidates in a folder; empty if the file doesn't exist.
 
     Raises:
-        DataError: a line of it can't be read.
+        DataError: a line can't be read.
     """
     path = folder / name
     if not path.is_file():
         return []
-    return list(_lines(path))
+    return list(_read_lines(path))
 
 
-def write_candidates(folder: Path, found: Sequence[Candidate], name: str = CANDIDATES) -> None:
-    """Write them all, whole or not at all; a file with none is taken away."""
+def write_candidates(folder: Path, candidates: Sequence[Candidate], name: str = CANDIDATES) -> None:
+    """Replace the file atomically; without candidates, delete it."""
     path = folder / name
-    if not found:
+    if not candidates:
         path.unlink(missing_ok=True)
         return
-    _write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found).encode())
+    _write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in candidates).encode())
 
 
 def accept(agent: Agent, ids: Sequence[str], split: str = "train") -> list[str]:
-    """Move candidates into a split, each as its row stands in the file: a person has read it.
+    """Move reviewed candidates into a split, unchanged.
 
     Args:
-        agent: whose examples.
-        ids: the candidates'; empty for all of them.
-        split: ``"train"``, or ``"dev"``; never ``"test"``.
+        agent: the agent whose examples folder is used.
+        ids: ids of the candidates; empty for all.
+        split: ``"train"`` or ``"dev"``, never ``"test"``.
 
     Returns:
-        Their ids.
+        The ids of the moved candidates.
 
     Raises:
-        DataError: the split is test; there is no such candidate; or one isn't yet as the schema or the agent's own
-            loader wants it. Then nothing is moved.
+        DataError: the split isn't allowed, a candidate doesn't exist, or the schema or the agent's own loader rejects
+            one. Nothing is moved then.
     """
     if split not in ("train", "dev"):
-        raise DataError(_TEST if split == "test" else f"There is no split {split!r}: take train or dev.")
+        raise DataError(_TEST_NOT_ALLOWED if split == "test" else f"There is no split {split!r}; use train or dev.")
     folder = agent.examples_folder
-    waiting = read_candidates(folder)
-    named = [str(row["id"]) for row in waiting if row.get("id") is not None]
-    wanted = list(dict.fromkeys(ids or named))
-    _refuse_unknown(folder, wanted, named)
-    chosen = [row for row in waiting if str(row.get("id")) in wanted]
-    _check([_row(row) for row in chosen], folder)
-    _append(agent, split, [_row(row) for row in chosen])
+    candidates = read_candidates(folder)
+    available = [str(row["id"]) for row in candidates if row.get("id") is not None]
+    selected = list(dict.fromkeys(ids or available))
+    _check_ids(folder, selected, available)
+    chosen = [row for row in candidates if str(row.get("id")) in selected]
+    _check([_without_provenance(row) for row in chosen], folder)
+    _append(agent, split, [_without_provenance(row) for row in chosen])
     origins = [{"id": row["id"], "split": split, PROVENANCE: row.get(PROVENANCE, {})} for row in chosen]
     write_candidates(folder, [*read_candidates(folder, ACCEPTED), *origins], ACCEPTED)
-    write_candidates(folder, [row for row in waiting if row not in chosen])
-    return wanted
+    write_candidates(folder, [row for row in candidates if row not in chosen])
+    return selected
 
 
-def _refuse_unknown(folder: Path, wanted: Sequence[str], named: Sequence[str]) -> None:
-    """Refuse ids that no candidate has, or several."""
-    if twice := [ident for ident in wanted if named.count(ident) > 1]:
-        raise DataError(f"{folder / CANDIDATES} has {twice[0]!r} twice: give each candidate an id of its own.")
-    unknown = [ident for ident in wanted if ident not in named]
+def _check_ids(folder: Path, selected: Sequence[str], available: Sequence[str]) -> None:
+    """Raise if an id belongs to no candidate, or to several."""
+    if twice := [ident for ident in selected if available.count(ident) > 1]:
+        raise DataError(f"{folder / CANDIDATES} has {twice[0]!r} twice: give each candidate a unique id.")
+    unknown = [ident for ident in selected if ident not in available]
     if not unknown:
         return
     if unknown[0] in [row.get("id") for row in read_candidates(folder, TO_LABEL)]:
         raise DataError(
-            f"{unknown[0]!r} lacks its label: complete it in {folder / TO_LABEL}, and move it to {CANDIDATES}."
+            f"{unknown[0]!r} has no label: complete it in {folder / TO_LABEL}, then move it to {CANDIDATES}."
         )
-    near = difflib.get_close_matches(unknown[0], named, n=_NAMED) or named[:_NAMED]
-    told = ", ".join(near) + (", …" if len(named) > len(near) else "")
-    raise DataError(f"{folder / CANDIDATES} has no {unknown[0]!r}; it has {told or 'none'}.")
+    near = difflib.get_close_matches(unknown[0], available, n=_MAX_IDS) or available[:_MAX_IDS]
+    listed = ", ".join(near) + (", …" if len(available) > len(near) else "")
+    raise DataError(f"{folder / CANDIDATES} has no {unknown[0]!r}; available: {listed or 'none'}.")
 
 
-def _lines(path: Path) -> Iterator[Candidate]:
+def _read_lines(path: Path) -> Iterator[Candidate]:
     for place, cells in read_rows(path):
         if isinstance(cells, str):
             raise DataError(f"{path.name}, {place}: {cells}")
         yield cells
 
 
-def _row(candidate: Candidate) -> dict[str, Any]:
+def _without_provenance(candidate: Candidate) -> dict[str, Any]:
     return {name: value for name, value in candidate.items() if name != PROVENANCE}
 
 
@@ -114,35 +114,35 @@ def _check(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
     schema = read_schema(folder)
     if schema is None:
         return
-    held = [Row("train", CANDIDATES, str(row.get("id")), row) for row in rows]
-    if found := list(against_schema(held, schema)):
-        told = "\n".join(f"  {finding.place}: {finding.message} {finding.fix}" for finding in found)
-        raise DataError(f"These candidates aren't examples yet; edit them in {folder / CANDIDATES}:\n{told}")
+    schema_rows = [Row("train", CANDIDATES, str(row.get("id")), row) for row in rows]
+    if findings := list(against_schema(schema_rows, schema)):
+        listed = "\n".join(f"  {finding.place}: {finding.message} {finding.fix}" for finding in findings)
+        raise DataError(f"These candidates aren't valid examples; edit them in {folder / CANDIDATES}:\n{listed}")
 
 
 def _append(agent: Agent, split: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Add the rows to the split's file; what the agent's own loader then refuses is taken back."""
+    """Append the rows to the split's file; restore it if the agent's own loader rejects them."""
     path = split_files(agent.examples_folder).get(split, agent.examples_folder / f"{split}.jsonl")
     if path.suffix != ".jsonl":
-        raise DataError(f"{path} isn't JSONL, to which rows can be added: write it anew as {split}.jsonl.")
+        raise DataError(f"{path} isn't JSONL, so rows can't be appended: convert it to {split}.jsonl.")
     before = path.read_bytes() if path.exists() else None
-    own = {str(row.get("id")) for row in _lines(path)} if before is not None else set()
-    if twice := next((row["id"] for row in rows if str(row.get("id")) in own), None):
-        raise DataError(f"{path} has an example {twice!r} already.")
+    existing_ids = {str(row.get("id")) for row in _read_lines(path)} if before is not None else set()
+    if twice := next((row["id"] for row in rows if str(row.get("id")) in existing_ids), None):
+        raise DataError(f"{path} already has an example {twice!r}.")
     gap = b"\n" if before and not before.endswith(b"\n") else b""
     _write(path, (before or b"") + gap + "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-    taken = False
+    loaded = False
     try:
         agent.examples(split)
-        taken = True
+        loaded = True
     except DataError as error:
-        raise DataError(f"The agent refuses these examples; edit them in {CANDIDATES}. {error}") from None
+        raise DataError(f"The agent's loader rejects these examples; edit them in {CANDIDATES}. {error}") from None
     finally:
-        if not taken:
-            _put_back(path, before)
+        if not loaded:
+            _restore(path, before)
 
 
-def _put_back(path: Path, content: bytes | None) -> None:
+def _restore(path: Path, content: bytes | None) -> None:
     if content is None:
         path.unlink()
     else:

@@ -1,8 +1,8 @@
-"""Rows of a dataset: loaded from JSONL, CSV or Parquet, validated by any pydantic model, hashed, turned into examples.
+"""Load dataset rows from JSONL, CSV or Parquet, validate them with a pydantic model, hash and convert them.
 
-A row that doesn't fit stops the load, and the error names every such row of the file, so that one pass is enough to
-mend it. In CSV, and where Parquet holds it so, a nested field is JSON text. A bare empty cell of a CSV file is null (in
-a field that can't be null, its default); a quoted empty cell is the empty text.
+Invalid rows make the load fail; the error lists all of them. In CSV, and optionally in Parquet, a nested field is JSON
+text. An unquoted empty CSV cell is null (the default, if the field can't be null); a quoted empty cell is the empty
+string.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ SUFFIXES = (".jsonl", ".csv", ".parquet")
 
 
 class _RowError(ValueError):
-    """A row that could not even be read; its message is the reason."""
+    """A row that can't be parsed; the message is the reason."""
 
 
 def load_rows(path: Path | str, model: type[Model]) -> list[Model]:
-    """Return the file's rows as ``model``s.
+    """Return the file's rows as instances of ``model``.
 
     Raises:
-        DataError: the file can't be read, or rows don't fit: each is named with file, line (or row) and reason. Rows
-            of a CSV file are counted as a spreadsheet does, the header being row 1.
+        DataError: the file can't be read, or rows are invalid: each is listed with file, line (or row) and reason. The
+            header of a CSV file is row 1, as in a spreadsheet.
     """
     path = Path(path)
     rows: list[Model] = []
@@ -53,32 +53,32 @@ def load_rows(path: Path | str, model: type[Model]) -> list[Model]:
             problems.append((place, _reason(error)))
     if problems:
         listed = "\n".join(f"  {path.name}, {place}: {reason}" for place, reason in problems)
-        message = f"{path} can't be used as {model.__name__} rows ({len(problems)} bad):\n{listed}"
+        message = f"{path} can't be loaded as {model.__name__} rows ({len(problems)} invalid):\n{listed}"
         raise DataError(message, problems)
     return rows
 
 
 def read_rows(path: Path | str) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    """Yield each row's place in the file (``"line 3"``) and its cells as they stand there, or why it has none.
+    """Yield each row's place in the file (``"line 3"``) and its raw cells, or the reason why it can't be parsed.
 
     Raises:
-        DataError: the file can't be read at all.
+        DataError: the file can't be read.
     """
     for place, cells in _read(Path(path), _AnyRow):
         yield place, str(cells) if isinstance(cells, _RowError) else cells
 
 
 def write_rows(path: Path | str, rows: Sequence[BaseModel]) -> None:
-    """Write rows of one model to a JSONL, CSV or Parquet file that ``load_rows`` reads back as the same rows."""
+    """Write rows of one model to a JSONL, CSV or Parquet file; ``load_rows`` returns equal rows."""
     path = Path(path)
     dumped = [row.model_dump(mode="json") for row in rows]
     if _suffix(path) == ".jsonl":
         path.write_text("".join(_json(row) + "\n" for row in dumped), encoding="utf-8")
         return
     if not rows:
-        raise DataError(f"no rows to write to {path}: without one, its columns aren't known")
+        raise DataError(f"no rows to write to {path}: the columns of a CSV or Parquet file are unknown without a row")
     model = type(rows[0])
-    nested = {name for name in model.model_fields if _holds(model, name, "array", "object")}
+    nested = {name for name in model.model_fields if _allows_type(model, name, "array", "object")}
     table = pa.Table.from_pylist(
         [{k: _json(v) if k in nested and v is not None else v for k, v in row.items()} for row in dumped]
     )
@@ -89,12 +89,12 @@ def write_rows(path: Path | str, rows: Sequence[BaseModel]) -> None:
 
 
 def dataset_hash(source: Path | str | Iterable[Row], model: type[BaseModel] | None = None) -> str:
-    """Return the SHA-256 of the rows' canonical JSON: the same rows in the same order give the same hash.
+    """Return the SHA-256 of the rows' canonical JSON. Equal rows in the same order have the same hash.
 
     Args:
-        source: the rows, or a file of them.
-        model: reads a file as these models, which makes the hash the same for JSONL, CSV and Parquet. Without it the
-            file's own cells are hashed.
+        source: the rows, or the path of a file.
+        model: the model to read a file with, which makes the hash equal for JSONL, CSV and Parquet. Without it the raw
+            cells are hashed.
     """
     rows = load_rows(source, model or _AnyRow) if isinstance(source, Path | str) else source
     digest = hashlib.sha256()
@@ -104,7 +104,7 @@ def dataset_hash(source: Path | str | Iterable[Row], model: type[BaseModel] | No
 
 
 def to_examples(rows: Iterable[Row], inputs: Sequence[str] = ("question",)) -> list[dspy.Example]:
-    """Return one ``dspy.Example`` a row, with all its fields, ``inputs`` being what the program is given."""
+    """Convert each row to a ``dspy.Example`` with all its fields and ``inputs`` as input fields."""
     examples = []
     for number, row in enumerate(rows, start=1):
         fields = _plain(row)
@@ -115,7 +115,7 @@ def to_examples(rows: Iterable[Row], inputs: Sequence[str] = ("question",)) -> l
 
 
 class _AnyRow(BaseModel, extra="allow"):
-    """A row of which nothing is known."""
+    """A row without a schema."""
 
 
 Cells: TypeAlias = dict[str, Any] | _RowError
@@ -128,7 +128,7 @@ def _suffix(path: Path) -> str:
 
 
 def _read(path: Path, model: type[BaseModel]) -> Iterator[tuple[str, Cells]]:
-    """Yield each row's place in the file and its cells, or why it has none."""
+    """Yield each row's place in the file and its cells, or the reason why it can't be parsed."""
     reader = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}[_suffix(path)]
     try:
         yield from reader(path, model)
@@ -137,10 +137,10 @@ def _read(path: Path, model: type[BaseModel]) -> Iterator[tuple[str, Cells]]:
 
 
 def _read_jsonl(path: Path, model: type[BaseModel]) -> Iterator[tuple[str, Cells]]:
-    with path.open(encoding="utf-8-sig") as lines:  # Windows' editors put a mark at the beginning
+    with path.open(encoding="utf-8-sig") as lines:  # Windows editors write a byte order mark
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                yield f"line {number}", _object(line)
+                yield f"line {number}", _parse_object(line)
 
 
 def _read_csv(path: Path, model: type[BaseModel]) -> Iterator[tuple[str, Cells]]:
@@ -151,7 +151,7 @@ def _read_csv(path: Path, model: type[BaseModel]) -> Iterator[tuple[str, Cells]]
         malformed[row.number] = _RowError(reason)
         return "skip"
 
-    # Several blocks would lose the rows' numbers, and an empty file has no header.
+    # With several blocks, row numbers are lost. The minimum of 2 is for an empty file.
     one_block = pa_csv.ReadOptions(use_threads=False, block_size=max(path.stat().st_size, 1) + 1)
     parse = pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=set_aside)
     with pa_csv.open_csv(path, read_options=one_block, parse_options=parse) as opened:
@@ -166,32 +166,35 @@ def _read_csv(path: Path, model: type[BaseModel]) -> Iterator[tuple[str, Cells]]
     table = pa_csv.read_csv(path, read_options=one_block, parse_options=parse, convert_options=as_text)
     well_formed = iter(table.to_pylist())
     for number in range(2, 2 + table.num_rows + len(malformed)):
-        yield f"row {number}", malformed[number] if number in malformed else _typed(next(well_formed), model, True)
+        yield (
+            f"row {number}",
+            malformed[number] if number in malformed else _decode(next(well_formed), model, True),
+        )
 
 
 def _read_parquet(path: Path, model: type[BaseModel]) -> Iterator[tuple[str, Cells]]:
     for number, cells in enumerate(pa_parquet.read_table(path).to_pylist(), start=1):
-        yield f"row {number}", _typed(cells, model, False)
+        yield f"row {number}", _decode(cells, model, False)
 
 
-def _typed(cells: dict[str, Any], model: type[BaseModel], empty_is_default: bool) -> Cells:
-    """Turn the JSON text of nested fields into values; leave out empty cells of fields that can't be null."""
+def _decode(cells: dict[str, Any], model: type[BaseModel], empty_is_default: bool) -> Cells:
+    """Parse the JSON text of nested fields; drop empty cells of fields that can't be null."""
     typed = {}
     for name, cell in cells.items():
-        if isinstance(cell, str) and _holds(model, name, "array", "object"):
+        if isinstance(cell, str) and _allows_type(model, name, "array", "object"):
             try:
                 cell = from_json(cell)
             except ValueError as error:
                 return _RowError(f"{name}: {_not_json(error)}")
-        if cell is None and empty_is_default and name in model.model_fields and not _holds(model, name, "null"):
+        if cell is None and empty_is_default and name in model.model_fields and not _allows_type(model, name, "null"):
             continue
         typed[name] = cell
     return typed
 
 
 @cache
-def _holds(model: type[BaseModel], name: str, *kinds: str) -> bool:
-    """Say whether a field's JSON schema allows one of ``kinds`` (``"array"``, ``"object"``, ``"null"``)."""
+def _allows_type(model: type[BaseModel], name: str, *kinds: str) -> bool:
+    """Return whether a field's JSON schema allows one of ``kinds`` (``"array"``, ``"object"``, ``"null"``)."""
     if name not in model.model_fields:
         return False
     annotation: Any = model.model_fields[name].annotation
@@ -204,12 +207,12 @@ def _holds(model: type[BaseModel], name: str, *kinds: str) -> bool:
     return False
 
 
-def _object(line: str) -> Cells:
+def _parse_object(line: str) -> Cells:
     try:
         value = from_json(line)
     except ValueError as error:
         return _RowError(_not_json(error))
-    return value if isinstance(value, dict) else _RowError(f"not a JSON object but {type(value).__name__}")
+    return value if isinstance(value, dict) else _RowError(f"not a JSON object: {type(value).__name__}")
 
 
 def _not_json(error: ValueError) -> str:
@@ -234,11 +237,11 @@ def _json(value: Any, sort_keys: bool = False) -> str:
 
 
 def spread(examples: Sequence[dspy.Example], label: str) -> list[dspy.Example]:
-    """The examples with the values of ``label`` in turn, so that any first few of them speak for all.
+    """Interleave examples by the values of ``label``, so that any prefix is representative.
 
-    Examples without the label are one group.
+    Examples without the label form one group.
     """
     groups: dict[Any, list[dspy.Example]] = {}
     for example in examples:
         groups.setdefault(example.get(label), []).append(example)
-    return [example for turn in zip_longest(*groups.values()) for example in turn if example is not None]
+    return [example for group in zip_longest(*groups.values()) for example in group if example is not None]

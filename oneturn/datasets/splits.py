@@ -1,4 +1,4 @@
-"""The files that examples stand in: a folder with a file a split, and their JSON schema."""
+"""The examples folder: one file per split, and a JSON schema of the rows."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The row's id, or where it stands."""
+        """The row's id, or its place in the file."""
         return str(self.values.get("id") or f"{self.file}, {self.place}")
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that could not be read, and why."""
+    """A row that can't be parsed, and the reason."""
 
     file: str
     place: str
@@ -42,31 +42,31 @@ class BadRow:
 
 
 def split_files(folder: Path) -> dict[str, Path]:
-    """Return the file of each split that the folder has.
+    """Return the files of the folder by split.
 
     Raises:
-        DataError: it has none, or two for one split.
+        DataError: there is no file, or several for one split.
     """
-    found = {}
+    files_by_split = {}
     for split in SPLITS:
         files = [path for suffix in SUFFIXES if (path := folder / f"{split}{suffix}").is_file()]
         if len(files) > 1:
-            raise DataError(f"{folder} has {files[0].name} and {files[1].name}: keep one file a split.")
+            raise DataError(f"{folder} has {files[0].name} and {files[1].name}: keep one file per split.")
         if files:
-            found[split] = files[0]
-    if not found:
+            files_by_split[split] = files[0]
+    if not files_by_split:
         raise DataError(
             f"{folder} has no examples: put train.jsonl, dev.jsonl or test.jsonl there, or set data.examples in the "
-            "configuration to the folder that has them."
+            "configuration to another folder."
         )
-    return found
+    return files_by_split
 
 
 def read_schema(folder: Path) -> dict[str, Any] | None:
-    """Return the folder's JSON schema of a row, or ``None`` if it has none.
+    """Return the JSON schema of the folder's rows, or ``None`` without a schema file.
 
     Raises:
-        DataError: the file isn't a JSON schema.
+        DataError: the file isn't a JSON object.
     """
     path = folder / SCHEMA
     if not path.is_file():
@@ -76,51 +76,51 @@ def read_schema(folder: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise DataError(f"{path} isn't JSON: {error}.") from None
     if not isinstance(schema, dict):
-        raise DataError(f"{path} must hold a JSON object, not {type(schema).__name__}.")
+        raise DataError(f"{path} must contain a JSON object, not {type(schema).__name__}.")
     return schema
 
 
 def split_rows(split: str, path: Path, schema: Mapping[str, Any] | None) -> Iterator[Row | BadRow]:
-    """Yield the rows of a split's file; the cells of a CSV file become what the schema says they are."""
+    """Yield the rows of a split's file; CSV cells are converted to the types in the schema."""
     for place, cells in read_rows(path):
         if isinstance(cells, str):
             yield BadRow(path.name, place, cells)
         else:
-            values = _from_csv(cells, schema) if path.suffix == ".csv" else cells
+            values = _parse_csv_cells(cells, schema) if path.suffix == ".csv" else cells
             yield Row(split, path.name, place, values)
 
 
-def _from_csv(cells: Mapping[str, Any], schema: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Read a cell as JSON where its field isn't a text; leave out empty cells."""
+def _parse_csv_cells(cells: Mapping[str, Any], schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Parse cells of non-text fields as JSON; drop empty cells."""
     values = {}
     for name, cell in cells.items():
         if cell is not None:
-            values[name] = cell if _is_text(schema, name) else _json(cell)
+            values[name] = cell if _allows_text(schema, name) else _parse_json(cell)
     return values
 
 
 def alternatives(schema: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any]]:
-    """What a field may be, by a schema: what it says of the field, and what that refers to or is composed of."""
-    found: list[Mapping[str, Any]] = []
-    waiting = [(schema or {}).get("properties", {}).get(name)]
-    while waiting:
-        told = waiting.pop(0)
-        if not isinstance(told, Mapping) or told in found:
+    """Return the subschemas of a field: its own, and those it references or combines."""
+    options: list[Mapping[str, Any]] = []
+    queue = [(schema or {}).get("properties", {}).get(name)]
+    while queue:
+        option = queue.pop(0)
+        if not isinstance(option, Mapping) or option in options:
             continue
-        found.append(told)
-        waiting += [part for kind in ("anyOf", "oneOf", "allOf") for part in told.get(kind, [])]
-        waiting.append(_referred(schema, str(told.get("$ref", ""))))
-    return found
+        options.append(option)
+        queue += [part for kind in ("anyOf", "oneOf", "allOf") for part in option.get(kind, [])]
+        queue.append(_resolve_reference(schema, str(option.get("$ref", ""))))
+    return options
 
 
 def types(alternative: Mapping[str, Any]) -> list[str]:
-    """The types that an alternative names: one, several or none."""
-    named = alternative.get("type", [])
-    return [named] if isinstance(named, str) else list(named)
+    """Return the JSON types of a subschema: none, one or several."""
+    names = alternative.get("type", [])
+    return [names] if isinstance(names, str) else list(names)
 
 
-def _referred(schema: Any, reference: str) -> Any:
-    """What a reference within the schema stands for."""
+def _resolve_reference(schema: Any, reference: str) -> Any:
+    """Return the subschema that a local reference points to, or ``None``."""
     if not reference.startswith("#/"):
         return None
     for part in reference.removeprefix("#/").split("/"):
@@ -128,18 +128,18 @@ def _referred(schema: Any, reference: str) -> Any:
     return schema
 
 
-def _is_text(schema: Mapping[str, Any] | None, name: str) -> bool:
-    """Whether a field may be a text, or nothing is said of what it may be."""
+def _allows_text(schema: Mapping[str, Any] | None, name: str) -> bool:
+    """Return whether a field may be a string; true if its type isn't specified."""
     options = alternatives(schema, name)
-    texts = [option for option in options if "string" in types(option) or isinstance(_first(option), str)]
-    return bool(texts) or not any(options)
+    text_options = [option for option in options if "string" in types(option) or isinstance(_first_value(option), str)]
+    return bool(text_options) or not any(options)
 
 
-def _first(option: Mapping[str, Any]) -> Any:
+def _first_value(option: Mapping[str, Any]) -> Any:
     return next(iter(option.get("enum", [])), None)
 
 
-def _json(cell: str) -> Any:
+def _parse_json(cell: str) -> Any:
     try:
         return from_json(cell)
     except ValueError:

@@ -57,12 +57,12 @@ def test_clean_examples_pass(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "field", "message", "fix"),
     [
-        ({"category": "odd"}, "category", "'odd' is not one of ['easy', 'hard'].", "Take one of easy, hard."),
+        ({"category": "odd"}, "category", "'odd' is not one of ['easy', 'hard'].", "Use one of easy, hard."),
         ({"question": ""}, "question", "'' should be non-empty.", "See schema.json."),
-        ({"answr": "x"}, "answr", "'answr' isn't in the schema.", "Call it 'answer'."),
-        ({"zzz": 1}, "zzz", "'zzz' isn't in the schema.", "Take it out, or add it to the schema."),
+        ({"answr": "x"}, "answr", "'answr' isn't in the schema.", "Rename it to 'answer'."),
+        ({"zzz": 1}, "zzz", "'zzz' isn't in the schema.", "Remove it, or add it to the schema."),
         ({"category": None}, "category", "'category' is missing.", "Add 'category'."),
-        ({"answer": 7}, "answer", "7 is not of type 'string'.", "Make it a text."),
+        ({"answer": 7}, "answer", "7 is not of type 'string'.", "Change it to a string."),
     ],
 )
 def test_a_value_that_the_schema_does_not_allow_is_named(
@@ -87,9 +87,9 @@ def test_all_bad_rows_are_named_at_once_even_those_that_cannot_be_read(tmp_path:
 def test_without_a_schema_the_signature_tells_what_a_row_needs(tmp_path: Path):
     rows = [{"id": "a", "answer": ["x"]}]
     found = check_data(agent_with(tmp_path, schema=None, train=rows), progress=False).findings
-    told = {(finding.check, finding.field, finding.message) for finding in found}
-    assert ("signature", "question", "'question', an input of the program, is missing.") in told
-    assert ("signature", "answer", "Input should be a valid string.") in told
+    messages = {(finding.check, finding.field, finding.message) for finding in found}
+    assert ("signature", "question", "input 'question' is missing.") in messages
+    assert ("signature", "answer", "Input should be a valid string.") in messages
 
 
 def test_what_only_the_agent_s_own_loader_refuses_is_named_too(tmp_path: Path):
@@ -110,8 +110,8 @@ def test_a_question_of_test_in_another_split_is_a_leak(tmp_path: Path, split: st
     rows = [*CLEAN[split], row("leak", "  when does the SHOP open ")]
     found = only(check(tmp_path, **{split: rows}))
     assert (found.severity, found.check, found.file, found.place) == ("error", "leak", f"{split}.jsonl", "line 3")
-    assert found.message == "leak asks what e (test) asks."
-    assert found.fix == f"Take it out of {split}."
+    assert found.message == "leak has the same question as e (test)."
+    assert found.fix == f"Remove it from {split}."
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_two_questions_about_one_passage_are_no_leak(tmp_path: Path):
     agent = agent_with(tmp_path, schema={"type": "object"}, train=rows[:1], dev=rows[1:2], test=rows[2:])
     agent = dataclasses.replace(agent, build=lambda: oneturn.ReAct("passage, question -> answer", tools=[]))
     (found,) = check_data(agent, progress=False).findings
-    assert (found.check, found.message[:26]) == ("near-leak", "a asks nearly what c (test")
+    assert (found.check, found.message[:39]) == ("near-leak", "a has nearly the same question as c (te")
 
 
 def test_of_many_alike_each_row_is_named_once(tmp_path: Path):
@@ -156,7 +156,7 @@ def test_of_many_alike_each_row_is_named_once(tmp_path: Path):
 def test_one_question_with_two_answers_is_an_error(tmp_path: Path):
     found = only(check(tmp_path, train=[*CLEAN["train"], row("z", "Where is Cork?", "no")]))
     assert (found.severity, found.check) == (Severity.error, "duplicate")
-    assert "its answer is another" in found.message
+    assert "a different answer" in found.message
 
 
 def test_one_question_twice_in_a_split_is_a_warning(tmp_path: Path):
@@ -170,7 +170,7 @@ def test_a_kind_that_training_never_sees_is_told(tmp_path: Path):
     assert (found.check, found.value, found.message) == (
         "balance",
         "hard",
-        "category 'hard' occurs in dev, test and never in train.",
+        "category 'hard' occurs in dev, test but not in train.",
     )
 
 
@@ -194,8 +194,8 @@ def test_examples_that_tell_no_programs_apart_are_noted(tmp_path: Path):
     files = [results(tmp_path / "1.jsonl", a=0, b=1, c=1, d=0.2), results(tmp_path / "2.jsonl", a=0.3, b=1, c=0, d=0.9)]
     found = check_data(agent_with(tmp_path, **CLEAN), results=files, progress=False).findings
     assert [(finding.check, finding.severity.value, finding.message) for finding in found] == [
-        ("never-right", "note", "no program gets a right (2 evaluations, best score 0.30)."),
-        ("always-right", "note", "every program gets b right (2 evaluations)."),
+        ("never-right", "note", "no evaluation scores a as correct (2 evaluations, best score 0.30)."),
+        ("always-right", "note", "every evaluation scores b as correct (2 evaluations)."),
     ]
 
 
@@ -203,7 +203,7 @@ def test_which_test_examples_are_hard_is_not_told(tmp_path: Path):
     found = only(
         check_data(agent_with(tmp_path, **CLEAN), results=[results(tmp_path / "1.jsonl", e=0, f=1)], progress=False)
     )
-    assert found.message == "of 2 measured examples of test no program gets 1 right, and every program 1."
+    assert found.message == "of 2 scored test examples, 1 are never correct and 1 always."
     assert (found.file, found.place) == ("", "")
 
 
@@ -211,12 +211,12 @@ def test_results_without_ids_are_known_by_their_question(tmp_path: Path):
     path = tmp_path / "rows.csv"
     path.write_text("question,score\nWhere is Cork?,0\n")
     found = only(check_data(agent_with(tmp_path, **CLEAN), results=[path], progress=False))
-    assert found.message == "no program gets a right (1 evaluation, best score 0.00)."
+    assert found.message == "no evaluation scores a as correct (1 evaluation, best score 0.00)."
 
 
 def test_a_file_without_scores_is_refused(tmp_path: Path):
     agent = agent_with(tmp_path, **CLEAN)
-    with pytest.raises(DataError, match=r"train\.jsonl, line 1: has no score; give a file that oneturn evaluate"):
+    with pytest.raises(DataError, match=r"train\.jsonl, line 1: has no score; pass a file that oneturn evaluate"):
         check_data(agent, results=[agent.examples_folder / "train.jsonl"], progress=False)
 
 
@@ -226,9 +226,12 @@ def test_a_file_without_scores_is_refused(tmp_path: Path):
         (lambda folder: [path.unlink() for path in folder.iterdir()], "has no examples: put train.jsonl"),
         (lambda folder: (folder / "dev.csv").write_text("id\n"), r"has dev\.jsonl and dev\.csv: keep one"),
         (lambda folder: (folder / "schema.json").write_text("{"), r"schema\.json isn't JSON: "),
-        (lambda folder: (folder / "schema.json").write_text("[]"), "must hold a JSON object, not list"),
-        (lambda folder: (folder / "schema.json").write_text('{"type": 3}'), r"schema\.json isn't a JSON schema: "),
-        (lambda folder: (folder / "schema.json").write_text('{"$ref": "#/x"}'), "refers to what isn't there: .*/x"),
+        (lambda folder: (folder / "schema.json").write_text("[]"), "must contain a JSON object, not list"),
+        (
+            lambda folder: (folder / "schema.json").write_text('{"type": 3}'),
+            r"schema\.json isn't a valid JSON schema: ",
+        ),
+        (lambda folder: (folder / "schema.json").write_text('{"$ref": "#/x"}'), "has an unresolvable reference: .*/x"),
     ],
 )
 def test_a_folder_that_cannot_be_checked_says_why(tmp_path: Path, spoil: Any, reason: str):
@@ -257,7 +260,7 @@ def test_a_schema_may_be_written_by_hand(tmp_path: Path):
     report = check(tmp_path, schema=schema, dev=[*CLEAN["dev"], {"id": "z", "answer": 7}])
     found = [(finding.message, finding.fix) for finding in report.findings if finding.check == "schema"]
     assert found == [
-        ("7 is not of type 'string', 'null'.", "Make it a text or null."),
+        ("7 is not of type 'string', 'null'.", "Change it to a string or null."),
         ("'question', 'category' is missing.", "Add 'question', 'category'."),
     ]
     assert [balance.field for balance in report.balances] == ["category"]
@@ -281,14 +284,14 @@ def test_a_split_that_is_empty_or_not_there_is_told(tmp_path: Path):
     found = [(f.severity.value, f.file, f.message) for f in check_data(agent, progress=False).findings]
     assert found == [
         ("warning", "dev.jsonl", "the file has no rows."),
-        ("note", "", "there is no test.jsonl, .csv or .parquet."),
+        ("note", "", "there is no test.jsonl, test.csv or test.parquet."),
     ]
 
 
 def test_numbers_as_ids_are_ids(tmp_path: Path):
     rows = [{**CLEAN["dev"][0], "id": 1}, {**CLEAN["dev"][1], "id": 1}]
     found = [finding for finding in check(tmp_path, schema=None, dev=rows).findings if finding.check == "ids"]
-    assert [finding.message for finding in found] == ["the id 1 is that of dev.jsonl, line 1 too."]
+    assert [finding.message for finding in found] == ["id 1 is already used in dev.jsonl, line 1."]
 
 
 def test_a_loader_that_fails_otherwise_is_told(tmp_path: Path):
@@ -314,7 +317,7 @@ def test_one_rare_label_makes_no_split_another(tmp_path: Path):
 def test_results_of_something_else_are_told(tmp_path: Path):
     path = results(tmp_path / "1.jsonl", zzz=1)
     found = only(check_data(agent_with(tmp_path, **CLEAN), results=[path], progress=False))
-    assert (found.severity.value, found.message) == ("warning", f"{path} has no row of these examples.")
+    assert (found.severity.value, found.message) == ("warning", f"{path} has no scores for these examples.")
 
 
 def test_the_report_is_json_whatever_the_examples_hold(tmp_path: Path):

@@ -87,9 +87,9 @@ def test_blank_lines_of_jsonl_are_skipped_but_counted(tmp_path: Path) -> None:
 def test_all_bad_lines_of_jsonl_are_named(tmp_path: Path) -> None:
     lines = ['{"question": "Fine?"}', "{broken", '["a list"]', '{"question": 7, "kind": "odd"}']
     message = failure(write(tmp_path / "rows.jsonl", "\n".join(lines)))
-    assert "can't be used as Item rows (3 bad)" in message
+    assert "can't be loaded as Item rows (3 invalid)" in message
     assert "rows.jsonl, line 2: not JSON (" in message
-    assert "rows.jsonl, line 3: not a JSON object but list" in message
+    assert "rows.jsonl, line 3: not a JSON object: list" in message
     assert "rows.jsonl, line 4: question: Input should be a valid string; kind: Input should be 'easy'" in message
     assert "line 1:" not in message
 
@@ -97,7 +97,7 @@ def test_all_bad_lines_of_jsonl_are_named(tmp_path: Path) -> None:
 def test_all_bad_rows_of_csv_are_named_as_a_spreadsheet_counts(tmp_path: Path) -> None:
     lines = ["question,sources,score", '"two\nlines?",[],1', "short,[]", "nested?,[{],", "number?,[],much", "a,[],1,2"]
     message = failure(write(tmp_path / "rows.csv", "\n".join(lines) + "\n"))
-    assert "(4 bad)" in message
+    assert "(4 invalid)" in message
     assert "rows.csv, row 3: has 2 cells, the header has 3" in message
     assert "rows.csv, row 4: sources: not JSON" in message
     assert "rows.csv, row 5: score: Input should be a valid number" in message

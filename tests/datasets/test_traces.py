@@ -135,7 +135,7 @@ def test_what_is_edited_later_is_said_later(agent: oneturn.Agent):
 def test_a_rating_or_a_comment_says_not_which_answer_is_right(agent: oneturn.Agent, value: Any):
     mlflow.log_feedback(trace_id=ask(agent, "Is it loud?", "no"), name="stars", value=value, source=ADA)
     found = from_traces(agent)
-    assert found.skipped == {"what people said of it is neither yes nor no, and no answer": 1}
+    assert found.skipped == {"the feedback is neither yes nor no, and has no expected answer": 1}
 
 
 def test_a_right_answer_stays_the_label_whatever_else_is_expected(agent: oneturn.Agent):
@@ -223,7 +223,7 @@ def test_a_question_about_an_image_is_left_out_with_the_reason(agent: oneturn.Ag
     image = {"type": "input_image", "image_url": "https://example.com/cup.png", "detail": "auto"}
     trace = ask(agent, [{"type": "input_text", "text": "What is it?"}, image], "a cup")
     mlflow.log_feedback(trace_id=trace, name="thumbs", value=True, source=ADA)
-    assert from_traces(agent).skipped == {"an image or a file was sent with it": 1}
+    assert from_traces(agent).skipped == {"the request contains an image or a file": 1}
 
 
 def test_an_answer_that_broke_off_is_no_label(agent: oneturn.Agent):
@@ -300,7 +300,7 @@ def test_another_trace_is_left_out_with_the_reason(agent: oneturn.Agent):
     with mlflow.start_span("something else") as span:
         span.set_inputs({"x": 1})
     mlflow.log_feedback(trace_id=span.trace_id, name="thumbs", value=True, source=ADA)
-    assert from_traces(agent).skipped == {"it isn't the trace of a Responses request": 1}
+    assert from_traces(agent).skipped == {"not a trace of a Responses request": 1}
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -342,7 +342,7 @@ def test_dev_only_when_asked_and_test_never(agent: oneturn.Agent):
     ident = one_candidate(agent)
     edit(agent, category="easy")
     before = (agent.examples_folder / "test.jsonl").read_bytes()
-    with pytest.raises(DataError, match="Examples of production don't enter test"):
+    with pytest.raises(DataError, match="Production examples can't be added to test"):
         accept(agent, [ident], "test")
     accept(agent, [], "dev")
     assert [found["id"] for found in rows_of(agent.examples_folder, "dev")] == ["dev-1", ident]
@@ -354,7 +354,7 @@ def test_what_the_agents_own_loader_refuses_is_taken_back(agent: oneturn.Agent):
     edit(agent, category="easy", answer=None)
     (agent.examples_folder / "schema.json").unlink()
     before = (agent.examples_folder / "train.jsonl").read_bytes()
-    with pytest.raises(DataError, match="The agent refuses these examples"):
+    with pytest.raises(DataError, match="The agent's loader rejects these examples"):
         accept(agent, [ident])
     assert (agent.examples_folder / "train.jsonl").read_bytes() == before
     assert len(candidates(agent)) == 1
@@ -393,18 +393,18 @@ def test_rows_that_a_person_gave_no_id_or_the_same_are_not_lost(agent: oneturn.A
     accept(agent, ["new"])
     assert [made["question"] for made in candidates(agent)] == ["Is it loud?", "Is it heavy?"]
     path = waiting(agent, row("new-2", "Is it loud?"), row("new-2", "Is it heavy?"))
-    with pytest.raises(DataError, match="has 'new-2' twice: give each candidate an id of its own"):
+    with pytest.raises(DataError, match="has 'new-2' twice: give each candidate a unique id"):
         accept(agent, ["new-2"])
     assert len(path.read_text().splitlines()) == 2
 
 
 def test_an_id_that_is_not_there_names_those_near(agent: oneturn.Agent):
     waiting(agent, *(row(f"trace-{number:04}", f"Is it {number}?") for number in range(500)))
-    with pytest.raises(DataError, match=r"has no 'trace-0042x'; it has trace-0042, ") as caught:
+    with pytest.raises(DataError, match=r"has no 'trace-0042x'; available: trace-0042, ") as caught:
         accept(agent, ["trace-0042x"])
     assert len(str(caught.value)) < 300
     (agent.examples_folder / "to_label.jsonl").write_text(json.dumps(row("open", "Is it open?")) + "\n")
-    with pytest.raises(DataError, match=r"'open' lacks its label: complete it in .*to_label\.jsonl"):
+    with pytest.raises(DataError, match=r"'open' has no label: complete it in .*to_label\.jsonl"):
         accept(agent, ["open"])
 
 
