@@ -1,4 +1,4 @@
-"""Compiling an agent's prompts: what it will cost, what happens in it, how it is stopped and gone on with."""
+"""Estimate, run, stop and resume a compile of an agent's prompts."""
 
 from oneturn.compilation.callbacks import CompileCallback
 from oneturn.compilation.mlflow import MlflowRuns

@@ -1,4 +1,4 @@
-"""What happens in a compile, told while it happens."""
+"""Callbacks of a compile."""
 
 from __future__ import annotations
 
@@ -18,69 +18,69 @@ if TYPE_CHECKING:
 
 
 class CompileCallback:
-    """Is told what happens in a compile; overwrite what you want to hear.
+    """Base class for callbacks of a compile; override the methods you need.
 
-    An error in a listener is logged, and doesn't end the compile.
+    An error in a callback is logged and doesn't end the compile.
     """
 
     def on_start(self, agent: Agent, recipe: str, key: str, estimate: Estimate | None) -> None:
-        """The compile begins; ``key`` is the same for each start of it."""
+        """The compile starts; ``key`` is the same each time the same compile is started."""
 
     def on_candidate(self, candidate: Candidate) -> None:
         """A program was measured."""
 
     def on_usage(self, totals: Totals, seconds: float) -> None:
-        """An LM call was answered; or, as the first that is told, this is what earlier starts have spent."""
+        """An LM call completed. The first call of this method may report the usage of earlier runs of the compile."""
 
     def on_end(self, compilation: Compilation) -> None:
-        """The compile has ended, and its program is saved."""
+        """The compile ended and its program is saved."""
 
     def on_interrupted(self, error: BaseException) -> None:
-        """The compile was interrupted, or has failed: it can be gone on with."""
+        """The compile was interrupted or failed; it can be resumed."""
 
 
-OnMeasured = Callable[[dspy.Module, Sequence[float], bool], object]
+OnCandidate = Callable[[dspy.Module, Sequence[float], bool], object]
 
 
-class EvaluationWatcher(BaseCallback):
-    """Sees each program that DSPy's ``Evaluate`` measures, whichever optimizer wants it.
+class EvaluationObserver(BaseCallback):
+    """Reports each program that DSPy's ``Evaluate`` measures, from any optimizer.
 
     Args:
         devset: all development examples.
-        on_measured: told of the program, its scores, and whether they are those of the whole ``devset``.
+        on_candidate: called with the program, its scores, and whether they cover the whole ``devset``.
     """
 
-    def __init__(self, devset: Iterable[dspy.Example], on_measured: OnMeasured):
+    def __init__(self, devset: Iterable[dspy.Example], on_candidate: OnCandidate):
         self._devset = _keys(devset)
-        self._on_measured = on_measured
-        self._open: dict[str, dspy.Module] = {}
+        self._on_candidate = on_candidate
+        self._programs: dict[str, dspy.Module] = {}
 
     def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        """A copy of the program is kept: the optimizer may go on changing it."""
+        """Copy the program, because the optimizer may still change it."""
         if isinstance(inputs.get("program"), dspy.Module):
-            self._open[call_id] = _as_declared(inputs["program"].deepcopy())
+            self._programs[call_id] = _restore_forward(inputs["program"].deepcopy())
 
     def on_evaluate_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
-        """It was measured, unless that failed."""
-        program = self._open.pop(call_id, None)
+        """Report the program's scores, unless the evaluation failed."""
+        program = self._programs.pop(call_id, None)
         if program is None or exception is not None:
             return
-        found = {_key(example): score_of(result) for example, _, result in outputs.results}
-        full = len(outputs.results) == len(self._devset) and set(found) == set(self._devset)
-        scores = [found[key] for key in self._devset] if full else list(found.values())
-        self._on_measured(program, scores, full)
+        scores_by_key = {_key(example): score_of(result) for example, _, result in outputs.results}
+        full = len(outputs.results) == len(self._devset) and set(scores_by_key) == set(self._devset)
+        scores = [scores_by_key[key] for key in self._devset] if full else list(scores_by_key.values())
+        self._on_candidate(program, scores, full)
 
 
-def _as_declared(program: dspy.Module) -> dspy.Module:
-    """Without the ``forward`` that DSPy lays on a program while it records traces, and what that leaves behind."""
-    laid = getattr(vars(program).get("forward"), "__func__", None)
-    if laid is type(program).forward or getattr(laid, "__module__", None) == bootstrap_trace.__name__:
+def _restore_forward(program: dspy.Module) -> dspy.Module:
+    """Remove the ``forward`` that DSPy sets on a program while it records traces, and the one it leaves behind."""
+    patched = getattr(vars(program).get("forward"), "__func__", None)
+    if patched is type(program).forward or getattr(patched, "__module__", None) == bootstrap_trace.__name__:
         del program.forward
     return program
 
 
 def score_of(result: Any) -> float:
-    """A metric's result as a number."""
+    """Convert a metric's result to a number."""
     return float(result.score if isinstance(result, dspy.Prediction) else result)
 
 

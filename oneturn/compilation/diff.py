@@ -1,4 +1,4 @@
-"""What changed between two compiled programs, as a person reviews it."""
+"""Compare two compiled programs for review."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
-from oneturn.compilation.render import WIDTH, cut, run_lines, title
+from oneturn.compilation.render import WIDTH, run_lines, title, truncate
 from oneturn.core.text_diff import Paragraph, paragraphs, render_paragraph, words
 from oneturn.programs.state import Manifest, read_compiled
 from oneturn.programs.state.drift import differences
@@ -21,9 +21,10 @@ Demo = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class DemoChange:
-    """A demo that came, went, or is another run than before; its lines begin with what became of them.
+    """A demo that was added, removed or changed.
 
-    ``-`` went, ``+`` came, two spaces stayed, ``~`` is a long line with what changed in it marked.
+    Each line starts with a marker: ``-`` removed, ``+`` added, two spaces unchanged, ``~`` a long line with its changes
+    marked.
     """
 
     kind: Literal["added", "removed", "changed"]
@@ -33,15 +34,15 @@ class DemoChange:
 
 @dataclass(frozen=True)
 class PredictorChange:
-    """What changed in a predictor's prompt.
+    """The changes in a predictor's prompt.
 
     Attributes:
-        name: the predictor's.
-        instructions: their paragraphs, each with what changed in it; empty if nothing did.
-        fields: how the descriptions of fields changed.
-        demos: those that came, went or changed.
-        kept: how many are the same.
-        reordered: whether those that stayed stand in another order.
+        name: name of the predictor.
+        instructions: the paragraphs of the instructions with their changes; empty if nothing changed.
+        fields: changed field descriptions.
+        demos: demos that were added, removed or changed.
+        kept: number of unchanged demos.
+        reordered: whether the order of the unchanged demos changed.
     """
 
     name: str
@@ -59,7 +60,7 @@ class PredictorChange:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of both programs; ``None`` where one doesn't have it."""
+    """A figure of both programs; ``None`` if a program doesn't have it."""
 
     name: str
     before: float | None
@@ -68,14 +69,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class ProgramDiff:
-    """What changed between two compiled programs.
+    """The changes between two compiled programs.
 
     Attributes:
-        before: what the first is called.
-        after: what the second is called.
-        predictors: the prompts that changed.
-        figures: what each was measured to be worth on the development split, and what compiling it cost.
-        origin: what else changed: LM, recipe, seed, datasets, versions, signature and tools, in words.
+        before: name of the first program.
+        after: name of the second program.
+        predictors: the changed prompts.
+        figures: scores and usage on the development split, and the cost of the compile.
+        origin: descriptions of changes in LM, recipe, seed, datasets, versions, signature and tools.
         comparable: whether the figures were measured on the same examples with the same LM.
     """
 
@@ -88,7 +89,7 @@ class ProgramDiff:
 
     @property
     def is_empty(self) -> bool:
-        """Whether prompts and origin are the same."""
+        """Whether prompts and origin are unchanged."""
         return not (self.predictors or self.origin)
 
 
@@ -96,12 +97,12 @@ def diff(before: Path, after: Path, names: tuple[str, str] | None = None) -> Pro
     """Compare two compiled programs.
 
     Args:
-        before: a compiled program's file.
-        after: another.
-        names: what they are called; their paths if not said.
+        before: file of the first program.
+        after: file of the second program.
+        names: names to show for the two; ``None`` for their paths.
 
     Raises:
-        ProgramError: one of them isn't there, or isn't a compiled program.
+        ProgramError: a file doesn't exist or isn't a compiled program.
     """
     (old, old_state), (new, new_state) = read_compiled(before), read_compiled(after)
     predictors = [
@@ -122,15 +123,15 @@ def _predictor(name: str, old: Mapping[str, Any], new: Mapping[str, Any], manife
     before, after = _instructions(old), _instructions(new)
     inputs = _inputs(name, manifest)
     old_demos, new_demos = old.get("demos", []), new.get("demos", [])
-    gone, kept_before = _apart(old_demos, new_demos)
-    come, kept_after = _apart(new_demos, old_demos)
+    removed, common_before = _split_by_presence(old_demos, new_demos)
+    added, common_after = _split_by_presence(new_demos, old_demos)
     return PredictorChange(
         name=name,
         instructions=tuple(paragraphs(before, after)) if before != after else (),
         fields=tuple(_fields(old, new)),
-        demos=tuple(_demos(gone, come, inputs)),
-        kept=len(kept_after),
-        reordered=kept_before != kept_after,
+        demos=tuple(_demos(removed, added, inputs)),
+        kept=len(common_after),
+        reordered=common_before != common_after,
     )
 
 
@@ -139,15 +140,17 @@ def _instructions(predictor: Mapping[str, Any]) -> str:
 
 
 def _fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Paragraph]:
-    before, after = ({field["prefix"]: field["description"] for field in _all_fields(side)} for side in (old, new))
+    before, after = (
+        {field["prefix"]: field["description"] for field in _signature_fields(side)} for side in (old, new)
+    )
     for prefix in {**before, **after}:
         if before.get(prefix) != after.get(prefix):
             yield words(*(f"{prefix} {side[prefix]}" if prefix in side else "" for side in (before, after)))
 
 
-def _all_fields(predictor: Mapping[str, Any]) -> Sequence[Mapping[str, str]]:
-    found: Sequence[Mapping[str, str]] = predictor.get("signature", {}).get("fields", [])
-    return found
+def _signature_fields(predictor: Mapping[str, Any]) -> Sequence[Mapping[str, str]]:
+    fields: Sequence[Mapping[str, str]] = predictor.get("signature", {}).get("fields", [])
+    return fields
 
 
 def _inputs(name: str, manifest: Manifest) -> list[str]:
@@ -155,49 +158,49 @@ def _inputs(name: str, manifest: Manifest) -> list[str]:
     return [field for field in shape.inputs if field != "trajectory"] if shape is not None else []
 
 
-def _apart(demos: Sequence[Demo], others: Sequence[Demo]) -> tuple[list[Demo], list[str]]:
-    """The demos that the others lack, and those that they have too; one that stands there twice is had twice."""
+def _split_by_presence(demos: Sequence[Demo], others: Sequence[Demo]) -> tuple[list[Demo], list[str]]:
+    """Split demos into those missing in ``others`` and the identities of those in both; duplicates are counted."""
     left = Counter(map(_identity, others))
-    lacking, kept = [], []
+    only_here, common = [], []
     for demo in demos:
         if left[identity := _identity(demo)]:
             left[identity] -= 1
-            kept.append(identity)
+            common.append(identity)
         else:
-            lacking.append(demo)
-    return lacking, kept
+            only_here.append(demo)
+    return only_here, common
 
 
-def _demos(gone: Sequence[Demo], come: Sequence[Demo], inputs: Sequence[str]) -> Iterator[DemoChange]:
+def _demos(removed: Sequence[Demo], added: Sequence[Demo], inputs: Sequence[str]) -> Iterator[DemoChange]:
     left: dict[str, list[Demo]] = {}
-    for demo in gone:
+    for demo in removed:
         left.setdefault(_key(demo, inputs), []).append(demo)
-    for demo in come:
+    for demo in added:
         if before := left.get(_key(demo, inputs)):
             yield DemoChange("changed", title(demo), tuple(_changed(run_lines(before.pop(0)), run_lines(demo))))
         else:
-            yield DemoChange("added", title(demo), tuple(f"+ {cut(line)}" for line in run_lines(demo)))
+            yield DemoChange("added", title(demo), tuple(f"+ {truncate(line)}" for line in run_lines(demo)))
     for demo in (demo for demos in left.values() for demo in demos):
-        yield DemoChange("removed", title(demo), tuple(f"- {cut(line)}" for line in run_lines(demo)))
+        yield DemoChange("removed", title(demo), tuple(f"- {truncate(line)}" for line in run_lines(demo)))
 
 
 def _changed(old: Sequence[str], new: Sequence[str]) -> Iterator[str]:
     for operation, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if operation == "equal":
-            yield from (f"  {cut(line)}" for line in old[a:b])
+            yield from (f"  {truncate(line)}" for line in old[a:b])
             continue
         for before, after in zip_longest(old[a:b], new[c:d]):
             if before is not None and after is not None and max(len(before), len(after)) > WIDTH:
                 yield f"~ {render_paragraph(words(before, after))}"
                 continue
-            yield from (f"- {cut(line)}" for line in (before,) if line is not None)
-            yield from (f"+ {cut(line)}" for line in (after,) if line is not None)
+            yield from (f"- {truncate(line)}" for line in (before,) if line is not None)
+            yield from (f"+ {truncate(line)}" for line in (after,) if line is not None)
 
 
 def _key(demo: Demo, inputs: Sequence[str]) -> str:
-    """What a demo is about: the same question worked in another way is a changed demo."""
-    known = [name for name in inputs if name in demo] or [name for name in demo if name != "augmented"][:1]
-    return _identity({name: demo[name] for name in known})
+    """The inputs of a demo: two demos with the same inputs are one changed demo."""
+    names = [name for name in inputs if name in demo] or [name for name in demo if name != "augmented"][:1]
+    return _identity({name: demo[name] for name in names})
 
 
 def _identity(value: Any) -> str:
@@ -208,10 +211,10 @@ _FIGURES = {
     "score": "score",
     "score_low": "score, lower bound",
     "score_high": "score, upper bound",
-    "lm_calls_per_row": "LM calls a question",
-    "prompt_tokens_per_row": "tokens read a question",
-    "completion_tokens_per_row": "tokens written a question",
-    "seconds_per_row": "seconds a question",
+    "lm_calls_per_row": "LM calls per question",
+    "prompt_tokens_per_row": "prompt tokens per question",
+    "completion_tokens_per_row": "completion tokens per question",
+    "seconds_per_row": "seconds per question",
 }
 _SPEND = {"lm_calls": "LM calls to compile", "seconds": "seconds to compile", "cost": "US dollars to compile"}
 
@@ -229,18 +232,18 @@ def _origin(old: Manifest, new: Manifest) -> Iterator[str]:
     for name in ("recipe", "lm", "seed", "stopped"):
         before, after = getattr(old, name), getattr(new, name)
         if before != after:
-            yield f"{'LM' if name == 'lm' else name}: {before} became {after}"
+            yield f"{'LM' if name == 'lm' else name}: {before} → {after}"
     for split in {**old.dataset, **new.dataset}:
         before, after = old.dataset.get(split), new.dataset.get(split)
         if before != after:
-            yield f"the {split} examples are others: {_short(before)} became {_short(after)}"
+            yield f"{split} examples: {_short_hash(before)} → {_short_hash(after)}"
     for package in {**old.versions, **new.versions}:
         before, after = old.versions.get(package), new.versions.get(package)
         if before != after:
-            yield f"{package}: {before} became {after}"
+            yield f"{package}: {before} → {after}"
     if old.interface is not None and new.interface is not None:
         yield from (difference.words for difference in differences(old.interface, new.interface))
 
 
-def _short(sha256: str | None) -> str:
+def _short_hash(sha256: str | None) -> str:
     return "none" if sha256 is None else sha256[:12]

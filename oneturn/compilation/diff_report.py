@@ -1,4 +1,4 @@
-"""A diff of compiled programs for a terminal, a file or a page: in colours, or marked with + and -."""
+"""Render a diff of compiled programs for a terminal, a file or a page, in colours or with + and - marks."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ _LINES = {"-": "red", "+": "green", "~": "yellow"}
 
 
 def report(diff: ProgramDiff, *, marks: bool) -> Iterator[RenderableType]:
-    """The parts of a report, in their order.
+    """Yield the parts of the report in order.
 
     Args:
-        diff: what changed.
-        marks: whether words that went and came stand in ``[-…-]`` and ``{+…+}``, for where there are no colours.
+        diff: the changes.
+        marks: whether to mark removed and added words with ``[-…-]`` and ``{+…+}``, for output without colours.
     """
     yield Text(f"{diff.before} → {diff.after}", style="bold")
     if diff.is_empty:
-        yield Text("The prompts are the same, and so is where they come from.")
+        yield Text("The prompts and their origin are the same.")
     for change in diff.predictors:
         yield from _predictor(change, marks)
     if not diff.predictors and not diff.is_empty:
         yield Text("\nThe prompts are the same.")
     if diff.figures:
-        yield Text("\nFigures" if diff.comparable else "\nFigures, of other examples or another LM: they don't compare")
+        yield Text("\nFigures" if diff.comparable else "\nFigures (not comparable: other examples or another LM)")
         yield _figures(diff.figures)
     if diff.origin:
-        yield Text("\nWhere it comes from")
+        yield Text("\nOrigin")
         yield from (Text(f"  {line}") for line in diff.origin)
 
 
@@ -45,10 +45,10 @@ def _predictor(change: PredictorChange, marks: bool) -> Iterator[Text]:
         yield Text("Instructions")
         yield from _paragraphs(change.instructions, marks)
         if all(piece.kind == "same" for paragraph in change.instructions for piece in paragraph):
-            yield Text("  but there are other empty lines between or around them")
+            yield Text("  only the empty lines between or around them changed")
     if change.fields:
         yield Text("Fields")
-        yield from (_indented(_words(field, marks)) for field in change.fields)
+        yield from (_indent(_words(field, marks)) for field in change.fields)
     yield Text(_count(change))
     for demo in change.demos:
         yield from _demo(demo)
@@ -56,22 +56,24 @@ def _predictor(change: PredictorChange, marks: bool) -> Iterator[Text]:
 
 def _paragraphs(paragraphs: Sequence[Paragraph], marks: bool) -> Iterator[Text]:
     for same, group in groupby(paragraphs, key=lambda paragraph: all(piece.kind == "same" for piece in paragraph)):
-        found = list(group)
+        paragraphs_in_group = list(group)
         if same:
-            yield Text(f"  … {len(found)} paragraph{'s' * (len(found) > 1)} unchanged", style="dim")
+            yield Text(
+                f"  … {len(paragraphs_in_group)} paragraph{'s' * (len(paragraphs_in_group) > 1)} unchanged", style="dim"
+            )
         else:
-            yield from (_indented(_words(paragraph, marks)) for paragraph in found)
+            yield from (_indent(_words(paragraph, marks)) for paragraph in paragraphs_in_group)
 
 
 def _words(paragraph: Paragraph, marks: bool) -> Text:
     text = Text()
     for piece in paragraph:
-        text.append(_marked(piece) if marks else piece.text, style=_STYLES[piece.kind])
+        text.append(_mark(piece) if marks else piece.text, style=_STYLES[piece.kind])
     return text
 
 
-def _marked(piece: Piece) -> str:
-    """The marks stand at the words, not at the spaces around them."""
+def _mark(piece: Piece) -> str:
+    """Mark a changed piece; the marks enclose the words, not the spaces around them."""
     if piece.kind == "same":
         return piece.text
     core = piece.text.strip()
@@ -79,15 +81,15 @@ def _marked(piece: Piece) -> str:
     return f"{before}{_MARKS[piece.kind].format(core or piece.text)}{after}"
 
 
-def _indented(text: Text) -> Text:
+def _indent(text: Text) -> Text:
     return Text("  ") + Text("\n  ").join(text.split("\n"))
 
 
 def _count(change: PredictorChange) -> str:
     kinds = [demo.kind for demo in change.demos]
-    told = [f"{kinds.count(kind)} {kind}" for kind in ("added", "removed", "changed") if kind in kinds]
+    counts = [f"{kinds.count(kind)} {kind}" for kind in ("added", "removed", "changed") if kind in kinds]
     order = ", in another order" if change.reordered else ""
-    return f"Demos: {', '.join([f'{change.kept} the same{order}', *told])}"
+    return f"Demos: {', '.join([f'{change.kept} the same{order}', *counts])}"
 
 
 def _demo(demo: DemoChange) -> Iterator[Text]:

@@ -1,8 +1,8 @@
-"""Every answer that an LM gave in a compile, written down as it came, so that none is paid for twice.
+"""The journal of a compile: every LM answer, recorded as it arrives, so that no answer is paid for twice.
 
-The answers stand in one file, a JSON line each. A process that is killed, or a machine that loses its power, leaves at
-worst half a line, which is passed over. The same compile asks the same requests in the same order, and so finds its own
-answers: the n-th time that a request is made in a phase of it, it gets the n-th answer that was given to it.
+The journal is one file in JSON Lines format. If the process is killed or the machine loses power, at most one partial
+line remains, which is ignored. The same compile makes the same requests in the same order: the n-th time that a request
+is made in a phase, it gets the n-th answer recorded for it.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from oneturn.core.usage import Totals
 from oneturn.errors import DataError, OneTurnError
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
-"""What a file system says that has no locks, such as some that are mounted over a network."""
+"""Error numbers of file systems without locks, such as some network file systems."""
 
 
 @dataclass(frozen=True)
-class Answered:
+class JournalEntry:
     """One answer.
 
     Attributes:
         response: as DSPy's ``lm15`` writes a response.
         seconds: what it took.
-        cost: in US dollars, where the price is known.
+        cost: in US dollars, where the price is entries.
     """
 
     response: dict[str, Any]
@@ -45,18 +45,18 @@ class Answered:
 
     @property
     def totals(self) -> Totals:
-        """What it cost."""
+        """Usage of this call."""
         usage = self.response.get("usage") or {}
         return Totals(1, int(usage.get("input_tokens") or 0), int(usage.get("output_tokens") or 0), self.cost)
 
 
 @dataclass(frozen=True)
-class Reached:
-    """How far a compile has come.
+class Progress:
+    """Progress of a compile.
 
     Attributes:
-        totals: what its answers have cost by then.
-        seconds: how long it has been at work by then.
+        totals: usage so far.
+        seconds: run time so far.
     """
 
     totals: Totals
@@ -64,94 +64,102 @@ class Reached:
 
 
 class Journal:
-    """The answers of one compile, over all its starts; no other process can have it until it is closed.
+    """The LM answers of one compile, over all its runs. The file is locked until the journal is closed.
 
     Args:
-        path: the file; it is made if it isn't there.
-        fresh: forget what stands in it.
+        path: the file; it is created if it doesn't exist.
+        fresh: discard its content.
 
     Attributes:
-        id: the same for all starts.
-        totals: what the answers have cost, over all starts.
-        reached: how far the compile had come when the last of the answers came that this start has got or been given
-            again: what was spent later, in an earlier start, isn't in it.
+        id: identifies the compile; the same for all runs.
+        totals: usage over all runs.
+        progress: progress at the latest answer that this run has received or replayed. It excludes the later usage of
+            an earlier run.
 
     Raises:
-        OneTurnError: the same compile is at work elsewhere.
+        OneTurnError: another process is running the same compile.
         DataError: a line of the file is damaged.
     """
 
     def __init__(self, path: Path, fresh: bool = False):
         self._path = path
         self._lock = threading.Lock()
-        self._answers: defaultdict[str, list[tuple[Answered, Reached]]] = defaultdict(list)
+        self._answers: defaultdict[str, list[tuple[JournalEntry, Progress]]] = defaultdict(list)
         self._seconds = 0.0
         self.totals = Totals()
-        self.reached = Reached(self.totals, 0.0)
+        self.progress = Progress(self.totals, 0.0)
         self.id = ""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", encoding="utf-8")
         try:
-            self._take(fresh)
+            self._open_journal(fresh)
         except OneTurnError:
             self._file.close()
             raise
         if not self.id:
             self.id = uuid.uuid4().hex
             self._write({"id": self.id})
-            _sync(path.parent)
+            _fsync_directory(path.parent)
         self._started = time.time()
         self._write({"started": self._started, "process": os.getpid(), "host": platform.node()})
 
     @property
     def seconds(self) -> float:
-        """How long the compile has been at work, in all its starts."""
+        """Run time of the compile, over all its runs."""
         return self._seconds + time.time() - self._started
 
     def close(self) -> None:
-        """Note when this start ended."""
+        """Record the end of this run and release the file."""
         with self._lock:
             if not self._file.closed:
                 self._write({"ended": time.time()})
                 self._file.close()
 
-    def answer(self, key: str, time_asked: int) -> Answered | None:
-        """The answer that a request got when it was made for the n-th time, counted from 0; ``None`` if it didn't."""
-        with self._lock:
-            known = self._answers.get(key, [])
-            if time_asked >= len(known):
-                return None
-            answered, by_then = known[time_asked]
-            self.reached = max(self.reached, by_then, key=lambda reached: reached.totals.lm_calls)
-            return answered
+    def answer(self, key: str, occurrence: int) -> JournalEntry | None:
+        """Return the recorded answer to a request.
 
-    def add(self, key: str, answered: Answered) -> None:
-        """Write an answer down; when this returns, it survives the process, and the machine's power."""
+        Args:
+            key: hash of the request.
+            occurrence: how often the request was made before, from 0.
+
+        Returns:
+            The answer; ``None`` if none is recorded for this occurrence.
+        """
+        with self._lock:
+            entries = self._answers.get(key, [])
+            if occurrence >= len(entries):
+                return None
+            entry, progress = entries[occurrence]
+            self.progress = max(self.progress, progress, key=lambda each: each.totals.lm_calls)
+            return entry
+
+    def add(self, key: str, entry: JournalEntry) -> None:
+        """Record an answer. It is synced to disk when this method returns."""
         line = {
             "request": key,
             "at": time.time(),
-            "seconds": round(answered.seconds, 3),
-            "cost": answered.cost,
-            "response": answered.response,
+            "seconds": round(entry.seconds, 3),
+            "cost": entry.cost,
+            "response": entry.response,
         }
         with self._lock:
             self._write(line)
-            self.reached = self._keep(key, answered, self.seconds)
+            self.progress = self._append(key, entry, self.seconds)
 
-    def _keep(self, key: str, answered: Answered, seconds: float) -> Reached:
-        self.totals += answered.totals
-        by_then = Reached(self.totals, seconds)
-        self._answers[key].append((answered, by_then))
-        return by_then
+    def _append(self, key: str, entry: JournalEntry, seconds: float) -> Progress:
+        self.totals += entry.totals
+        progress = Progress(self.totals, seconds)
+        self._answers[key].append((entry, progress))
+        return progress
 
-    def _take(self, fresh: bool) -> None:
+    def _open_journal(self, fresh: bool) -> None:
         try:
-            # The system gives it free when the process ends, however it ends.
+            # The operating system releases the lock when the process ends, in any way.
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OneTurnError(
-                f"This compile is at work already{self._holder()}. Wait until it has ended, or end it: then the same "
-                "command goes on from there."
+                f"This compile is already running{self._describe_holder()}. Wait until it ends, or stop it; then run "
+                "the same command again to resume."
             ) from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
@@ -161,9 +169,9 @@ class Journal:
         truncate_partial_line(self._path)
         self._read()
 
-    def _holder(self) -> str:
-        starts = [line for line in self._lines() if "process" in line]
-        return f", in process {starts[-1]['process']} on {starts[-1]['host']}" if starts else ""
+    def _describe_holder(self) -> str:
+        start_lines = [line for line in self._lines() if "process" in line]
+        return f", in process {start_lines[-1]['process']} on {start_lines[-1]['host']}" if start_lines else ""
 
     def _write(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
@@ -183,14 +191,14 @@ class Journal:
                     last = line["ended"]
                 else:
                     last = line["at"]
-                    answered = Answered(line["response"], line["seconds"], line["cost"])
-                    self._keep(line["request"], answered, self._seconds + last - started)
+                    entry = JournalEntry(line["response"], line["seconds"], line["cost"])
+                    self._append(line["request"], entry, self._seconds + last - started)
             except KeyError as missing:
                 raise self._damaged(number, f"it lacks {missing}") from None
         self._seconds += last - started
 
     def _lines(self) -> Iterator[dict[str, Any]]:
-        """The whole lines."""
+        """Yield the parsed lines; a partial line at the end is ignored."""
         with self._path.open("rb") as file:
             for number, raw in enumerate(file, start=1):
                 if not raw.endswith(b"\n"):
@@ -200,34 +208,34 @@ class Journal:
                 except ValueError as error:
                     raise self._damaged(number, str(error)) from None
                 if not isinstance(line, dict):
-                    raise self._damaged(number, "it is no object")
+                    raise self._damaged(number, "it isn't a JSON object")
                 yield line
 
     def _damaged(self, number: int, reason: str) -> DataError:
         return DataError(
-            f"{self._path}, line {number}, isn't what a compile has written ({reason}). Take the line out, and what it "
-            "held is asked again; or start over: --fresh (fresh=True)."
+            f"{self._path}, line {number} is damaged ({reason}). Remove the line, and its request is sent again; or "
+            "start over with --fresh (fresh=True)."
         )
 
 
-def _sync(folder: Path) -> None:
-    """Let a file that was made in a folder survive the machine's power."""
-    opened = os.open(folder, os.O_RDONLY)
+def _fsync_directory(folder: Path) -> None:
+    """Sync a directory, so that a new file in it survives a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(opened)
+        os.fsync(descriptor)
     finally:
-        os.close(opened)
+        os.close(descriptor)
 
 
 class Cursor:
-    """How often each request was made in one phase of a compile."""
+    """Counts how often each request was made in one phase of a compile."""
 
     def __init__(self) -> None:
-        self._asked: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def next(self, key: str) -> int:
-        """The number of this time, from 0."""
+        """Count a request; return how often it was made before."""
         with self._lock:
-            self._asked[key] += 1
-            return self._asked[key] - 1
+            self._counts[key] += 1
+            return self._counts[key] - 1

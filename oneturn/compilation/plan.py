@@ -1,4 +1,4 @@
-"""What a compile is to do, and what makes it the same compile when it is started again."""
+"""The plan of a compile, and the key that identifies the compile when it is started again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from oneturn.errors import ConfigError
 from oneturn.lm import build_lm
 
 WORK = Path(".oneturn") / "compile"
-"""Where compiles keep their journals, in the agent's folder."""
+"""Directory of the journals, relative to the agent's root."""
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class Plan:
     """A compile: an agent, a recipe, and the examples.
 
     Attributes:
-        agent: what is compiled.
-        recipe: the recipe's name.
+        agent: the agent to compile.
+        recipe: name of the recipe.
         optimize: the recipe.
-        lm: the LM that is compiled for.
-        teacher: the LM that shows how it is done; the same one if no other is configured.
+        lm: the LM to compile for.
+        teacher: the LM that generates demos and prompts; the same as ``lm`` if no other is configured.
         student: the uncompiled program.
         trainset: training examples.
         devset: development examples.
-        key: the same for each start of the same compile.
+        key: hash of all inputs of the compile; a restart of the same compile has the same key.
     """
 
     agent: Agent
@@ -50,20 +50,24 @@ class Plan:
 
     @classmethod
     def of(cls, agent: Agent, recipe: str | None) -> Plan:
-        """The compile that the agent's configuration describes.
+        """Build the plan from the agent's configuration.
+
+        Args:
+            agent: the agent to compile.
+            recipe: name of the recipe; ``None`` for the configured one.
 
         Raises:
-            ConfigError: there is no recipe of that name, or it wants what no compile gives.
+            ConfigError: no recipe has that name, or it has an unknown required parameter.
         """
         settings = agent.config.compile
         name = recipe or settings.recipe
         if name not in agent.recipes:
-            raise ConfigError(f"There is no recipe {name!r}. Known are:\n{described(dict(agent.recipes))}")
+            raise ConfigError(f"There is no recipe {name!r}. Available recipes:\n{described(dict(agent.recipes))}")
         check(agent.recipes[name])
         train, dev = agent.examples("train"), agent.examples("dev")[: settings.dev_examples]
         lm, student = agent.lm(), agent.program(compiled=False)
         teacher = lm if settings.teacher is None else build_lm(settings.teacher)
-        determined_by = [
+        inputs = [
             agent.name,
             name,
             settings.seed,
@@ -74,22 +78,22 @@ class Plan:
             [dataset_hash(cls.rows(examples)) for examples in (train, dev)],
             version("dspy"),
         ]
-        told = json.dumps(determined_by, sort_keys=True, default=str)
-        return cls(agent, name, agent.recipes[name], lm, teacher, student, train, dev, _short(told))
+        fingerprint = json.dumps(inputs, sort_keys=True, default=str)
+        return cls(agent, name, agent.recipes[name], lm, teacher, student, train, dev, _short_hash(fingerprint))
 
     @property
     def folder(self) -> Path:
-        """Where this compile keeps its journal."""
+        """Directory of this compile's journal."""
         return self.agent.root / WORK / f"{self.recipe}-{self.key}"
 
     def run(self, teacher: dspy.LM) -> dspy.Module:
-        """Let the recipe work.
+        """Run the recipe and return the compiled program.
 
         Args:
-            teacher: the LM that shows how it is done, or thinks about prompts.
+            teacher: the LM that generates demos and prompts.
         """
         settings = self.agent.config.compile
-        given = {
+        arguments = {
             "trainset": list(self.trainset),
             "valset": list(self.devset),
             "metric": self.agent.metric,
@@ -97,13 +101,13 @@ class Plan:
             "threads": settings.threads,
             "teacher": teacher,
         }
-        return call(self.optimize, self.student.deepcopy(), given)
+        return call(self.optimize, self.student.deepcopy(), arguments)
 
     @staticmethod
     def rows(examples: Sequence[dspy.Example]) -> list[dict[str, Any]]:
-        """The examples as plain rows."""
+        """Convert examples to dictionaries."""
         return [example.toDict() for example in examples]
 
 
-def _short(text: str) -> str:
+def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""What a compile has spent and what is left, shown while it runs."""
+"""Progress of a compile: what it has spent and what is left."""
 
 from __future__ import annotations
 
@@ -37,48 +37,48 @@ class SpendBar(CompileCallback):
         """Open the bar."""
         self._budget = self._budget or agent.config.compile.budget
         if estimate is not None:
-            tqdm.write(f"expected: {estimate}")
-        most = self._budget.lm_calls or (round(estimate.lm_calls[1]) if estimate is not None else None)
-        look: dict[str, Any] = {"position": 1, "mininterval": 0}
-        if not _is_drawn():
-            look = {"position": 0, "mininterval": _LOG_SECONDS, "maxinterval": _LOG_SECONDS}
-        look |= {"initial": self._before[0].lm_calls, "postfix": self._told(*self._before)}
-        self._bar = tqdm(total=most, desc=f"compile, {recipe}", unit="LM call", miniters=1, **look)
+            tqdm.write(f"estimate: {estimate}")
+        total = self._budget.lm_calls or (round(estimate.lm_calls[1]) if estimate is not None else None)
+        options: dict[str, Any] = {"position": 1, "mininterval": 0}
+        if not _can_redraw():
+            options = {"position": 0, "mininterval": _LOG_SECONDS, "maxinterval": _LOG_SECONDS}
+        options |= {"initial": self._before[0].lm_calls, "postfix": self._format_spend(*self._before)}
+        self._bar = tqdm(total=total, desc=f"compile, {recipe}", unit="LM call", miniters=1, **options)
 
     def on_usage(self, totals: Totals, seconds: float) -> None:
-        """Move it on."""
-        if self._bar is None:  # earlier starts, and the estimate's own questions
+        """Update the bar."""
+        if self._bar is None:  # usage of earlier runs and of the estimate
             self._before = totals, seconds
         else:
-            self._bar.set_postfix_str(self._told(totals, seconds), refresh=False)
+            self._bar.set_postfix_str(self._format_spend(totals, seconds), refresh=False)
             self._bar.update(totals.lm_calls - self._bar.n)
 
     def on_candidate(self, candidate: Candidate) -> None:
-        """Say how good the best is so far."""
+        """Print the score of a new best candidate."""
         if candidate.full and (candidate.number == 0 or candidate.score > self._best):
             self._best = candidate.score
             name = "uncompiled" if candidate.number == 0 else f"candidate {candidate.number}"
-            tqdm.write(f"{name}: {candidate.score:.1%} after {candidate.spent.lm_calls} LM calls")
+            tqdm.write(f"{name}: {candidate.score:.1%} after {candidate.spend.lm_calls} LM calls")
 
     def on_end(self, compilation: object) -> None:
-        """Close it."""
+        """Close the bar."""
         if self._bar is not None:
             self._bar.close()
 
     def on_interrupted(self, error: BaseException) -> None:
-        """Close it."""
+        """Close the bar."""
         self.on_end(error)
 
-    def _told(self, totals: Totals, seconds: float) -> str:
-        return ", ".join(spent(totals, seconds, self._budget or BudgetConfig()))
+    def _format_spend(self, totals: Totals, seconds: float) -> str:
+        return ", ".join(format_spend(totals, seconds, self._budget or BudgetConfig()))
 
 
-def _is_drawn() -> bool:
+def _can_redraw() -> bool:
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
-def spent(totals: Totals, seconds: float, limits: BudgetConfig) -> Iterator[str]:
-    """What has been spent, each with its limit if there is one."""
+def format_spend(totals: Totals, seconds: float, limits: BudgetConfig) -> Iterator[str]:
+    """Yield each kind of usage as text, with its limit if there is one."""
     yield _with_limit(f"{totals.tokens / 1000:,.0f}k", limits.tokens and f"{limits.tokens / 1000:,.0f}k", "tokens")
     yield _with_limit(f"{seconds / 60:.1f}", limits.minutes and f"{limits.minutes:g}", "min")
     if totals.cost is not None:

@@ -1,4 +1,4 @@
-"""A demo as a short run that a person reads: what was asked, what was called, what came of it."""
+"""Render demos as short, readable runs, and prompts as Markdown."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import dspy
 from dspy.adapters.utils import serialize_for_json
 
 WIDTH = 110
-"""Characters of a line; what is longer is cut, with its length told."""
+"""Maximum length of a line in characters; a longer line is cut and its length appended."""
 
 
 def run_lines(demo: Mapping[str, Any]) -> list[str]:
-    """The demo, a line a field, a call or a result; those of the trajectory are indented."""
+    """Render a demo with one line per field, call or result; lines of the trajectory are indented."""
     return [line for key, value in demo.items() if key != "augmented" for line in _field(key, value)]
 
 
 def title(demo: Mapping[str, Any]) -> str:
-    """What the demo is about: its first field."""
+    """The title of a demo: its first field."""
     value = next((value for key, value in demo.items() if key != "augmented"), "")
-    return cut(_text(value))
+    return truncate(_text(value))
 
 
 def _field(key: str, value: Any) -> Iterator[str]:
@@ -59,13 +59,13 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def cut(line: str) -> str:
-    """A line that fits; of a longer one the beginning, with its length."""
+def truncate(line: str) -> str:
+    """Cut a line that is too long and append its length."""
     return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}… ({len(line)} characters)"
 
 
-def readable(program: dspy.Module) -> str:
-    """Instructions and demos of each predictor, in Markdown."""
+def format_prompts(program: dspy.Module) -> str:
+    """Render the instructions and demos of each predictor as Markdown."""
     return "\n".join(line for name, predictor in program.named_predictors() for line in _predictor(name, predictor))
 
 
@@ -74,23 +74,23 @@ def _predictor(name: str, predictor: dspy.Predict) -> Iterator[str]:
     yield predictor.signature.instructions.strip() + "\n"
     for number, demo in enumerate(predictor.demos, start=1):
         yield f"## Demo {number}\n"
-        yield from (line for key, value in dict(demo).items() for line in _prompts_field(key, value))
+        yield from (line for key, value in dict(demo).items() for line in _markdown_field(key, value))
         yield ""
 
 
-def _prompts_field(key: str, value: Any) -> Iterator[str]:
+def _markdown_field(key: str, value: Any) -> Iterator[str]:
     plain = serialize_for_json(value)
     if key == "augmented":
         return
     if key == "trajectory" and isinstance(plain, list):
-        yield from (line for turn in plain for line in _prompts_turn(turn))
+        yield from (line for turn in plain for line in _markdown_turn(turn))
     elif isinstance(plain, Mapping) and set(plain) == {"name", "args"}:
         yield f"- **{plain['name']}** {_json(plain['args'])}"
     else:
         yield f"- {key}: {plain if isinstance(plain, str) else _json(plain)}"
 
 
-def _prompts_turn(turn: Mapping[str, Any]) -> Iterator[str]:
+def _markdown_turn(turn: Mapping[str, Any]) -> Iterator[str]:
     if turn.get("thought"):
         yield f"- thought: {turn['thought']}"
     if turn.get("tool_call"):

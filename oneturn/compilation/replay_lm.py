@@ -1,4 +1,4 @@
-"""An LM whose answers are written down, and which is asked only what it hasn't answered before."""
+"""An LM with a journal: answers are recorded, and recorded answers are replayed instead of requested again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dspy.lm15 import Request, Response
 from dspy.utils.callback import BaseCallback
 
 from oneturn.compilation.budget import Budget
-from oneturn.compilation.journal import Answered, Cursor, Journal
+from oneturn.compilation.journal import Cursor, Journal, JournalEntry
 from oneturn.core.usage import note_replayed
 from oneturn.errors import ConfigError
 from oneturn.lm.capabilities import known_capabilities
@@ -25,7 +25,7 @@ from oneturn.lm.capabilities import known_capabilities
 _log = logging.getLogger(__name__)
 
 
-def journaled(lm: dspy.BaseLM, journal: Journal, cursor: Cursor, budget: Budget, *, cache: bool) -> dspy.LM:
+def journaled_lm(lm: dspy.BaseLM, journal: Journal, cursor: Cursor, budget: Budget, *, cache: bool) -> dspy.LM:
     """A view of ``lm`` that finds its answers in ``journal``, and writes down those it has to ask for.
 
     Args:
@@ -36,10 +36,12 @@ def journaled(lm: dspy.BaseLM, journal: Journal, cursor: Cursor, budget: Budget,
         cache: whether a request that is made again gets the answer of the first time, as DSPy's optimizers expect.
 
     Raises:
-        ConfigError: the LM owns its connection, so that its calls can't be written down.
+        ConfigError: the LM owns its connection, so that its calls capabilities't be written down.
     """
     if not isinstance(lm, dspy.LM) or type(lm).forward is not dspy.LM.forward or lm.model_type == "text":
-        raise ConfigError(f"{type(lm).__name__} can't be compiled with: oneturn needs a dspy.LM with an engine.")
+        raise ConfigError(
+            f"{type(lm).__name__} capabilities't be compiled with: oneturn needs a dspy.LM with an engine."
+        )
     view: dspy.LM = lm.copy(cache=cache)
     engine = JournaledEngine(lm, journal, cursor, budget)
     view._engine_spec, view._async_engine_spec = engine, AsyncJournaledEngine(engine)
@@ -47,53 +49,53 @@ def journaled(lm: dspy.BaseLM, journal: Journal, cursor: Cursor, budget: Budget,
 
 
 class UncountedLMs(BaseCallback):
-    """Warns, once of each, of LMs that are asked beside the journaled ones: no limit holds for them."""
+    """Warns, once per LM, about calls to LMs without a journal: the budget doesn't limit them."""
 
     def __init__(self) -> None:
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        """An LM is asked."""
+        """Warn if the LM has no journal."""
         model = str(getattr(instance, "model", type(instance).__name__))
-        if isinstance(getattr(instance, "_engine_spec", None), JournaledEngine) or model in self._told:
+        if isinstance(getattr(instance, "_engine_spec", None), JournaledEngine) or model in self._warned:
             return
-        self._told.add(model)
+        self._warned.add(model)
         _log.warning(
-            "The metric, the program or the recipe asks %s by itself: its calls aren't counted, no limit holds for "
-            "them, and a compile that is gone on with makes them again. A recipe gets the configured LM as `teacher`.",
+            "The metric, the program or the recipe calls %s directly: these calls aren't counted or limited, and a "
+            "resumed compile makes them again. A recipe gets the configured LM as `teacher`.",
             model,
         )
 
 
 class JournaledEngine:
-    """An engine that answers from a journal, else through its LM's own engine (DSPy's engine interface)."""
+    """An engine that answers from a journal, or else through the engine of its LM (DSPy's engine interface)."""
 
     def __init__(self, lm: dspy.LM, journal: Journal, cursor: Cursor, budget: Budget):
         self._lm = lm
         self._journal = journal
         self._cursor = cursor
         self._budget = budget
-        can = known_capabilities(lm)
-        self.supports_function_calling = can.function_calling
-        self.supports_reasoning = can.reasoning
-        self.supports_response_schema = can.response_schema
-        self.supported_params = can.params
+        capabilities = known_capabilities(lm)
+        self.supports_function_calling = capabilities.function_calling
+        self.supports_reasoning = capabilities.reasoning
+        self.supports_response_schema = capabilities.response_schema
+        self.supported_params = capabilities.params
 
     def complete(self, request: Request) -> Response:
-        """Answer one request."""
+        """Return the response to a request."""
         key = _key(request)
-        known = self._journal.answer(key, self._cursor.next(key))
-        if known is not None:
-            note_replayed(known.seconds)
-            return response_from_dict(known.response)
+        entry = self._journal.answer(key, self._cursor.next(key))
+        if entry is not None:
+            note_replayed(entry.seconds)
+            return response_from_dict(entry.response)
         with self._budget.call():
-            began = time.perf_counter()
-            response, cost = self._asked(request)
-            self._journal.add(key, Answered(response_to_dict(response), time.perf_counter() - began, cost))
+            start = time.perf_counter()
+            response, cost = self._request(request)
+            self._journal.add(key, JournalEntry(response_to_dict(response), time.perf_counter() - start, cost))
         self._budget.note_price(self._lm.model, cost)
         return response
 
-    def _asked(self, request: Request) -> tuple[Response, float | None]:
+    def _request(self, request: Request) -> tuple[Response, float | None]:
         call = execution.prepare(self._lm, request, None, {})
         backend, canonical, provider = execution._engine(self._lm, call, False)
         response = backend.complete(canonical)
@@ -102,7 +104,7 @@ class JournaledEngine:
 
 
 class AsyncJournaledEngine:
-    """The same for a program that waits for its LM asynchronously."""
+    """The asynchronous variant of :class:`JournaledEngine`."""
 
     def __init__(self, engine: JournaledEngine):
         self._engine = engine
@@ -112,10 +114,10 @@ class AsyncJournaledEngine:
         self.supported_params = engine.supported_params
 
     async def complete(self, request: Request) -> Response:
-        """Answer one request."""
+        """Return the response to a request."""
         return await asyncio.to_thread(self._engine.complete, request)
 
 
 def _key(request: Request) -> str:
-    told = json.dumps(request_to_dict(request), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(told.encode()).hexdigest()
+    serialized = json.dumps(request_to_dict(request), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(serialized.encode()).hexdigest()

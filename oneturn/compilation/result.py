@@ -1,4 +1,4 @@
-"""What a compile returns: the compiled program, its candidates, their table and their figure."""
+"""The result of a compile: the compiled program, its candidates, a table and a plot."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Candidate:
     """A program that was measured.
 
     Attributes:
-        number: its place in the order of measurement, from 0, which is the uncompiled program.
-        program: the program, as it was when it was measured.
-        scores: what each example was worth, 0 to 1, in their order.
+        number: position in the order of measurement; 0 is the uncompiled program.
+        program: a copy of the program at the time of the measurement.
+        scores: the score of each example, 0 to 1, in order.
         full: whether it was measured on all development examples.
-        spent: what the compile had cost by then.
-        seconds: since the compile's beginning, over all its starts.
+        spent: usage of the compile up to this measurement.
+        seconds: run time of the compile up to this measurement, over all its runs.
     """
 
     number: int
@@ -44,23 +44,23 @@ class Candidate:
 
     @property
     def score(self) -> float:
-        """The mean of its scores."""
+        """The mean of the scores."""
         return sum(self.scores) / len(self.scores)
 
 
 @dataclass(frozen=True)
 class Compilation:
-    """A compiled program with how it did before and after, on the development split.
+    """A compiled program with its evaluations on the development split, before and after the compile.
 
     Attributes:
         program: the compiled program.
-        manifest: where it comes from, and what it cost.
-        before: the uncompiled program's evaluation.
-        after: the compiled program's evaluation.
-        path: where it is saved.
-        candidates: what was measured on the way.
-        kept: the number of the candidate that is the compiled program.
-        stopped: the limit of the budget that ended it, such as ``"100 LM calls"``; ``None`` if it came to its end.
+        manifest: provenance and cost of the program.
+        before: evaluation of the uncompiled program.
+        after: evaluation of the compiled program.
+        path: the file of the compiled program.
+        candidates: the programs that were measured, in order.
+        kept: number of the candidate that is the compiled program.
+        stopped: the budget limit that ended the compile, such as ``"100 LM calls"``; ``None`` if it ran to its end.
     """
 
     program: dspy.Module
@@ -74,10 +74,10 @@ class Compilation:
     _trace: Callable[[dspy.Module, int], str | None] | None = field(default=None, repr=False, compare=False)
 
     def trace(self, place: int) -> str | None:
-        """Run the compiled program once more on a development example, traced, with what it was answered before.
+        """Run the compiled program again on a development example with the recorded answers, and trace the run.
 
         Args:
-            place: the example's place in ``after``.
+            place: index of the example in ``after``.
 
         Returns:
             The trace's id; ``None`` once the compile is over.
@@ -85,7 +85,7 @@ class Compilation:
         return self._trace(self.program, place) if self._trace is not None else None
 
     def plot(self) -> Figure:
-        """The score of each candidate against what had been spent.
+        """Plot the score of each candidate against the LM calls spent.
 
         Raises:
             OneTurnError: matplotlib isn't installed.
@@ -93,28 +93,28 @@ class Compilation:
         return _plot(self.candidates, self.candidates[self.kept])
 
     def table(self) -> pd.DataFrame:
-        """The candidates, a row each, in the order of their measurement."""
+        """Return a table with one row per candidate, in the order of measurement."""
         rows = [
             {
-                "candidate": "uncompiled" if found.number == 0 else found.number,
-                "score": found.score,
-                "rows": len(found.scores),
-                "LM calls": found.spent.lm_calls,
-                "tokens": found.spent.tokens,
-                "minutes": round(found.seconds / 60, 1),
-                "US dollars": found.spent.cost,
+                "candidate": "uncompiled" if candidate.number == 0 else candidate.number,
+                "score": candidate.score,
+                "rows": len(candidate.scores),
+                "LM calls": candidate.spent.lm_calls,
+                "tokens": candidate.spent.tokens,
+                "minutes": round(candidate.seconds / 60, 1),
+                "US dollars": candidate.spent.cost,
             }
-            for found in self.candidates
+            for candidate in self.candidates
         ]
         return pd.DataFrame(rows).dropna(axis="columns", how="all")
 
 
-def _plot(candidates: Sequence[Candidate], kept: Candidate) -> Figure:
-    """Dots with their 95% intervals, the one that was kept in a ring, the best so far as a line.
+def _plot(candidates: Sequence[Candidate], selected: Candidate) -> Figure:
+    """Plot scores as dots with 95% intervals, the selected candidate in a ring, the best score so far as a line.
 
     Args:
-        candidates: what was measured, in order.
-        kept: the one of them that was kept.
+        candidates: the measured candidates, in order.
+        selected: the candidate that is the compiled program.
 
     Raises:
         OneTurnError: matplotlib isn't installed.
@@ -126,15 +126,15 @@ def _plot(candidates: Sequence[Candidate], kept: Candidate) -> Figure:
     figure, axes = plt.subplots(figsize=(8, 4.2), dpi=110, layout="constrained")
     plt.close(figure)  # a notebook shows what its cell returns
     full = [candidate for candidate in candidates if candidate.full]
-    _baseline(axes, full[0])
-    _steps(axes, full)
+    _draw_baseline(axes, full[0])
+    _draw_best_so_far(axes, full)
     for candidate in full:
-        _dot(axes, candidate)
+        _draw_candidate(axes, candidate)
     ring: Any = {"markerfacecolor": "none", "markeredgecolor": COLOURS.ink, "markersize": 14, "clip_on": False}
-    axes.plot(kept.spent.lm_calls, kept.score, "o", **ring)
-    title = f"From {full[0].score:.0%} to {kept.score:.0%} with {full[-1].spent.lm_calls:,} LM calls"
+    axes.plot(selected.spent.lm_calls, selected.score, "o", **ring)
+    title = f"From {full[0].score:.0%} to {selected.score:.0%} with {full[-1].spent.lm_calls:,} LM calls"
     frame_quietly(axes, title)
-    axes.set_xlabel("LM calls spent when it had been measured", fontsize=10, color=COLOURS.quiet, loc="left")
+    axes.set_xlabel("LM calls spent up to the measurement", fontsize=10, color=COLOURS.quiet, loc="left")
     axes.set_ylabel("score on the development examples", fontsize=10, color=COLOURS.quiet)
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"], fontsize=10, color=COLOURS.quiet)
@@ -143,7 +143,7 @@ def _plot(candidates: Sequence[Candidate], kept: Candidate) -> Figure:
     return figure
 
 
-def _baseline(axes: Axes, uncompiled: Candidate) -> None:
+def _draw_baseline(axes: Axes, uncompiled: Candidate) -> None:
     axes.axhline(uncompiled.score, color=COLOURS.quiet, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     axes.text(
         0.005,
@@ -157,7 +157,7 @@ def _baseline(axes: Axes, uncompiled: Candidate) -> None:
     )
 
 
-def _steps(axes: Axes, full: Sequence[Candidate]) -> None:
+def _draw_best_so_far(axes: Axes, full: Sequence[Candidate]) -> None:
     best: list[float] = []
     spent: list[int] = []
     for candidate in full:
@@ -166,9 +166,9 @@ def _steps(axes: Axes, full: Sequence[Candidate]) -> None:
     axes.step(spent, best, where="post", color=COLOURS.mean, linewidth=2, zorder=2)
 
 
-def _dot(axes: Axes, candidate: Candidate) -> None:
+def _draw_candidate(axes: Axes, candidate: Candidate) -> None:
     low, high = interval(candidate.scores)
     x = candidate.spent.lm_calls
-    behind_the_steps: Any = {"linewidth": 6, "solid_capstyle": "butt", "zorder": 1.5}
-    axes.plot([x, x], [low, high], color=COLOURS.rows, **behind_the_steps)
+    line_style: Any = {"linewidth": 6, "solid_capstyle": "butt", "zorder": 1.5}
+    axes.plot([x, x], [low, high], color=COLOURS.rows, **line_style)
     axes.plot(x, candidate.score, "o", color=COLOURS.mean, markersize=7, clip_on=False, zorder=3)

@@ -1,4 +1,4 @@
-"""Compile an agent: measure it, let a recipe work on it, measure it again, keep what came of it."""
+"""Compile an agent: measure the program, run a recipe, measure the result and save it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from oneturn.compilation.callbacks import CompileCallback
 from oneturn.compilation.plan import Plan
 from oneturn.compilation.recipes import Estimate, estimate, work_of
 from oneturn.compilation.result import Compilation
-from oneturn.compilation.session import LMUnreachable, Session, outages_raised
+from oneturn.compilation.session import LMUnreachable, Session, raise_outages
 from oneturn.config import BudgetConfig
 from oneturn.datasets.rows import dataset_hash
 from oneturn.errors import ConfigError, LMUnavailableError, OneTurnError, ProgramError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     pass
 
 PROBE = 5
-"""Questions that an estimate rests on."""
+"""Number of development examples that an estimate is based on."""
 
 
 def compile(
@@ -44,33 +44,36 @@ def compile(
 ) -> Compilation:
     """Compile ``agent``'s program with a recipe and save it.
 
-    Every answer of an LM is written down as it comes. A compile that was interrupted, or killed, goes on where it was
-    when it is started again: no answer is paid for twice, and the program is the one that it would have been.
+    Each LM answer is written to a journal as it arrives. A compile that was interrupted or killed resumes when it is
+    started again: no answer is paid for twice, and the resulting program is the same.
 
     Args:
-        agent: what to compile; its configuration names LM, recipe, seed and budget.
-        recipe: the recipe's name; ``None`` for the configured one.
-        save_to: where to save; ``None`` for the configured place.
-        budget: what it may cost; ``None`` for the configured budget. At the limit it ends with the best program that
-            was measured on all development examples.
-        fresh: forget what earlier starts of this compile were answered.
-        listeners: who is told what happens.
+        agent: the agent to compile; its configuration names LM, recipe, seed and budget.
+        recipe: name of the recipe; ``None`` for the configured one.
+        save_to: path of the compiled program; ``None`` for the configured path.
+        budget: limits of the cost; ``None`` for the configured budget. At a limit, the compile ends with the best
+            program that was measured on all development examples.
+        fresh: discard the answers recorded by earlier runs of this compile.
+        listeners: callbacks to notify.
+
+    Returns:
+        The compiled program with its manifest and its evaluations.
 
     Raises:
-        ConfigError: there is no recipe of that name, or it wants or gives what no recipe can; or the budget didn't even
-            last for the uncompiled program, or is one of money where no price is known.
-        DataError: what earlier starts were answered can't be read.
-        LMUnavailableError: the LM can't be asked any more. Nothing is saved but its answers.
-        ProgramError: the uncompiled program fails on each question before it asks its LM.
-        OneTurnError: the recipe can't go on with what the LM has replied; or the same compile is at work elsewhere.
+        ConfigError: no recipe has that name, or its parameters or return value are wrong; or the budget ran out before
+            the uncompiled program was measured, or limits the cost of an LM without a known price.
+        DataError: the journal of an earlier run can't be read.
+        LMUnavailableError: the LM is unavailable. Only its answers so far are saved.
+        ProgramError: the uncompiled program fails on every question before it calls its LM.
+        OneTurnError: the recipe failed on a reply of the LM; or another process is running the same compile.
     """
     plan = Plan.of(agent, recipe)
     path = save_to or agent.compiled_path
-    session = _begin(plan, budget, fresh, listeners)
+    session = _open_session(plan, budget, fresh, listeners)
     try:
-        compilation = _watched(plan, session, path)
-    except BaseException as error:  # whoever interrupts it, too
-        session.tell("on_interrupted", error)
+        compilation = _run_with_callbacks(plan, session, path)
+    except BaseException as error:  # includes KeyboardInterrupt
+        session.notify("on_interrupted", error)
         raise
     finally:
         session.close()
@@ -78,37 +81,42 @@ def compile(
 
 
 def estimate_compile(agent: Agent, *, recipe: str | None = None, budget: BudgetConfig | None = None) -> Estimate | None:
-    """What compiling would cost, from a few questions that are asked for it; ``None`` if the recipe doesn't say.
+    """Estimate the cost of a compile by running the uncompiled program on a few development examples.
 
-    What they are answered is written down, and not asked again by the compile.
+    The answers are recorded, and the compile reuses them.
+
+    Returns:
+        The estimate; ``None`` if the recipe doesn't declare its work.
 
     Raises:
-        ConfigError: there is no recipe of that name; or the budget didn't last.
-        LMUnavailableError: the LM can't be asked any more.
+        ConfigError: no recipe has that name; or the budget ran out.
+        LMUnavailableError: the LM is unavailable.
     """
     plan = Plan.of(agent, recipe)
-    session = _begin(plan, budget, fresh=False, listeners=())
+    session = _open_session(plan, budget, fresh=False, listeners=())
     try:
-        with outages_raised():
-            return _expected(plan, session)
-    except LMUnreachable as gone:
-        raise _gone(gone) from gone.__cause__
+        with raise_outages():
+            return _estimate(plan, session)
+    except LMUnreachable as error:
+        raise _to_unavailable_error(error) from error.__cause__
     finally:
         session.close()
 
 
-def _gone(gone: LMUnreachable) -> LMUnavailableError:
-    kept = "Every answer so far is kept: when it is there again, the same command goes on from here."
-    return LMUnavailableError(f"The LM can't be asked any more: {gone}. {kept}")
+def _to_unavailable_error(error: LMUnreachable) -> LMUnavailableError:
+    hint = "All answers so far are saved: run the same command again to resume."
+    return LMUnavailableError(f"The LM is unavailable: {error}. {hint}")
 
 
-def _begin(plan: Plan, budget: BudgetConfig | None, fresh: bool, listeners: Sequence[CompileCallback]) -> Session:
+def _open_session(
+    plan: Plan, budget: BudgetConfig | None, fresh: bool, listeners: Sequence[CompileCallback]
+) -> Session:
     settings = plan.agent.config.compile
     limits = budget or settings.budget
     return Session(plan.folder, plan.lm, plan.devset, plan.agent.metric, limits, settings.threads, listeners, fresh)
 
 
-def _expected(plan: Plan, session: Session) -> Estimate | None:
+def _estimate(plan: Plan, session: Session) -> Estimate | None:
     work = work_of(plan.optimize, len(plan.trainset), len(plan.devset))
     if work is None:
         return None
@@ -121,76 +129,76 @@ def _expected(plan: Plan, session: Session) -> Estimate | None:
 
 def _baseline(plan: Plan, session: Session, rows: int | None = None) -> Evaluation:
     try:
-        measured = session.measure(plan.student, rows)
-    except BudgetSpent as spent:
+        evaluation = session.measure(plan.student, rows)
+    except BudgetSpent as limit:
         raise ConfigError(
-            f"The budget of {spent} was spent before the uncompiled program was measured. Raise compile.budget: the "
-            "same command goes on from here."
+            f"The budget of {limit} was spent before the uncompiled program was measured. Raise compile.budget and run "
+            "the same command again to resume."
         ) from None
-    if session.budget.holds_nothing_in_money and plan.teacher is plan.lm:
+    if session.budget.cost_limit_unenforceable and plan.teacher is plan.lm:
         raise ConfigError(
-            f"compile.budget.cost can't hold: no price of {plan.lm.model} is known. Limit lm_calls, tokens or minutes "
-            "instead: what was answered is kept."
+            f"compile.budget.cost can't be enforced: no price of {plan.lm.model} is known. Limit lm_calls, tokens or "
+            "minutes instead. The answers so far are saved."
         )
-    _check_that_it_asks(measured)
-    return measured
+    _check_lm_calls(evaluation)
+    return evaluation
 
 
-def _check_that_it_asks(measured: Evaluation) -> None:
-    rows = measured.rows
+def _check_lm_calls(evaluation: Evaluation) -> None:
+    rows = evaluation.rows
     if rows["error"].notna().all() and not rows["lm_calls"].any():
         raise ProgramError(
-            f"The uncompiled program failed on each of {len(rows)} questions before it asked its LM, first with "
-            f"{rows['error'].iloc[0]}. Mend it, and compile it then."
+            f"The uncompiled program failed on all {len(rows)} questions before it called its LM, first with "
+            f"{rows['error'].iloc[0]}. Fix the program, then compile again."
         )
 
 
-def _watched(plan: Plan, session: Session, path: Path) -> Compilation:
-    """The compile, told to its listeners."""
-    session.tell_spent_before()
+def _run_with_callbacks(plan: Plan, session: Session, path: Path) -> Compilation:
+    """Run the compile and notify its listeners."""
+    session.notify_past_usage()
     try:
-        with outages_raised():
-            expected = _expected(plan, session)
-        session.tell("on_start", plan.agent, plan.recipe, session.journal.id, expected)
-        with outages_raised():
-            compilation = _compiled(plan, session, path, expected)
-    except LMUnreachable as gone:
-        raise _gone(gone) from gone.__cause__
-    session.tell("on_end", compilation)
+        with raise_outages():
+            estimated = _estimate(plan, session)
+        session.notify("on_start", plan.agent, plan.recipe, session.journal.id, estimated)
+        with raise_outages():
+            compilation = _run(plan, session, path, estimated)
+    except LMUnreachable as error:
+        raise _to_unavailable_error(error) from error.__cause__
+    session.notify("on_end", compilation)
     return compilation
 
 
-def _compiled(plan: Plan, session: Session, path: Path, expected: Estimate | None) -> Compilation:
+def _run(plan: Plan, session: Session, path: Path, estimated: Estimate | None) -> Compilation:
     before = _baseline(plan, session)
-    session.measured(plan.student, before.rows["score"].tolist(), full=True)
-    stopped = None
+    session.add_candidate(plan.student, before.rows["score"].tolist(), full=True)
+    stop_reason = None
     try:
         with session.optimizing(plan.teacher) as teacher:
-            program = _optimized(plan, teacher)
+            program = _run_recipe(plan, teacher)
         after = session.measure(program)
-        session.measured(program, after.rows["score"].tolist(), full=True)
-        kept = session.candidates[-1]
-    except BudgetSpent as spent:
-        stopped = str(spent)
-        kept = session.best
-        program = kept.program
-        session.budget.close(f"the budget of {stopped} is spent")
+        session.add_candidate(program, after.rows["score"].tolist(), full=True)
+        selected = session.candidates[-1]
+    except BudgetSpent as limit:
+        stop_reason = str(limit)
+        selected = session.best
+        program = selected.program
+        session.budget.close(f"the budget of {stop_reason} is spent")
         after = session.measure(program)
-    manifest = _manifest(plan, session, before, after, expected, stopped)
+    manifest = _manifest(plan, session, before, after, estimated, stop_reason)
     save_compiled(program, manifest, path)
     return Compilation(
-        program, manifest, before, after, path, tuple(session.candidates), kept.number, stopped, session.trace
+        program, manifest, before, after, path, tuple(session.candidates), selected.number, stop_reason, session.trace
     )
 
 
-def _optimized(plan: Plan, teacher: dspy.LM) -> dspy.Module:
+def _run_recipe(plan: Plan, teacher: dspy.LM) -> dspy.Module:
     try:
         return plan.run(teacher)
     except DSPyError as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise OneTurnError(
             f"The recipe {plan.recipe!r} failed on a reply of {teacher.model} ({reason}). "
-            "Take a stronger compile.teacher, another compile.seed or another recipe."
+            "Use a stronger compile.teacher, another compile.seed or another recipe."
         ) from error
 
 
@@ -199,8 +207,8 @@ def _manifest(
     session: Session,
     before: Evaluation,
     after: Evaluation,
-    expected: Estimate | None,
-    stopped: str | None,
+    estimated: Estimate | None,
+    stop_reason: str | None,
 ) -> Manifest:
     spent = session.journal.totals
     cost = {} if spent.cost is None else {"cost": spent.cost}
@@ -211,7 +219,7 @@ def _manifest(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         versions={package: version(package) for package in ("oneturn", "dspy", "mlflow")},
         dataset={"train": dataset_hash(plan.rows(plan.trainset)), "dev": dataset_hash(plan.rows(plan.devset))},
-        scores={"before": _scores(before), "after": _scores(after)},
+        scores={"before": _reviewed_scores(before), "after": _reviewed_scores(after)},
         spend={
             "lm_calls": float(spent.lm_calls),
             "prompt_tokens": float(spent.prompt_tokens),
@@ -219,21 +227,21 @@ def _manifest(
             "seconds": round(session.journal.seconds, 1),
             **cost,
         },
-        estimate=expected.to_dict() if expected is not None else None,
-        stopped=stopped,
+        estimate=estimated.to_dict() if estimated is not None else None,
+        stopped=stop_reason,
         interface=interface_of(plan.student),
     )
 
 
-def _scores(found: Evaluation) -> dict[str, float]:
-    """What a person reviews: the score with its interval, and what a row takes."""
-    told = found.summary()
-    wanted = [
+def _reviewed_scores(evaluation: Evaluation) -> dict[str, float]:
+    """The figures for review: the score with its interval, and the usage per row."""
+    summary = evaluation.summary()
+    names = [
         "score",
         "score_low",
         "score_high",
         "rows",
         "errors",
-        *(name for name in told if name.endswith("_per_row")),
+        *(name for name in summary if name.endswith("_per_row")),
     ]
-    return {name: told[name] for name in wanted if name != "tries_per_row"}
+    return {name: summary[name] for name in names if name != "tries_per_row"}

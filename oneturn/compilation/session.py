@@ -1,4 +1,4 @@
-"""One compile at work: its journal, its budget, what it has measured, and who is told."""
+"""The state of a running compile: journal, budget, candidates and callbacks."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from dspy.utils.exceptions import (
 from mlflow.entities import LiveSpan, SpanType
 
 from oneturn.compilation.budget import Budget
-from oneturn.compilation.callbacks import CompileCallback, EvaluationWatcher
+from oneturn.compilation.callbacks import CompileCallback, EvaluationObserver
 from oneturn.compilation.journal import Cursor, Journal
-from oneturn.compilation.replay_lm import UncountedLMs, journaled
+from oneturn.compilation.replay_lm import UncountedLMs, journaled_lm
 from oneturn.compilation.result import Candidate
 from oneturn.config import BudgetConfig
 from oneturn.core.usage import Totals
@@ -33,23 +33,23 @@ from oneturn.evaluation import evaluate
 from oneturn.evaluation.result import Evaluation, Metric
 
 _ERRORS = 1_000_000
-"""Runs that may fail: one costs its example the score, not the compile its life."""
+"""Number of failed runs that DSPy accepts. A failed run scores 0 and must not end the compile."""
 
 _log = logging.getLogger(__name__)
 
 
 class Session:
-    """What a compile keeps while it runs.
+    """The state of a compile while it runs.
 
     Args:
-        folder: where its journal stands.
-        lm: the LM that is compiled for.
+        folder: directory of the journal.
+        lm: the LM to compile for.
         devset: the examples that programs are measured on.
-        metric: how an answer is judged.
-        limits: what may be spent.
-        threads: examples at the same time.
-        listeners: who is told.
-        fresh: forget what earlier starts were answered.
+        metric: scores an answer.
+        limits: the budget.
+        threads: number of examples to run in parallel.
+        listeners: callbacks to notify.
+        fresh: discard the answers recorded by earlier runs.
     """
 
     def __init__(
@@ -69,98 +69,111 @@ class Session:
         self._threads = threads
         self._listeners = listeners
         self.journal = Journal(folder / "journal.jsonl", fresh)
-        self.budget = Budget(limits, self.journal, self._tell_spent)
+        self.budget = Budget(limits, self.journal, self._notify_usage)
         self.candidates: list[Candidate] = []
         self._uncounted = UncountedLMs()
 
     def close(self) -> None:
-        """Let no thread that an optimizer has left behind ask the LM any more, and keep what is being answered."""
+        """Refuse further LM calls from threads that an optimizer left running, and record the calls in progress."""
         try:
             self.budget.close("the compile is over")
-        finally:  # whoever interrupts once more doesn't want to wait
+        finally:  # a second interrupt must not wait for them
             self.journal.close()
 
-    def tell(self, happening: str, *args: Any) -> None:
-        """Call this method of every listener."""
+    def notify(self, event: str, *args: Any) -> None:
+        """Call the method ``event`` of every listener."""
         for listener in self._listeners:
             try:
-                getattr(listener, happening)(*args)
-            except Exception:  # a listener's failure must not cost what the compile has spent
-                _log.exception("%s.%s failed; the compile goes on.", type(listener).__name__, happening)
+                getattr(listener, event)(*args)
+            except Exception:  # a failing listener must not discard what the compile has paid for
+                _log.exception("%s.%s failed; the compile continues.", type(listener).__name__, event)
 
-    def tell_spent_before(self) -> None:
-        """Tell what earlier starts have spent, if there were any."""
+    def notify_past_usage(self) -> None:
+        """Report the usage of earlier runs of this compile, if there were any."""
         if self.journal.totals.lm_calls:
-            self._tell_spent(self.journal.totals)
+            self._notify_usage(self.journal.totals)
 
     def measure(self, program: dspy.Module, rows: int | None = None) -> Evaluation:
-        """Evaluate a program on the development examples, or the first so many; what is known isn't asked again.
+        """Evaluate a program on the development examples, reusing recorded answers.
+
+        Args:
+            program: the program to evaluate.
+            rows: number of examples to use, from the first; ``None`` for all.
 
         Raises:
-            BudgetSpent: the budget didn't last.
+            BudgetSpent: the budget ran out.
         """
-        lm = journaled(self._lm, self.journal, Cursor(), self.budget, cache=False)
+        lm = journaled_lm(self._lm, self.journal, Cursor(), self.budget, cache=False)
         with dspy.context(callbacks=[*dspy.settings.callbacks, self._uncounted]):
             return evaluate(program, self._devset[:rows], self._metric, lm=lm, threads=self._threads)
 
-    def trace(self, program: dspy.Module, place: int) -> str | None:
-        """Run a program on an example that it was measured on, with what it was answered then; give the trace's id."""
+    def trace(self, program: dspy.Module, index: int) -> str | None:
+        """Run a program again on an example that it was measured on, with the recorded answers.
+
+        Returns:
+            The id of the trace; ``None`` if tracing is off.
+        """
         self.budget.close("the compile is over")
-        lm = journaled(self._lm, self.journal, Cursor(), self.budget, cache=False)
-        example = self._devset[place]
+        lm = journaled_lm(self._lm, self.journal, Cursor(), self.budget, cache=False)
+        example = self._devset[index]
         with mlflow.start_span("run", SpanType.AGENT) as span, dspy.context(lm=lm):
             span.set_inputs(example.inputs().toDict())
             try:
                 span.set_outputs(dict(program(**example.inputs())))
-            except Exception as error:  # a row that failed is what the trace is for
+            except Exception as error:  # the trace is meant to show failed rows
                 span.record_exception(error)
                 span.set_status("ERROR")
         return span.trace_id if isinstance(span, LiveSpan) else None
 
-    def measured(self, program: dspy.Module, scores: Sequence[float], full: bool) -> None:
-        """A program was measured: it is the next candidate."""
+    def add_candidate(self, program: dspy.Module, scores: Sequence[float], full: bool) -> None:
+        """Record a measured program as the next candidate and notify the listeners."""
         candidate = Candidate(
             number=len(self.candidates),
             program=program,
             scores=tuple(scores),
             full=full,
-            spent=self.journal.reached.totals,
-            seconds=self.journal.reached.seconds,
+            spent=self.journal.progress.totals,
+            seconds=self.journal.progress.seconds,
         )
         self.candidates.append(candidate)
-        self.tell("on_candidate", candidate)
+        self.notify("on_candidate", candidate)
 
     @property
     def best(self) -> Candidate:
-        """The best of the candidates that were measured on all examples; of equals, the first."""
-        return max((candidate for candidate in self.candidates if candidate.full), key=lambda found: found.score)
+        """The best candidate of those measured on all examples; the first one on a tie."""
+        return max((candidate for candidate in self.candidates if candidate.full), key=lambda each: each.score)
 
     @contextmanager
     def optimizing(self, teacher: dspy.BaseLM) -> Iterator[dspy.LM]:
-        """In the block, DSPy's optimizers ask the journaled LM, and what they measure is seen; yields the teacher.
+        """Use the journaled LM for DSPy's optimizers and record the programs they measure; yield the journaled teacher.
 
-        A request that is repeated in the block gets its first answer again, as DSPy's own cache would give it.
+        A request that is repeated in the block returns its first answer, as DSPy's own cache does.
         """
         cursor = Cursor()
-        lm = journaled(self._lm, self.journal, cursor, self.budget, cache=True)
-        teaching = lm if teacher is self._lm else journaled(teacher, self.journal, cursor, self.budget, cache=True)
-        watchers = [EvaluationWatcher(self._devset, self.measured), self._uncounted]
-        with _own_cache(), dspy.context(lm=lm, callbacks=[*dspy.settings.callbacks, *watchers], max_errors=_ERRORS):
-            yield teaching
+        lm = journaled_lm(self._lm, self.journal, cursor, self.budget, cache=True)
+        journaled_teacher = (
+            lm if teacher is self._lm else journaled_lm(teacher, self.journal, cursor, self.budget, cache=True)
+        )
+        callbacks = [EvaluationObserver(self._devset, self.add_candidate), self._uncounted]
+        with (
+            _isolated_cache(),
+            dspy.context(lm=lm, callbacks=[*dspy.settings.callbacks, *callbacks], max_errors=_ERRORS),
+        ):
+            yield journaled_teacher
 
-    def _tell_spent(self, totals: Totals) -> None:
-        self.tell("on_usage", totals, self.journal.seconds)
+    def _notify_usage(self, totals: Totals) -> None:
+        self.notify("on_usage", totals, self.journal.seconds)
 
 
 @contextmanager
-def _own_cache() -> Iterator[None]:
-    """DSPy with an empty cache in memory: an answer of another time would be one that nobody has counted."""
-    before = dspy.cache
+def _isolated_cache() -> Iterator[None]:
+    """Replace DSPy's cache by an empty one in memory: an answer from an earlier cache would not be counted."""
+    original = dspy.cache
     dspy.cache = Cache(enable_disk_cache=False, enable_memory_cache=True, disk_cache_dir=None)
     try:
         yield
     finally:
-        dspy.cache = before
+        dspy.cache = original
 
 
 _OUTAGES = (
@@ -174,14 +187,14 @@ _OUTAGES = (
 
 
 class LMUnreachable(BaseException):
-    """The LM can't be asked any more, whatever the request.
+    """The LM can't answer any request.
 
-    Not an ``Exception``: an optimizer must not take it for an example that failed.
+    Not an ``Exception``: an optimizer must not treat it as a failed example.
     """
 
 
-class _Watcher(BaseCallback):
-    """Sees each LM call that failed for good, after DSPy's own retries."""
+class _OutageCallback(BaseCallback):
+    """Raises :class:`LMUnreachable` when an LM call still fails after DSPy's own retries."""
 
     def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         if isinstance(exception, _OUTAGES):
@@ -189,7 +202,7 @@ class _Watcher(BaseCallback):
 
 
 @contextmanager
-def outages_raised() -> Iterator[None]:
-    """In the block, an LM that can't be asked any more raises :class:`LMUnreachable`."""
-    with dspy.context(callbacks=[*dspy.settings.callbacks, _Watcher()]):
+def raise_outages() -> Iterator[None]:
+    """In the block, an unavailable LM raises :class:`LMUnreachable`."""
+    with dspy.context(callbacks=[*dspy.settings.callbacks, _OutageCallback()]):
         yield
