@@ -9,12 +9,12 @@ BEGIN, END = "<!-- rules: begin -->\n", "<!-- rules: end -->\n"
 
 
 def tables() -> str:
-    """Return a Markdown table a section: each rule, what it asks, why, and how bad it is to break it."""
+    """Return one Markdown table per section: each rule with its requirement, reason and severity."""
     return "\n".join(_section(title, rules) for title, rules in SECTIONS.items())
 
 
 def page() -> str:
-    """Return the page as it should be: the words of the file, with the tables made anew."""
+    """Return the page with its tables regenerated and the rest unchanged."""
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}{tables()}{END}{after}"

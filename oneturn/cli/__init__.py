@@ -1,6 +1,6 @@
 """The command line: ``oneturn --help``.
 
-Each command imports what it needs when it runs, so that help and usage errors come at once.
+Commands import their dependencies when they run, so that help and usage errors stay fast.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from oneturn.errors import OneTurnError
 
 
 class Commands(TyperGroup):
-    """The commands; an error that oneturn raises on purpose is one line on stderr, and exit code 1."""
+    """The command group. It prints a ``OneTurnError`` as one line on stderr and exits with code 1."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was given."""
+        """Run the command."""
         try:
             return super().invoke(ctx)
         except OneTurnError as error:
@@ -29,11 +29,11 @@ class Commands(TyperGroup):
 app = typer.Typer(
     name="oneturn",
     cls=Commands,
-    help="Compile, log, evaluate, serve and ask a single-turn DSPy agent. Run it in the folder of your agent.py.",
+    help="Compile, log, evaluate, serve and query a single-turn DSPy agent. Run it in the folder of your agent.py.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
-    pretty_exceptions_show_locals=False,  # they may hold secrets
+    pretty_exceptions_show_locals=False,  # locals may contain secrets
 )
 
 for command in (
@@ -59,8 +59,8 @@ app.add_typer(data.data)
 app.add_typer(judge.app)
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(f"oneturn {version('oneturn')}")
@@ -75,14 +75,14 @@ def main(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Set a key of the configuration for this command, such as `lm.model=local/0.5B`; may be given often.",
+            help="Set a configuration key for this command, such as `lm.model=local/0.5B`; repeatable.",
         ),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """What all commands share."""
+    """Options of all commands."""
     if settings:
         from oneturn.config.loading import setting_all
 

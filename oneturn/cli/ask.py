@@ -13,21 +13,21 @@ from oneturn.cli.options import (
     ConfigFile,
     CustomInputs,
     Verdict,
-    approver,
-    leave_if_waiting,
+    build_approver,
+    exit_if_waiting,
     load,
-    parsed,
+    parse_custom_inputs,
 )
 
 
 def ask(
-    question: Annotated[str, typer.Argument(help="What to ask.")],
+    question: Annotated[str, typer.Argument(help="The question.")],
     custom_inputs: CustomInputs = None,
     approve: Verdict = None,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
-    """Ask the agent in this process; tool calls, answer and sources are shown as they come.
+    """Ask the agent in this process, and stream tool calls, answer and sources.
 
     Examples:
 
@@ -35,30 +35,30 @@ def ask(
 
         oneturn ask "What does it cost?" --config configs/prod.yaml
 
-    Exits with 3 if a call waits for an approval, and there is no terminal to ask at.
+    Exits with 3 if a call waits for approval and stdin is not a terminal.
     """
-    inputs = parsed(custom_inputs)
+    inputs = parse_custom_inputs(custom_inputs)
     loaded = load(agent, config)
 
     from oneturn.serving.terminal import ask
 
-    leave_if_waiting(ask(loaded, question, custom_inputs=inputs, approve=approver(approve)))
+    exit_if_waiting(ask(loaded, question, custom_inputs=inputs, approve=build_approver(approve)))
 
 
 def query(
-    words: Annotated[
+    arguments: Annotated[
         list[str],
-        typer.Argument(metavar="[URL] QUESTION", help="Whom to ask, and what. Without a URL: the configured address."),
+        typer.Argument(metavar="[URL] QUESTION", help="The endpoint (by default the configured one) and the question."),
     ],
     custom_inputs: CustomInputs = None,
     approve: Verdict = None,
     api_key: Annotated[
-        str | None, typer.Option(envvar="ONETURN_API_KEY", help="The token to send, if the endpoint wants one.")
+        str | None, typer.Option(envvar="ONETURN_API_KEY", help="The token to send, if the endpoint requires one.")
     ] = None,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
-    """Ask a served agent, here or on Databricks; shown as `oneturn ask` shows it.
+    """Query a served agent, local or on Databricks; prints the same as `oneturn ask`.
 
     On Databricks the token comes from DATABRICKS_TOKEN, a service principal or a profile.
 
@@ -70,21 +70,21 @@ def query(
 
         oneturn query https://my-workspace/serving-endpoints/support_desk "What does it cost?"
 
-    Exits with 3 if a call waits for an approval, and there is no terminal to ask at.
+    Exits with 3 if a call waits for approval and stdin is not a terminal.
     """
-    inputs = parsed(custom_inputs)
-    if len(words) > 2:
-        raise typer.BadParameter("give a URL and a question in quotes.", param_hint="[URL] QUESTION")
-    url = words[0] if len(words) == 2 else _configured(agent, config)
+    inputs = parse_custom_inputs(custom_inputs)
+    if len(arguments) > 2:
+        raise typer.BadParameter("pass a URL and a question in quotes.", param_hint="[URL] QUESTION")
+    url = arguments[0] if len(arguments) == 2 else _configured_url(agent, config)
 
     from oneturn.serving.terminal import ask_endpoint
 
-    given = approver(approve)
-    leave_if_waiting(ask_endpoint(url, words[-1], custom_inputs=inputs, api_key=api_key, approve=given))
+    approval = build_approver(approve)
+    exit_if_waiting(ask_endpoint(url, arguments[-1], custom_inputs=inputs, api_key=api_key, approve=approval))
 
 
-def _configured(agent: Path, config: Path | None) -> str:
-    """Where ``oneturn serve`` listens, with the same options."""
+def _configured_url(agent: Path, config: Path | None) -> str:
+    """Return the URL where ``oneturn serve`` listens, with the same options."""
     settings = load(agent, config).config.serve
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - reads, doesn't bind
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - compares, doesn't bind
     return f"http://{host}:{settings.port}"

@@ -9,38 +9,38 @@ from typing import Annotated, Any
 
 import typer
 
-_NOT_REACHED = 2
+_EXIT_UNREACHABLE = 2
 
 
 def check(
-    url: Annotated[str, typer.Argument(help="The endpoint: up to its port, or to /responses or /invocations.")],
-    concurrency: Annotated[int, typer.Option(min=0, max=64, help="Streams at once; 0 leaves that out.")] = 16,
+    url: Annotated[str, typer.Argument(help="The endpoint: host and port, or the URL of /responses or /invocations.")],
+    concurrency: Annotated[int, typer.Option(min=0, max=64, help="Concurrent streams; 0 skips this probe.")] = 16,
     question: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What to ask; {marker} becomes a word of each request's own.")
+        str | None, typer.Option(metavar="TEXT", help="The question; {marker} becomes a word unique to each request.")
     ] = None,
     echo: Annotated[bool, typer.Option("--echo", help="The agent repeats the marker; losing it is an error.")] = False,
     deterministic: Annotated[
         bool,
-        typer.Option("--deterministic", help="The same question has the same answer: compare stream and response."),
+        typer.Option("--deterministic", help="The same question has the same answer; compare stream and response."),
     ] = False,
     answered: Annotated[
-        bool, typer.Option("--answered", help="The agent runs all its tools itself: each call must have its output.")
+        bool, typer.Option("--answered", help="The agent runs all its tools itself; each call must have its output.")
     ] = False,
     key_env: Annotated[
         str | None, typer.Option(metavar="NAME", help="The environment variable that holds the bearer token to send.")
     ] = None,
     request: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSON that each request holds besides its input.")
+        Path | None, typer.Option(metavar="FILE", help="JSON object with further fields of each request.")
     ] = None,
-    timeout: Annotated[float, typer.Option(min=1, max=3600, help="Seconds that one answer may take.")] = 120,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail it too.")] = False,
+    timeout: Annotated[float, typer.Option(min=1, max=3600, help="Timeout of one answer, in seconds.")] = 120,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings too.")] = False,
     json_file: Annotated[
-        str | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON; - for the terminal.")
+        str | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON; - for stdout.")
     ] = None,
 ) -> None:
-    """Grade a Responses endpoint, any: its streams, errors, and many requests at once.
+    """Check any Responses endpoint: streams, errors, and concurrent requests.
 
-    It gets 14 requests and those at once. Exit code 0: no error; 1: errors; 2: it couldn't be reached, or asked.
+    Sends 14 requests plus the concurrent ones. Exit code 0: no errors; 1: errors; 2: unreachable or access refused.
 
     Examples:
 
@@ -54,7 +54,7 @@ def check(
     """
     key, extra = _key(key_env), _extra(request)
     if question is not None and "{marker}" not in question:
-        raise typer.BadParameter(f"{question!r} has no {{marker}} in it.", param_hint="--question")
+        raise typer.BadParameter(f"{question!r} has no {{marker}}; add it.", param_hint="--question")
     if json_file not in (None, "-") and not Path(str(json_file)).absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no folder for {json_file}.", param_hint="--json")
 
@@ -82,7 +82,7 @@ def check(
             )
     except EndpointError as error:
         typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
-        raise typer.Exit(_NOT_REACHED) from None
+        raise typer.Exit(_EXIT_UNREACHABLE) from None
     if json_file == "-":
         typer.echo(json.dumps(report.to_dict(), indent=2))
     else:
@@ -98,7 +98,7 @@ def _key(name: str | None) -> str | None:
         return None
     if key := os.environ.get(name):
         return key
-    raise typer.BadParameter(f"{name} isn't set in the environment.", param_hint="--key-env")
+    raise typer.BadParameter(f"{name} isn't set in the environment; export it.", param_hint="--key-env")
 
 
 def _extra(path: Path | None) -> dict[str, Any]:
@@ -109,5 +109,5 @@ def _extra(path: Path | None) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise typer.BadParameter(f"{path} can't be read as JSON: {error}.", param_hint="--request") from None
     if not isinstance(value, dict):
-        raise typer.BadParameter(f"{path} must hold a JSON object.", param_hint="--request")
+        raise typer.BadParameter(f"{path} must contain a JSON object.", param_hint="--request")
     return value

@@ -1,4 +1,4 @@
-"""``oneturn data``: the examples that an agent is taught and judged by."""
+"""``oneturn data``: the examples for compiling and evaluating an agent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, load
 
 data = typer.Typer(
     name="data",
-    help="Check the agent's examples, and find new ones in what it was asked.",
+    help="Check the agent's examples, and collect new ones from traces.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -22,21 +22,21 @@ data = typer.Typer(
 def check(
     results: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="What `oneturn evaluate --output` wrote; may be given several times."),
+        typer.Option(metavar="FILE", help="Rows of `oneturn evaluate --output`; repeatable."),
     ] = None,
     similarity: Annotated[
-        float, typer.Option(min=0.1, max=1, help="How similar questions are that count as nearly the same.")
+        float, typer.Option(min=0.1, max=1, help="The similarity above which questions are near-duplicates.")
     ] = 0.7,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail it too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings too.")] = False,
     json_file: Annotated[
-        str | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON; - for the terminal.")
+        str | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON; - for stdout.")
     ] = None,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
-    """Check the examples: their schema, duplicates and leaks between splits, how labels are mixed. Asks no LM.
+    """Check the examples: schema, duplicates, leaks between splits, and label balance. Calls no LM.
 
-    Exit code 0: no error; 1: errors.
+    Exit code 0: no errors; 1: errors.
 
     Examples:
 
@@ -69,16 +69,14 @@ def check(
 
 @data.command()
 def from_traces(
-    max_traces: Annotated[
-        int | None, typer.Option("--max", min=1, help="Look at so many of the newest traces, of those at most.")
-    ] = None,
+    max_traces: Annotated[int | None, typer.Option("--max", min=1, help="Read at most N traces, newest first.")] = None,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
-    """Make candidates of the MLflow traces that people have judged or corrected; redacted, each question once.
+    """Create redacted candidate examples from MLflow traces with human feedback, one per question.
 
-    They stand in candidates.jsonl, and those that still lack the right answer in to_label.jsonl. Read and edit them,
-    then take them with `oneturn data accept`.
+    Writes candidates.jsonl, and to_label.jsonl for those without a right answer. Review and edit both files, then
+    accept candidates with `oneturn data accept`.
 
     Examples:
 
@@ -91,28 +89,28 @@ def from_traces(
     from oneturn.datasets.from_traces import from_traces
     from oneturn.datasets.review import CANDIDATES, TO_LABEL
 
-    found = from_traces(loaded, max_traces=max_traces)
+    result = from_traces(loaded, max_traces=max_traces)
     folder = loaded.examples_folder
-    typer.echo(f"{len(found.candidates)} new candidates: {folder / CANDIDATES}")
-    typer.echo(f"{len(found.to_label)} new ones that lack the right answer: {folder / TO_LABEL}")
-    typer.echo(f"{found.known} were there already, as an example or a candidate")
-    for ident, other in found.near.items():
-        typer.echo(f"  {ident} asks nearly what {other} asks")
-    for rule, count in found.redacted.items():
+    typer.echo(f"{len(result.candidates)} new candidates: {folder / CANDIDATES}")
+    typer.echo(f"{len(result.to_label)} new ones without a right answer: {folder / TO_LABEL}")
+    typer.echo(f"{result.known} exist already, as an example or a candidate")
+    for ident, other in result.near.items():
+        typer.echo(f"  {ident} is a near-duplicate of {other}")
+    for rule, count in result.redacted.items():
         typer.echo(f"  redacted: {count} × {rule}")
-    for reason, count in found.skipped.items():
-        typer.echo(f"  left out: {count}, {reason}")
+    for reason, count in result.skipped.items():
+        typer.echo(f"  skipped: {count}, {reason}")
 
 
 @data.command()
 def accept(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="The candidates'.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="The ids of candidates.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All candidates.")] = False,
-    to: Annotated[str, typer.Option(metavar="SPLIT", help="train, or dev; never test.")] = "train",
+    to: Annotated[str, typer.Option(metavar="SPLIT", help="train or dev; never test.")] = "train",
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
-    """Move candidates that you have read into a split: as they stand, if the schema and the agent's loader take them.
+    """Move reviewed candidates into a split, if they match the schema and the agent's loader accepts them.
 
     Examples:
 
@@ -121,26 +119,26 @@ def accept(
         oneturn data accept --all --to dev
     """
     if bool(ids) == everything:
-        raise typer.BadParameter("name candidates, or give --all.", param_hint="ID")
+        raise typer.BadParameter("name candidates, or pass --all.", param_hint="ID")
     loaded = load(agent, config)
 
     from oneturn.datasets.review import accept
 
-    taken = accept(loaded, ids or (), to)
-    typer.echo(f"{len(taken)} moved to {to}: {', '.join(taken) or 'none'}. Check them: oneturn data check")
+    accepted = accept(loaded, ids or (), to)
+    typer.echo(f"{len(accepted)} moved to {to}: {', '.join(accepted) or 'none'}. Next: oneturn data check")
 
 
 def from_inference_table(
     table: Annotated[Path, typer.Argument(metavar="FILE", help="The table, as .parquet, .csv or .jsonl.")],
-    output: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the rows, .jsonl.")],
-    question: Annotated[str, typer.Option(metavar="NAME", help="What the program calls the question.")] = "question",
-    failed: Annotated[bool, typer.Option("--failed", help="Only what had no answer.")] = False,
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The file for the rows, .jsonl.")],
+    question: Annotated[str, typer.Option(metavar="NAME", help="The program's input for the question.")] = "question",
+    failed: Annotated[bool, typer.Option("--failed", help="Only requests without an answer.")] = False,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
-    """Turn what a deployed agent was asked, as Databricks' inference table keeps it, into rows to evaluate on.
+    """Convert the requests in a Databricks inference table to redacted rows for evaluation.
 
-    They are redacted as `oneturn data from-traces` does it, which makes examples of what people have judged.
+    Redaction is the same as in `oneturn data from-traces`, which creates examples from human feedback.
 
     Examples:
 
@@ -160,4 +158,4 @@ def from_inference_table(
     typer.echo(f"Wrote {len(rows)} rows to {output}, {errors} without an answer.")
     for rule, count in counts.items():
         typer.echo(f"  redacted: {count} × {rule}")
-    typer.echo(f"Evaluate on them:  oneturn evaluate --data {output}")
+    typer.echo(f"Evaluate them:  oneturn evaluate --data {output}")

@@ -6,7 +6,7 @@ from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, load
 
 
 def demo(agent: AgentFile = AGENT_FILE, config: ConfigFile = None) -> None:
-    """Show the whole way on this machine: measure, log, serve, ask.
+    """Run the complete workflow on this machine: evaluate, log, serve, query.
 
     Examples:
 

@@ -13,17 +13,15 @@ STAGING, PRODUCTION = Path("configs/staging.yaml"), Path("configs/prod.yaml")
 
 deploy = typer.Typer(
     no_args_is_help=True,
-    help="Bring the agent to Databricks: Model Serving, a Databricks App, or a bundle for CI/CD.",
+    help="Deploy the agent to Databricks: Model Serving, a Databricks App, or a bundle for CI/CD.",
     rich_markup_mode="markdown",
 )
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
-NoCheck = Annotated[
-    bool, typer.Option("--no-check", help="Don't look first whether what the configuration names is there.")
-]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan, and change nothing.")]
+NoCheck = Annotated[bool, typer.Option("--no-check", help="Skip the preflight checks of what the configuration names.")]
 Version = Annotated[
     str | None,
-    typer.Argument(metavar="[VERSION]", help="A version or an alias; the champion, or the latest, if not said."),
+    typer.Argument(metavar="[VERSION]", help="A version or an alias; by default the champion, or the latest version."),
 ]
 
 
@@ -35,7 +33,7 @@ def serving(
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
-    """Let an endpoint of Model Serving serve a registered version; waits until it does.
+    """Deploy a registered version to a Model Serving endpoint, and wait until it is ready.
 
     Examples:
 
@@ -48,16 +46,16 @@ def serving(
     from oneturn.deployment.databricks.model_serving import deploy_serving, plan_serving
 
     plan = plan_serving(loaded, version, check=not no_check)
-    _say(plan.lines())
+    _print_lines(plan.lines())
     if dry_run:
         return
-    done = deploy_serving(plan, typer.echo)
+    deployment = deploy_serving(plan, typer.echo)
     question = loaded.example_questions[0]
-    typer.echo(f"Version {plan.version} answers at {done.url}")
-    typer.echo(f"Its page:    {done.page}")
-    typer.echo(f"Review app:  {done.review_app}")
-    typer.echo(f'Ask it:      oneturn query {done.url} "{question}"')
-    typer.echo("Go back:     oneturn rollback")
+    typer.echo(f"Version {plan.version} answers at {deployment.url}")
+    typer.echo(f"Page:        {deployment.page}")
+    typer.echo(f"Review app:  {deployment.review_app}")
+    typer.echo(f'Query it:    oneturn query {deployment.url} "{question}"')
+    typer.echo("Roll back:   oneturn rollback")
 
 
 @deploy.command()
@@ -67,7 +65,7 @@ def app(
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
-    """Serve the agent as it stands here from a Databricks App; waits until it runs.
+    """Deploy the agent of this folder to a Databricks App, and wait until it runs.
 
     Examples:
 
@@ -80,27 +78,29 @@ def app(
     from oneturn.deployment.databricks.apps import deploy_app, plan_app
 
     plan = plan_app(loaded, check=not no_check)
-    _say(plan.lines())
+    _print_lines(plan.lines())
     if dry_run:
         return
-    done = deploy_app(plan, typer.echo)
-    typer.echo(f"The app {plan.name} answers at {done.url}")
-    typer.echo(f'Ask it:   oneturn query {done.url} "{loaded.example_questions[0]}"')
-    typer.echo("Go back:  oneturn rollback --app")
+    deployment = deploy_app(plan, typer.echo)
+    typer.echo(f"The app {plan.name} answers at {deployment.url}")
+    typer.echo(f'Query it:   oneturn query {deployment.url} "{loaded.example_questions[0]}"')
+    typer.echo("Roll back:  oneturn rollback --app")
 
 
 @deploy.command()
 def bundle(
-    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where to write it.")] = Path("build/bundle"),
+    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="The output folder.")] = Path("build/bundle"),
     agent: AgentFile = AGENT_FILE,
     dev: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="The target dev's configuration; configs/staging.yaml, if there is one."),
+        typer.Option(
+            metavar="PATH", help="The configuration of the target dev; by default configs/staging.yaml, if any."
+        ),
     ] = None,
-    prod: Annotated[Path, typer.Option(metavar="PATH", help="The target prod's configuration.")] = PRODUCTION,
+    prod: Annotated[Path, typer.Option(metavar="PATH", help="The configuration of the target prod.")] = PRODUCTION,
     dry_run: DryRun = False,
 ) -> None:
-    """Write a Declarative Automation Bundle, for CI/CD: a release job and an app, for development and production.
+    """Write a Declarative Automation Bundle for CI/CD: a release job and an app, for development and production.
 
     Examples:
 
@@ -125,22 +125,22 @@ def bundle(
     typer.echo("  databricks bundle run agent --target prod    # the app")
 
 
-def _say(lines: list[str]) -> None:
+def _print_lines(lines: list[str]) -> None:
     for line in lines:
         typer.echo(line)
 
 
 def rollback(
     version: Annotated[
-        str | None, typer.Argument(metavar="[VERSION]", help="Where to go; the version before, if not said.")
+        str | None, typer.Argument(metavar="[VERSION]", help="The target version; by default the previous one.")
     ] = None,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is recorded on the version that goes.")] = "",
-    app: Annotated[bool, typer.Option("--app", help="The Databricks App, instead of the serving endpoint.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="The reason, recorded on the replaced version.")] = "",
+    app: Annotated[bool, typer.Option("--app", help="Roll back the Databricks App, not the endpoint.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, and change nothing.")] = False,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
-    """Give the endpoint's requests, and the alias, back to the version before. It runs already: seconds, not minutes.
+    """Move the endpoint's traffic and the alias back to the previous version, which still runs, within seconds.
 
     Examples:
 
@@ -154,7 +154,7 @@ def rollback(
         _roll_back_app(agent, config, dry_run)
         return
     if not (dry_run or reason.strip()):
-        raise typer.BadParameter("say why: it is recorded on the version that goes.", param_hint="--reason")
+        raise typer.BadParameter("pass a reason; it is recorded on the replaced version.", param_hint="--reason")
     loaded = load(agent, config)
 
     from oneturn.deployment.databricks.rollback import plan_rollback, roll_back
@@ -177,16 +177,14 @@ def _roll_back_app(agent: Path, config: Path | None, dry_run: bool) -> None:
         typer.echo(line)
     if not dry_run:
         roll_back_app(plan)
-        typer.echo("It runs.")
+        typer.echo("The app runs.")
 
 
 def log(
     register: Annotated[
-        bool, typer.Option("--register", help="Register it under the configured name, as a new version.")
+        bool, typer.Option("--register", help="Register the model under the configured name, as a new version.")
     ] = False,
-    alias: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The alias that the registered version gets.")
-    ] = None,
+    alias: Annotated[str | None, typer.Option(metavar="NAME", help="The alias of the registered version.")] = None,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
@@ -207,30 +205,30 @@ def log(
     settings = loaded.config.mlflow
     typer.echo(f"Logged {logged.model_uri} in {shown(settings.tracking_uri)} (run {logged.run_id})")
     if logged.registered_version is not None:
-        known_as = f", {alias}" if alias else ""
-        typer.echo(f"Registered as version {logged.registered_version} of {settings.model_name}{known_as}")
+        suffix = f", {alias}" if alias else ""
+        typer.echo(f"Registered as version {logged.registered_version} of {settings.model_name}{suffix}")
         if settings.tracking_uri.startswith("databricks"):
             typer.echo(f"Deploy it: oneturn deploy serving {logged.registered_version}")
     typer.echo(f"Serve it:  oneturn serve --model {logged.model_uri}")
-    typer.echo(f'Ask it:    oneturn query http://127.0.0.1:{loaded.config.serve.port} "…"')
+    typer.echo(f'Query it:  oneturn query http://127.0.0.1:{loaded.config.serve.port} "…"')
 
 
 def promote(
     version: Annotated[
-        int | None, typer.Argument(metavar="[VERSION]", min=1, help="The registered version; the latest if not said.")
+        int | None, typer.Argument(metavar="[VERSION]", min=1, help="The registered version; by default the latest.")
     ] = None,
-    split: Annotated[str, typer.Option(metavar="NAME", help="The examples that both answer; never test.")] = "dev",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Compare, and leave the alias where it is.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Move the alias even if the rule doesn't hold.")] = False,
+    split: Annotated[str, typer.Option(metavar="NAME", help="The examples to compare on; never test.")] = "dev",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Compare without moving the alias.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Move the alias even if the rule fails.")] = False,
     reason: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Why; it is recorded. Needed with --force.")
+        str | None, typer.Option(metavar="TEXT", help="The reason, which is recorded; required with --force.")
     ] = None,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
-    """Make a registered version the champion, if it is better: champion and version answer the same examples, paired.
+    """Make a registered version the champion if it is better in a paired comparison on the same examples.
 
-    The alias moves if the configured rule holds. If it doesn't, the exit code is 1.
+    Moves the alias if the configured rule holds; otherwise the exit code is 1.
 
     Examples:
 
@@ -241,26 +239,27 @@ def promote(
         oneturn promote 7 --force --reason "version 6 gives an outdated address"
     """
     if force and not (reason or "").strip():
-        raise typer.BadParameter("say why with --reason: it is recorded on the version.", param_hint="--force")
+        raise typer.BadParameter("pass --reason; it is recorded on the version.", param_hint="--force")
     loaded = load(agent, config)
 
     from rich.console import Console
 
     from oneturn.deployment.promotion import promote
 
-    done = promote(loaded, version, split=split, force=force, reason=reason, dry_run=dry_run)
+    promotion = promote(loaded, version, split=split, force=force, reason=reason, dry_run=dry_run)
     console = Console()
-    if done.result is not None:
-        console.print(done.result)
+    if promotion.result is not None:
+        console.print(promotion.result)
     else:
-        console.out(done.verdict)
-    what = f"Version {done.version} of {done.name}"
-    if done.moved:
+        console.out(promotion.verdict)
+    subject = f"Version {promotion.version} of {promotion.name}"
+    if promotion.moved:
         console.out(
-            f"{what} is the {done.alias} now{', by force' if done.forced else ''}; before: {done.replaced or 'none'}."
+            f"{subject} is the {promotion.alias} now{', by force' if promotion.forced else ''}; "
+            f"before: {promotion.replaced or 'none'}."
         )
-    elif done.result is not None and not done.result.passed:
-        console.out(f'{what} isn\'t the {done.alias}. To move the alias all the same: --force --reason "…"')
+    elif promotion.result is not None and not promotion.result.passed:
+        console.out(f'{subject} isn\'t the {promotion.alias}. To move the alias anyway: --force --reason "…"')
         raise typer.Exit(1)
-    elif done.replaced != done.version:
-        console.out(f"{what} could become the {done.alias}.")
+    elif promotion.replaced != promotion.version:
+        console.out(f"{subject} could become the {promotion.alias}.")

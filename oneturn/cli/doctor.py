@@ -20,16 +20,16 @@ _MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "unknown": "[dim]?[/
 
 def doctor(
     ask: Annotated[
-        bool, typer.Option("--ask", help="Ask the LM a short question, too; that may cost a little.")
+        bool, typer.Option("--ask", help="Also send the LM a short question, which may cost money.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
-    """Look at everything that the configuration refers to, and say what to mend. Nothing is changed.
+    """Check everything that the configuration refers to, and print fixes. Changes nothing.
 
-    Packages, the LM, keys, the compiled program; on Databricks credentials, endpoints, indexes, functions, permissions,
-    secrets. Exit code 0: nothing keeps the agent from working; 1: something does.
+    Checks packages, the LM, keys, the compiled program; on Databricks credentials, endpoints, indexes, functions,
+    permissions, secrets. Exit code 0: no problems; 1: problems.
 
     Examples:
 
@@ -50,9 +50,9 @@ def doctor(
         typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
     else:
         console = Console()
-        with console.status("looking") if console.is_terminal else nullcontext():
+        with console.status("checking") if console.is_terminal else nullcontext():
             report = check(loaded, ask=ask, seen=lambda finding: _show(finding, console))
-        _verdict(report, console)
+        _show_verdict(report, console)
     raise typer.Exit(0 if report.passed() else 1)
 
 
@@ -65,9 +65,9 @@ def _show(finding: Finding, console: Console) -> None:
         console.print(f"  [dim]{escape(finding.fix)}[/]", highlight=False, soft_wrap=True)
 
 
-def _verdict(report: Report, console: Console) -> None:
+def _show_verdict(report: Report, console: Console) -> None:
     from oneturn.deployment.doctor import State
 
-    counted = ", ".join(f"{report.count(state)} {state.value}" for state in State if report.count(state))
-    verdict = "[green]It can work.[/]" if report.passed() else "[red]It can't work like this.[/]"
-    console.print(f"{verdict} {counted}", highlight=False)
+    counts = ", ".join(f"{report.count(state)} {state.value}" for state in State if report.count(state))
+    verdict = "[green]The agent can run.[/]" if report.passed() else "[red]The agent can't run.[/]"
+    console.print(f"{verdict} {counts}", highlight=False)

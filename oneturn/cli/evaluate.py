@@ -12,15 +12,15 @@ from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, load
 
 
 def report(
-    rows: Annotated[Path, typer.Argument(metavar="ROWS", help="What oneturn evaluate --output wrote.")],
-    output: Annotated[Path, typer.Option(metavar="FILE", help="The page, .html.")],
+    rows: Annotated[Path, typer.Argument(metavar="ROWS", help="Rows of oneturn evaluate --output.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The HTML page to write.")],
     baseline: Annotated[
-        Path | None, typer.Option(metavar="ROWS", help="Rows of the same examples, to compare with.")
+        Path | None, typer.Option(metavar="ROWS", help="Rows of the same examples to compare with.")
     ] = None,
-    title: Annotated[str | None, typer.Option(help="What the page is called; the name of the rows otherwise.")] = None,
+    title: Annotated[str | None, typer.Option(help="The title of the page; by default the name of the rows.")] = None,
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
-    """Write an evaluation's rows as one HTML page: figures, plots, what changed, each row with its steps.
+    """Write an HTML report of an evaluation: metrics, plots, changes, and each row with its steps.
 
     Examples:
 
@@ -36,14 +36,14 @@ def report(
     after = Evaluation.read(rows)
     before = None if baseline is None else Evaluation.read(baseline)
     names = ("baseline" if baseline is None else baseline.stem, rows.stem)
-    written = write_report(output, after, before, title=title or rows.stem, names=names)
-    typer.echo(f"The page: {written}")
+    page = write_report(output, after, before, title=title or rows.stem, names=names)
+    typer.echo(f"Page: {page}")
     if show:
-        typer.launch(str(written))
+        typer.launch(str(page))
 
 
 def check_page(path: Path | None, option: str) -> None:
-    """Refuse a page that isn't called one: it would be written over something else."""
+    """Reject a path that doesn't end in .html, which may be another file to keep."""
     if path is not None and path.suffix not in (".html", ".htm"):
         raise typer.BadParameter(f"{path} must end in .html.", param_hint=option)
 
@@ -52,7 +52,7 @@ SUFFIXES = (".jsonl", ".csv", ".parquet")
 
 
 class Split(str, Enum):
-    """What can be evaluated on."""
+    """The splits of the examples."""
 
     train = "train"
     dev = "dev"
@@ -62,38 +62,39 @@ class Split(str, Enum):
 def evaluate(
     target: Annotated[
         str | None,
-        typer.Argument(metavar="[TARGET]", help="A URL, or a models:/ URI; the agent otherwise."),
+        typer.Argument(metavar="[TARGET]", help="A URL or a models:/ URI; by default the agent."),
     ] = None,
-    split: Annotated[Split, typer.Option(help="Which examples.")] = Split.test,
+    split: Annotated[Split, typer.Option(help="The split to evaluate on.")] = Split.test,
     data: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Rows of your own, .jsonl, .csv or .parquet, not a split.")
+        Path | None, typer.Option(metavar="PATH", help="Your own rows instead of a split: .jsonl, .csv or .parquet.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many examples of the split.")] = None,
-    uncompiled: Annotated[bool, typer.Option("--uncompiled", help="The program as declared, not compiled.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N examples of the split.")] = None,
+    uncompiled: Annotated[bool, typer.Option("--uncompiled", help="Evaluate the program before compilation.")] = False,
     output: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Write a row an example: .jsonl, .csv or .parquet.")
+        Path | None, typer.Option(metavar="PATH", help="Write one row per example: .jsonl, .csv or .parquet.")
     ] = None,
-    report: Annotated[Path | None, typer.Option(metavar="PATH", help="Write a page to look at: .html.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="PATH", help="Write an HTML report.")] = None,
     baseline: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Rows of the same examples, to compare with in the report.")
+        Path | None, typer.Option(metavar="PATH", help="Rows of the same examples to compare with in the report.")
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, instead of going on where it was.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming.")] = False,
     repeats: Annotated[
-        int, typer.Option(min=1, help="Try each example so often, and tell pass^k: how likely k tries all pass.")
+        int,
+        typer.Option(min=1, help="Run each example N times; report pass^k, the probability that k tries all pass."),
     ] = 1,
-    log: Annotated[bool, typer.Option("--log", help="Log figures, report and rows as an MLflow run.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Rows at the same time.")] = None,
+    log: Annotated[bool, typer.Option("--log", help="Log metrics, report and rows as an MLflow run.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Rows evaluated concurrently.")] = None,
     api_key: Annotated[
-        str | None, typer.Option(envvar="ONETURN_API_KEY", help="The token to send to a URL, if it wants one.")
+        str | None, typer.Option(envvar="ONETURN_API_KEY", help="The token to send to a URL, if it requires one.")
     ] = None,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
-    """Evaluate the agent, or a served or logged one: score with its 95% interval, by category, and what it cost.
+    """Evaluate the agent, or a served or logged one: score with 95% interval, by category, and cost.
 
-    An LM judges groundedness and relevance, too, if one is configured (judge.model); if not, their columns say so.
+    An LM judges groundedness and relevance if one is configured (judge.model).
 
-    With --output, a run that was interrupted, or killed, goes on where it was when the same command is given again.
+    With --output, the same command resumes an interrupted or killed run.
 
     Examples:
 
@@ -115,13 +116,13 @@ def evaluate(
     check_page(report, "--report")
     if baseline is not None and report is None:
         raise typer.BadParameter(
-            "A baseline is compared with in the report: add --report FILE.html.", param_hint="--baseline"
+            "The report contains the comparison with a baseline: add --report FILE.html.", param_hint="--baseline"
         )
     loaded = load(agent, config)
 
     from rich.console import Console
 
-    from oneturn.cli.tables import beside, comparison
+    from oneturn.cli.tables import detail_tables, score_table
     from oneturn.evaluation import evaluate
     from oneturn.evaluation.report import write_report
     from oneturn.evaluation.report.mlflow import log_evaluation
@@ -141,34 +142,34 @@ def evaluate(
     program = loaded.program(compiled=not uncompiled) if target is None else target
     lm = loaded.lm() if target is None else None
     metrics: dict[str, Any] = {"score": loaded.metric, **{judge.name: judge for judge in judges(loaded.config.judge)}}
-    found = evaluate(program, rows, metrics, lm=lm, api_key=api_key, **options)
+    evaluation = evaluate(program, rows, metrics, lm=lm, api_key=api_key, **options)
     console = Console()
-    for table in (comparison({name: found}), *beside(found)):
+    for table in (score_table({name: evaluation}), *detail_tables(evaluation)):
         console.print(table)
-    for column, (unjudged, reason) in found.not_judged().items():
-        console.out(f"{column}: {unjudged} of {len(found.rows)} rows. {reason}")
+    for column, (unjudged, reason) in evaluation.not_judged().items():
+        console.out(f"{column}: {unjudged} of {len(evaluation.rows)} rows. {reason}")
     if output is not None:
         console.out(f"Rows: {output}")
     if report is not None:
         names = ("baseline" if baseline is None else baseline.stem, name)
-        write_report(report, found, before, title=name, names=names)
-        console.out(f"The page: {report}")
+        write_report(report, evaluation, before, title=name, names=names)
+        console.out(f"Page: {report}")
     if log:
-        console.out(f"MLflow run: {log_evaluation(loaded, found, name)}")
+        console.out(f"MLflow run: {log_evaluation(loaded, evaluation, name)}")
 
 
 def compare(
-    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="Rows that `oneturn evaluate --output` wrote.")],
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="Rows of `oneturn evaluate --output`.")],
     after: Annotated[Path, typer.Argument(metavar="AFTER", help="Rows of the same examples.")],
-    gate: Annotated[bool, typer.Option("--gate", help="Exit code 1 if the configured rule doesn't hold.")] = False,
+    gate: Annotated[bool, typer.Option("--gate", help="Exit with 1 if the configured rule fails.")] = False,
     json_file: Annotated[
-        str | None, typer.Option("--json", metavar="FILE", help="Write it as JSON; - for the terminal.")
+        str | None, typer.Option("--json", metavar="FILE", help="Write the comparison as JSON; - for stdout.")
     ] = None,
-    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as Markdown, too.")] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write it as Markdown.")] = None,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
-    """Compare two evaluations of the same examples, pair by pair: the difference with its interval, and what flipped.
+    """Compare two evaluations of the same examples in pairs: the difference with its interval, and flipped examples.
 
     Examples:
 
@@ -183,16 +184,16 @@ def compare(
     from oneturn.evaluation.comparison import compare
     from oneturn.evaluation.result import Evaluation
 
-    found = compare(
+    comparison = compare(
         Evaluation.read(before), Evaluation.read(after), loaded.config.gate, names=(before.stem, after.stem)
     )
     if json_file == "-":
-        typer.echo(found.to_json())
+        typer.echo(comparison.to_json())
     else:
-        Console().print(found)
+        Console().print(comparison)
         if json_file is not None:
-            Path(json_file).write_text(found.to_json() + "\n", encoding="utf-8")
+            Path(json_file).write_text(comparison.to_json() + "\n", encoding="utf-8")
     if markdown is not None:
-        markdown.write_text(found.to_markdown(), encoding="utf-8")
-    if gate and not found.passed:
+        markdown.write_text(comparison.to_markdown(), encoding="utf-8")
+    if gate and not comparison.passed:
         raise typer.Exit(1)

@@ -10,11 +10,11 @@ import typer
 
 from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, load
 
-app = typer.Typer(name="judge", help="See how far an LM judge can be trusted.", no_args_is_help=True)
+app = typer.Typer(name="judge", help="Measure the agreement of an LM judge with people.", no_args_is_help=True)
 
 
 class Judge(str, Enum):
-    """What is judged."""
+    """The judges."""
 
     groundedness = "groundedness"
     relevance = "relevance"
@@ -24,27 +24,25 @@ class Judge(str, Enum):
 
 @app.callback()
 def judge() -> None:
-    """What the commands about judges share."""
+    """Options of all judge commands."""
 
 
 @app.command()
 def calibrate(
-    data: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Answers that people have judged: .jsonl, .csv or .parquet.")
-    ],
-    judge: Annotated[Judge, typer.Option(help="Which judge.")] = Judge.groundedness,
-    label: Annotated[str, typer.Option(metavar="NAME", help="The field with what people said.")] = "label",
+    data: Annotated[Path, typer.Argument(metavar="FILE", help="Answers labelled by people: .jsonl, .csv or .parquet.")],
+    judge: Annotated[Judge, typer.Option(help="The judge.")] = Judge.groundedness,
+    label: Annotated[str, typer.Option(metavar="NAME", help="The field with the label.")] = "label",
     model: Annotated[
         str | None,
-        typer.Option(metavar="URI", help="The judge's LM, such as openai:/gpt-4.1-mini, if not judge.model."),
+        typer.Option(metavar="URI", help="The judge's LM, such as openai:/gpt-4.1-mini; by default judge.model."),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Answers at the same time.")] = 4,
-    gate: Annotated[bool, typer.Option("--gate", help="Exit code 1 if the judge can't be trusted.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Concurrent calls.")] = 4,
+    gate: Annotated[bool, typer.Option("--gate", help="Exit with 1 if the judge can't be trusted.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
-    """Compare an LM judge with people: accuracy, Cohen's kappa with its interval, and who said what.
+    """Compare an LM judge with people: accuracy, Cohen's kappa with its interval, and the confusion matrix.
 
     Each row has question, answer, label (true or false) and, for groundedness, context. A judge whose kappa is below
     judge.min_kappa of the configuration is flagged.
@@ -64,17 +62,17 @@ def calibrate(
 
     uri = model or loaded.model
     if uri is None:
-        raise ConfigError("No judge is configured: set judge.model, or give --model openai:/gpt-4.1-mini.")
-    made = {
+        raise ConfigError("No judge is configured: set judge.model, or pass --model openai:/gpt-4.1-mini.")
+    scorer = {
         Judge.groundedness: lambda: scorers.groundedness(uri),
         Judge.relevance: lambda: scorers.relevance(uri),
         Judge.correctness: lambda: scorers.correctness(uri),
         Judge.guidelines: lambda: scorers.guidelines(loaded.guidelines, uri),
     }[judge]()
-    found = scorers.calibrate_judge(made, data, label=label, min_kappa=loaded.min_kappa, threads=threads)
+    calibration = scorers.calibrate_judge(scorer, data, label=label, min_kappa=loaded.min_kappa, threads=threads)
     if json:
-        typer.echo(found.to_json())
+        typer.echo(calibration.to_json())
     else:
-        Console().print(found)
-    if gate and not found.trusted:
+        Console().print(calibration)
+    if gate and not calibration.trusted:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""Options that several commands take, and what they do with them."""
+"""Options shared by several commands, and their handling."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 AgentFile = Annotated[Path, typer.Option("--agent", metavar="PATH", help="The file that declares the agent.")]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", metavar="PATH", help="The configuration to use instead of the agent's own default."),
+    typer.Option("--config", metavar="PATH", help="The configuration file, instead of the agent's default."),
 ]
 CustomInputs = Annotated[
     str | None,
@@ -29,14 +29,14 @@ AGENT_FILE = Path("agent.py")
 
 
 def load(agent: Path, config: Path | None) -> Agent:
-    """The agent that the options name."""
+    """Load the agent that the options name."""
     from oneturn.agent import load_agent
 
     return load_agent(agent, config)
 
 
-def parsed(custom_inputs: str | None) -> dict[str, Any] | None:
-    """``--custom-inputs`` as a dict; anything else is a usage error."""
+def parse_custom_inputs(custom_inputs: str | None) -> dict[str, Any] | None:
+    """Parse ``--custom-inputs`` as a dict; anything else is a usage error."""
     if custom_inputs is None:
         return None
     try:
@@ -52,27 +52,27 @@ Verdict = Annotated[
     bool | None,
     typer.Option(
         "--approve/--refuse",
-        help="Answer every call that needs a person's approval. Without it, you are asked.",
+        help="Approve or refuse every call that needs approval. By default, prompt for each.",
         show_default=False,
     ),
 ]
 
-WAITS = 3
-"""The exit code of a run that waits for an approval which nobody is there to give."""
+EXIT_WAITING = 3
+"""The exit code if a call waits for approval and there is no terminal to prompt on."""
 
 
-def approver(verdict: bool | None) -> Callable[[ApprovalRequest], bool] | None:
-    """What says whether a call may be made: the option, or whoever sits at the terminal; ``None`` if nobody does."""
+def build_approver(verdict: bool | None) -> Callable[[ApprovalRequest], bool] | None:
+    """Return a function that approves calls: by the option, or by a prompt; ``None`` if stdin is not a terminal."""
     if verdict is not None:
-        return lambda wanted: verdict
+        return lambda request: verdict
     if sys.stdin.isatty():
-        return lambda wanted: typer.confirm(f"Call {wanted.name}?")
+        return lambda request: typer.confirm(f"Call {request.name}?")
     return None
 
 
-def leave_if_waiting(reply: Reply) -> None:
-    """End the command with code 3 if the reply waits for an approval."""
+def exit_if_waiting(reply: Reply) -> None:
+    """Exit with code 3 if the reply waits for approval."""
     if reply.approvals:
-        names = ", ".join(wanted.name for wanted in reply.approvals)
-        typer.echo(f"No answer yet: {names} waits for approval. Say --approve or --refuse.", err=True)
-        raise typer.Exit(WAITS)
+        names = ", ".join(request.name for request in reply.approvals)
+        typer.echo(f"No answer yet: {names} waits for approval. Pass --approve or --refuse.", err=True)
+        raise typer.Exit(EXIT_WAITING)

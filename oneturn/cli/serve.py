@@ -11,17 +11,17 @@ from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, load
 
 
 def serve(
-    host: Annotated[str | None, typer.Option(help="Where to listen; the configured address otherwise.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="0 for any free port.")] = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on; by default the configured one.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="The port; 0 for any free one.")] = None,
     model: Annotated[
         str | None, typer.Option(metavar="URI", help="Serve this logged model instead of the agent's file.")
     ] = None,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
-    """Serve the agent over the OpenAI Responses protocol, streaming, until Ctrl-C.
+    """Serve the agent over the OpenAI Responses protocol, with streaming, until Ctrl-C.
 
-    A logged model brings its own configuration; --config then only says where MLflow keeps it.
+    A logged model has its own configuration; --config then sets only the address and the MLflow tracking server.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""Evaluations as tables for a terminal."""
+"""Terminal tables of evaluations and reports."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from oneturn.datasets.check import Balance, DataReport
 from oneturn.evaluation.result import Evaluation
 
 
-def comparison(evaluations: Mapping[str, Evaluation]) -> Table:
-    """One line an evaluation: its score, and what a row took, on average. It fits into 80 columns."""
+def score_table(evaluations: Mapping[str, Evaluation]) -> Table:
+    """Return a table of at most 80 columns with one line per evaluation: score, and mean time and usage per row."""
     table = _table("", "score", "95% interval", "rows", "seconds\n(p50, p90)", "LM\ncalls", "tokens\nin / out")
     for name, evaluation in evaluations.items():
         figures = evaluation.summary()
@@ -26,7 +26,7 @@ def comparison(evaluations: Mapping[str, Evaluation]) -> Table:
         table.add_row(
             name,
             f"{figures['score']:.1%}",
-            _span(figures["score_low"], figures["score_high"]),
+            _interval(figures["score_low"], figures["score_high"]),
             f"{figures['rows']:.0f}{failed}",
             f"{figures['seconds_per_row']:.2f}\n({', '.join(latency)})",
             f"{figures['lm_calls_per_row']:.2f}",
@@ -35,20 +35,20 @@ def comparison(evaluations: Mapping[str, Evaluation]) -> Table:
     return table
 
 
-def beside(evaluation: Evaluation) -> Iterator[Table | str]:
-    """What there is to tell beside the score: by category, other metrics, repeats, errors, dollars."""
+def detail_tables(evaluation: Evaluation) -> Iterator[Table | str]:
+    """Yield the details after the score: categories, other metrics, repeats, errors, cost."""
     if "category" in evaluation.rows:
-        yield by_category(evaluation)
+        yield category_table(evaluation)
     figures = evaluation.summary()
     if measured := [name for name in evaluation.metrics() if name in figures]:
         table = _table("metric", "mean", "95% interval")
         for name in measured:
-            table.add_row(name, f"{figures[name]:.1%}", _span(figures[f"{name}_low"], figures[f"{name}_high"]))
+            table.add_row(name, f"{figures[name]:.1%}", _interval(figures[f"{name}_low"], figures[f"{name}_high"]))
         yield table
     if evaluation.repeats > 1:
         table = _table("pass^k", "share of examples", "95% interval")
-        for found in evaluation.pass_hat_k():
-            table.add_row(f"{found.k} of {found.k} tries pass", f"{found.value:.1%}", _span(found.low, found.high))
+        for rate in evaluation.pass_hat_k():
+            table.add_row(f"{rate.k} of {rate.k} tries pass", f"{rate.value:.1%}", _interval(rate.low, rate.high))
         yield table
     if errors := evaluation.errors():
         yield "Errors: " + ", ".join(f"{count} × {kind}" for kind, count in errors.items())
@@ -56,15 +56,15 @@ def beside(evaluation: Evaluation) -> Iterator[Table | str]:
         yield f"Cost: {figures['cost']:.4f} US dollars"
 
 
-def by_category(evaluation: Evaluation) -> Table:
-    """One line a category: score, interval, rows."""
+def category_table(evaluation: Evaluation) -> Table:
+    """Return a table with one line per category: score, interval, rows."""
     table = _table("category", "score", "95% interval", "rows")
     for category, row in evaluation.by("category").iterrows():
-        table.add_row(str(category), f"{row['score']:.1%}", _span(row["low"], row["high"]), f"{row['rows']:.0f}")
+        table.add_row(str(category), f"{row['score']:.1%}", _interval(row["low"], row["high"]), f"{row['rows']:.0f}")
     return table
 
 
-def _span(low: float, high: float) -> str:
+def _interval(low: float, high: float) -> str:
     return f"{low:.1%} to {high:.1%}"
 
 
@@ -76,95 +76,95 @@ def _table(*headers: str) -> Table:
 
 
 _COLOURS = {Severity.error: "red", Severity.warning: "yellow", Severity.note: "dim"}
-_SHOWN = 10  # of each kind; all of them stand in the JSON
-_BAR = 6
+_MAX_FINDINGS = 10  # per check; the JSON has all
+_BAR_WIDTH = 6
 
 
 def show_data_report(report: DataReport, console: Console, strict: bool = False) -> None:
-    """How many rows there are and of what kind, what was found, and the verdict."""
+    """Print the number of rows, the label balance, the findings and the verdict."""
     rows = ", ".join(f"{split} {count:,}" for split, count in report.rows.items())
     console.print(f"{escape(str(report.folder))}: {rows} rows", highlight=False)
     for balance in report.balances:
-        console.print(_balance(balance, list(report.rows)))
+        console.print(_balance_table(balance, list(report.rows)))
     for severity in Severity:
-        found = [finding for finding in report.findings if finding.severity is severity]
-        for check, group in groupby(sorted(found, key=lambda finding: finding.check), lambda finding: finding.check):
+        findings = [finding for finding in report.findings if finding.severity is severity]
+        for check, group in groupby(sorted(findings, key=lambda finding: finding.check), lambda finding: finding.check):
             _show_check(check, list(group), console)
     verdict = "[green]passed[/]" if report.passed(strict) else "[red]failed[/]"
-    counts = ", ".join(_counted(report.count(severity), severity.value) for severity in Severity)
+    counts = ", ".join(_pluralize(report.count(severity), severity.value) for severity in Severity)
     console.print(f"{verdict}: {counts}", highlight=False)
 
 
-def _balance(balance: Balance, splits: list[str]) -> Table:
+def _balance_table(balance: Balance, splits: list[str]) -> Table:
     table = Table(balance.field, *splits)
     for value in balance.counts:
         cells = []
         for split in splits:
             share, count = balance.share(value, split), balance.counts[value].get(split, 0)
-            cells.append(f"{'█' * round(share * _BAR):<{_BAR}} {share:4.0%} ({count})")
+            cells.append(f"{'█' * round(share * _BAR_WIDTH):<{_BAR_WIDTH}} {share:4.0%} ({count})")
         table.add_row(escape(value), *cells)
     return table
 
 
-def _show_check(check: str, found: list[DataFinding], console: Console) -> None:
-    severity = found[0].severity
-    console.print(f"[{_COLOURS[severity]}]{severity.value} {check}[/]: {len(found)}", highlight=False)
-    for finding in found[:_SHOWN]:
-        console.print(f"  {escape(_told(finding))}", highlight=False, soft_wrap=True)
+def _show_check(check: str, findings: list[DataFinding], console: Console) -> None:
+    severity = findings[0].severity
+    console.print(f"[{_COLOURS[severity]}]{severity.value} {check}[/]: {len(findings)}", highlight=False)
+    for finding in findings[:_MAX_FINDINGS]:
+        console.print(f"  {escape(_format_finding(finding))}", highlight=False, soft_wrap=True)
         console.print(f"    [dim]{escape(finding.fix)}[/]", highlight=False, soft_wrap=True)
-    if len(found) > _SHOWN:
-        console.print(f"  and {len(found) - _SHOWN} more (all of them: --json FILE)", highlight=False)
+    if len(findings) > _MAX_FINDINGS:
+        console.print(f"  and {len(findings) - _MAX_FINDINGS} more (all of them: --json FILE)", highlight=False)
 
 
-def _told(finding: DataFinding) -> str:
+def _format_finding(finding: DataFinding) -> str:
     where = ", ".join(filter(None, (finding.file, finding.place)))
-    what = f"{finding.field} = {_short(finding.value)}: " if finding.field and finding.value is not None else ""
-    return f"{where}: {what}{finding.message}" if where else finding.message
+    field = f"{finding.field} = {_shorten(finding.value)}: " if finding.field and finding.value is not None else ""
+    return f"{where}: {field}{finding.message}" if where else finding.message
 
 
-def _short(value: object) -> str:
+def _shorten(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-def _counted(number: int, word: str) -> str:
+def _pluralize(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
-_CONTRACTS = {"OpenAI": "OpenAI's contract", "MLflow": "MLflow's weaker contract", "": "no stream came"}
+_CONTRACTS = {"OpenAI": "OpenAI's contract", "MLflow": "MLflow's weaker contract", "": "no stream"}
 
 
 def show_conformance_report(report: Report, console: Console) -> None:
-    """What was tried, what was found by rule, and the verdict."""
+    """Print the probes, the violations by rule, and the verdict."""
     console.print(f"{escape(report.url)}: {_CONTRACTS[report.contract]}", highlight=False)
-    console.print(_tried(report))
+    console.print(_probe_table(report))
     for severity in Severity:
-        for rule, found in _by_rule(report, severity).items():
-            _show_rule(rule, severity, found, console)
+        for rule, violations in _by_rule(report, severity).items():
+            _show_rule(rule, severity, violations, console)
     errors, warnings = (len(report.broken_rules(severity)) for severity in (Severity.error, Severity.warning))
     verdict = "[green]passed[/]" if not errors else "[red]failed[/]"
-    console.print(f"{verdict}: {_counted(errors, 'error')}, {_counted(warnings, 'warning')}", highlight=False)
+    console.print(f"{verdict}: {_pluralize(errors, 'error')}, {_pluralize(warnings, 'warning')}", highlight=False)
 
 
-def _tried(report: Report) -> Table:
-    table = Table("tried", "requests", "errors", "warnings", "counted")
+def _probe_table(report: Report) -> Table:
+    table = Table("probe", "requests", "errors", "warnings", "counts")
     for probe in report.probes:
-        counted = ", ".join(f"{name} {value}" for name, value in probe.facts.items())
+        facts = ", ".join(f"{name} {value}" for name, value in probe.facts.items())
         counts = [str(probe.count(severity)) for severity in (Severity.error, Severity.warning)]
-        table.add_row(probe.name, str(probe.requests), *counts, escape(counted))
+        table.add_row(probe.name, str(probe.requests), *counts, escape(facts))
     return table
 
 
-def _show_rule(rule: str, severity: Severity, found: list[tuple[str, Violation]], console: Console) -> None:
+def _show_rule(rule: str, severity: Severity, violations: list[tuple[str, Violation]], console: Console) -> None:
     console.print(f"[{_COLOURS[severity]}]{severity.value} {rule}[/]: {escape(RULES[rule].asks)}", highlight=False)
     by_probe: dict[str, list[Violation]] = {}
-    for probe, violation in found:
+    for probe, violation in violations:
         by_probe.setdefault(probe, []).append(violation)
     for probe, (first, *others) in by_probe.items():
-        place = "" if first.event is None else f", event {first.event}"
+        position = "" if first.event is None else f", event {first.event}"
         more = f" (and {len(others)} more)" if others else ""
-        console.print(f"  {escape(probe)}{place}: {escape(first.message)}{more}", highlight=False)
-        if severity is not Severity.error:  # one example will do
+        console.print(f"  {escape(probe)}{position}: {escape(first.message)}{more}", highlight=False)
+        if severity is not Severity.error:  # one example is enough
             break
     console.print(f"  [dim]{escape(RULES[rule].why)}[/]", highlight=False)
 

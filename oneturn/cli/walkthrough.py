@@ -1,4 +1,4 @@
-"""The whole way in a few minutes: measure, log, serve, ask. What has not changed since isn't done again."""
+"""The complete workflow in a few minutes: evaluate, log, serve, query. Results of unchanged inputs are reused."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ _CODE_AND_DATA = {".py", ".json", ".jsonl", ".md", ".csv"}
 
 
 def demo(agent: Agent) -> None:
-    """Show what ``agent`` does, end to end, on this machine; leaves a logged model and its traces behind.
+    """Evaluate, log, serve and query ``agent`` on this machine. Leaves a logged model and its traces.
 
     Args:
-        agent: the agent; its compiled program must be there.
+        agent: the agent; its compiled program must exist.
     """
     console = Console()
-    state = _unchanged(agent)
-    _stage(console, 1, "Evaluate the uncompiled and the compiled program on a slice of dev")
+    state = _load_state(agent)
+    _show_stage(console, 1, "Evaluate the uncompiled and the compiled program on a slice of dev")
     if "scores" not in state:
-        _keep({"scores": _scores(agent)}, state)
+        _save({"scores": _evaluate_programs(agent)}, state)
     _show_scores(console, state["scores"])
-    _stage(console, 2, "Log the compiled agent as an MLflow model")
+    _show_stage(console, 2, "Log the compiled agent as an MLflow model")
     use_tracking(agent.config.mlflow)
     if not _is_logged(state.get("model_uri")):
-        _keep({"model_uri": log_model(agent, register=True).model_uri}, state)
+        _save({"model_uri": log_model(agent, register=True).model_uri}, state)
     console.print(f"  {state['model_uri']} in {agent.config.mlflow.tracking_uri}")
-    _stage(console, 3, "Serve the logged model, and ask it through the official openai client")
+    _show_stage(console, 3, "Serve the logged model, and query it with the official openai client")
     served = load_logged(state["model_uri"])
     warm_up(served)
     with running_server(served) as url:
@@ -53,30 +53,30 @@ def demo(agent: Agent) -> None:
         client = OpenAI(base_url=url, api_key="none-needed", timeout=300, max_retries=0)
         for question in agent.example_questions:
             _ask(console, client, question)
-    _where_next(console, agent, state["model_uri"])
+    _show_next_steps(console, agent, state["model_uri"])
 
 
-def _scores(agent: Agent) -> dict[str, dict[str, float]]:
+def _evaluate_programs(agent: Agent) -> dict[str, dict[str, float]]:
     examples = spread(agent.examples("dev"), "category")[:DEV_ROWS]
     lm = agent.lm()
     programs = {"uncompiled": agent.program(compiled=False), "compiled": agent.program()}
-    found = {}
+    summaries = {}
     for name, program in programs.items():
         if agent.config.lm.is_local:
             local.warm_up(program, lm)
-        found[name] = evaluate(program, examples, agent.metric, lm=lm).summary()
-    return found
+        summaries[name] = evaluate(program, examples, agent.metric, lm=lm).summary()
+    return summaries
 
 
 def _show_scores(console: Console, scores: dict[str, dict[str, float]]) -> None:
-    table = Table("program", "score", "95% interval", "LM calls a question", "seconds a question")
-    for name, found in scores.items():
-        span = f"{found['score_low']:.0%} to {found['score_high']:.0%}"
-        calls, seconds = found["lm_calls_per_row"], found["seconds_per_row"]
-        table.add_row(name, f"{found['score']:.0%}", span, f"{calls:.1f}", f"{seconds:.1f}")
+    table = Table("program", "score", "95% interval", "LM calls per question", "seconds per question")
+    for name, summary in scores.items():
+        interval = f"{summary['score_low']:.0%} to {summary['score_high']:.0%}"
+        calls, seconds = summary["lm_calls_per_row"], summary["seconds_per_row"]
+        table.add_row(name, f"{summary['score']:.0%}", interval, f"{calls:.1f}", f"{seconds:.1f}")
     console.print(table)
-    told = f"  {DEV_ROWS} questions show the direction only; docs/quality.md has the test split."
-    console.print(told, style="dim")
+    note = f"  {DEV_ROWS} questions show the direction only; docs/quality.md has the test split."
+    console.print(note, style="dim")
 
 
 def _ask(console: Console, client: OpenAI, question: str) -> None:
@@ -87,30 +87,30 @@ def _ask(console: Console, client: OpenAI, question: str) -> None:
 
 
 def _show(console: Console, event: ResponseStreamEvent) -> None:
-    told: Any = event.model_dump()
-    kind = told["type"]
-    item = told.get("item") or {}
+    fields: Any = event.model_dump()
+    kind = fields["type"]
+    item = fields.get("item") or {}
     if kind == "response.output_item.done" and item.get("type") == "function_call":
         console.print(f"  → {item['name']} {item['arguments']}", style="dim")
     elif kind == "response.output_text.delta":
-        console.print(told["delta"], end="", style="green")
+        console.print(fields["delta"], end="", style="green")
     elif kind == "response.output_item.done" and item.get("type") == "message":
         console.print()
         for annotation in item["content"][0]["annotations"]:
             console.print(f"  source: {annotation['title']} ({annotation['url']})", style="dim")
     elif kind == "error":
-        console.print(f"  failed: {told['code']}: {told['message']}", style="red")
+        console.print(f"  failed: {fields['code']}: {fields['message']}", style="red")
 
 
-def _where_next(console: Console, agent: Agent, model_uri: str) -> None:
-    console.print("\nWhere to look next:")
-    console.print('  oneturn ask "…"              ask it yourself, tool calls and sources shown')
+def _show_next_steps(console: Console, agent: Agent, model_uri: str) -> None:
+    console.print("\nNext steps:")
+    console.print('  oneturn ask "…"              ask a question; prints tool calls and sources')
     console.print(f"  oneturn serve --model {model_uri}")
     console.print(f"  mlflow ui --backend-store-uri {agent.config.mlflow.tracking_uri}   its traces, scores and model")
-    console.print("  signatures/ modules/ optimizers/ data/   the agent's own declaration: make it yours")
+    console.print("  signatures/ modules/ optimizers/ data/   the agent's declaration; edit it for your agent")
 
 
-def _stage(console: Console, number: int, title: str) -> None:
+def _show_stage(console: Console, number: int, title: str) -> None:
     console.print(f"\n[bold]{number}/3 {title}[/bold]")
 
 
@@ -124,8 +124,8 @@ def _is_logged(model_uri: str | None) -> bool:
     return True
 
 
-def _unchanged(agent: Agent) -> dict[str, Any]:
-    """What the last demo found, if nothing it depends on has changed since; otherwise a new beginning."""
+def _load_state(agent: Agent) -> dict[str, Any]:
+    """Return the state of the last demo if its inputs are unchanged; else an empty state."""
     key = _key(agent)
     try:
         state: dict[str, Any] = json.loads(_STATE.read_text(encoding="utf-8"))
@@ -134,8 +134,8 @@ def _unchanged(agent: Agent) -> dict[str, Any]:
     return state if state.get("key") == key else {"key": key}
 
 
-def _keep(found: dict[str, Any], state: dict[str, Any]) -> None:
-    state.update(found)
+def _save(results: dict[str, Any], state: dict[str, Any]) -> None:
+    state.update(results)
     _STATE.parent.mkdir(parents=True, exist_ok=True)
     _STATE.write_text(json.dumps(state, indent=2), encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Grade any Responses endpoint, ours or not: ``oneturn check URL``, and these functions for tests.
+"""Check any endpoint of the Responses protocol: ``oneturn check URL``, and these functions for tests.
 
 from oneturn.conformance import check_stream
 

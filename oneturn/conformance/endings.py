@@ -1,4 +1,4 @@
-"""The terminal response: what it repeats, what it cost, how it failed."""
+"""Checks of terminal events: output, usage, errors, and the types of the ``openai`` package."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any, get_args
 from openai.types.responses import Response, ResponseOutputItem, ResponseStreamEvent
 from pydantic import BaseModel, ValidationError
 
-from oneturn.conformance.events import Event, integer, kind, mapping, objects, own_error, same
+from oneturn.conformance.events import Event, integer, kind, mapping, objects, same, untyped_error
 from oneturn.conformance.items import Item
-from oneturn.conformance.rules import Findings, shown
+from oneturn.conformance.rules import Findings, format_value
 
 _TRACEBACK = re.compile(r'Traceback \(most recent call last\)|File "[^"]+", line \d+|\bat 0x[0-9a-f]{6,}')
 _PATH = re.compile(
@@ -25,66 +25,67 @@ _SECRET = re.compile(
     r"|\beyJ[\w-]{8,}\.[\w-]{8,}|-----BEGIN [A-Z ]*PRIVATE KEY|(?i:bearer\s+[\w.~+/-]{16,})"
     r"|(?i:(?:password|secret|token|api[_-]?key)\s*[=:]\s*['\"]?[\w-]{8,})"
 )
-_LEAKS = {"a traceback": _TRACEBACK, "a path of the server": _PATH, "what looks like a secret": _SECRET}
+_LEAKS = {"a traceback": _TRACEBACK, "a server path": _PATH, "a likely secret": _SECRET}
 
 
-def check_ending(events: Sequence[Event], items: Sequence[Item], found: Findings) -> None:
-    """The terminal events: their output, usage, reasons and errors."""
-    for place, event in enumerate(events):
+def check_ending(events: Sequence[Event], items: Sequence[Item], findings: Findings) -> None:
+    """Check the output, usage, reason and error of the terminal events."""
+    for position, event in enumerate(events):
         name, response = kind(event), mapping(event.get("response"))
         if name == "error":
-            told = event if event.get("type") else own_error(event)
-            check_error(told, found, place)
+            check_error(event if event.get("type") else untyped_error(event), findings, position)
         elif name == "response.failed":
-            check_error(response.get("error"), found, place)
+            check_error(response.get("error"), findings, position)
         elif name == "response.incomplete":
-            check_reason(response, found, place)
+            check_reason(response, findings, position)
         if name == "response.completed":
-            check_usage(response, found, place)
+            check_usage(response, findings, position)
         if name in ("response.completed", "response.incomplete", "response.failed"):
-            _check_output(name, response, items, found, place)
+            _check_output(name, response, items, findings, position)
 
 
-def check_usage(response: Mapping[str, Any], found: Findings, place: int | None = None) -> None:
-    """That usage is there, and adds up."""
+def check_usage(response: Mapping[str, Any], findings: Findings, position: int | None = None) -> None:
+    """Check that usage is present and adds up."""
     usage = response.get("usage")
     if not isinstance(usage, Mapping):
-        found.add("usage-missing", f"usage is {shown(usage)}.", place)
+        findings.add("usage-missing", f"usage is {format_value(usage)}.", position)
         return
     read, written, total = (usage.get(f"{part}_tokens") for part in ("input", "output", "total"))
     counts = [count for count in (read, written, total) if isinstance(count, int) and integer(count)]
     if len(counts) < 3 or min(counts) < 0 or counts[0] + counts[1] != counts[2]:
-        found.add("usage-adds-up", f"{read!r} read and {written!r} written make {total!r}.", place)
-    for of in ("input", "output"):
-        whole = usage.get(f"{of}_tokens")
-        for name, part in mapping(usage.get(f"{of}_tokens_details")).items():
-            if integer(part) and integer(whole) and not 0 <= part <= whole:
-                found.add("usage-adds-up", f"{name} is {part}, of {whole} {of} tokens.", place)
+        findings.add("usage-adds-up", f"input {read!r} + output {written!r} is not total {total!r}.", position)
+    for direction in ("input", "output"):
+        limit = usage.get(f"{direction}_tokens")
+        for name, part in mapping(usage.get(f"{direction}_tokens_details")).items():
+            if integer(part) and integer(limit) and not 0 <= part <= limit:
+                findings.add("usage-adds-up", f"{name} is {part}, of {limit} {direction} tokens.", position)
 
 
-def check_reason(response: Mapping[str, Any], found: Findings, place: int | None = None) -> None:
-    """That an incomplete response says why it is."""
+def check_reason(response: Mapping[str, Any], findings: Findings, position: int | None = None) -> None:
+    """Check that an incomplete response gives its reason."""
     if not mapping(response.get("incomplete_details")).get("reason"):
-        found.add("incomplete-reason", "incomplete_details.reason isn't told.", place)
+        findings.add("incomplete-reason", "incomplete_details.reason is missing.", position)
 
 
-def check_error(error: Any, found: Findings, place: int | None = None) -> None:
-    """That an error says what happened, and nothing that it shouldn't."""
-    told = mapping(error)
+def check_error(error: Any, findings: Findings, position: int | None = None) -> None:
+    """Check that an error has a code and a message, and leaks nothing."""
+    fields = mapping(error)
     for field in ("code", "message"):
-        value = told.get(field)
+        value = fields.get(field)
         if not isinstance(value, str) or not value.strip():
-            found.add("error-shape", f"{field} is {shown(value)} in the error {shown(error)}.", place)
-    check_leaks(error, found, place)
+            findings.add(
+                "error-shape", f"{field} is {format_value(value)} in the error {format_value(error)}.", position
+            )
+    check_leaks(error, findings, position)
 
 
-def check_leaks(told: Any, found: Findings, place: int | None = None) -> None:
-    """That nothing in an error's texts is for the server's owner only."""
-    text = "\n".join(_texts(told))
-    for what, pattern in _LEAKS.items():
+def check_leaks(error: Any, findings: Findings, position: int | None = None) -> None:
+    """Check that the texts of an error hold no traceback, server path or secret."""
+    text = "\n".join(_texts(error))
+    for leak, pattern in _LEAKS.items():
         if hit := pattern.search(text):
-            hidden = f"{hit[0][:6]}…" if pattern is _SECRET else shown(hit[0])
-            found.add("error-leaks", f"An error holds {what}: {hidden}", place)
+            hidden = f"{hit[0][:6]}…" if pattern is _SECRET else format_value(hit[0])
+            findings.add("error-leaks", f"An error contains {leak}: {hidden}", position)
 
 
 def _texts(value: Any) -> list[str]:
@@ -94,76 +95,80 @@ def _texts(value: Any) -> list[str]:
     return [text for entry in nested for text in _texts(entry)]
 
 
-def _check_output(name: str, response: Mapping[str, Any], items: Sequence[Item], found: Findings, place: int) -> None:
+def _check_output(
+    name: str, response: Mapping[str, Any], items: Sequence[Item], findings: Findings, position: int
+) -> None:
     output = response.get("output")
-    done = [item.done for item in sorted(items, key=_place) if item.done is not None]
+    done = [item.done for item in sorted(items, key=_order) if item.done is not None]
     if name == "response.failed" and not output:  # OpenAI's failed response needs no output
         return
     if not isinstance(output, list) or not same(output, [dict(item) for item in done]):
-        count = len(output) if isinstance(output, list) else shown(output)
-        message = f"{name} has {count} items, {len(done)} were done; or they say something else."
-        found.add("terminal-output", message, place)
+        count = len(output) if isinstance(output, list) else format_value(output)
+        message = f"{name} has {count} items, {len(done)} were done; or their contents differ."
+        findings.add("terminal-output", message, position)
 
 
-def _place(item: Item) -> int:
-    return item.begun if item.place is None else item.place
+def _order(item: Item) -> int:
+    return item.start if item.output_index is None else item.output_index
 
 
-# OpenAI's two reasons are its own limits; a deadline, or a server that is stopped, needs a word of its own.
+# OpenAI's two reasons are its own limits; a deadline or a server shutdown needs another value.
 _REASON = "incomplete_details.reason"
 
 
-def check_event_types(events: Sequence[Event], found: Findings) -> None:
-    """That each event is what openai's client takes it for."""
-    known = _by_type(ResponseStreamEvent)
-    for place, event in enumerate(events):
+def check_event_types(events: Sequence[Event], findings: Findings) -> None:
+    """Check each event against the types of the ``openai`` package."""
+    models = _members_by_type(ResponseStreamEvent)
+    for position, event in enumerate(events):
         name = event.get("type")
         if not isinstance(name, str) or not name:
             continue
-        if name not in known:
-            found.add("unknown-event", f"openai has no event {name}.", place)
+        if name not in models:
+            findings.add("unknown-event", f"The openai package has no event {name}.", position)
         else:
-            _check(known[name], event, kind(event), found, place)
-            _check_items(event, found, place)
+            _check(models[name], event, kind(event), findings, position)
+            _check_items(event, findings, position)
 
 
-def check_response_types(response: Mapping[str, Any], found: Findings) -> None:
-    """That a response is what openai's client takes it for."""
-    _check(Response, response, "The response", found, None)
-    _check_items({"response": response}, found, None)
+def check_response_types(response: Mapping[str, Any], findings: Findings) -> None:
+    """Check a response against the types of the ``openai`` package."""
+    _check(Response, response, "The response", findings, None)
+    _check_items({"response": response}, findings, None)
 
 
-def _check(model: type[BaseModel], data: Mapping[str, Any], name: str, found: Findings, place: int | None) -> None:
+def _check(
+    model: type[BaseModel], data: Mapping[str, Any], name: str, findings: Findings, position: int | None
+) -> None:
     try:
         model.model_validate(data, strict=True)
     except ValidationError as invalid:
         missing: list[str] = []
-        for path, problem, given in _problems(invalid, data):
+        for path, problem, value in _problems(invalid, data):
             if problem["type"] == "missing":
                 missing.append(path)
-            elif given is None:
+            elif value is None:
                 missing.append(f"{path} (null)")
-            elif path.endswith(_REASON) and isinstance(given, str):
-                found.add("own-reason", f"The reason is {given!r}.", place)
+            elif path.endswith(_REASON) and isinstance(value, str):
+                findings.add("own-reason", f"The reason is {value!r}.", position)
             else:
-                found.add("openai-types", f"{name}: {path}: {problem['msg']}.", place)
+                findings.add("openai-types", f"{name}: {path}: {problem['msg']}.", position)
         if missing:
-            found.add("openai-fields", f"{name} lacks {', '.join(dict.fromkeys(missing))}.", place)
+            findings.add("openai-fields", f"{name} lacks {', '.join(dict.fromkeys(missing))}.", position)
 
 
 def _problems(invalid: ValidationError, data: Any) -> list[tuple[str, Any, Any]]:
-    """The problems as path, problem and value; of a union, only those of the member that was meant."""
+    """Return each problem as path, error and value; for a union, only those of the member that ``type`` selects."""
     problems = [problem for problem in invalid.errors(include_url=False) if problem["loc"]]
-    found = []
+    located = []
     for problem in problems:
-        if not any(problem["loc"][: len(other)] == other for other in _not_meant(problems)):
+        if not any(problem["loc"][: len(other)] == other for other in _other_members(problems)):
             path, value = _path(problem["loc"], data)
-            found.append((path, problem, value))
-    return found
+            located.append((path, problem, value))
+    return located
 
 
-def _not_meant(problems: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """Where in a union another member was tried: its ``type`` isn't the one that was given."""
+def _other_members(problems: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Return the locations of union members whose ``type`` differs from the value's."""
     tried = defaultdict(list)
     for problem in problems:
         if problem["loc"][-1] == "type" and problem["type"] == "literal_error":
@@ -172,31 +177,31 @@ def _not_meant(problems: Sequence[Any]) -> list[tuple[Any, ...]]:
 
 
 def _path(loc: tuple[Any, ...], data: Any) -> tuple[str, Any]:
-    """The place in the data, without the names of types that pydantic puts between, and what is there."""
-    path, here = [], data
+    """Return the path in the data, without the type names that pydantic inserts, and the value there."""
+    path, current = [], data
     for step in loc:
-        if isinstance(here, Mapping) and (step in here or step == loc[-1]):
+        if isinstance(current, Mapping) and (step in current or step == loc[-1]):
             path.append(str(step))
-            here = here.get(step)
-        elif isinstance(here, list) and isinstance(step, int):
+            current = current.get(step)
+        elif isinstance(current, list) and isinstance(step, int):
             path.append(str(step))
-            here = here[step] if step < len(here) else None
-    return ".".join(path), here
+            current = current[step] if step < len(current) else None
+    return ".".join(path), current
 
 
-def _check_items(event: Mapping[str, Any], found: Findings, place: int | None) -> None:
-    known = _by_type(ResponseOutputItem)
+def _check_items(event: Mapping[str, Any], findings: Findings, position: int | None) -> None:
+    models = _members_by_type(ResponseOutputItem)
     items = [mapping(event["item"])] if "item" in event else []
     for item in [*items, *objects(mapping(event.get("response")).get("output"))]:
         name = item.get("type")
         if not isinstance(name, str):
-            found.add("openai-types", f"The type of an item is {shown(name)}.", place)
-        elif name not in known:
-            found.add("unknown-item", f"openai has no output item {name}.", place)
+            findings.add("openai-types", f"The type of an item is {format_value(name)}.", position)
+        elif name not in models:
+            findings.add("unknown-item", f"The openai package has no output item {name}.", position)
 
 
 @lru_cache(maxsize=8)
-def _by_type(union: Any) -> dict[str, type[BaseModel]]:
-    """The members of one of openai's unions by their ``type``."""
+def _members_by_type(union: Any) -> dict[str, type[BaseModel]]:
+    """Map each ``type`` to its model in one of the unions of the ``openai`` package."""
     members = get_args(get_args(union)[0])
     return {get_args(member.model_fields["type"].annotation)[0]: member for member in members}

@@ -1,4 +1,4 @@
-"""An endpoint on the other side of HTTP: what it is asked, and what it answers, byte by byte."""
+"""Send requests to an endpoint over HTTP, and read its answers and event streams."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _END = "[DONE]"
 
 @dataclass(frozen=True)
 class Stream:
-    """What a body of server-sent events holds.
+    """The contents of a body of server-sent events.
 
     Attributes:
         events: the JSON objects, in order.
-        unreadable: the data of events that are something else.
-        ended: whether ``[DONE]`` was the last.
+        unreadable: the data of events that are not JSON objects.
+        ended: whether ``[DONE]`` was the last event.
     """
 
     events: tuple[Mapping[str, Any], ...]
@@ -34,8 +34,8 @@ class Stream:
 
 
 def read_stream(body: bytes) -> Stream:
-    """The events in ``body``. An event that was cut off, without the empty line after it, doesn't count."""
-    # not str.splitlines, nor httpx's lines: both also split at characters that JSON texts may hold
+    """Read the events in ``body``. A truncated event, without the empty line after it, is left out."""
+    # not str.splitlines or httpx's iter_lines: both also split at characters that JSON texts may contain
     lines = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
     events: list[Mapping[str, Any]] = []
     unreadable: list[str] = []
@@ -45,26 +45,26 @@ def read_stream(body: bytes) -> Stream:
         if line.startswith(b"data:"):
             data.append(line[5:].removeprefix(b" "))
         elif not line and data:
-            told, data = b"\n".join(data), []
-            value = read_json(told)
-            ended = told.strip() == _END.encode()
+            payload, data = b"\n".join(data), []
+            value = read_json(payload)
+            ended = payload.strip() == _END.encode()
             if isinstance(value, dict):
                 events.append(value)
             elif not ended:
-                unreadable.append(told.decode(errors="replace"))
+                unreadable.append(payload.decode(errors="replace"))
     return Stream(tuple(events), tuple(unreadable), ended)
 
 
 def read_json(body: bytes) -> Any:
-    """``body`` as JSON; ``None`` if it is none."""
+    """Parse ``body`` as JSON; return ``None`` if it isn't JSON."""
     try:
         return json.loads(body)
     except ValueError:
         return None
 
 
-MOST_BYTES = 64_000_000
-"""What is read of one answer at most."""
+MAX_BYTES = 64_000_000
+"""The largest answer that is read, in bytes."""
 
 _CONNECT_SECONDS = 10.0
 _CONNECTIONS = 128
@@ -73,15 +73,15 @@ _EVENT_STREAM = "text/event-stream"
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer over HTTP.
+    """One HTTP answer.
 
     Attributes:
-        status: its HTTP status; 0 if none came.
-        content_type: of the body, in lower case.
-        body: as far as it came.
-        broken: why it isn't whole; empty if it is.
-        late: whether it took longer than the time given.
-        unreachable: whether nobody listens there.
+        status: its HTTP status; 0 if there was no answer.
+        content_type: the content type, in lower case.
+        body: the bytes received, also if the answer is incomplete.
+        broken: why it is incomplete; empty if it is complete.
+        late: whether it exceeded the timeout.
+        unreachable: whether the connection was refused.
     """
 
     status: int
@@ -93,7 +93,7 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The body as JSON; ``None`` if it is none."""
+        """The body as JSON; ``None`` if it isn't JSON."""
         return read_json(self.body)
 
     @property
@@ -103,23 +103,23 @@ class Answer:
 
     @property
     def is_stream(self) -> bool:
-        """Whether this is an answer in server-sent events."""
+        """Whether this is a successful answer of server-sent events."""
         return self.status == 200 and self.content_type.startswith(_EVENT_STREAM)
 
 
 @dataclass
 class Endpoint:
-    """Where to ask. Use it in a ``with`` block; it may be asked from several threads.
+    """A client of one endpoint. Use it in a ``with`` block. It is thread-safe.
 
     Args:
         url: ``http://host:port``, with or without a path that ends in ``/responses`` or ``/invocations``; or
             ``https://<workspace>/serving-endpoints/<name>`` on Databricks.
         key: the bearer token to send.
-        extra: what each request holds besides its input.
-        timeout: seconds that one answer may take.
+        extra: fields of each request besides its input.
+        timeout: the longest that one answer may take, in seconds.
 
     Raises:
-        EndpointError: ``url`` is no URL.
+        EndpointError: ``url`` is not an HTTP URL.
     """
 
     url: str
@@ -145,21 +145,21 @@ class Endpoint:
 
     @property
     def address(self) -> str:
-        """Where requests are sent."""
+        """The URL that requests are sent to."""
         return self._address
 
     def body(self, question: str, **more: Any) -> dict[str, Any]:
-        """The request that asks ``question``."""
+        """Build the request body that asks ``question``, with the fields ``more``."""
         return {**self.extra, "input": [{"role": "user", "content": question}], **more}
 
     def ask(self, body: Any) -> Answer:
-        """Send ``body`` (bytes as they are, anything else as JSON), and read the whole answer."""
-        with self._sent(body) as response:
+        """Send ``body`` (bytes unchanged, anything else as JSON), and read the complete answer."""
+        with self._send(body) as response:
             return response if isinstance(response, Answer) else self._read(response)
 
-    def leave(self, body: Any) -> int:
-        """Send ``body``, read the first bytes of its answer, and go away; gives the HTTP status, 0 if none came."""
-        with self._sent(body) as response:
+    def disconnect(self, body: Any) -> int:
+        """Send ``body``, read the first bytes of the answer and disconnect. Return the HTTP status, 0 if none."""
+        with self._send(body) as response:
             if isinstance(response, Answer):
                 return response.status
             with contextlib.suppress(httpx.HTTPError, StopIteration):
@@ -167,7 +167,7 @@ class Endpoint:
             return response.status_code
 
     def healthy(self) -> bool | None:
-        """Whether ``GET /health`` next to the address answers 200; ``None`` if nothing answers there."""
+        """Whether ``GET /health`` next to the address returns 200; ``None`` if there is no answer."""
         base = self._address.rpartition("/")[0]
         try:
             return self._client.get(f"{base}/health").status_code == 200
@@ -175,15 +175,15 @@ class Endpoint:
             return None
 
     @contextlib.contextmanager
-    def _sent(self, body: Any) -> Iterator[httpx.Response | Answer]:
-        given: dict[str, Any] = {"content": body} if isinstance(body, bytes) else {"json": body}
+    def _send(self, body: Any) -> Iterator[httpx.Response | Answer]:
+        content: dict[str, Any] = {"content": body} if isinstance(body, bytes) else {"json": body}
         headers = {"content-type": "application/json"}
-        with contextlib.ExitStack() as opened:
+        with contextlib.ExitStack() as stack:
             try:
-                sent = self._client.stream("POST", self._address, headers=headers, **given)
-                response: httpx.Response | Answer = opened.enter_context(sent)
+                request = self._client.stream("POST", self._address, headers=headers, **content)
+                response: httpx.Response | Answer = stack.enter_context(request)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                response = Answer(0, broken=f"nobody listens ({error})", unreachable=True)
+                response = Answer(0, broken=f"connection refused ({error})", unreachable=True)
             except httpx.TimeoutException:
                 response = Answer(0, broken=f"no answer within {self.timeout:g} s", late=True)
             except httpx.HTTPError as error:
@@ -191,33 +191,33 @@ class Endpoint:
             yield response
 
     def _read(self, response: httpx.Response) -> Answer:
-        until = time.monotonic() + self.timeout
+        deadline = time.monotonic() + self.timeout
         body, broken, late = bytearray(), "", False
         try:
-            for piece in response.iter_bytes():
-                body += piece
-                if len(body) > MOST_BYTES:
-                    broken = f"more than {MOST_BYTES} bytes"
+            for chunk in response.iter_bytes():
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    broken = f"more than {MAX_BYTES} bytes"
                     break
-                if time.monotonic() > until:
+                if time.monotonic() > deadline:
                     broken, late = f"not finished within {self.timeout:g} s", True
                     break
         except httpx.TimeoutException:
-            broken, late = f"silent for {self.timeout:g} s", True
+            broken, late = f"no data for {self.timeout:g} s", True
         except httpx.HTTPError as error:
             broken = f"the connection broke ({type(error).__name__})"
         return Answer(response.status_code, response.headers.get("content-type", "").lower(), bytes(body), broken, late)
 
 
 def address(url: str) -> str:
-    """Where requests to the endpoint at ``url`` are posted.
+    """Return the URL that requests to the endpoint at ``url`` are posted to.
 
     Raises:
-        EndpointError: ``url`` is no URL.
+        EndpointError: ``url`` is not an HTTP URL.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise EndpointError(f"{url!r} is no URL of an endpoint; give one such as http://127.0.0.1:8000.", "bad_url")
+        raise EndpointError(f"{url!r} is not an endpoint URL; pass one such as http://127.0.0.1:8000.", "bad_url")
     path = parts.path.rstrip("/")
     if not path.endswith(("/responses", "/invocations")):
         on_databricks = path.rpartition("/")[0].endswith("/serving-endpoints")

@@ -1,4 +1,4 @@
-"""What an endpoint is asked, one request after the other."""
+"""Probes: the requests sent to an endpoint, and the checks of their answers."""
 
 from __future__ import annotations
 
@@ -12,27 +12,35 @@ from typing import Any
 
 from oneturn.conformance.endings import check_leaks
 from oneturn.conformance.endpoint import Answer, Endpoint
-from oneturn.conformance.events import TERMINAL, done_items, kind, mapping, message_text, speaks_weaker, streamed_text
+from oneturn.conformance.events import (
+    TERMINAL,
+    done_items,
+    is_mlflow_contract,
+    kind,
+    mapping,
+    message_text,
+    streamed_text,
+)
 from oneturn.conformance.report import Probe
 from oneturn.conformance.response import check_response, compare
-from oneturn.conformance.rules import Findings, Violation, shown
+from oneturn.conformance.rules import Findings, Violation, format_value
 from oneturn.conformance.stream import check_stream
 from oneturn.core.findings import Severity
 
 QUESTION = "In one sentence: what can you do for me? (Reference: {marker})"
 _UNKNOWN_INPUT = "no_such_input_of_oneturn_check"
-_LEAVES = 3
+_DISCONNECTS = 3
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to ask.
+    """Settings of the probes.
 
     Attributes:
-        question: what is asked; ``{marker}`` in it becomes a word of each request's own.
-        echo: whether the agent is known to repeat the marker.
-        deterministic: whether it answers the same question always in the same words.
-        answered: whether it runs all its tools itself; see :func:`oneturn.conformance.check_stream`.
+        question: the question; ``{marker}`` in it is replaced by a word unique to each request.
+        echo: whether the agent repeats the marker.
+        deterministic: whether the same question always has the same answer.
+        answered: whether the agent runs all its tools itself; see :func:`oneturn.conformance.check_stream`.
     """
 
     question: str = QUESTION
@@ -40,52 +48,52 @@ class Settings:
     deterministic: bool = False
     answered: bool = False
 
-    def asked(self, marker: str) -> str:
-        """The question with its marker."""
+    def format_question(self, marker: str) -> str:
+        """Return the question with its marker."""
         return self.question.replace("{marker}", marker)
 
 
 def stream_violations(answer: Answer, settings: Settings) -> list[Violation]:
-    """What is wrong with an answer that should be a stream."""
-    found = Findings()
+    """Check an answer that should be a stream."""
+    findings = Findings()
     if answer.late:
-        found.add("answer-late", f"{answer.broken}.")
+        findings.add("answer-late", f"{answer.broken}.")
     if not answer.status:
-        found.add("stream-cut", f"{answer.broken}.")
-        return found.in_order()
+        findings.add("stream-cut", f"{answer.broken}.")
+        return findings.in_order()
     if answer.status != 200:
-        found.add("http-status", f"A good request is answered with {answer.status}.")
-        return [*found.in_order(), *error_violations(answer)]
+        findings.add("http-status", f"A valid request is answered with {answer.status}.")
+        return [*findings.in_order(), *error_violations(answer)]
     if not answer.is_stream:
-        found.add("not-a-stream", f"The answer is of type {answer.content_type or 'unknown'!r}.")
-        return found.in_order()
+        findings.add("not-a-stream", f"The answer is of type {answer.content_type or 'unknown'!r}.")
+        return findings.in_order()
     stream = answer.stream
     for data in stream.unreadable:
-        found.add("stream-json", f"An event's data is {shown(data)}.")
+        findings.add("stream-json", f"An event's data is {format_value(data)}.")
     ended = stream.ended or any(kind(event) in TERMINAL for event in stream.events)
     if answer.broken or not ended:
-        found.add("stream-cut", f"{answer.broken or 'neither a terminal event nor [DONE]'}.")
-    return [*found.in_order(), *check_stream(stream.events, answered=settings.answered)]
+        findings.add("stream-cut", f"{answer.broken or 'no terminal event and no [DONE]'}.")
+    return [*findings.in_order(), *check_stream(stream.events, answered=settings.answered)]
 
 
 def error_violations(answer: Answer) -> list[Violation]:
-    """What is wrong with an HTTP answer that tells an error."""
-    found = Findings()
-    told = answer.json
-    error = mapping(told).get("error")
+    """Check an HTTP error."""
+    findings = Findings()
+    body = answer.json
+    error = mapping(body).get("error")
     if not isinstance(error, dict) or not isinstance(error.get("message"), str) or not error.get("code"):
-        found.add("http-error-shape", f"HTTP {answer.status} came with {shown(told or answer.body, 120)}.")
-    spoken = mapping(told)
-    message = mapping(error).get("message") or error or spoken.get("message") or spoken.get("detail")
+        findings.add("http-error-shape", f"HTTP {answer.status} came with {format_value(body or answer.body, 120)}.")
+    fields = mapping(body)
+    message = mapping(error).get("message") or error or fields.get("message") or fields.get("detail")
     if not message:
-        found.add("http-error-mute", f"HTTP {answer.status} came with {shown(answer.body, 120)}.")
-    check_leaks(told if told is not None else answer.body.decode(errors="replace"), found)
-    return found.in_order()
+        findings.add("http-error-mute", f"HTTP {answer.status} came with {format_value(answer.body, 120)}.")
+    check_leaks(body if body is not None else answer.body.decode(errors="replace"), findings)
+    return findings.in_order()
 
 
 def probe_stream(name: str, endpoint: Endpoint, settings: Settings, marker: str) -> tuple[Probe, Answer]:
-    """A good request, streamed."""
-    answer = endpoint.ask(endpoint.body(settings.asked(marker), stream=True))
+    """Send a valid request with a stream."""
+    answer = endpoint.ask(endpoint.body(settings.format_question(marker), stream=True))
     events = answer.stream.events if answer.is_stream else ()
     violations = stream_violations(answer, settings)
     if settings.echo and events:
@@ -95,42 +103,44 @@ def probe_stream(name: str, endpoint: Endpoint, settings: Settings, marker: str)
 
 
 def echo_violations(answer: Answer, marker: str) -> list[Violation]:
-    """Whether an agent that repeats its question lost a part of it, in its deltas or in the end."""
-    found = Findings()
+    """Check that an agent that repeats its question kept the marker, in its deltas and in the finished message."""
+    findings = Findings()
     events = answer.stream.events
-    ended = message_text([mapping(event.get("item")) for event in events if kind(event).endswith("output_item.done")])
-    for where, text in (("deltas", streamed_text(events)), ("finished message", ended)):
+    final_text = message_text(
+        [mapping(event.get("item")) for event in events if kind(event).endswith("output_item.done")]
+    )
+    for name, text in (("text of the deltas", streamed_text(events)), ("finished message", final_text)):
         if marker not in text:
-            found.add("marker-lost", f"The {where}, {len(text)} characters, lack the marker {marker}.")
-    return found.in_order()
+            findings.add("marker-lost", f"The {name} ({len(text)} characters) lacks the marker {marker}.")
+    return findings.in_order()
 
 
-def probe_plain(endpoint: Endpoint, settings: Settings, marker: str, streamed: Answer) -> Probe:
-    """A good request, not streamed; against the same request streamed, if that is to be the same."""
-    found = Findings()
-    answer = endpoint.ask(endpoint.body(settings.asked(marker)))
-    told = answer.json
+def probe_response(endpoint: Endpoint, settings: Settings, marker: str, streamed: Answer) -> Probe:
+    """Send a valid request without a stream; if ``deterministic``, compare the answer with the stream ``streamed``."""
+    findings = Findings()
+    answer = endpoint.ask(endpoint.body(settings.format_question(marker)))
+    body = answer.json
     if answer.broken:
-        found.add("answer-late" if answer.late else "http-body", f"{answer.broken}.")
+        findings.add("answer-late" if answer.late else "http-body", f"{answer.broken}.")
     elif answer.status != 200:
-        found.add("http-status", f"A good request is answered with {answer.status}.")
-        return Probe("response", 1, [*found.in_order(), *error_violations(answer)])
-    elif not isinstance(told, dict):
-        found.add("http-body", f"The body is {shown(answer.body)}.")
+        findings.add("http-status", f"A valid request is answered with {answer.status}.")
+        return Probe("response", 1, [*findings.in_order(), *error_violations(answer)])
+    elif not isinstance(body, dict):
+        findings.add("http-body", f"The body is {format_value(answer.body)}.")
     else:
-        violations = check_response(told, answered=settings.answered)
+        violations = check_response(body, answered=settings.answered)
         if settings.deterministic and streamed.is_stream:
-            violations += compare(streamed.stream.events, told)
+            violations += compare(streamed.stream.events, body)
         return Probe("response", 1, violations)
-    return Probe("response", 1, found.in_order())
+    return Probe("response", 1, findings.in_order())
 
 
 def probe_bad_requests(endpoint: Endpoint, settings: Settings) -> Probe:
-    """Requests that are wrong, or that some endpoints take and others don't."""
-    question = settings.asked("none")
+    """Send invalid requests, and requests that only some endpoints accept."""
+    question = settings.format_question("none")
     unknown = {**mapping(endpoint.extra.get("custom_inputs")), _UNKNOWN_INPUT: 1}
     cases: dict[str, tuple[Any, Callable[[Findings, str, Answer], None]]] = {
-        "no JSON": (b"{", _must_refuse),
+        "invalid JSON": (b"{", _must_refuse),
         "a JSON list": ([1], _must_refuse),
         "no input": ({**endpoint.extra}, _must_refuse),
         "an item without content": ({**endpoint.extra, "input": [{"role": "user"}]}, _must_refuse),
@@ -143,125 +153,127 @@ def probe_bad_requests(endpoint: Endpoint, settings: Settings) -> Probe:
     }
     violations: list[Violation] = []
     facts: dict[str, Any] = {}
-    for name, (body, judge) in cases.items():
-        found = Findings()
+    for name, (body, check) in cases.items():
+        findings = Findings()
         answer = endpoint.ask(body)
         facts[name] = answer.status
         if answer.late:
-            found.add("answer-late", f"{answer.broken}.")
-        judge(found, name, answer)
-        told = error_violations(answer) if answer.status >= 400 else []
+            findings.add("answer-late", f"{answer.broken}.")
+        check(findings, name, answer)
+        errors = error_violations(answer) if answer.status >= 400 else []
         if answer.is_stream:
-            told = [one for one in stream_violations(answer, settings) if one.severity is Severity.error]
-        named = (dataclasses.replace(one, message=f"{name}: {one.message}", event=None) for one in told)
-        violations += [*found.in_order(), *named]
+            errors = [error for error in stream_violations(answer, settings) if error.severity is Severity.error]
+        named = (dataclasses.replace(error, message=f"{name}: {error.message}", event=None) for error in errors)
+        violations += [*findings.in_order(), *named]
     return Probe("bad requests", len(cases), violations, facts)
 
 
-def _must_refuse(found: Findings, name: str, answer: Answer) -> None:
+def _must_refuse(findings: Findings, name: str, answer: Answer) -> None:
     if answer.status == 200:
-        found.add("bad-request-accepted", f"{name}: answered with 200.")
-    _no_failure(found, name, answer)
+        findings.add("bad-request-accepted", f"{name}: answered with 200.")
+    _no_failure(findings, name, answer)
 
 
-def _may_refuse_string(found: Findings, name: str, answer: Answer) -> None:
+def _may_refuse_string(findings: Findings, name: str, answer: Answer) -> None:
     if 400 <= answer.status < 500:
-        found.add("string-input-refused", f"{name}: answered with {answer.status}.")
-    _no_failure(found, name, answer)
+        findings.add("string-input-refused", f"{name}: answered with {answer.status}.")
+    _no_failure(findings, name, answer)
 
 
-def _may_ignore_input(found: Findings, name: str, answer: Answer) -> None:
+def _may_ignore_input(findings: Findings, name: str, answer: Answer) -> None:
     kinds = [kind(event) for event in answer.stream.events] if answer.is_stream else []
     if answer.status == 200 and not {"error", "response.failed"} & set(kinds):
-        found.add("unknown-input-ignored", f"{name}: answered with 200.")
-    _no_failure(found, name, answer)
+        findings.add("unknown-input-ignored", f"{name}: answered with 200.")
+    _no_failure(findings, name, answer)
 
 
-def _no_failure(found: Findings, name: str, answer: Answer) -> None:
+def _no_failure(findings: Findings, name: str, answer: Answer) -> None:
     if answer.status >= 500 or not answer.status:
-        found.add("http-status", f"{name}: answered with {answer.status or answer.broken}.")
+        findings.add("http-status", f"{name}: answered with {answer.status or answer.broken}.")
 
 
-def probe_leaving(endpoint: Endpoint, settings: Settings, marker: str, known: set[str]) -> Probe:
-    """Clients that go away in mid-stream, and whether the server breaks no rules after them but those ``known``."""
+def probe_disconnects(endpoint: Endpoint, settings: Settings, marker: str, earlier_errors: set[str]) -> Probe:
+    """Disconnect in mid-stream, and check that the next stream breaks no rules except ``earlier_errors``."""
     before = endpoint.healthy()
-    statuses = [endpoint.leave(endpoint.body(settings.asked(marker), stream=True)) for _ in range(_LEAVES)]
-    found = Findings()
+    statuses = [
+        endpoint.disconnect(endpoint.body(settings.format_question(marker), stream=True)) for _ in range(_DISCONNECTS)
+    ]
+    findings = Findings()
     if before and not endpoint.healthy():
-        found.add("healthy-after-disconnect", "GET /health answered 200 before, and doesn't now.")
+        findings.add("healthy-after-disconnect", "GET /health returned 200 before, and doesn't now.")
     after, _ = probe_stream("after", endpoint, settings, marker)
-    broken = {one.rule for one in after.violations if one.severity is Severity.error} - known
+    broken = {error.rule for error in after.violations if error.severity is Severity.error} - earlier_errors
     if broken:
-        found.add("healthy-after-disconnect", f"The next stream breaks {', '.join(sorted(broken))}.")
-    return Probe("clients that leave", _LEAVES + 1, found.in_order(), {"left": len(statuses)})
+        findings.add("healthy-after-disconnect", f"The next stream breaks {', '.join(sorted(broken))}.")
+    return Probe("clients that leave", _DISCONNECTS + 1, findings.in_order(), {"left": len(statuses)})
 
 
-def contract_of(answer: Answer) -> str:
-    """Which contract an endpoint's stream is of: OpenAI's, MLflow's, or none if no stream came."""
+def detect_contract(answer: Answer) -> str:
+    """Return the contract of a stream: ``"OpenAI"`` or ``"MLflow"``; empty if there is no stream."""
     if not (answer.is_stream and answer.stream.events):
         return ""
-    return "MLflow" if speaks_weaker(answer.stream.events) else "OpenAI"
+    return "MLflow" if is_mlflow_contract(answer.stream.events) else "OpenAI"
 
 
-LOSSES = frozenset({"text-lost", "marker-lost", "stream-cut", "answer-late", "empty-stream", "text-adds-up"})
-"""The rules by which a stream counts as lost."""
+LOSS_RULES = frozenset({"text-lost", "marker-lost", "stream-cut", "answer-late", "empty-stream", "text-adds-up"})
+"""A stream that breaks one of these rules counts as lost."""
 
-_BUSY = (429, 503)
+_BUSY_STATUSES = (429, 503)
 
 
 def new_marker() -> str:
-    """A word that nobody else says."""
+    """Return a random word that appears in no other request."""
     return f"marker-{secrets.token_hex(6)}"
 
 
-def probe_concurrency(endpoint: Endpoint, settings: Settings, streams: int, others: Iterable[Answer] = ()) -> Probe:
-    """``streams`` streamed requests at once.
+def probe_concurrency(endpoint: Endpoint, settings: Settings, streams: int, earlier: Iterable[Answer] = ()) -> Probe:
+    """Send ``streams`` streamed requests at once.
 
     Args:
-        endpoint: whom to ask.
-        settings: how.
-        streams: how many; each takes a thread.
-        others: answers that came one by one before: if their text was streamed, all texts should be.
+        endpoint: the endpoint.
+        settings: the question and what to expect.
+        streams: the number of requests; each takes a thread.
+        earlier: answers to earlier sequential requests; if their text came in deltas, all text should.
     """
     markers = [new_marker() for _ in range(streams)]
-    answers = _all_at_once(endpoint, settings, markers)
-    before = list(others)
-    known = _Known(
+    answers = _ask_concurrently(endpoint, settings, markers)
+    previous = list(earlier)
+    context = _Context(
         markers=markers,
-        streamed=any(came_in_deltas(answer) for answer in [*before, *answers]),
-        ids=frozenset(id for answer in before for id in _ids(answer)),
+        streamed=any(has_deltas(answer) for answer in [*previous, *answers]),
+        ids=frozenset(id for answer in previous for id in _ids(answer)),
         shared=_shared_ids(answers),
     )
     per_stream = [
-        list(_judged(answer, marker, known, settings)) for answer, marker in zip(answers, markers, strict=True)
+        list(_check_answer(answer, marker, context, settings)) for answer, marker in zip(answers, markers, strict=True)
     ]
-    return Probe(f"{streams} at once", streams, _merged(per_stream), _facts(per_stream))
+    return Probe(f"{streams} at once", streams, _merge(per_stream), _facts(per_stream))
 
 
-def came_in_deltas(answer: Answer) -> bool:
-    """Whether text of this answer came in deltas."""
+def has_deltas(answer: Answer) -> bool:
+    """Whether this is a stream with text deltas."""
     return answer.is_stream and bool(streamed_text(answer.stream.events))
 
 
-def lost_text(answer: Answer) -> bool:
-    """Whether there is text in this stream's messages, or none at all, and no delta of it."""
+def lacks_deltas(answer: Answer) -> bool:
+    """Whether this is a stream without text deltas."""
     return answer.is_stream and not streamed_text(answer.stream.events)
 
 
-def _all_at_once(endpoint: Endpoint, settings: Settings, markers: Sequence[str]) -> list[Answer]:
-    together = threading.Barrier(len(markers))
+def _ask_concurrently(endpoint: Endpoint, settings: Settings, markers: Sequence[str]) -> list[Answer]:
+    barrier = threading.Barrier(len(markers))
 
     def ask(marker: str) -> Answer:
-        together.wait()
-        return endpoint.ask(endpoint.body(settings.asked(marker), stream=True))
+        barrier.wait()
+        return endpoint.ask(endpoint.body(settings.format_question(marker), stream=True))
 
     with ThreadPoolExecutor(len(markers), thread_name_prefix="oneturn-check") as pool:
         return list(pool.map(ask, markers))
 
 
 @dataclass(frozen=True)
-class _Known:
-    """What is known of all answers: markers, whether texts come in deltas, ids from before, ids in two of them."""
+class _Context:
+    """Facts about all answers: markers, whether text comes in deltas, ids of earlier answers, ids in two of them."""
 
     markers: Sequence[str]
     streamed: bool
@@ -269,24 +281,24 @@ class _Known:
     shared: frozenset[str]
 
 
-def _judged(answer: Answer, marker: str, known: _Known, settings: Settings) -> Iterator[Violation]:
-    found = Findings()
-    if answer.status in _BUSY:
-        found.add("refused-under-load", f"HTTP {answer.status}.")
-        yield from found.in_order()
+def _check_answer(answer: Answer, marker: str, context: _Context, settings: Settings) -> Iterator[Violation]:
+    findings = Findings()
+    if answer.status in _BUSY_STATUSES:
+        findings.add("refused-under-load", f"HTTP {answer.status}.")
+        yield from findings.in_order()
         return
-    strangers = [other for other in known.markers if other != marker and other.encode() in answer.body]
-    if strangers:
-        found.add("marker-mixed", f"The answer to {marker} holds {', '.join(strangers)}.")
-    if known.streamed and lost_text(answer):
+    foreign_markers = [other for other in context.markers if other != marker and other.encode() in answer.body]
+    if foreign_markers:
+        findings.add("marker-mixed", f"The answer to {marker} contains {', '.join(foreign_markers)}.")
+    if context.streamed and lacks_deltas(answer):
         length = len(message_text(done_items(answer.stream.events)))
-        found.add("text-lost", f"No delta came; the finished message has {length} characters.")
+        findings.add("text-lost", f"There is no delta; the finished message has {length} characters.")
     ids = set(_ids(answer))
-    if ids & known.ids:
-        found.add("ids-constant", f"{sorted(ids & known.ids)} was an id before.")
-    elif ids & known.shared:
-        found.add("ids-shared", f"{sorted(ids & known.shared)} is an id of another answer too.")
-    yield from found.in_order()
+    if ids & context.ids:
+        findings.add("ids-constant", f"{sorted(ids & context.ids)} was an id of an earlier answer.")
+    elif ids & context.shared:
+        findings.add("ids-shared", f"{sorted(ids & context.shared)} is also an id of another answer.")
+    yield from findings.in_order()
     yield from stream_violations(answer, settings)
     if settings.echo and answer.is_stream:
         yield from echo_violations(answer, marker)
@@ -295,7 +307,7 @@ def _judged(answer: Answer, marker: str, known: _Known, settings: Settings) -> I
 def _ids(answer: Answer) -> list[str]:
     events = answer.stream.events if answer.is_stream else ()
     responses = [mapping(event.get("response")) for event in events]
-    return [told["id"] for told in (*responses, *done_items(events)) if isinstance(told.get("id"), str)]
+    return [entry["id"] for entry in (*responses, *done_items(events)) if isinstance(entry.get("id"), str)]
 
 
 def _shared_ids(answers: Sequence[Answer]) -> frozenset[str]:
@@ -312,14 +324,14 @@ def _facts(per_stream: Sequence[Sequence[Violation]]) -> dict[str, Any]:
     broken = [{violation.rule for violation in violations} for violations in per_stream]
     return {
         "streams": len(broken),
-        "lost": sum(bool(rules & LOSSES) for rules in broken),
+        "lost": sum(bool(rules & LOSS_RULES) for rules in broken),
         "mixed": sum("marker-mixed" in rules for rules in broken),
         "refused": sum(bool(rules & {"refused-under-load", "http-status"}) for rules in broken),
     }
 
 
-def _merged(per_stream: Sequence[Sequence[Violation]]) -> list[Violation]:
-    """One violation a rule: the first, and in how many streams it was found."""
+def _merge(per_stream: Sequence[Sequence[Violation]]) -> list[Violation]:
+    """Merge violations to one per rule: the first, with the number of streams that break the rule."""
     first: dict[str, Violation] = {}
     streams: dict[str, int] = {}
     for violations in per_stream:

@@ -1,4 +1,4 @@
-"""What was found at an endpoint."""
+"""The report of a check of an endpoint."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from oneturn.core.findings import Severity
 
 @dataclass(frozen=True)
 class Probe:
-    """One thing that was tried.
+    """The result of one probe.
 
     Attributes:
-        name: what it is.
-        requests: how many requests it took.
-        violations: the rules that don't hold.
-        facts: what was counted.
+        name: its name.
+        requests: the number of requests sent.
+        violations: the broken rules.
+        facts: counts and statuses.
     """
 
     name: str
@@ -27,18 +27,18 @@ class Probe:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def count(self, severity: Severity) -> int:
-        """How many violations are of this severity."""
+        """Count the violations of this severity."""
         return sum(violation.severity is severity for violation in self.violations)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found at one endpoint.
+    """The result of checking one endpoint.
 
     Attributes:
-        url: where it was asked.
-        contract: ``"OpenAI"``; ``"MLflow"`` for the weaker one; empty if no stream came.
-        probes: what was tried, in order.
+        url: the URL that requests were sent to.
+        contract: ``"OpenAI"``; ``"MLflow"`` for the weaker one; empty if there was no stream.
+        probes: the probes, in order.
     """
 
     url: str
@@ -47,18 +47,18 @@ class Report:
 
     @property
     def violations(self) -> list[Violation]:
-        """All that were found."""
+        """The violations of all probes."""
         return [violation for probe in self.probes for violation in probe.violations]
 
     def broken_rules(self, *severities: Severity) -> set[str]:
-        """The names of the rules that don't hold: those of ``severities``, or the errors."""
-        wanted = severities or (Severity.error,)
-        return {violation.rule for violation in self.violations if violation.severity in wanted}
+        """Return the names of the broken rules of ``severities``; of errors by default."""
+        selected = severities or (Severity.error,)
+        return {violation.rule for violation in self.violations if violation.severity in selected}
 
     def passed(self, strict: bool = False) -> bool:
-        """Whether there was no error; when ``strict``, no warning either."""
+        """Whether there are no errors and, if ``strict``, no warnings."""
         return not self.broken_rules(Severity.error, *([Severity.warning] if strict else []))
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON has it."""
+        """Return the report as a JSON object."""
         return {"passed": self.passed(), **asdict(self)}

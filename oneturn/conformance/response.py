@@ -1,4 +1,4 @@
-"""A response without a stream, graded; and whether a stream says the same."""
+"""Check a response without a stream, and compare it with a stream."""
 
 from __future__ import annotations
 
@@ -8,81 +8,82 @@ from typing import Any
 from pydantic import BaseModel
 
 from oneturn.conformance.endings import check_error, check_reason, check_response_types, check_usage
-from oneturn.conformance.events import done_items, objects, plain, same
+from oneturn.conformance.events import done_items, objects, same, to_mapping
 from oneturn.conformance.items import check_calls
-from oneturn.conformance.rules import Findings, Violation, shown
+from oneturn.conformance.rules import Findings, Violation, format_value
 
 _STATUSES = ("completed", "incomplete", "failed")
-_PASSING = frozenset({"id", "call_id", "status"})
+_VOLATILE_FIELDS = frozenset({"id", "call_id", "status"})
 
 
 def check_response(
     response: Mapping[str, Any] | BaseModel, *, answered: bool = False, earlier_calls: Collection[str] = ()
 ) -> list[Violation]:
-    """What is wrong with a whole response, as ``/responses`` gives it without a stream; empty if nothing is.
+    """Check a response of ``/responses`` without a stream. Return its violations.
 
     Args:
         response: the response, as a dict or as a pydantic model of MLflow or openai.
         answered: as in :func:`check_stream`.
         earlier_calls: as in :func:`check_stream`.
     """
-    told = plain(response)
-    status = told.get("status")
-    found = Findings(weaker=not (told.get("id") and status))
-    if not told.get("id"):
-        found.add("response-id-missing", "The response has no id.")
+    body = to_mapping(response)
+    status = body.get("status")
+    findings = Findings(weaker=not (body.get("id") and status))
+    if not body.get("id"):
+        findings.add("response-id-missing", "The response has no id.")
     if status is not None and status not in _STATUSES:
-        found.add("response-status", f"The response is {status!r}.")
-    _check_items(told, found)
-    items = objects(told.get("output"))
+        findings.add("response-status", f"The response is {status!r}.")
+    _check_items(body, findings)
+    items = objects(body.get("output"))
     broken_off = status in ("incomplete", "failed")
-    placed = [(None, item) for item in items]
-    check_calls(placed, found, answered=answered, broken_off=broken_off, earlier=earlier_calls)
+    positioned = [(None, item) for item in items]
+    check_calls(positioned, findings, answered=answered, broken_off=broken_off, earlier=earlier_calls)
     if status == "failed":
-        check_error(told.get("error"), found)
+        check_error(body.get("error"), findings)
     elif status == "incomplete":
-        check_reason(told, found)
+        check_reason(body, findings)
     else:
-        check_usage(told, found)
-    check_response_types(told, found)
-    return found.in_order()
+        check_usage(body, findings)
+    check_response_types(body, findings)
+    return findings.in_order()
 
 
 def compare(
     events: Iterable[Mapping[str, Any] | BaseModel], response: Mapping[str, Any] | BaseModel
 ) -> list[Violation]:
-    """Where a stream says something else than the response to the same question, ids aside.
+    """Compare a stream with the response to the same question, ids aside. Return the differences.
 
-    Only of use where the agent is deterministic.
+    Requires a deterministic agent.
     """
-    found = Findings()
-    streamed = [_lasting(item) for item in done_items(plain(event) for event in events)]
-    whole = [_lasting(item) for item in objects(plain(response).get("output"))]
-    if len(streamed) != len(whole):
-        found.add("stream-differs", f"The stream has {len(streamed)} items, the response {len(whole)}.")
-    for number, (one, other) in enumerate(zip(streamed, whole, strict=False)):
+    findings = Findings()
+    streamed = [_stable_fields(item) for item in done_items(to_mapping(event) for event in events)]
+    complete = [_stable_fields(item) for item in objects(to_mapping(response).get("output"))]
+    if len(streamed) != len(complete):
+        findings.add("stream-differs", f"The stream has {len(streamed)} items, the response {len(complete)}.")
+    for number, (one, other) in enumerate(zip(streamed, complete, strict=False)):
         if not same(one, other):
-            found.add(
-                "stream-differs", f"Item {number}: the stream has {shown(one, 200)}, the response {shown(other, 200)}."
+            findings.add(
+                "stream-differs",
+                f"Item {number}: the stream has {format_value(one, 200)}, the response {format_value(other, 200)}.",
             )
-    return found.in_order()
+    return findings.in_order()
 
 
-def _lasting(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in item.items() if key not in _PASSING}
+def _stable_fields(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in item.items() if key not in _VOLATILE_FIELDS}
 
 
-def _check_items(told: Mapping[str, Any], found: Findings) -> None:
-    output = told.get("output")
+def _check_items(body: Mapping[str, Any], findings: Findings) -> None:
+    output = body.get("output")
     if not isinstance(output, list):
-        found.add("openai-types", f"output is {shown(output)}, not a list.")
+        findings.add("openai-types", f"output is {format_value(output)}, not a list.")
     ids: list[Any] = []
     for item in objects(output):
         id = item.get("id")
         if not id:
-            found.add("item-id-missing", f"A {item.get('type')} has no id.")
+            findings.add("item-id-missing", f"A {item.get('type')} has no id.")
         elif id in ids:
-            found.add("item-id-reused", f"The id {id!r} names a second item, a {item.get('type')}.")
+            findings.add("item-id-reused", f"The id {id!r} names a second item, a {item.get('type')}.")
         ids.append(id)
         if item.get("status") == "in_progress":
-            found.add("item-status", f"{item.get('type')} {id} is in_progress.")
+            findings.add("item-status", f"{item.get('type')} {id} is in_progress.")

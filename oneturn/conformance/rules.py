@@ -1,7 +1,7 @@
-"""The rules: what each asks of an endpoint, and who needs it.
+"""The rules: what each requires of an endpoint, and why.
 
-Sources: OpenAI's API reference, "Streaming events"; the types of the ``openai`` package; and what that package's own
-reader of streams, ``client.responses.stream()``, does with the events.
+Sources: OpenAI's API reference, "Streaming events"; the types of the ``openai`` package; and the behaviour of that
+package's stream reader, ``client.responses.stream()``.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from oneturn.core.findings import Severity
 
 @dataclass(frozen=True)
 class Rule:
-    """What must hold.
+    """A requirement of the protocol.
 
     Attributes:
         name: its name in reports.
-        asks: what it asks, in one line.
-        why: who needs it.
-        severity: how bad it is to break it.
-        weaker: how bad in a stream of MLflow's weaker contract, if that differs: one that has neither
-            ``response.created`` nor ``response.output_item.added``. Who begins as OpenAI must go on as OpenAI.
+        asks: the requirement, in one line.
+        why: the consequence of breaking it.
+        severity: the severity of a violation.
+        weaker: the severity in a stream of MLflow's weaker contract, if it differs: one that has neither
+            ``response.created`` nor ``response.output_item.added``. A stream with either must follow OpenAI's.
     """
 
     name: str
@@ -35,72 +35,82 @@ class Rule:
 _E, _W, _N = Severity.error, Severity.warning, Severity.note
 
 _ORDER = (
-    Rule("empty-stream", "A stream has events.", "A client waits, and gets neither an answer nor an error."),
+    Rule("empty-stream", "A stream has events.", "The client gets neither an answer nor an error."),
     Rule(
         "created-missing",
         "`response.created` is the first event.",
-        "openai's `responses.stream()` raises on any other first event; MLflow doesn't ask for it.",
+        "openai's `responses.stream()` raises on any other first event; MLflow doesn't require it.",
         _W,
     ),
-    Rule("created-misplaced", "`response.created` comes once, before all others.", "A second one starts a new answer."),
+    Rule(
+        "created-misplaced",
+        "`response.created` is sent once, before all other events.",
+        "A second one starts a new answer.",
+    ),
     Rule(
         "created-output",
-        "`response.created` and the first `response.in_progress` hold no output yet.",
-        "openai's reader starts from this response and would have the items twice.",
+        "`response.created` and the first `response.in_progress` have no output.",
+        "openai's reader starts from this response and would duplicate the items.",
     ),
     Rule(
         "in-progress-missing",
         "`response.in_progress` follows `response.created`.",
-        "OpenAI always sends it; a client may show that work has begun.",
+        "OpenAI always sends it; a client may show that work has started.",
         _W,
     ),
     Rule(
         "in-progress-misplaced",
-        "The first `response.in_progress` comes right after `response.created`.",
-        "It tells a state that is over by then.",
+        "The first `response.in_progress` follows `response.created` directly.",
+        "It reports an outdated state.",
     ),
     Rule(
         "in-progress-again",
-        "`response.in_progress` comes again later on.",
-        "A sign of life; openai's reader passes over it.",
+        "`response.in_progress` is repeated later.",
+        "A keep-alive; openai's reader ignores it.",
         _N,
     ),
     Rule(
         "sequence-missing",
         "Every event has a `sequence_number`.",
-        "A client finds lost events by it, and resumes after it.",
+        "A client detects lost events and resumes a stream with it.",
         _E,
         _W,
     ),
-    Rule("sequence-start", "`sequence_number` starts at 0.", "OpenAI's does; resuming counts from there.", _W),
-    Rule("sequence-gap", "`sequence_number` grows by one.", "A gap or a repetition is a lost or doubled event."),
+    Rule("sequence-start", "`sequence_number` starts at 0.", "OpenAI's does; resuming depends on it.", _W),
+    Rule(
+        "sequence-gap", "`sequence_number` increases by one.", "A gap or a repetition means a lost or duplicated event."
+    ),
     Rule(
         "terminal-missing",
         "The stream ends with a terminal event.",
-        "Without it a whole answer and one that was cut off look the same.",
+        "Without it, a client can't tell a complete answer from a truncated one.",
         _E,
         _W,
     ),
     Rule(
         "terminal-twice",
         "There is one terminal event; only `error` may be followed by `response.failed`.",
-        "A client stops at the first, and the second may say otherwise.",
+        "A client stops at the first; the second may contradict it.",
     ),
-    Rule("after-terminal", "Nothing follows the terminal event.", "A client has stopped reading."),
-    Rule("response-status", "A response's `status` is that of its event.", "Clients look at either.", _E, _W),
-    Rule("response-id-missing", "A response has an `id`.", "Logs and later requests name it.", _W),
-    Rule("response-id-changed", "The response's `id` is the same in all its events.", "Events of another answer."),
+    Rule("after-terminal", "Nothing follows the terminal event.", "A client has stopped reading by then."),
+    Rule("response-status", "A response's `status` matches its event.", "Clients read either.", _E, _W),
+    Rule("response-id-missing", "A response has an `id`.", "Logs and later requests refer to it.", _W),
+    Rule(
+        "response-id-changed",
+        "The response's `id` is the same in all its events.",
+        "Otherwise the events belong to different answers.",
+    ),
     Rule(
         "response-changed",
-        "`created_at`, `model` and `object` stay what they were.",
-        "A client keeps what it was told first.",
+        "`created_at`, `model` and `object` don't change.",
+        "A client keeps the first values.",
         _W,
     ),
-    Rule("untyped-event", "Every event has a `type`.", "A client can't tell what it is."),
+    Rule("untyped-event", "Every event has a `type`.", "A client can't interpret it."),
     Rule(
         "extra-event",
         "An event without `type` that MLflow or Databricks adds: a trace id, a trace.",
-        "Other clients pass it over.",
+        "Other clients ignore it.",
         _N,
     ),
 )
@@ -108,35 +118,37 @@ _ORDER = (
 _ITEMS = (
     Rule(
         "item-not-added",
-        "`response.output_item.added` comes before all else of an item.",
-        "openai's reader looks the item up by its place, and fails.",
+        "`response.output_item.added` is the first event of an item.",
+        "openai's reader looks the item up by its index, and fails.",
         _E,
         _W,
     ),
     Rule(
         "item-not-done",
         "Every item ends with `response.output_item.done`.",
-        "MLflow's traces, and clients of its contract, are made of these events alone.",
+        "MLflow's traces, and clients of its contract, read only these events.",
     ),
     Rule(
         "item-left-open",
-        "Also in a response that failed, items that were begun are closed.",
+        "In a failed response too, started items are closed.",
         "A client shows them as still running.",
         _W,
     ),
-    Rule("item-done-twice", "An item is done once.", "A client has it twice."),
+    Rule("item-done-twice", "An item is done once.", "A client shows it twice."),
     Rule(
         "event-outside-item",
-        "Events with an `item_id` come while that item is open.",
-        "A client has nowhere to put them: text is lost, or lands in another answer.",
+        "Events with an `item_id` are sent while that item is open.",
+        "A client can't assign them: text is lost or ends up in another answer.",
     ),
-    Rule("item-id-missing", "An item has an `id`.", "Its events can't be put together.", _E, _W),
-    Rule("item-id-changed", "An item's `id` is the same from added to done.", "A client has two items for one."),
-    Rule("item-id-reused", "No two items share an `id`.", "A client keyed by id keeps one of them.", _E, _W),
+    Rule("item-id-missing", "An item has an `id`.", "Its events can't be matched to it.", _E, _W),
+    Rule(
+        "item-id-changed", "An item's `id` is the same from added to done.", "A client shows two items instead of one."
+    ),
+    Rule("item-id-reused", "No two items share an `id`.", "A client that keys items by id loses one of them.", _E, _W),
     Rule(
         "item-changed",
-        "What the added item said (type, name, call_id …) holds for the done item.",
-        "A client has shown it by then.",
+        "The done item repeats the fields of the added item (type, name, call_id …).",
+        "A client has already shown them.",
     ),
     Rule("item-status", "A done item's `status` is not `in_progress`.", "A client shows it as still running."),
     Rule(
@@ -144,76 +156,81 @@ _ITEMS = (
     ),
     Rule(
         "output-index",
-        "Items are numbered 0, 1, 2 … as they are added, and keep their number.",
-        "openai's reader takes it as the place in its list.",
+        "`output_index` is 0, 1, 2 … in the order of the added items, and doesn't change.",
+        "openai's reader uses it as the index in its list.",
     ),
-    Rule("unknown-item", "An item whose type the installed `openai` doesn't know.", "It passes it on untyped.", _N),
+    Rule(
+        "unknown-item",
+        "An item of a type that the installed `openai` package doesn't have.",
+        "The package passes it on untyped.",
+        _N,
+    ),
 )
 
 _TEXTS = (
     Rule(
         "text-adds-up",
-        "The text deltas of a part, put together, are its `.done`, its done part and the done item's.",
-        "Whoever reads deltas has another answer than who reads the end.",
+        "The text deltas of a part add up to its `.done`, its done part and the done item's text.",
+        "Clients of deltas and of the done item get different answers.",
     ),
     Rule(
         "refusal-adds-up",
         "The deltas of a refusal add up to it in the same way.",
-        "Whoever reads deltas has another refusal than who reads the end.",
+        "Clients of deltas and of the done item get different refusals.",
     ),
     Rule(
         "arguments-add-up",
-        "The deltas of a call's arguments, if any come, add up to them, from what the added item had.",
-        "openai's reader appends the deltas to the added item's `arguments`: they must begin empty there.",
+        "The deltas of a call's arguments, if any, continue the added item's and add up to the done item's.",
+        "openai's reader appends the deltas to the added item's `arguments`, which must be empty.",
     ),
     Rule(
         "summary-adds-up",
-        "The deltas of a reasoning summary, if any come, add up to it.",
-        "Whoever reads deltas has another thought than who reads the end.",
+        "The deltas of a reasoning summary, if any, add up to it.",
+        "Clients of deltas and of the done item get different summaries.",
     ),
     Rule(
         "reasoning-adds-up",
-        "The deltas of a reasoning text, if any come, add up to it.",
-        "Whoever reads deltas has another thought than who reads the end.",
+        "The deltas of a reasoning text, if any, add up to it.",
+        "Clients of deltas and of the done item get different reasoning.",
     ),
     Rule(
         "input-adds-up",
-        "The deltas of a custom tool's or a code interpreter's input, if any come, add up to it.",
-        "Whoever runs what the deltas say runs something else.",
+        "The deltas of a custom tool's or a code interpreter's input, if any, add up to it.",
+        "A client that runs the streamed input runs something else.",
     ),
     Rule(
         "text-not-streamed",
-        "A message's text comes in deltas, be it a single one.",
+        "A message's text is sent in deltas, at least one.",
         "A client that shows deltas shows nothing.",
         _E,
         _W,
     ),
     Rule(
-        "text-done-missing", "Deltas end with their `.done`.", "A client doesn't know that the text is whole.", _E, _W
+        "text-done-missing", "Deltas end with their `.done`.", "A client can't tell that the text is complete.", _E, _W
     ),
-    Rule("delta-after-done", "No delta or second `.done` follows a `.done`.", "The text was told to be whole."),
+    Rule("delta-after-done", "No delta or second `.done` follows a `.done`.", "The text was already complete."),
     Rule(
         "part-not-added",
         "`content_part.added` (for a summary `reasoning_summary_part.added`) precedes its text.",
-        "openai's reader looks the part up by its place, and fails.",
+        "openai's reader looks the part up by its index, and fails.",
         _E,
         _W,
     ),
-    Rule("part-not-done", "Every part that was added is done, before its item.", "It seems unfinished.", _E, _W),
+    Rule("part-not-done", "Every added part is done, before its item.", "A client shows it as unfinished.", _E, _W),
     Rule(
         "part-order",
-        "A part is added once, then come its text, the text's `.done`, the part's `.done`, once each.",
+        "A part is added once, then its text, the text's `.done` and the part's `.done` follow, once each.",
         "Clients build parts in this order.",
     ),
     Rule(
         "annotations",
-        "Annotations are told in order, and are those of the done part and item.",
-        "A source is missing in one of them.",
+        "Annotations are sent in order, and match those of the done part and item.",
+        "One of them lacks a source.",
     ),
     Rule(
         "annotations-not-told",
         "Each annotation has an `output_text.annotation.added`.",
-        "A client of deltas doesn't show the source.",
+        "Clients of deltas don't show the source.",
         _E,
         _W,
     ),
@@ -223,147 +240,155 @@ _CALLS = (
     Rule(
         "output-without-call",
         "A `function_call_output` follows the `function_call` with its `call_id`.",
-        "A result of nothing; the LM's next turn is refused for it.",
+        "The result belongs to no call; the LM rejects the next turn.",
     ),
     Rule(
         "call-without-output",
-        "A `function_call` has its output, unless the turn ended for the client to run it.",
-        "A lost tool result; the next turn is refused for it.",
+        "A `function_call` has its output, unless the turn ends so that the client can run it.",
+        "The tool result is lost; the LM rejects the next turn.",
     ),
-    Rule("call-id-reused", "A `call_id` names one call and one output.", "Results can't be told apart."),
+    Rule("call-id-reused", "A `call_id` identifies one call and one output.", "Results can't be matched to calls."),
     Rule("arguments-json", "A call's `arguments` are a JSON object.", "A client parses them.", _W),
 )
 
 _END = (
     Rule(
         "terminal-output",
-        "The terminal response's `output` is the items that were done, in order.",
-        "Whoever reads the end has another answer than who read the stream.",
+        "The terminal response's `output` contains the done items, in order.",
+        "Clients of the stream and of the terminal response get different answers.",
     ),
-    Rule("usage-missing", "A completed response has `usage`.", "Nobody knows what it cost.", _W),
+    Rule("usage-missing", "A completed response has `usage`.", "The cost is unknown.", _W),
     Rule(
         "usage-adds-up",
-        "`total_tokens` is the sum of input and output, of which the details are parts.",
-        "Bills are made of it.",
+        "`total_tokens` is the sum of input and output tokens; details don't exceed their total.",
+        "Billing depends on it.",
     ),
     Rule(
         "incomplete-reason",
-        "`response.incomplete` says why, in `incomplete_details.reason`.",
-        "A client can't tell the user.",
+        "`response.incomplete` has a reason in `incomplete_details.reason`.",
+        "A client can't show the reason to the user.",
         _W,
     ),
     Rule(
         "own-reason",
-        "`incomplete_details.reason` is none of the reasons that OpenAI has.",
-        "OpenAI has none for a deadline, or for a server that is stopped; its client passes it on.",
+        "`incomplete_details.reason` is not one of OpenAI's values.",
+        "OpenAI has no value for a deadline or a server shutdown; its client passes it on.",
         _N,
     ),
-    Rule("error-shape", "An error has a `code` and a `message`.", "A client chooses what to do by the code."),
+    Rule("error-shape", "An error has a `code` and a `message`.", "A client handles errors by their code."),
     Rule(
         "error-leaks",
-        "No error holds a traceback, a path of the server, or what looks like a secret.",
-        "It is shown to anybody who asks.",
+        "No error contains a traceback, a server path, or a likely secret.",
+        "Every client can read it.",
     ),
-    Rule("openai-types", "What is sent has the types that `openai` gives it.", "Its fields are read without a check."),
+    Rule("openai-types", "Fields have the types of the `openai` package.", "Clients read them without a check."),
     Rule(
         "openai-fields",
-        "What `openai`'s types need is there.",
-        "Reading it raises AttributeError; MLflow doesn't ask for these fields.",
+        "Fields that the types of the `openai` package require are present.",
+        "Reading a missing one raises AttributeError; MLflow doesn't require these fields.",
         _W,
     ),
-    Rule("unknown-event", "An event whose type the installed `openai` doesn't know.", "It passes it on untyped.", _N),
+    Rule(
+        "unknown-event",
+        "An event of a type that the installed `openai` package doesn't have.",
+        "The package passes it on untyped.",
+        _N,
+    ),
 )
 
 _HTTP = (
     Rule(
         "http-status",
-        "A good request is answered with 200, a bad one with 4xx; never with 5xx.",
-        "Clients and gateways retry a 5xx, and so run the agent again.",
+        "A valid request is answered with 200, an invalid one with 4xx; never with 5xx.",
+        "Clients and gateways retry a 5xx, which runs the agent again.",
     ),
     Rule(
         "http-error-shape",
         'An HTTP error is OpenAI\'s object: `{"error": {"message", "type", "code"}}`.',
-        "openai's client takes message and code from there.",
+        "openai's client reads message and code from it.",
         _W,
     ),
-    Rule("http-error-mute", "An HTTP error is JSON with a message.", "Nobody knows what to mend."),
+    Rule("http-error-mute", "An HTTP error is JSON with a message.", "The caller can't tell what to fix."),
     Rule("http-body", "A response is a JSON object.", "openai's client can't read it."),
     Rule(
         "not-a-stream",
         '`"stream": true` is answered as `text/event-stream`.',
-        "openai's client finds no event in it; `mlflow models serve` does this.",
+        "openai's client reads no events from it; `mlflow models serve` answers like this.",
     ),
     Rule(
         "stream-json",
         "The data of every server-sent event is a JSON object, or `[DONE]`.",
-        "openai's client parses each and raises.",
+        "openai's client parses each one and raises.",
     ),
     Rule(
         "stream-cut",
-        "A stream ends by itself, with a terminal event or `[DONE]`, in the time given.",
+        "A stream ends with a terminal event or `[DONE]`, within the timeout.",
         "The answer is lost.",
     ),
-    Rule("answer-late", "A request is answered in the time given.", "The client has gone."),
+    Rule("answer-late", "A request is answered within the timeout.", "The client has disconnected by then."),
     Rule(
         "bad-request-accepted",
-        "What is no JSON object, or has no input, is refused.",
-        "A mistake of the caller becomes an answer to something else.",
+        "A request that is not a JSON object, or has no input, is rejected.",
+        "The caller's mistake gets an unrelated answer instead of an error.",
     ),
     Rule(
         "unknown-input-ignored",
-        "An unknown key of `custom_inputs` is accepted without a word.",
-        "A misspelt key is passed over.",
+        "An unknown key of `custom_inputs` is accepted without an error.",
+        "A misspelt key is ignored.",
         _N,
     ),
     Rule(
         "string-input-refused",
-        "A string as `input` is refused; OpenAI takes it, MLflow takes lists only.",
+        "A string as `input` is rejected; OpenAI accepts it, MLflow accepts lists only.",
         "Send a list of items.",
         _N,
     ),
     Rule(
         "stream-differs",
-        "The stream says what the response without a stream says (asked for: deterministic).",
-        "One of them isn't the answer.",
+        "The stream has the same content as the response without a stream (with `--deterministic`).",
+        "One of the two is wrong.",
     ),
     Rule(
         "healthy-after-disconnect",
-        "After clients went away in mid-stream, the server answers as before.",
+        "After clients disconnect in mid-stream, the server answers as before.",
         "Every closed browser tab costs a worker.",
     ),
     Rule(
         "text-lost",
-        "If one stream's text comes in deltas, every stream's does.",
-        "Shared or used-up listeners: the client that shows deltas shows nothing.",
+        "If one stream has text deltas, every stream has them.",
+        "Stream listeners are shared or single-use: a client that shows deltas shows nothing.",
     ),
     Rule(
         "marker-lost",
-        "An agent that repeats its question (asked for: echo) repeats the whole of it.",
+        "An agent that repeats its question (with `--echo`) repeats the marker.",
         "A part of the answer is lost.",
     ),
     Rule("marker-mixed", "Nothing of another request appears in an answer.", "One user reads another's conversation."),
     Rule(
         "ids-shared",
-        "No two answers at the same time share a response's or an item's `id`.",
-        "State of one request is overwritten by another.",
+        "No two concurrent answers share a response's or an item's `id`.",
+        "One request overwrites the state of another.",
     ),
     Rule(
-        "ids-constant", "No answer has ids of an answer before.", "A client that keeps items by id loses old ones.", _W
+        "ids-constant",
+        "No answer reuses ids of an earlier one.",
+        "A client that keys items by id loses the old ones.",
+        _W,
     ),
     Rule(
         "refused-under-load",
-        "As many requests as asked for are answered at once.",
-        "429 and 503 are honest, but nothing was seen.",
+        "All concurrent requests are answered.",
+        "429 and 503 are valid answers, but those streams are not checked.",
         _W,
     ),
 )
 
 SECTIONS: dict[str, tuple[Rule, ...]] = {
-    "The frame of a stream": _ORDER,
+    "The stream as a whole": _ORDER,
     "Items": _ITEMS,
-    "Texts in pieces": _TEXTS,
+    "Texts in deltas": _TEXTS,
     "Calls": _CALLS,
-    "Endings, errors, types": _END,
+    "Terminal events, errors, types": _END,
     "Over HTTP": _HTTP,
 }
 
@@ -373,13 +398,13 @@ RULES: dict[str, Rule] = {rule.name: rule for section in SECTIONS.values() for r
 
 @dataclass(frozen=True)
 class Violation:
-    """A rule that doesn't hold.
+    """A broken rule.
 
     Attributes:
         rule: the rule's name; :data:`RULES` explains it.
-        severity: how bad it is.
-        message: what was found.
-        event: the place in the stream, from 0, if it has one.
+        severity: its severity.
+        message: the details.
+        event: the position of the event in the stream, from 0; ``None`` if there is none.
     """
 
     rule: str
@@ -388,33 +413,33 @@ class Violation:
     event: int | None = None
 
     def __str__(self) -> str:
-        place = "" if self.event is None else f" (event {self.event})"
-        return f"{self.severity.value} {self.rule}: {self.message}{place}"
+        position = "" if self.event is None else f" (event {self.event})"
+        return f"{self.severity.value} {self.rule}: {self.message}{position}"
 
 
 class Findings:
-    """The violations found so far; each is kept once.
+    """Collects violations, without duplicates.
 
     Args:
-        weaker: whether MLflow's weaker contract is what is spoken.
+        weaker: whether to use the severities of MLflow's weaker contract.
     """
 
     def __init__(self, weaker: bool = False):
         self._weaker = weaker
-        self._found: dict[tuple[str, str], Violation] = {}
+        self._violations: dict[tuple[str, str], Violation] = {}
 
     def add(self, rule: str, message: str, event: int | None = None) -> None:
-        """``rule`` doesn't hold, as ``message`` says."""
-        asked = RULES[rule]
-        severity = asked.weaker if self._weaker and asked.weaker else asked.severity
-        self._found.setdefault((rule, message), Violation(rule, severity, message, event))
+        """Add a violation of the rule named ``rule``."""
+        broken = RULES[rule]
+        severity = broken.weaker if self._weaker and broken.weaker else broken.severity
+        self._violations.setdefault((rule, message), Violation(rule, severity, message, event))
 
     def in_order(self) -> list[Violation]:
-        """All of them, by their place in the stream; those without one last."""
-        return sorted(self._found.values(), key=lambda violation: (violation.event is None, violation.event or 0))
+        """Return the violations in stream order; those without an event last."""
+        return sorted(self._violations.values(), key=lambda violation: (violation.event is None, violation.event or 0))
 
 
-def shown(value: Any, longest: int = 60) -> str:
-    """``value`` as a message shows it: short."""
+def format_value(value: Any, max_length: int = 60) -> str:
+    """Return the ``repr`` of ``value``, shortened for a message."""
     text = repr(value)
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return text if len(text) <= max_length else f"{text[: max_length - 1]}…"

@@ -1,4 +1,4 @@
-"""A stream of events, graded."""
+"""Check a stream of events."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from oneturn.conformance.endings import check_ending, check_event_types
-from oneturn.conformance.events import TERMINAL, Event, integer, kind, mapping, plain, same, speaks_weaker
-from oneturn.conformance.items import check_calls, follow_items
-from oneturn.conformance.rules import Findings, Violation, shown
+from oneturn.conformance.events import TERMINAL, Event, integer, is_mlflow_contract, kind, mapping, same, to_mapping
+from oneturn.conformance.items import check_calls, collect_items
+from oneturn.conformance.rules import Findings, Violation, format_value
 from oneturn.conformance.texts import check_texts
 
 _STATUS = {
@@ -22,139 +22,141 @@ _STATUS = {
     "response.incomplete": ("incomplete",),
     "response.failed": ("failed",),
 }
-_BEGINNING = ("response.created", "response.queued", "response.in_progress")
+_INITIAL = ("response.created", "response.queued", "response.in_progress")
 
 
-def check_order(events: Sequence[Event], found: Findings) -> None:
-    """Beginning, numbers, the one end, and what all responses in the stream have in common."""
+def check_order(events: Sequence[Event], findings: Findings) -> None:
+    """Check the first events, the sequence numbers, the terminal event, and the responses in the events."""
     if not any(kind(event) for event in events):
-        found.add("empty-stream", "The stream ended without an event.")
+        findings.add("empty-stream", "The stream ended without an event.")
         return
-    _check_types(events, found)
-    _check_beginning(events, found)
-    _check_numbers(events, found)
-    _check_end(events, found)
-    _check_responses(events, found)
+    _check_types(events, findings)
+    _check_start(events, findings)
+    _check_numbers(events, findings)
+    _check_end(events, findings)
+    _check_responses(events, findings)
 
 
-def _check_types(events: Sequence[Event], found: Findings) -> None:
-    for place, event in enumerate(events):
+def _check_types(events: Sequence[Event], findings: Findings) -> None:
+    for position, event in enumerate(events):
         if kind(event):
             continue
         if {"trace_id", "databricks_output"} & set(event):
-            found.add("extra-event", f"An event of MLflow's own: {', '.join(map(str, event))}.", place)
+            findings.add("extra-event", f"An event of MLflow or Databricks: {', '.join(map(str, event))}.", position)
         else:
-            found.add("untyped-event", f"No type in {shown(dict(event))}.", place)
+            findings.add("untyped-event", f"No type in {format_value(dict(event))}.", position)
 
 
-def _check_beginning(events: Sequence[Event], found: Findings) -> None:
+def _check_start(events: Sequence[Event], findings: Findings) -> None:
     kinds = [kind(event) for event in events]
-    created = _places(kinds, "response.created")
+    created = _positions(kinds, "response.created")
     if not created:
-        found.add("created-missing", f"The first event is {kinds[0] or 'untyped'}.", 0)
-    for place in created:
-        if place != 0:
-            found.add("created-misplaced", "response.created isn't the first event.", place)
-    working = _places(kinds, "response.in_progress")
-    expected = 1 + max(_places(kinds, "response.queued"), default=0)
-    if not working:
-        found.add("in-progress-missing", "There is no response.in_progress.")
-    for number, place in enumerate(working):
-        if number and place > working[0] + number:  # something has happened meanwhile
-            found.add("in-progress-again", "response.in_progress comes again.", place)
-        elif number or (created and place != expected):
-            found.add("in-progress-misplaced", "response.in_progress doesn't follow response.created.", place)
+        findings.add("created-missing", f"The first event is {kinds[0] or 'untyped'}.", 0)
+    for position in created:
+        if position != 0:
+            findings.add("created-misplaced", "response.created isn't the first event.", position)
+    in_progress = _positions(kinds, "response.in_progress")
+    expected = 1 + max(_positions(kinds, "response.queued"), default=0)
+    if not in_progress:
+        findings.add("in-progress-missing", "There is no response.in_progress.")
+    for number, position in enumerate(in_progress):
+        if number and position > in_progress[0] + number:  # other events came between
+            findings.add("in-progress-again", "response.in_progress comes again.", position)
+        elif number or (created and position != expected):
+            findings.add("in-progress-misplaced", "response.in_progress doesn't follow response.created.", position)
 
 
-def _check_numbers(events: Sequence[Event], found: Findings) -> None:
-    typed = [(place, event) for place, event in enumerate(events) if event.get("type")]
-    numbers = [(place, event.get("sequence_number")) for place, event in typed]
-    without = [place for place, number in numbers if not integer(number)]
-    if without:
-        found.add("sequence-missing", f"{len(without)} of {len(events)} events have no sequence_number.", without[0])
-    counted = [(place, number) for place, number in numbers if isinstance(number, int) and integer(number)]
+def _check_numbers(events: Sequence[Event], findings: Findings) -> None:
+    typed = [(position, event) for position, event in enumerate(events) if event.get("type")]
+    numbers = [(position, event.get("sequence_number")) for position, event in typed]
+    missing = [position for position, number in numbers if not integer(number)]
+    if missing:
+        findings.add("sequence-missing", f"{len(missing)} of {len(events)} events have no sequence_number.", missing[0])
+    counted = [(position, number) for position, number in numbers if isinstance(number, int) and integer(number)]
     if counted and counted[0][1] != 0:
-        found.add("sequence-start", f"The first sequence_number is {counted[0][1]}.", counted[0][0])
-    for (_, before), (place, number) in itertools.pairwise(counted):
+        findings.add("sequence-start", f"The first sequence_number is {counted[0][1]}.", counted[0][0])
+    for (_, before), (position, number) in itertools.pairwise(counted):
         if number != before + 1:
-            found.add("sequence-gap", f"sequence_number {number} follows {before}.", place)
+            findings.add("sequence-gap", f"sequence_number {number} follows {before}.", position)
 
 
-def _check_end(events: Sequence[Event], found: Findings) -> None:
+def _check_end(events: Sequence[Event], findings: Findings) -> None:
     kinds = [kind(event) for event in events]
-    ends = [place for place, name in enumerate(kinds) if name in TERMINAL]
+    ends = [position for position, name in enumerate(kinds) if name in TERMINAL]
     if not ends:
-        found.add("terminal-missing", f"The last event is {kinds[-1] or 'untyped'}.", len(events) - 1)
+        findings.add("terminal-missing", f"The last event is {kinds[-1] or 'untyped'}.", len(events) - 1)
         return
     last = ends[0]
     if kinds[last : last + 2] == ["error", "response.failed"]:
         last += 1
-    for place in range(last + 1, len(events)):
-        if place in ends:
-            found.add("terminal-twice", f"{kinds[place]} after {kinds[last]}.", place)
-        elif kinds[place]:
-            found.add("after-terminal", f"{kinds[place]} after {kinds[last]}.", place)
+    for position in range(last + 1, len(events)):
+        if position in ends:
+            findings.add("terminal-twice", f"{kinds[position]} after {kinds[last]}.", position)
+        elif kinds[position]:
+            findings.add("after-terminal", f"{kinds[position]} after {kinds[last]}.", position)
 
 
-def _check_responses(events: Sequence[Event], found: Findings) -> None:
+def _check_responses(events: Sequence[Event], findings: Findings) -> None:
     responses = [
-        (place, kind(event), mapping(event.get("response")))
-        for place, event in enumerate(events)
+        (position, kind(event), mapping(event.get("response")))
+        for position, event in enumerate(events)
         if kind(event) in _STATUS
     ]
-    ids = [(place, response.get("id")) for place, _, response in responses]
-    begun: set[str] = set()
+    ids = [(position, response.get("id")) for position, _, response in responses]
+    seen: set[str] = set()
     if any(not id for _, id in ids):
-        found.add("response-id-missing", "The response has no id.", next(place for place, id in ids if not id))
-    for place, name, response in responses:
+        findings.add("response-id-missing", "The response has no id.", next(position for position, id in ids if not id))
+    for position, name, response in responses:
         status = response.get("status")
         if status not in _STATUS[name]:
-            found.add("response-status", f"{name} holds a response that is {status!r}.", place)
-        if name in _BEGINNING and name not in begun and response.get("output"):
-            found.add("created-output", f"{name} holds {shown(response['output'])}.", place)
-        begun.add(name)
-    for (_, _, before), (place, _, now) in itertools.pairwise(responses):
-        if before.get("id") and now.get("id") and before["id"] != now["id"]:
-            found.add("response-id-changed", f"The id {before['id']!r} became {now['id']!r}.", place)
+            findings.add("response-status", f"{name} has a response with the status {status!r}.", position)
+        if name in _INITIAL and name not in seen and response.get("output"):
+            findings.add("created-output", f"{name} contains {format_value(response['output'])}.", position)
+        seen.add(name)
+    for (_, _, before), (position, _, after) in itertools.pairwise(responses):
+        if before.get("id") and after.get("id") and before["id"] != after["id"]:
+            findings.add("response-id-changed", f"The id {before['id']!r} became {after['id']!r}.", position)
         for field in ("created_at", "model", "object"):
-            if not same(before.get(field), now.get(field)):
-                found.add("response-changed", f"{field} {before.get(field)!r} became {now.get(field)!r}.", place)
+            if not same(before.get(field), after.get(field)):
+                findings.add(
+                    "response-changed", f"{field} {before.get(field)!r} became {after.get(field)!r}.", position
+                )
 
 
-def _places(kinds: Sequence[str], wanted: str) -> list[int]:
-    return [place for place, name in enumerate(kinds) if name == wanted]
+def _positions(kinds: Sequence[str], event_type: str) -> list[int]:
+    return [position for position, name in enumerate(kinds) if name == event_type]
 
 
-_BROKEN_OFF = frozenset({"error", "response.failed", "response.incomplete"})
+_FAILURES = frozenset({"error", "response.failed", "response.incomplete"})
 
 
 def check_stream(
     events: Iterable[Mapping[str, Any] | BaseModel], *, answered: bool = False, earlier_calls: Collection[str] = ()
 ) -> list[Violation]:
-    """What is wrong with a stream of Responses events; an empty list if nothing is.
+    """Check a stream of Responses events. Return its violations.
 
-    A stream with neither ``response.created`` nor ``response.output_item.added`` is taken for MLflow's weaker
-    contract: what it merely leaves out are warnings then.
+    A stream with neither ``response.created`` nor ``response.output_item.added`` follows MLflow's weaker contract;
+    fields and events that it omits are warnings.
 
     Args:
-        events: the whole stream, as dicts or as pydantic models of MLflow or openai.
-        answered: whether the agent runs all its tools itself: a call at the end without an output is then an error;
-            otherwise it is taken for one that the client shall run or approve.
-        earlier_calls: ``call_id``s in the request's input, whose outputs may come without their call.
+        events: the complete stream, as dicts or as pydantic models of MLflow or openai.
+        answered: whether the agent runs all its tools itself; then a call at the end without an output is an error.
+            Otherwise the client is expected to run or approve it.
+        earlier_calls: the ``call_id``s in the request's input; their outputs need no call in the stream.
     """
-    stream = [plain(event) for event in events]
-    found = Findings(weaker=speaks_weaker(stream))
-    check_order(stream, found)
-    items = follow_items(stream, found)
-    check_texts(items, found)
-    ended = sorted((item for item in items if item.ended is not None), key=lambda item: item.ended or 0)
+    stream = [to_mapping(event) for event in events]
+    findings = Findings(weaker=is_mlflow_contract(stream))
+    check_order(stream, findings)
+    items = collect_items(stream, findings)
+    check_texts(items, findings)
+    done = sorted((item for item in items if item.end is not None), key=lambda item: item.end or 0)
     check_calls(
-        [(item.ended, item.done or {}) for item in ended],
-        found,
+        [(item.end, item.done or {}) for item in done],
+        findings,
         answered=answered,
-        broken_off=any(kind(event) in _BROKEN_OFF for event in stream),
+        broken_off=any(kind(event) in _FAILURES for event in stream),
         earlier=earlier_calls,
     )
-    check_ending(stream, items, found)
-    check_event_types(stream, found)
-    return found.in_order()
+    check_ending(stream, items, findings)
+    check_event_types(stream, findings)
+    return findings.in_order()

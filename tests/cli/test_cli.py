@@ -1,4 +1,4 @@
-"""The command line, on an agent of a few lines with a scripted LM."""
+"""The command line, with a small agent and a scripted LM."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 import oneturn
 from oneturn.cli import app
-from oneturn.cli.tables import comparison
+from oneturn.cli.tables import score_table
 from oneturn.evaluation.result import Evaluation
 from tests.evaluation.scorers.judging import judging
 
@@ -36,7 +36,7 @@ from oneturn.testing import ScriptedLM, finish
 
 class TinyAgent(oneturn.Agent):
     def lm(self):
-        return ScriptedLM(*[lambda asked: finish(answer="no" if "uncertain" in asked.text else "yes")] * 99)
+        return ScriptedLM(*[lambda request: finish(answer="no" if "uncertain" in request.text else "yes")] * 99)
 
 
 def is_right(example, prediction, trace=None):
@@ -45,8 +45,8 @@ def is_right(example, prediction, trace=None):
 
 def examples(split):
     rows = [("Is it?", "yes", "easy"), ("Is it uncertain?", "yes", "hard"), ("Is it so?", "yes", "easy")]
-    found = [dspy.Example(question=q, answer=a, category=c, sources=["s"]) for q, a, c in rows]
-    return [example.with_inputs("question") for example in found]
+    examples = [dspy.Example(question=q, answer=a, category=c, sources=["s"]) for q, a, c in rows]
+    return [example.with_inputs("question") for example in examples]
 
 
 AGENT = TinyAgent(
@@ -65,7 +65,7 @@ AGENT = TinyAgent(
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _trace_store: str) -> Iterator[Path]:
-    """A folder with an agent in it, as the working directory."""
+    """The working directory, a folder with an agent."""
     (tmp_path / "agent.py").write_text(AGENT)
     config = {
         "compiled": "compiled.json",
@@ -78,7 +78,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _trace_store: str) -
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setitem(sys.modules, "agent", None)
     for variable in ("ONETURN_CONFIG", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI", "DATABRICKS_TOKEN"):
-        monkeypatch.setenv(variable, "")  # what a command sets is taken back after the test
+        monkeypatch.setenv(variable, "")  # restored after the test
         monkeypatch.delenv(variable)
     monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
     before = mlflow.get_tracking_uri()
@@ -86,64 +86,64 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _trace_store: str) -
     mlflow.set_tracking_uri(before)
 
 
-def run(*words: str) -> Result:
-    result = CliRunner(env={"COLUMNS": "160"}).invoke(app, words)
+def run(*arguments: str) -> Result:
+    result = CliRunner(env={"COLUMNS": "160"}).invoke(app, arguments)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
 
 
-def output(*words: str) -> str:
-    result = run(*words)
+def output(*arguments: str) -> str:
+    result = run(*arguments)
     assert result.exit_code == 0, result.output
     return result.output
 
 
-OF_AN_AGENT = ("ask", "compile", "demo", "diff", "evaluate", "log", "promote", "query", "rollback", "serve")
-COMMANDS = (*OF_AN_AGENT, "check", "report")
+AGENT_COMMANDS = ("ask", "compile", "demo", "diff", "evaluate", "log", "promote", "query", "rollback", "serve")
+COMMANDS = (*AGENT_COMMANDS, "check", "report")
 
 
-def test_the_commands_are_these():
+def test_help_lists_the_commands():
     text = output("--help")
     assert all(re.search(rf"\b{command}\b", text) for command in COMMANDS)
     assert "--version" in text
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_explains_itself_with_examples(command: str):
+def test_help_of_each_command_has_examples(command: str):
     text = click.unstyle(output(command, "--help"))
     assert f"oneturn {command}" in text.partition("Examples:")[2]
-    assert ("--config" in text) == ("--agent" in text) == (command in OF_AN_AGENT)
+    assert ("--config" in text) == ("--agent" in text) == (command in AGENT_COMMANDS)
 
 
-def test_the_version_is_told():
+def test_version_is_printed():
     assert re.fullmatch(r"oneturn \d+\.\d+\.\d+\n", output("--version"))
 
 
 @pytest.mark.usefixtures("folder")
-def test_ask_shows_the_answer():
+def test_ask_prints_the_answer():
     assert output("ask", "Is it?", "--config", "uncompiled.yaml").startswith("yes\n1 LM call, ")
 
 
 @pytest.mark.usefixtures("folder")
-def test_compile_says_which_recipes_there_are():
+def test_compile_lists_the_recipes():
     assert output("compile", "--recipes") == "  as_it_is  It doesn't say when to take it.\n"
 
 
-def test_compile_shows_before_and_after_and_keeps_the_program(folder: Path):
+def test_compile_prints_both_scores_and_writes_the_program(folder: Path):
     text = output("compile", "--recipe", "as_it_is")
     assert re.search(r"uncompiled .* 66\.7% .* 0\.0% to 100\.0%", text)
     assert re.search(r"\bcompiled .* 66\.7%", text)
     assert "compiled.json" in text
     assert json.loads((folder / "compiled.json").read_text())["manifest"]["recipe"] == "as_it_is"
-    assert output("ask", "Is it?").startswith("yes\n"), "what was compiled is what is asked"
+    assert output("ask", "Is it?").startswith("yes\n"), "ask uses the compiled program"
 
 
-def test_a_comparison_stands_whole_in_80_columns():
+def test_score_table_fits_into_80_columns():
     figures = {"seconds": [17.5, 118.0, 19.0], "lm_calls": [3, 4, 3], "prompt_tokens": 15_880, "completion_tokens": 120}
-    told = {"id": ["a", "b", "c"], "score": [0.5, 1.0, 0.25], "feedback": None, "error": [None, None, "X: y"]}
+    rows = {"id": ["a", "b", "c"], "score": [0.5, 1.0, 0.25], "feedback": None, "error": [None, None, "X: y"]}
     console = Console(width=80, file=io.StringIO())
     with console.capture() as shown:
-        console.print(comparison({"uncompiled": Evaluation(pd.DataFrame({**told, **figures}))}))
+        console.print(score_table({"uncompiled": Evaluation(pd.DataFrame({**rows, **figures}))}))
     line, below = [line.strip() for line in shown.get().splitlines() if line.strip()][-2:]
     assert re.fullmatch(r"uncompiled +58\.3% +\S+% to \S+% +3 +51\.50 +3\.33 +15880 / 120", line)
     assert re.fullmatch(r"1 failed +\(67\.8, 108\)", below)
@@ -158,7 +158,7 @@ def test_evaluate_shows_the_score_by_category():
 
 
 @pytest.mark.usefixtures("folder")
-def test_evaluate_takes_a_part():
+def test_evaluate_limits_the_rows():
     assert re.search(r"tiny on test .* 100\.0%", output("evaluate", "--uncompiled", "--limit", "1"))
 
 
@@ -181,10 +181,10 @@ def test_evaluate_writes_its_rows(name: str, folder: Path):
 
 
 @pytest.mark.usefixtures("folder")
-def test_evaluate_writes_a_report_beside_an_earlier_one():
+def test_evaluate_writes_a_report_with_a_baseline():
     output("evaluate", "--uncompiled", "--output", "before.jsonl")
     text = output("evaluate", "--uncompiled", "--report", "new/report.html", "--baseline", "before.jsonl")
-    assert "The page: new/report.html" in text
+    assert "Page: new/report.html" in text
     assert "Against before" in Path("new/report.html").read_text()
 
 
@@ -196,7 +196,7 @@ def test_evaluate_writes_a_report_beside_an_earlier_one():
         (["--report", "r.html", "--baseline", "gone.jsonl"], "gone.jsonl isn't there"),
     ],
 )
-def test_evaluate_refuses_a_report_that_can_t_be_before_it_begins(options: list[str], reason: str, folder: Path):
+def test_evaluate_rejects_invalid_report_options_before_it_starts(options: list[str], reason: str, folder: Path):
     done = run("evaluate", "--uncompiled", "--output", "rows.jsonl", *options)
     assert done.exit_code != 0
     assert reason in re.sub(r"[\s│]+", " ", done.output)
@@ -204,18 +204,18 @@ def test_evaluate_refuses_a_report_that_can_t_be_before_it_begins(options: list[
 
 
 @pytest.mark.usefixtures("folder")
-def test_report_makes_a_page_of_rows(monkeypatch: pytest.MonkeyPatch):
+def test_report_writes_a_page(monkeypatch: pytest.MonkeyPatch):
     opened: list[str] = []
     monkeypatch.setattr(typer, "launch", opened.append)
     output("evaluate", "--uncompiled", "--output", "rows.jsonl")
     text = output("report", "rows.jsonl", "--baseline", "rows.jsonl", "--output", "r.html", "--title", "Mine", "--open")
-    assert "The page: r.html" in text
+    assert "Page: r.html" in text
     assert "<title>Mine</title>" in Path("r.html").read_text()
     assert opened == ["r.html"]
 
 
 @pytest.mark.usefixtures("folder")
-def test_evaluate_asks_a_served_agent_about_rows_of_one_s_own():
+def test_evaluate_queries_a_served_agent_with_own_rows():
     Path("mine.jsonl").write_text('{"question": "Is it?", "answer": "yes"}\n')
     adapter = oneturn.ResponsesAdapter(oneturn.load_agent(config="uncompiled.yaml").serving_program())
     with oneturn.running_server(adapter) as url:
@@ -232,12 +232,12 @@ def test_evaluate_repeats_and_logs():
     logged = mlflow.get_run(run_id[1])
     assert logged.data.metrics["rows"] == 6
     assert logged.data.metrics["pass_hat_2"] == pytest.approx(2 / 3)
-    assert [found.dataset.name for found in logged.inputs.dataset_inputs] == ["tiny on test"]
-    assert "report" in [found.path for found in mlflow.MlflowClient().list_artifacts(run_id[1])]
+    assert [input.dataset.name for input in logged.inputs.dataset_inputs] == ["tiny on test"]
+    assert "report" in [artifact.path for artifact in mlflow.MlflowClient().list_artifacts(run_id[1])]
 
 
 @pytest.mark.usefixtures("folder")
-def test_two_evaluations_are_compared():
+def test_compare_prints_json_and_markdown():
     for name in ("one.jsonl", "two.parquet"):
         output("evaluate", "--uncompiled", "--output", name)
     assert json.loads(output("compare", "one.jsonl", "two.parquet", "--json", "-"))["difference"] == 0
@@ -248,47 +248,47 @@ def test_two_evaluations_are_compared():
 
 
 @pytest.mark.usefixtures("folder")
-def test_evaluate_says_that_there_is_no_judge():
+def test_evaluate_reports_a_missing_judge():
     text = output("evaluate", "--uncompiled", "--output", "rows.jsonl")
-    told = "Not judged: no judge is configured; set judge.model, or give model=."
-    assert f"groundedness: 3 of 3 rows. {told}\nrelevance: 3 of 3 rows. {told}\n" in text
+    reason = "Not judged: no judge is configured; set judge.model, or give model=."
+    assert f"groundedness: 3 of 3 rows. {reason}\nrelevance: 3 of 3 rows. {reason}\n" in text
     rows = Evaluation.read(Path("rows.jsonl")).rows
     assert rows["relevance"].isna().all()
-    assert rows["relevance_feedback"].tolist() == [told] * 3
+    assert rows["relevance_feedback"].tolist() == [reason] * 3
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_judge_is_calibrated_on_answers_that_people_have_judged(monkeypatch: pytest.MonkeyPatch):
+def test_judge_is_calibrated_on_labelled_answers(monkeypatch: pytest.MonkeyPatch):
     rows = [{"question": f"{n}?", "answer": "so", "label": n > 1} for n in range(6)]
     Path("labelled.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    words = ("judge", "calibrate", "labelled.jsonl", "--judge", "relevance")
-    assert "No judge is configured: set judge.model" in run(*words).output
-    words = (*words, "--model", "openai:/judge")
+    arguments = ("judge", "calibrate", "labelled.jsonl", "--judge", "relevance")
+    assert "No judge is configured: set judge.model" in run(*arguments).output
+    arguments = (*arguments, "--model", "openai:/judge")
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     with judging(lambda prompt: "no" if "0?" in prompt or "1?" in prompt else "yes") as server:
         monkeypatch.setenv("OPENAI_API_BASE", server.url)
-        text = output(*words, "--gate")
+        text = output(*arguments, "--gate")
         assert "relevance agrees with people: kappa 1.00" in text
         assert re.search(r"judge: yes\W+4\W+0", text)
-        assert json.loads(output(*words, "--json"))["confusion"]["both_no"] == 2
+        assert json.loads(output(*arguments, "--json"))["confusion"]["both_no"] == 2
         server.rule = lambda prompt: "yes"
-        assert run(*words, "--gate").exit_code == 1
-        assert "Don't trust relevance: kappa 0.00" in output(*words)
+        assert run(*arguments, "--gate").exit_code == 1
+        assert "Don't trust relevance: kappa 0.00" in output(*arguments)
 
 
 @pytest.mark.usefixtures("folder")
-def test_log_says_where_it_is_and_what_to_do_with_it(monkeypatch: pytest.MonkeyPatch):
+def test_log_prints_the_model_and_next_steps(monkeypatch: pytest.MonkeyPatch):
     from oneturn.deployment import model_logging as model_log
 
-    asked: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
 
     def log(agent: oneturn.Agent, *, register: bool, alias: str | None) -> model_log.LoggedAgent:
-        asked.update(name=agent.name, register=register, alias=alias)
+        arguments.update(name=agent.name, register=register, alias=alias)
         return model_log.LoggedAgent("models:/m-1", "run-1", "3")
 
     monkeypatch.setattr(model_log, "log_model", log)
     text = output("log", "--register", "--alias", "challenger")
-    assert asked == {"name": "tiny", "register": True, "alias": "challenger"}
+    assert arguments == {"name": "tiny", "register": True, "alias": "challenger"}
     assert "Logged models:/m-1 in sqlite:" in text
     assert "Registered as version 3 of support_desk, challenger" in text
     assert "oneturn serve --model models:/m-1" in text
@@ -297,7 +297,7 @@ def test_log_says_where_it_is_and_what_to_do_with_it(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(
-    ("words", "served", "host", "port"),
+    ("arguments", "served", "host", "port"),
     [
         (("--port", "0"), "tiny", None, 0),
         (("--host", "0.0.0.0"), "tiny", "0.0.0.0", None),
@@ -305,19 +305,19 @@ def test_log_says_where_it_is_and_what_to_do_with_it(monkeypatch: pytest.MonkeyP
         (("--model", "models:/tiny/1", "--config", "config.yaml"), "models:/tiny/1", "127.0.0.1", 8000),
     ],
 )
-def test_serve_serves_what_was_named(
-    words: tuple[str, ...], served: str, host: str | None, port: int | None, monkeypatch: pytest.MonkeyPatch
+def test_serve_passes_its_options_on(
+    arguments: tuple[str, ...], served: str, host: str | None, port: int | None, monkeypatch: pytest.MonkeyPatch
 ):
     calls: list[Any] = []
-    monkeypatch.setattr("oneturn.serving.server.serve", lambda what, **where: calls.append((what, where)))
-    output("serve", *words)
-    [(what, where)] = calls
-    assert (what if isinstance(what, str) else what.name) == served
-    assert where == {"host": host, "port": port}
+    monkeypatch.setattr("oneturn.serving.server.serve", lambda target, **options: calls.append((target, options)))
+    output("serve", *arguments)
+    [(target, options)] = calls
+    assert (target if isinstance(target, str) else target.name) == served
+    assert options == {"host": host, "port": port}
 
 
 @pytest.mark.usefixtures("folder")
-def test_query_asks_a_served_agent():
+def test_query_prints_the_answer_of_a_served_agent():
     adapter = oneturn.ResponsesAdapter(oneturn.load_agent(config="uncompiled.yaml").serving_program())
     with oneturn.running_server(adapter) as url:
         assert output("query", url, "Is it?").startswith("yes\n")
@@ -326,7 +326,7 @@ def test_query_asks_a_served_agent():
         assert output("query", "Is it?", "--config", "here.yaml").startswith("yes\n")
 
 
-ASKING = """
+APPROVAL_AGENT = """
 def pay(euros: float) -> str:
     \"\"\"Pay.\"\"\"
     return "paid"
@@ -334,8 +334,8 @@ def pay(euros: float) -> str:
 class Payer(oneturn.Agent):
     def lm(self):
         from oneturn.testing import call
-        wanted = call("pay", "", euros=3)
-        return ScriptedLM(wanted, lambda asked: finish(answer="no" if "refused" in asked.text else "yes"))
+        payment = call("pay", "", euros=3)
+        return ScriptedLM(payment, lambda request: finish(answer="no" if "refused" in request.text else "yes"))
 
     def adapter(self, program=None):
         return oneturn.ResponsesAdapter(self.serving_program(), approvals=oneturn.Approvals("k" * 32))
@@ -348,18 +348,18 @@ AGENT = Payer(**{
 """
 
 
-def test_a_call_that_needs_a_person_is_approved_by_option_or_the_command_says_that_it_waits(folder: Path):
-    (folder / "paying.py").write_text(AGENT + ASKING)
+def test_ask_approves_by_option_or_exits_with_3(folder: Path):
+    (folder / "paying.py").write_text(AGENT + APPROVAL_AGENT)
     ask = ("ask", "Is it?", "--config", "uncompiled.yaml", "--agent", "paying.py")
     assert "yes\n" in output(*ask, "--approve")
     assert "no\n" in output(*ask, "--refuse")
     waiting = run(*ask)
     assert waiting.exit_code == 3
-    assert waiting.stderr == "No answer yet: pay waits for approval. Say --approve or --refuse.\n"
+    assert waiting.stderr == "No answer yet: pay waits for approval. Pass --approve or --refuse.\n"
 
 
 @pytest.mark.usefixtures("folder")
-def test_demo_is_given_the_agent(monkeypatch: pytest.MonkeyPatch):
+def test_demo_runs_the_agent(monkeypatch: pytest.MonkeyPatch):
     names: list[str] = []
     monkeypatch.setattr("oneturn.cli.walkthrough.demo", lambda agent: names.append(agent.name))
     output("demo")
@@ -371,7 +371,7 @@ FAILURES = {
         ("ask", "x", "--agent", "other.py"),
         "There is no {folder}/other.py. Run oneturn in the folder of your agent.py, or pass --agent PATH.",
     ),
-    "a file that declares none": (
+    "a file without an agent": (
         ("ask", "x", "--agent", "empty.py"),
         "{folder}/empty.py declares no AGENT; set AGENT = oneturn.Agent(…) in it.",
     ),
@@ -403,30 +403,30 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("case", FAILURES)
-def test_an_error_is_one_line_and_code_1(case: str, folder: Path):
+def test_error_is_one_line_with_code_1(case: str, folder: Path):
     (folder / "empty.py").write_text("")
-    words, message = FAILURES[case]
-    result = run(*words)
+    arguments, message = FAILURES[case]
+    result = run(*arguments)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == f"Error: {message.format(folder=folder)}\n"
 
 
 USAGE_ERRORS = {
     "no question": (("ask",), "Missing argument"),
-    "no JSON": (("ask", "x", "--custom-inputs", "{"), "isn't JSON"),
-    "no object": (("ask", "x", "--custom-inputs", "[1]"), "must be a JSON object"),
+    "invalid JSON": (("ask", "x", "--custom-inputs", "{"), "isn't JSON"),
+    "not an object": (("ask", "x", "--custom-inputs", "[1]"), "must be a JSON object"),
     "no such split": (("evaluate", "--split", "all"), "Invalid value for '--split'"),
     "no rows": (("evaluate", "--limit", "0"), "Invalid value for '--limit'"),
     "an unknown kind of file": (("evaluate", "--output", "rows.txt"), "must end in .jsonl, .csv or .parquet"),
     "no port": (("serve", "--port", "70000"), "Invalid value for '--port'"),
-    "too many words": (("query", "a", "b", "c"), "give a URL and a question in quotes"),
+    "too many arguments": (("query", "a", "b", "c"), "pass a URL and a question in quotes"),
     "no such command": (("fly",), "No such command 'fly'"),
 }
 
 
 @pytest.mark.parametrize("case", USAGE_ERRORS)
-def test_a_usage_error_is_told_with_code_2(case: str):
-    words, message = USAGE_ERRORS[case]
-    result = run(*words)
+def test_usage_error_has_code_2(case: str):
+    arguments, message = USAGE_ERRORS[case]
+    result = run(*arguments)
     assert result.exit_code == 2
     assert message in " ".join(click.unstyle(result.stderr).split())

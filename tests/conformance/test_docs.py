@@ -1,4 +1,4 @@
-"""The page about conformance says what the rules say."""
+"""docs/conformance.md matches the rules."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from oneturn.conformance import RULES, check_stream
 from scripts.conformance_docs import PAGE, page
 
 
-def test_the_tables_are_the_rules_own():
+def test_page_tables_match_the_rules():
     assert PAGE.read_text(encoding="utf-8") == page(), "run: python -m scripts.conformance_docs"
 
 
-def test_the_examples_name_rules_that_are_there():
-    words = PAGE.read_text(encoding="utf-8").partition("<!-- rules: begin -->")[0]
-    named = set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", words))
-    assert named
-    assert named <= set(RULES)
+def test_page_text_names_only_existing_rules():
+    text = PAGE.read_text(encoding="utf-8").partition("<!-- rules: begin -->")[0]
+    names = set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", text))
+    assert names
+    assert names <= set(RULES)
 
 
-def test_the_example_for_tests_holds():
+def test_check_stream_example_reports_the_violation():
     delta = {"type": "response.output_text.delta", "item_id": "m", "delta": "4"}
     assert "item-not-done" in {violation.rule for violation in check_stream([delta])}

@@ -1,4 +1,4 @@
-"""Endpoints of all kinds, good and bad, each a small HTTP server; and the command that grades them."""
+"""check_endpoint and ``oneturn check`` against small HTTP servers, correct and faulty."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Reply = tuple[int, str, bytes]
 """Status, content type, body."""
 
 
-class Asked:
-    """A request as the server got it."""
+class ServerRequest:
+    """A request that the server received."""
 
     def __init__(self, body: Any, headers: dict[str, str], path: str, number: int):
         self.body = body if isinstance(body, dict) else {}
@@ -52,8 +52,8 @@ def events(item: dict[str, Any]) -> bytes:
     ]
     for delta in deltas[:-1]:
         delta["delta"] += " "
-    told = [*deltas, {"type": "response.output_item.done", "item": item}]
-    return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in told)
+    stream = [*deltas, {"type": "response.output_item.done", "item": item}]
+    return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in stream)
 
 
 def as_stream(text: str, id: str = "", ending: bytes = b"data: [DONE]\n\n") -> Reply:
@@ -68,19 +68,19 @@ def refusal(status: int, message: str) -> Reply:
     return as_json(status, {"error": {"message": message, "type": "invalid_request_error", "code": "invalid_request"}})
 
 
-def good(asked: Asked) -> Reply:
-    """An endpoint of MLflow's contract without a fault."""
-    if not asked.good:
+def good(request: ServerRequest) -> Reply:
+    """A correct endpoint of MLflow's contract."""
+    if not request.good:
         return refusal(400, "Send a list of items.")
-    return as_stream(said(asked)) if asked.streamed else as_json(200, {"output": [message(said(asked))]})
+    return as_stream(echo(request)) if request.streamed else as_json(200, {"output": [message(echo(request))]})
 
 
-def said(asked: Asked) -> str:
-    return f"You said: {asked.question}"
+def echo(request: ServerRequest) -> str:
+    return f"You said: {request.question}"
 
 
 @contextmanager
-def serving(answer: Callable[[Asked], Reply | None], seen: list[Asked] | None = None) -> Iterator[str]:
+def serving(answer: Callable[[ServerRequest], Reply | None], seen: list[ServerRequest] | None = None) -> Iterator[str]:
     requests = seen if seen is not None else []
 
     class Handler(BaseHTTPRequestHandler):
@@ -88,15 +88,17 @@ def serving(answer: Callable[[Asked], Reply | None], seen: list[Asked] | None = 
             self.reply(404, "text/plain", b"")
 
         def do_POST(self) -> None:
-            given = self.rfile.read(int(self.headers["content-length"]))
+            raw = self.rfile.read(int(self.headers["content-length"]))
             try:
-                body = json.loads(given)
+                body = json.loads(raw)
             except ValueError:
                 body = None
-            asked = Asked(body, {name.lower(): value for name, value in self.headers.items()}, self.path, len(requests))
-            requests.append(asked)
-            if found := answer(asked):
-                self.reply(*found)
+            request = ServerRequest(
+                body, {name.lower(): value for name, value in self.headers.items()}, self.path, len(requests)
+            )
+            requests.append(request)
+            if reply := answer(request):
+                self.reply(*reply)
 
         def reply(self, status: int, kind: str, body: bytes) -> None:
             self.send_response(status)
@@ -116,7 +118,7 @@ def serving(answer: Callable[[Asked], Reply | None], seen: list[Asked] | None = 
         request_queue_size = 128
 
         def handle_error(self, *args: Any) -> None:
-            pass  # a client that went away
+            pass  # a client that disconnected
 
     with Server(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -128,12 +130,12 @@ def serving(answer: Callable[[Asked], Reply | None], seen: list[Asked] | None = 
             thread.join()
 
 
-def graded(answer: Callable[[Asked], Reply | None], **options: Any) -> Report:
+def graded(answer: Callable[[ServerRequest], Reply | None], **options: Any) -> Report:
     with serving(answer) as url:
         return check_endpoint(url, **{"concurrency": 4, "timeout": 30, **options})
 
 
-def test_a_good_endpoint_of_mlflow_s_contract_passes_with_warnings():
+def test_correct_mlflow_endpoint_passes_with_warnings():
     report = graded(good, echo=True, deterministic=True, concurrency=64)
     assert report.broken_rules() == set(), report.violations
     assert report.passed()
@@ -143,139 +145,143 @@ def test_a_good_endpoint_of_mlflow_s_contract_passes_with_warnings():
     assert report.probes[-1].facts == {"streams": 64, "lost": 0, "mixed": 0, "refused": 0}
 
 
-def test_it_is_asked_as_told_and_not_more_often_than_said():
-    seen: list[Asked] = []
+def test_requests_follow_the_options_and_the_documented_count():
+    seen: list[ServerRequest] = []
     with serving(good, seen) as url:
         report = check_endpoint(
             f"{url}/v1", key="token-1", extra={"model": "m", "custom_inputs": {"a": 1}}, concurrency=5
         )
     assert sum(probe.requests for probe in report.probes) == len(seen) == 14 + 5
-    assert {asked.path for asked in seen} == {"/v1/responses"}
-    assert {asked.headers["authorization"] for asked in seen} == {"Bearer token-1"}
-    whole = [asked.body for asked in seen if asked.good]
-    assert all(body["model"] == "m" and body["custom_inputs"]["a"] == 1 for body in whole)
-    markers = [re.findall(r"marker-\w+", asked.question)[0] for asked in seen[-5:]]
+    assert {request.path for request in seen} == {"/v1/responses"}
+    assert {request.headers["authorization"] for request in seen} == {"Bearer token-1"}
+    bodies = [request.body for request in seen if request.good]
+    assert all(body["model"] == "m" and body["custom_inputs"]["a"] == 1 for body in bodies)
+    markers = [re.findall(r"marker-\w+", request.question)[0] for request in seen[-5:]]
     assert len(set(markers)) == 5
 
 
-def no_stream(asked: Asked) -> Reply:
-    return as_json(200, {"output": [message("Hello.")]}) if asked.good else refusal(400, "No.")
+def no_stream(request: ServerRequest) -> Reply:
+    return as_json(200, {"output": [message("Hello.")]}) if request.good else refusal(400, "No.")
 
 
-def failing(asked: Asked) -> Reply:
+def failing(request: ServerRequest) -> Reply:
     return as_json(500, {"detail": 'Traceback (most recent call last):\n  File "x", line 1'})
 
 
-def cut(asked: Asked) -> Reply:
-    return as_stream(said(asked), ending=b"cut") if asked.streamed else good(asked)
+def cut(request: ServerRequest) -> Reply:
+    return as_stream(echo(request), ending=b"cut") if request.streamed else good(request)
 
 
-def unfinished(asked: Asked) -> Reply:
-    return as_stream(said(asked), ending=b"") if asked.streamed else good(asked)
+def unfinished(request: ServerRequest) -> Reply:
+    return as_stream(echo(request), ending=b"") if request.streamed else good(request)
 
 
-def no_json(asked: Asked) -> Reply:
-    return as_stream(said(asked), ending=b"data: oops\n\ndata: [DONE]\n\n") if asked.streamed else good(asked)
+def no_json(request: ServerRequest) -> Reply:
+    return as_stream(echo(request), ending=b"data: oops\n\ndata: [DONE]\n\n") if request.streamed else good(request)
 
 
-def takes_anything(asked: Asked) -> Reply:
-    return good(asked) if asked.good else as_json(200, {"output": []})
+def accepts_invalid(request: ServerRequest) -> Reply:
+    return good(request) if request.good else as_json(200, {"output": []})
 
 
-def mute(asked: Asked) -> Reply:
-    return good(asked) if asked.good else (400, "text/html", b"<h1>Bad</h1>")
+def no_error_message(request: ServerRequest) -> Reply:
+    return good(request) if request.good else (400, "text/html", b"<h1>Bad</h1>")
 
 
-def brittle(asked: Asked) -> Reply:
-    return good(asked) if asked.good else refusal(500, "No.")
+def failing_on_invalid(request: ServerRequest) -> Reply:
+    return good(request) if request.good else refusal(500, "No.")
 
 
-def forgetful(asked: Asked) -> Reply:
-    return good(asked) if not asked.good or asked.streamed else as_json(200, {"output": [message("Something else.")]})
+def inconsistent(request: ServerRequest) -> Reply:
+    return (
+        good(request)
+        if not request.good or request.streamed
+        else as_json(200, {"output": [message("Something else.")]})
+    )
 
 
-def not_any_more(asked: Asked) -> Reply:
-    return good(asked) if asked.number < 12 else refusal(500, "Out of workers.")
+def failing_later(request: ServerRequest) -> Reply:
+    return good(request) if request.number < 12 else refusal(500, "Out of workers.")
 
 
-def busy(asked: Asked) -> Reply:
-    return good(asked) if asked.number < 14 else refusal(429, "Later.")
+def busy(request: ServerRequest) -> Reply:
+    return good(request) if request.number < 14 else refusal(429, "Later.")
 
 
-def page_instead(asked: Asked) -> Reply:
-    return good(asked) if asked.streamed or not asked.good else (200, "text/html", b"<h1>Hello</h1>")
+def html_response(request: ServerRequest) -> Reply:
+    return good(request) if request.streamed or not request.good else (200, "text/html", b"<h1>Hello</h1>")
 
 
-def in_its_own_words(asked: Asked) -> Reply:
-    return good(asked) if asked.good else as_json(400, {"detail": "Send a list of items."})
+def custom_error_shape(request: ServerRequest) -> Reply:
+    return good(request) if request.good else as_json(400, {"detail": "Send a list of items."})
 
 
-def constant(asked: Asked) -> Reply:
-    return as_stream("Hello.", id="msg_1") if asked.streamed else good(asked)
+def constant(request: ServerRequest) -> Reply:
+    return as_stream("Hello.", id="msg_1") if request.streamed else good(request)
 
 
-FAULTS: dict[str, tuple[Callable[[Asked], Reply], set[str]]] = {
+FAULTS: dict[str, tuple[Callable[[ServerRequest], Reply], set[str]]] = {
     "it doesn't stream": (no_stream, {"not-a-stream"}),
-    "it fails, and tells how": (failing, {"http-status", "error-leaks"}),
+    "it fails with a traceback": (failing, {"http-status", "error-leaks"}),
     "the connection is cut": (cut, {"stream-cut"}),
     "the stream doesn't end": (unfinished, {"stream-cut"}),
-    "an event is no JSON": (no_json, {"stream-json"}),
-    "it takes anything": (takes_anything, {"bad-request-accepted"}),
-    "the response is a page": (page_instead, {"http-body"}),
-    "it doesn't say what is wrong": (mute, {"http-error-mute"}),
-    "it fails at bad requests": (brittle, {"http-status"}),
-    "stream and response differ": (forgetful, {"stream-differs"}),
-    "it suffers from clients that leave": (not_any_more, {"healthy-after-disconnect", "http-status"}),
+    "an event isn't JSON": (no_json, {"stream-json"}),
+    "it accepts invalid requests": (accepts_invalid, {"bad-request-accepted"}),
+    "the response is a page": (html_response, {"http-body"}),
+    "its errors have no message": (no_error_message, {"http-error-mute"}),
+    "it fails at bad requests": (failing_on_invalid, {"http-status"}),
+    "stream and response differ": (inconsistent, {"stream-differs"}),
+    "it fails after clients disconnect": (failing_later, {"healthy-after-disconnect", "http-status"}),
 }
 
 
 @pytest.mark.parametrize("case", FAULTS)
-def test_a_fault_is_found(case: str):
+def test_faulty_endpoint_breaks_the_expected_rules(case: str):
     answer, expected = FAULTS[case]
     assert graded(answer, concurrency=2, deterministic=True).broken_rules() == expected
 
 
 @pytest.mark.parametrize(
     ("answer", "rule"),
-    [(busy, "refused-under-load"), (constant, "ids-constant"), (in_its_own_words, "http-error-shape")],
+    [(busy, "refused-under-load"), (constant, "ids-constant"), (custom_error_shape, "http-error-shape")],
 )
-def test_a_weakness_is_a_warning(answer: Callable[[Asked], Reply], rule: str):
+def test_weakness_is_a_warning(answer: Callable[[ServerRequest], Reply], rule: str):
     report = graded(answer)
     assert report.broken_rules() == set()
     assert rule in report.broken_rules(Severity.warning)
 
 
-def test_what_one_user_said_must_not_reach_another():
-    heard: list[str] = []
+def test_markers_of_other_requests_are_reported_as_mixed():
+    questions: list[str] = []
     together = threading.Barrier(4, timeout=30)
 
-    def gossip(asked: Asked) -> Reply:
-        if asked.number < 14:
-            return good(asked)
-        heard.append(asked.question)
+    def mix_answers(request: ServerRequest) -> Reply:
+        if request.number < 14:
+            return good(request)
+        questions.append(request.question)
         together.wait()
-        return as_stream(f"I have heard: {' '.join(heard)}")
+        return as_stream(f"Questions: {' '.join(questions)}")
 
-    report = graded(gossip, echo=True)
+    report = graded(mix_answers, echo=True)
     assert report.broken_rules() == {"marker-mixed"}
     assert report.probes[-1].facts == {"streams": 4, "lost": 0, "mixed": 4, "refused": 0}
 
 
-def test_an_endpoint_that_is_silent_is_asked_once():
-    over = threading.Event()
-    seen: list[Asked] = []
+def test_unresponsive_endpoint_gets_one_request():
+    finished = threading.Event()
+    seen: list[ServerRequest] = []
 
-    def silent(asked: Asked) -> None:
-        over.wait(60)
+    def silent(request: ServerRequest) -> None:
+        finished.wait(60)
 
     with serving(silent, seen) as url:
         report = check_endpoint(url, timeout=0.2)
-        over.set()
+        finished.set()
     assert {"answer-late", "stream-cut"} == report.broken_rules()
     assert len(seen) == 1
 
 
-def test_nobody_there():
+def test_unreachable_endpoint_raises():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(EndpointError, match=f"Can't reach http://127.0.0.1:{port}/responses") as caught:
@@ -283,17 +289,17 @@ def test_nobody_there():
     assert caught.value.code == "unreachable"
 
 
-@pytest.mark.parametrize(("status", "advice"), [(401, "--key-env"), (403, "token"), (404, "address")])
-def test_an_endpoint_that_lets_nobody_in_is_not_graded(status: int, advice: str):
+@pytest.mark.parametrize(("status", "advice"), [(401, "--key-env"), (403, "token"), (404, "URL")])
+def test_refused_access_raises(status: int, advice: str):
     with pytest.raises(EndpointError, match=f"answered with {status}.*{advice}"):
-        graded(lambda asked: refusal(status, "No."))
+        graded(lambda request: refusal(status, "No."))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"concurrency": 65}, "at most 64"), ({"question": "Hello?"}, "no {marker}")],
 )
-def test_what_cannot_be_asked_is_told(options: dict[str, Any], message: str):
+def test_invalid_options_raise(options: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message):
         check_endpoint("http://127.0.0.1:1", **options)
 
@@ -309,20 +315,20 @@ def test_what_cannot_be_asked_is_told(options: dict[str, Any], message: str):
         ("https://host/serving-endpoints/responses", "https://host/serving-endpoints/responses"),
     ],
 )
-def test_where_requests_go(url: str, expected: str):
+def test_address_appends_the_path(url: str, expected: str):
     assert address(url) == expected
 
 
-def test_what_is_no_url_is_told():
-    with pytest.raises(EndpointError, match="'desk' is no URL of an endpoint"):
+def test_invalid_url_raises():
+    with pytest.raises(EndpointError, match="'desk' is not an endpoint URL"):
         address("desk")
 
 
-def run(*words: str, **environment: str) -> Any:
-    return CliRunner(env={"COLUMNS": "300", "NO_COLOR": "1", **environment}).invoke(app, ["check", *words])
+def run(*arguments: str, **environment: str) -> Any:
+    return CliRunner(env={"COLUMNS": "300", "NO_COLOR": "1", **environment}).invoke(app, ["check", *arguments])
 
 
-def test_the_command_shows_what_was_found_and_passes():
+def test_command_prints_the_report_and_passes():
     with serving(good) as url:
         result = run(url, "--concurrency", "3", "--echo")
     assert result.exit_code == 0, result.output
@@ -332,39 +338,39 @@ def test_the_command_shows_what_was_found_and_passes():
     assert re.search(r"passed: 0 errors, \d+ warnings", result.output)
 
 
-def test_the_command_fails_on_errors():
+def test_command_fails_on_errors():
     with serving(cut) as url:
         result = run(url, "--concurrency", "0")
     assert result.exit_code == 1
-    assert "error stream-cut: A stream ends by itself" in result.output
+    assert "error stream-cut: A stream ends with a terminal event" in result.output
     assert "  stream again: the connection broke" in result.output
     assert "failed: 1 error, " in result.output
 
 
-def test_warnings_fail_it_when_it_is_strict():
+def test_command_fails_on_warnings_with_strict():
     with serving(good) as url:
         assert run(url, "--concurrency", "0", "--strict").exit_code == 1
 
 
-def test_the_report_is_json_too(tmp_path: Path):
+def test_command_writes_the_report_as_json(tmp_path: Path):
     path = tmp_path / "report.json"
     with serving(cut) as url:
-        told = run(url, "--concurrency", "2", "--json", "-")
+        result = run(url, "--concurrency", "2", "--json", "-")
         run(url, "--concurrency", "2", "--json", str(path))
-    for report in (json.loads(told.stdout), json.loads(path.read_text())):
+    for report in (json.loads(result.stdout), json.loads(path.read_text())):
         assert report["passed"] is False
         assert report["url"] == f"{url}/responses"
         assert report["probes"][-1]["facts"] == {"streams": 2, "lost": 2, "mixed": 0, "refused": 0}
         assert {"rule", "severity", "message", "event"} == set(report["probes"][0]["violations"][0])
 
 
-def test_the_token_comes_from_the_environment_and_the_rest_from_a_file(tmp_path: Path):
+def test_command_reads_the_token_from_the_environment_and_the_request_from_a_file(tmp_path: Path):
     path = tmp_path / "request.json"
     path.write_text('{"model": "m"}')
-    seen: list[Asked] = []
+    seen: list[ServerRequest] = []
     with serving(good, seen) as url:
-        words = (url, "--concurrency", "0", "--key-env", "MY_TOKEN", "--request", str(path))
-        result = run(*words, "--question", "Say {marker}!", MY_TOKEN="token-2")
+        arguments = (url, "--concurrency", "0", "--key-env", "MY_TOKEN", "--request", str(path))
+        result = run(*arguments, "--question", "Say {marker}!", MY_TOKEN="token-2")
     assert result.exit_code == 0, result.output
     assert seen[0].headers["authorization"] == "Bearer token-2"
     assert seen[0].body["model"] == "m"
@@ -372,7 +378,7 @@ def test_the_token_comes_from_the_environment_and_the_rest_from_a_file(tmp_path:
     assert "token-2" not in result.output
 
 
-def test_who_cannot_be_reached_is_code_2():
+def test_command_exits_with_2_if_unreachable():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     result = run(f"http://127.0.0.1:{port}")
@@ -395,8 +401,8 @@ USAGE_ERRORS = {
 
 
 @pytest.mark.parametrize("case", USAGE_ERRORS)
-def test_a_usage_error_is_told(case: str):
-    words, message = USAGE_ERRORS[case]
-    result = run(*words)
+def test_usage_error_has_a_message(case: str):
+    arguments, message = USAGE_ERRORS[case]
+    result = run(*arguments)
     assert result.exit_code == 2
     assert message in " ".join(re.sub("[│╭╮╰╯─]", " ", click.unstyle(result.stderr)).split())

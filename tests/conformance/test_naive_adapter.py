@@ -1,7 +1,7 @@
-"""The proof: the checker finds what is lost by an adapter as common examples write it.
+"""The checker detects text lost by an adapter written like common examples.
 
-``dspy.ReAct`` is wrapped with ``dspy.streamify``; its listeners, or what it has streamed so far, live on ``self``. It
-is served by the same server as ours.
+The adapter wraps ``dspy.ReAct`` with ``dspy.streamify`` and keeps its listeners, or the text streamed so far, on
+``self``. It runs on the same server as our agent.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def look_up(word: str) -> str:
 
 
 class SharedListeners(ResponsesAgent):
-    """A ``dspy.ReAct``, wrapped in the way of common examples: one streaming program, with its listeners, for all."""
+    """A ``dspy.ReAct`` wrapped as in common examples: one streaming program with listeners for all requests."""
 
     def __init__(self, lm: dspy.LM, allow_reuse: bool = False):
         self.program = dspy.ReAct("question -> answer", tools=[look_up])
@@ -52,9 +52,9 @@ class SharedListeners(ResponsesAgent):
         return ResponsesAgentResponse(output=[event.item for event in events if event.type.endswith("item.done")])
 
     def predict_stream(self, request: ResponsesAgentRequest) -> Iterator[ResponsesAgentStreamEvent]:
-        yield from self.answered(request, self.stream)
+        yield from self.stream_events(request, self.stream)
 
-    def answered(self, request: ResponsesAgentRequest, stream: Any) -> Iterator[ResponsesAgentStreamEvent]:
+    def stream_events(self, request: ResponsesAgentRequest, stream: Any) -> Iterator[ResponsesAgentStreamEvent]:
         item_id = f"msg_{uuid.uuid4().hex}"
         for chunk in stream(question=request.input[-1].content):
             if isinstance(chunk, StreamResponse):
@@ -65,9 +65,9 @@ class SharedListeners(ResponsesAgent):
 
 
 class StateOnSelf(SharedListeners):
-    """Each request has listeners of its own, and the answer is gathered on ``self``."""
+    """Each request has its own listeners; the answer is collected on ``self``."""
 
-    def answered(self, request: ResponsesAgentRequest, stream: Any) -> Iterator[ResponsesAgentStreamEvent]:
+    def stream_events(self, request: ResponsesAgentRequest, stream: Any) -> Iterator[ResponsesAgentStreamEvent]:
         self.text, self.item_id = "", f"msg_{uuid.uuid4().hex}"
         for chunk in self.streaming()(question=request.input[-1].content):
             if isinstance(chunk, StreamResponse):
@@ -78,24 +78,24 @@ class StateOnSelf(SharedListeners):
 
 
 class NothingShared(SharedListeners):
-    """The same, without the fault: all that a request needs is its own."""
+    """The same without shared state: each request has its own listeners and answer."""
 
-    def answered(self, request: ResponsesAgentRequest, stream: Any) -> Iterator[ResponsesAgentStreamEvent]:
-        yield from super().answered(request, self.streaming())
-
-
-def marker_in(asked: ScriptedRequest) -> str:
-    found = re.findall(r"marker-\w+|\bnone\b", asked.messages[-1]["content"])
-    return str(found[0]) if found else "nothing"
+    def stream_events(self, request: ResponsesAgentRequest, stream: Any) -> Iterator[ResponsesAgentStreamEvent]:
+        yield from super().stream_events(request, self.streaming())
 
 
-def react_reply(asked: ScriptedRequest) -> str:
-    """What an LM says to ``dspy.ReAct``, in the format of DSPy's ``ChatAdapter``."""
-    marker = marker_in(asked)
-    if "next_tool_name" not in asked.messages[0]["content"]:
+def marker_in(request: ScriptedRequest) -> str:
+    markers = re.findall(r"marker-\w+|\bnone\b", request.messages[-1]["content"])
+    return str(markers[0]) if markers else "nothing"
+
+
+def react_reply(request: ScriptedRequest) -> str:
+    """Reply to ``dspy.ReAct`` in the format of DSPy's ``ChatAdapter``."""
+    marker = marker_in(request)
+    if "next_tool_name" not in request.messages[0]["content"]:
         answer = f"It is {marker}. {LONG}"
         return f"[[ ## reasoning ## ]]\nClear.\n\n[[ ## answer ## ]]\n{answer}\n\n[[ ## completed ## ]]"
-    used = f"meaning of {marker}" in asked.text
+    used = f"meaning of {marker}" in request.text
     tool, args = ("finish", "{}") if used else ("look_up", f'{{"word": "{marker}"}}')
     fields = {"next_thought": "Next.", "next_tool_name": tool, "next_tool_args": args}
     return "\n\n".join(f"[[ ## {name} ## ]]\n{value}" for name, value in fields.items()) + "\n\n[[ ## completed ## ]]"
@@ -106,32 +106,32 @@ def react_lm(replies: int = 300, reply: Any = react_reply) -> ScriptedLM:
 
 
 class LockStepLM(ScriptedLM):
-    """An LM that gives all its streamed answers at the same time, one piece each in turn."""
+    """An LM that streams all its answers in parallel, one piece of each at a time."""
 
     def __init__(self, streams: int, piece: int = 4):
         super().__init__(*[react_reply] * 99, response_schema=False, piece=piece)
         engine = self._engine_spec
-        together = threading.Barrier(streams, timeout=60)
+        barrier = threading.Barrier(streams, timeout=60)
         pieces = engine.stream
 
         def stream(request: Any) -> Iterator[Any]:
             for event in pieces(request):
                 if "next_tool_name" not in str(request.system):
-                    together.wait()
+                    barrier.wait()
                 yield event
 
         engine.stream = stream
 
 
-def test_listeners_are_good_for_one_request():
+def test_shared_listeners_stream_only_the_first_request():
     with oneturn.running_server(SharedListeners(react_lm())) as url:
         report = check_endpoint(url, question=QUESTION, concurrency=STREAMS, echo=True, timeout=60)
     assert not report.passed()
     assert report.broken_rules() == {"text-lost", "marker-lost"}
-    first, again, *_, together = report.probes
-    assert first.count(Severity.error) == 0, "the one stream that a listener is good for"
+    first, again, *_, barrier = report.probes
+    assert first.count(Severity.error) == 0, "a listener works for one stream"
     assert {"text-lost", "marker-lost"} <= {violation.rule for violation in again.violations}
-    assert together.facts == {"streams": STREAMS, "lost": STREAMS, "mixed": 0, "refused": 0}
+    assert barrier.facts == {"streams": STREAMS, "lost": STREAMS, "mixed": 0, "refused": 0}
 
 
 def at_once(agent: ResponsesAgent) -> Probe:
@@ -143,19 +143,19 @@ def errors(probe: Probe) -> set[str]:
     return {violation.rule for violation in probe.violations if violation.severity is Severity.error}
 
 
-def test_listeners_that_may_be_reused_lose_answers_at_the_same_time():
-    found = at_once(SharedListeners(LockStepLM(STREAMS), allow_reuse=True))
-    assert errors(found) == {"marker-lost"}
-    assert found.facts == {"streams": STREAMS, "lost": STREAMS, "mixed": 0, "refused": 0}
+def test_reused_listeners_lose_concurrent_answers():
+    probe = at_once(SharedListeners(LockStepLM(STREAMS), allow_reuse=True))
+    assert errors(probe) == {"marker-lost"}
+    assert probe.facts == {"streams": STREAMS, "lost": STREAMS, "mixed": 0, "refused": 0}
 
 
-def test_answers_gathered_on_self_are_mixed():
-    found = at_once(StateOnSelf(LockStepLM(STREAMS, piece=50)))  # a marker must fit into a piece to be seen elsewhere
-    assert {"marker-mixed", "ids-shared", "text-adds-up"} <= errors(found)
-    assert found.facts["mixed"] >= 1
+def test_answers_collected_on_self_are_mixed():
+    probe = at_once(StateOnSelf(LockStepLM(STREAMS, piece=50)))  # a piece must hold a complete marker
+    assert {"marker-mixed", "ids-shared", "text-adds-up"} <= errors(probe)
+    assert probe.facts["mixed"] >= 1
 
 
-def test_where_nothing_is_shared_nothing_is_lost():
-    found = at_once(NothingShared(LockStepLM(STREAMS)))
-    assert errors(found) == set()
-    assert found.facts == {"streams": STREAMS, "lost": 0, "mixed": 0, "refused": 0}
+def test_adapter_without_shared_state_passes():
+    probe = at_once(NothingShared(LockStepLM(STREAMS)))
+    assert errors(probe) == set()
+    assert probe.facts == {"streams": STREAMS, "lost": 0, "mixed": 0, "refused": 0}

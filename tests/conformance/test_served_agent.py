@@ -1,4 +1,4 @@
-"""Our own agent, graded over HTTP."""
+"""Our agent passes check_endpoint over HTTP."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def look_up(word: str) -> str:
     return f"meaning of {word}"
 
 
-def reply(asked: ScriptedRequest) -> dict[str, Any]:
-    marker = re.findall(r"marker-\w+|\bnone\b", asked.text)[0]
-    if f"meaning of {marker}" in asked.text:
+def reply(request: ScriptedRequest) -> dict[str, Any]:
+    marker = re.findall(r"marker-\w+|\bnone\b", request.text)[0]
+    if f"meaning of {marker}" in request.text:
         return finish(answer=f"It is {marker}, and nothing but {marker}.")
     return call("look_up", "I look it up", word=marker)
 
@@ -35,8 +35,8 @@ def adapter(replies: int = 400) -> oneturn.ResponsesAdapter:
     return oneturn.ResponsesAdapter(program)
 
 
-def test_our_agent_passes():
-    tried: list[str] = []
+def test_served_agent_passes():
+    probes: list[str] = []
     with oneturn.running_server(adapter()) as url:
         report = check_endpoint(
             url,
@@ -46,14 +46,14 @@ def test_our_agent_passes():
             deterministic=True,
             answered=True,
             timeout=60,
-            on_probe=tried.append,
+            on_probe=probes.append,
         )
     assert report.broken_rules() == set(), report.violations
     assert report.broken_rules(Severity.warning) <= KNOWN_WARNINGS
     assert report.passed()
     assert report.contract == "OpenAI"
     assert report.probes[-1].facts == {"streams": 16, "lost": 0, "mixed": 0, "refused": 0}
-    assert tried[-1] == "16 streams at once"
+    assert probes[-1] == "16 streams at once"
 
 
 def broken_tool(word: str) -> str:
@@ -65,17 +65,17 @@ RUNS = {
     "a tool that fails": (call("broken_tool", "I try", word="tide"), finish(answer="I don't know.")),
     "an LM that fails at once": (RateLimitError("slow down"),),
     "an LM that fails after a call": (call("broken_tool", word="tide"), RateLimitError("slow down")),
-    "an answer that is started over": (finish(answer="Twelve", count="many"), finish(answer="12", count=12)),
-    "an answer that is never right": (finish(answer="Twelve", count="many"),) * 3,
+    "an answer that is retried": (finish(answer="Twelve", count="many"), finish(answer="12", count=12)),
+    "an answer that is never valid": (finish(answer="Twelve", count="many"),) * 3,
 }
 
 
 @pytest.mark.parametrize("case", RUNS)
-def test_however_a_run_goes_its_stream_is_right(case: str):
+def test_stream_is_valid_for_every_outcome(case: str):
     program = oneturn.ReAct(
         "question -> answer, count: int" if "answer" in case else "question -> answer", [broken_tool]
     )
     program.set_lm(ScriptedLM(*RUNS[case]))
     request = ResponsesAgentRequest(input=[{"role": "user", "content": "?"}])
-    found = check_stream(oneturn.ResponsesAdapter(program).predict_stream(request), answered=True)
-    assert {violation.rule for violation in found} <= KNOWN_WARNINGS
+    violations = check_stream(oneturn.ResponsesAdapter(program).predict_stream(request), answered=True)
+    assert {violation.rule for violation in violations} <= KNOWN_WARNINGS

@@ -1,4 +1,4 @@
-"""Whatever happens to one event of a right stream, a rule finds it; and no right stream is blamed."""
+"""Correct streams pass; a change to any event of one breaks a rule."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ USAGE = {
 
 
 class Writer:
-    """Writes right streams, as OpenAI's API does."""
+    """Writes correct streams in the form of OpenAI's API."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -80,10 +80,10 @@ class Writer:
             self.added("function_call_output", call_id=call_id, output="meaning")
             self.done()
 
-    def pieces_of(self, name: str, place: Event, pieces: list[str], **last: Any) -> None:
+    def pieces_of(self, name: str, position: Event, pieces: list[str], **last: Any) -> None:
         for piece in pieces:
-            self.of_item(f"{name}.delta", **place, delta=piece)
-        self.of_item(f"{name}.done", **place, **last)
+            self.of_item(f"{name}.delta", **position, delta=piece)
+        self.of_item(f"{name}.done", **position, **last)
 
     def message(self, pieces: list[str], citations: int, refusal: list[str]) -> None:
         self.added("message", role="assistant", content=[])
@@ -111,7 +111,7 @@ class Writer:
         )
         return self.events
 
-    def broken(self, *endings: str) -> list[Event]:
+    def failed(self, *endings: str) -> list[Event]:
         error = {"code": "server_error", "message": "The agent failed."}
         for ending in endings:
             if ending == "error":
@@ -154,39 +154,39 @@ def right_streams(draw: st.DrawFn) -> list[Event]:
     for name, *arguments in draw(st.lists(items, max_size=5)):
         getattr(writer, name)(*arguments)
     if ending := draw(endings):
-        return writer.broken(*ending)
+        return writer.failed(*ending)
     return writer.completed()
 
 
 @settings(max_examples=60, deadline=None)
 @given(right_streams())
-def test_a_right_stream_is_not_blamed(stream: list[Event]):
+def test_correct_stream_passes(stream: list[Event]):
     assert check_stream(stream, answered=True) == []
 
 
 def renumbered(events: list[Event]) -> list[Event]:
-    """The worst case: whoever spoilt the stream has counted again."""
+    """Renumber the events, so that the sequence numbers show no change."""
     return [{**event, "sequence_number": number} for number, event in enumerate(copy.deepcopy(events))]
 
 
-def blamed(events: list[Any]) -> list[Violation]:
+def faults(events: list[Any]) -> list[Violation]:
     return [violation for violation in check_stream(events) if violation.severity is not Severity.note]
 
 
-PLACES = range(len(RIGHT))
+POSITIONS = range(len(RIGHT))
 
 
-@pytest.mark.parametrize("place", PLACES, ids=lambda place: RIGHT[place]["type"])
-def test_an_event_that_is_missing_is_missed(place: int):
-    assert blamed(renumbered(RIGHT[:place] + RIGHT[place + 1 :]))
+@pytest.mark.parametrize("position", POSITIONS, ids=lambda position: RIGHT[position]["type"])
+def test_missing_event_is_reported(position: int):
+    assert faults(renumbered(RIGHT[:position] + RIGHT[position + 1 :]))
 
 
-@pytest.mark.parametrize("place", PLACES, ids=lambda place: RIGHT[place]["type"])
-def test_an_event_that_comes_twice_is_one_too_many(place: int):
-    assert blamed(renumbered(RIGHT[: place + 1] + RIGHT[place:]))
+@pytest.mark.parametrize("position", POSITIONS, ids=lambda position: RIGHT[position]["type"])
+def test_duplicated_event_is_reported(position: int):
+    assert faults(renumbered(RIGHT[: position + 1] + RIGHT[position:]))
 
 
-# What may stand the other way round: two items, or two parts, may overlap; a source may be told with the text or after.
+# Pairs that may swap: two items or parts may overlap; an annotation may be sent with the text or after it.
 OVERLAPS = {
     ("response.output_item.done", "response.output_item.added"),
     ("response.content_part.done", "response.content_part.added"),
@@ -196,29 +196,31 @@ OVERLAPS = {
 
 
 def swaps() -> Iterator[tuple[int, int]]:
-    for one, other in itertools.combinations(PLACES, 2):
+    for one, other in itertools.combinations(POSITIONS, 2):
         if other - one > 1 or (RIGHT[one]["type"], RIGHT[other]["type"]) not in OVERLAPS:
             yield one, other
 
 
-def test_two_events_that_change_places_are_found():
-    unfound = []
+def test_swapped_events_are_reported():
+    unreported = []
     for one, other in swaps():
         stream = list(RIGHT)
         stream[one], stream[other] = stream[other], stream[one]
-        if not blamed(renumbered(stream)):
-            unfound.append((one, RIGHT[one]["type"], other, RIGHT[other]["type"]))
-    assert unfound == []
+        if not faults(renumbered(stream)):
+            unreported.append((one, RIGHT[one]["type"], other, RIGHT[other]["type"]))
+    assert unreported == []
 
 
-def test_a_lost_or_doubled_event_shows_in_the_numbers():
-    for place in PLACES[1:-1]:
-        assert "sequence-gap" in {violation.rule for violation in check_stream(RIGHT[:place] + RIGHT[place + 1 :])}
+def test_missing_event_leaves_a_sequence_gap():
+    for position in POSITIONS[1:-1]:
+        assert "sequence-gap" in {
+            violation.rule for violation in check_stream(RIGHT[:position] + RIGHT[position + 1 :])
+        }
 
 
 Path = tuple[str | int, ...]
 
-# What may be another without harm: nobody is told twice, so nothing contradicts it.
+# Fields that may change: they are sent once, so nothing contradicts them.
 FREE = {"parallel_tool_calls", "cached_tokens", "cache_write_tokens", "reasoning_tokens"}
 
 
@@ -229,16 +231,16 @@ def leaves(value: Any, path: Path = ()) -> Iterator[Path]:
 
 
 def harmless(path: Path, value: Any) -> bool:
-    """Whether this may stand at this place of ``RIGHT`` as well."""
+    """Whether ``value`` is also valid at ``path`` of ``RIGHT``."""
     before = at(RIGHT, path)
     if path[-1] in FREE and type(value) is type(before):
-        whole = USAGE["output_tokens" if path[-1] == "reasoning_tokens" else "input_tokens"]
-        return not isinstance(value, int) or 0 <= value <= whole
+        limit = USAGE["output_tokens" if path[-1] == "reasoning_tokens" else "input_tokens"]
+        return not isinstance(value, int) or 0 <= value <= limit
     if RIGHT[int(path[0])]["type"] != "response.output_item.added":
         return False
     if path[1:] == ("item", "output"):  # not known yet
         return value in ("", [])
-    # openai's types let most items be without a status
+    # in openai's types, status is optional for most items
     return path[1:] == ("item", "status") and value in (ABSENT, None, "in_progress", "completed", "incomplete")
 
 
@@ -287,33 +289,33 @@ def altered(path: Path, value: Any) -> list[Event]:
 
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(LEAVES), OTHERS)
-def test_a_value_that_is_another_is_found(path: Path, value: Any):
+def test_changed_value_is_reported(path: Path, value: Any):
     before = at(RIGHT, path)
     same = value is not ABSENT and type(value) is type(before) and value == before
     if not same and not harmless(path, value):
-        assert blamed(altered(path, value)), (RIGHT[int(path[0])]["type"], path, before, value)
+        assert faults(altered(path, value)), (RIGHT[int(path[0])]["type"], path, before, value)
 
 
-def place_of(kind: str, number: int = 0) -> int:
-    return [place for place in PLACES if RIGHT[place]["type"] == f"response.{kind}"][number]
+def position_of(kind: str, number: int = 0) -> int:
+    return [position for position in POSITIONS if RIGHT[position]["type"] == f"response.{kind}"][number]
 
 
 def doubled(kind: str, number: int = 0) -> list[Event]:
-    place = place_of(kind, number)
-    return renumbered(RIGHT[: place + 1] + RIGHT[place:])
+    position = position_of(kind, number)
+    return renumbered(RIGHT[: position + 1] + RIGHT[position:])
 
 
 def without(kind: str, number: int = 0) -> list[Event]:
-    place = place_of(kind, number)
-    return renumbered(RIGHT[:place] + RIGHT[place + 1 :])
+    position = position_of(kind, number)
+    return renumbered(RIGHT[:position] + RIGHT[position + 1 :])
 
 
 def with_(value: Any, kind: str, number: int, *path: str | int) -> list[Event]:
-    return altered((place_of(kind, number), *path), value)
+    return altered((position_of(kind, number), *path), value)
 
 
-# What is done to the right stream, and the rules that it breaks, no more and no fewer.
-NAMED: dict[str, tuple[list[Event], set[str]]] = {
+# Changes to the correct stream, and exactly the rules that they break.
+CHANGES: dict[str, tuple[list[Event], set[str]]] = {
     "created twice": (doubled("created"), {"created-misplaced", "in-progress-misplaced"}),
     "created with items": (with_([CITATION], "created", 0, "response", "output"), {"created-output"}),
     "in progress twice": (doubled("in_progress"), {"in-progress-misplaced"}),
@@ -323,13 +325,13 @@ NAMED: dict[str, tuple[list[Event], set[str]]] = {
     ),
     "another response": (with_("resp_2", "completed", 0, "response", "id"), {"response-id-changed"}),
     "another model": (with_("other", "completed", 0, "response", "model"), {"response-changed"}),
-    "failed, it says": (with_("failed", "completed", 0, "response", "status"), {"response-status"}),
+    "the status failed": (with_("failed", "completed", 0, "response", "status"), {"response-status"}),
     "done twice": (doubled("output_item.done", 3), {"item-done-twice"}),
     "not done": (without("output_item.done", 3), {"item-not-done", "terminal-output"}),
     "another id in the end": (with_("x", "output_item.done", 3, "item", "id"), {"item-id-changed", "terminal-output"}),
     "another call": (with_("x", "output_item.added", 1, "item", "call_id"), {"item-changed"}),
     "another tool": (with_("x", "function_call_arguments.done", 0, "name"), {"item-changed"}),
-    "another place": (with_(9, "output_text.delta", 0, "output_index"), {"output-index"}),
+    "another position": (with_(9, "output_text.delta", 0, "output_index"), {"output-index"}),
     "another part": (
         with_(7, "refusal.delta", 0, "content_index"),
         {"part-not-added", "refusal-adds-up", "text-done-missing"},
@@ -342,33 +344,33 @@ NAMED: dict[str, tuple[list[Event], set[str]]] = {
         {"arguments-add-up"},
     ),
     "a summary lost": (without("reasoning_summary_text.delta"), {"summary-adds-up"}),
-    "told whole twice": (doubled("output_text.done"), {"delta-after-done"}),
-    "not told whole": (without("output_text.done"), {"text-done-missing"}),
+    "text done twice": (doubled("output_text.done"), {"delta-after-done"}),
+    "text not done": (without("output_text.done"), {"text-done-missing"}),
     "a part not done": (without("content_part.done"), {"part-not-done"}),
     "a part done twice": (doubled("content_part.done"), {"part-order"}),
-    "a source lost": (without("output_text.annotation.added", 1), {"annotations"}),
+    "an annotation lost": (without("output_text.annotation.added", 1), {"annotations"}),
     "items lost in the end": (with_([], "completed", 0, "response", "output"), {"terminal-output"}),
-    "no sum": (with_(13, "completed", 0, "response", "usage", "total_tokens"), {"usage-adds-up"}),
+    "a wrong sum": (with_(13, "completed", 0, "response", "usage", "total_tokens"), {"usage-adds-up"}),
     "no usage": (with_(None, "completed", 0, "response", "usage"), {"usage-missing"}),
     "a text that is a number": (with_(4, "output_text.delta", 0, "delta"), {"openai-types", "text-adds-up"}),
     "a field left out": (with_(ABSENT, "output_text.delta", 0, "logprobs"), {"openai-fields"}),
 }
 
 
-@pytest.mark.parametrize("case", NAMED)
-def test_a_fault_has_its_name(case: str):
-    stream, expected = NAMED[case]
-    assert {violation.rule for violation in blamed(stream)} == expected
+@pytest.mark.parametrize("case", CHANGES)
+def test_change_breaks_the_expected_rules(case: str):
+    stream, expected = CHANGES[case]
+    assert {violation.rule for violation in faults(stream)} == expected
 
 
-def test_sources_that_are_only_in_the_end_were_not_told():
+def test_annotations_without_events_are_reported():
     stream = [event for event in RIGHT if not event["type"].endswith("annotation.added")]
-    assert {violation.rule for violation in blamed(renumbered(stream))} == {"annotations-not-told"}
+    assert {violation.rule for violation in faults(renumbered(stream))} == {"annotations-not-told"}
 
 
-def test_a_text_without_deltas_was_not_streamed():
+def test_text_without_deltas_is_reported():
     stream = [event for event in RIGHT if event["type"] != "response.output_text.delta"]
-    assert {violation.rule for violation in blamed(renumbered(stream))} == {"text-not-streamed"}
+    assert {violation.rule for violation in faults(renumbered(stream))} == {"text-not-streamed"}
 
 
 @pytest.mark.parametrize(
@@ -379,7 +381,7 @@ def test_a_text_without_deltas_was_not_streamed():
         ("response.code_interpreter_call_code", "code", "code_interpreter_call", "input-adds-up"),
     ],
 )
-def test_other_calls_add_up_too(prefix: str, field: str, kind: str, rule: str):
+def test_other_call_inputs_must_add_up(prefix: str, field: str, kind: str, rule: str):
     def stream(last: str) -> list[Event]:
         writer = Writer()
         writer.added(kind, **{field: ""})
@@ -389,15 +391,15 @@ def test_other_calls_add_up_too(prefix: str, field: str, kind: str, rule: str):
         writer.done(**{field: "{}"})
         return writer.completed()
 
-    assert rule in {violation.rule for violation in blamed(stream("x"))}
-    assert rule not in {violation.rule for violation in blamed(stream("}"))}
+    assert rule in {violation.rule for violation in faults(stream("x"))}
+    assert rule not in {violation.rule for violation in faults(stream("}"))}
 
 
 def test_items_left_open_by_a_failure_are_a_warning():
     writer = Writer()
     writer.added("message", role="assistant", content=[])
-    [found] = blamed(writer.broken("error"))
-    assert (found.rule, found.severity) == ("item-left-open", Severity.warning)
+    [violation] = faults(writer.failed("error"))
+    assert (violation.rule, violation.severity) == ("item-left-open", Severity.warning)
 
 
 anything = st.recursive(
@@ -417,11 +419,11 @@ anything = st.recursive(
         st.tuples(st.sampled_from(KINDS), st.dictionaries(st.sampled_from(FIELDS), anything, max_size=6)), max_size=6
     )
 )
-def test_no_stream_breaks_the_checker(drawn: list[tuple[Any, Event]]):
+def test_checker_handles_any_stream(drawn: list[tuple[Any, Event]]):
     assert check_stream([{"type": kind, **fields} for kind, fields in drawn])
 
 
 def test_events_may_be_models():
     models = [ResponsesAgentStreamEvent(**event) for event in RIGHT]
     assert check_stream(models) == []
-    assert blamed(models[:-1])
+    assert faults(models[:-1])

@@ -423,7 +423,7 @@ def test_a_loader_that_fails_leaves_the_examples_as_they_were(agent: oneturn.Age
 
 def test_from_the_command_line(tmp_path: Path):
     run = CliRunner().invoke
-    assert "name candidates, or give --all" in run(app, ["data", "accept"]).output
+    assert "name candidates, or pass --all" in run(app, ["data", "accept"]).output
     assert "never test" in run(app, ["data", "accept", "--help"]).output
     assert "--max" in run(app, ["data", "from-traces", "--help"]).output
 

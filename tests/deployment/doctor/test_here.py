@@ -147,7 +147,7 @@ def test_the_command_says_what_to_mend(tmp_path: Path):
     assert done.exit_code == 1, done.output
     assert "✗ lm: NO_SUCH_KEY isn't set" in done.output
     assert "Run: export NO_SUCH_KEY=…" in done.output
-    assert "It can't work like this." in done.output
+    assert "The agent can't run." in done.output
     done = CliRunner().invoke(app, ["doctor", "--config", str(config), "--json"])
     report = json.loads(done.output)
     assert report["passed"] is False
