@@ -1,4 +1,4 @@
-"""The examples of the page about compiling do what the page says."""
+"""The examples of the pages about compiling do what the pages say."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.test_docs_examples import examples
 
 
 def test_a_recipe_of_one_s_own_compiles(tmp_path: Path):
-    own, *_ = examples("compiling.md")
+    own, *_ = examples("compiling-reference.md")
     taught = agent(tmp_path)
     object.__setattr__(taught, "recipes", {"mine": own["mine"]})
     done = oneturn.compile(taught, recipe="mine")
@@ -21,7 +21,7 @@ def test_a_recipe_of_one_s_own_compiles(tmp_path: Path):
 
 
 def test_a_recipe_says_what_it_does():
-    _, declared, *_ = examples("compiling.md")
+    _, declared, *_ = examples("compiling-reference.md")
     work = work_of(declared["mine"], 10, 20)
     assert work == Work(runs=(20, 80), reflections=(0, 10), prompt_growth=(1, 3))
 
@@ -34,7 +34,7 @@ def test_the_page_tells_of_every_recipe():
 
 
 def test_two_programs_are_compared_by_the_rule(tmp_path: Path):
-    *_, compared = examples("compiling.md")
+    *_, compared = examples("compiling-reference.md")
     taught = agent(tmp_path)
     passed, reasons, report = compared["better"](taught, *[taught.program(compiled=False)] * 2, taught.lm())
     assert not passed

@@ -1,4 +1,4 @@
-"""The examples of docs/databricks.md do what the page says, and its commands are there."""
+"""The examples of the pages about Databricks do what the pages say, and their commands exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from oneturn.testing import ScriptedLM, finish
 from tests.databricks.query_routes import answer_by
 from tests.databricks.workspace import TOKEN, Workspace
 
-PAGE = (Path(__file__).parents[2] / "docs" / "databricks.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = "\n".join((DOCS / name).read_text(encoding="utf-8") for name in ("databricks.md", "databricks-endpoints.md"))
 ANSWER = "Until six."
 
 
@@ -26,7 +27,7 @@ def examples(language: str) -> list[str]:
 
 def defined(place: int) -> dict:
     found: dict = {}
-    exec(compile(examples("python")[place], "databricks.md", "exec", dont_inherit=True), found)
+    exec(compile(examples("python")[place], "databricks-endpoints.md", "exec", dont_inherit=True), found)
     return found
 
 
@@ -44,7 +45,7 @@ def test_an_endpoint_is_asked(way: str, monkeypatch: pytest.MonkeyPatch):
 def test_an_inference_table_is_read():
     request = '{"input": [{"role": "user", "content": "Is it open, asks ann@example.com?"}]}'
     table = pd.DataFrame([{"request": request, "response": '{"output": []}'}, {"request": request, "response": ""}])
-    assert list(defined(1)["asked"](table, {})["question"]) == ["Is it open, asks [email]?"]
+    assert list(defined(1)["read_questions"](table, {})["question"]) == ["Is it open, asks [email]?"]
 
 
 def test_the_configuration_is_one():

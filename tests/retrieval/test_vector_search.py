@@ -151,7 +151,7 @@ def test_a_search_uses_the_users_credentials(workspace: Workspace):
         with RunContext(caller=token).active():
             index.search("port")
     assert [request.user for request in workspace.asked("POST", f"{PATH}/query")] == ["ann", "bob"]
-    with pytest.raises(ConfigError, match="needs a user who asks"):
+    with pytest.raises(ConfigError, match="needs a calling user"):
         index.search("port")
 
 
