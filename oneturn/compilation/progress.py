@@ -58,7 +58,7 @@ class SpendBar(CompileCallback):
         if candidate.full and (candidate.number == 0 or candidate.score > self._best):
             self._best = candidate.score
             name = "uncompiled" if candidate.number == 0 else f"candidate {candidate.number}"
-            tqdm.write(f"{name}: {candidate.score:.1%} after {candidate.spend.lm_calls} LM calls")
+            tqdm.write(f"{name}: {candidate.score:.1%} after {candidate.spent.lm_calls} LM calls")
 
     def on_end(self, compilation: object) -> None:
         """Close the bar."""

@@ -1,4 +1,4 @@
-"""Tools that a configuration declares, from Unity Catalog, MCP servers, Genie and serving endpoints; agents as tools."""
+"""Tools that a configuration declares: Unity Catalog, MCP servers, Genie and serving endpoints; agents as tools."""
 
 from oneturn.toolsets.agent import agent_tool
 from oneturn.toolsets.endpoint import endpoint_tool

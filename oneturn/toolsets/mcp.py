@@ -275,7 +275,7 @@ def mcp_tools(entry: McpTools) -> list[dspy.Tool]:
 
 
 class McpServer:
-    """A thread-safe client of a server. The process shares one session; a call with a user's credentials has its own."""
+    """A thread-safe client of a server. The process shares one session; a call with user credentials has its own."""
 
     def __init__(self, entry: McpTools):
         try:
