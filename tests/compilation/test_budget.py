@@ -15,7 +15,7 @@ import pytest
 import oneturn
 from oneturn.compilation import Candidate, CompileCallback, estimate_compile
 from oneturn.compilation.budget import Budget, BudgetSpent, reached_limit
-from oneturn.compilation.journal import JournalEntry, Journal
+from oneturn.compilation.journal import Journal, JournalEntry
 from oneturn.config import BudgetConfig
 from oneturn.core.usage import Totals
 from oneturn.errors import ConfigError, ProgramError, RunError

@@ -17,7 +17,7 @@ import pytest
 
 import oneturn
 from oneturn.compilation import estimate_compile
-from oneturn.compilation.journal import JournalEntry, Journal
+from oneturn.compilation.journal import Journal, JournalEntry
 from oneturn.config import BudgetConfig
 from oneturn.core.usage import Totals
 from oneturn.errors import DataError, OneTurnError
