@@ -12,7 +12,7 @@ from typing import Any
 
 import dspy
 
-from oneturn.lm.local.catalog import WEIGHTS, Weights, weights_for
+from oneturn.lm.local.weights import WEIGHTS, Weights, weights_for
 from oneturn.lm.local.engine import AsyncLocalEngine, LocalEngine
 from oneturn.lm.local.prompt_cache import warm_up
 from oneturn.lm.local.server import ServerSettings

@@ -19,7 +19,7 @@ import httpx
 from rich.console import Console
 
 from oneturn.errors import LocalLMError
-from oneturn.lm.local.catalog import cache_folder, weights_for
+from oneturn.lm.local.weights import cache_folder, weights_for
 from oneturn.lm.local.engine import LocalEngine
 
 MAX_PROMPTS = 4

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from oneturn.errors import WeightsError
-from oneturn.lm.local.catalog import WEIGHTS, Weights
+from oneturn.lm.local.weights import WEIGHTS, Weights
 from oneturn.lm.local.download import Source, pieces_source
 from oneturn.lm.local.weights import fetch_weights
 
