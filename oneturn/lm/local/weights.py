@@ -161,8 +161,8 @@ def _download(weights: Weights, folder: Path) -> Path:
         return _from_hub(weights)
     except WeightsError as error:
         raise WeightsError(
-            f"{weights.filename} can't be downloaded from https://huggingface.co/{weights.hub_repo}: {error}. Give this "
-            f"machine access to it, copy the file to {folder}, or give its path (weights: in the LM's configuration)."
+            f"{weights.filename} can't be downloaded from https://huggingface.co/{weights.hub_repo}: {error}. Give "
+            f"this machine access to it, copy the file to {folder}, or give its path (weights: in the LM's configuration)."
         ) from error
 
 
@@ -178,10 +178,11 @@ def _from_hub(weights: Weights) -> Path:
         raise WeightsError("HF_HUB_OFFLINE is set")
     _probe(constants.ENDPOINT)
     try:
-        return Path(hf_hub_download(weights.hub_repo, weights.filename, etag_timeout=_PROBE_SECONDS))
+        file = hf_hub_download(weights.hub_repo, weights.filename, etag_timeout=_PROBE_SECONDS)
     except Exception as error:  # from httpx, requests or huggingface_hub itself, depending on its version
         reason = str(error).strip().partition("\n")[0] or "no reason given"
         raise WeightsError(f"{type(error).__name__}: {reason}") from error
+    return Path(file)
 
 
 def _probe(endpoint: str) -> None:
