@@ -162,7 +162,7 @@ def _download(weights: Weights, folder: Path) -> Path:
     except WeightsError as error:
         raise WeightsError(
             f"{weights.filename} can't be downloaded from https://huggingface.co/{weights.hub_repo}: {error}. Give "
-            f"this machine access to it, copy the file to {folder}, or give its path (weights: in the LM's configuration)."
+            f"this machine access to it, copy the file to {folder}, or set its path (lm.weights)."
         ) from error
 
 

@@ -207,7 +207,7 @@ def test_if_the_publisher_cannot_be_reached_the_error_says_what_to_do(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(WeightsError) as caught:
         fetch_weights(TINY, cache=cache)
-    for expected in (TINY.hub_repo, "http://127.0.0.1:9 can't be reached", str(cache), "give its path"):
+    for expected in (TINY.hub_repo, "http://127.0.0.1:9 can't be reached", str(cache), "set its path"):
         assert expected in str(caught.value)
 
 
