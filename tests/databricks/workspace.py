@@ -131,7 +131,7 @@ class Workspace:
                 with self._lock:
                     self.calls.append(told)
                 return self._handled(told, handler)
-        return self._fails(f"Nobody told the workspace what to answer to {call.method} {call.path}")
+        return self._fails(f"No answer is registered for {call.method} {call.path}")
 
     def _handled(self, call: Call, handler: Handler) -> Answer:
         try:
@@ -213,7 +213,7 @@ def _handler(workspace: Workspace) -> type[BaseHTTPRequestHandler]:
             query = {name: values[-1] for name, values in parse_qs(found.query).items()}
             return Call(self.command, found.path, query, headers, _body(sent, headers), "")
 
-        def log_message(self, *told: Any) -> None:
+        def log_message(self, *arguments: Any) -> None:
             """Say nothing."""
 
     for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"):

@@ -39,7 +39,7 @@ MARKS = [
 ]
 
 
-def visible_text(path: Path) -> str:
+def page_text(path: Path) -> str:
     """What the page says without its script, as text."""
     return re.sub(r"\s+", " ", unescape(re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", path.read_text(), flags=re.S)))
 
@@ -54,19 +54,19 @@ def embedded(path: Path) -> dict[str, Any]:
 
 def test_it_sums_up_the_rows(tmp_path: Path):
     rows = [row(number, score=score, seconds=2.0, cost=0.25) for number, score in enumerate([1.0, 1.0, 0.5, 0.0])]
-    text = visible_text(
+    text = page_text(
         write_report(tmp_path / "new" / "r.html", evaluation(*rows, {**failed(4), "cost": 0.25}), title="Mine")
     )
     for part in (
         *("Mine", "50.0%", "2 passed", "1 partly right", "1 wrong", "1 no answer: an error"),
-        *("10 LM calls", "2.00 a row", "510 tokens read, 50 written", "$1.2500", "2 s, median"),
+        *("10 LM calls", "2.00 per row", "510 tokens read, 50 written", "$1.2500", "2 s, median"),
     ):
         assert part in text
 
 
 def test_it_compares_pair_by_pair_with_a_baseline(tmp_path: Path):
     before, after = support_desk()
-    text = visible_text(write_report(tmp_path / "r.html", after, before, names=("uncompiled", "scripted")))
+    text = page_text(write_report(tmp_path / "r.html", after, before, names=("uncompiled", "scripted")))
     assert "Against uncompiled +20.8 points from 32.8%" in text
     assert "15 rows better , 3 worse" in text
     assert "5 pass now that didn't; 0 don't that did." in text
@@ -80,7 +80,7 @@ def test_a_baseline_of_other_examples_is_refused(tmp_path: Path):
 
 def test_a_baseline_whose_rows_all_failed_is_reported(tmp_path: Path):
     path = write_report(tmp_path / "r.html", evaluation(row(1)), evaluation(failed(1, "RunError: gone")))
-    assert "There is no comparison. baseline has no scores" in visible_text(path)
+    assert "There is no comparison. baseline has no scores" in page_text(path)
     assert embedded(path)["rows"][0]["before"]["error"] == "RunError: gone"
 
 
@@ -89,7 +89,7 @@ def test_rows_in_memory_are_compared_with_those_of_a_file(tmp_path: Path):
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(each) + "\n" for each in rows))
     path = write_report(tmp_path / "r.html", evaluation(*rows), Evaluation.read(file))
-    assert "0 rows better , 0 worse" in visible_text(path)
+    assert "0 rows better , 0 worse" in page_text(path)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
@@ -120,8 +120,8 @@ def test_a_truncated_table_says_so_and_keeps_failures(tmp_path: Path, monkeypatc
     rows = [row(1), row(2), row(3, score=0.5), failed(4)]
     path = write_report(tmp_path / "r.html", evaluation(*rows))
     assert [each["id"] for each in embedded(path)["rows"]] == ["example-3", "example-4"]
-    assert "2 of 4 rows are in this table" in visible_text(path)
-    assert "2 passed" in visible_text(path)
+    assert "2 of 4 rows are in this table" in page_text(path)
+    assert "2 passed" in page_text(path)
 
 
 def test_a_text_that_is_too_long_is_cut_and_says_so(tmp_path: Path):
@@ -207,5 +207,5 @@ def test_mlflow_gets_page_summary_and_rows(tmp_path: Path):
 
 def test_an_evaluation_without_the_usual_columns_is_reported(tmp_path: Path):
     rows = pd.DataFrame([{"score": 0.0, "error": "row 1 can't be read"}])
-    text = visible_text(write_report(tmp_path / "r.html", Evaluation(rows)))
+    text = page_text(write_report(tmp_path / "r.html", Evaluation(rows)))
     assert "No row was answered." in text

@@ -193,9 +193,7 @@ def test_all_of_one_kind_tell_nothing(judge: Any):
 def test_rows_without_a_label_and_judges_without_an_lm_are_refused():
     with pytest.raises(DataError, match="row 1: 'label' is 'maybe'"):
         calibrate_judge(scorers.relevance(MODEL), [LABELLED[0] | {"label": "maybe"}])
-    with pytest.raises(
-        OneTurnError, match=r"relevance gave no verdict for any of the 30 answers. First reason: .* no judge"
-    ):
+    with pytest.raises(OneTurnError, match=r"no verdict for any of the 30 answers. First reason: .* no judge"):
         calibrate_judge(scorers.relevance(None), LABELLED)
 
 

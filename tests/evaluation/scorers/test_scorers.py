@@ -220,9 +220,7 @@ def test_an_example_without_the_label_is_not_judged_and_the_column_says_so():
 
 def test_a_score_that_cannot_be_had_is_its_rows_error():
     found = oneturn.evaluate(desk(), ROWS, scorers.tool_use("missing"), inputs=["question"], progress=False)
-    assert found.rows["error"][0].startswith(
-        "DataError: score returned no score: Not judged: the example has no 'missing'"
-    )
+    assert found.rows["error"][0].startswith("DataError: score returned no score: Not judged: the example has no")
 
 
 def test_a_changed_setting_is_another_evaluation(tmp_path: Path):
