@@ -136,10 +136,10 @@ def _compare(
     return replace(promotion, result=result, verdict=result.verdict, run_id=run_id)
 
 
-def _log_comparison(candidate: Promotion, agent: Agent, result: GateResult, evaluations: dict[str, Evaluation]) -> str:
-    with mlflow.start_run(run_name=f"gate {candidate.name}, version {candidate.version}", nested=True) as run:
+def _log_comparison(promotion: Promotion, agent: Agent, result: GateResult, evaluations: dict[str, Evaluation]) -> str:
+    with mlflow.start_run(run_name=f"gate {promotion.name}, version {promotion.version}", nested=True) as run:
         mlflow.set_tags(
-            {"oneturn.gate": "passed" if result.passed else "refused", "oneturn.version": candidate.version}
+            {"oneturn.gate": "passed" if result.passed else "refused", "oneturn.version": promotion.version}
         )
         mlflow.log_params({"challenger": result.challenger, "champion": result.champion, **_rule(agent)})
         figures = {"difference": result.difference, "difference_low": result.low, "difference_high": result.high}

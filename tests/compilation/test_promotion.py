@@ -260,7 +260,10 @@ def test_the_run_tells_of_force_too_and_a_later_promotion_leaves_nothing_of_it_o
 
 @pytest.mark.parametrize(
     ("reason", "message"),
-    [("too slow " * 30, "has 270 characters; a version's tag holds 250"), ("its key AKIA" + "Q7" * 8, "like a secret")],
+    [
+        ("too slow " * 30, "has 270 characters; version's tag allows 250"),
+        ("its key AKIA" + "Q7" * 8, "like a secret"),
+    ],
     ids=["long", "secret"],
 )
 def test_a_reason_that_can_not_be_recorded_is_refused_before_anything_is_measured(client, agent, reason, message):
@@ -330,7 +333,7 @@ def test_a_first_version_that_is_not_compiled_has_nothing_to_be_compared_with(cl
     monkeypatch.setattr(promotion, "is_compiled", lambda version: False)
     found = promote(agent, "1")
     assert (found.moved, found.forced, found.result) == (True, False, None)
-    assert tags(client, "1")["gate"] == "Not compared: there was no champion yet, and the version isn't compiled."
+    assert tags(client, "1")["gate"] == "Not compared: there is no champion, and the version isn't compiled."
 
 
 def test_a_dry_run_leaves_all_as_it_is(client, agent, measured):

@@ -127,10 +127,10 @@ class Workspace:
             return refused(401, "UNAUTHENTICATED", "Credential was not sent or was of an unsupported type.")
         for method, pattern, handler in self._routes:
             if method == call.method and (match := pattern.fullmatch(call.path)):
-                told = Call(**{**vars(call), "user": user or "", "parts": match.groupdict()})
+                authenticated = Call(**{**vars(call), "user": user or "", "parts": match.groupdict()})
                 with self._lock:
-                    self.calls.append(told)
-                return self._handled(told, handler)
+                    self.calls.append(authenticated)
+                return self._handled(authenticated, handler)
         return self._fails(f"No answer is registered for {call.method} {call.path}")
 
     def _handled(self, call: Call, handler: Handler) -> Answer:
@@ -148,8 +148,8 @@ class Workspace:
     def _token(self, call: Call) -> Answer:
         """OAuth of service principals (RFC 6749, client credentials)."""
         if call.path.startswith("/oidc/.well-known/"):
-            told = {"authorization_endpoint": f"{self.host}/oidc/v1/authorize"}
-            return Answer(body={**told, "token_endpoint": f"{self.host}/oidc/v1/token"})
+            metadata = {"authorization_endpoint": f"{self.host}/oidc/v1/authorize"}
+            return Answer(body={**metadata, "token_endpoint": f"{self.host}/oidc/v1/token"})
         basic = base64.b64decode(call.headers.get("authorization", "").removeprefix("Basic ")).decode()
         client, _, secret = basic.partition(":")
         if not secret or self.principals.get(client) != secret:

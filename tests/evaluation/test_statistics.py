@@ -133,9 +133,7 @@ def test_none_is_no_number_of_repeats():
 
 def test_a_field_called_repeat_is_its_rows_error():
     found = oneturn.evaluate(Sometimes(), [{"question": "a", "repeat": 3}], right, inputs=["question"])
-    assert found.rows["error"].tolist() == [
-        "DataError: a field is called 'repeat', as a column of the result: rename it"
-    ]
+    assert found.rows["error"].tolist() == ["DataError: the field 'repeat' has the name of a result column: rename it"]
     assert (found.summary()["errors"], found.errors(), found.repeats) == (1, {"DataError": 1}, 1)
 
 

@@ -69,7 +69,7 @@ def test_it_compares_pair_by_pair_with_a_baseline(tmp_path: Path):
     text = page_text(write_report(tmp_path / "r.html", after, before, names=("uncompiled", "scripted")))
     assert "Against uncompiled +20.8 points from 32.8%" in text
     assert "15 rows better , 3 worse" in text
-    assert "5 pass now that didn't; 0 don't that did." in text
+    assert "5 newly pass; 0 no longer pass." in text
 
 
 def test_a_baseline_of_other_examples_is_refused(tmp_path: Path):
