@@ -261,7 +261,7 @@ def test_the_run_tells_of_force_too_and_a_later_promotion_leaves_nothing_of_it_o
 @pytest.mark.parametrize(
     ("reason", "message"),
     [
-        ("too slow " * 30, "has 270 characters; version's tag allows 250"),
+        ("too slow " * 30, "270 characters; a version's tag allows 250"),
         ("its key AKIA" + "Q7" * 8, "like a secret"),
     ],
     ids=["long", "secret"],
@@ -395,7 +395,7 @@ def test_the_command_says_what_became_of_it(registered, client, measured):
     assert (held.exit_code, champion(client)) == (0, "1")
     assert "Version 2 of counting could become the champion." in held.output
     already = command(registered, "promote", "1", "--dry-run")
-    assert already.output.strip() == "Version 1 is the champion already."
+    assert already.output.strip() == "Version 1 already has the alias champion."
     test = command(registered, "promote", "2", "--split", "test")
     assert test.exit_code == 1
     assert "can't be compared on the test split" in test.output

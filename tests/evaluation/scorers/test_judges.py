@@ -62,7 +62,7 @@ def test_judges_are_columns_of_an_evaluation(judge: Any):
     assert "docs/fees.md" in grounded
     assert any("Be brief." in prompt for prompt in server.prompts)
     assert found.not_judged() == {
-        "groundedness": (1, "Not judged: the run's tools gave nothing that the answer could rest on.")
+        "groundedness": (1, "Not judged: the run has no tool results to check the answer against.")
     }
 
 
@@ -107,7 +107,7 @@ def test_a_judge_that_reads_the_trace_finds_what_was_retrieved(judge: Any, trace
     assert len(server.prompts) == 1
     found = evaluate(desk(), metric)
     assert found.rows["grounded_feedback"][0] == (
-        "Not judged: retrieval_groundedness reads the trace of a run, and there is none; evaluate with trace=True."
+        "Not judged: retrieval_groundedness needs the trace of a run, and there is none; evaluate with trace=True."
     )
 
 
