@@ -244,7 +244,7 @@ def test_compare_prints_json_and_markdown():
     done = run("compare", "one.jsonl", "two.parquet", "--gate", "--markdown", "both.md")
     assert done.exit_code == 1
     assert "two" in Path("both.md").read_text()
-    assert "gone.jsonl isn't there" in run("compare", "gone.jsonl", "two.parquet").output
+    assert "gone.jsonl doesn't exist" in run("compare", "gone.jsonl", "two.parquet").output
 
 
 @pytest.mark.usefixtures("folder")
