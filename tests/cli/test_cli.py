@@ -193,7 +193,7 @@ def test_evaluate_writes_a_report_with_a_baseline():
     [
         (["--report", "report.jsonl"], "report.jsonl must end in .html"),
         (["--baseline", "before.jsonl"], "add --report"),
-        (["--report", "r.html", "--baseline", "gone.jsonl"], "gone.jsonl isn't there"),
+        (["--report", "r.html", "--baseline", "gone.jsonl"], "gone.jsonl doesn't exist"),
     ],
 )
 def test_evaluate_rejects_invalid_report_options_before_it_starts(options: list[str], reason: str, folder: Path):

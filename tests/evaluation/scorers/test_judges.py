@@ -107,7 +107,7 @@ def test_a_judge_that_reads_the_trace_finds_what_was_retrieved(judge: Any, trace
     assert len(server.prompts) == 1
     found = evaluate(desk(), metric)
     assert found.rows["grounded_feedback"][0] == (
-        "Not judged: retrieval_groundedness needs the trace of a run, and there is none; evaluate with trace=True."
+        "Not judged: retrieval_groundedness needs the trace of the run, and there is none; evaluate with trace=True."
     )
 
 
