@@ -7,7 +7,7 @@ import contextvars
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -15,9 +15,9 @@ from typing import Any
 
 import dspy
 import pandas as pd
-from dspy.clients.cache import Cache
 from tqdm.auto import tqdm
 
+from oneturn.core._dspy import replaced_cache
 from oneturn.errors import DataError
 from oneturn.evaluation.data_sources import Source, Unreadable, source_of
 from oneturn.evaluation.rate_limit import Limiter
@@ -43,17 +43,6 @@ def repeated(source: Source, repeats: int) -> Source:
         count=None if source.count is None else source.count * repeats,
         key=f"{source.key} x {repeats}",
     )
-
-
-@contextmanager
-def uncached() -> Iterator[None]:
-    """DSPy without its cache, which would answer each time as the first time."""
-    before = dspy.cache
-    dspy.cache = Cache(enable_disk_cache=False, enable_memory_cache=False, disk_cache_dir=None)
-    try:
-        yield
-    finally:
-        dspy.cache = before
 
 
 TRIES = 4
@@ -119,7 +108,8 @@ def evaluate(
     named = named_metrics(metrics)
     answering = resolve_target(target, lm, api_key, trace)
     source = repeated(source_of(data, tuple(inputs or answering.inputs)), repeats)
-    with contextlib.nullcontext() if repeats == 1 else uncached():
+    # DSPy's cache would answer each time as the first time.
+    with contextlib.nullcontext() if repeats == 1 else replaced_cache(memory=False):
         if output is None:
             done = sorted(rows_of(answering, source, named, threads, repeats, progress), key=lambda found: found[0])
             return Evaluation(_table([row for _, row in done]))

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import dspy
-from dspy.adapters.utils import serialize_for_json
 from dspy.utils.callback import BaseCallback
 from mlflow.entities import LiveSpan, SpanType
 
 from oneturn.core.background import ConsumerGone
 from oneturn.core.run_context import RunContext, current_run
+from oneturn.core.serialization import jsonable
 from oneturn.core.steps import Item, Thought, ToolCall, ToolProgress, ToolResult, Working
 from oneturn.core.tracing import child_span
 from oneturn.core.usage import RunUsage
@@ -131,7 +131,7 @@ class RunCallback(BaseCallback):
         if not self._is_own():
             self._emit(None)
             return
-        args = {name: serialize_for_json(value) for name, value in inputs["kwargs"].items()}
+        args = {name: jsonable(value) for name, value in inputs["kwargs"].items()}
         call = ToolCall(f"call_{call_id[:24]}", str(instance.name), args)
         visible = not dspy.settings.get(_INSIDE_TOOL)
         self._emit(call if visible else None)

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import dspy
-from dspy.adapters.utils import serialize_for_json
 from mlflow.entities import Document, LiveSpan, SpanType
 
-from oneturn.core.serialization import replace_surrogates
+from oneturn.core.serialization import jsonable, replace_surrogates
 from oneturn.core.steps import ToolCall, ToolResult
 from oneturn.core.tracing import child_span
 from oneturn.errors import ProgramError
@@ -75,7 +74,7 @@ def render_result(value: Any) -> str:
         return "Nothing was found."
     if documents := documents_in(value):
         return "\n".join(_format_document(document) for document in documents)
-    return json.dumps(serialize_for_json(value), ensure_ascii=False)
+    return json.dumps(jsonable(value), ensure_ascii=False)
 
 
 def documents_in(value: Any) -> tuple[Document, ...]:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, get_args
 
 import dspy
-from dspy.adapters.utils import serialize_for_json
 from mlflow.entities import Document
 from pydantic import BaseModel
 
 from oneturn.core.run_context import RunContext, current_run
+from oneturn.core.serialization import jsonable
 from oneturn.core.usage import Spend, spending
 from oneturn.errors import AgentError, EndpointError, ProgramError, RunCancelled, ToolError
 from oneturn.programs.callback import inside_another_run
@@ -128,7 +128,7 @@ def _citation(document: Document) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(serialize_for_json(value), ensure_ascii=False)
+    return json.dumps(jsonable(value), ensure_ascii=False)
 
 
 _MEDIA_TYPES = (dspy.Image, dspy.Audio, dspy.File)

@@ -7,7 +7,6 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import dspy
-from dspy.signatures.signature import ensure_signature
 
 from oneturn.core.steps import Answer, ApprovalWanted, Resumption, Step, ToolResult
 from oneturn.errors import ProgramError, RunError
@@ -76,7 +75,7 @@ class ReAct(dspy.Module):
         parallel_calls: bool = False,
     ):
         super().__init__()
-        self.signature = ensure_signature(signature)
+        self.signature = dspy.ensure_signature(signature)
         self.tools = {name: with_annotated_args(tool) for name, tool in toolset(tools).items()}
         self.max_iters = max_iters
         self.thoughts = thoughts
