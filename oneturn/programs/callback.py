@@ -20,7 +20,7 @@ from oneturn.core.tracing import child_span
 from oneturn.core.usage import RunUsage
 from oneturn.programs.predictor import PredictorCall, StreamedFields, TappingAdapter
 from oneturn.programs.react.module import ReAct
-from oneturn.programs.signature import SUBMIT
+from oneturn.programs.signature import SUBMIT, ending_tool
 from oneturn.programs.stream_parsers import AnswerPiece, EndingCall
 from oneturn.tools.errors import to_lm_error
 from oneturn.tools.registry import FINISH, failed, succeeded
@@ -126,7 +126,7 @@ class RunCallback(BaseCallback):
 
     def on_tool_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Emit a call of a user's tool, except the call that ends a loop and calls made inside a tool."""
-        if _ends_loop(instance):
+        if instance.name == ending_tool(_caller()):
             return
         if not self._is_own():
             self._emit(None)
@@ -209,14 +209,6 @@ def inside_another_run() -> dict[str, Any]:
 def _caller() -> dspy.Module | None:
     """Return the module that is running in this thread."""
     return next(reversed(dspy.settings.caller_modules or []), None)
-
-
-def _ends_loop(tool: dspy.Tool) -> bool:
-    """Return whether ``dspy.ReAct`` or ``dspy.ReActV2`` ends its loop with this tool."""
-    caller = _caller()
-    if isinstance(caller, dspy.ReAct):
-        return bool(tool.name == "finish")
-    return isinstance(caller, dspy.ReActV2) and tool.name == SUBMIT
 
 
 def _ending_call(caller: dspy.Module | None, answer_field: str | None) -> EndingCall | None:

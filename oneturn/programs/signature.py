@@ -15,6 +15,13 @@ SUBMIT = "submit"
 """The tool that ends a ``dspy.ReActV2``: its arguments are the signature's output fields."""
 
 
+def ending_tool(module: Any) -> str | None:
+    """Return the name of the tool that ``dspy.ReAct`` and ``dspy.ReActV2`` end a run with; ``None`` for others."""
+    if isinstance(module, dspy.ReAct):
+        return "finish"
+    return SUBMIT if isinstance(module, dspy.ReActV2) else None
+
+
 def with_history_field(signature: type[dspy.Signature]) -> type[dspy.Signature]:
     """Return the signature with an optional ``history`` input, which ``dspy.ReActV2`` accepts."""
     field = dspy.InputField(default=dspy.History(messages=[]))

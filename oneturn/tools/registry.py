@@ -43,6 +43,13 @@ def toolset(tools: Iterable[ToolLike]) -> dict[str, dspy.Tool]:
     return by_name
 
 
+def tools_in(module: Any) -> list[dspy.Tool]:
+    """Return the ``dspy.Tool``s in a module's ``tools``, a mapping or a sequence; none if it has no ``tools``."""
+    tools = getattr(module, "tools", None)
+    options = tools.values() if isinstance(tools, Mapping) else tools if isinstance(tools, list | tuple) else ()
+    return [tool for tool in options if isinstance(tool, dspy.Tool)]
+
+
 def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
     """Call one tool. An exception, or an unknown tool name, becomes an error result of one short line.
 

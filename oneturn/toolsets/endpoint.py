@@ -39,7 +39,7 @@ from oneturn.toolsets._nested_run import (
     signature_arguments,
     validate_tool,
 )
-from oneturn.toolsets.json_schema import schema_tool
+from oneturn.toolsets.json_schema import QUESTION_SCHEMA, schema_tool
 
 _QUESTION = "question"
 _READ_TIMEOUT = 300.0  # seconds to wait for the next byte if no timeout is set
@@ -246,10 +246,6 @@ def _sources(reply: Reply) -> list[Document]:
     return [Document(title, {"title": title, "doc_uri": url}, url) for url, title in titles.items()]
 
 
-_SERVING_ENDPOINT_QUESTION = {"type": "string", "description": "The question, to be understood on its own."}
-_SCHEMA = {"type": "object", "properties": {"question": _SERVING_ENDPOINT_QUESTION}, "required": ["question"]}
-
-
 def serving_endpoint_tool(entry: ServingEndpointTool) -> dspy.Tool:
     """Return the tool of a serving endpoint. No request is sent before the tool is called.
 
@@ -296,4 +292,4 @@ def _chat_tool(entry: ServingEndpointTool) -> dspy.Tool:
             raise ToolError("the model gave no answer; do without it, or rephrase the request")
         return answers[0]
 
-    return schema_tool(call, name, entry.description or "", _SCHEMA, entry)
+    return schema_tool(call, name, entry.description or "", QUESTION_SCHEMA, entry)

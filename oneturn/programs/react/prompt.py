@@ -18,6 +18,7 @@ import pydantic
 from dspy.utils.exceptions import AdapterParseError
 
 from oneturn.core._dspy import ResponseFormatAdapter, format_field_value, to_content_parts
+from oneturn.core.fields import field_description
 from oneturn.core.serialization import jsonable, plain, replace_surrogates
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.schema import StepSchema
@@ -165,12 +166,7 @@ def _inputs_text(signature: type[dspy.Signature], values: Mapping[str, Any]) -> 
 def _describe_inputs(signature: type[dspy.Signature]) -> str:
     lines = []
     for name, field in signature.input_fields.items():
-        description = (field.json_schema_extra or {}).get("desc")
-        if (
-            name != "trajectory"
-            and field.annotation is not dspy.History
-            and description
-            and description != f"${{{name}}}"
-        ):
+        description = field_description(name, field)
+        if name != "trajectory" and field.annotation is not dspy.History and description:
             lines.append(f"- {name}: {description}")
     return "You are given:\n" + "\n".join(lines) if lines else ""
