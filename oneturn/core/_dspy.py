@@ -66,8 +66,8 @@ class EngineCall:
 
     Attributes:
         engine: the engine; it has ``complete(request)``, and ``stream(request)`` if it can stream.
-        request: the request, with the model name that the engine expects.
-        provider: the provider that bills the request; ``None`` if the LM has a custom engine.
+        request: the request as the engine takes it.
+        provider: the provider by which DSPy prices the request; ``None`` for a custom engine.
     """
 
     engine: Any
