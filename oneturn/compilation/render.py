@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dspy
-from dspy.adapters.utils import serialize_for_json
+
+from oneturn.core.serialization import jsonable
 
 WIDTH = 110
 """Maximum length of a line in characters; a longer line is cut and its length appended."""
@@ -79,7 +80,7 @@ def _predictor(name: str, predictor: dspy.Predict) -> Iterator[str]:
 
 
 def _markdown_field(key: str, value: Any) -> Iterator[str]:
-    plain = serialize_for_json(value)
+    plain = jsonable(value)
     if key == "augmented":
         return
     if key == "trajectory" and isinstance(plain, list):

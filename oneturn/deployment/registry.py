@@ -21,13 +21,13 @@ import dspy
 import mlflow
 import pandas as pd
 import pydantic
-from dspy.adapters.utils import serialize_for_json
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from oneturn.agent import Agent
 from oneturn.config.loading import CONFIG_VARIABLE, SET_VARIABLE
+from oneturn.core.serialization import jsonable
 from oneturn.errors import OneTurnError, ProgramError
 from oneturn.evaluation.result import Evaluation
 from oneturn.evaluation.row import judged
@@ -110,7 +110,7 @@ def _answers(
         agent_file = Path(_pyfunc(mlmodel)["model_code_path"]).name
     config, questions, answers = folder / "config.yaml", folder / "questions.jsonl", folder / "answers.jsonl"
     config.write_text(json.dumps(_config(mlmodel)), encoding="utf-8")
-    lines = (json.dumps(serialize_for_json(example.inputs().toDict()), ensure_ascii=False) for example in examples)
+    lines = (json.dumps(jsonable(example.inputs().toDict()), ensure_ascii=False) for example in examples)
     questions.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     command = [sys.executable, str(_SCRIPT), str(model), agent_file, str(questions), str(answers)]
     # --set overrides apply to the local agent only; a version uses the configuration that it was logged with.
@@ -145,7 +145,7 @@ def _unusable(version: ModelVersion, reason: str) -> ProgramError:
 
 def _row(agent: Agent, example: dspy.Example, answered: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
     answered = {name: None if _is_nan(value) else value for name, value in answered.items()}
-    row = {name: serialize_for_json(value) for name, value in example.items()} | answered
+    row = {name: jsonable(value) for name, value in example.items()} | answered
     if answered["error"] is not None:
         return row
     outputs = {

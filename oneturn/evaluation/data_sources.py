@@ -12,9 +12,10 @@ from typing import Any
 import dspy
 import pandas as pd
 import pyarrow.parquet as pa_parquet
-from dspy.adapters.utils import serialize_for_json
 from pydantic import BaseModel
 
+from oneturn.core._dspy import has_inputs
+from oneturn.core.serialization import jsonable
 from oneturn.datasets.rows import SUFFIXES, dataset_hash
 from oneturn.errors import DataError
 
@@ -100,12 +101,12 @@ def to_agent_evaluation(rows: Iterable[Any], inputs: Sequence[str] = ("question"
 
 def _evaluation_row(number: int, row: Any, inputs: Sequence[str]) -> Fields:
     if isinstance(row, dspy.Example):
-        inputs = tuple(row.inputs().keys()) if row._input_keys is not None else inputs
+        inputs = tuple(row.inputs().keys()) if has_inputs(row) else inputs
     fields = row.model_dump() if isinstance(row, BaseModel) else dict(row.items())
     if missing := [name for name in inputs if name not in fields]:
         raise DataError(f"row {number} has no input {missing[0]!r}; its fields are {', '.join(map(str, fields))}")
-    values = {name: serialize_for_json(fields.pop(name)) for name in inputs}
-    labels = {name: serialize_for_json(value) for name, value in fields.items() if value is not None}
+    values = {name: jsonable(fields.pop(name)) for name in inputs}
+    labels = {name: jsonable(value) for name, value in fields.items() if value is not None}
     if isinstance(labels.get("answer"), str):
         labels["expected_response"] = labels.pop("answer")
     if isinstance(labels.get("expected_sources"), list):
@@ -251,7 +252,7 @@ _READERS: dict[str, Callable[[Path], Iterator[Any]]] = {
 
 def examples_of(rows: Iterable[Any], inputs: Sequence[str]) -> Iterator[dspy.Example | Unreadable]:
     for number, row in enumerate(rows, start=1):
-        if isinstance(row, Unreadable) or (isinstance(row, dspy.Example) and row._input_keys is not None):
+        if isinstance(row, Unreadable) or (isinstance(row, dspy.Example) and has_inputs(row)):
             yield row
             continue
         fields, input_names = _plain(row), inputs

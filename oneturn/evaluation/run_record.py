@@ -6,15 +6,15 @@ trajectory.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import dspy
-from dspy.adapters.utils import serialize_for_json
 
+from oneturn.core._dspy import with_field
+from oneturn.core.serialization import jsonable
 from oneturn.core.steps import source
 from oneturn.tools.registry import documents_in
 
@@ -56,9 +56,7 @@ def run_record(prediction: Any) -> RunRecord:
 
 def with_record(prediction: dspy.Prediction, record: RunRecord) -> dspy.Prediction:
     """A copy of a prediction with the record of its run."""
-    copied = copy.copy(prediction)
-    copied._store = {**prediction._store, KEY: record}
-    return copied
+    return with_field(prediction, KEY, record)
 
 
 def cited(prediction: Any, field: str = "citations") -> list[str]:
@@ -99,7 +97,7 @@ def _dspy_call(trajectory: Mapping[Any, Any], number: str) -> Fields:
     output = trajectory.get(f"observation_{number}")
     documents = [source(document) for document in documents_in(output)]
     name, given = trajectory[f"tool_name_{number}"], trajectory.get(f"tool_args_{number}")
-    return _call(name, given, serialize_for_json(output), documents)
+    return _call(name, given, jsonable(output), documents)
 
 
 def _call(name: str, given: Any, output: Any, documents: Sequence[Mapping[str, str]]) -> Fields:

@@ -7,7 +7,7 @@ import contextvars
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -15,9 +15,9 @@ from typing import Any
 
 import dspy
 import pandas as pd
-from dspy.clients.cache import Cache
 from tqdm.auto import tqdm
 
+from oneturn.core._dspy import replaced_cache
 from oneturn.errors import DataError
 from oneturn.evaluation.data_sources import Source, Unreadable, source_of
 from oneturn.evaluation.rate_limit import Limiter
@@ -43,17 +43,6 @@ def repeated(source: Source, repeats: int) -> Source:
         count=None if source.count is None else source.count * repeats,
         key=f"{source.key} x {repeats}",
     )
-
-
-@contextmanager
-def uncached() -> Iterator[None]:
-    """Disable DSPy's cache, which would return the same answer for each repeat."""
-    previous = dspy.cache
-    dspy.cache = Cache(enable_disk_cache=False, enable_memory_cache=False, disk_cache_dir=None)
-    try:
-        yield
-    finally:
-        dspy.cache = previous
 
 
 TRIES = 4
@@ -120,7 +109,9 @@ def evaluate(
     named = named_metrics(metrics)
     resolved = resolve_target(target, lm, api_key, trace)
     source = repeated(source_of(data, tuple(inputs or resolved.inputs)), repeats)
-    with contextlib.nullcontext() if repeats == 1 else uncached():
+    with (
+        contextlib.nullcontext() if repeats == 1 else replaced_cache(memory=False)
+    ):  # the cache gives each repeat the same answer
         if output is None:
             done = sorted(rows_of(resolved, source, named, threads, repeats, progress), key=lambda entry: entry[0])
             return Evaluation(_table([row for _, row in done]))

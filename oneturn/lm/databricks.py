@@ -12,11 +12,6 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import dspy
-from dspy._vendor.lm15.errors import ProviderError
-
-# Not re-exported by dspy.lm15. The transports give the LM its own timeout and keep connections open.
-from dspy._vendor.lm15.transports import StdlibAsyncTransport, StdlibTransport
-from dspy._vendor.lm15.types import StreamEvent
 from dspy.lm15 import (
     AsyncOpenAIChatLM,
     AuthError,
@@ -25,11 +20,13 @@ from dspy.lm15 import (
     NotConfiguredError,
     OpenAIChatCompat,
     OpenAIChatLM,
+    ProviderError,
     Request,
     Response,
     TransportError,
 )
 
+from oneturn.core._dspy import StdlibAsyncTransport, StdlibTransport, StreamEvent, parse_with
 from oneturn.core.databricks_auth import Who, workspace_token
 from oneturn.errors import ConfigError
 
@@ -137,10 +134,7 @@ class AsyncEndpointClient(AsyncOpenAIChatLM):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        inner: Any = self._inner  # type: ignore[has-type]  # it parses responses and errors
-        self._inner = EndpointClient(
-            api_key=self.api_key, transport=inner.transport, base_url=self.base_url, compat=self.compat
-        )
+        parse_with(self, EndpointClient)
 
 
 def _as_openai(status: int, body: str) -> str:
@@ -284,7 +278,10 @@ class AsyncEndpointEngine:
 
 @lru_cache(maxsize=8)
 def _transport(timeout: float) -> StdlibTransport:
-    """Return the process's connection pool for ``timeout``. Engines don't own it, so they hold settings only."""
+    """Return the process's connection pool for ``timeout``. Engines don't own it, so they hold settings only.
+
+    With a transport of its own, the LM has its own timeout and keeps connections open.
+    """
     return StdlibTransport(connect_timeout=_CONNECT, read_timeout=timeout)
 
 

@@ -7,19 +7,15 @@ callbacks and history.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 import dspy
-from dspy._vendor.lm15.result import StreamAccumulator
-from dspy.clients import execution
-from dspy.clients.engines.lifecycle import closing_stream
-from dspy.clients.engines.stream_guard import checked_stream
-from dspy.lm15 import Request, Response
+from dspy.lm15 import Request, Response, ResponseStream
 
+from oneturn.core._dspy import engine_call, uses_engine, with_engine
 from oneturn.core.run_context import current_run
-from oneturn.lm.capabilities import known_capabilities
+from oneturn.lm.capabilities import copy_capabilities
 
 OnText = Callable[[str], None]
 OnDelta = Callable[[Any], None]
@@ -37,27 +33,19 @@ class StreamingEngine:
     def __init__(self, lm: dspy.LM, on_reply: Callable[[], OnDelta]):
         self._lm = lm
         self._on_reply = on_reply
-        capabilities = known_capabilities(lm)
-        self.supports_function_calling = capabilities.function_calling
-        self.supports_reasoning = capabilities.reasoning
-        self.supports_response_schema = capabilities.response_schema
-        self.supported_params = capabilities.params
+        copy_capabilities(lm, self)
 
     def complete(self, request: Request) -> Response:
         """Return the response to ``request`` from the LM's own engine, streamed if that engine can stream."""
-        call = execution.prepare(self._lm, request, None, {})
-        backend, canonical, provider = execution._engine(self._lm, call, False)
-        if not hasattr(backend, "stream"):
-            return backend.complete(canonical)
-        accumulator = StreamAccumulator(canonical)
+        call = engine_call(self._lm, request)
+        if not hasattr(call.engine, "stream"):
+            return call.engine.complete(call.request)
         on_delta = self._on_reply()
-        events = checked_stream(backend.stream(canonical), provider=provider)
-        with closing_stream(events):
-            for event in events:
-                accumulator.push(event)
+        with ResponseStream(call.engine.stream(call.request), call.request) as stream:
+            for event in stream.events():
                 if event.type == "delta":
                     on_delta(event.delta)
-        return accumulator.response()
+            return stream.response
 
 
 def tapped(lm: dspy.BaseLM, on_text: OnText) -> dspy.BaseLM:
@@ -78,8 +66,4 @@ def tapped_replies(lm: dspy.BaseLM, on_reply: Callable[[], OnDelta]) -> dspy.Bas
     """
     if not current_run().streaming:
         return lm
-    if not isinstance(lm, dspy.LM) or type(lm).forward is not dspy.LM.forward or lm.model_type == "text":
-        return lm
-    streaming = copy.copy(lm)
-    streaming._engine_spec = StreamingEngine(lm, on_reply)
-    return streaming
+    return with_engine(lm, StreamingEngine(lm, on_reply)) if uses_engine(lm) else lm

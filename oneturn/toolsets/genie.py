@@ -11,7 +11,7 @@ from oneturn.core.background import run_in_thread
 from oneturn.core.databricks_auth import as_tool_error, client_factory, first_line, pause
 from oneturn.core.run_context import report
 from oneturn.errors import ToolError
-from oneturn.toolsets.json_schema import schema_tool
+from oneturn.toolsets.json_schema import QUESTION_SCHEMA, schema_tool
 from oneturn.toolsets.unity_catalog import fetch_rows, render_table
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from databricks.sdk.service.dashboards import GenieAttachment, GenieMessage
 
 _DESCRIPTION = "Ask a question about the tables of a Genie space, in plain words; it answers with SQL and its result."
-_QUESTION = {"type": "string", "description": "The question, to be understood on its own."}
-_SCHEMA = {"type": "object", "properties": {"question": _QUESTION}, "required": ["question"]}
 _FINAL = ("COMPLETED", "FAILED", "CANCELLED", "QUERY_RESULT_EXPIRED")
 _MAX_POLL_SECONDS = 5.0
 
@@ -37,7 +35,7 @@ def genie_tool(entry: GenieTool) -> dspy.Tool:
 
         return run_in_thread(run, lambda message: report(str(message)))
 
-    return schema_tool(call, entry.name, entry.description or _DESCRIPTION, _SCHEMA, entry)
+    return schema_tool(call, entry.name, entry.description or _DESCRIPTION, QUESTION_SCHEMA, entry)
 
 
 def _wait_for_answer(client: WorkspaceClient, space: str, question: str, emit: Any) -> GenieMessage:

@@ -14,7 +14,6 @@ from typing import Any
 
 import dspy
 import mlflow
-from dspy.adapters.utils import serialize_for_json
 from mlflow.entities import Feedback
 from mlflow.exceptions import MlflowException
 from mlflow.genai.judges import is_grounded
@@ -22,6 +21,7 @@ from mlflow.genai.scorers import Correctness, Guidelines, RelevanceToQuery
 from mlflow.genai.scorers import Scorer as MlflowScorer
 
 from oneturn.config import JudgeConfig
+from oneturn.core.serialization import jsonable
 from oneturn.evaluation.run_record import RunRecord, run_record
 from oneturn.evaluation.scorers.base import NotLabelled, Scorer, Verdict, scorer
 from oneturn.evaluation.scorers.mlflow import answer_text, output_text, passages
@@ -126,7 +126,7 @@ def _ask(judge: MlflowScorer, example: dspy.Example, prediction: Any) -> Any:
         raise NotLabelled(
             f"Not judged: {judge.name} needs the trace of the run, and there is none; evaluate with trace=True."
         )
-    inputs = serialize_for_json(example.inputs().toDict())
+    inputs = jsonable(example.inputs().toDict())
     return judge.run(inputs=inputs, outputs=answer_text(prediction), expectations=_expectations(example), trace=trace)
 
 
@@ -137,7 +137,7 @@ def _needs_trace(judge: MlflowScorer) -> bool:
 
 
 def _expectations(example: dspy.Example) -> dict[str, Any]:
-    labels = {name: serialize_for_json(value) for name, value in example.labels().items() if value is not None}
+    labels = {name: jsonable(value) for name, value in example.labels().items() if value is not None}
     if "expected_facts" in labels:
         labels.pop("expected_response", None)
     elif "answer" in labels:
@@ -148,7 +148,7 @@ def _expectations(example: dspy.Example) -> dict[str, Any]:
 def _request(example: dspy.Example) -> str:
     inputs = example.inputs().toDict()
     question = inputs.get("question")
-    return question if isinstance(question, str) else str(serialize_for_json(inputs))
+    return question if isinstance(question, str) else str(jsonable(inputs))
 
 
 def _verdict(result: Any) -> Verdict:

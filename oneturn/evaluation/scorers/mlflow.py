@@ -8,7 +8,6 @@ from typing import Any
 
 import dspy
 import mlflow
-from dspy.adapters.utils import serialize_for_json
 from mlflow.entities import AssessmentError, Feedback, Span, SpanType, Trace
 from mlflow.genai.scorers import Scorer as MlflowScorer
 from mlflow.genai.scorers import scorer as mlflow_scorer
@@ -19,6 +18,7 @@ from mlflow.types.responses import (
 )
 from pydantic import BaseModel
 
+from oneturn.core.serialization import jsonable
 from oneturn.evaluation.data_sources import example_inputs, example_labels
 from oneturn.evaluation.result import Metric
 from oneturn.evaluation.run_record import RunRecord
@@ -135,13 +135,13 @@ def answer_text(prediction: dspy.Prediction) -> str:
     """The answer text: the output ``answer``, else the first text output, else all outputs as JSON."""
     outputs = {name: value for name, value in prediction.items() if name not in _NO_ANSWER}
     texts = [value for value in (outputs.get("answer"), *outputs.values()) if isinstance(value, str)]
-    return texts[0] if texts else json.dumps(serialize_for_json(outputs), ensure_ascii=False)
+    return texts[0] if texts else json.dumps(jsonable(outputs), ensure_ascii=False)
 
 
 def _calls(record: RunRecord) -> Iterator[Fields]:
     for number, call in enumerate(record.tool_calls):
         raw = call["arguments"]
-        arguments = raw if isinstance(raw, str) else json.dumps(serialize_for_json(raw), ensure_ascii=False)
+        arguments = raw if isinstance(raw, str) else json.dumps(jsonable(raw), ensure_ascii=False)
         yield create_function_call_item(f"fc_{number}", f"call_{number}", str(call["name"]), arguments)
         output = create_function_call_output_item(f"call_{number}", output_text(call))
         yield {**output, "sources": list(call["sources"])} if call.get("sources") else output
@@ -150,7 +150,7 @@ def _calls(record: RunRecord) -> Iterator[Fields]:
 def output_text(call: Mapping[str, Any]) -> str:
     """The output of a tool call, as text."""
     output = call.get("output")
-    return output if isinstance(output, str) else json.dumps(serialize_for_json(output), ensure_ascii=False)
+    return output if isinstance(output, str) else json.dumps(jsonable(output), ensure_ascii=False)
 
 
 def _annotations(record: RunRecord) -> Iterator[Fields]:
@@ -193,7 +193,7 @@ def predict_fn(target: Any, *, lm: dspy.BaseLM | None = None, api_key: str | Non
             if isinstance(resolved, EndpointTarget):
                 write_tool_spans(answered.tool_calls)
             response = as_response(answered)
-            span.set_outputs(serialize_for_json(response))
+            span.set_outputs(jsonable(response))
         return response
 
     return predict

@@ -41,7 +41,7 @@ def warm_up(program: dspy.Module, lm: dspy.BaseLM | None = None) -> None:
         LocalLMError: the LM can't be started, or can't process the prompt.
     """
     lms = [lm] if lm is not None else [predictor.lm for _, predictor in program.named_predictors()]
-    engines = [getattr(each, "_engine_spec", None) for each in lms]
+    engines = [getattr(each, "engine", None) for each in lms]
     for engine in dict.fromkeys(engine for engine in engines if isinstance(engine, LocalEngine)):
         shared = program.shared_messages() if hasattr(program, "shared_messages") else []
         load_prompt(engine, shared)
