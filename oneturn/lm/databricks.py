@@ -27,7 +27,7 @@ from dspy.lm15 import (
 )
 
 from oneturn.core._dspy import StdlibAsyncTransport, StdlibTransport, StreamEvent, parse_with
-from oneturn.core.databricks_auth import Who, workspace_token
+from oneturn.core.databricks_auth import Who, first_line, workspace_token
 from oneturn.errors import ConfigError
 
 _ABOUT_SCHEMA = re.compile(r"response_format|json_?schema|structured output|anyOf|oneOf|allOf|\$ref|prefixItems", re.I)
@@ -66,8 +66,7 @@ def prepare_request(endpoint: str, credentials: Who, request: Request, renew: bo
     try:
         host, token = workspace_token(credentials, renew)
     except (ConfigError, ValueError) as error:
-        reason = str(error).partition(" Config: ")[0]
-        raise NotConfiguredError(f"There are no credentials for {endpoint!r}: {reason}") from error
+        raise NotConfiguredError(f"There are no credentials for {endpoint!r}: {first_line(error)}") from error
     except OSError as error:
         raise TransportError(f"The workspace of {endpoint!r} can't be reached: {error}") from error
     return PreparedRequest(host, token, _for_endpoint(request, endpoint, (host, endpoint) not in _schemaless))

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from oneturn.config.tools import ServingEndpointTool
 from oneturn.core.background import run_in_thread
-from oneturn.core.databricks_auth import as_tool_error, client_factory
+from oneturn.core.databricks_auth import as_tool_error, describing, workspace_client, workspace_token
 from oneturn.core.run_context import report
 from oneturn.core.serialization import jsonable
 from oneturn.core.usage import Spend
@@ -256,12 +256,10 @@ def serving_endpoint_tool(entry: ServingEndpointTool) -> dspy.Tool:
 
 
 def _agent_tool(entry: ServingEndpointTool) -> dspy.Tool:
-    clients = client_factory(entry.credentials)
-
     def token() -> str:
-        return str(clients().config.authenticate()["Authorization"].removeprefix("Bearer "))
+        return workspace_token(entry.credentials)[1]
 
-    url = f"{clients().config.host}/serving-endpoints/{entry.endpoint}"
+    url = f"{workspace_client(describing(entry.credentials)).config.host}/serving-endpoints/{entry.endpoint}"
     name, description = entry.name or entry.endpoint, entry.description or ""
     responses_tool = endpoint_tool(url, name, description, api_key=token, timeout=entry.timeout)
     guarded = tool(responses_tool.func, approval=entry.approval)
@@ -269,7 +267,7 @@ def _agent_tool(entry: ServingEndpointTool) -> dspy.Tool:
 
 
 def _chat_tool(entry: ServingEndpointTool) -> dspy.Tool:
-    clients, name = client_factory(entry.credentials), entry.name or entry.endpoint
+    name = entry.name or entry.endpoint
 
     def call(arguments: dict[str, Any]) -> str:
         question = arguments["question"]
@@ -282,7 +280,8 @@ def _chat_tool(entry: ServingEndpointTool) -> dspy.Tool:
 
         with as_tool_error():
             messages = [ChatMessage(content=question, role=ChatMessageRole.USER)]
-            response = clients().serving_endpoints.query(entry.endpoint, messages=messages)
+            client = workspace_client(entry.credentials)
+            response = client.serving_endpoints.query(entry.endpoint, messages=messages)
         if usage := response.usage:
             read, written = usage.prompt_tokens or 0, usage.completion_tokens or 0
             tokens = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}

@@ -8,8 +8,8 @@ import dspy
 
 from oneturn.config.tools import GenieTool
 from oneturn.core.background import run_in_thread
-from oneturn.core.databricks_auth import as_tool_error, client_factory, first_line, pause
-from oneturn.core.run_context import report
+from oneturn.core.databricks_auth import as_tool_error, first_line, workspace_client
+from oneturn.core.run_context import pause, report
 from oneturn.errors import ToolError
 from oneturn.toolsets.json_schema import QUESTION_SCHEMA, schema_tool
 from oneturn.toolsets.unity_catalog import fetch_rows, render_table
@@ -25,12 +25,11 @@ _MAX_POLL_SECONDS = 5.0
 
 def genie_tool(entry: GenieTool) -> dspy.Tool:
     """Return the tool of a space. No request is sent before the tool is called."""
-    clients = client_factory(entry.credentials)
 
     def call(arguments: dict[str, Any]) -> str:
         def run(emit: Any) -> str:
             with as_tool_error():
-                client = clients()
+                client = workspace_client(entry.credentials)
                 return _render(client, _wait_for_answer(client, entry.space, arguments["question"], emit), entry)
 
         return run_in_thread(run, lambda message: report(str(message)))

@@ -73,7 +73,7 @@ def program(agent: Agent) -> Iterator[Finding]:
         yield warning("compiled", "the prompts aren't compiled", "Run: oneturn compile")
         return
     try:
-        manifest = load_compiled(built, agent.compiled_path, on_drift=agent.config.compiled_on_drift)
+        manifest = load_compiled(built, agent.compiled_path)
     except OneTurnError as error:
         yield problem("compiled", str(error), "")
         return

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 from mlflow.models.resources import Resource
 
 from oneturn.config import AgentConfig
+from oneturn.core.databricks_auth import workspace_client
 from oneturn.core.findings import Finding, ok, problem, unknown, warning
+from oneturn.errors import ConfigError
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
 
 
-_SECONDS = 10
 _SIGN_IN_FIX = (
     "Set DATABRICKS_HOST and DATABRICKS_TOKEN; or DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET; or run "
     "`databricks auth login` and name the profile in DATABRICKS_CONFIG_PROFILE."
@@ -62,20 +63,16 @@ def asker() -> Asker:
     Raises:
         NotSignedInError: there are no credentials, or the workspace rejects them.
     """
-    try:
-        from databricks.sdk import WorkspaceClient
-        from databricks.sdk.core import Config
-    except ModuleNotFoundError:
-        raise NotSignedInError(
-            problem("workspace", "databricks-sdk isn't installed", 'Run: pip install "oneturn[databricks]"')
-        ) from None
     host = "the workspace"
     try:
         with _quiet_sdk():
-            config = Config(http_timeout_seconds=_SECONDS, retry_timeout_seconds=_SECONDS)
-            host = config.host or host
-            client = WorkspaceClient(config=config)
+            client = workspace_client(quick=True)
+            host = client.config.host or host
             me = client.current_user.me()
+    except ConfigError:
+        raise NotSignedInError(
+            problem("workspace", "databricks-sdk isn't installed", 'Run: pip install "oneturn[databricks]"')
+        ) from None
     except (ValueError, OSError, RuntimeError) as error:  # the SDK's own errors are OSErrors
         raise NotSignedInError(problem("workspace", _refusal(error, host), _SIGN_IN_FIX)) from None
     groups = frozenset(group.display for group in me.groups or () if group.display)

@@ -42,11 +42,10 @@ class SignatureShape(pydantic.BaseModel):
 
 
 class PredictorShape(pydantic.BaseModel):
-    """A predictor: the names of its fields in order, and the hash of its uncompiled instructions."""
+    """A predictor: the names of its fields in order."""
 
     inputs: list[str]
     outputs: list[str]
-    instructions_sha256: str
 
 
 class ToolShape(pydantic.BaseModel):
@@ -114,11 +113,6 @@ def signature_shape(signature: type[dspy.Signature]) -> SignatureShape:
     return SignatureShape(instructions=declared, fields=fields)
 
 
-def instructions_sha256(text: str) -> str:
-    """Return the hash that identifies unchanged instructions."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _modules(program: dspy.Module) -> Iterator[tuple[str, Any]]:
     return ((place, part) for place, part in program.named_sub_modules() if not isinstance(part, dspy.Predict))
 
@@ -148,11 +142,7 @@ def _tool_shape(tool: dspy.Tool) -> ToolShape:
 
 
 def _predictor_shape(signature: type[dspy.Signature]) -> PredictorShape:
-    return PredictorShape(
-        inputs=list(signature.input_fields),
-        outputs=list(signature.output_fields),
-        instructions_sha256=instructions_sha256(signature.instructions),
-    )
+    return PredictorShape(inputs=list(signature.input_fields), outputs=list(signature.output_fields))
 
 
 def _field_shape(name: str, role: Literal["input", "output"], field: Any) -> FieldShape:
