@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlflow.entities import Document
-from mlflow.types.responses import ResponsesAgentRequest
 
 from oneturn.core.steps import FinishedCall, Resumption, WaitingCall
 from oneturn.errors import RequestError
@@ -25,8 +24,8 @@ class ApprovalAnswer:
     resumption: Resumption
 
 
-def read_answer(request: ResponsesAgentRequest) -> ApprovalAnswer | None:
-    """Read the approval response that a request ends with.
+def read_answer(items: Sequence[Item]) -> ApprovalAnswer | None:
+    """Read the approval response that the input items of a request end with.
 
     Returns:
         The response; ``None`` if the last item isn't one.
@@ -35,7 +34,6 @@ def read_answer(request: ResponsesAgentRequest) -> ApprovalAnswer | None:
         RequestError: ``approve`` isn't a boolean, the matching approval request isn't among the items, or an item
             is malformed.
     """
-    items = [item.model_dump() for item in request.input]
     if not items or items[-1].get("type") != APPROVAL_RESPONSE:
         return None
     answer, turn = items[-1], _turn(items[:-1])
@@ -55,29 +53,26 @@ def read_answer(request: ResponsesAgentRequest) -> ApprovalAnswer | None:
     return ApprovalAnswer(request_id, resumption)
 
 
-def read_waiting(
-    request: ResponsesAgentRequest, output: Sequence[Item], item: Item
-) -> tuple[WaitingCall, tuple[FinishedCall, ...]]:
+def read_waiting(items: Sequence[Item], waiting: Item) -> tuple[WaitingCall, tuple[FinishedCall, ...]]:
     """Read the state that an approval request must sign, as ``read_answer`` will read it from the next request.
 
     Args:
-        request: the current request.
-        output: the output items before ``item``.
-        item: the approval request.
+        items: the items before the approval request: input items, then output items.
+        waiting: the approval request.
 
     Returns:
         The call that waits for approval, and the finished calls.
     """
-    return _read(_turn([*(sent.model_dump() for sent in request.input), *output]), item)
+    return _read(_turn(items), waiting)
 
 
-def _turn(items: list[Any]) -> list[Item]:
+def _turn(items: Sequence[Item]) -> Sequence[Item]:
     """The items from the last user message on."""
     indexes = [index for index, item in enumerate(items) if item.get("role") == "user"]
     return items[indexes[-1] if indexes else 0 :]
 
 
-def _read(turn: list[Item], waiting: Item) -> tuple[WaitingCall, tuple[FinishedCall, ...]]:
+def _read(turn: Sequence[Item], waiting: Item) -> tuple[WaitingCall, tuple[FinishedCall, ...]]:
     thought, finished = _finished(turn)
     return WaitingCall(str(waiting["name"]), _arguments(waiting), thought), tuple(finished)
 

@@ -15,6 +15,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import sqlalchemy
@@ -108,6 +109,19 @@ def build_approvals(config: ApprovalsConfig) -> Approvals | None:
     return Approvals(key, seconds=config.seconds, ledger=ledger)
 
 
+@dataclass(frozen=True)
+class VerifiedApproval:
+    """An approval with a valid signature, which :meth:`Approvals.spend` records as used.
+
+    Attributes:
+        nonce: its number used once.
+        expires: when it expires, in seconds since 1970.
+    """
+
+    nonce: str
+    expires: int
+
+
 class Approvals:
     """Signs approval requests and verifies the responses.
 
@@ -144,24 +158,19 @@ class Approvals:
         expires, nonce = int(self._clock() + self._seconds), secrets.token_hex(8)
         return f"{_PREFIX}{expires}_{nonce}_{self._signature(expires, nonce, inputs, finished, waiting)}"
 
-    def check(self, id: str, inputs: Mapping[str, Any], finished: Sequence[FinishedCall], waiting: WaitingCall) -> None:
-        """Verify an approval response and record its use.
+    def spend(self, approval: VerifiedApproval) -> None:
+        """Record the use of a verified approval, just before its call is run.
 
         Raises:
-            RequestError: the request id is unknown, or belongs to other inputs or calls; it has expired; or it was
-                answered before.
+            RequestError: the request was answered before.
         """
-        nonce, expires = self.verify(id, inputs, finished, waiting)
-        if not self._ledger.spend(nonce, expires):
+        if not self._ledger.spend(approval.nonce, approval.expires):
             raise RequestError("The approval request was answered before. Send the question again.")
 
     def verify(
         self, id: str, inputs: Mapping[str, Any], finished: Sequence[FinishedCall], waiting: WaitingCall
-    ) -> tuple[str, int]:
+    ) -> VerifiedApproval:
         """Verify an approval response without recording its use.
-
-        Returns:
-            The nonce, and the expiry time in seconds since 1970.
 
         Raises:
             RequestError: the request id is unknown, or belongs to other inputs or calls; or it has expired.
@@ -178,7 +187,7 @@ class Approvals:
             )
         if self._clock() > expires:
             raise RequestError("The approval request has expired. Send the question again.")
-        return nonce, expires
+        return VerifiedApproval(nonce, expires)
 
     def _signature(self, expires: int, nonce: str, *signed: Any) -> str:
         inputs, finished, waiting = signed

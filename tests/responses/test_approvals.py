@@ -170,7 +170,7 @@ def test_an_approval_of_another_question_is_rejected(shop: Shop, first_turn: lis
         question = {**QUESTION, "content": other.get("input", QUESTION["content"])}
         custom = {"tone": other["tone"]} if "tone" in other else None
         events = ask(replica(shop), [question, *first_turn, answer_to(first_turn)], custom_inputs=custom)
-        assert "doesn't fit" in events[-2]["message"]
+        assert "doesn't match" in events[-2]["message"]
 
 
 def test_an_approval_without_its_request_is_rejected(shop: Shop, first_turn: list[dict[str, Any]]):
@@ -181,7 +181,7 @@ def test_an_approval_without_its_request_is_rejected(shop: Shop, first_turn: lis
 
 def test_a_signature_with_another_key_is_rejected(shop: Shop, first_turn: list[dict[str, Any]]):
     events = ask(replica(shop, key="x" * 32), [QUESTION, *first_turn, answer_to(first_turn)])
-    assert "doesn't fit" in events[-2]["message"]
+    assert "doesn't match" in events[-2]["message"]
 
 
 def test_an_approval_expires(shop: Shop):
@@ -189,7 +189,7 @@ def test_an_approval_expires(shop: Shop):
     items = items_of(ask(replica(shop, *ASKING, clock=clock, seconds=60), [QUESTION]))
     clock.now += 61
     events = ask(replica(shop, clock=clock), [QUESTION, *items, answer_to(items)])
-    assert events[-2]["message"] == "The approval request has expired. Ask again."
+    assert events[-2]["message"] == "The approval request has expired. Send the question again."
 
 
 @pytest.mark.parametrize("shared", ["memory", "database"])
@@ -204,7 +204,7 @@ def test_an_approval_is_valid_once_across_replicas(
     items = [QUESTION, *first_turn, answer_to(first_turn)]
     assert ask(replica(shop, *GRANTED, ledger=ledger()), items)[-1]["type"] == "response.completed"
     again = ask(replica(shop, ledger=ledger()), items)
-    assert again[-2]["message"] == "The approval request was answered before. Ask again."
+    assert again[-2]["message"] == "The approval request was answered before. Send the question again."
     assert shop.done.count("refund 7 30") == 1
 
 
@@ -246,7 +246,7 @@ def test_steps_end_with_approval_wanted_and_usage(shop: Shop):
 def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch):
     assert build_approvals(ApprovalsConfig()) is None
     config = ApprovalsConfig(key_env="APPROVAL_KEY")
-    with pytest.raises(ConfigError, match=r"approvals.key_env names APPROVAL_KEY, which isn't set"):
+    with pytest.raises(ConfigError, match=r"APPROVAL_KEY \(approvals.key_env\) isn't set"):
         build_approvals(config)
     monkeypatch.setenv("APPROVAL_KEY", "short")
     with pytest.raises(ConfigError, match="has 5 characters; it needs 32 or more"):
