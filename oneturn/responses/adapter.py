@@ -33,7 +33,7 @@ from oneturn.programs import Program, as_program
 from oneturn.responses.approval_items import Item, read_waiting
 from oneturn.responses.errors import to_client_error
 from oneturn.responses.event_writer import EventWriter, url_citations
-from oneturn.responses.parsing import ParsedRequest, parse_request, signer, validate_request
+from oneturn.responses.parsing import ParsedRequest, parse_request, signer, tool_schema, validate_request
 from oneturn.responses.tracing import SelfTraced, in_span
 from oneturn.tools.approvals import Approvals
 
@@ -175,7 +175,8 @@ class ResponsesAdapter(SelfTraced):
 
         def sign(item: Item) -> str:
             waiting, finished = read_waiting([*parsed.items, *writer.output], item)
-            return signer(self._approvals).request_id(parsed.inputs, finished, waiting)
+            schema = tool_schema(program, waiting.name)
+            return signer(self._approvals).request_id(parsed.inputs, finished, waiting, schema)
 
         for step in _run_steps(run, self._steps(parsed, seen)):
             if isinstance(step, Thought):

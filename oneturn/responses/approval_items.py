@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from mlflow.entities import Document
 
+from oneturn.core.serialization import normalise_arguments, read_json
 from oneturn.core.steps import FinishedCall, Resumption, WaitingCall
 from oneturn.errors import RequestError
 from oneturn.responses.request import APPROVAL_RESPONSE, describe_invalid_verdict
 
 Item = Mapping[str, Any]
+_UNCHANGED = "send all output items back unchanged."
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,17 @@ def read_answer(items: Sequence[Item]) -> ApprovalAnswer | None:
     approve = answer.get("approve")
     if not isinstance(approve, bool):  # MLflow doesn't convert it, and bool("false") is True
         raise RequestError(describe_invalid_verdict(answer))
-    request_id = str(answer.get("approval_request_id"))
+    request_id = _text(answer, "approval_request_id")
     requests = (item for item in turn if item.get("type") == "mcp_approval_request")
-    waiting = next((item for item in requests if item["id"] == request_id), None)
+    waiting = next((item for item in requests if item.get("id") == request_id), None)
     if waiting is None:
-        raise RequestError(f"The input has no approval request {request_id!r}; send all output items back unchanged.")
-    resumption = Resumption(
-        *_read(turn, waiting),
-        approve=approve,
-        reason=" ".join(str(answer.get("reason") or "").split()),
-    )
+        raise RequestError(
+            f"The input has no approval request {request_id!r:.80}; send all output items back unchanged."
+        )
+    reason = answer.get("reason") or ""
+    if not isinstance(reason, str):
+        raise RequestError(f"The reason of an {APPROVAL_RESPONSE} is {reason!r:.80}; send a text.")
+    resumption = Resumption(*_read(turn, waiting), approve=approve, reason=" ".join(reason.split()))
     return ApprovalAnswer(request_id, resumption)
 
 
@@ -74,7 +76,7 @@ def _turn(items: Sequence[Item]) -> Sequence[Item]:
 
 def _read(turn: Sequence[Item], waiting: Item) -> tuple[WaitingCall, tuple[FinishedCall, ...]]:
     thought, finished = _finished(turn)
-    return WaitingCall(str(waiting["name"]), _arguments(waiting), thought), tuple(finished)
+    return WaitingCall(_text(waiting, "name"), _arguments(waiting), thought), tuple(finished)
 
 
 def _finished(items: Iterable[Item]) -> tuple[str, list[FinishedCall]]:
@@ -83,32 +85,51 @@ def _finished(items: Iterable[Item]) -> tuple[str, list[FinishedCall]]:
     calls: dict[str, FinishedCall] = {}
     done: set[str] = set()
     for item in items:
-        kind, id = item.get("type"), str(item.get("call_id"))
+        kind = item.get("type")
         if kind == "reasoning":
-            thought = "".join(str(part.get("text") or "") for part in item.get("summary") or [])
+            thought = "".join(_text(part, "text") for part in _mappings(item, "summary"))
         elif kind == "function_call":
-            calls[id] = FinishedCall(str(item["name"]), _arguments(item), thought)
+            calls[_text(item, "call_id")] = FinishedCall(_text(item, "name"), _arguments(item), thought)
             thought = ""
-        elif kind == "function_call_output" and id in calls:
-            documents = tuple(_document(source) for source in item.get("sources") or [])
-            calls[id] = replace(calls[id], output=str(item["output"]), documents=documents)
+        elif kind == "function_call_output" and (id := _text(item, "call_id")) in calls:
+            documents = tuple(_document(source) for source in _mappings(item, "sources"))
+            calls[id] = replace(calls[id], output=_text(item, "output"), documents=documents)
             done.add(id)
     return thought, [call for id, call in calls.items() if id in done]
 
 
 def _arguments(item: Item) -> dict[str, Any]:
+    """The arguments as they are signed and executed.
+
+    Raises:
+        RequestError: they aren't one JSON object in strict JSON.
+    """
     try:
-        arguments = json.loads(item["arguments"])
+        arguments = read_json(_text(item, "arguments"))
     except ValueError:
         arguments = None
     if not isinstance(arguments, dict):
-        name = item.get("name")
-        raise RequestError(f"The arguments of {name!r} aren't a JSON object; send all output items back unchanged.")
-    return arguments
+        raise RequestError(f"The arguments of {_text(item, 'name')!r:.80} aren't a JSON object; {_UNCHANGED}")
+    return normalise_arguments(arguments)
 
 
-def _document(source: Any) -> Document:
-    if not isinstance(source, Mapping):
-        raise RequestError("A source of a function_call_output isn't an object; send all output items back unchanged.")
-    metadata = {"title": source.get("title"), "doc_uri": source.get("url")}
-    return Document(page_content="", metadata=metadata, id=str(source.get("id")))
+def _document(source: Item) -> Document:
+    fields = {name: _text(source, name) for name in ("id", "title", "url")}
+    return Document(page_content="", metadata={"title": fields["title"], "doc_uri": fields["url"]}, id=fields["id"])
+
+
+def _text(item: Item, field: str) -> str:
+    value = item.get(field)
+    if not isinstance(value, str):
+        raise RequestError(
+            f"The {field} of {item.get('type', 'a source')!r:.80} is {value!r:.80}, no text; {_UNCHANGED}"
+        )
+    return value
+
+
+def _mappings(item: Item, field: str) -> list[Item]:
+    """A list of objects, which clients may leave out."""
+    value = item.get(field) or []
+    if not isinstance(value, list) or not all(isinstance(part, Mapping) for part in value):
+        raise RequestError(f"The {field} of {item.get('type')!r} is no list of objects; {_UNCHANGED}")
+    return value

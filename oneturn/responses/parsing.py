@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import dspy
 from mlflow.types.responses import ResponsesAgentRequest
 from pydantic import ValidationError
 
@@ -58,8 +59,22 @@ def parse_request(request: ResponsesAgentRequest, program: Program, approvals: A
     if not hasattr(program, "resume"):
         raise RequestError("This agent doesn't request approvals; end the input with a user message.")
     resumption = answer.resumption
-    approval = signer(approvals).verify(answer.request_id, inputs, resumption.finished, resumption.waiting)
+    approval = signer(approvals).verify(
+        answer.request_id,
+        inputs,
+        resumption.finished,
+        resumption.waiting,
+        tool_schema(program, resumption.waiting.name),
+    )
+    resumption = replace(resumption, sources_dropped=approval.sources_dropped)
     return ParsedRequest(request, items, inputs, resumption, approval)
+
+
+def tool_schema(program: Program, name: str) -> Mapping[str, Any] | None:
+    """Return the arguments of a program's tool as JSON schemas; ``None`` if the program has no tool of this name."""
+    tools = getattr(program, "tools", None)
+    tool = tools.get(name) if isinstance(tools, Mapping) else None
+    return tool.args if isinstance(tool, dspy.Tool) else None
 
 
 def signer(approvals: Approvals | None) -> Approvals:

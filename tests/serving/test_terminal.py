@@ -164,7 +164,7 @@ class Shop:
         program = oneturn.ReAct("question -> answer", tools=[oneturn.tool(refund, approval=True)])
         refund_call = call("refund", "The customer is right", euros=200)
         program.set_lm(ScriptedLM(refund_call, finish(answer="Done.")))
-        return oneturn.ResponsesAdapter(program, approvals=oneturn.Approvals("k" * 32))
+        return oneturn.ResponsesAdapter(program, approvals=oneturn.Approvals("0123456789abcdef" * 2))
 
 
 @pytest.mark.parametrize("approve", [True, False])
