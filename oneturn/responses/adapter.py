@@ -57,6 +57,9 @@ class ResponsesAdapter(SelfTraced):
         deadline: seconds that a request may take. Then it ends as ``incomplete``, with the items finished so far.
             ``None`` for no limit.
         approvals: signs and verifies approvals, for a program with tools that need a person's approval.
+
+    Attributes:
+        approvals: the same; set it before the first request.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class ResponsesAdapter(SelfTraced):
         self._signature = signature
         self._answer_field = answer_field
         self._deadline = deadline
-        self._approvals = approvals
+        self.approvals = approvals
         self._built: Program | None = None
         self._building = threading.Lock()
 
@@ -133,7 +136,7 @@ class ResponsesAdapter(SelfTraced):
         yield from in_span("predict_stream", request, self._events(lambda: self._parse(request)))
 
     def _parse(self, request: ResponsesAgentRequest) -> ParsedRequest:
-        return parse_request(request, self.program, self._approvals)
+        return parse_request(request, self.program, self.approvals)
 
     def _run(self, request: ResponsesAgentRequest, parse: Callable[[], ParsedRequest]) -> ResponsesAgentResponse:
         failures: list[AgentError] = []
@@ -176,7 +179,7 @@ class ResponsesAdapter(SelfTraced):
         def sign(item: Item) -> str:
             waiting, finished = read_waiting([*parsed.items, *writer.output], item)
             schema = tool_schema(program, waiting.name)
-            return signer(self._approvals).request_id(parsed.inputs, finished, waiting, schema)
+            return signer(self.approvals).request_id(parsed.inputs, finished, waiting, schema)
 
         for step in _run_steps(run, self._steps(parsed, seen)):
             if isinstance(step, Thought):
@@ -209,7 +212,7 @@ class ResponsesAdapter(SelfTraced):
         program: Any = self.program
         if parsed.resumption is None or parsed.approval is None:
             return cast(Iterator[Step], program.steps(**parsed.inputs))
-        signer(self._approvals).spend(parsed.approval)
+        signer(self.approvals).spend(parsed.approval)
         for call in parsed.resumption.finished:
             seen.update(_by_id(call.documents))
         return cast(Iterator[Step], program.resume(parsed.resumption, **parsed.inputs))

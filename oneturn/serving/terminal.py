@@ -14,9 +14,11 @@ from rich.console import Console
 from oneturn.agent import Agent
 from oneturn.config.tracking import use_tracking
 from oneturn.core.usage import spending
+from oneturn.programs import guarded_tools
 from oneturn.responses.client import input_items, query
 from oneturn.responses.reply import ApprovalRequest, Event, Reply, Source, read_reply
 from oneturn.serving.server import warm_up
+from oneturn.tools.approvals import Approvals
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # text must not control the terminal
 
@@ -45,6 +47,7 @@ def ask(
         The last reply.
 
     Raises:
+        ConfigError: the key that signs approvals is configured, and missing or too weak.
         EndpointError: the run ended without an answer.
     """
     renderer = Renderer(console or Console())
@@ -190,5 +193,9 @@ def _responder(agent: Agent | ResponsesAgent) -> ResponsesAgent:
         return agent
     use_tracking(agent.config.mlflow)
     responder = agent.adapter()
+    if responder.approvals is not None:
+        responder.approvals.open()
+    elif guarded_tools(responder.program):  # asked and answered in this process
+        responder.approvals = Approvals.temporary()
     warm_up(responder)
     return responder

@@ -136,6 +136,11 @@ class Approvals:
         missing = self._key is None and not os.environ.get(str(self._key_env))
         return self._key_env if missing else None
 
+    @classmethod
+    def temporary(cls) -> Approvals:
+        """Return approvals with a new random key: they are valid only in this process."""
+        return cls(secrets.token_hex(32))
+
     def use_temporary_key(self) -> None:
         """Sign with a new random key: the approvals of this process are valid only in this process."""
         self._key = secrets.token_hex(32).encode()
@@ -266,10 +271,15 @@ def _key_from(variable: str) -> bytes:
 
 
 def _check_key(key: str, where: str) -> bytes:
-    different = len(set(key))
-    if len(key) < _KEY_CHARS or different < _KEY_DIFFERENT_CHARS:
-        raise ConfigError(
-            f"The signing key {where} has {len(key)} characters, {different} of them different; it needs {_KEY_CHARS} "
-            f"or more, {_KEY_DIFFERENT_CHARS} of them different. {_MINT}"
-        )
+    if weakness := weakness_of(key):
+        raise ConfigError(f"The signing key {where} {weakness}. {_MINT}")
     return key.encode()
+
+
+def weakness_of(key: str) -> str | None:
+    """Say why a signing key is too weak; ``None`` if it isn't."""
+    different = len(set(key))
+    if len(key) >= _KEY_CHARS and different >= _KEY_DIFFERENT_CHARS:
+        return None
+    needed = f"it needs {_KEY_CHARS} or more, {_KEY_DIFFERENT_CHARS} of them different"
+    return f"has {len(key)} characters, {different} of them different; {needed}"
