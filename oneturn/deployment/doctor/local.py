@@ -112,7 +112,7 @@ def port(config: AgentConfig) -> Iterator[Finding]:
 
 
 def _weights(config: LMConfig) -> Finding:
-    from oneturn.lm.local.catalog import cache_folder, weights_for
+    from oneturn.lm.local.weights import cache_folder, weights_for
 
     try:
         record = weights_for(config.model.removeprefix("local/"))
