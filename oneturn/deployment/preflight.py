@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from oneturn.agent import Agent
 from oneturn.config import AgentConfig
 from oneturn.core.findings import Finding, State
-from oneturn.deployment.doctor.local import deployable
+from oneturn.deployment.doctor.local import deployable, unsigned_approvals
 from oneturn.deployment.doctor.runner import check_workspace
-from oneturn.errors import DeployError
+from oneturn.errors import ConfigError, DeployError
+from oneturn.programs import guarded_tools
 
 
 def refuse_undeployable(config: AgentConfig) -> None:
@@ -20,6 +22,12 @@ def refuse_problems(config: AgentConfig) -> None:
     """Raise ``DeployError`` for problems of the configuration or of the workspace resources that it names."""
     refuse_undeployable(config)
     _refuse(check_workspace(config).problems(), "(`oneturn doctor` shows more; --no-check skips the workspace checks.)")
+
+
+def refuse_unsigned_approvals(agent: Agent) -> None:
+    """Raise ``ConfigError`` if a tool may need a person's approval, and no key is configured to sign it."""
+    if agent.config.approvals.key_env is None and (tools := guarded_tools(agent.build())):
+        raise ConfigError(unsigned_approvals(tools))
 
 
 def _refuse(problems: Iterable[Finding], more: str | None = None) -> None:
