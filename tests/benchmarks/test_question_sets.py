@@ -28,7 +28,7 @@ def test_rows_load_as_examples_in_the_requested_splits(tmp_path: Path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     agent = jsonl_agent(path, "question -> answer", [], "exact", AgentConfig())
     rows = {split: [(row.question, row.answer) for row in agent.examples(split)] for split in SIZES}
-    assert examples == {
+    assert rows == {
         "train": [("a?", "1"), ("bb?", "2")],
         "dev": [("ccc?", "3")],
         "test": [("dd?", "2"), ("e?", "1")],
