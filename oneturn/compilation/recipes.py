@@ -261,4 +261,4 @@ def _name(function: Recipe) -> str:
 
 
 def _first_line(function: Recipe) -> str:
-    return (inspect.getdoc(function) or "It doesn't say when to take it.").splitlines()[0]
+    return (inspect.getdoc(function) or "(no description)").splitlines()[0]

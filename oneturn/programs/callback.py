@@ -91,7 +91,7 @@ class RunCallback(BaseCallback):
         """Wrap the adapter of a predictor, to stream its LM's replies."""
         if not isinstance(instance, dspy.Predict) or not self._is_own():
             return
-        call = PredictorCall(self._tell, self._replies, self._streamed_fields(instance))
+        call = PredictorCall(self._emit, self._replies, self._streamed_fields(instance))
         adapter = TappingAdapter(dspy.settings.adapter or dspy.ChatAdapter(), call)
         opened = _OpenCall(ExitStack(), predictor_call=call)
         opened.contexts.enter_context(dspy.context(adapter=adapter))

@@ -126,7 +126,7 @@ def test_ask_prints_the_answer():
 
 @pytest.mark.usefixtures("folder")
 def test_compile_lists_the_recipes():
-    assert output("compile", "--recipes") == "  as_it_is  It doesn't say when to take it.\n"
+    assert output("compile", "--recipes") == "  as_it_is  (no description)\n"
 
 
 def test_compile_prints_both_scores_and_writes_the_program(folder: Path):
@@ -377,11 +377,11 @@ FAILURES = {
     ),
     "not compiled": (
         ("evaluate",),
-        "There is no compiled program {folder}/compiled.json. Make one with: oneturn compile",
+        "There is no compiled program {folder}/compiled.json. Create one with: oneturn compile",
     ),
     "no such recipe": (
         ("compile", "--recipe", "magic"),
-        "There is no recipe 'magic'. Known are:\n  as_it_is  It doesn't say when to take it.",
+        "There is no recipe 'magic'. Available recipes:\n  as_it_is  (no description)",
     ),
     "no configuration": (
         ("ask", "x", "--config", "gone.yaml"),

@@ -402,7 +402,7 @@ def test_a_registered_version_is_compared_with_the_file_here(registered, client,
     client.set_registered_model_alias(NAME, "champion", "1")
     same = command(registered, "diff", f"models:/{NAME}@champion")
     assert same.exit_code == 0, same.output
-    assert "The prompts are the same" in same.output
+    assert "The prompts and their origin are the same" in same.output
     missing = command(registered, "diff", f"models:/{NAME}/9")
     assert missing.exit_code == 1
     assert f"models:/{NAME}/9 has no compiled program that can be read" in missing.output

@@ -128,7 +128,7 @@ def test_a_timeout(ended: Path):
     program = ReAct("question -> answer", tools=[tool])
     with ScriptedLM(call("wait"), finish(answer="no")) as lm, dspy.context(lm=lm):
         assert program(question="?").answer == "no"
-    assert "took longer than its 0.2 s" in lm.requests[-1].text
+    assert "exceeded its timeout of 0.2 s" in lm.requests[-1].text
 
 
 def test_a_server_that_ended_is_started_anew(ended: Path):
