@@ -105,13 +105,13 @@ BOTH = ("bean-prices", "cleaning-products")
             question(),
             answered("€55.50", "bean-prices"),
             0.9,
-            "The answer '€55.50' is right. Cite cleaning-products, which the answer rests on.",
+            "The answer '€55.50' is right. Cite cleaning-products, which the answer is based on.",
         ),
         (
             question(),
             answered("€55.50", "team-plan", *BOTH),
             0.94,
-            "The answer '€55.50' is right. Don't cite team-plan: the answer doesn't rest on it.",
+            "The answer '€55.50' is right. Don't cite team-plan: the answer isn't based on it.",
         ),
         (
             question(),
@@ -125,8 +125,8 @@ BOTH = ("bean-prices", "cleaning-products")
             0.0,
             (
                 "The answer is empty; it should be '€55.50'. "
-                "Cite bean-prices, cleaning-products, which the answer rests on. "
-                "Don't cite team-plan: the answer doesn't rest on it."
+                "Cite bean-prices, cleaning-products, which the answer is based on. "
+                "Don't cite team-plan: the answer isn't based on it."
             ),
         ),
         (
@@ -135,31 +135,31 @@ BOTH = ("bean-prices", "cleaning-products")
             0.0,
             (
                 "You refused, but the question can be answered. "
-                "Right would be the answer '€55.50', citing bean-prices, cleaning-products."
+                "The right answer is '€55.50', citing bean-prices, cleaning-products."
             ),
         ),
         (
             question(""),
             REFUSED,
             1.0,
-            "Right: neither the handbook nor the orders hold the answer, and you said so.",
+            "Right: the handbook and the orders don't contain the answer, and you said so.",
         ),
         (
             question(""),
             answered("red", "machine-prices"),
             0.0,
             (
-                "You answered 'red', but neither the handbook nor the orders hold the answer. "
-                "Right would be to say so: answerable=False."
+                "You answered 'red', but the handbook and the orders don't contain the answer. "
+                "The right response is a refusal: answerable=False."
             ),
         ),
         (
             question(),
             dspy.Prediction(answer="€55.50", citations=list(BOTH), answerable=None),
             0.0,
-            "The run gave no usable result. Right would be the answer '€55.50', citing bean-prices, cleaning-products.",
+            "The run gave no usable result. The right answer is '€55.50', citing bean-prices, cleaning-products.",
         ),
-        (question(""), None, 0.0, "The run gave no usable result. Right would be to say so: answerable=False."),
+        (question(""), None, 0.0, "The run gave no usable result. The right response is a refusal: answerable=False."),
     ],
 )
 def test_a_grade_says_what_was_wrong_and_what_is_right(
