@@ -1,4 +1,4 @@
-"""A fake LM for optimizers: it replies to the agent's steps, and fills the fields that an optimizer's prompt requests."""
+"""A fake LM for optimizers: it replies to the agent's steps and fills the fields that optimizers request."""
 
 from __future__ import annotations
 

@@ -35,7 +35,8 @@ class Job:
         recipe: the recipe's name.
         varies: whether the LM's reply to the same prompt varies.
         dies_at: the LM call of this process, from 1, at which it is killed; 0 for none.
-        written: the share of that call's journal line that is written, 0 to 1; ``None`` to kill it before the LM answers.
+        written: the share of that call's journal line that is written, 0 to 1; ``None`` to kill it before
+            the LM answers.
         saving: whether it is killed when it saves the program.
     """
 

@@ -39,12 +39,6 @@ def run_job() -> Iterator[Callable[[Job], int]]:
         jobs.close()
 
 
-def written(folder: Path) -> int:
-    """How many answers stand in the journal."""
-    (journal,) = folder.glob(".oneturn/compile/*/journal.jsonl")
-    return journal.read_text().count('"response"')
-
-
 @pytest.mark.parametrize("varies", [False, True], ids=["deterministic LM", "varying LM"])
 @pytest.mark.parametrize("recipe", [*GENERIC, "two"])
 def test_killed_compile_resumes_to_the_same_program(

@@ -171,7 +171,7 @@ def test_a_grade_says_what_was_wrong_and_what_is_right(
 
 
 @pytest.mark.parametrize("citations", [["returns-window"], ["Returns-Window.md", "[returns-window]"], "returns-window"])
-def test_citations_are_told_by_their_id(citations: Any) -> None:
+def test_citations_are_normalized_to_ids(citations: Any) -> None:
     pred = dspy.Prediction(answer="30 days", citations=citations, answerable=True)
     assert grade(question("30 days", "returns-window"), pred).citation == 1
 
@@ -188,12 +188,12 @@ def test_a_demonstration_must_be_fully_right() -> None:
     assert support_metric(question(), answered("€55.50", "bean-prices"), trace=[]) is False
 
 
-def test_reflection_is_told_the_reason_with_the_same_score() -> None:
+def test_pred_name_returns_the_same_score_with_feedback() -> None:
     gold, pred = question(), answered("€43.50", *BOTH)
-    told = support_metric(gold, pred, [], "step", [])
-    assert isinstance(told, dspy.Prediction)
-    assert told.score == support_metric(gold, pred)
-    assert "should be '€55.50'" in told.feedback
+    result = support_metric(gold, pred, [], "step", [])
+    assert isinstance(result, dspy.Prediction)
+    assert result.score == support_metric(gold, pred)
+    assert "should be '€55.50'" in result.feedback
 
 
 def test_dspy_evaluates_with_it() -> None:
