@@ -27,7 +27,7 @@ class CleverLM(dspy.LM):
 
     Attributes:
         prompts: the prompts, in order, each with whether an optimizer sent it.
-        max_tokens: the limit of the latest reply to an optimizer.
+        reply_limit: ``max_tokens`` of the latest request of an optimizer.
     """
 
     def __init__(self, step: Callable[[str, list[str]], str], texts: dict[str, str]):
@@ -35,8 +35,8 @@ class CleverLM(dspy.LM):
         super().__init__("clever/lm", engine=_Engine(step, texts, self.prompts), cache=False, num_retries=0)
 
     @property
-    def max_tokens(self) -> int | None:
-        return self._engine_spec.max_tokens
+    def reply_limit(self) -> int | None:
+        return self._engine_spec.reply_limit
 
     @property
     def reflections(self) -> list[str]:
@@ -57,7 +57,7 @@ class _Engine:
         self._step = step
         self._texts = texts
         self._prompts = prompts
-        self.max_tokens: int | None = None
+        self.reply_limit: int | None = None
 
     def complete(self, request: Request) -> Response:
         system = (
@@ -70,7 +70,7 @@ class _Engine:
         from_agent = not fields or bool(set(fields) & {"next_thought", "answer"})
         self._prompts.append((not from_agent, prompt))
         if not from_agent:
-            self.max_tokens = request.config.max_tokens
+            self.reply_limit = request.config.max_tokens
             if not self._texts:
                 return self._response(request, prompt, "Well …")
             values = {name: self._texts.get(name, self._texts["instructions"]) for name in fields}

@@ -177,7 +177,7 @@ def test_instructions_can_be_longer_than_a_step(recipe: Any):
     lm = CleverLM(varying(step), TEXTS)
     lm.kwargs["max_tokens"] = 160
     optimized(recipe, lm)
-    assert lm.max_tokens == recipes.LONG_REPLY
+    assert lm.reply_limit == recipes.LONG_REPLY
 
 
 def test_miprov2_prompt_has_runs_and_no_source_code():
