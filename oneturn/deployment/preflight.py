@@ -1,4 +1,4 @@
-"""What is looked at before anything is deployed."""
+"""Preflight checks of a deployment."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from oneturn.errors import DeployError
 
 
 def refuse_undeployable(config: AgentConfig) -> None:
-    """Raise ``DeployError`` with all in the configuration itself that speaks against deploying it, a line each."""
+    """Raise ``DeployError`` if the configuration can't be deployed; the message has one line per problem."""
     _refuse(finding for finding in deployable(config) if finding.state is State.problem)
 
 
 def refuse_problems(config: AgentConfig) -> None:
-    """The same, and what the workspace lacks of all that the configuration names."""
+    """Raise ``DeployError`` for problems of the configuration or of the workspace resources that it names."""
     refuse_undeployable(config)
-    _refuse(check_workspace(config).problems(), "(`oneturn doctor` tells more; --no-check deploys all the same.)")
+    _refuse(check_workspace(config).problems(), "(`oneturn doctor` shows more; --no-check skips the workspace checks.)")
 
 
 def _refuse(problems: Iterable[Finding], more: str | None = None) -> None:

@@ -16,7 +16,7 @@ import openai
 from oneturn.config import EmbeddingsConfig
 from oneturn.core.databricks_auth import Who
 from oneturn.errors import ConfigError, DataError
-from oneturn.lm.local.catalog import cache_folder, ensure_folder
+from oneturn.lm.local.weights import cache_folder, ensure_folder
 
 Embed = Callable[[Sequence[str]], "np.ndarray[Any, Any]"]
 """Maps texts to an array with one row per text, each of length 1."""

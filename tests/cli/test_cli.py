@@ -193,7 +193,7 @@ def test_evaluate_writes_a_report_with_a_baseline():
     [
         (["--report", "report.jsonl"], "report.jsonl must end in .html"),
         (["--baseline", "before.jsonl"], "add --report"),
-        (["--report", "r.html", "--baseline", "gone.jsonl"], "gone.jsonl isn't there"),
+        (["--report", "r.html", "--baseline", "gone.jsonl"], "gone.jsonl doesn't exist"),
     ],
 )
 def test_evaluate_rejects_invalid_report_options_before_it_starts(options: list[str], reason: str, folder: Path):
@@ -244,7 +244,7 @@ def test_compare_prints_json_and_markdown():
     done = run("compare", "one.jsonl", "two.parquet", "--gate", "--markdown", "both.md")
     assert done.exit_code == 1
     assert "two" in Path("both.md").read_text()
-    assert "gone.jsonl isn't there" in run("compare", "gone.jsonl", "two.parquet").output
+    assert "gone.jsonl doesn't exist" in run("compare", "gone.jsonl", "two.parquet").output
 
 
 @pytest.mark.usefixtures("folder")

@@ -19,8 +19,8 @@ import httpx
 from rich.console import Console
 
 from oneturn.errors import LocalLMError
-from oneturn.lm.local.catalog import cache_folder, weights_for
 from oneturn.lm.local.engine import LocalEngine
+from oneturn.lm.local.weights import cache_folder, weights_for
 
 MAX_PROMPTS = 4
 """How many prompts stay on disk, most recently used first; each takes about 30 kB per token (1.5B)."""
