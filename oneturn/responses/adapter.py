@@ -52,7 +52,8 @@ class ResponsesAdapter(SelfTraced):
         program: the program, such as a :class:`oneturn.ReAct` or any ``dspy.Module``, or a function that builds it.
             The function is called once, when MLflow loads the model or on the first request. The program's predictors
             need an LM: from ``program.set_lm`` or ``dspy.configure``.
-        signature: the signature of a ``dspy.Module`` that doesn't declare one; see :class:`oneturn.ModuleProgram`.
+        signature: the signature of a ``dspy.Module`` that doesn't declare one; see
+            :class:`oneturn.programs.ModuleProgram`.
         answer_field: the output field of a ``dspy.Module`` that becomes the message; the first ``str`` by default.
         deadline: seconds that a request may take. Then it ends as ``incomplete``, with the items finished so far.
             ``None`` for no limit.
