@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -135,14 +134,3 @@ def redacted(rows: pd.DataFrame, own: Mapping[str, str]) -> tuple[pd.DataFrame, 
     redaction = Redaction(own)
     plain = rows.drop(columns="requester", errors="ignore")
     return plain.map(redaction.apply), redaction.counts
-
-
-def write_rows(rows: pd.DataFrame, path: Path) -> None:
-    """Write rows as JSONL, which ``oneturn evaluate --data`` and the examples' folder read.
-
-    Raises:
-        DataError: its folder isn't there.
-    """
-    if not path.absolute().parent.is_dir():
-        raise DataError(f"There is no folder for {path}.")
-    rows.to_json(path, orient="records", lines=True, force_ascii=False, date_format="iso")
