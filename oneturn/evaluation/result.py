@@ -19,7 +19,8 @@ Metric = Callable[..., Any]
 
 PASSED = 1 - 1e-9
 REPEAT = "repeat"
-_SPENT = ("lm_calls", "prompt_tokens", "completion_tokens", "seconds")
+_TOTALLED = ("lm_calls", "prompt_tokens", "completion_tokens")
+_SPENT = (*_TOTALLED, "seconds")
 MEASURED = {REPEAT, "score", "feedback", "error", *_SPENT, "cost", "tries", "trace_id"}
 """Columns that an evaluation adds, beside those that begin with ``pred_`` and the metrics."""
 
@@ -97,7 +98,7 @@ class Evaluation:
             "rows": float(len(self.figures)),
             "errors": float(self.figures["error"].notna().sum()),
             **{f"{name}_per_row": float(value) for name, value in self.figures[columns].mean().items()},
-            **{name: value for name, value in self.spent().items() if name != "seconds"},
+            **self.spent(),
             **{f"seconds_p{rank}": value for rank, value in self.latency().items()},
             **dict(self._metrics()),
             **{f"pass_hat_{found.k}": found.value for found in self.pass_hat_k() if self.repeats > 1},
@@ -106,11 +107,13 @@ class Evaluation:
 
     def spent(self) -> dict[str, float]:
         """LM calls, tokens and, where prices are known, US dollars (``cost``) of all rows."""
-        names = [name for name in (*_SPENT, "cost") if name in self.figures and self.figures[name].notna().any()]
+        names = [name for name in (*_TOTALLED, "cost") if name in self.figures and self.figures[name].notna().any()]
         return {name: float(self.figures[name].sum()) for name in names}
 
     def latency(self) -> dict[int, float]:
         """The percentiles 50, 90 and 99 of the seconds that a row took, of those that were answered."""
+        if "seconds" not in self.figures:
+            return {}
         seconds = self.figures.loc[self.figures["error"].isna(), "seconds"].dropna()
         return {rank: float(np.percentile(seconds, rank)) for rank in (50, 90, 99)} if len(seconds) else {}
 
