@@ -20,7 +20,7 @@ from oneturn.compilation.budget import Budget
 from oneturn.compilation.journal import Cursor, Journal, JournalEntry
 from oneturn.core.usage import note_replayed
 from oneturn.errors import ConfigError
-from oneturn.lm.capabilities import known_capabilities
+from oneturn.lm.streaming import known_capabilities
 
 _log = logging.getLogger(__name__)
 

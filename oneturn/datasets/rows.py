@@ -1,4 +1,4 @@
-"""Load dataset rows from a file, validate them with a pydantic model, hash and convert them.
+"""Load dataset rows from a file, validate them with a pydantic model, hash them, and convert them for DSPy and MLflow.
 
 Invalid rows make the load fail; the error lists all of them. In CSV, and optionally in Parquet, a nested field is JSON
 text. An unquoted empty CSV cell is null (the default, if the field can't be null); a quoted empty cell is the empty
@@ -13,14 +13,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import dspy
+import pandas as pd
+from mlflow.data.pandas_dataset import PandasDataset, from_pandas
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from oneturn.datasets.row_files import not_json, read_rows
 from oneturn.errors import DataError
+
+if TYPE_CHECKING:
+    from oneturn.agent import Agent
 
 Model = TypeVar("Model", bound=BaseModel)
 Row: TypeAlias = BaseModel | Mapping[str, Any] | dspy.Example
@@ -76,6 +81,21 @@ def to_examples(rows: Iterable[Row], inputs: Sequence[str] = ("question",)) -> l
             raise DataError(f"row {number} has no input {missing[0]!r}; its fields are {', '.join(sorted(fields))}")
         examples.append(dspy.Example(**fields).with_inputs(*inputs))
     return examples
+
+
+def to_mlflow_dataset(agent: str, split: str, examples: Sequence[dspy.Example]) -> PandasDataset:
+    """Convert examples to an MLflow dataset; lists and mappings become JSON text, which every store supports."""
+    rows = pd.DataFrame([{name: _flatten(value) for name, value in example.items()} for example in examples])
+    return from_pandas(rows, name=f"{agent}-{split}")
+
+
+def find_measured_dataset(agent: Agent, sha256: str) -> PandasDataset | None:
+    """Return the dev examples whose hash is in a compiled program's manifest; ``None`` if they have changed."""
+    examples = agent.examples("dev")
+    for rows in (examples[: agent.config.compile.dev_examples], examples):
+        if dataset_hash([row.toDict() for row in rows]) == sha256:
+            return to_mlflow_dataset(agent.name, "dev", rows)
+    return None
 
 
 class _AnyRow(BaseModel, extra="allow"):
@@ -140,3 +160,7 @@ def spread(examples: Sequence[dspy.Example], label: str) -> list[dspy.Example]:
     for example in examples:
         groups.setdefault(example.get(label), []).append(example)
     return [example for group in zip_longest(*groups.values()) for example in group if example is not None]
+
+
+def _flatten(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 from oneturn.agent import Agent
 from oneturn.config.tracking import use_tracking
-from oneturn.datasets.mlflow import find_measured_dataset
+from oneturn.datasets.rows import find_measured_dataset
 from oneturn.deployment.resources import auth_policy_of
 from oneturn.errors import ConfigError, ProgramError
 from oneturn.programs.state import check_secrets, drift_of, read_manifest

@@ -8,22 +8,37 @@ callbacks and history.
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import dspy
 from dspy._vendor.lm15.result import StreamAccumulator
 from dspy.clients import execution
+from dspy.clients.capabilities import Capabilities, capabilities
 from dspy.clients.engines.lifecycle import closing_stream
 from dspy.clients.engines.stream_guard import checked_stream
 from dspy.lm15 import Request, Response
 
 from oneturn.core.run_context import current_run
-from oneturn.lm.capabilities import known_capabilities
 
 OnText = Callable[[str], None]
 OnDelta = Callable[[Any], None]
 """Called with one ``lm15`` delta of a reply: text, thinking, a part of a tool call."""
+
+_capabilities: weakref.WeakKeyDictionary[dspy.LM, tuple[str, Capabilities]] = weakref.WeakKeyDictionary()
+
+
+def known_capabilities(lm: dspy.LM) -> Capabilities:
+    """Return the capabilities of ``lm``, from the cache if its model hasn't changed.
+
+    DSPy searches its whole list of models at each lookup.
+    """
+    model, result = _capabilities.get(lm, (None, None))
+    if result is None or model != lm.model:
+        result = capabilities(lm)
+        _capabilities[lm] = (lm.model, result)
+    return result
 
 
 class StreamingEngine:

@@ -15,7 +15,7 @@ import yaml
 from oneturn.agent import Agent
 from oneturn.deployment.databricks.app_files import app_files, app_resources
 from oneturn.deployment.databricks.apps import app_name
-from oneturn.deployment.preflight import refuse_undeployable
+from oneturn.deployment.doctor.runner import refuse_undeployable
 from oneturn.deployment.resources import scopes_of
 from oneturn.errors import DeployError
 

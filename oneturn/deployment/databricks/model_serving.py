@@ -27,7 +27,7 @@ from oneturn.deployment.databricks.endpoint import (
     serving_now,
     wait_until_ready,
 )
-from oneturn.deployment.preflight import refuse_problems, refuse_undeployable
+from oneturn.deployment.doctor.runner import refuse_problems, refuse_undeployable
 from oneturn.deployment.registry import champion_of, version_of
 from oneturn.errors import DeployError
 

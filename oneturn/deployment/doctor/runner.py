@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from oneturn.agent import Agent
 from oneturn.config import AgentConfig
-from oneturn.core.findings import Check, Finding, Report, ok
+from oneturn.core.findings import Check, Finding, Report, State, ok
 from oneturn.deployment.doctor import local as here
 from oneturn.deployment.doctor import local as packages
 from oneturn.deployment.doctor import local as servers
@@ -16,6 +16,7 @@ from oneturn.deployment.doctor import workspace as keeping
 from oneturn.deployment.doctor.local import deployable
 from oneturn.deployment.doctor.workspace import Asker, NotSignedInError, asker, named
 from oneturn.deployment.resources import resources_of, scopes_of
+from oneturn.errors import DeployError
 
 _AT_ONCE = 8
 
@@ -34,6 +35,17 @@ def check(agent: Agent, *, ask: bool = False, seen: Callable[[Finding], object] 
 def check_workspace(config: AgentConfig) -> Report:
     """Look at what a configuration names in a workspace, and at the servers that it names."""
     return Report(list(_there(config, lambda finding: None)))
+
+
+def refuse_undeployable(config: AgentConfig) -> None:
+    """Raise ``DeployError`` with the problems of the configuration itself that prevent a deployment, one per line."""
+    _refuse(finding for finding in deployable(config) if finding.state is State.problem)
+
+
+def refuse_problems(config: AgentConfig) -> None:
+    """Raise ``DeployError`` also if the workspace lacks something that the configuration names."""
+    refuse_undeployable(config)
+    _refuse(check_workspace(config).problems(), "(`oneturn doctor` tells more; --no-check deploys all the same.)")
 
 
 def _here(agent: Agent, ask: bool, seen: Callable[[Finding], object]) -> list[Finding]:
@@ -91,3 +103,9 @@ def _kept(who: Asker, config: AgentConfig) -> list[Check]:
 
 def _on_databricks(config: AgentConfig) -> bool:
     return config.mlflow.tracking_uri.startswith("databricks")
+
+
+def _refuse(problems: Iterable[Finding], more: str | None = None) -> None:
+    if lines := [problem.line() for problem in problems]:
+        text = ["This configuration can't be deployed:", *lines, *([more] if more else [])]
+        raise DeployError((" " if len(lines) == 1 else "\n").join(text))
