@@ -21,7 +21,7 @@ export ONETURN_CONFIG := $(CONFIG)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast lint format demo compile log evaluate serve notebooks benchmark lock clean
+.PHONY: help setup test test-fast lint format demo weights compile log evaluate serve notebooks benchmark lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +35,8 @@ $(STAMP): pyproject.toml constraints.txt scripts/setup.sh
 test: setup ## Run every test: units in parallel, the embedded LM, the notebooks, a fresh environment
 	@echo "test 1/4: unit tests"
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "$(QUICK)"
-	@echo "test 2/4: the embedded LM (its weights are fetched the first time)"
+	@echo "test 2/4: the embedded LM (its weights are downloaded the first time)"
+	$(BIN)/python -m scripts.fetch_weights 0.5B 1.5B
 	@$(call marked,local_lm)
 	@echo "test 3/4: the notebooks"
 	@$(call marked,notebooks)
@@ -58,25 +59,28 @@ format: setup ## Put the code in shape
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-demo: setup ## Ask the agent a few questions, on this machine
+weights: setup ## Download the embedded LM's weights into the cache, where a configuration names it
+	@[ -n "$(CONFIG)" ] || $(BIN)/python -m scripts.fetch_weights 1.5B
+
+demo: weights ## Ask the agent a few questions, on this machine
 	$(BIN)/oneturn demo
 
-compile: setup ## Compile the agent's prompts
+compile: weights ## Compile the agent's prompts
 	$(BIN)/oneturn compile
 
-log: setup ## Log the agent as an MLflow model
+log: weights ## Log the agent as an MLflow model
 	$(BIN)/oneturn log
 
-evaluate: setup ## Evaluate the agent on its test set
+evaluate: weights ## Evaluate the agent on its test set
 	$(BIN)/oneturn evaluate
 
-serve: setup ## Serve the agent over the Responses protocol
+serve: weights ## Serve the agent over the Responses protocol
 	$(BIN)/oneturn serve
 
-notebooks: setup ## Execute every notebook
+notebooks: weights ## Execute every notebook
 	$(BIN)/pytest -m notebooks
 
-benchmark: setup ## Measure quality, speed and cost
+benchmark: weights ## Measure quality, speed and cost
 	$(BIN)/python -m benchmarks
 
 lock: ## Resolve pyproject.toml anew into constraints.txt

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import dspy
-from dspy._vendor.lm15.types import StreamEvent  # not re-exported by dspy.lm15
 from dspy.lm15 import Message, Request, Response, TextPart, Usage, response_to_events
 
 
@@ -32,5 +32,5 @@ class _Engine:
         message = Message.assistant(TextPart(text))
         return Response(id=None, model=request.model, message=message, finish_reason="stop", usage=usage)
 
-    def stream(self, request: Request) -> Iterator[StreamEvent]:
+    def stream(self, request: Request) -> Iterator[Any]:
         yield from response_to_events(self.complete(request))

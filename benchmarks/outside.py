@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import dspy
-from dspy.signatures.signature import ensure_signature
 
 import oneturn
 from oneturn import Agent
@@ -41,7 +40,7 @@ def outside_agent(
     Raises:
         DataError: the file lacks a field, names another split, or has too few rows.
     """
-    declared = ensure_signature(signature)
+    declared = dspy.ensure_signature(signature)
 
     @cache
     def split() -> dict[str, list[dspy.Example]]:

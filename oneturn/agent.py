@@ -68,7 +68,7 @@ class Agent:
         """
         program = self.build()
         if compiled and self.config.compiled is not None:
-            load_compiled(program, self.compiled_path, on_drift=self.config.compiled_on_drift)
+            load_compiled(program, self.compiled_path)
         return program
 
     def serving_program(self) -> Any:

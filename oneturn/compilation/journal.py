@@ -36,7 +36,7 @@ class JournalEntry:
     Attributes:
         response: as DSPy's ``lm15`` writes a response.
         seconds: what it took.
-        cost: in US dollars, where the price is entries.
+        cost: in US dollars, where the price is known.
     """
 
     response: dict[str, Any]

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import dspy
 
+from oneturn.core._dspy import mark_uncompiled
 from oneturn.errors import ConfigError
 from oneturn.evaluation.result import Evaluation
 
@@ -201,7 +202,7 @@ def chain(first: Recipe, second: Recipe, *, when: str | None = None) -> Recipe:
 
     def chained(student: dspy.Module, **arguments: Any) -> dspy.Module:
         program = call(first, student, arguments)
-        program._compiled = False  # optimizers skip modules that are marked as compiled
+        mark_uncompiled(program)
         return call(second, program, arguments)
 
     chained.__doc__ = when or f"{_first_line(first)} Then: {_first_line(second)}"
@@ -261,4 +262,4 @@ def _name(function: Recipe) -> str:
 
 
 def _first_line(function: Recipe) -> str:
-    return (inspect.getdoc(function) or "It doesn't say when to take it.").splitlines()[0]
+    return (inspect.getdoc(function) or "(no description)").splitlines()[0]

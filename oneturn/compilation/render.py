@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dspy
-from dspy.adapters.utils import serialize_for_json
+
+from oneturn.core.serialization import jsonable
 
 WIDTH = 110
 """Maximum length of a line in characters; a longer line is cut and its length appended."""
@@ -74,5 +75,5 @@ def _predictor(name: str, predictor: dspy.Predict) -> Iterator[str]:
     yield predictor.signature.instructions.strip() + "\n"
     for number, demo in enumerate(predictor.demos, start=1):
         yield f"## Demo {number}\n"
-        yield from (f"    {line}" for line in run_lines(serialize_for_json(dict(demo))))
+        yield from (f"    {line}" for line in run_lines(jsonable(dict(demo))))
         yield ""

@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator
 from typing_extensions import Self
@@ -99,9 +99,6 @@ class AgentConfig(Section):
     """External tools, in addition to those the agent declares in code."""
     compiled: str | None = None
     """The compiled program's JSON file, such as `data/compiled/support_desk.json`; null for uncompiled prompts."""
-    compiled_on_drift: Literal["fail", "splice"] = "fail"
-    """What to do if the signature or tools have changed since compiling: `fail`, or `splice` the changed tools and
-    descriptions into the compiled program, with a warning."""
     compile: CompileConfig = CompileConfig()
     """Prompt compilation."""
     gate: GateConfig = GateConfig()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from dspy.adapters.utils import serialize_for_json
+from oneturn.core._dspy import serialize_for_json
 
 
 def plain(value: Any) -> Any:
@@ -48,5 +49,10 @@ def replace_surrogates(text: str) -> str:
 
 
 def jsonable(value: Any) -> Any:
-    """Apply DSPy's ``serialize_for_json``, which creates a validator for each value; scalars skip it."""
-    return value if value is None or isinstance(value, str | int | float) else serialize_for_json(value)
+    """Convert a value to JSON types as DSPy does in prompts; what has none becomes its text.
+
+    Scalars, NumPy's floats among them, are returned unchanged: DSPy creates a validator for each value.
+    """
+    if value is None or (isinstance(value, str | int | float) and not isinstance(value, enum.Enum)):
+        return value
+    return serialize_for_json(value)

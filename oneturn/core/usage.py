@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import dspy
-from dspy.clients import model_metadata
-from dspy.clients.costs import estimate_cost
 from dspy.lm15 import Message, Response, TextPart, Usage
-from dspy.utils.usage_tracker import UsageTracker
+
+from oneturn.core._dspy import UsageTracker, estimate_cost, has_price_list
 
 
 class Spend(UsageTracker):
@@ -76,7 +75,7 @@ class Spend(UsageTracker):
 
 
 def _cost(model: str, entries: Sequence[Mapping[str, Any]]) -> float | None:
-    prices = _prices(model) if model_metadata._data is not None else None
+    prices = _prices(model) if has_price_list() else None
     if prices is None:
         return None
     prompt, completion = (

@@ -8,8 +8,8 @@ from typing import Any
 
 import dspy
 import json_repair
-from dspy.utils.usage_tracker import UsageTracker
 
+from oneturn.core._dspy import UsageTracker
 from oneturn.core.steps import Answer, Step, ToolCall, ToolResult, Usage
 from oneturn.errors import ProgramError
 from oneturn.programs.stream_parsers import AnswerPiece, AnswerText

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import dspy
-from dspy.adapters.utils import serialize_for_json
 from mlflow.entities import Document, LiveSpan, SpanType
 
-from oneturn.core.serialization import replace_surrogates
+from oneturn.core.serialization import jsonable, replace_surrogates
 from oneturn.core.steps import ToolCall, ToolResult
 from oneturn.core.tracing import child_span
 from oneturn.errors import ProgramError
@@ -66,6 +65,13 @@ def toolset(tools: Iterable[ToolLike]) -> dict[str, dspy.Tool]:
     return by_name
 
 
+def tools_in(module: Any) -> list[dspy.Tool]:
+    """Return the ``dspy.Tool``s in a module's ``tools``, a mapping or a sequence; none if it has no ``tools``."""
+    tools = getattr(module, "tools", None)
+    options = tools.values() if isinstance(tools, Mapping) else tools if isinstance(tools, list | tuple) else ()
+    return [tool for tool in options if isinstance(tool, dspy.Tool)]
+
+
 def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
     """Call one tool. An exception, or an unknown tool name, becomes an error result of one short line.
 
@@ -97,7 +103,7 @@ def render_result(value: Any) -> str:
         return "Nothing was found."
     if documents := documents_in(value):
         return "\n".join(_format_document(document) for document in documents)
-    return json.dumps(serialize_for_json(value), ensure_ascii=False)
+    return json.dumps(jsonable(value), ensure_ascii=False)
 
 
 def documents_in(value: Any) -> tuple[Document, ...]:

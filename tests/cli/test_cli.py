@@ -126,7 +126,7 @@ def test_ask_prints_the_answer():
 
 @pytest.mark.usefixtures("folder")
 def test_compile_lists_the_recipes():
-    assert output("compile", "--recipes") == "  as_it_is  It doesn't say when to take it.\n"
+    assert output("compile", "--recipes") == "  as_it_is  (no description)\n"
 
 
 def test_compile_prints_both_scores_and_writes_the_program(folder: Path):
@@ -193,7 +193,7 @@ def test_evaluate_writes_a_report_with_a_baseline():
     [
         (["--report", "report.jsonl"], "report.jsonl must end in .html"),
         (["--baseline", "before.jsonl"], "add --report"),
-        (["--report", "r.html", "--baseline", "gone.jsonl"], "gone.jsonl isn't there"),
+        (["--report", "r.html", "--baseline", "gone.jsonl"], "gone.jsonl doesn't exist"),
     ],
 )
 def test_evaluate_rejects_invalid_report_options_before_it_starts(options: list[str], reason: str, folder: Path):
@@ -244,7 +244,7 @@ def test_compare_prints_json_and_markdown():
     done = run("compare", "one.jsonl", "two.parquet", "--gate", "--markdown", "both.md")
     assert done.exit_code == 1
     assert "two" in Path("both.md").read_text()
-    assert "gone.jsonl isn't there" in run("compare", "gone.jsonl", "two.parquet").output
+    assert "gone.jsonl doesn't exist" in run("compare", "gone.jsonl", "two.parquet").output
 
 
 @pytest.mark.usefixtures("folder")
@@ -396,11 +396,11 @@ FAILURES = {
     ),
     "not compiled": (
         ("evaluate",),
-        "There is no compiled program {folder}/compiled.json. Make one with: oneturn compile",
+        "There is no compiled program {folder}/compiled.json. Create one with: oneturn compile",
     ),
     "no such recipe": (
         ("compile", "--recipe", "magic"),
-        "There is no recipe 'magic'. Known are:\n  as_it_is  It doesn't say when to take it.",
+        "There is no recipe 'magic'. Available recipes:\n  as_it_is  (no description)",
     ),
     "no configuration": (
         ("ask", "x", "--config", "gone.yaml"),

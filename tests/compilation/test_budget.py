@@ -14,8 +14,8 @@ import pytest
 
 import oneturn
 from oneturn.compilation import Candidate, CompileCallback, estimate_compile
-from oneturn.compilation.budget import Budget, BudgetSpent, over
-from oneturn.compilation.journal import Answered, Journal
+from oneturn.compilation.budget import Budget, BudgetSpent, reached_limit
+from oneturn.compilation.journal import Journal, JournalEntry
 from oneturn.config import BudgetConfig
 from oneturn.core.usage import Totals
 from oneturn.errors import ConfigError, ProgramError, RunError
@@ -66,7 +66,7 @@ def test_threads_together_don_t_go_beyond_the_limit(tmp_path: Path):
     def ask(number: int) -> bool:
         try:
             with budget.call():
-                journal.add(str(number), Answered({"model": "m"}, 0.0, None))
+                journal.add(str(number), JournalEntry({"model": "m"}, 0.0, None))
         except BudgetSpent:
             return False
         return True
@@ -85,7 +85,7 @@ def test_what_other_threads_have_under_way_at_the_limit_is_waited_for_and_kept(t
         with budget.call():
             asked.set()
             may_answer.wait()
-            journal.add("slow", Answered({"model": "m"}, 0.0, None))
+            journal.add("slow", JournalEntry({"model": "m"}, 0.0, None))
 
     with ThreadPoolExecutor(2) as pool:
         asking = pool.submit(ask)
@@ -116,7 +116,7 @@ def test_what_other_threads_have_under_way_at_the_limit_is_waited_for_and_kept(t
 )
 def test_each_limit_is_named(limits: dict[str, Any], told: str | None):
     spent = Totals(lm_calls=5, prompt_tokens=900, completion_tokens=100, cost=0.2)
-    assert over(BudgetConfig(**limits), spent, seconds=150) == told
+    assert reached_limit(BudgetConfig(**limits), spent, seconds=150) == told
 
 
 def test_a_limit_in_money_is_refused_where_no_price_is_known(tmp_path: Path):
@@ -178,8 +178,8 @@ class Asynchronous(dspy.Module):
 
 def test_a_program_that_asks_asynchronously_is_counted_kept_and_capped(tmp_path: Path):
     lm, asked = CountingLM(tmp_path), itertools.count()
-    complete = lm._engine_spec.complete
-    lm._engine_spec.complete = lambda request: (next(asked), complete(request))[1]
+    complete = lm.engine.complete
+    lm.engine.complete = lambda request: (next(asked), complete(request))[1]
     waiting = agent(tmp_path, lm, recipe="as_it_is")
     object.__setattr__(waiting, "build", Asynchronous)
     with pytest.raises(ConfigError, match="The budget of 5 LM calls was spent"):

@@ -76,7 +76,7 @@ def shown(folder: Path, changed: dict[str, Any], marks: bool = True) -> str:
 
 def test_nothing_changed(tmp_path: Path):
     text = shown(tmp_path, document())
-    assert text.startswith("a → b\nThe prompts are the same, and so is where they come from.\n")
+    assert text.startswith("a → b\nThe prompts and their origin are the same.\n")
 
 
 def test_instructions_are_shown_word_by_word_in_their_paragraph(tmp_path: Path):
@@ -101,7 +101,7 @@ def test_instructions_that_differ_in_empty_lines_alone_say_so(tmp_path: Path):
     changed = document()
     changed["state"]["step"]["signature"]["instructions"] = INSTRUCTIONS.replace("prices.\n", "prices.\n\n") + "\n"
     assert (
-        "Instructions\n  … 3 paragraphs unchanged\n  but there are other empty lines between or around them\n"
+        "Instructions\n  … 3 paragraphs unchanged\n  only the empty lines between or around them changed\n"
     ) in shown(tmp_path, changed)
 
 

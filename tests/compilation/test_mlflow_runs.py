@@ -146,7 +146,7 @@ def test_a_tracking_store_that_is_away_does_not_cost_the_compile(tmp_path: Path,
     away = {"tracking_uri": f"sqlite:///{tmp_path}/file/mlflow.db", "experiment": "x"}
     done = oneturn.compile(agent(tmp_path, mlflow=away), listeners=[MlflowRuns()])
     assert done.path.exists()
-    assert "on_start failed; the compile goes on" in caplog.text
+    assert "on_start failed; the compile continues" in caplog.text
 
 
 def test_the_picture_and_the_table_show_each_candidate(tmp_path: Path):

@@ -18,7 +18,7 @@ class LeavingLM(CountingLM):
 
     def __init__(self, folder: Path, answers: int, error: BaseException):
         super().__init__(folder)
-        engine = self._engine_spec
+        engine = self.engine
         complete, self.asked = engine.complete, 0
 
         def leaving(request: Request) -> Response:
@@ -42,7 +42,7 @@ def test_it_ends_at_once_saves_nothing_and_goes_on(
 ):
     lm = LeavingLM(tmp_path, answers, error)
     with pytest.raises(
-        LMUnavailableError, match=f"The LM can't be asked any more: .*{TOLD[type(error)]}.* the same command goes on"
+        LMUnavailableError, match=f"The LM is unavailable: .*{TOLD[type(error)]}.* run the same command again"
     ):
         oneturn.compile(agent(tmp_path, lm, **settings))
     assert lm.asked <= answers + 8, "not much more than each thread once"

@@ -17,7 +17,7 @@ import pytest
 
 import oneturn
 from oneturn.compilation import estimate_compile
-from oneturn.compilation.journal import Answered, Journal
+from oneturn.compilation.journal import Journal, JournalEntry
 from oneturn.config import BudgetConfig
 from oneturn.core.usage import Totals
 from oneturn.errors import DataError, OneTurnError
@@ -67,7 +67,7 @@ def test_a_journal_gives_the_answers_in_their_order_and_adds_up_what_they_cost(t
     path = tmp_path / "journal.jsonl"
     first = Journal(path)
     for text, cost in (("a", 0.5), ("b", None)):
-        first.add("same", Answered(response(text), 1.0, cost))
+        first.add("same", JournalEntry(response(text), 1.0, cost))
     first.close()
     with path.open("a") as file:
         file.write('{"request":"half')
@@ -76,7 +76,7 @@ def test_a_journal_gives_the_answers_in_their_order_and_adds_up_what_they_cost(t
     assert [found and found.response["message"]["text"] for found in texts] == ["a", "b", None]
     assert second.answer("other", 0) is None
     assert second.totals == Totals(lm_calls=2, prompt_tokens=20, completion_tokens=4, cost=0.5)
-    second.add("other", Answered(response("c"), 1.0, 0.25))
+    second.add("other", JournalEntry(response("c"), 1.0, 0.25))
     second.close()
     third = Journal(path)
     assert third.totals.cost == 0.75
@@ -88,7 +88,7 @@ def test_an_answer_that_is_written_down_survives_the_machine_s_power(tmp_path: P
     on_disk: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda file: on_disk.append(path.read_text()))
     journal = Journal(path)
-    journal.add("same", Answered(response("a"), 1.0, None))
+    journal.add("same", JournalEntry(response("a"), 1.0, None))
     assert on_disk[-1] == path.read_text()
     assert on_disk[-1].endswith('"output_tokens":2}}}\n')
     journal.close()

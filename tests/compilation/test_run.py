@@ -72,7 +72,7 @@ def test_the_compiled_file_holds_no_lm(tmp_path, monkeypatch):
 def test_an_unknown_recipe_is_answered_with_the_known_ones(tmp_path, monkeypatch):
     with ScriptedLM() as lm:
         parrot = agent(lm, tmp_path, monkeypatch)
-        with pytest.raises(ConfigError, match=r"no recipe 'miprov2'. Known are:\n  instructed "):
+        with pytest.raises(ConfigError, match=r"no recipe 'miprov2'. Available recipes:\n  instructed "):
             oneturn.compile(parrot, recipe="miprov2")
 
 

@@ -393,7 +393,7 @@ def test_help_has_examples():
 
 USAGE_ERRORS = {
     "too many at once": (("http://x", "--concurrency", "65"), "Invalid value for '--concurrency'"),
-    "no marker": (("http://x", "--question", "Hello?"), "has no {marker} in it"),
+    "no marker": (("http://x", "--question", "Hello?"), "has no {marker}"),
     "no token": (("http://x", "--key-env", "NO_SUCH_TOKEN"), "NO_SUCH_TOKEN isn't set"),
     "no folder": (("http://x", "--json", "nowhere/report.json"), "there is no folder for nowhere/report.json"),
     "no file": (("http://x", "--request", "nothing.json"), "can't be read as JSON"),

@@ -87,7 +87,7 @@ def test_a_logged_model_is_evaluated_by_its_uri(tmp_path: Path, traced: None):
 def test_what_is_neither_is_refused():
     with pytest.raises(DataError, match="'agent' can't be evaluated"):
         oneturn.evaluate("agent", FRAME, answered)
-    with pytest.raises(DataError, match="object holds no rows"):
+    with pytest.raises(DataError, match="object can't be read as rows"):
         oneturn.evaluate(program(), object(), answered)
 
 
@@ -151,7 +151,7 @@ def test_a_csv_row_that_is_no_row_stays_with_its_reason_and_ids_stay_texts(tmp_p
 
 
 def test_metrics_need_names_of_their_own():
-    with pytest.raises(DataError, match="each a name of its own"):
+    with pytest.raises(DataError, match="each with a unique name"):
         oneturn.evaluate(program(), FRAME, [answered, answered])
 
 

@@ -36,7 +36,7 @@ class CleverLM(dspy.LM):
 
     @property
     def room(self) -> int | None:
-        return self._engine_spec.room
+        return self.engine.room
 
     @property
     def reflections(self) -> list[str]:

@@ -63,7 +63,7 @@ def run(job: Job) -> None:
         return step(prompt, fields, times[prompt] if job.wavers else 0)
 
     parrot = agent(folder, job.program, said)
-    engine = LMS[folder]._engine_spec
+    engine = LMS[folder].engine
     complete, calls = engine.complete, 0
 
     def answer(request: Request) -> Response:

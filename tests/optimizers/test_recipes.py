@@ -96,8 +96,8 @@ def keeping_all(student: Any, **given: Any) -> Any:
     ("recipe", "asked", "told"),
     [
         (wanting, 0, "The recipe wanting wants train. Beside the program a recipe can have trainset, valset, "),
-        (forgetful, 12, "The recipe forgetful gave None: it must return the compiled program."),
-        (chain(forgetful, keeping_all), 12, "The recipe forgetful gave None"),
+        (forgetful, 12, "The recipe forgetful returned None: it must return the compiled program."),
+        (chain(forgetful, keeping_all), 12, "The recipe forgetful returned None"),
     ],
 )
 def test_a_recipe_of_one_s_own_that_can_t_work_is_named(recipe: Any, asked: int, told: str, tmp_path: Path):

@@ -67,10 +67,10 @@ def test_a_pipeline_says_its_signature():
 @pytest.mark.parametrize(
     ("signature", "message"),
     [
-        ("question, mood -> answer", "TwoSteps.forward doesn't take 'mood'"),
+        ("question, mood -> answer", "TwoSteps.forward doesn't accept 'mood'"),
         ("-> answer", "TwoSteps.forward needs 'question'"),
-        ("question", "can't be read"),
-        (3, "can't be read|is no signature"),
+        ("question", "can't be parsed"),
+        (3, "can't be parsed"),
     ],
 )
 def test_a_signature_that_does_not_fit_is_refused_before_the_first_request(signature: Any, message: str):

@@ -125,7 +125,7 @@ def test_mlflow_s_chunks_and_whole_completions_will_do():
 
 @pytest.mark.parametrize("given", [[3], [{"text": "Hello"}], "Hello", 3])
 def test_what_is_no_chunk_is_refused(given: Any):
-    with pytest.raises(ProgramError, match="is no chat completion chunk"):
+    with pytest.raises(ProgramError, match="is not a chat completion chunk"):
         list(ChatCompletionsProgram(lambda messages: given).steps(messages=HI))
 
 

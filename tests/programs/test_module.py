@@ -346,8 +346,8 @@ def test_a_dict_is_as_good_as_a_prediction():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (3, "Giving.forward gave 3; it must give a dspy.Prediction with answer, n"),
-        (None, "Giving.forward gave None"),
+        (3, "Giving.forward returned 3; it must return a dspy.Prediction with answer, n"),
+        (None, "Giving.forward returned None"),
         (dspy.Prediction(answer="4"), "a dspy.Prediction without 'n'"),
         ("4 euros", "a dspy.Prediction without 'n'"),
     ],

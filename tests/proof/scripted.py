@@ -48,7 +48,7 @@ class FailingLM(ScriptedLM):
 
     def __init__(self, *replies: Any, **options: Any):
         super().__init__(*replies, **options)
-        script = self._engine_spec
+        script = self.engine
         whole, pieces = script.complete, getattr(script, "stream", None)
         cut = threading.local()
 

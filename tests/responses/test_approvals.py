@@ -189,7 +189,7 @@ def test_an_approval_expires(shop: Shop):
     items = items_of(ask(replica(shop, *ASKING, clock=clock, seconds=60), [QUESTION]))
     clock.now += 61
     events = ask(replica(shop, clock=clock), [QUESTION, *items, answer_to(items)])
-    assert events[-2]["message"] == "The approval request has expired. Ask again."
+    assert events[-2]["message"] == "The approval request has expired. Send the question again."
 
 
 @pytest.mark.parametrize("shared", ["memory", "database"])
@@ -204,7 +204,7 @@ def test_an_approval_is_valid_once_across_replicas(
     items = [QUESTION, *first_turn, answer_to(first_turn)]
     assert ask(replica(shop, *GRANTED, ledger=ledger()), items)[-1]["type"] == "response.completed"
     again = ask(replica(shop, ledger=ledger()), items)
-    assert again[-2]["message"] == "The approval request was answered before. Ask again."
+    assert again[-2]["message"] == "The approval request was answered before. Send the question again."
     assert shop.done.count("refund 7 30") == 1
 
 

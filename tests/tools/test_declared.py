@@ -62,7 +62,7 @@ def test_a_module_s_tool_that_takes_too_long_has_failed_and_is_told_to_stop():
     program = dspy.ReAct("question -> answer", tools=[oneturn.tool(slow, timeout=0.01)], max_iters=3)
     program.set_lm(ScriptedLM(*react_script("slow", euros=3)))
     (result,) = results(list(as_program(program).steps(question="?")))
-    assert (result.output, result.is_error) == ("Error: the tool took longer than its 0.01 s", True)
+    assert (result.output, result.is_error) == ("Error: the tool exceeded its timeout of 0.01 s", True)
     assert stopped.wait(PATIENCE)
 
 

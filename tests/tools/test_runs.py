@@ -80,7 +80,7 @@ def test_a_tool_that_takes_too_long_has_failed_and_is_told_so():
         return "too late"
 
     (result,) = run_tools(toolset([slow]), calls("slow"))
-    assert (result.is_error, result.output) == (True, "Error: the tool took longer than its 0.01 s")
+    assert (result.is_error, result.output) == (True, "Error: the tool exceeded its timeout of 0.01 s")
     assert stopped.wait(PATIENCE)
 
 
@@ -113,7 +113,7 @@ def test_a_tool_declared_with_more_is_described_to_the_lm_as_it_is():
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan")])
 def test_a_timeout_is_above_zero(timeout: float):
-    with pytest.raises(ProgramError, match="it must be above 0"):
+    with pytest.raises(ProgramError, match="it must be positive"):
         oneturn.tool(timeout=timeout)
 
 

@@ -78,7 +78,7 @@ def test_a_failure_is_one_short_line(error: Exception, told: str):
 
 def test_a_tool_that_does_not_exist_is_told_which_do():
     result = run(find, "fnd", query="x")
-    assert result.output == "Error: there is no tool 'fnd'; the tools are: find, finish"
+    assert result.output == "Error: there is no tool 'fnd'; available tools: find, finish"
     assert result.is_error
 
 

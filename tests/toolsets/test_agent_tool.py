@@ -367,7 +367,7 @@ FAILURES: list[tuple[Callable[[], Any], str]] = [
 def test_a_failure_is_one_line_and_the_outer_run_goes_on(build: Callable[[], Any], code: str):
     result = result_of(oneturn.agent_tool(build(), "handbook"), question="?")
     assert result.is_error
-    assert result.output == f"Error: the agent gave no answer ({code}); do without it, or ask it otherwise"
+    assert result.output == f"Error: the agent gave no answer ({code}); do without it, or rephrase the request"
 
 
 def test_too_many_steps_are_a_failure_of_the_inner_agent_only():
@@ -407,7 +407,7 @@ def test_an_agent_that_calls_itself_is_stopped():
     doll.agent = desk(*[again] * 2 * (MAX_DEPTH + 1), tools=[oneturn.agent_tool(doll, "itself")])
     with doll.agent.step.lm:
         (answer,) = of(Answer, list(doll.steps(question="?")))
-    assert "agents have called each other 5 deep; answer without itself" in answer.prediction.answer
+    assert "agents are nested 5 deep, the maximum; answer without itself" in answer.prediction.answer
     with doll.agent.step.lm:  # the count is the run's own
         assert dspy.settings.get("oneturn_agent_depth") is None
 
@@ -444,7 +444,7 @@ def test_an_agent_that_takes_too_long_has_failed_and_is_stopped(outer: str):
     else:
         with dspy.context(lm=ScriptedLM(*react_script("slow", "x", question="?"))):
             (result,) = of(ToolResult, list(as_program(module_react(tool)).steps(question="?")))
-    assert result.output == "Error: the tool took longer than its 0.01 s"
+    assert result.output == "Error: the tool exceeded its timeout of 0.01 s"
     inner.let_go.set()
     assert inner.closed.wait(PATIENCE)
 

@@ -21,7 +21,7 @@ from oneturn.core.run_context import RunContext, current_run
 from oneturn.core.steps import Answer, Step, ToolProgress, ToolResult, Usage
 from oneturn.errors import ProgramError, RunCancelled, ToolError
 from oneturn.testing import ScriptedLM, call, finish, sections
-from oneturn.toolsets._nested_run import nested
+from oneturn.toolsets._nested_run import run_nested
 
 PATIENCE = 30  # seconds until a test gives up
 
@@ -173,7 +173,7 @@ def test_what_fails_in_the_served_agent_is_one_line():
     with oneturn.running_server(served(*["no step"] * 6)) as url:
         result = result_of(oneturn.endpoint_tool(url, "handbook", "Knows."), question="?")
     assert result.is_error
-    assert result.output == "Error: the agent gave no answer (invalid_output); do without it, or ask it otherwise"
+    assert result.output == "Error: the agent gave no answer (invalid_output); do without it, or rephrase the request"
 
 
 # ---- anybody's
@@ -213,7 +213,7 @@ def test_each_event_can_be_heard():
 
 
 SECRET = "sk-proj-1234567890abcdef"
-UNANSWERED = "Error: the agent gave no answer ({}); do without it, or ask it otherwise"
+UNANSWERED = "Error: the agent gave no answer ({}); do without it, or rephrase the request"
 ENDINGS: dict[str, tuple[dict[str, Any], int, str]] = {
     "incomplete": (
         {"type": "response.incomplete", "response": {"incomplete_details": {"reason": "max_output_tokens"}}},
@@ -223,7 +223,7 @@ ENDINGS: dict[str, tuple[dict[str, Any], int, str]] = {
     "refusal": (
         completed({"type": "refusal", "refusal": "I won't."}),
         200,
-        "Error: the agent refused to answer; do without it, or ask it otherwise",
+        "Error: the agent refused to answer; do without it, or rephrase the request",
     ),
     "a crash": ({"error": {"message": f"/srv/app.py: {SECRET}", "code": "oops"}}, 500, UNANSWERED.format("oops")),
     "a wrong key": (
@@ -279,7 +279,7 @@ def test_what_can_not_be_a_tool_is_refused():
         oneturn.endpoint_tool("http://here", "not a name", "They know.")
     with pytest.raises(ProgramError, match="neither a signature nor a pydantic model"):
         oneturn.endpoint_tool("http://here", "them", "They know.", inputs=3)  # type: ignore[arg-type]
-    with pytest.raises(ProgramError, match="can't be read as a signature"):
+    with pytest.raises(ProgramError, match="can't be parsed"):
         oneturn.endpoint_tool("http://here", "them", "They know.", inputs="no arrow")
     with pytest.raises(ProgramError, match="has a field 'question'"):
         oneturn.endpoint_tool("http://here", "them", "They know.", inputs=Questioned)
@@ -337,8 +337,8 @@ def test_what_a_tool_waits_for_is_broken_off_when_its_time_is_over():
                 broken_off.set()
             assert broken_off.wait(PATIENCE)
 
-    with pytest.raises(ToolError, match=r"longer than its 0.01 s"):
-        nested("them", 0.01, lambda spend: run_in_thread(wait, lambda event: None))
+    with pytest.raises(ToolError, match=r"exceeded its timeout of 0.01 s"):
+        run_nested("them", 0.01, lambda spend: run_in_thread(wait, lambda event: None))
     assert broken_off.wait(PATIENCE)
 
 

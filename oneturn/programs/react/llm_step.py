@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import dspy
-from dspy.utils.usage_tracker import UsageTracker
 from mlflow.entities import SpanType
 
+from oneturn.core._dspy import UsageTracker
 from oneturn.core.background import stream_in_thread
 from oneturn.core.steps import AnswerDelta, Thought, Usage, Working
 from oneturn.core.tracing import child_span

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import dspy
 import pydantic
 
+from oneturn.core.fields import field_default, field_description, field_type
 from oneturn.errors import ProgramError
 from oneturn.programs.react.grounding import SeenValues, describe_unseen, has_misplaced_mark, restrict_to_seen
 from oneturn.tools.registry import FINISH
@@ -118,15 +119,9 @@ class StepSchema:
 
 def _outputs_model(signature: type[dspy.Signature]) -> type[pydantic.BaseModel]:
     fields: dict[str, Any] = {}
-    annotated: Any = Annotated
     for name, field in signature.output_fields.items():
-        declared = (field.json_schema_extra or {}).get("desc")
-        description = None if declared == f"${{{name}}}" else declared
-        default = ... if field.is_required() else field.get_default(call_default_factory=True)
-        # DSPy keeps the metadata of an Annotated type (a bound, a pattern, a mark) in the field's metadata.
-        parts = (field.annotation, *field.metadata)
-        annotation = annotated[parts] if field.metadata else field.annotation
-        fields[name] = (annotation, pydantic.Field(default, description=description))
+        default = ... if field.is_required() else field_default(field)
+        fields[name] = (field_type(field), pydantic.Field(default, description=field_description(name, field)))
     return pydantic.create_model(f"{signature.__name__}Outputs", **fields)
 
 

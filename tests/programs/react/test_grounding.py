@@ -181,12 +181,12 @@ def several(order_ids: list[Annotated[str, Seen(r"M-\d{4}")]]) -> str:
         (lambda: ReAct(Ask, tools=[several]), "several: 'order_ids'"),
     ],
 )
-def test_a_mark_that_would_not_be_heeded_is_refused(declare: Any, where: str):
+def test_a_mark_without_effect_is_refused(declare: Any, where: str):
     with pytest.raises(ProgramError) as caught:
         declare()
     assert str(caught.value) == (
-        f"{where} can't be checked against what was seen: Citation is heeded in list[oneturn.Citation] only, "
-        "Seen in a tool's plain str argument only."
+        f"{where} can't be checked against seen values: Citation is supported only in "
+        "list[oneturn.Citation], Seen only in a tool's plain str argument."
     )
 
 

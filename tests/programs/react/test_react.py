@@ -303,7 +303,7 @@ def test_callbacks_see_the_program_its_lm_calls_and_its_tools():
     [
         (call("broken", path="/x"), "Error: the tool failed (RuntimeError)"),
         (call("look_up", item="gold"), "Error: 'gold'"),
-        (call("find", item="beans"), "Error: there is no tool 'find'; the tools are: look_up, broken, finish"),
+        (call("find", item="beans"), "Error: there is no tool 'find'; available tools: look_up, broken, finish"),
         ("I think it's 14.50.", "Error: that was not one JSON object with a tool_call. Write only the JSON object."),
         ("", "Error: that was not one JSON object with a tool_call. Write only the JSON object."),
         (
@@ -481,16 +481,16 @@ def named_finish(answer: str) -> str:
 
 
 USER_ERRORS = [
-    (lambda: ReAct(Reserved, tools=[]), "Reserved can't have a field named 'thought': ReAct uses it."),
+    (lambda: ReAct(Reserved, tools=[]), "Reserved can't have a field named 'thought': ReAct reserves this name."),
     (
         lambda: ReAct(Ask, tools=[dspy.Tool(named_finish, name="finish")]),
-        "A tool can't be named 'finish': that call ends the run. Give the tool another name.",
+        "A tool can't be named 'finish', which is reserved for ending the run. Rename the tool.",
     ),
     (
         lambda: ReAct(Ask, tools=[look_up, dspy.Tool(look_up)]),
-        "Two tools are named 'look_up'. Give one of them another name.",
+        "Two tools are named 'look_up'. Rename one of them.",
     ),
-    (lambda: ReAct(Ask, tools=[], max_iters=0), "max_iters is 0; a run takes at least 1 step."),
+    (lambda: ReAct(Ask, tools=[], max_iters=0), "max_iters is 0; it must be at least 1."),
     (lambda: ReAct(Ask, tools=[])(), "Input 'question' is missing; Ask takes question."),
     (lambda: ReAct(Ask, tools=[])(question="?", k=3), "Input 'k' is unknown; Ask takes question."),
     (

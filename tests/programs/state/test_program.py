@@ -118,10 +118,10 @@ def damaged(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]
 
 
 BROKEN = [
-    (None, "There is no compiled program {path}. Make one with: oneturn compile"),
+    (None, "There is no compiled program {path}. Create one with: oneturn compile"),
     ("{", "{path} is not JSON ("),
-    ("[]", "{path} lacks a manifest or a state. Make it again with: oneturn compile"),
-    ('{"manifest": {}}', "{path} lacks a manifest or a state. Make it again with: oneturn compile"),
+    ("[]", "{path} lacks a manifest or a state. Compile again with: oneturn compile"),
+    ('{"manifest": {}}', "{path} lacks a manifest or a state. Compile again with: oneturn compile"),
     (b"\xff\xfe", "{path} is not JSON ('utf-8' codec"),
     ('{"manifest": {}, "state": []}', "{path}: state isn't a mapping of predictors."),
     ('{"manifest": {}, "state": null}', "{path}: state isn't a mapping of predictors."),
@@ -134,7 +134,7 @@ BROKEN = [
     (damaged(lambda step: step.update(demos=["Tea?"])), "{path}: state.step.demos.0 is wrong: Input should be a valid"),
     (
         damaged(lambda step: step["signature"]["fields"].pop()),
-        "{path}: state.step has 3 fields, its manifest tells of 4.",
+        "{path}: state.step has 3 fields, but its manifest lists 4.",
     ),
     (other, "{path} was compiled for predictors ['predict'], the program has ['step']. Compile it again."),
 ]
