@@ -25,7 +25,7 @@ from oneturn.core._dspy import (
 )
 from oneturn.core.usage import note_replayed
 from oneturn.errors import ConfigError
-from oneturn.lm.capabilities import copy_capabilities
+from oneturn.lm.streaming import copy_capabilities
 
 _log = logging.getLogger(__name__)
 

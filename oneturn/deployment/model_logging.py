@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 from oneturn.agent import Agent
 from oneturn.config.tracking import use_tracking
-from oneturn.datasets.mlflow import find_measured_dataset
+from oneturn.datasets.rows import find_measured_dataset
 from oneturn.deployment.preflight import refuse_unsigned_approvals
 from oneturn.deployment.resources import auth_policy_of
 from oneturn.errors import ConfigError, ProgramError

@@ -11,12 +11,12 @@ from typing import Any
 
 import dspy
 import pandas as pd
-import pyarrow.parquet as pa_parquet
 from pydantic import BaseModel
 
 from oneturn.core._dspy import has_inputs
 from oneturn.core.serialization import jsonable
-from oneturn.datasets.rows import SUFFIXES, dataset_hash
+from oneturn.datasets.row_files import count_rows, read_rows
+from oneturn.datasets.rows import dataset_hash
 from oneturn.errors import DataError
 
 Fields = dict[str, Any]
@@ -143,9 +143,6 @@ def _parsed(value: Any) -> Any:
         return value
 
 
-_BATCH = 1000
-
-
 @dataclass(frozen=True)
 class Unreadable:
     """A row that can't be evaluated, and the reason."""
@@ -200,12 +197,10 @@ def source_of(data: Any, inputs: Sequence[str]) -> Source:
 def _file(path: Path, inputs: Sequence[str]) -> Source:
     if not path.is_file():
         raise DataError(f"The file {path} doesn't exist.")
-    if path.suffix not in SUFFIXES:
-        raise DataError(f"{path} has the suffix {path.suffix!r}; supported are {', '.join(SUFFIXES)}.")
-    count = pa_parquet.read_metadata(path).num_rows if path.suffix == ".parquet" else None
+    count = count_rows(path)
     stat = path.stat()
     key = hashlib.sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()
-    return Source(lambda: examples_of(_READERS[path.suffix](path), inputs), count, key)
+    return Source(lambda: examples_of(_rows_of_file(path), inputs), count, key)
 
 
 def _frame(data: Any) -> pd.DataFrame | None:
@@ -220,34 +215,9 @@ def _frame(data: Any) -> pd.DataFrame | None:
     return None
 
 
-def _read_jsonl(path: Path) -> Iterator[dict[str, Any] | Unreadable]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                yield Unreadable(f"{path.name}, line {number}: not JSON ({error})")
-                continue
-            yield row if isinstance(row, dict) else Unreadable(f"{path.name}, line {number}: not a JSON object")
-
-
-def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
-    for table in pd.read_csv(path, chunksize=_BATCH):
-        yield from map(without_nan, table.to_dict("records"))
-
-
-def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
-    for batch in pa_parquet.ParquetFile(path).iter_batches(_BATCH):
-        yield from batch.to_pylist()
-
-
-_READERS: dict[str, Callable[[Path], Iterator[Any]]] = {
-    ".jsonl": _read_jsonl,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
-}
+def _rows_of_file(path: Path) -> Iterator[dict[str, Any] | Unreadable]:
+    for place, cells in read_rows(path, infer_types=True):
+        yield Unreadable(f"{path.name}, {place}: {cells}") if isinstance(cells, str) else cells
 
 
 def examples_of(rows: Iterable[Any], inputs: Sequence[str]) -> Iterator[dspy.Example | Unreadable]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -45,16 +45,42 @@ def category_plot(evaluation: Evaluation, column: str = "category", title: str =
     return _plot({str(value): rows.loc[rows[column] == value, "score"].to_numpy() for value in ranked}, title)
 
 
-def _plot(groups: Mapping[str, Any], title: str) -> Figure:
+def new_figure(title: str, height: float) -> tuple[Figure, Axes]:
+    """Return a figure with one plot in the shared style: a left-aligned title and no spines.
+
+    Args:
+        title: the title, which should state the finding.
+        height: the height in inches.
+
+    Raises:
+        OneTurnError: matplotlib isn't installed.
+    """
     try:
         import matplotlib.pyplot as plt
     except ModuleNotFoundError as error:
         raise OneTurnError('Figures need matplotlib: pip install "oneturn[notebooks]"') from error
-    figure, axes = plt.subplots(figsize=(8, 1.5 + 0.5 * len(groups)), dpi=110, layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, height), dpi=110, layout="constrained")
     plt.close(figure)  # a notebook shows the returned figure; an open one would be shown twice
+    axes.set_title(title, loc="left", fontsize=12.5, weight="bold", color=COLOURS.ink, pad=14)
+    axes.tick_params(length=0, pad=8, colors=COLOURS.quiet)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    return figure, axes
+
+
+def scale_scores(axes: Axes, axis: Literal["x", "y"]) -> None:
+    """Scale one axis of a plot from 0 to 100%."""
+    axes.set(**{f"{axis}lim": (0, 1)})
+    (axes.xaxis if axis == "x" else axes.yaxis).set_ticks(
+        [0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"], fontsize=10, color=COLOURS.quiet
+    )
+
+
+def _plot(groups: Mapping[str, Any], title: str) -> Figure:
+    figure, axes = new_figure(title, 1.5 + 0.5 * len(groups))
     for line, scores in enumerate(groups.values()):
         _draw_line(axes, line, np.asarray(scores, dtype=float))
-    _draw_frame(axes, list(groups), title)
+    _label_axes(axes, list(groups))
     return figure
 
 
@@ -74,10 +100,8 @@ def _draw_line(axes: Axes, line: int, scores: Any) -> None:
     axes.text(1.14, line, f"{len(scores)} rows", transform=beside, va="center", fontsize=10, color=COLOURS.quiet)
 
 
-def _draw_frame(axes: Axes, names: list[str], title: str) -> None:
-    frame_quietly(axes, title)
-    axes.set_xlim(0, 1)
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"], fontsize=10, color=COLOURS.quiet)
+def _label_axes(axes: Axes, names: list[str]) -> None:
+    scale_scores(axes, "x")
     axes.set_yticks(range(len(names)), names, fontsize=11, color=COLOURS.ink)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel(
@@ -89,11 +113,3 @@ def _draw_frame(axes: Axes, names: list[str], title: str) -> None:
     )
     axes.tick_params(axis="y", pad=16)  # keep labels clear of a disc at 0%
     axes.grid(axis="x", color=COLOURS.grid, zorder=0)
-
-
-def frame_quietly(axes: Axes, title: str) -> None:
-    """Apply the shared style: a left-aligned title and no spines."""
-    axes.set_title(title, loc="left", fontsize=12.5, weight="bold", color=COLOURS.ink, pad=14)
-    axes.tick_params(length=0, pad=8, colors=COLOURS.quiet)
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)

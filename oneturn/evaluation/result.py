@@ -20,7 +20,8 @@ Metric = Callable[..., Any]
 
 PASSED = 1 - 1e-9
 REPEAT = "repeat"
-_USAGE = ("lm_calls", "prompt_tokens", "completion_tokens", "seconds")
+_TOTALLED = ("lm_calls", "prompt_tokens", "completion_tokens")
+_USAGE = (*_TOTALLED, "seconds")
 MEASURED = {REPEAT, "score", "feedback", "error", *_USAGE, "cost", "tries", "trace_id"}
 """Columns that an evaluation adds, besides the ``pred_…`` columns and the metrics."""
 
@@ -98,7 +99,7 @@ class Evaluation:
             "rows": float(len(self.figures)),
             "errors": float(self.figures["error"].notna().sum()),
             **{f"{name}_per_row": float(value) for name, value in self.figures[columns].mean().items()},
-            **{name: value for name, value in self.spent().items() if name != "seconds"},
+            **self.spent(),
             **{f"seconds_p{rank}": value for rank, value in self.latency().items()},
             **dict(self._metrics()),
             **{f"pass_hat_{estimate.k}": estimate.value for estimate in self.pass_hat_k() if self.repeats > 1},
@@ -106,12 +107,14 @@ class Evaluation:
         }
 
     def spent(self) -> dict[str, float]:
-        """Totals over all rows: LM calls, tokens, seconds and, if prices are known, US dollars (``cost``)."""
-        names = [name for name in (*_USAGE, "cost") if name in self.figures and self.figures[name].notna().any()]
+        """Totals over all rows: LM calls, tokens and, if prices are known, US dollars (``cost``)."""
+        names = [name for name in (*_TOTALLED, "cost") if name in self.figures and self.figures[name].notna().any()]
         return {name: float(self.figures[name].sum()) for name in names}
 
     def latency(self) -> dict[int, float]:
         """The percentiles 50, 90 and 99 of the seconds per row, for answered rows."""
+        if "seconds" not in self.figures:
+            return {}
         seconds = self.figures.loc[self.figures["error"].isna(), "seconds"].dropna()
         return {rank: float(np.percentile(seconds, rank)) for rank in (50, 90, 99)} if len(seconds) else {}
 

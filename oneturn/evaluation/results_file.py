@@ -15,18 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pa_parquet
-from pyarrow.lib import ArrowInvalid
 
-from oneturn.core.jsonl import truncate_partial_line
-from oneturn.datasets.rows import SUFFIXES
+from oneturn.datasets.row_files import check_suffix, read_rows, truncate_partial_line, write_rows
 from oneturn.errors import DataError
 
 Row = dict[str, Any]
 _ROW_NUMBER = "__row__"
-_WRITE_BATCH = 1000
 
 
 class ResultsFile:
@@ -42,8 +36,7 @@ class ResultsFile:
     """
 
     def __init__(self, path: Path, key: str, fresh: bool = False):
-        if path.suffix not in SUFFIXES:
-            raise DataError(f"{path} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.")
+        check_suffix(path)
         self.path = path
         self.partial = path.with_name(path.name + ".partial")
         self._lock = threading.Lock()
@@ -75,16 +68,14 @@ class ResultsFile:
     def finish(self) -> None:
         """Write the rows in the order of the data and in the file's format; delete the partial file."""
         self._file.close()
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        _WRITERS[self.path.suffix](self.rows, temporary)
-        temporary.replace(self.path)
+        write_rows(self.path, self)
         self.partial.unlink()
 
     def close(self) -> None:
         """Close the partial file; the same evaluation can resume from it."""
         self._file.close()
 
-    def rows(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[Row]:
         """The rows in the order of the data; only rows that are out of order are held in memory."""
         waiting: list[tuple[int, int, Row]] = []
         next_number = 0
@@ -129,61 +120,6 @@ class ResultsFile:
                 yield json.loads(line)
 
 
-Rows = Callable[[], Iterator[Row]]
-
-
-def _write_jsonl(rows: Rows, path: Path) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows():
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _write_csv(rows: Rows, path: Path) -> None:
-    schema = _schema(rows())
-    with pa_csv.CSVWriter(path, schema) as writer:
-        for table in _tables(rows(), schema):
-            writer.write_table(table)
-
-
-def _write_parquet(rows: Rows, path: Path) -> None:
-    schema = _schema(rows())
-    with pa_parquet.ParquetWriter(path, schema) as writer:
-        for table in _tables(rows(), schema):
-            writer.write_table(table)
-
-
-def _schema(rows: Iterator[Row]) -> pa.Schema:
-    """The columns with their types; a column of mixed or nested values is text."""
-    kinds: dict[str, set[type]] = {}
-    for row in rows:
-        for name, value in row.items():
-            kinds.setdefault(name, set()).update(() if value is None else {type(value)})
-    return pa.schema([(name, _type(types)) for name, types in kinds.items()])
-
-
-def _type(kinds: set[type]) -> pa.DataType:
-    if kinds == {bool}:
-        return pa.bool_()
-    if kinds == {int}:
-        return pa.int64()
-    return pa.float64() if kinds and kinds <= {int, float} else pa.string()
-
-
-def _tables(rows: Iterator[Row], schema: pa.Schema) -> Iterator[pa.Table]:
-    while batch := list(itertools.islice(rows, _WRITE_BATCH)):
-        flat = [{field.name: _cell(row.get(field.name), field.type) for field in schema} for row in batch]
-        yield pa.Table.from_pylist(flat, schema=schema)
-
-
-def _cell(value: Any, kind: pa.DataType) -> Any:
-    if value is None or isinstance(value, str) or kind != pa.string():
-        return value
-    return json.dumps(value, ensure_ascii=False)
-
-
-_WRITERS = {".jsonl": _write_jsonl, ".csv": _write_csv, ".parquet": _write_parquet}
-
-
 _READ_BATCH = 5000
 Part = Callable[[pd.DataFrame], pd.DataFrame]
 
@@ -199,14 +135,10 @@ def read_results(path: Path, part: Part | None = None, most: int | None = None) 
     Raises:
         DataError: the file doesn't exist, can't be read, or has no rows of an evaluation.
     """
-    if path.suffix not in SUFFIXES:
-        raise DataError(f"{path} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.")
-    try:
-        rows = _concat(_READERS[path.suffix](path), part, most)
-    except FileNotFoundError:
-        raise DataError(f"{path} doesn't exist: write it with oneturn evaluate --output {path}.") from None
-    except (ValueError, ArrowInvalid) as error:
-        raise DataError(f"{path} can't be read: {error}") from error
+    check_suffix(path)
+    if not path.is_file():
+        raise DataError(f"{path} doesn't exist: write it with oneturn evaluate --output {path}.")
+    rows = _concat(_batches(path), part, most)
     check_rows(rows, str(path))
     return rows
 
@@ -220,6 +152,19 @@ def check_rows(rows: pd.DataFrame, name: str) -> None:
             raise DataError(
                 f"{name} has no column {column!r}: give the result of oneturn.evaluate, or a file written by --output."
             )
+
+
+def _batches(path: Path) -> Iterator[pd.DataFrame]:
+    rows = _read(path)
+    while batch := list(itertools.islice(rows, _READ_BATCH)):
+        yield pd.DataFrame(batch)
+
+
+def _read(path: Path) -> Iterator[Row]:
+    for place, cells in read_rows(path, infer_types=True):
+        if isinstance(cells, str):
+            raise DataError(f"{path} can't be read: {place}: {cells}")
+        yield cells
 
 
 def _concat(parts: Iterator[pd.DataFrame], keep: Part | None, most: int | None) -> pd.DataFrame:
@@ -237,25 +182,3 @@ def _concat(parts: Iterator[pd.DataFrame], keep: Part | None, most: int | None) 
     non_empty = [part.dropna(axis="columns", how="all") for part in frames]
     columns = list(dict.fromkeys(name for part in frames for name in part))
     return pd.concat(non_empty, ignore_index=True).reindex(columns=columns) if frames else pd.DataFrame()
-
-
-def _read_jsonl(path: Path) -> Iterator[pd.DataFrame]:
-    with path.open(encoding="utf-8") as file:
-        yield from pd.read_json(file, lines=True, dtype=False, convert_dates=False, chunksize=_READ_BATCH)
-
-
-def _read_csv(path: Path) -> Iterator[pd.DataFrame]:
-    yield from pd.read_csv(path, chunksize=_READ_BATCH, dtype={"id": str})
-
-
-def _read_parquet(path: Path) -> Iterator[pd.DataFrame]:
-    with path.open("rb") as file:
-        for batch in pa_parquet.ParquetFile(file).iter_batches(_READ_BATCH):
-            yield batch.to_pandas()
-
-
-_READERS: dict[str, Callable[[Path], Iterator[pd.DataFrame]]] = {
-    ".jsonl": _read_jsonl,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
-}

@@ -1,4 +1,4 @@
-"""Tools by name: call them, and render their results and errors for the LM."""
+"""Tools by name: call them, and render their results and errors for the LM. ``SourcedText``: a result with sources."""
 
 from __future__ import annotations
 
@@ -14,13 +14,35 @@ from oneturn.core.steps import ToolCall, ToolResult
 from oneturn.core.tracing import child_span
 from oneturn.errors import ProgramError
 from oneturn.tools.decorator import options_of, ready
-from oneturn.tools.documents import SourcedText
 from oneturn.tools.errors import to_lm_error
 
 FINISH = "finish"
 """Name of the tool that ends a run; its arguments are the signature's output fields."""
 
 ToolLike: TypeAlias = Callable[..., Any] | dspy.Tool
+
+
+class SourcedText(str):
+    """A tool's text with its source documents, which the agent can cite by id.
+
+    It is a ``str``, so callers of the tool read the text. The text must contain the ids for the LM to cite them.
+
+        def summarise(topic: str) -> oneturn.SourcedText:
+            documents = retriever.search(topic)
+            ids = ", ".join(document.id for document in documents)
+            return oneturn.SourcedText(f"{summary_of(documents)} Sources: {ids}", documents)
+
+    Args:
+        text: the text for the LM.
+        documents: the sources; one without an ``id`` can't be cited.
+    """
+
+    documents: tuple[Document, ...]
+
+    def __new__(cls, text: str, documents: Iterable[Document] = ()) -> SourcedText:
+        instance = super().__new__(cls, text)
+        instance.documents = tuple(documents)
+        return instance
 
 
 def toolset(tools: Iterable[ToolLike]) -> dict[str, dspy.Tool]:

@@ -23,8 +23,8 @@ from oneturn.errors import AgentError, EndpointError, ProgramError, RunCancelled
 from oneturn.programs.callback import inside_another_run
 from oneturn.responses.errors import to_client_error
 from oneturn.responses.request import MESSAGES
-from oneturn.tools.documents import SourcedText
 from oneturn.tools.errors import to_lm_error
+from oneturn.tools.registry import SourcedText
 
 MAX_DEPTH = 5
 """Maximum nesting depth of agents that are tools of each other."""

@@ -18,7 +18,7 @@ from oneturn.errors import ToolError
 from oneturn.programs import Program, as_program
 from oneturn.responses import ResponsesAdapter
 from oneturn.responses.event_writer import EventWriter
-from oneturn.tools.documents import SourcedText
+from oneturn.tools.registry import SourcedText
 from oneturn.toolsets._nested_run import (
     answer_text,
     build_tool,

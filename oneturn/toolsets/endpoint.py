@@ -26,7 +26,7 @@ from oneturn.responses.client import query
 from oneturn.responses.reply import Event, OnEvent, Reply
 from oneturn.responses.request import question_field
 from oneturn.tools.decorator import tool
-from oneturn.tools.documents import SourcedText
+from oneturn.tools.registry import SourcedText
 from oneturn.toolsets._nested_run import (
     QUESTION,
     Argument,

@@ -358,12 +358,31 @@ def test_ask_approves_by_option_or_exits_with_3(folder: Path):
     assert waiting.stderr == "No answer yet: pay waits for approval. Pass --approve or --refuse.\n"
 
 
-@pytest.mark.usefixtures("folder")
-def test_demo_runs_the_agent(monkeypatch: pytest.MonkeyPatch):
-    names: list[str] = []
-    monkeypatch.setattr("oneturn.cli.walkthrough.demo", lambda agent: names.append(agent.name))
-    output("demo")
-    assert names == ["tiny"]
+LOGGED_AGENT = f"""
+from pathlib import Path
+
+import mlflow
+
+HERE = Path(__file__).parent
+ROOT = HERE / "code" if (HERE / "code").is_dir() else HERE  # in the logged model, or here
+{AGENT.replace("Path(__file__).parent", "ROOT").replace("code_paths=()", 'code_paths=("programs",)')}
+mlflow.models.set_model(AGENT.adapter())
+"""
+
+
+def test_demo_evaluates_logs_serves_and_queries_the_agent(folder: Path):
+    (folder / "agent.py").write_text(LOGGED_AGENT)
+    config = json.loads((folder / "config.yaml").read_text())
+    (folder / "programs").mkdir()
+    (folder / "config.yaml").write_text(json.dumps({**config, "compiled": "programs/compiled.json"}))
+    output("compile")
+    text = output("demo")
+    assert re.search(r"uncompiled +66\.7% .*\n.*\n? *compiled +66\.7%", text)
+    assert re.search(r"models:/m-\w+ in sqlite:", text)
+    asked = text.partition("/responses\n")[2]
+    assert re.search(r"Is it\?\nyes\n.* tokens read, .* written, ", asked)
+    assert "oneturn serve --model models:/m-" in asked
+    assert not list(folder.rglob("demo.json"))
 
 
 FAILURES = {

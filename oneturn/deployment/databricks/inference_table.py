@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -135,14 +134,3 @@ def redacted(rows: pd.DataFrame, own: Mapping[str, str]) -> tuple[pd.DataFrame, 
     redaction = Redaction(own)
     without_requester = rows.drop(columns="requester", errors="ignore")
     return without_requester.map(redaction.apply), redaction.counts
-
-
-def write_rows(rows: pd.DataFrame, path: Path) -> None:
-    """Write rows as JSONL, for ``oneturn evaluate --data`` or the examples' folder.
-
-    Raises:
-        DataError: the folder of ``path`` doesn't exist.
-    """
-    if not path.absolute().parent.is_dir():
-        raise DataError(f"The folder of {path} doesn't exist; create it first.")
-    rows.to_json(path, orient="records", lines=True, force_ascii=False, date_format="iso")

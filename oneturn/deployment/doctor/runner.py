@@ -1,4 +1,4 @@
-"""``check``: run all checks in order of dependency; checks of a workspace run in parallel."""
+"""``check``: run all checks in order of dependency; checks of a workspace run in parallel. Preflight checks."""
 
 from __future__ import annotations
 

@@ -152,15 +152,13 @@ def figures(evaluation: Evaluation, baseline: Evaluation | None, category: str, 
     rows = evaluation.rows
     failed = rows["error"].notna()
     states = Counter(state(score, error, pass_score) for score, error in zip(rows["score"], failed, strict=True))
-    seconds = numbers(rows[~failed], "seconds").dropna()
-    sums = {name: numbers(rows, name) for name in ("lm_calls", "prompt_tokens", "completion_tokens", "cost")}
     scored = list(_categories(rows, baseline, category))
     largest = sorted(scored, key=lambda each: -each.rows)[:CATEGORIES]
     return Figures(
         total=Scored("all", len(rows), evaluation.score, *evaluation.interval, baseline.score if baseline else None),
         states={name: states[name] for name in STATES},
-        latency={rank: float(np.percentile(seconds, rank)) for rank in (50, 90, 99)} if len(seconds) else {},
-        sums={name: float(values.sum()) for name, values in sums.items() if values.notna().any()},
+        latency=evaluation.latency(),
+        sums=evaluation.spent(),
         metrics=tuple(_scored(name, numbers(rows, name).fillna(0)) for name in Columns.of(rows).metrics),
         categories=tuple(each for each in scored if each in largest),
         left_out=len(scored) - len(largest),

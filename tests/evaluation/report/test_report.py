@@ -160,7 +160,7 @@ def test_the_page_may_run_its_own_script_only(tmp_path: Path):
     [
         ("rows.txt", "", "must end in .jsonl, .csv or .parquet"),
         ("rows.jsonl", None, "doesn't exist: write it with oneturn evaluate --output"),
-        ("rows.jsonl", "{", "can't be read"),
+        ("rows.jsonl", '{"score": 1}\n{', "can't be read: line 2: not JSON"),
         ("rows.parquet", "no table", "can't be read"),
         ("rows.jsonl", "", "has no rows"),
         ("rows.jsonl", '{"question": "q"}\n', "has no column 'score'"),
