@@ -59,7 +59,7 @@ format: setup ## Fix style and format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-weights: setup ## Download the embedded LM's weights into the cache, where a configuration names it
+weights: setup ## Download the embedded LM's weights into the cache (not with CONFIG=…)
 	@[ -n "$(CONFIG)" ] || $(BIN)/python -m scripts.fetch_weights 1.5B
 
 demo: weights ## Ask the agent a few questions, on this machine
