@@ -67,7 +67,7 @@ def run_nested(name: str, timeout: float | None, run: Callable[[Spend], T]) -> T
         outer.check()
         timed_out = timeout is not None and control.reason == "deadline_exceeded"
         raise ToolError(
-            f"the tool took longer than its {timeout:g} s" if timed_out else _no_answer(stopped.reason)
+            f"the tool exceeded its timeout of {timeout:g} s" if timed_out else _no_answer(stopped.reason)
         ) from None
     except Exception as error:  # an agent's error becomes a message for the LM; it never ends the outer run
         raise ToolError(_describe_failure(error, name)) from None

@@ -99,7 +99,7 @@ def test_calls_in_progress_at_the_limit_are_completed_and_saved(tmp_path: Path):
         closing.result()
         asking.result()
     assert journal.totals.lm_calls == 1
-    with pytest.raises(RunError, match="isn't asked any more: the compile is over"), budget.call():
+    with pytest.raises(RunError, match="No further LM calls are made: the compile is over"), budget.call():
         pass
 
 
@@ -121,7 +121,7 @@ def test_reached_limit_returns_the_limit(limits: dict[str, Any], message: str | 
 
 def test_cost_limit_without_a_known_price_is_an_error(tmp_path: Path):
     for start in (estimate_compile, oneturn.compile):
-        with pytest.raises(ConfigError, match="cost can't hold: no price of counting/lm is known"):
+        with pytest.raises(ConfigError, match="cost can't be enforced: no price of counting/lm is known"):
             start(agent(tmp_path), budget=BudgetConfig(cost=0.1))
     assert answered(tmp_path) == 5, "the questions of the estimate are asked once"
     assert oneturn.compile(agent(tmp_path), budget=BudgetConfig(lm_calls=100)).stopped is None
@@ -133,7 +133,7 @@ def test_cost_limit_warns_about_an_lm_without_a_price(
     teacher = CountingLM(tmp_path, name="priced/teacher")
     monkeypatch.setattr("oneturn.compilation.plan.build_lm", lambda config: teacher)
     monkeypatch.setattr(
-        "oneturn.compilation.replay_lm.estimate_cost",
+        "oneturn.core._dspy.estimate_cost",
         lambda response, requested_model, **_: (0.5 if requested_model == "priced/teacher" else None, None),
     )
 
@@ -148,7 +148,8 @@ def test_cost_limit_warns_about_an_lm_without_a_price(
     assert done.stopped == "2 US dollars"
     assert done.manifest.spend["cost"] == 2
     assert (
-        caplog.text.count("No price of counting/lm is known: its calls don't count to the limit of 2 US dollars") == 1
+        caplog.text.count("No price of counting/lm is known: its calls don't count towards the limit of 2 US dollars")
+        == 1
     )
 
 
@@ -164,7 +165,7 @@ def test_lm_outside_the_budget_is_reported(tmp_path: Path, caplog: pytest.LogCap
     oneturn.compile(own, recipe="search")
     warnings = [record.getMessage() for record in caplog.records if "aren't counted" in record.getMessage()]
     assert len(warnings) == 1
-    assert "asks judging/lm by itself" in warnings[0]
+    assert "calls judging/lm directly" in warnings[0]
 
 
 class Asynchronous(dspy.Module):
@@ -203,7 +204,7 @@ def test_program_that_fails_before_its_first_call_is_an_error(recipe: str, tmp_p
     broken = agent(tmp_path)
     object.__setattr__(broken, "build", Failing)
     with pytest.raises(
-        ProgramError, match=r"failed on each of .* questions before it asked its LM, first with TypeError: a bug"
+        ProgramError, match=r"failed on all .* questions before it called its LM, first with TypeError: a bug"
     ):
         oneturn.compile(broken, recipe=recipe)
 

@@ -202,11 +202,11 @@ def test_figures_and_origin_are_shown(tmp_path: Path):
     cells = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in text.splitlines() if "│" in line]
     assert cells == [
         ["score", "50.0%", "75.0%"],
-        ["LM calls a question", "2.5", "2"],
+        ["LM calls per question", "2.5", "2"],
         ["LM calls to compile", "100", "1,234"],
         ["US dollars to compile", "–", "0.5"],
     ]
-    assert "Figures, of other examples or another LM: they don't compare" in text
+    assert "Figures (not comparable: other examples or another LM)" in text
     assert text.endswith(
         "Where it comes from\n  LM: local/a became local/b\n"
         "  the train examples are others: aaaaaaaaaaaa became cccccccccccc\n  dspy: 3.4.1 became 3.5.0\n"

@@ -268,18 +268,18 @@ def test_a_missing_token_is_told_without_asking(monkeypatch: pytest.MonkeyPatch)
 
 def test_what_can_not_be_a_tool_is_refused():
     for url, message in {
-        "handbook": "no address of an endpoint",
-        "ftp://here": "no address of an endpoint",
-        "https://me:pass1@here": "holds credentials",
+        "handbook": "isn.t an HTTP URL",
+        "ftp://here": "isn.t an HTTP URL",
+        "https://me:pass1@here": "contains credentials",
     }.items():
         with pytest.raises(ProgramError, match=message) as refused:
             oneturn.endpoint_tool(url, "them", "They know.")
         assert "pass1" not in str(refused.value)
-    with pytest.raises(ProgramError, match="is no name of a tool"):
+    with pytest.raises(ProgramError, match="isn.t a valid tool name"):
         oneturn.endpoint_tool("http://here", "not a name", "They know.")
     with pytest.raises(ProgramError, match="neither a signature nor a pydantic model"):
         oneturn.endpoint_tool("http://here", "them", "They know.", inputs=3)  # type: ignore[arg-type]
-    with pytest.raises(ProgramError, match="can't be parsed"):
+    with pytest.raises(ProgramError, match="can't be read as a signature"):
         oneturn.endpoint_tool("http://here", "them", "They know.", inputs="no arrow")
     with pytest.raises(ProgramError, match="has a field 'question'"):
         oneturn.endpoint_tool("http://here", "them", "They know.", inputs=Questioned)
