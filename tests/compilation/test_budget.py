@@ -204,7 +204,11 @@ def test_program_that_fails_before_its_first_call_is_an_error(recipe: str, tmp_p
     broken = agent(tmp_path)
     object.__setattr__(broken, "build", Failing)
     with pytest.raises(
+<<<<<<< HEAD
         ProgramError, match=r"failed on all .* questions before it called its LM, first with TypeError: a bug"
+=======
+        ProgramError, match=r"failed on all . questions before it called its LM, first with TypeError: a bug"
+>>>>>>> 351769eb34cf9e6f4271686fe885e0069b17473d
     ):
         oneturn.compile(broken, recipe=recipe)
 

@@ -208,8 +208,7 @@ def test_figures_and_origin_are_shown(tmp_path: Path):
     ]
     assert "Figures (not comparable: other examples or another LM)" in text
     assert text.endswith(
-        "Where it comes from\n  LM: local/a became local/b\n"
-        "  the train examples are others: aaaaaaaaaaaa became cccccccccccc\n  dspy: 3.4.1 became 3.5.0\n"
+        "Origin\n  LM: local/a → local/b\n  train examples: aaaaaaaaaaaa → cccccccccccc\n  dspy: 3.4.1 → 3.5.0\n"
     )
 
 

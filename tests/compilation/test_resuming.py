@@ -100,7 +100,7 @@ def test_damaged_line_is_an_error_with_its_number_and_fix(damage: str, tmp_path:
     (journal,) = tmp_path.glob(".oneturn/compile/*/journal.jsonl")
     lines = journal.read_text().splitlines()
     journal.write_text("\n".join([*lines[:5], damage, *lines[6:], ""]))
-    with pytest.raises(DataError, match=r"journal\.jsonl, line 6, isn't what a compile has written .* --fresh"):
+    with pytest.raises(DataError, match=r"journal\.jsonl, line 6 is damaged .* --fresh"):
         oneturn.compile(agent(tmp_path))
     journal.write_text("\n".join([*lines[:5], *lines[6:], ""]))
     repaired = oneturn.compile(agent(tmp_path))
@@ -129,7 +129,7 @@ def test_journal_is_locked_by_one_process_and_released_when_it_is_killed(tmp_pat
         assert holder.stdout.readline() == "held\n"
         written = journal.read_text()
         for start in (oneturn.compile, estimate_compile, lambda agent: oneturn.compile(agent, fresh=True)):
-            with pytest.raises(OneTurnError, match=f"at work already, in process {holder.pid} on .*the same command"):
+            with pytest.raises(OneTurnError, match=f"already running, in process {holder.pid} on .*the same command"):
                 start(agent(tmp_path))
         assert journal.read_text() == written, "the journal of the other process is unchanged"
         holder.send_signal(signal.SIGKILL)
