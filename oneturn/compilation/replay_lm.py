@@ -12,13 +12,14 @@ from typing import Any
 import dspy
 from dspy._vendor.lm15.serde import request_to_dict, response_from_dict, response_to_dict
 from dspy.clients import execution
+from dspy.clients.call_result import usage_dict
 from dspy.clients.costs import estimate_cost
 from dspy.lm15 import Request, Response
 from dspy.utils.callback import BaseCallback
 
 from oneturn.compilation.budget import Budget
 from oneturn.compilation.journal import Cursor, Journal, JournalEntry
-from oneturn.core.usage import note_replayed
+from oneturn.core.usage import Usage, note_replayed, with_inclusive_usage
 from oneturn.errors import ConfigError
 from oneturn.lm.capabilities import known_capabilities
 
@@ -90,17 +91,18 @@ class JournaledEngine:
             return response_from_dict(entry.response)
         with self._budget.call():
             start = time.perf_counter()
-            response, cost = self._request(request)
-            self._journal.add(key, JournalEntry(response_to_dict(response), time.perf_counter() - start, cost))
-        self._budget.note_price(self._lm.model, cost)
+            response, usage = self._request(request)
+            self._journal.add(key, JournalEntry(response_to_dict(response), time.perf_counter() - start, usage))
+        self._budget.note_price(self._lm.model, usage.cost)
         return response
 
-    def _request(self, request: Request) -> tuple[Response, float | None]:
+    def _request(self, request: Request) -> tuple[Response, Usage]:
         call = execution.prepare(self._lm, request, None, {})
         backend, canonical, provider = execution._engine(self._lm, call, False)
         response = backend.complete(canonical)
         cost, _ = estimate_cost(response, provider=provider, requested_model=canonical.model, request=canonical)
-        return response, cost
+        response = with_inclusive_usage(response, provider)
+        return response, Usage.from_dspy({**usage_dict(response), "cost": cost})
 
 
 class AsyncJournaledEngine:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dspy
 import pandas as pd
 
-from oneturn.core.usage import Totals
+from oneturn.core.usage import Usage
 from oneturn.errors import OneTurnError
 from oneturn.evaluation.plots import COLOURS, frame_quietly
 from oneturn.evaluation.result import Evaluation
@@ -39,7 +39,7 @@ class Candidate:
     program: dspy.Module
     scores: tuple[float, ...]
     full: bool
-    spent: Totals
+    spent: Usage
     seconds: float
 
     @property

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from oneturn.core.usage import USAGE_COLUMNS
 from oneturn.evaluation.results_file import read_results
 from oneturn.evaluation.statistics import PassHatK, interval, pass_hat_k
 
@@ -19,7 +20,7 @@ Metric = Callable[..., Any]
 
 PASSED = 1 - 1e-9
 REPEAT = "repeat"
-_SPENT = ("lm_calls", "prompt_tokens", "completion_tokens", "seconds")
+_SPENT = (*(name for name in USAGE_COLUMNS if name != "cost"), "seconds")
 MEASURED = {REPEAT, "score", "feedback", "error", *_SPENT, "cost", "tries", "trace_id"}
 """Columns that an evaluation adds, beside those that begin with ``pred_`` and the metrics."""
 

@@ -109,8 +109,9 @@ def evaluate(
 
     Returns:
         The rows: the data's own fields, ``pred_…`` for each output, ``score``, ``feedback``, the other metrics,
-        ``pred_tool_calls``, ``pred_sources``, ``lm_calls``, ``prompt_tokens``, ``completion_tokens``, ``cost`` (US
-        dollars, where the LM's price is known), ``seconds``, ``trace_id``, ``tries`` and ``error``.
+        ``pred_tool_calls``, ``pred_sources``, the row's usage (``lm_calls``, ``prompt_tokens``, ``completion_tokens``,
+        ``cached_tokens``, ``cache_write_tokens``, ``reasoning_tokens``, and ``cost`` in US dollars, where the LM's
+        price is known), ``seconds``, ``trace_id``, ``tries`` and ``error``.
 
     Raises:
         DataError: there are no rows; target or data are of no known kind; ``repeats`` isn't positive; or ``output`` is

@@ -19,6 +19,7 @@ from dspy.clients.engines.stream_guard import checked_stream
 from dspy.lm15 import Request, Response
 
 from oneturn.core.run_context import current_run
+from oneturn.core.usage import with_inclusive_usage
 from oneturn.lm.capabilities import known_capabilities
 
 OnText = Callable[[str], None]
@@ -48,7 +49,7 @@ class StreamingEngine:
         call = execution.prepare(self._lm, request, None, {})
         backend, canonical, provider = execution._engine(self._lm, call, False)
         if not hasattr(backend, "stream"):
-            return backend.complete(canonical)
+            return with_inclusive_usage(backend.complete(canonical), provider)
         accumulator = StreamAccumulator(canonical)
         on_delta = self._on_reply()
         events = checked_stream(backend.stream(canonical), provider=provider)
@@ -57,7 +58,7 @@ class StreamingEngine:
                 accumulator.push(event)
                 if event.type == "delta":
                     on_delta(event.delta)
-        return accumulator.response()
+        return with_inclusive_usage(accumulator.response(), provider)
 
 
 def tapped(lm: dspy.BaseLM, on_text: OnText) -> dspy.BaseLM:

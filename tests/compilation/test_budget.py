@@ -15,9 +15,9 @@ import pytest
 import oneturn
 from oneturn.compilation import Candidate, CompileCallback, estimate_compile
 from oneturn.compilation.budget import Budget, BudgetSpent, reached_limit
-from oneturn.compilation.journal import JournalEntry, Journal
+from oneturn.compilation.journal import Journal, JournalEntry
 from oneturn.config import BudgetConfig
-from oneturn.core.usage import Totals
+from oneturn.core.usage import Usage
 from oneturn.errors import ConfigError, ProgramError, RunError
 from oneturn.programs.state import read_manifest
 from tests.compilation.agent import ANSWERED, CountingLM, agent
@@ -66,7 +66,7 @@ def test_threads_together_don_t_go_beyond_the_limit(tmp_path: Path):
     def ask(number: int) -> bool:
         try:
             with budget.call():
-                journal.add(str(number), JournalEntry({"model": "m"}, 0.0, None))
+                journal.add(str(number), JournalEntry({"model": "m"}, 0.0, Usage(lm_calls=1)))
         except BudgetSpent:
             return False
         return True
@@ -85,7 +85,7 @@ def test_what_other_threads_have_under_way_at_the_limit_is_waited_for_and_kept(t
         with budget.call():
             asked.set()
             may_answer.wait()
-            journal.add("slow", JournalEntry({"model": "m"}, 0.0, None))
+            journal.add("slow", JournalEntry({"model": "m"}, 0.0, Usage(lm_calls=1)))
 
     with ThreadPoolExecutor(2) as pool:
         asking = pool.submit(ask)
@@ -115,7 +115,7 @@ def test_what_other_threads_have_under_way_at_the_limit_is_waited_for_and_kept(t
     ],
 )
 def test_each_limit_is_named(limits: dict[str, Any], told: str | None):
-    spent = Totals(lm_calls=5, prompt_tokens=900, completion_tokens=100, cost=0.2)
+    spent = Usage(lm_calls=5, input_tokens=900, output_tokens=100, cost=0.2)
     assert reached_limit(BudgetConfig(**limits), spent, seconds=150) == told
 
 
@@ -237,7 +237,7 @@ class Hearing(CompileCallback):
     def on_candidate(self, candidate: Candidate) -> None:
         self.candidates.append(candidate)
 
-    def on_usage(self, totals: Totals, seconds: float) -> None:
+    def on_usage(self, totals: Usage, seconds: float) -> None:
         self.spent.append(totals.lm_calls)
 
     def on_end(self, compilation: Any) -> None:

@@ -13,7 +13,8 @@ from mlflow.types.llm import ChatCompletionChunk as MlflowChunk
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from oneturn import ResponsesAdapter
-from oneturn.core.steps import Answer, AnswerDelta, ToolCall, ToolResult, Usage
+from oneturn.core.steps import Answer, AnswerDelta, ToolCall, ToolResult
+from oneturn.core.usage import Usage
 from oneturn.errors import ProgramError
 from oneturn.programs import ChatCompletionsProgram, as_program
 

@@ -112,7 +112,7 @@ def test_a_reply_has_all_parts_of_the_response():
     assert reply.tool_calls == (ToolUse("add", '{"a": 2}', "4"),)
     assert reply.sources == (Source("Sums", "sums.md"),)
     assert reply.custom_outputs == {"sure": True}
-    assert reply.usage["total_tokens"] == 4
+    assert reply.usage.tokens == 4
     assert reply.response_id == "resp_1"
 
 
