@@ -68,7 +68,7 @@ class Agent:
         """
         program = self.build()
         if compiled and self.config.compiled is not None:
-            load_compiled(program, self.compiled_path, on_drift=self.config.compiled_on_drift)
+            load_compiled(program, self.compiled_path)
         return program
 
     def serving_program(self) -> Any:
@@ -78,12 +78,11 @@ class Agent:
         return program
 
     def adapter(self) -> ResponsesAdapter:
-        """Return the adapter that serves the agent. It builds the program on first use.
+        """Return the adapter that serves the agent.
 
-        Raises:
-            ConfigError: approvals are configured, and their key is missing or too short.
+        It builds the program on first use, and reads the key of approvals when the first one is signed.
         """
-        deadline, approvals = self.config.serve.deadline, build_approvals(self.config.approvals)
+        deadline, approvals = self.config.serve.deadline, build_approvals(self.config.approvals, self.name)
         return ResponsesAdapter(self.serving_program, deadline=deadline, approvals=approvals)
 
     @property

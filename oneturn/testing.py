@@ -21,9 +21,9 @@ from types import TracebackType
 from typing import Any
 
 import dspy
-from dspy._vendor.lm15.types import StreamEvent  # not re-exported by dspy.lm15
 from dspy.lm15 import Message, Request, Response, TextPart, Usage, response_to_events
 
+from oneturn.core._dspy import StreamEvent
 from oneturn.tools.registry import FINISH
 
 
@@ -104,7 +104,7 @@ class ScriptedLM(dspy.LM):
     @property
     def requests(self) -> list[ScriptedRequest]:
         """The requests received so far, in order."""
-        return list(self._engine_spec.requests)
+        return list(self.engine.requests)
 
     def __enter__(self) -> ScriptedLM:
         return self
@@ -121,7 +121,7 @@ class ScriptedLM(dspy.LM):
         Raises:
             ScriptError: there were more calls than replies, or fewer.
         """
-        self._engine_spec.check()
+        self.engine.check()
 
 
 class _Script:

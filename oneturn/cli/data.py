@@ -130,7 +130,7 @@ def accept(
 
 def from_inference_table(
     table: Annotated[Path, typer.Argument(metavar="FILE", help="The table, as .parquet, .csv or .jsonl.")],
-    output: Annotated[Path, typer.Option(metavar="FILE", help="The file for the rows, .jsonl.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The file for the rows: .jsonl, .csv or .parquet.")],
     question: Annotated[str, typer.Option(metavar="NAME", help="The program's input for the question.")] = "question",
     failed: Annotated[bool, typer.Option("--failed", help="Only requests without an answer.")] = False,
     agent: AgentFile = AGENT_FILE,
@@ -148,12 +148,13 @@ def from_inference_table(
     """
     rules = load(agent, config).config.data.redact
 
-    from oneturn.deployment.databricks.inference_table import read_inference_table, redacted, write_rows
+    from oneturn.datasets import write_rows
+    from oneturn.deployment.databricks.inference_table import read_inference_table, redacted
 
     rows, counts = redacted(read_inference_table(table, question=question), rules)
     if failed:
         rows = rows[rows["error"].notna()]
-    write_rows(rows, output)
+    write_rows(output, json.loads(rows.to_json(orient="records", date_format="iso")))
     errors = int(rows["error"].notna().sum())
     typer.echo(f"Wrote {len(rows)} rows to {output}, {errors} without an answer.")
     for rule, count in counts.items():

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dspy
-from dspy.teleprompt import bootstrap_trace
 from dspy.utils.callback import BaseCallback
 
+from oneturn.core._dspy import restore_forward
 from oneturn.core.usage import Usage
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class EvaluationObserver(BaseCallback):
     def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Copy the program, because the optimizer may still change it."""
         if isinstance(inputs.get("program"), dspy.Module):
-            self._programs[call_id] = _restore_forward(inputs["program"].deepcopy())
+            self._programs[call_id] = restore_forward(inputs["program"].deepcopy())
 
     def on_evaluate_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """Report the program's scores, unless the evaluation failed."""
@@ -69,14 +69,6 @@ class EvaluationObserver(BaseCallback):
         full = len(outputs.results) == len(self._devset) and set(scores_by_key) == set(self._devset)
         scores = [scores_by_key[key] for key in self._devset] if full else list(scores_by_key.values())
         self._on_candidate(program, scores, full)
-
-
-def _restore_forward(program: dspy.Module) -> dspy.Module:
-    """Remove the ``forward`` that DSPy sets on a program while it records traces, and the one it leaves behind."""
-    patched = getattr(vars(program).get("forward"), "__func__", None)
-    if patched is type(program).forward or getattr(patched, "__module__", None) == bootstrap_trace.__name__:
-        del program.forward
-    return program
 
 
 def score_of(result: Any) -> float:

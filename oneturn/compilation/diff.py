@@ -242,7 +242,7 @@ def _origin(old: Manifest, new: Manifest) -> Iterator[str]:
         if before != after:
             yield f"{package}: {before} → {after}"
     if old.interface is not None and new.interface is not None:
-        yield from (difference.words for difference in differences(old.interface, new.interface))
+        yield from differences(old.interface, new.interface)
 
 
 def _short_hash(sha256: str | None) -> str:

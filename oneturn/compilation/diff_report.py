@@ -10,10 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from oneturn.compilation.diff import DemoChange, Figure, PredictorChange, ProgramDiff
-from oneturn.core.text_diff import Paragraph, Piece
+from oneturn.core.text_diff import Paragraph, mark
 
 _STYLES = {"same": "", "removed": "red strike", "added": "green"}
-_MARKS = {"same": "{}", "removed": "[-{}-]", "added": "{{+{}+}}"}
 _LINES = {"-": "red", "+": "green", "~": "yellow"}
 
 
@@ -68,17 +67,8 @@ def _paragraphs(paragraphs: Sequence[Paragraph], marks: bool) -> Iterator[Text]:
 def _words(paragraph: Paragraph, marks: bool) -> Text:
     text = Text()
     for piece in paragraph:
-        text.append(_mark(piece) if marks else piece.text, style=_STYLES[piece.kind])
+        text.append(mark(piece) if marks else piece.text, style=_STYLES[piece.kind])
     return text
-
-
-def _mark(piece: Piece) -> str:
-    """Mark a changed piece; the marks enclose the words, not the spaces around them."""
-    if piece.kind == "same":
-        return piece.text
-    core = piece.text.strip()
-    before, _, after = piece.text.partition(core) if core else ("", "", "")
-    return f"{before}{_MARKS[piece.kind].format(core or piece.text)}{after}"
 
 
 def _indent(text: Text) -> Text:

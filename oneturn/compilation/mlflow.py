@@ -21,7 +21,7 @@ from oneturn.compilation.result import Candidate
 from oneturn.config.tracking import use_tracking
 from oneturn.core.secrets import refuse_secrets_in
 from oneturn.core.usage import Usage
-from oneturn.datasets.mlflow import to_mlflow_dataset
+from oneturn.datasets.rows import to_mlflow_dataset
 from oneturn.errors import OneTurnError
 from oneturn.evaluation.result import Evaluation
 from oneturn.evaluation.statistics import interval

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dspy
-from dspy.adapters.utils import serialize_for_json
+
+from oneturn.core.serialization import jsonable
 
 WIDTH = 110
 """Maximum length of a line in characters; a longer line is cut and its length appended."""
@@ -74,25 +75,5 @@ def _predictor(name: str, predictor: dspy.Predict) -> Iterator[str]:
     yield predictor.signature.instructions.strip() + "\n"
     for number, demo in enumerate(predictor.demos, start=1):
         yield f"## Demo {number}\n"
-        yield from (line for key, value in dict(demo).items() for line in _markdown_field(key, value))
+        yield from (f"    {line}" for line in run_lines(jsonable(dict(demo))))
         yield ""
-
-
-def _markdown_field(key: str, value: Any) -> Iterator[str]:
-    plain = serialize_for_json(value)
-    if key == "augmented":
-        return
-    if key == "trajectory" and isinstance(plain, list):
-        yield from (line for turn in plain for line in _markdown_turn(turn))
-    elif isinstance(plain, Mapping) and set(plain) == {"name", "args"}:
-        yield f"- **{plain['name']}** {_json(plain['args'])}"
-    else:
-        yield f"- {key}: {plain if isinstance(plain, str) else _json(plain)}"
-
-
-def _markdown_turn(turn: Mapping[str, Any]) -> Iterator[str]:
-    if turn.get("thought"):
-        yield f"- thought: {turn['thought']}"
-    if turn.get("tool_call"):
-        yield f"- **{turn['tool_call']['name']}** {_json(turn['tool_call']['args'])}"
-    yield f"  - {turn.get('observation')}"

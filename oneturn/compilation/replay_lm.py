@@ -10,18 +10,23 @@ import time
 from typing import Any
 
 import dspy
-from dspy._vendor.lm15.serde import request_to_dict, response_from_dict, response_to_dict
-from dspy.clients import execution
-from dspy.clients.call_result import usage_dict
-from dspy.clients.costs import estimate_cost
 from dspy.lm15 import Request, Response
 from dspy.utils.callback import BaseCallback
 
 from oneturn.compilation.budget import Budget
 from oneturn.compilation.journal import Cursor, Journal, JournalEntry
-from oneturn.core.usage import Usage, note_replayed, with_inclusive_usage
+from oneturn.core._dspy import (
+    engine_call,
+    request_to_dict,
+    response_from_dict,
+    response_to_dict,
+    usage_dict,
+    uses_engine,
+    with_engine,
+)
+from oneturn.core.usage import Usage, note_replayed
 from oneturn.errors import ConfigError
-from oneturn.lm.capabilities import known_capabilities
+from oneturn.lm.streaming import copy_capabilities
 
 _log = logging.getLogger(__name__)
 
@@ -37,16 +42,12 @@ def journaled_lm(lm: dspy.BaseLM, journal: Journal, cursor: Cursor, budget: Budg
         cache: whether a request that is made again gets the answer of the first time, as DSPy's optimizers expect.
 
     Raises:
-        ConfigError: the LM owns its connection, so that its calls capabilities't be written down.
+        ConfigError: the LM owns its connection, so that its calls can't be written down.
     """
-    if not isinstance(lm, dspy.LM) or type(lm).forward is not dspy.LM.forward or lm.model_type == "text":
-        raise ConfigError(
-            f"{type(lm).__name__} capabilities't be compiled with: oneturn needs a dspy.LM with an engine."
-        )
-    view: dspy.LM = lm.copy(cache=cache)
+    if not uses_engine(lm):
+        raise ConfigError(f"{type(lm).__name__} can't be compiled with: oneturn needs a dspy.LM with an engine.")
     engine = JournaledEngine(lm, journal, cursor, budget)
-    view._engine_spec, view._async_engine_spec = engine, AsyncJournaledEngine(engine)
-    return view
+    return with_engine(lm.copy(cache=cache), engine, AsyncJournaledEngine(engine, lm))
 
 
 class UncountedLMs(BaseCallback):
@@ -58,7 +59,7 @@ class UncountedLMs(BaseCallback):
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Warn if the LM has no journal."""
         model = str(getattr(instance, "model", type(instance).__name__))
-        if isinstance(getattr(instance, "_engine_spec", None), JournaledEngine) or model in self._warned:
+        if isinstance(getattr(instance, "engine", None), JournaledEngine) or model in self._warned:
             return
         self._warned.add(model)
         _log.warning(
@@ -76,11 +77,7 @@ class JournaledEngine:
         self._journal = journal
         self._cursor = cursor
         self._budget = budget
-        capabilities = known_capabilities(lm)
-        self.supports_function_calling = capabilities.function_calling
-        self.supports_reasoning = capabilities.reasoning
-        self.supports_response_schema = capabilities.response_schema
-        self.supported_params = capabilities.params
+        copy_capabilities(lm, self)
 
     def complete(self, request: Request) -> Response:
         """Return the response to a request."""
@@ -91,29 +88,22 @@ class JournaledEngine:
             return response_from_dict(entry.response)
         with self._budget.call():
             start = time.perf_counter()
-            response, usage = self._request(request)
+            call = engine_call(self._lm, request)
+            response = call.engine.complete(call.request)
+            cost = call.cost(response)
+            response = call.with_inclusive_usage(response)
+            usage = Usage.from_dspy({**usage_dict(response), "cost": cost})
             self._journal.add(key, JournalEntry(response_to_dict(response), time.perf_counter() - start, usage))
-        self._budget.note_price(self._lm.model, usage.cost)
+        self._budget.note_price(self._lm.model, cost)
         return response
-
-    def _request(self, request: Request) -> tuple[Response, Usage]:
-        call = execution.prepare(self._lm, request, None, {})
-        backend, canonical, provider = execution._engine(self._lm, call, False)
-        response = backend.complete(canonical)
-        cost, _ = estimate_cost(response, provider=provider, requested_model=canonical.model, request=canonical)
-        response = with_inclusive_usage(response, provider)
-        return response, Usage.from_dspy({**usage_dict(response), "cost": cost})
 
 
 class AsyncJournaledEngine:
     """The asynchronous variant of :class:`JournaledEngine`."""
 
-    def __init__(self, engine: JournaledEngine):
+    def __init__(self, engine: JournaledEngine, lm: dspy.LM):
         self._engine = engine
-        self.supports_function_calling = engine.supports_function_calling
-        self.supports_reasoning = engine.supports_reasoning
-        self.supports_response_schema = engine.supports_response_schema
-        self.supported_params = engine.supported_params
+        copy_capabilities(lm, self)
 
     async def complete(self, request: Request) -> Response:
         """Return the response to a request."""

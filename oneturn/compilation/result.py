@@ -11,8 +11,7 @@ import dspy
 import pandas as pd
 
 from oneturn.core.usage import Usage
-from oneturn.errors import OneTurnError
-from oneturn.evaluation.plots import COLOURS, frame_quietly
+from oneturn.evaluation.plots import COLOURS, new_figure, scale_scores
 from oneturn.evaluation.result import Evaluation
 from oneturn.evaluation.statistics import interval
 from oneturn.programs.state import Manifest
@@ -119,25 +118,18 @@ def _plot(candidates: Sequence[Candidate], selected: Candidate) -> Figure:
     Raises:
         OneTurnError: matplotlib isn't installed.
     """
-    try:
-        import matplotlib.pyplot as plt
-    except ModuleNotFoundError as error:
-        raise OneTurnError('Figures need matplotlib: pip install "oneturn[notebooks]"') from error
-    figure, axes = plt.subplots(figsize=(8, 4.2), dpi=110, layout="constrained")
-    plt.close(figure)  # a notebook shows what its cell returns
     full = [candidate for candidate in candidates if candidate.full]
+    title = f"From {full[0].score:.0%} to {selected.score:.0%} with {full[-1].spent.lm_calls:,} LM calls"
+    figure, axes = new_figure(title, 4.2)
     _draw_baseline(axes, full[0])
     _draw_best_so_far(axes, full)
     for candidate in full:
         _draw_candidate(axes, candidate)
     ring: Any = {"markerfacecolor": "none", "markeredgecolor": COLOURS.ink, "markersize": 14, "clip_on": False}
     axes.plot(selected.spent.lm_calls, selected.score, "o", **ring)
-    title = f"From {full[0].score:.0%} to {selected.score:.0%} with {full[-1].spent.lm_calls:,} LM calls"
-    frame_quietly(axes, title)
     axes.set_xlabel("LM calls spent up to the measurement", fontsize=10, color=COLOURS.quiet, loc="left")
     axes.set_ylabel("score on the development examples", fontsize=10, color=COLOURS.quiet)
-    axes.set_ylim(0, 1)
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"], fontsize=10, color=COLOURS.quiet)
+    scale_scores(axes, "y")
     axes.set_xlim(left=0)
     axes.locator_params("x", integer=True)
     return figure

@@ -10,7 +10,6 @@ from typing import Any
 
 import dspy
 import mlflow
-from dspy.clients.cache import Cache
 from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import (
     LMAuthError,
@@ -28,6 +27,7 @@ from oneturn.compilation.journal import Cursor, Journal
 from oneturn.compilation.replay_lm import UncountedLMs, journaled_lm
 from oneturn.compilation.result import Candidate
 from oneturn.config import BudgetConfig
+from oneturn.core._dspy import replaced_cache
 from oneturn.core.usage import Usage
 from oneturn.evaluation import evaluate
 from oneturn.evaluation.result import Evaluation, Metric
@@ -156,24 +156,13 @@ class Session:
         )
         callbacks = [EvaluationObserver(self._devset, self.add_candidate), self._uncounted]
         with (
-            _isolated_cache(),
+            replaced_cache(memory=True),  # an answer from an earlier cache would not be counted
             dspy.context(lm=lm, callbacks=[*dspy.settings.callbacks, *callbacks], max_errors=_ERRORS),
         ):
             yield journaled_teacher
 
     def _notify_usage(self, totals: Usage) -> None:
         self.notify("on_usage", totals, self.journal.seconds)
-
-
-@contextmanager
-def _isolated_cache() -> Iterator[None]:
-    """Replace DSPy's cache by an empty one in memory: an answer from an earlier cache would not be counted."""
-    original = dspy.cache
-    dspy.cache = Cache(enable_disk_cache=False, enable_memory_cache=True, disk_cache_dir=None)
-    try:
-        yield
-    finally:
-        dspy.cache = original
 
 
 _OUTAGES = (

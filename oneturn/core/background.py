@@ -1,12 +1,19 @@
-"""Run a function in a background thread and stream its events."""
+"""Run a function in a background thread and stream its events; run an async function on a shared event loop."""
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import contextvars
+import os
 import queue
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
+from concurrent.futures import Future
 from typing import Any, TypeVar
+
+import anyio
+from anyio.from_thread import BlockingPortal
 
 from oneturn.core.run_context import RunContext, current_run
 
@@ -104,3 +111,89 @@ def _next(
         return events.get(timeout=KEEP_ALIVE if remaining is None else min(remaining, KEEP_ALIVE))
     except queue.Empty:
         return on_timeout if control.reason is None else ("stop", None)
+
+
+_START_SECONDS = 10.0
+_STOP_SECONDS = 3.0
+_portal: BlockingPortal | None = None
+_portal_lock = threading.Lock()
+
+
+def run_async(function: Callable[..., Awaitable[T]], *args: Any, timeout: float | None = None) -> T:
+    """Run an async function on the process's background event loop and return its result.
+
+    All callers share the loop, so ``function`` must not block it. It sees the caller's context variables, such as the
+    run and ``dspy.context``. It is cancelled if the current run has to stop, or after ``timeout`` seconds.
+
+    Args:
+        function: the async function.
+        *args: its arguments.
+        timeout: time limit in seconds, in addition to the run's deadline.
+
+    Raises:
+        RunCancelled: the run was cancelled, or its deadline passed; raised without waiting for ``function``.
+        concurrent.futures.TimeoutError: ``timeout`` has passed; raised without waiting for ``function``. Exceptions of
+            ``function`` propagate.
+    """
+    run = current_run()
+    limits = [limit for limit in (timeout, run.remaining()) if limit is not None]
+    future = _event_loop().start_task_soon(_outcome, function, args)
+    try:
+        with run.waking(future.cancel):
+            run.check()
+            value, error = future.result(min(limits, default=None))
+    except BaseException:
+        run.check()  # the call failed because the run has to stop
+        raise
+    finally:
+        future.cancel()
+    if error is not None:
+        raise error
+    result: T = value
+    return result
+
+
+async def _outcome(function: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
+    """Return the result, or an exception that would end the loop for all callers if it was raised in it."""
+    try:
+        return await function(*args), None
+    except (Exception, asyncio.CancelledError):
+        raise
+    except BaseException as error:
+        return None, error
+
+
+def _event_loop() -> BlockingPortal:
+    global _portal
+    with _portal_lock:
+        if _portal is None:
+            started: Future[BlockingPortal] = Future()
+            # Not start_blocking_portal: at exit it waits for its thread, which a forked process doesn't have.
+            thread = threading.Thread(
+                target=anyio.run, args=(_run_portal, started), name="oneturn-event-loop", daemon=True
+            )
+            thread.start()
+            _portal = started.result(_START_SECONDS)
+            atexit.register(_stop, _portal, thread)
+        return _portal
+
+
+async def _run_portal(started: Future[BlockingPortal]) -> None:
+    async with BlockingPortal() as portal:
+        started.set_result(portal)
+        await portal.sleep_until_stopped()
+
+
+def _stop(portal: BlockingPortal, thread: threading.Thread) -> None:
+    """Cancel what still runs on the loop, and wait a moment for its cleanup."""
+    if portal is _portal:  # in a forked process, it is the parent's
+        portal.call(portal.stop, True)
+        thread.join(_STOP_SECONDS)
+
+
+def _forget_loop() -> None:
+    global _portal, _portal_lock
+    _portal, _portal_lock = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_loop)

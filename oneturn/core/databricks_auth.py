@@ -1,59 +1,70 @@
-"""Databricks credentials: the agent's own, or those of the user who calls the agent."""
+"""Databricks credentials and clients: the agent's own, or those of the user who calls the agent."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from mlflow.exceptions import MlflowException
 
-from oneturn.core.run_context import caller_token, current_run
+from oneturn.core.run_context import caller_token
 from oneturn.errors import ConfigError, DeployError, EndpointError, ToolError
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
-    from databricks.sdk.core import Config
 
 
 Who = Literal["agent", "user"]
 
 _HOSTS = ("DATABRICKS_MODEL_SERVING_HOST_URL", "DB_MODEL_SERVING_HOST_URL", "DATABRICKS_HOST")
 _SECONDS = 10
-_configs: dict[tuple[str, ...], Config] = {}
+_REQUEST_SECONDS, _RETRY_SECONDS = 60, 300  # the SDK's own defaults
+_clients: dict[tuple[str, str | None, bool], WorkspaceClient] = {}
 _lock = threading.Lock()
 
 
-def workspace_client(credentials: Who = "agent") -> WorkspaceClient:
-    """Create a workspace client.
+def workspace_client(credentials: Who = "agent", *, quick: bool = False) -> WorkspaceClient:
+    """Return a client of the workspace. Its ``config`` has the host, and renews the token.
+
+    The agent's client is shared by the process until the credentials in its environment change. A user's client is
+    created for each call: don't keep it.
 
     Args:
         credentials: ``"agent"`` for the credentials that the Databricks SDK finds in the environment; ``"user"`` for
-            those of the calling user, passed to a run by Model Serving and Databricks Apps. Create a client with user
-            credentials for each call and don't reuse it.
+            those of the calling user, passed to a run by Model Serving and Databricks Apps.
+        quick: give up after ten seconds, also if the workspace asks to retry.
 
     Raises:
         ConfigError: the SDK isn't installed; or ``credentials`` is ``"user"`` and no user's token is available.
+        ValueError: the SDK finds no credentials.
     """
-    try:
-        from databricks.sdk import WorkspaceClient
-    except ModuleNotFoundError:
-        raise _no_extra() from None
-    if credentials == "agent":
-        return WorkspaceClient()
-    host, token = user_token()
-    return WorkspaceClient(host=host, token=token, auth_type="pat")
+    if credentials == "user":
+        host, token = user_token()
+        return _build_client(quick, host, token)
+    return _agent_client(quick=quick)
 
 
-def describing(credentials: Who) -> Who:
-    """Return whose credentials to use for reading a tool's schema when an agent is built.
+def workspace_token(credentials: Who, renew: bool = False) -> tuple[str, str]:
+    """Return the workspace's URL and a current token, for requests that the SDK's client doesn't make.
 
-    Without a calling user, these are the agent's. They only read the schema; calls always use the configured ones.
+    Args:
+        credentials: whose token.
+        renew: discard the agent's cached token, for one that was revoked early.
+
+    Raises:
+        ConfigError: the SDK isn't installed, or no user's token is available.
+        ValueError: the SDK finds no credentials.
     """
-    return credentials if caller_token() else "agent"
+    if credentials == "user":
+        return user_token()
+    client = _agent_client(renew=renew)
+    return str(client.config.host), _token_of(client)
 
 
 def user_token() -> tuple[str, str]:
@@ -69,121 +80,121 @@ def user_token() -> tuple[str, str]:
             "`credentials: user` needs a calling user: it works in Databricks Model Serving and in Databricks Apps, "
             "where the platform forwards the user's token. Elsewhere, set `credentials: agent`."
         )
-    return (host if "://" in host else f"https://{host}").rstrip("/"), token
+    return _with_scheme(host).rstrip("/"), token
 
 
-def workspace_token(credentials: Who, renew: bool = False) -> tuple[str, str]:
-    """Return the workspace's URL and a current token.
+def describing(credentials: Who) -> Who:
+    """Return whose credentials to use for reading a tool's schema when an agent is built.
 
-    Args:
-        credentials: whose token.
-        renew: discard the agent's cached token.
-
-    Raises:
-        ConfigError: the SDK isn't installed, or no user's token is available.
-        ValueError: the SDK finds no credentials.
+    Without a calling user, these are the agent's. They only read the schema; calls always use the configured ones.
     """
-    if credentials == "user":
-        return user_token()
-    config = agent_config(renew)
-    return str(config.host), str(config.authenticate()["Authorization"].removeprefix("Bearer "))
-
-
-def agent_config(renew: bool = False) -> Config:
-    """Return the SDK's configuration for this environment, which renews its own tokens.
-
-    It is cached until a ``DATABRICKS_*`` environment variable changes.
-
-    Args:
-        renew: discard the cached configuration, and with it a token that was revoked early.
-
-    Raises:
-        ConfigError: the SDK isn't installed.
-        ValueError: the SDK finds no credentials.
-    """
-    key = tuple(f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("DATABRICKS_"))
-    with _lock:
-        if renew:
-            _configs.pop(key, None)
-        if key not in _configs:
-            _configs[key] = _config()
-        return _configs[key]
-
-
-def _config() -> Config:
-    try:
-        from databricks.sdk.core import Config
-    except ModuleNotFoundError:
-        raise _no_extra() from None
-    return Config(http_timeout_seconds=_SECONDS, retry_timeout_seconds=_SECONDS)
-
-
-def _no_extra() -> ConfigError:
-    return ConfigError('Databricks needs the extra: pip install "oneturn[databricks]"')
+    return credentials if caller_token() else "agent"
 
 
 _HOW = (
     "Set DATABRICKS_TOKEN; or DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET; or DATABRICKS_CONFIG_PROFILE, which "
     "names a profile of ~/.databrickscfg."
 )
-_bearer_configs: dict[tuple[str, ...], Config] = {}
 
 
 def bearer_token(url: str) -> str:
     """Return a token for the workspace that serves ``url``, or for an app of it; expired tokens are renewed.
 
-    The Databricks SDK finds the credentials: a token, a service principal's, or a profile's.
+    The Databricks SDK finds the credentials: a token, a service principal's, or a profile's. ``DATABRICKS_TOKEN`` works
+    without the SDK.
 
     Raises:
         EndpointError: there are no credentials, they are invalid, or they belong to another workspace than ``url``.
     """
     origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))
-    app = (urlsplit(url).hostname or "").endswith(".databricksapps.com")  # apps accept OAuth only
+    app = is_app(url)  # apps accept OAuth only
     if not app and (token := os.environ.get("DATABRICKS_TOKEN")):
+        _check_workspace(os.environ.get("DATABRICKS_HOST") or origin, origin)
         return token
+    workspace = os.environ.get("DATABRICKS_HOST") or os.environ.get("DATABRICKS_CONFIG_PROFILE")
+    needs_host = os.environ.get("DATABRICKS_CLIENT_ID") and not workspace
     try:
-        config = _bearer_config(origin)
-        if not app and urlsplit(config.host).netloc != urlsplit(origin).netloc:
-            raise EndpointError(
-                f"The credentials belong to {config.host} and aren't sent to {origin}, which is another workspace. "
-                f"{_HOW}",
-                "no_token",
-                401,
-            )
-        if app and config.auth_type == "pat":
+        client = _agent_client(origin if needs_host else None)
+        if not app:
+            _check_workspace(client.config.host, origin)
+        elif client.config.auth_type == "pat":
             raise EndpointError(
                 "An app accepts only OAuth, not a personal token. Set DATABRICKS_CLIENT_ID and "
                 "DATABRICKS_CLIENT_SECRET, or a profile of `databricks auth login` in DATABRICKS_CONFIG_PROFILE.",
                 "no_token",
                 401,
             )
-        return str(config.authenticate()["Authorization"].removeprefix("Bearer "))
-    except ModuleNotFoundError:
-        raise EndpointError(
-            'DATABRICKS_TOKEN isn\'t set. Other credentials need the extra: pip install "oneturn[databricks]"',
-            "no_token",
-            401,
-        ) from None
+        return _token_of(client)
+    except ConfigError as error:
+        raise EndpointError(f"DATABRICKS_TOKEN isn't set. {error}", "no_token", 401) from None
     except (ValueError, OSError) as error:  # no credentials found, or rejected by the workspace
         raise EndpointError(f"{_describe_auth_error(error, origin)} {_HOW}", "no_token", 401) from None
 
 
-def _bearer_config(origin: str) -> Config:
-    """Return the SDK's configuration for ``origin``, cached like :func:`agent_config`; it renews its own tokens."""
-    from databricks.sdk.core import Config
+def is_app(url: str) -> bool:
+    """Return whether ``url`` is that of a Databricks App."""
+    return (urlsplit(url).hostname or "").endswith(".databricksapps.com")
 
-    key = (origin, *(f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("DATABRICKS_")))
+
+def _agent_client(host: str | None = None, quick: bool = False, renew: bool = False) -> WorkspaceClient:
+    """Return the process's client with the environment's credentials; ``host`` if the environment names none."""
+    key = (_identity(), host, quick)
     with _lock:
-        if key not in _bearer_configs:
-            workspace = os.environ.get("DATABRICKS_HOST") or os.environ.get("DATABRICKS_CONFIG_PROFILE")
-            needs_host = os.environ.get("DATABRICKS_CLIENT_ID") and not workspace
-            _bearer_configs[key] = Config(host=origin) if needs_host else Config()
-        return _bearer_configs[key]
+        if renew or any(identity != key[0] for identity, *_ in _clients):
+            _clients.clear()
+        if key not in _clients:
+            _clients[key] = _build_client(quick, host)
+        return _clients[key]
+
+
+def _identity() -> str:
+    """Return a hash of what the SDK takes credentials from: environment variables, and the file of profiles."""
+    prefixes = ("DATABRICKS_", "ARM_", "GOOGLE_", "ACTIONS_ID_TOKEN_")
+    parts = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(prefixes))
+    file = Path(os.environ.get("DATABRICKS_CONFIG_FILE") or "~/.databrickscfg").expanduser()
+    if file.is_file():
+        parts.append(f"{file.stat().st_mtime_ns}")
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _build_client(quick: bool, host: str | None, token: str | None = None) -> WorkspaceClient:
+    try:
+        from databricks.sdk import WorkspaceClient
+        from databricks.sdk.core import Config
+    except ModuleNotFoundError:
+        raise ConfigError('Databricks needs the extra: pip install "oneturn[databricks]"') from None
+    # The constructor requests the host's metadata, which are optional: it must not wait for minutes.
+    config = Config(
+        host=host,
+        token=token,
+        auth_type="pat" if token else None,
+        http_timeout_seconds=_SECONDS,
+        retry_timeout_seconds=_SECONDS,
+    )
+    if not quick:
+        config.http_timeout_seconds, config.retry_timeout_seconds = _REQUEST_SECONDS, _RETRY_SECONDS
+    return WorkspaceClient(config=config)
+
+
+def _token_of(client: WorkspaceClient) -> str:
+    return str(client.config.authenticate()["Authorization"].removeprefix("Bearer "))
+
+
+def _with_scheme(host: str) -> str:
+    return host if "://" in host else f"https://{host}"
+
+
+def _check_workspace(host: str, origin: str) -> None:
+    if urlsplit(_with_scheme(host)).netloc != urlsplit(origin).netloc:
+        raise EndpointError(
+            f"The credentials belong to {host} and aren't sent to {origin}, which is another workspace. {_HOW}",
+            "no_token",
+            401,
+        )
 
 
 def _describe_auth_error(error: Exception, origin: str) -> str:
-    """Describe the error, without the configuration that the SDK appends to its message."""
-    message = str(error).splitlines()[0].partition(" Config: ")[0].rstrip(".")
+    message = first_line(error).rstrip(".")
     if "cannot configure default credentials" in message:
         return f"There are no credentials for {origin}."
     return f"The credentials for {origin} are invalid: {message}."
@@ -207,25 +218,7 @@ def as_deploy_error(what: str) -> Iterator[None]:
     try:
         yield
     except (DatabricksError, MlflowException, ValueError) as error:
-        message = str(error).strip().splitlines()[0].partition(" Config: ")[0]
-        raise DeployError(f"{what}: {message}") from error
-
-
-def client_factory(credentials: Who) -> Callable[[], WorkspaceClient]:
-    """Return a function that returns a client: the agent's is cached, a user's is created for each call."""
-
-    lock = threading.Lock()
-    cache: list[WorkspaceClient] = []
-
-    def client() -> WorkspaceClient:
-        if credentials == "user":
-            return workspace_client("user")
-        with lock:
-            if not cache:
-                cache.append(workspace_client("agent"))
-            return cache[0]
-
-    return client
+        raise DeployError(f"{what}: {first_line(error)}") from error
 
 
 @contextmanager
@@ -240,24 +233,11 @@ def as_tool_error() -> Iterator[None]:
     try:
         yield
     except DatabricksError as error:
-        raise ToolError(first_line(str(error)) or type(error).__name__) from error
+        raise ToolError(first_line(error) or type(error).__name__) from error
     except OSError as error:
         raise ToolError(f"the workspace can't be reached ({type(error).__name__})") from error
 
 
-def first_line(text: str) -> str:
-    """Return the first line of an SDK message, without the stack trace and configuration that follow."""
-    return next(iter(text.strip().splitlines()), "").partition(" Config: ")[0]
-
-
-def pause(seconds: float) -> None:
-    """Sleep until the time is up or the run has to stop.
-
-    Raises:
-        RunCancelled: the run was cancelled, or its deadline passed.
-    """
-    control, stopped = current_run(), threading.Event()
-    with control.waking(stopped.set):
-        remaining = control.remaining()
-        stopped.wait(seconds if remaining is None else min(seconds, remaining))
-    control.check()
+def first_line(message: object) -> str:
+    """Return the first line of an SDK error or message, without the stack trace and configuration that follow."""
+    return next(iter(str(message).strip().splitlines()), "").partition(" Config: ")[0]

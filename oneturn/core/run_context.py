@@ -146,6 +146,19 @@ def report(message: str, fraction: float | None = None, item: Mapping[str, Any] 
         control.on_progress(message, fraction, item)
 
 
+def pause(seconds: float) -> None:
+    """Sleep until the time is up or the run has to stop.
+
+    Raises:
+        RunCancelled: the run was cancelled, or its deadline passed.
+    """
+    control, stopped = current_run(), threading.Event()
+    with control.waking(stopped.set):
+        remaining = control.remaining()
+        stopped.wait(seconds if remaining is None else min(seconds, remaining))
+    control.check()
+
+
 _HEADER = "x-forwarded-access-token"
 _SERVER = "mlflow.genai.agent_server.utils"
 

@@ -84,10 +84,6 @@ class WaitingCall:
     args: Mapping[str, Any]
     thought: str = ""
 
-    def to_json(self) -> list[Any]:
-        """Return all fields as JSON values."""
-        return [self.thought, self.name, dict(self.args)]
-
 
 @dataclass(frozen=True)
 class FinishedCall(WaitingCall):
@@ -95,10 +91,6 @@ class FinishedCall(WaitingCall):
 
     output: str = ""
     documents: tuple[Document, ...] = ()
-
-    def to_json(self) -> list[Any]:
-        """Return all fields as JSON values."""
-        return [*super().to_json(), self.output, [source(document) for document in self.documents]]
 
 
 @dataclass(frozen=True)
@@ -111,12 +103,21 @@ class ApprovalWanted:
 
 @dataclass(frozen=True)
 class Resumption:
-    """The calls that a run resumes from, and the person's decision on the waiting call."""
+    """The calls that a run resumes from, and the person's decision on the waiting call.
+
+    Attributes:
+        waiting: the call to run, or not.
+        finished: the calls made before.
+        approve: whether the person approves.
+        reason: the person's reason.
+        sources_dropped: whether the client left out documents of the finished calls: the answer can't cite them.
+    """
 
     waiting: WaitingCall
     finished: tuple[FinishedCall, ...]
     approve: bool
     reason: str = ""
+    sources_dropped: bool = False
 
 
 @dataclass(frozen=True)

@@ -37,18 +37,33 @@ def paragraphs(before: str, after: str) -> list[Paragraph]:
 
 def words(before: str, after: str) -> Paragraph:
     """Return the word-level diff of two paragraphs."""
-    old, new = re.findall(r"\s+|[^\s]+", before), re.findall(r"\s+|[^\s]+", after)
-    return tuple(_merge_spaces(_pieces(old, new)))
+    old, new = (re.findall(r"\s+|\S+", text) for text in (before, after))
+    pieces: list[Piece] = []
+    # As junk, a space alone isn't matched: it belongs to the change of the words around it.
+    for operation, a, b, c, d in difflib.SequenceMatcher(str.isspace, old, new, autojunk=False).get_opcodes():
+        if operation == "equal":
+            pieces.append(Piece("same", "".join(old[a:b])))
+            continue
+        changes: tuple[tuple[Kind, list[str]], ...] = (("removed", old[a:b]), ("added", new[c:d]))
+        pieces += [Piece(kind, "".join(texts)) for kind, texts in changes if texts]
+    return tuple(pieces)
+
+
+def mark(piece: Piece) -> str:
+    """Return the text, marked ``[-removed-]`` or ``{+added+}`` if it changed, without the spaces around the words."""
+    if piece.kind == "same":
+        return piece.text
+    core = piece.text.strip() or piece.text
+    before, _, after = piece.text.partition(core)
+    marked = f"[-{core}-]" if piece.kind == "removed" else f"{{+{core}+}}"
+    return f"{before}{marked}{after}"
 
 
 def render_paragraph(paragraph: Paragraph, around: int = 30) -> str:
-    """Render a paragraph as ``[-removed-]{+added+}``, with up to ``around`` characters of context on each side."""
-    marks = {"removed": "[-{}-]", "added": "{{+{}+}}", "same": "{}"}
+    """Render a paragraph with its changes marked, and up to ``around`` characters of context on each side."""
     last = len(paragraph) - 1
     return "".join(
-        marks[piece.kind].format(
-            _truncate(piece.text, around, index, last) if piece.kind == "same" else piece.text.strip("\n")
-        )
+        _truncate(piece.text, around, index, last) if piece.kind == "same" else mark(piece)
         for index, piece in enumerate(paragraph)
     )
 
@@ -71,39 +86,6 @@ def _diff_paragraphs(old: Sequence[str], new: Sequence[str]) -> Iterator[Paragra
 def _is_similar(before: str, after: str) -> bool:
     """Whether the texts are similar enough that a word diff is easier to read than both in full."""
     return difflib.SequenceMatcher(None, before.split(), after.split(), autojunk=False).ratio() >= 0.4
-
-
-def _pieces(old: Sequence[str], new: Sequence[str]) -> Iterator[Piece]:
-    for operation, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if operation == "equal":
-            yield Piece("same", "".join(old[a:b]))
-            continue
-        if b > a:
-            yield Piece("removed", "".join(old[a:b]))
-        if d > c:
-            yield Piece("added", "".join(new[c:d]))
-
-
-def _merge_spaces(pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """Merge a single space between two changed words into the change."""
-    all_pieces = list(pieces)
-    changes: dict[Kind, str] = {"removed": "", "added": ""}
-    for index, piece in enumerate(all_pieces):
-        inside = piece.kind == "same" and not piece.text.strip() and 0 < index < len(all_pieces) - 1
-        if piece.kind != "same" or inside:
-            for kind in ("removed", "added") if inside else (piece.kind,):
-                changes[kind] += piece.text
-            continue
-        yield from _flush(changes)
-        yield piece
-    yield from _flush(changes)
-
-
-def _flush(changes: dict[Kind, str]) -> Iterator[Piece]:
-    for kind in ("removed", "added"):
-        if changes[kind]:
-            yield Piece(kind, changes[kind])
-            changes[kind] = ""
 
 
 def _truncate(text: str, around: int, index: int, last: int) -> str:

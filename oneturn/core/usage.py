@@ -9,12 +9,10 @@ from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import dspy
-from dspy.clients import model_metadata
-from dspy.clients.call_result import usage_dict
-from dspy.clients.costs import estimate_cost
 from dspy.lm15 import Message, Response, TextPart
 from dspy.lm15 import Usage as ResponseUsage
-from dspy.utils.usage_tracker import UsageTracker
+
+from oneturn.core._dspy import UsageTracker, estimate_cost, has_price_list, price_namespaces
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ def _cost(model: str, usage: Usage) -> float | None:
     DSPy loads its price list, over the network if allowed, when it prices a call itself. It doesn't for an LM without
     a price, and neither does this.
     """
-    prices = _prices(model) if model_metadata._data is not None else None
+    prices = _prices(model) if has_price_list() else None
     if prices is None:
         return None
     counts = (
@@ -183,7 +181,7 @@ def _prices(model: str) -> tuple[float, ...] | None:
         return None if cost is None else cost / 1000
 
     # DSPy's usage entries count as OpenAI does: cached tokens are part of the input, reasoning of the output.
-    openai = functools.partial(price, "openai", model_metadata._provider_names(provider))
+    openai = functools.partial(price, "openai", price_namespaces(provider))
     prices = [
         price(provider, None, input_tokens=1000),
         openai(input_tokens=1000, cache_read_tokens=1000),
@@ -193,28 +191,6 @@ def _prices(model: str) -> tuple[float, ...] | None:
     ]
     known = tuple(price for price in prices if price is not None)
     return known if len(known) == len(prices) else None
-
-
-def with_inclusive_usage(response: Response, provider: str | None) -> Response:
-    """Return ``response`` with a usage whose input includes cached tokens, and whose output includes reasoning.
-
-    Anthropic excludes the former, Gemini and xAI the latter. DSPy adds them for the LM's own engine, but not for an
-    engine that wraps it, whose provider it doesn't know.
-
-    Args:
-        response: the response of the LM's own engine.
-        provider: the provider of that engine; ``None`` for a custom engine, whose response is returned as it is.
-    """
-    if provider is None:
-        return response
-    counts = usage_dict(response, provider)
-    usage = replace(
-        response.usage,
-        input_tokens=counts.get("prompt_tokens"),
-        output_tokens=counts.get("completion_tokens"),
-        total_tokens=counts.get("total_tokens"),
-    )
-    return replace(response, usage=usage)
 
 
 class CallTracker(UsageTracker):

@@ -1,7 +1,8 @@
 """Datasets: load rows, check them, read splits and collect candidates from production traces."""
 
 from oneturn.datasets.check import check_data
-from oneturn.datasets.rows import dataset_hash, load_rows, read_rows, spread, to_examples
+from oneturn.datasets.row_files import read_rows, write_rows
+from oneturn.datasets.rows import dataset_hash, load_rows, spread, to_examples
 from oneturn.datasets.splits import SPLITS, split_files
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "split_files",
     "spread",
     "to_examples",
+    "write_rows",
 ]

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from oneturn.agent import Agent
 from oneturn.core.findings import DataFinding, Severity
 from oneturn.datasets.duplicates import NEAR, duplicates, input_text, same_text
-from oneturn.datasets.rows import read_rows
+from oneturn.datasets.row_files import read_rows
 from oneturn.datasets.schema import against_loader, against_schema, against_signature, unique_ids, unreadable
 from oneturn.datasets.splits import SPLITS, BadRow, Row, alternatives, read_schema, split_files, split_rows, types
 from oneturn.errors import DataError

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +16,7 @@ from oneturn.datasets.splits import Row
 
 NEAR = 0.7
 _SECONDS = 2.0  # delay before the progress bar is shown
-_BLOCK = 500  # rows compared with all others at once; limits memory
+_BLOCK = 200  # rows compared with all others at once; limits memory
 _WORD = re.compile(r"\w+")
 
 
@@ -43,82 +41,53 @@ def near_pairs(
     most: int | None = None,
     parts: Sequence[Sequence[str]] = (),
 ) -> list[Pair]:
-    """Return all pairs of texts whose trigram similarity is at least ``threshold``, in order.
+    """Return all pairs of texts whose trigram similarity (Jaccard) is at least ``threshold``, in order.
 
     Args:
         texts: up to some thousands of texts. Remove exact duplicates first.
         threshold: the minimum similarity, above 0, at most 1 (identical trigrams).
         progress: whether to show a progress bar if the search takes longer than two seconds.
-        most: the approximate maximum of pairs of one text with earlier texts; the first ones are returned. Thousands
-            of texts from one template have millions of pairs.
+        most: the maximum of pairs of one text with earlier texts; the first ones are returned. Thousands of texts from
+            one template have millions of pairs.
         parts: the parts of the texts, one sequence as long as ``texts`` per part. Each part must then reach the
             threshold too, so that two questions about one long passage aren't similar because of the passage.
     """
-    texts_with_progress = tqdm(texts, desc="read", unit="text", delay=_SECONDS, disable=not progress)
-    sets = [_trigrams(text) for text in texts_with_progress]
-    ranks = _by_rarity(sets)
-    ranked = [sorted(ranks[gram] for gram in grams if gram in ranks) for grams in sets]
-    full = _Grams(_matrix(ranked, len(ranks)), np.array([len(grams) for grams in sets], dtype=float))
-    # Prefix filtering: two sets above the threshold share one of their rarest trigrams. Trigrams of only one text are
-    # the rarest, and are never shared.
-    prefixes = [_prefix(len(grams), threshold) for grams in sets]
-    unshared = [len(all_grams) - len(grams) for all_grams, grams in zip(sets, ranked, strict=True)]
-    rarest = [grams[: max(size - alone, 0)] for grams, size, alone in zip(ranked, prefixes, unshared, strict=True)]
-    rests = full.sizes - np.array(prefixes, dtype=float)
-    rare = _matrix(rarest, len(ranks))
-    # Smallest parts first: they exclude most pairs at the lowest cost.
-    compared = sorted([full, *map(_grams, parts)], key=lambda grams: float(grams.sizes.sum()))
+    compared = [_trigram_matrix(column) for column in (texts, *parts)]
     pairs = []
     starts = range(0, len(texts), _BLOCK)
     for start in tqdm(starts, desc="compare", unit=f"{_BLOCK} rows", delay=_SECONDS, disable=not progress):
-        shared = (rare[start : start + _BLOCK] @ rare.T).tocoo()
-        seconds, firsts = shared.row + start, shared.col
-        possible = shared.data + np.maximum(rests[firsts], rests[seconds])  # upper bound of shared trigrams
-        enough = possible >= threshold / (1 + threshold) * (full.sizes[firsts] + full.sizes[seconds]) - 1e-9
-        likely = enough & (firsts < seconds)
-        pairs += _similar(compared, firsts[likely], seconds[likely], threshold, most)
+        rows = slice(start, min(start + _BLOCK, len(texts)))
+        similarity = _similarities(compared[0], rows, 0.0)
+        for part in compared[1:]:
+            similarity = np.minimum(similarity, _similarities(part, rows, 1.0))
+        near = np.tril(similarity >= threshold - 1e-9, k=start - 1)  # pairs of a text with earlier ones
+        for offset, matches in enumerate(near):
+            firsts = np.flatnonzero(matches)[:most]
+            pairs += [Pair(int(first), start + offset, float(similarity[offset, first])) for first in firsts]
     return sorted(pairs)
 
 
-class _Grams(NamedTuple):
-    """The trigrams of some texts: a matrix of the shared ones, and the total number per text."""
+def _trigram_matrix(texts: Sequence[str]) -> Any:
+    """Return which text (row) has which trigram (column)."""
+    from sklearn.feature_extraction.text import CountVectorizer
 
-    shared: Any
-    sizes: Any
-
-    def similarity(self, firsts: Any, seconds: Any) -> Any:
-        """Return the Jaccard similarity of each pair of texts; 1 if both are empty."""
-        shared = np.asarray(self.shared[firsts].multiply(self.shared[seconds]).sum(axis=1)).ravel()
-        both = self.sizes[firsts] + self.sizes[seconds] - shared
-        return np.where(both > 0, shared / np.maximum(both, 1), 1.0)
+    if not any(map(_trigrams, texts)):  # CountVectorizer refuses an empty vocabulary
+        return sparse.csr_matrix((len(texts), 1), dtype=np.float32)
+    return CountVectorizer(analyzer=_trigrams, binary=True, dtype=np.float32).fit_transform(texts)
 
 
-def _grams(texts: Sequence[str]) -> _Grams:
-    trigrams = {text: _trigrams(text) for text in set(texts)}
-    sets = [trigrams[text] for text in texts]
-    ranks = _by_rarity(sets)
-    ranked = [[ranks[gram] for gram in grams if gram in ranks] for grams in sets]
-    return _Grams(_matrix(ranked, len(ranks)), np.array([len(grams) for grams in sets], dtype=float))
+def _similarities(trigrams: Any, rows: slice, of_empty: float) -> Any:
+    """Return the Jaccard similarity of each of ``rows`` with every row up to the last of them.
 
-
-def _similar(compared: Sequence[_Grams], firsts: Any, seconds: Any, threshold: float, most: int | None) -> list[Pair]:
-    order = np.argsort(firsts, kind="stable")
-    counts = np.zeros(len(compared[0].sizes), dtype=int)
-    pairs = []
-    for start in range(0, len(order), _BLOCK * 10):
-        chosen = order[start : start + _BLOCK * 10]
-        if most is not None:
-            chosen = chosen[counts[seconds[chosen]] < most]
-        some, others = firsts[chosen], seconds[chosen]
-        similarity = np.ones(len(chosen))
-        for grams in compared:
-            similarity = np.minimum(similarity, grams.similarity(some, others))
-            near = similarity >= threshold - 1e-9
-            some, others, similarity = some[near], others[near], similarity[near]
-        np.add.at(counts, others, 1)
-        rows = zip(some, others, similarity, strict=True)
-        pairs += [Pair(int(first), int(second), float(value)) for first, second, value in rows]
-    return pairs
+    Args:
+        trigrams: the matrix of the texts.
+        rows: the rows to compare.
+        of_empty: the similarity of two texts without a trigram.
+    """
+    sizes = trigrams.sum(axis=1, dtype=np.float64)
+    shared = np.asarray((trigrams[rows] @ trigrams[: rows.stop].T).todense(), dtype=np.float64)
+    union = np.asarray(sizes[rows] + sizes[: rows.stop].T) - shared
+    return np.divide(shared, union, out=np.full_like(shared, of_empty), where=union > 0)
 
 
 def _trigrams(text: str) -> set[tuple[str, str]]:
@@ -127,23 +96,6 @@ def _trigrams(text: str) -> set[tuple[str, str]]:
     numbers = " ".join(sorted(word for word in words if any(map(str.isdigit, word))))
     padded = (f"  {word} " for word in words)
     return {(numbers, word[start : start + 3]) for word in padded for start in range(len(word) - 2)}
-
-
-def _by_rarity(sets: Sequence[set[tuple[str, str]]]) -> dict[tuple[str, str], int]:
-    """Return a rank for each trigram that occurs in several texts, rarest first."""
-    counts = Counter(gram for grams in sets for gram in grams)
-    shared = sorted((gram for gram, count in counts.items() if count > 1), key=lambda gram: (counts[gram], gram))
-    return {gram: rank for rank, gram in enumerate(shared)}
-
-
-def _prefix(size: int, threshold: float) -> int:
-    return size - math.ceil(threshold * size - 1e-9) + 1 if size else 0
-
-
-def _matrix(rows: Sequence[Sequence[int]], columns: int) -> Any:
-    ends = np.cumsum([0, *map(len, rows)])
-    cells = np.fromiter((cell for row in rows for cell in row), dtype=np.int64, count=int(ends[-1]))
-    return sparse.csr_matrix((np.ones(len(cells), dtype=np.int32), cells, ends), shape=(len(rows), columns))
 
 
 _EMPTY: tuple[Any, ...] = (None, {"messages": []})  # the second is an empty dspy.History

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from oneturn.agent import Agent
-from oneturn.datasets.rows import read_rows
+from oneturn.datasets.row_files import json_line, read_rows, write_rows
 from oneturn.datasets.schema import against_schema
 from oneturn.datasets.splits import Row, read_schema, split_files
 from oneturn.errors import DataError
@@ -49,7 +48,7 @@ def write_candidates(folder: Path, candidates: Sequence[Candidate], name: str = 
     if not candidates:
         path.unlink(missing_ok=True)
         return
-    _write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in candidates).encode())
+    write_rows(path, candidates)
 
 
 def accept(agent: Agent, ids: Sequence[str], split: str = "train") -> list[str]:
@@ -130,7 +129,7 @@ def _append(agent: Agent, split: str, rows: Sequence[Mapping[str, Any]]) -> None
     if twice := next((row["id"] for row in rows if str(row.get("id")) in existing_ids), None):
         raise DataError(f"{path} already has an example {twice!r}.")
     gap = b"\n" if before and not before.endswith(b"\n") else b""
-    _write(path, (before or b"") + gap + "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    _write(path, (before or b"") + gap + "".join(map(json_line, rows)).encode())
     loaded = False
     try:
         agent.examples(split)

@@ -1,4 +1,4 @@
-"""Load dataset rows from JSONL, CSV or Parquet, validate them with a pydantic model, hash and convert them.
+"""Load dataset rows from a file, validate them with a pydantic model, hash them, and convert them for DSPy and MLflow.
 
 Invalid rows make the load fail; the error lists all of them. In CSV, and optionally in Parquet, a nested field is JSON
 text. An unquoted empty CSV cell is null (the default, if the field can't be null); a quoted empty cell is the empty
@@ -9,29 +9,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import dspy
-import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pa_parquet
+import pandas as pd
+from mlflow.data.pandas_dataset import PandasDataset, from_pandas
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
+from oneturn.datasets.row_files import not_json, read_rows
 from oneturn.errors import DataError
+
+if TYPE_CHECKING:
+    from oneturn.agent import Agent
 
 Model = TypeVar("Model", bound=BaseModel)
 Row: TypeAlias = BaseModel | Mapping[str, Any] | dspy.Example
-
-SUFFIXES = (".jsonl", ".csv", ".parquet")
-
-
-class _RowError(ValueError):
-    """A row that can't be parsed; the message is the reason."""
 
 
 def load_rows(path: Path | str, model: type[Model]) -> list[Model]:
@@ -39,53 +36,25 @@ def load_rows(path: Path | str, model: type[Model]) -> list[Model]:
 
     Raises:
         DataError: the file can't be read, or rows are invalid: each is listed with file, line (or row) and reason. The
-            header of a CSV file is row 1, as in a spreadsheet.
+            header of a CSV file is row 1.
     """
     path = Path(path)
     rows: list[Model] = []
     problems: list[tuple[str, str]] = []
-    for place, cells in _read(path, model):
+    for place, cells in read_rows(path):
+        decoded = cells if isinstance(cells, str) else _decode(cells, model, path.suffix)
+        if isinstance(decoded, str):
+            problems.append((place, decoded))
+            continue
         try:
-            if isinstance(cells, _RowError):
-                raise cells
-            rows.append(model.model_validate(cells))
-        except (_RowError, ValidationError) as error:
+            rows.append(model.model_validate(decoded))
+        except ValidationError as error:
             problems.append((place, _reason(error)))
     if problems:
         listed = "\n".join(f"  {path.name}, {place}: {reason}" for place, reason in problems)
         message = f"{path} can't be loaded as {model.__name__} rows ({len(problems)} invalid):\n{listed}"
         raise DataError(message, problems)
     return rows
-
-
-def read_rows(path: Path | str) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    """Yield each row's place in the file (``"line 3"``) and its raw cells, or the reason why it can't be parsed.
-
-    Raises:
-        DataError: the file can't be read.
-    """
-    for place, cells in _read(Path(path), _AnyRow):
-        yield place, str(cells) if isinstance(cells, _RowError) else cells
-
-
-def write_rows(path: Path | str, rows: Sequence[BaseModel]) -> None:
-    """Write rows of one model to a JSONL, CSV or Parquet file; ``load_rows`` returns equal rows."""
-    path = Path(path)
-    dumped = [row.model_dump(mode="json") for row in rows]
-    if _suffix(path) == ".jsonl":
-        path.write_text("".join(_json(row) + "\n" for row in dumped), encoding="utf-8")
-        return
-    if not rows:
-        raise DataError(f"no rows to write to {path}: the columns of a CSV or Parquet file are unknown without a row")
-    model = type(rows[0])
-    nested = {name for name in model.model_fields if _allows_type(model, name, "array", "object")}
-    table = pa.Table.from_pylist(
-        [{k: _json(v) if k in nested and v is not None else v for k, v in row.items()} for row in dumped]
-    )
-    if path.suffix == ".csv":
-        pa_csv.write_csv(table, path)
-    else:
-        pa_parquet.write_table(table, path)
 
 
 def dataset_hash(source: Path | str | Iterable[Row], model: type[BaseModel] | None = None) -> str:
@@ -114,79 +83,39 @@ def to_examples(rows: Iterable[Row], inputs: Sequence[str] = ("question",)) -> l
     return examples
 
 
+def to_mlflow_dataset(agent: str, split: str, examples: Sequence[dspy.Example]) -> PandasDataset:
+    """Convert examples to an MLflow dataset; lists and mappings become JSON text, which every store supports."""
+    rows = pd.DataFrame([{name: _flatten(value) for name, value in example.items()} for example in examples])
+    return from_pandas(rows, name=f"{agent}-{split}")
+
+
+def find_measured_dataset(agent: Agent, sha256: str) -> PandasDataset | None:
+    """Return the dev examples whose hash is in a compiled program's manifest; ``None`` if they have changed."""
+    examples = agent.examples("dev")
+    for rows in (examples[: agent.config.compile.dev_examples], examples):
+        if dataset_hash([row.toDict() for row in rows]) == sha256:
+            return to_mlflow_dataset(agent.name, "dev", rows)
+    return None
+
+
 class _AnyRow(BaseModel, extra="allow"):
     """A row without a schema."""
 
 
-Cells: TypeAlias = dict[str, Any] | _RowError
-
-
-def _suffix(path: Path) -> str:
-    if path.suffix not in SUFFIXES:
-        raise DataError(f"{path} has the suffix {path.suffix!r}; supported are {', '.join(SUFFIXES)}")
-    return path.suffix
-
-
-def _read(path: Path, model: type[BaseModel]) -> Iterator[tuple[str, Cells]]:
-    """Yield each row's place in the file and its cells, or the reason why it can't be parsed."""
-    reader = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}[_suffix(path)]
-    try:
-        yield from reader(path, model)
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise DataError(f"{path} can't be read: {error}") from error
-
-
-def _read_jsonl(path: Path, model: type[BaseModel]) -> Iterator[tuple[str, Cells]]:
-    with path.open(encoding="utf-8-sig") as lines:  # Windows editors write a byte order mark
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield f"line {number}", _parse_object(line)
-
-
-def _read_csv(path: Path, model: type[BaseModel]) -> Iterator[tuple[str, Cells]]:
-    malformed: dict[int, _RowError] = {}
-
-    def set_aside(row: Any) -> str:
-        reason = f"has {row.actual_columns} cells, the header has {row.expected_columns}"
-        malformed[row.number] = _RowError(reason)
-        return "skip"
-
-    # With several blocks, row numbers are lost. The minimum of 2 is for an empty file.
-    one_block = pa_csv.ReadOptions(use_threads=False, block_size=max(path.stat().st_size, 1) + 1)
-    parse = pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=set_aside)
-    with pa_csv.open_csv(path, read_options=one_block, parse_options=parse) as opened:
-        names = opened.schema.names
-    malformed.clear()
-    as_text = pa_csv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.string()),
-        strings_can_be_null=True,
-        quoted_strings_can_be_null=False,
-        null_values=[""],
-    )
-    table = pa_csv.read_csv(path, read_options=one_block, parse_options=parse, convert_options=as_text)
-    well_formed = iter(table.to_pylist())
-    for number in range(2, 2 + table.num_rows + len(malformed)):
-        yield (
-            f"row {number}",
-            malformed[number] if number in malformed else _decode(next(well_formed), model, True),
-        )
-
-
-def _read_parquet(path: Path, model: type[BaseModel]) -> Iterator[tuple[str, Cells]]:
-    for number, cells in enumerate(pa_parquet.read_table(path).to_pylist(), start=1):
-        yield f"row {number}", _decode(cells, model, False)
-
-
-def _decode(cells: dict[str, Any], model: type[BaseModel], empty_is_default: bool) -> Cells:
-    """Parse the JSON text of nested fields; drop empty cells of fields that can't be null."""
+def _decode(cells: dict[str, Any], model: type[BaseModel], suffix: str) -> dict[str, Any] | str:
+    """Parse the JSON text of nested fields; drop empty cells of fields that can't be null. Or return what is wrong."""
+    if suffix == ".jsonl":
+        return cells
     typed = {}
     for name, cell in cells.items():
         if isinstance(cell, str) and _allows_type(model, name, "array", "object"):
             try:
                 cell = from_json(cell)
             except ValueError as error:
-                return _RowError(f"{name}: {_not_json(error)}")
-        if cell is None and empty_is_default and name in model.model_fields and not _allows_type(model, name, "null"):
+                if not _allows_type(model, name, "string"):
+                    return f"{name}: {not_json(error)}"
+        empty = cell is None and suffix == ".csv" and name in model.model_fields
+        if empty and not _allows_type(model, name, "null"):
             continue
         typed[name] = cell
     return typed
@@ -194,7 +123,7 @@ def _decode(cells: dict[str, Any], model: type[BaseModel], empty_is_default: boo
 
 @cache
 def _allows_type(model: type[BaseModel], name: str, *kinds: str) -> bool:
-    """Return whether a field's JSON schema allows one of ``kinds`` (``"array"``, ``"object"``, ``"null"``)."""
+    """Return whether a field's JSON schema allows one of ``kinds`` (``"array"``, ``"object"``, ``"null"``, …)."""
     if name not in model.model_fields:
         return False
     annotation: Any = model.model_fields[name].annotation
@@ -207,21 +136,7 @@ def _allows_type(model: type[BaseModel], name: str, *kinds: str) -> bool:
     return False
 
 
-def _parse_object(line: str) -> Cells:
-    try:
-        value = from_json(line)
-    except ValueError as error:
-        return _RowError(_not_json(error))
-    return value if isinstance(value, dict) else _RowError(f"not a JSON object: {type(value).__name__}")
-
-
-def _not_json(error: ValueError) -> str:
-    return f"not JSON ({str(error).replace(' at line 1 column', ' at column')})"
-
-
-def _reason(error: _RowError | ValidationError) -> str:
-    if isinstance(error, _RowError):
-        return str(error)
+def _reason(error: ValidationError) -> str:
     parts = [(".".join(str(key) for key in item["loc"]), item["msg"]) for item in error.errors(include_url=False)]
     return "; ".join(f"{where}: {message}" if where else message for where, message in parts)
 
@@ -245,3 +160,7 @@ def spread(examples: Sequence[dspy.Example], label: str) -> list[dspy.Example]:
     for example in examples:
         groups.setdefault(example.get(label), []).append(example)
     return [example for group in zip_longest(*groups.values()) for example in group if example is not None]
+
+
+def _flatten(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value

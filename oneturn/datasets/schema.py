@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any
+from typing import Any
 
 import dspy
 from jsonschema import Draft202012Validator
@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from pydantic import ValidationError as TypeProblem
 from referencing.exceptions import Unresolvable
 
+from oneturn.core.fields import field_type
 from oneturn.core.findings import DataFinding, Severity
 from oneturn.datasets.splits import BadRow, Row, types
 from oneturn.errors import DataError
@@ -25,6 +26,7 @@ _TYPES = {
     "array": "a list",
     "null": "null",
 }
+_adapter = cache(TypeAdapter)
 
 
 def unreadable(rows: Iterable[BadRow]) -> Iterator[DataFinding]:
@@ -118,18 +120,11 @@ def _unknown_fields_finding(row: Row, error: ValidationError, field: str) -> Dat
 def _check_type(row: Row, name: str, field: Any) -> Iterator[DataFinding]:
     value = row.values[name]
     try:
-        _adapter(field.annotation, *field.metadata).validate_python(value)
+        _adapter(field_type(field)).validate_python(value)
     except TypeProblem as error:
         problem = error.errors(include_url=False)[0]
         place = ".".join(map(str, (name, *problem["loc"])))
         yield _finding(row, "signature", f"{problem['msg']}.", "Use the type in the signature.", place, value)
-
-
-@cache
-def _adapter(annotation: Any, *metadata: Any) -> TypeAdapter[Any]:
-    annotated: Any = Annotated
-    parameters = (annotation, *metadata)
-    return TypeAdapter(annotated[parameters] if metadata else annotation)
 
 
 def _finding(row: Row, check: str, message: str, fix: str, field: str = "", value: Any = None) -> DataFinding:

@@ -1,4 +1,4 @@
-"""Log an agent, promote its versions and deploy them."""
+"""Log an agent, promote its versions, and deploy them."""
 
 from oneturn.deployment.model_logging import log_model
 from oneturn.deployment.promotion import promote

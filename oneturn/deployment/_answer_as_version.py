@@ -1,8 +1,8 @@
-"""Answer questions as a logged version does: a script, run by its path, in a process that has loaded nothing else.
+"""Answer questions with a logged version: a script that runs in its own process.
 
-    python version_answers.py MODEL AGENT_FILE QUESTIONS ANSWERS [uncompiled]
+    python _answer_as_version.py MODEL AGENT_FILE QUESTIONS ANSWERS [uncompiled]
 
-The version's own code answers, oneturn's included, so only what every version of oneturn has is used here.
+It runs the version's own code, including its oneturn, so it uses only names that every version of oneturn has.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 
 
 def main() -> int:
-    """Write a line for each question: the row of its evaluation; or one that says why there are none."""
+    """Write one line per question, the row of its evaluation; or a single line with the error."""
     model, agent_file, questions, answers, *options = sys.argv[1:]
     try:
-        rows = _answered(Path(model), agent_file, Path(questions), compiled="uncompiled" not in options)
-    except Exception as error:  # whatever it is, the process that waits has to be told
+        rows = _evaluate(Path(model), agent_file, Path(questions), compiled="uncompiled" not in options)
+    except Exception as error:  # the parent process reports the error
         rows = [{"failed": f"{type(error).__name__}: {error}"}]
     Path(answers).write_text("".join(json.dumps(row, default=str) + "\n" for row in rows), encoding="utf-8")
     return 0
 
 
-def _answered(model: Path, agent_file: str, questions: Path, compiled: bool) -> list[dict[Any, Any]]:
+def _evaluate(model: Path, agent_file: str, questions: Path, compiled: bool) -> list[dict[Any, Any]]:
     sys.path[0] = str(model / "code")  # instead of this file's folder
 
     import dspy
@@ -37,9 +37,9 @@ def _answered(model: Path, agent_file: str, questions: Path, compiled: bool) -> 
     program, threads = agent.program(compiled=compiled), agent.config.compile.threads
     evaluation = evaluate(program, examples, lambda *_: 0.0, lm=agent.lm(), threads=threads)
     rows = evaluation.rows
-    # What is missing is null: pandas has NaN for it, for None too in a column that holds a text.
-    found: list[dict[Any, Any]] = rows.astype(object).where(rows.notna(), None).to_dict("records")
-    return found
+    # Missing values become null: pandas has NaN for them, even for None in a text column.
+    records: list[dict[Any, Any]] = rows.astype(object).where(rows.notna(), None).to_dict("records")
+    return records
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Log an agent as an MLflow model: its code, its configuration, its compiled program, its pinned requirements."""
+"""Log an agent as an MLflow model, with its code, configuration, compiled program and pinned requirements."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from packaging.requirements import Requirement
 
 from oneturn.agent import Agent
 from oneturn.config.tracking import use_tracking
-from oneturn.datasets.mlflow import find_measured_dataset
+from oneturn.datasets.rows import find_measured_dataset
+from oneturn.deployment.preflight import refuse_unsigned_approvals
 from oneturn.deployment.resources import auth_policy_of
 from oneturn.errors import ConfigError, ProgramError
 from oneturn.programs.state import check_secrets, drift_of, read_manifest
 
 REQUIREMENTS = "requirements.txt"
-"""Where the pinned requirements stand, beside oneturn, when it travels as code."""
+"""The file with the pinned requirements, next to oneturn where oneturn is deployed as code."""
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
 class LoggedAgent:
-    """A logged agent: where it is, and the run that holds its parameters, scores and compiled program."""
+    """A logged agent: its model URI, and the run with its parameters, scores and compiled program."""
 
     model_uri: str
     run_id: str
@@ -36,44 +37,46 @@ class LoggedAgent:
 def log_model(agent: Agent, *, register: bool = False, alias: str | None = None) -> LoggedAgent:
     """Log ``agent`` as a models-from-code MLflow model.
 
-    MLflow asks the agent its example question while it logs, so the LM must be able to answer. What the configuration
-    needs of a Databricks workspace is declared on the model: Databricks gives the deployed agent access to just that.
+    MLflow sends the agent its example question while logging, so the LM must be available. The model declares the
+    Databricks workspace resources that the configuration needs; the deployed agent gets access to exactly these.
 
     Args:
-        agent: what to log.
+        agent: the agent to log.
         register: whether to register the model under the configured name, as a new version.
-        alias: the registered model's alias that the new version gets, such as ``"challenger"``; only with ``register``.
+        alias: the alias for the new version, such as ``"challenger"``; only with ``register``.
 
     Raises:
-        ProgramError: a folder that the agent declares isn't there; or its compiled program is in none of them, holds
-            what looks like a secret, or was compiled for another program.
-        ConfigError: there is an alias and nothing to give it to.
+        ProgramError: a folder that the agent declares doesn't exist; or its compiled program is in none of them,
+            contains what looks like a secret, or was compiled for another program.
+        ConfigError: ``alias`` is given without ``register``; or a tool may need a person's approval, and no key is
+            configured to sign it.
     """
     settings = agent.config.mlflow
     if alias is not None and not register:
-        raise ConfigError(f"Only a registered version can have the alias {alias!r}: log it with --register, too.")
+        raise ConfigError(f"The alias {alias!r} needs a registered version: add --register.")
     if agent.config.compiled is not None:
         check_secrets(agent.compiled_path)
     agent.program()
-    travelling, pinned = [str(path) for path in code_paths(agent)], requirements(agent)
+    refuse_unsigned_approvals(agent)
+    paths, pinned_requirements = [str(path) for path in code_paths(agent)], requirements(agent)
     if agent.config.compiled is not None:
-        _check_that_it_travels(agent)
+        _check_compiled_path(agent)
     use_tracking(settings)
     with mlflow.start_run(run_name=agent.name) as run:
         _log_origin(agent)
         info = mlflow.pyfunc.log_model(
             name=agent.name,
             python_model=str(agent.root / "agent.py"),
-            code_paths=travelling,
+            code_paths=paths,
             model_config=agent.config.to_model_config(),
             input_example=input_example(agent),
-            pip_requirements=pinned,
+            pip_requirements=pinned_requirements,
             auth_policy=auth_policy_of(agent.config),
             registered_model_name=settings.model_name if register else None,
         )
         _log_scores(agent, info.model_id)
-    found = info.registered_model_version
-    number = None if found is None else str(found)
+    registered = info.registered_model_version
+    number = None if registered is None else str(registered)
     if alias is not None and number is not None:
         MlflowClient().set_registered_model_alias(settings.model_name, alias, number)
     return LoggedAgent(info.model_uri, run.info.run_id, number)
@@ -85,27 +88,27 @@ def input_example(agent: Agent) -> dict[str, object]:
 
 
 def requirements(agent: Agent) -> list[str]:
-    """What the logged model needs, pinned to what is installed here; oneturn itself travels as code."""
-    beside = _PACKAGE.with_name(REQUIREMENTS)
-    if not _installed("oneturn") and beside.is_file():  # oneturn has come as code, as to a release job
-        return beside.read_text(encoding="utf-8").split()
+    """The logged model's requirements, pinned to the installed versions; oneturn itself is logged as code."""
+    pinned_file = _PACKAGE.with_name(REQUIREMENTS)
+    if not _installed("oneturn") and pinned_file.is_file():  # oneturn was deployed as code, as in a release job
+        return pinned_file.read_text(encoding="utf-8").split()
     extras = {"local"} if agent.config.needs_weights else set()
     if auth_policy_of(agent.config) is not None:
         extras.add("databricks")
-    names = sorted({*_oneturns_requirements(extras), *agent.requirements})
+    names = sorted({*_oneturn_requirements(extras), *agent.requirements})
     return [f"{name}=={version(name)}" for name in names]
 
 
-def _oneturns_requirements(extras: set[str]) -> Iterator[str]:
+def _oneturn_requirements(extras: set[str]) -> Iterator[str]:
     try:
         declared = requires("oneturn") or []
     except PackageNotFoundError:
         raise ProgramError("oneturn isn't installed here; run: pip install -e .") from None
     for line in declared:
         requirement = Requirement(line)
-        wanted = [{"extra": extra} for extra in sorted(extras)] or [{"extra": ""}]
+        contexts = [{"extra": extra} for extra in sorted(extras)] or [{"extra": ""}]
         marker = requirement.marker
-        if (marker is None or any(marker.evaluate(context) for context in wanted)) and _installed(requirement.name):
+        if (marker is None or any(marker.evaluate(context) for context in contexts)) and _installed(requirement.name):
             yield requirement.name
 
 
@@ -118,31 +121,31 @@ def _installed(name: str) -> bool:
 
 
 def code_paths(agent: Agent) -> list[Path]:
-    """The folders and files that travel with the agent, oneturn itself first.
+    """The folders and files logged with the agent, starting with oneturn.
 
     Raises:
-        ProgramError: one isn't there.
+        ProgramError: one of them doesn't exist.
     """
     paths = [_PACKAGE, *(agent.root / name for name in agent.code_paths)]
     for path in paths:
         if not path.exists():
-            raise ProgramError(f"{path} isn't there; agent.py declares it in code_paths.")
+            raise ProgramError(f"{path} doesn't exist; agent.py declares it in code_paths.")
     return paths
 
 
-def _check_that_it_travels(agent: Agent) -> None:
-    """A compiled program elsewhere would be found here, and missed where the model is served."""
+def _check_compiled_path(agent: Agent) -> None:
+    """Raise ``ProgramError`` if the compiled program isn't in a logged folder, because serving would miss it."""
     folders = [(agent.root / name).resolve() for name in agent.code_paths]
     if not any(agent.compiled_path.resolve().is_relative_to(folder) for folder in folders):
         raise ProgramError(
-            f"{agent.compiled_path} wouldn't travel with the model: the folders that do are "
+            f"{agent.compiled_path} isn't logged with the model: the logged folders are "
             f"{', '.join(agent.code_paths) or 'none'} (code_paths in agent.py). Save it in one of them, and set "
-            "compiled to that."
+            "compiled to its path."
         )
 
 
 def _log_origin(agent: Agent) -> None:
-    """What MLflow doesn't log by itself, which is all but the configuration: where the compiled program comes from."""
+    """Log the origin of the compiled program; MLflow itself logs only the configuration."""
     if agent.config.compiled is None:
         return
     manifest = read_manifest(agent.compiled_path)
@@ -162,7 +165,7 @@ def _log_scores(agent: Agent, model_id: str) -> None:
     manifest = read_manifest(agent.compiled_path)
     dataset = find_measured_dataset(agent, manifest.dataset["dev"])
     if dataset is None:
-        mlflow.set_tag("oneturn.dataset", "The development examples have changed since the scores were measured.")
+        mlflow.set_tag("oneturn.dataset", "The development examples changed after the scores were measured.")
     else:
         mlflow.log_input(dataset, context="dev")
     scores = {f"dev_{name}": value for name, value in manifest.scores["after"].items()}

@@ -1,4 +1,4 @@
-"""Move the registry's alias to a version that is better than the one it points at."""
+"""Promote a registered version: move the alias to it if it is better than the champion."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from oneturn.errors import OneTurnError, ProgramError
 from oneturn.evaluation.comparison import GateResult, check_split, compare
 from oneturn.evaluation.result import Evaluation
 
-_FIRST = "Not compared: there was no champion yet, and the version isn't compiled."
-_LONGEST = 250
+_NO_CHAMPION = "Not compared: there is no champion, and the version isn't compiled."
+_MAX_TAG_LENGTH = 250
 """Characters of a tag's value, which Unity Catalog limits."""
-_OPTIONAL = ("promotion_reason", "gate_run")
-"""What a record may lack: an earlier one's isn't left beside it."""
+_OPTIONAL_TAGS = ("promotion_reason", "gate_run")
+"""Tags that not every promotion sets; those of an earlier promotion are deleted."""
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """What became of a version that wanted to be the champion.
+    """The result of a promotion.
 
     Attributes:
         name: the registered model.
         version: the version.
-        alias: the alias that it wanted.
-        replaced: the version that the alias pointed at before; ``None`` if it pointed at none.
-        moved: whether the alias points at ``version`` now because of this.
-        forced: whether it was moved although the rule doesn't hold.
-        verdict: the gate's result, or why there is none, in a line.
-        result: the gate's result; ``None`` where nothing could be compared.
-        run_id: the MLflow run that has the report and the rows; ``None`` where nothing was compared.
+        alias: the alias.
+        replaced: the version that the alias pointed at before; ``None`` if there was none.
+        moved: whether the promotion moved the alias to ``version``.
+        forced: whether the alias was moved although the rule doesn't hold.
+        verdict: the gate's result in one line, or why there is none.
+        result: the gate's result; ``None`` without a comparison.
+        run_id: the MLflow run with the report and the rows; ``None`` without a comparison.
     """
 
     name: str
@@ -63,25 +63,25 @@ def promote(
 ) -> Promotion:
     """Move the configured alias to a registered version, if the gate's rule holds.
 
-    Champion and challenger answer all examples of the split, each in a process of its own, with its own code,
-    configuration and LM; ``agent``'s metric judges both. Where there is no champion yet, the version is compared with
-    its own uncompiled program; if it isn't compiled itself, there is nothing to compare, and the alias moves.
+    Champion and challenger answer all examples of the split, each in its own process with its own code, configuration
+    and LM; ``agent``'s metric judges both. If there is no champion, the version is compared with its uncompiled
+    program; if the version isn't compiled either, the alias moves without a comparison.
 
-    The report stands in an MLflow run, whatever it says. On the version, tags say who moved the alias, when, and by
-    which figures.
+    The report of a comparison is always logged to an MLflow run. Tags on the version record who moved the alias, when,
+    and the gate's result.
 
     Args:
-        agent: says which registered model, which rule, which examples and which metric.
+        agent: provides the registered model, the rule, the examples and the metric.
         version: the version; ``None`` for the latest.
-        split: the examples; never test, never train.
-        force: move the alias even if the rule doesn't hold, or if nothing can be compared.
-        reason: why; it is recorded. Needed with ``force``.
-        dry_run: compare and report, and leave the alias where it is.
+        split: the examples; not ``"test"`` or ``"train"``.
+        force: move the alias even if the rule doesn't hold or the comparison fails.
+        reason: the recorded reason; required with ``force``.
+        dry_run: compare and report without moving the alias.
 
     Raises:
         DataError: the split is ``"test"`` or ``"train"``.
-        ProgramError: there is no such version; ``force`` has no reason, or one that can't be recorded; or the alias was
-            moved by somebody else meanwhile.
+        ProgramError: there is no such version; ``force`` has no reason; the reason can't be recorded; or the alias was
+            moved during the comparison.
         OneTurnError: the versions couldn't be compared.
     """
     check_split(split)
@@ -91,54 +91,56 @@ def promote(
     client = MlflowClient()
     challenger = version_of(client, settings.model_name, None if version is None else str(version))
     champion = champion_of(client, settings.model_name, alias)
-    before, number = _number(champion), str(challenger.version)
-    found = Promotion(challenger.name, number, alias, before, False, False, "", None, None)
-    if before == number:
-        return replace(found, verdict=f"Version {before} is the {alias} already.")
-    found = _compared(found, agent, split, champion, challenger, force)
-    holds = found.result.passed if found.result is not None else found.verdict == _FIRST
+    champion_number, number = _number(champion), str(challenger.version)
+    promotion = Promotion(challenger.name, number, alias, champion_number, False, False, "", None, None)
+    if champion_number == number:
+        return replace(promotion, verdict=f"Version {champion_number} already has the alias {alias}.")
+    promotion = _compare(promotion, agent, split, champion, challenger, force)
+    holds = promotion.result.passed if promotion.result is not None else promotion.verdict == _NO_CHAMPION
     if dry_run or not (holds or force):
-        return found
-    found = replace(found, moved=True, forced=not holds)
-    _move(client, found, reason)
-    return found
+        return promotion
+    promotion = replace(promotion, moved=True, forced=not holds)
+    _move_alias(client, promotion, reason)
+    return promotion
 
 
 def _check_reason(reason: str | None, force: bool) -> None:
-    """Before anything is measured: what is said of a promotion is kept, whole, where others read it."""
+    """Raise ``ProgramError`` before the comparison if the reason can't be recorded on the version."""
     if force and not (reason or "").strip():
-        raise ProgramError("To force a promotion, say why: --reason. It is recorded on the version.")
-    if len(reason or "") > _LONGEST:
-        raise ProgramError(f"The reason has {len(reason or '')} characters; a version's tag holds {_LONGEST}.")
+        raise ProgramError("A forced promotion needs a reason, which is recorded on the version: give --reason.")
+    if len(reason or "") > _MAX_TAG_LENGTH:
+        raise ProgramError(f"The reason has {len(reason or '')} characters; a version's tag allows {_MAX_TAG_LENGTH}.")
     if looks_secret(reason or ""):
-        raise ProgramError("The reason holds what looks like a secret, and everybody who sees the version reads it.")
+        raise ProgramError("The reason contains what looks like a secret; remove it, because the reason is public.")
 
 
-def _compared(
-    found: Promotion, agent: Agent, split: str, champion: ModelVersion | None, challenger: ModelVersion, force: bool
+def _compare(
+    promotion: Promotion, agent: Agent, split: str, champion: ModelVersion | None, challenger: ModelVersion, force: bool
 ) -> Promotion:
     if champion is None and not is_compiled(challenger):
-        return replace(found, verdict=_FIRST)
+        return replace(promotion, verdict=_NO_CHAMPION)
     name = f"version {challenger.version}"
     examples = agent.examples(split)
     try:
         after = evaluate_version(agent, challenger, examples)
         if champion is None:
-            other, before = f"{name} uncompiled", evaluate_version(agent, challenger, examples, compiled=False)
+            baseline_name, before = f"{name} uncompiled", evaluate_version(agent, challenger, examples, compiled=False)
         else:
-            other, before = f"version {champion.version}", evaluate_version(agent, champion, examples)
-        result = compare(before, after, agent.config.gate, names=(other, name))
+            baseline_name, before = f"version {champion.version}", evaluate_version(agent, champion, examples)
+        result = compare(before, after, agent.config.gate, names=(baseline_name, name))
     except OneTurnError as error:
         if not force:
             raise
-        return replace(found, verdict=f"Not compared: {error}")
-    run_id = _logged(found, agent, result, {other: before, name: after})
-    return replace(found, result=result, verdict=result.verdict, run_id=run_id)
+        return replace(promotion, verdict=f"Not compared: {error}")
+    run_id = _log_comparison(promotion, agent, result, {baseline_name: before, name: after})
+    return replace(promotion, result=result, verdict=result.verdict, run_id=run_id)
 
 
-def _logged(found: Promotion, agent: Agent, result: GateResult, evaluations: dict[str, Evaluation]) -> str:
-    with mlflow.start_run(run_name=f"gate {found.name}, version {found.version}", nested=True) as run:
-        mlflow.set_tags({"oneturn.gate": "passed" if result.passed else "refused", "oneturn.version": found.version})
+def _log_comparison(promotion: Promotion, agent: Agent, result: GateResult, evaluations: dict[str, Evaluation]) -> str:
+    with mlflow.start_run(run_name=f"gate {promotion.name}, version {promotion.version}", nested=True) as run:
+        mlflow.set_tags(
+            {"oneturn.gate": "passed" if result.passed else "refused", "oneturn.version": promotion.version}
+        )
         mlflow.log_params({"challenger": result.challenger, "champion": result.champion, **_rule(agent)})
         figures = {"difference": result.difference, "difference_low": result.low, "difference_high": result.high}
         scores = {"champion_score": result.champion_score, "challenger_score": result.challenger_score}
@@ -155,46 +157,46 @@ def _rule(agent: Agent) -> dict[str, object]:
     return {f"gate.{name}": value for name, value in agent.config.gate.model_dump().items()}
 
 
-def _move(client: MlflowClient, found: Promotion, reason: str | None) -> None:
-    now = _number(champion_of(client, found.name, found.alias))
-    if now != found.replaced:
+def _move_alias(client: MlflowClient, promotion: Promotion, reason: str | None) -> None:
+    current = _number(champion_of(client, promotion.name, promotion.alias))
+    if current != promotion.replaced:
         raise ProgramError(
-            f"{found.alias!r} of {found.name!r} was moved to version {now or 'none'} while the "
-            "versions were compared. Give the same command again, to compare with that one."
+            f"{promotion.alias!r} of {promotion.name!r} was moved to version {current or 'none'} during the "
+            "comparison. Run the command again to compare with that version."
         )
-    record = _record(found, reason)
-    earlier = client.get_model_version(found.name, found.version).tags
-    for name in _OPTIONAL:
-        if name not in record and f"oneturn_{name}" in earlier:
-            client.delete_model_version_tag(found.name, found.version, f"oneturn_{name}")
+    record = _record(promotion, reason)
+    old_tags = client.get_model_version(promotion.name, promotion.version).tags
+    for name in _OPTIONAL_TAGS:
+        if name not in record and f"oneturn_{name}" in old_tags:
+            client.delete_model_version_tag(promotion.name, promotion.version, f"oneturn_{name}")
     for name, value in record.items():
-        client.set_model_version_tag(found.name, found.version, f"oneturn_{name}", value[:_LONGEST])
-    client.set_registered_model_alias(found.name, found.alias, found.version)
-    if found.run_id is not None:  # a version's tags tell its last promotion, the runs tell each
+        client.set_model_version_tag(promotion.name, promotion.version, f"oneturn_{name}", value[:_MAX_TAG_LENGTH])
+    client.set_registered_model_alias(promotion.name, promotion.alias, promotion.version)
+    if promotion.run_id is not None:  # a version's tags describe its last promotion, the runs describe each one
         for name, value in record.items():
             if name.startswith("promot"):
-                client.set_tag(found.run_id, f"oneturn.{name}", value)
+                client.set_tag(promotion.run_id, f"oneturn.{name}", value)
 
 
 def _number(version: ModelVersion | None) -> str | None:
-    return None if version is None else str(version.version)  # MLflow's stores give numbers or texts
+    return None if version is None else str(version.version)  # MLflow's stores return numbers or strings
 
 
-def _record(found: Promotion, reason: str | None) -> dict[str, str]:
+def _record(promotion: Promotion, reason: str | None) -> dict[str, str]:
     record = {
-        "promoted_as": found.alias,
+        "promoted_as": promotion.alias,
         "promoted_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "promoted_by": _who(),
-        "promotion": "forced" if found.forced else "by the gate",
-        "gate": found.verdict,
-        "replaced": found.replaced or "none",
+        "promoted_by": _user_name(),
+        "promotion": "forced" if promotion.forced else "by the gate",
+        "gate": promotion.verdict,
+        "replaced": promotion.replaced or "none",
     }
-    optional = {"promotion_reason": reason, "gate_run": found.run_id}
+    optional = {"promotion_reason": reason, "gate_run": promotion.run_id}
     return record | {name: value for name, value in optional.items() if value}
 
 
-def _who() -> str:
+def _user_name() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # no name for this user, as in a container
+    except (KeyError, OSError):  # the user has no name, as in some containers
         return "unknown"

@@ -1,4 +1,4 @@
-"""What a configuration needs of a workspace, as the logged model declares it: Databricks gives the agent just that."""
+"""Workspace resources that a configuration needs; a logged model declares them so that Databricks grants access."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ _KINDS: dict[str, type[DatabricksResource]] = {
 
 
 def resources_of(config: AgentConfig) -> list[Resource]:
-    """What the agent reaches with its own credentials: endpoints, indexes, functions, tables; each once."""
-    found: list[Resource] = []
+    """The resources that the agent accesses with its own credentials: endpoints, indexes, functions, tables; unique."""
+    resources: list[Resource] = []
     if config.lm.model.startswith(_DATABRICKS) and config.lm.credentials == "agent":
-        found.append(DatabricksServingEndpoint(config.lm.model.removeprefix(_DATABRICKS)))
-    found += retriever_resources(config.retriever)
-    found += tool_resources(config.tools)
-    found += [_KINDS[named.kind](named.name) for named in config.deploy.resources]
-    return [resource for place, resource in enumerate(found) if resource not in found[:place]]
+        resources.append(DatabricksServingEndpoint(config.lm.model.removeprefix(_DATABRICKS)))
+    resources += retriever_resources(config.retriever)
+    resources += tool_resources(config.tools)
+    resources += [_KINDS[declared.kind](declared.name) for declared in config.deploy.resources]
+    return [resource for index, resource in enumerate(resources) if resource not in resources[:index]]
 
 
 def scopes_of(config: AgentConfig) -> list[str]:
-    """The API scopes that a user's token needs for what is reached on behalf of whoever asks; sorted, each once."""
+    """The API scopes that a user's token needs for access on behalf of the user; sorted and unique."""
     scopes = {*tool_scopes(config.tools), *config.deploy.scopes}
     retriever = config.retriever
     if config.lm.credentials == "user" or (retriever.credentials == "user" and _embedding_endpoint(retriever)):
@@ -53,15 +53,15 @@ def scopes_of(config: AgentConfig) -> list[str]:
 
 
 def retriever_resources(config: RetrieverConfig) -> list[Resource]:
-    """The index, and the endpoint that embeds, where the agent's own credentials reach them."""
+    """The index and the embedding endpoint, if the agent accesses them with its own credentials."""
     if config.credentials == "user":
         return []
-    found: list[Resource] = []
+    resources: list[Resource] = []
     if config.kind == "databricks":
-        found.append(DatabricksVectorSearchIndex(str(config.index)))
+        resources.append(DatabricksVectorSearchIndex(str(config.index)))
     if endpoint := _embedding_endpoint(config):
-        found.append(DatabricksServingEndpoint(endpoint))
-    return found
+        resources.append(DatabricksServingEndpoint(endpoint))
+    return resources
 
 
 def _embedding_endpoint(config: RetrieverConfig) -> str | None:
@@ -70,7 +70,7 @@ def _embedding_endpoint(config: RetrieverConfig) -> str | None:
 
 
 def auth_policy_of(config: AgentConfig) -> AuthPolicy | None:
-    """What ``log_model(auth_policy=…)`` takes; ``None`` for a configuration that needs nothing of a workspace."""
+    """The ``auth_policy`` for MLflow's ``log_model``; ``None`` if the configuration needs no workspace resources."""
     resources, scopes = resources_of(config), scopes_of(config)
     if not (resources or scopes):
         return None

@@ -1,4 +1,4 @@
-"""What a Spark worker does: it makes its program once, and answers the rows of its partitions."""
+"""The work of a Spark worker: build the program once and answer the rows of its partitions."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from oneturn.evaluation.result import Metric
 from oneturn.evaluation.runner import rows_of
 from oneturn.evaluation.targets import Target, resolve_target
 
-_TOGETHER = 500
-"""Rows that are handed back at a time."""
+_BATCH = 500
+"""Rows per returned batch."""
 
 Made = Callable[[], Any]
 _targets: dict[str, Target] = {}
@@ -26,16 +26,16 @@ _targets: dict[str, Target] = {}
 
 @dataclass(frozen=True)
 class Job:
-    """What each worker is sent.
+    """The job that is sent to each worker.
 
     Attributes:
-        name: the same for all workers; a process makes the program of a name once.
-        target: a URL, a ``models:/`` URI, the path of an agent's file, or a function that makes a program or an agent.
-        metrics: by the names of their columns.
-        inputs: the columns that the program is given.
-        threads: rows at the same time, of each worker.
+        name: the job's name, equal on all workers; a process builds the target once per name.
+        target: a URL, a ``models:/`` URI, the path of an agent file, or a function that returns a program or an agent.
+        metrics: the metrics by column name.
+        inputs: the program's input columns.
+        threads: rows in parallel per worker.
         api_key: the token for a URL.
-        columns: those of the result, with the types that pandas should give them; the data's own aren't among them.
+        columns: the result columns with their Spark types, without the table's own columns.
     """
 
     name: str
@@ -47,36 +47,36 @@ class Job:
     columns: Mapping[str, str]
 
     def __call__(self, batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        """Evaluate a partition (PySpark's ``mapInPandas``); it holds few rows at a time."""
-        given: dict[int, dict[str, Any]] = {}
-        source = Source(lambda: self._examples(batches, given), None, self.name)
+        """Evaluate a partition (PySpark's ``mapInPandas``); few rows are in memory at a time."""
+        pending: dict[int, dict[str, Any]] = {}
+        source = Source(lambda: self._examples(batches, pending), None, self.name)
         rows: list[dict[str, Any]] = []
         for number, row in rows_of(_target(self), source, self.metrics, self.threads):
             rows.append(
-                {**given.pop(number), **{name: _cell(row.get(name), kind) for name, kind in self.columns.items()}}
+                {**pending.pop(number), **{name: _cell(row.get(name), kind) for name, kind in self.columns.items()}}
             )
-            if len(rows) == _TOGETHER:
+            if len(rows) == _BATCH:
                 yield pd.DataFrame(rows)
                 rows = []
         if rows:
             yield pd.DataFrame(rows)
 
     def _examples(
-        self, batches: Iterable[pd.DataFrame], given: dict[int, dict[str, Any]]
+        self, batches: Iterable[pd.DataFrame], pending: dict[int, dict[str, Any]]
     ) -> Iterator[dspy.Example | Unreadable]:
         rows = (row for batch in batches for row in batch.to_dict("records"))
         numbered = enumerate(rows)
 
-        def noted() -> Iterator[dict[str, Any]]:
+        def record_rows() -> Iterator[dict[str, Any]]:
             for number, row in numbered:
-                given[number] = row
+                pending[number] = row
                 yield {name: value for name, value in without_nan(row).items() if value is not None}
 
-        return examples_of(noted(), self.inputs)
+        return examples_of(record_rows(), self.inputs)
 
 
 def made(target: str | Made, api_key: str | None) -> Target:
-    """What answers a row, from what can be sent to a worker."""
+    """Build the target on a worker from its serializable form."""
     if isinstance(target, str) and Path(target).suffix == ".py":
         return resolve_target(load_agent(target), None, None, False)
     return resolve_target(target() if callable(target) else target, None, api_key, False)

@@ -1,4 +1,4 @@
-"""Whether a challenger may take the champion's place: both on the same examples, pair by pair."""
+"""Compare two evaluations of the same examples with a paired test, and apply the gate's rule."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-_EQUAL = 1e-9
-_CLOSED = {
-    "test": "test examples are for the last measurement alone: a version that was chosen by them was tuned on them, "
-    "and what they then say of it is too good",
-    "train": "the demos of compiled prompts are training examples, which a program gets right because it has seen them",
+_TOLERANCE = 1e-9
+_DISALLOWED_SPLITS = {
+    "test": "test examples are reserved for the final measurement, and scores on them are biased upwards once they "
+    "have been used to select a version",
+    "train": "compiled prompts contain training examples as demos, so scores on them are biased upwards",
 }
 
 
 @dataclass(frozen=True)
 class Flip:
-    """An example that one program does better than the other; scores are 0 to 1."""
+    """An example with different scores for champion and challenger; scores are 0 to 1."""
 
     example: str
     category: str | None
@@ -48,7 +48,7 @@ class Flip:
 
 @dataclass(frozen=True)
 class CategoryChange:
-    """The mean scores of a category; ``judged`` says whether it has enough examples to be judged by."""
+    """The mean scores of a category; ``judged`` is whether it has enough examples for the rule."""
 
     category: str
     rows: int
@@ -64,22 +64,22 @@ class CategoryChange:
 
 @dataclass(frozen=True)
 class GateResult:
-    """What the comparison found, and whether the rule holds.
+    """The result of a comparison, and whether the rule holds.
 
     Attributes:
-        champion: what the champion is called.
-        challenger: what the challenger is called.
-        champion_score: its mean score, 0 to 1.
-        challenger_score: its mean score, 0 to 1.
-        difference: the mean of the differences, pair by pair.
-        low: lower bound of its 95% interval (paired percentile bootstrap; through SciPy, the same each time).
-        high: upper bound.
-        rows: examples.
-        errors: how many of them failed: the champion's and the challenger's.
-        better: examples that the challenger does better, the greatest gain first.
-        worse: examples that it does worse, the greatest loss first.
-        categories: mean scores by category; small categories stand together in one.
-        reasons: why the rule doesn't hold, a sentence each; empty if it does.
+        champion: the champion's name.
+        challenger: the challenger's name.
+        champion_score: the champion's mean score, 0 to 1.
+        challenger_score: the challenger's mean score, 0 to 1.
+        difference: the mean of the paired differences.
+        low: lower bound of its 95% interval (paired percentile bootstrap; SciPy, deterministic).
+        high: upper bound of the interval.
+        rows: the number of examples.
+        errors: the number of failed examples of the champion and of the challenger.
+        better: examples with a higher score for the challenger, the greatest gain first.
+        worse: examples with a lower score for the challenger, the greatest loss first.
+        categories: mean scores by category; small categories are merged into one.
+        reasons: why the rule doesn't hold, one sentence each; empty if it holds.
     """
 
     champion: str
@@ -98,27 +98,27 @@ class GateResult:
 
     @property
     def passed(self) -> bool:
-        """Whether the challenger may take the champion's place."""
+        """Whether the rule holds, so that the challenger can replace the champion."""
         return not self.reasons
 
     @property
     def verdict(self) -> str:
-        """The result in a line."""
-        span = f"95% interval {self.low:+.1%} to {self.high:+.1%}, {self.rows} examples"
-        held = "The rule holds" if self.passed else "The rule doesn't hold"
-        return f"{held}: {self.challenger} differs from {self.champion} by {self.difference:+.1%} ({span})."
+        """The result in one line."""
+        interval = f"95% interval {self.low:+.1%} to {self.high:+.1%}, {self.rows} examples"
+        outcome = "The rule holds" if self.passed else "The rule doesn't hold"
+        return f"{outcome}: {self.challenger} differs from {self.champion} by {self.difference:+.1%} ({interval})."
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
         return {"passed": self.passed, **asdict(self)}
 
     def to_json(self) -> str:
-        """As JSON; a bound that couldn't be computed is null."""
+        """As JSON; an undefined bound is null."""
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in self.to_dict().items()}
         return json.dumps(plain, indent=2, ensure_ascii=False)
 
     def to_markdown(self) -> str:
-        """As a report for people."""
+        """As a Markdown report."""
 
         return markdown(self)
 
@@ -135,29 +135,28 @@ def compare(
     *,
     names: tuple[str, str] = ("champion", "challenger"),
 ) -> GateResult:
-    """Compare two evaluations of the same examples, pair by pair, and judge them by the rule.
+    """Compare two evaluations of the same examples with a paired test, and apply the rule.
 
-    The rule, unless configured otherwise: the lower bound of the difference's 95% interval is above zero, and no
-    category loses more than 0.10. Categories with fewer than five examples are judged together, as one; if even they
-    are fewer than five, they are shown and not judged.
+    The default rule: the lower bound of the difference's 95% interval is above zero, and no category loses more than
+    0.10. Categories with fewer than five examples are merged into one; if the merged category still has fewer than
+    five, it is shown but not judged.
 
-    Examples are told apart by their ``id``, where they have one, else by their order; of one that was repeated the mean
-    counts.
+    Examples are matched by their ``id`` if they have one, else by their order. Repeats are averaged first.
 
     Args:
-        champion: how the program that serves did.
-        challenger: how the one that wants its place did.
+        champion: the evaluation of the current version.
+        challenger: the evaluation of the candidate.
         rule: the configured rule; ``None`` for the default.
-        names: what the two are called.
+        names: the names of champion and challenger in the report.
 
     Raises:
         DataError: the examples aren't the same.
-        OneTurnError: every example failed for one of them, so that it wasn't measured.
+        OneTurnError: every example of one side failed.
     """
     rule = rule or GateConfig()
     champion, challenger = (
         champion.by_example(),
-        _in_the_order_of(champion.by_example(), challenger.by_example(), names),
+        _align(champion.by_example(), challenger.by_example(), names),
     )
     _check(champion, challenger, names)
     before, after = (side.rows["score"].to_numpy(dtype=float) for side in (champion, challenger))
@@ -184,22 +183,22 @@ def compare(
 
 
 def check_split(split: str) -> None:
-    """Raise ``DataError`` if versions mustn't be compared on a split: train or test."""
-    if split in _CLOSED:
-        raise DataError(f"Versions aren't compared on the {split} split: {_CLOSED[split]}. Use dev.")
+    """Raise ``DataError`` if versions can't be compared on a split: train or test."""
+    if split in _DISALLOWED_SPLITS:
+        raise DataError(f"Versions can't be compared on the {split} split: {_DISALLOWED_SPLITS[split]}. Use dev.")
 
 
-def _in_the_order_of(champion: Evaluation, challenger: Evaluation, names: tuple[str, str]) -> Evaluation:
-    """The challenger's rows in the order of the champion's, by the examples' ids, where they have them."""
+def _align(champion: Evaluation, challenger: Evaluation, names: tuple[str, str]) -> Evaluation:
+    """The challenger's rows in the order of the champion's, matched by id if both have unique ids."""
     if any("id" not in side.rows or side.rows["id"].duplicated().any() for side in (champion, challenger)):
         return challenger
     ids, others = (side.rows["id"].astype(str).tolist() for side in (champion, challenger))
     for name, own, missing in ((names[0], ids, set(others) - set(ids)), (names[1], others, set(ids) - set(others))):
         if missing:
-            some = ", ".join([*sorted(missing)[:5], *(["…"] if len(missing) > 5 else [])])
+            examples = ", ".join([*sorted(missing)[:5], *(["…"] if len(missing) > 5 else [])])
             raise DataError(
-                f"{name} wasn't measured on {len(missing)} examples that the other was measured on ({some}), but on "
-                f"{len(own)}: measure both on the same."
+                f"{name} has {len(own)} examples and lacks {len(missing)} of the other evaluation ({examples}): "
+                "evaluate both on the same examples."
             )
     if ids == others:
         return challenger
@@ -208,33 +207,33 @@ def _in_the_order_of(champion: Evaluation, challenger: Evaluation, names: tuple[
 
 def _check(champion: Evaluation, challenger: Evaluation, names: tuple[str, str]) -> None:
     if not len(champion.rows) + len(challenger.rows):
-        raise DataError("There are no examples to compare on.")
+        raise DataError("There are no examples to compare.")
     if len(champion.rows) != len(challenger.rows):
         raise DataError(
-            f"{names[0]} was measured on {len(champion.rows)} examples, {names[1]} on {len(challenger.rows)}: "
-            "measure both on the same."
+            f"{names[0]} has {len(champion.rows)} examples, {names[1]} has {len(challenger.rows)}: "
+            "evaluate both on the same examples."
         )
     labels = [name for name in champion.labels if name in challenger.labels]
-    for place, (one, other) in enumerate(
+    for index, (first, second) in enumerate(
         zip(champion.rows[labels].to_dict("records"), challenger.rows[labels].to_dict("records"), strict=True)
     ):
-        if list(map(_plain, one.values())) != list(map(_plain, other.values())):
+        if list(map(_plain, first.values())) != list(map(_plain, second.values())):
             raise DataError(
-                f"Example {place + 1} isn't the same for {names[0]} and {names[1]}: measure both on the same."
+                f"Example {index + 1} differs between {names[0]} and {names[1]}: evaluate both on the same examples."
             )
     for name, side in zip(names, (champion, challenger), strict=True):
         if _errors(side) == len(side.rows):
             reason = side.rows["error"].iloc[0]
             raise OneTurnError(
-                f"{name} wasn't measured: each of its {len(side.rows)} examples failed. The first: {reason}"
+                f"{name} has no scores: all of its {len(side.rows)} examples failed. First error: {reason}"
             )
-        for example, score in zip(_shown(side.rows), side.rows["score"], strict=True):
+        for example, score in zip(_example_names(side.rows), side.rows["score"], strict=True):
             if not math.isfinite(score):
-                raise DataError(f"The metric gave {example} of {name} the score {score}, which is no number.")
+                raise DataError(f"The metric gave {example} of {name} the score {score}, which isn't a finite number.")
 
 
 def _plain(value: Any) -> str | None:
-    """A label as a table tells it: a list is a text, a number may be one, and a whole number may have a point."""
+    """A label in comparable form: files may store lists as text, and integers as text or floats."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -249,16 +248,16 @@ def _errors(evaluation: Evaluation) -> int:
 
 
 def _flips(rows: pd.DataFrame, labels: Sequence[str | None] | None, before: Any, after: Any) -> Iterator[Flip]:
-    shown = _shown(rows)
-    for place in np.flatnonzero(np.abs(after - before) > _EQUAL).tolist():
-        category = labels[place] if labels is not None else None
-        yield Flip(shown[place], category, float(before[place]), float(after[place]))
+    names = _example_names(rows)
+    for index in np.flatnonzero(np.abs(after - before) > _TOLERANCE).tolist():
+        category = labels[index] if labels is not None else None
+        yield Flip(names[index], category, float(before[index]), float(after[index]))
 
 
-def _shown(rows: pd.DataFrame) -> list[str]:
-    """What the examples are called: by their ids, else by their first labels."""
-    found = rows["id"] if "id" in rows else rows[next(iter(Evaluation(rows).labels), "score")]
-    return list(map(str, found))
+def _example_names(rows: pd.DataFrame) -> list[str]:
+    """The names of the examples: their ids, else their first labels."""
+    names = rows["id"] if "id" in rows else rows[next(iter(Evaluation(rows).labels), "score")]
+    return list(map(str, names))
 
 
 def _categories(labels: Sequence[str | None], before: Any, after: Any, rule: GateConfig) -> Iterator[CategoryChange]:
@@ -280,19 +279,19 @@ def _category(name: str, rows: pd.DataFrame, judged: bool) -> CategoryChange:
 
 def _reasons(low: float, rows: int, categories: Sequence[CategoryChange], rule: GateConfig) -> Iterator[str]:
     if rows < rule.min_examples:
-        yield f"There are {rows} examples, too few to tell: the rule wants {rule.min_examples}."
-    if not low > rule.min_difference + _EQUAL:
-        yield f"The lower bound of the difference is {low:+.1%}; the rule wants it above {rule.min_difference:+.1%}."
-    for found in categories:
-        if found.judged and -found.difference > rule.max_category_loss + _EQUAL:
+        yield f"There are {rows} examples; the rule requires at least {rule.min_examples}."
+    if not low > rule.min_difference + _TOLERANCE:
+        yield f"The lower bound of the difference is {low:+.1%}; the rule requires over {rule.min_difference:+.1%}."
+    for change in categories:
+        if change.judged and -change.difference > rule.max_category_loss + _TOLERANCE:
             yield (
-                f"{found.category} loses {-found.difference:.1%} ({found.champion:.1%} to {found.challenger:.1%}, "
-                f"{found.rows} examples); the rule allows {rule.max_category_loss:.1%}."
+                f"{change.category} loses {-change.difference:.1%} ({change.champion:.1%} to {change.challenger:.1%}, "
+                f"{change.rows} examples); the rule allows {rule.max_category_loss:.1%}."
             )
 
 
 SHOWN = 20
-"""So many examples of each kind are listed."""
+"""The maximum number of listed examples per section."""
 
 _SCORES = ("", "rows", "before", "after", "difference")
 _FLIPS = ("example", "category", "before", "after")
@@ -304,7 +303,7 @@ def markdown(result: GateResult) -> str:
     if result.reasons:
         parts.append("\n".join(f"- {_cell(reason)}" for reason in result.reasons))
     parts.append(_table(_SCORES, _scores(result)))
-    for title, flips in _kinds(result):
+    for title, flips in _flip_sections(result):
         parts += [f"## {title}", _table(_FLIPS, _rows(flips))]
         if len(flips) > SHOWN:
             parts.append(f"and {len(flips) - SHOWN} more.")
@@ -312,17 +311,17 @@ def markdown(result: GateResult) -> str:
 
 
 def tables(result: GateResult) -> Group:
-    """The report for a terminal."""
-    found: list[Table | str] = [f"[{'green' if result.passed else 'red'}]{escape(result.verdict)}[/]"]
-    found += [f"  - {escape(reason)}" for reason in result.reasons]
-    found.append(_rich(_SCORES, _scores(result)))
-    for title, flips in _kinds(result):
-        more = f" ({len(flips) - SHOWN} more aren't shown)" if len(flips) > SHOWN else ""
-        found += [title + more, _rich(_FLIPS, _rows(flips))]
-    return Group(*found, *_notes(result))
+    """The report as tables for a terminal."""
+    parts: list[Table | str] = [f"[{'green' if result.passed else 'red'}]{escape(result.verdict)}[/]"]
+    parts += [f"  - {escape(reason)}" for reason in result.reasons]
+    parts.append(_rich(_SCORES, _scores(result)))
+    for title, flips in _flip_sections(result):
+        hidden = f" ({len(flips) - SHOWN} more aren't shown)" if len(flips) > SHOWN else ""
+        parts += [title + hidden, _rich(_FLIPS, _rows(flips))]
+    return Group(*parts, *_notes(result))
 
 
-def _kinds(result: GateResult) -> Iterator[tuple[str, Sequence[Flip]]]:
+def _flip_sections(result: GateResult) -> Iterator[tuple[str, Sequence[Flip]]]:
     kinds = (("worse", result.worse), ("better", result.better))
     return ((f"{len(flips)} examples are {word}", flips) for word, flips in kinds if flips)
 
@@ -330,18 +329,18 @@ def _kinds(result: GateResult) -> Iterator[tuple[str, Sequence[Flip]]]:
 def _scores(result: GateResult) -> Iterator[list[str]]:
     interval = f"{result.difference:+.1%} ({result.low:+.1%} to {result.high:+.1%})"
     yield ["all", str(result.rows), f"{result.champion_score:.1%}", f"{result.challenger_score:.1%}", interval]
-    for found in result.categories:
+    for change in result.categories:
         yield [
-            _name(found),
-            str(found.rows),
-            f"{found.champion:.1%}",
-            f"{found.challenger:.1%}",
-            f"{found.difference:+.1%}",
+            _name(change),
+            str(change.rows),
+            f"{change.champion:.1%}",
+            f"{change.challenger:.1%}",
+            f"{change.difference:+.1%}",
         ]
 
 
-def _name(found: CategoryChange) -> str:
-    return found.category if found.judged else f"{found.category} (too few to judge)"
+def _name(change: CategoryChange) -> str:
+    return change.category if change.judged else f"{change.category} (too few to judge)"
 
 
 def _rows(flips: Sequence[Flip]) -> Iterator[list[str]]:

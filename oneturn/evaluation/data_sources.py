@@ -1,4 +1,4 @@
-"""Where the rows of an evaluation come from, read one after the other, whatever holds them."""
+"""Data sources of an evaluation: examples, tables, files and datasets, read row by row."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from typing import Any
 
 import dspy
 import pandas as pd
-import pyarrow.parquet as pa_parquet
-from dspy.adapters.utils import serialize_for_json
 from pydantic import BaseModel
 
-from oneturn.datasets.rows import SUFFIXES, dataset_hash
+from oneturn.core._dspy import has_inputs
+from oneturn.core.serialization import jsonable
+from oneturn.datasets.row_files import count_rows, read_rows
+from oneturn.datasets.rows import dataset_hash
 from oneturn.errors import DataError
 
 Fields = dict[str, Any]
 
-_CHATS = ("messages", "input")
+_CHAT_FIELDS = ("messages", "input")
 # fmt: off
-_DROPPED = {
+_METADATA_FIELDS = {
     "inputs", "request", "expectations", "tags", "outputs", "response", "trace",
     "source", "source_id", "source_type", "created_time", "created_by", "last_update_time", "last_updated_by",
     "dataset_id", "dataset_record_id", "request_id",
@@ -31,66 +32,66 @@ _DROPPED = {
 
 
 def is_agent_evaluation(row: Mapping[str, Any], inputs: Sequence[str]) -> bool:
-    """Whether a row has this format, rather than the program's inputs as fields of its own."""
+    """Whether a row has the format of MLflow's Agent Evaluation, rather than the program's inputs as fields."""
     if inputs and all(name in row for name in inputs):
         return False
     return isinstance(_parsed(row.get("inputs")), Mapping) or row.get("request") is not None
 
 
 def example_fields(row: Mapping[str, Any], inputs: Sequence[str]) -> tuple[Fields, tuple[str, ...]]:
-    """The fields of an example, and which of them are inputs.
+    """The fields of an example and the names of its inputs, from a row of MLflow's Agent Evaluation.
 
-    The labels keep their names. Those that MLflow's scorers know are given as ours, too: ``expected_response`` as
+    Labels keep their names. Labels of MLflow's scorers are also added under oneturn's names: ``expected_response`` as
     ``answer``, the ``doc_uri`` of ``expected_retrieved_context`` as ``expected_sources``.
 
     Args:
-        row: has this format.
-        inputs: the fields that the program takes; one that is missing is filled by the request's text, or by a lone
-            input of another name.
+        row: a row in the format of Agent Evaluation.
+        inputs: the program's inputs; a missing one is filled from the request's text, or from the only input with
+            another name.
     """
     given = example_inputs(_parsed(row.get("inputs") if row.get("inputs") is not None else row["request"]), inputs)
-    labels = {name: value for name, value in row.items() if name not in _DROPPED}
+    labels = {name: value for name, value in row.items() if name not in _METADATA_FIELDS}
     labels |= _mapping(row.get("tags")) | example_labels(_mapping(row.get("expectations")))
-    if (known := row.get("dataset_record_id") or row.get("request_id")) is not None:
-        labels.setdefault("id", known)
+    if (row_id := row.get("dataset_record_id") or row.get("request_id")) is not None:
+        labels.setdefault("id", row_id)
     return {**example_labels(labels), **given}, tuple(name for name in given if not inputs or name in inputs)
 
 
 def example_inputs(request: Any, inputs: Sequence[str] = ("question",)) -> Fields:
-    """The program's inputs of ``inputs`` or ``request``: a conversation of several turns stays a list of messages."""
+    """The program's inputs from ``inputs`` or ``request``; a conversation of several turns stays a list of messages."""
     if not isinstance(request, Mapping):
-        return {_first(inputs): request}
-    given = dict(request)
-    given |= _mapping(given.pop("request", None)) if isinstance(given.get("request"), Mapping) else {}
-    given |= _mapping(given.pop("custom_inputs", None))
-    for name in _CHATS:
-        if name in given and name not in inputs:
-            given[_first(inputs)] = _asked(given.pop(name))
-    missing, others = [name for name in inputs if name not in given], [name for name in given if name not in inputs]
-    if len(missing) == 1 and len(others) == 1 and isinstance(given[others[0]], str):
-        given[missing[0]] = given.pop(others[0])
-    return given
+        return {_question_field(inputs): request}
+    fields = dict(request)
+    fields |= _mapping(fields.pop("request", None)) if isinstance(fields.get("request"), Mapping) else {}
+    fields |= _mapping(fields.pop("custom_inputs", None))
+    for name in _CHAT_FIELDS:
+        if name in fields and name not in inputs:
+            fields[_question_field(inputs)] = _question(fields.pop(name))
+    missing, others = [name for name in inputs if name not in fields], [name for name in fields if name not in inputs]
+    if len(missing) == 1 and len(others) == 1 and isinstance(fields[others[0]], str):
+        fields[missing[0]] = fields.pop(others[0])
+    return fields
 
 
 def example_labels(expectations: Mapping[str, Any]) -> Fields:
-    """Expectations as an example's fields."""
+    """Convert expectations to the labels of an example."""
     labels = dict(expectations)
     if labels.get("expected_response") is not None:
         labels.setdefault("answer", labels["expected_response"])
     if (context := _parsed(labels.get("expected_retrieved_context"))) is not None:
-        labels.setdefault("expected_sources", [str(found["doc_uri"]) for found in context if found.get("doc_uri")])
+        labels.setdefault("expected_sources", [str(item["doc_uri"]) for item in context if item.get("doc_uri")])
     return labels
 
 
 def to_agent_evaluation(rows: Iterable[Any], inputs: Sequence[str] = ("question",)) -> list[Fields]:
-    """Rows as ``mlflow.genai.evaluate`` and ``mlflow.genai.datasets`` take them.
+    """Convert rows to the format of ``mlflow.genai.evaluate`` and ``mlflow.genai.datasets``.
 
-    A text ``answer`` becomes ``expected_response``, ``expected_sources`` become ``expected_retrieved_context``: what
-    MLflow's own scorers read. All other labels keep their names.
+    A text ``answer`` becomes ``expected_response``, and ``expected_sources`` become ``expected_retrieved_context``, as
+    MLflow's scorers read them. All other labels keep their names.
 
     Args:
         rows: examples, mappings or pydantic models, such as the rows of a table (``frame.to_dict("records")``).
-        inputs: the fields that are given; an example that marks its own is taken at its word.
+        inputs: the input fields; inputs marked on an example take precedence.
 
     Raises:
         DataError: a row lacks an input.
@@ -100,24 +101,24 @@ def to_agent_evaluation(rows: Iterable[Any], inputs: Sequence[str] = ("question"
 
 def _evaluation_row(number: int, row: Any, inputs: Sequence[str]) -> Fields:
     if isinstance(row, dspy.Example):
-        inputs = tuple(row.inputs().keys()) if row._input_keys is not None else inputs
+        inputs = tuple(row.inputs().keys()) if has_inputs(row) else inputs
     fields = row.model_dump() if isinstance(row, BaseModel) else dict(row.items())
     if missing := [name for name in inputs if name not in fields]:
         raise DataError(f"row {number} has no input {missing[0]!r}; its fields are {', '.join(map(str, fields))}")
-    given = {name: serialize_for_json(fields.pop(name)) for name in inputs}
-    labels = {name: serialize_for_json(value) for name, value in fields.items() if value is not None}
+    values = {name: jsonable(fields.pop(name)) for name in inputs}
+    labels = {name: jsonable(value) for name, value in fields.items() if value is not None}
     if isinstance(labels.get("answer"), str):
         labels["expected_response"] = labels.pop("answer")
     if isinstance(labels.get("expected_sources"), list):
         labels["expected_retrieved_context"] = [{"doc_uri": source} for source in labels.pop("expected_sources")]
-    return {"inputs": given, "expectations": labels}
+    return {"inputs": values, "expectations": labels}
 
 
-def _first(inputs: Sequence[str]) -> str:
+def _question_field(inputs: Sequence[str]) -> str:
     return "question" if not inputs or "question" in inputs else inputs[0]
 
 
-def _asked(chat: Any) -> Any:
+def _question(chat: Any) -> Any:
     """The text of a single message, or all messages."""
     if isinstance(chat, str):
         return chat
@@ -133,7 +134,7 @@ def _mapping(value: Any) -> Fields:
 
 
 def _parsed(value: Any) -> Any:
-    """A value that may be JSON text, as tables hold it."""
+    """The value; JSON text of an object or a list is parsed, because tables store such values as text."""
     if not isinstance(value, str) or not value.lstrip().startswith(("{", "[")):
         return value
     try:
@@ -142,24 +143,21 @@ def _parsed(value: Any) -> Any:
         return value
 
 
-_BATCH = 1000
-
-
 @dataclass(frozen=True)
 class Unreadable:
-    """A row that can't be evaluated on, and why."""
+    """A row that can't be evaluated, and the reason."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Source:
-    """Rows to evaluate on.
+    """The rows to evaluate.
 
     Attributes:
-        rows: gives them anew each time: examples, and an :class:`Unreadable` for each row that is none.
-        count: how many there are; ``None`` if that isn't known before.
-        key: the same for the same rows.
+        rows: returns a new iterator over the examples, with an :class:`Unreadable` for each row that is invalid.
+        count: the number of rows; ``None`` if it is unknown in advance.
+        key: identifies the data; equal for equal rows.
     """
 
     rows: Callable[[], Iterator[dspy.Example | Unreadable]]
@@ -168,16 +166,16 @@ class Source:
 
 
 def source_of(data: Any, inputs: Sequence[str]) -> Source:
-    """The rows of what a user gives.
+    """Build the source for any supported kind of data.
 
     Args:
         data: examples; mappings; a ``pandas.DataFrame``; a ``.jsonl``, ``.csv`` or ``.parquet`` file; an MLflow
             dataset (``mlflow.data`` or ``mlflow.genai.datasets``); a Spark ``DataFrame``. Rows may have the format of
             MLflow's Agent Evaluation (:func:`to_agent_evaluation`).
-        inputs: the fields that the program is given; examples that mark their own are left as they are.
+        inputs: the program's inputs; inputs marked on an example take precedence.
 
     Raises:
-        DataError: it is none of these, or there are no rows.
+        DataError: the data is of an unsupported type, or there are no rows.
     """
     if isinstance(data, str | Path):
         return _file(Path(data), inputs)
@@ -189,7 +187,7 @@ def source_of(data: Any, inputs: Sequence[str]) -> Source:
         return Source(lambda: examples_of(map(without_nan, rows), inputs), len(rows), dataset_hash(rows))
     if not isinstance(data, Sequence):
         raise DataError(
-            f"{type(data).__name__} holds no rows to evaluate: give examples, a DataFrame, a dataset or a file."
+            f"{type(data).__name__} can't be read as rows: give examples, a DataFrame, a dataset or a file."
         )
     if not data:
         raise DataError("There are no examples to evaluate; give at least one.")
@@ -198,70 +196,43 @@ def source_of(data: Any, inputs: Sequence[str]) -> Source:
 
 def _file(path: Path, inputs: Sequence[str]) -> Source:
     if not path.is_file():
-        raise DataError(f"There is no file {path}.")
-    if path.suffix not in SUFFIXES:
-        raise DataError(f"{path} has the suffix {path.suffix!r}; rows are read from {', '.join(SUFFIXES)}.")
-    count = pa_parquet.read_metadata(path).num_rows if path.suffix == ".parquet" else None
+        raise DataError(f"The file {path} doesn't exist.")
+    count = count_rows(path)
     stat = path.stat()
     key = hashlib.sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()
-    return Source(lambda: examples_of(_READERS[path.suffix](path), inputs), count, key)
+    return Source(lambda: examples_of(_rows_of_file(path), inputs), count, key)
 
 
 def _frame(data: Any) -> pd.DataFrame | None:
-    """The data as one table, if it is one, or an MLflow dataset."""
+    """The table of a ``DataFrame`` or an MLflow dataset; ``None`` for other data."""
     if isinstance(data, pd.DataFrame):
         return data
     for name in ("df", "to_df"):
-        found = getattr(data, name, None)
-        found = found() if callable(found) else found
-        if isinstance(found, pd.DataFrame):
-            return found
+        frame = getattr(data, name, None)
+        frame = frame() if callable(frame) else frame
+        if isinstance(frame, pd.DataFrame):
+            return frame
     return None
 
 
-def _read_jsonl(path: Path) -> Iterator[dict[str, Any] | Unreadable]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                yield Unreadable(f"{path.name}, line {number}: not JSON ({error})")
-                continue
-            yield row if isinstance(row, dict) else Unreadable(f"{path.name}, line {number}: no JSON object")
-
-
-def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
-    for table in pd.read_csv(path, chunksize=_BATCH):
-        yield from map(without_nan, table.to_dict("records"))
-
-
-def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
-    for batch in pa_parquet.ParquetFile(path).iter_batches(_BATCH):
-        yield from batch.to_pylist()
-
-
-_READERS: dict[str, Callable[[Path], Iterator[Any]]] = {
-    ".jsonl": _read_jsonl,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
-}
+def _rows_of_file(path: Path) -> Iterator[dict[str, Any] | Unreadable]:
+    for place, cells in read_rows(path, infer_types=True):
+        yield Unreadable(f"{path.name}, {place}: {cells}") if isinstance(cells, str) else cells
 
 
 def examples_of(rows: Iterable[Any], inputs: Sequence[str]) -> Iterator[dspy.Example | Unreadable]:
     for number, row in enumerate(rows, start=1):
-        if isinstance(row, Unreadable) or (isinstance(row, dspy.Example) and row._input_keys is not None):
+        if isinstance(row, Unreadable) or (isinstance(row, dspy.Example) and has_inputs(row)):
             yield row
             continue
-        fields, named = _plain(row), inputs
+        fields, input_names = _plain(row), inputs
         if is_agent_evaluation(fields, inputs):
-            fields, named = example_fields(fields, inputs)
+            fields, input_names = example_fields(fields, inputs)
         if missing := [name for name in inputs if name not in fields]:
-            known = ", ".join(map(str, fields))
-            yield Unreadable(f"row {number} has no input {missing[0]!r}; its fields are {known}")
+            names = ", ".join(map(str, fields))
+            yield Unreadable(f"row {number} has no input {missing[0]!r}; its fields are {names}")
         else:
-            yield dspy.Example(**fields).with_inputs(*named)
+            yield dspy.Example(**fields).with_inputs(*input_names)
 
 
 def _plain(row: Any) -> dict[str, Any]:
@@ -271,9 +242,9 @@ def _plain(row: Any) -> dict[str, Any]:
         return row.model_dump(mode="json")
     if isinstance(row, Mapping):
         return dict(row)
-    raise DataError(f"{row!r:.80} is no row: give a dspy.Example or a mapping.")
+    raise DataError(f"{row!r:.80} isn't a row: give a dspy.Example or a mapping.")
 
 
 def without_nan(row: dict[str, Any]) -> dict[str, Any]:
-    """A table's row, with ``None`` where pandas has NaN for what isn't there."""
+    """The row with ``None`` for pandas' NaN."""
     return {name: None if isinstance(value, float) and pd.isna(value) else value for name, value in row.items()}

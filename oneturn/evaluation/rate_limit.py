@@ -1,4 +1,4 @@
-"""How many rows are at work at the same time: as many as allowed, fewer while the LM or the endpoint is busy."""
+"""Limit the number of rows in progress; reduce it while the LM or the endpoint is rate-limited."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_LEAST_WAIT = 1.0
-_MOST_WAIT = 60.0
+_MIN_WAIT = 1.0
+_MAX_WAIT = 60.0
 
 
 class Limiter:
-    """Additive increase, multiplicative decrease (as TCP's congestion control, Chiu and Jain 1989).
+    """Adaptive concurrency: additive increase, multiplicative decrease (Chiu and Jain 1989, as in TCP).
 
-    Whoever is told to slow down halves the number; each row that was answered since raises it a little.
+    A refused row halves the limit; each answered row raises it slightly.
 
     Args:
-        most: rows at the same time.
-        clock: seconds.
-        sleep: waits so many of them.
+        most: the maximum number of rows in progress.
+        clock: returns the current time in seconds.
+        sleep: waits for a number of seconds.
     """
 
     def __init__(
@@ -33,50 +33,50 @@ class Limiter:
         self._sleep = sleep
         self._changed = threading.Condition()
         self._allowed = float(most)
-        self._at_work = 0
+        self._in_progress = 0
         self._not_before = 0.0
-        self._slowed = -1.0
+        self._reduced_until = -1.0
 
     @property
     def allowed(self) -> int:
-        """How many rows may be at work now."""
+        """The current limit."""
         return max(1, int(self._allowed))
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """A place at work; waits until there is one, and until a pause that was asked for is over."""
+        """Hold a slot for one row; waits for a free slot and for the end of a requested pause."""
         with self._changed:
-            while self._at_work >= self.allowed:
+            while self._in_progress >= self.allowed:
                 self._changed.wait()
-            self._at_work += 1
+            self._in_progress += 1
         try:
             if (pause := self._not_before - self._clock()) > 0:
                 self._sleep(pause)
             yield
         finally:
             with self._changed:
-                self._at_work -= 1
+                self._in_progress -= 1
                 self._changed.notify_all()
 
     def answered(self) -> None:
-        """A row was answered: a little more at a time."""
+        """Record an answered row, which raises the limit slightly."""
         with self._changed:
             self._allowed = min(self._most, self._allowed + 1 / max(self._allowed, 1))
             self._changed.notify_all()
 
     def refused(self, retry_after: float | None, attempt: int) -> None:
-        """A row was told to come again later: half as many from now on, and none before that time.
+        """Record a rate-limited row, which halves the limit and pauses all rows.
 
-        Rows that were sent together are refused together: that counts once.
+        Refusals during the pause count once, because rows in progress are usually refused together.
 
         Args:
-            retry_after: seconds to wait, where it was said; else longer with each attempt.
-            attempt: which try of the row this was, from 0.
+            retry_after: seconds to wait, if the server sent them; ``None`` for exponential backoff.
+            attempt: number of the row's attempt, from 0.
         """
-        wait = retry_after if retry_after is not None else min(_LEAST_WAIT * 2**attempt, _MOST_WAIT)
+        wait = retry_after if retry_after is not None else min(_MIN_WAIT * 2**attempt, _MAX_WAIT)
         with self._changed:
             now = self._clock()
-            if now > self._slowed:
+            if now > self._reduced_until:
                 self._allowed = max(1.0, self._allowed / 2)
-                self._slowed = now + wait
+                self._reduced_until = now + wait
             self._not_before = max(self._not_before, now + wait)

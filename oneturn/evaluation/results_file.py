@@ -1,7 +1,7 @@
-"""The rows of an evaluation in a file, written as they come, so that none is lost and none is done twice.
+"""The results file of an evaluation. Each row is written when it is done, so that an evaluation can resume.
 
-While the evaluation runs they stand in ``<name>.partial``, a JSON line each, in the order in which they were done. At
-the end they are put into the order of the data, in the format that the name says.
+While the evaluation runs, the rows are in ``<name>.partial``, one JSON line each, in order of completion. At the end
+they are sorted into the order of the data and written in the format of the file's suffix.
 """
 
 from __future__ import annotations
@@ -15,35 +15,28 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pa_parquet
-from pyarrow.lib import ArrowInvalid
 
-from oneturn.core.jsonl import truncate_partial_line
-from oneturn.datasets.rows import SUFFIXES
+from oneturn.datasets.row_files import check_suffix, read_rows, truncate_partial_line, write_rows
 from oneturn.errors import DataError
 
 Row = dict[str, Any]
-_NUMBER = "__row__"
-_TOGETHER = 1000
+_ROW_NUMBER = "__row__"
 
 
 class ResultsFile:
-    """The rows that are done.
+    """Writer of a results file.
 
     Args:
-        path: where the finished rows go: ``.jsonl``, ``.csv`` or ``.parquet``.
-        key: what the evaluation is: of what, with what, by what.
-        fresh: forget what an earlier start has written.
+        path: the finished file: ``.jsonl``, ``.csv`` or ``.parquet``.
+        key: identifies the evaluation: target, data and metrics.
+        fresh: discard the rows of an interrupted evaluation.
 
     Raises:
-        DataError: the file can't have this name; or it holds another evaluation.
+        DataError: the suffix isn't supported, or the partial file belongs to another evaluation.
     """
 
     def __init__(self, path: Path, key: str, fresh: bool = False):
-        if path.suffix not in SUFFIXES:
-            raise DataError(f"{path} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.")
+        check_suffix(path)
         self.path = path
         self.partial = path.with_name(path.name + ".partial")
         self._lock = threading.Lock()
@@ -52,71 +45,69 @@ class ResultsFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         if fresh:
             self.partial.unlink(missing_ok=True)
-        self._take_up(key)
+        self._open_partial(key)
 
     def done(self, number: int) -> bool:
-        """Whether a row of the data has been done."""
+        """Whether the row with this number is done."""
         with self._lock:
             return number < self._first_missing or number in self._done
 
     @property
     def count(self) -> int:
-        """How many rows have been done."""
+        """The number of completed rows."""
         return self._first_missing + len(self._done)
 
     def add(self, number: int, row: Row) -> None:
-        """Write a row down; when this returns, it survives the process."""
-        line = json.dumps({_NUMBER: number, **row}, ensure_ascii=False, default=str) + "\n"
+        """Append a row to the partial file; after this returns, the row survives the process."""
+        line = json.dumps({_ROW_NUMBER: number, **row}, ensure_ascii=False, default=str) + "\n"
         with self._lock:
             self._file.write(line)
             self._file.flush()
-            self._note(number)
+            self._mark_done(number)
 
     def finish(self) -> None:
-        """Put the rows into the order of the data, in the file's own format; the partial file goes."""
+        """Write the rows in the order of the data and in the file's format; delete the partial file."""
         self._file.close()
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        _WRITERS[self.path.suffix](self.rows, temporary)
-        temporary.replace(self.path)
+        write_rows(self.path, self)
         self.partial.unlink()
 
     def close(self) -> None:
-        """Leave off: the same evaluation goes on from here."""
+        """Close the partial file; the same evaluation can resume from it."""
         self._file.close()
 
-    def rows(self) -> Iterator[Row]:
-        """The rows in the order of the data; memory holds those only that are out of their order."""
+    def __iter__(self) -> Iterator[Row]:
+        """The rows in the order of the data; only rows that are out of order are held in memory."""
         waiting: list[tuple[int, int, Row]] = []
-        wanted = 0
-        for place, row in enumerate(self._lines()):
-            heapq.heappush(waiting, (row.pop(_NUMBER), place, row))
-            while waiting and waiting[0][0] == wanted:
+        next_number = 0
+        for position, row in enumerate(self._lines()):
+            heapq.heappush(waiting, (row.pop(_ROW_NUMBER), position, row))
+            while waiting and waiting[0][0] == next_number:
                 yield heapq.heappop(waiting)[2]
-                wanted += 1
-        yield from (row for _, _, row in sorted(waiting, key=lambda found: found[:2]))
+                next_number += 1
+        yield from (row for _, _, row in sorted(waiting, key=lambda entry: entry[:2]))
 
-    def _take_up(self, key: str) -> None:
+    def _open_partial(self, key: str) -> None:
         if self.partial.exists():
             truncate_partial_line(self.partial)
-            self._read(key)
+            self._resume(key)
             self._file = self.partial.open("a", encoding="utf-8")
             return
         self._file = self.partial.open("w", encoding="utf-8")
         self._file.write(json.dumps({"evaluation": key}) + "\n")
         self._file.flush()
 
-    def _read(self, key: str) -> None:
+    def _resume(self, key: str) -> None:
         with self.partial.open(encoding="utf-8") as file:
             head = file.readline()
         if head and json.loads(head) != {"evaluation": key}:
             raise DataError(
-                f"{self.partial} is of another evaluation: the program, its LM, the data or the metrics have changed. "
+                f"{self.partial} belongs to another evaluation: the program, its LM, the data or the metrics changed. "
                 "Name another file, or start over (fresh=True, --fresh)."
             )
         for row in self._lines():
-            self._note(row[_NUMBER])
+            self._mark_done(row[_ROW_NUMBER])
 
-    def _note(self, number: int) -> None:
+    def _mark_done(self, number: int) -> None:
         self._done.add(number)
         while self._first_missing in self._done:
             self._done.remove(self._first_missing)
@@ -129,133 +120,65 @@ class ResultsFile:
                 yield json.loads(line)
 
 
-Rows = Callable[[], Iterator[Row]]
-
-
-def _write_jsonl(rows: Rows, path: Path) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows():
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _write_csv(rows: Rows, path: Path) -> None:
-    schema = _schema(rows())
-    with pa_csv.CSVWriter(path, schema) as writer:
-        for table in _tables(rows(), schema):
-            writer.write_table(table)
-
-
-def _write_parquet(rows: Rows, path: Path) -> None:
-    schema = _schema(rows())
-    with pa_parquet.ParquetWriter(path, schema) as writer:
-        for table in _tables(rows(), schema):
-            writer.write_table(table)
-
-
-def _schema(rows: Iterator[Row]) -> pa.Schema:
-    """The columns with their types; a column that holds anything else than values of one simple type is text."""
-    kinds: dict[str, set[type]] = {}
-    for row in rows:
-        for name, value in row.items():
-            kinds.setdefault(name, set()).update(() if value is None else {type(value)})
-    return pa.schema([(name, _type(found)) for name, found in kinds.items()])
-
-
-def _type(kinds: set[type]) -> pa.DataType:
-    if kinds == {bool}:
-        return pa.bool_()
-    if kinds == {int}:
-        return pa.int64()
-    return pa.float64() if kinds and kinds <= {int, float} else pa.string()
-
-
-def _tables(rows: Iterator[Row], schema: pa.Schema) -> Iterator[pa.Table]:
-    while batch := list(itertools.islice(rows, _TOGETHER)):
-        flat = [{field.name: _cell(row.get(field.name), field.type) for field in schema} for row in batch]
-        yield pa.Table.from_pylist(flat, schema=schema)
-
-
-def _cell(value: Any, kind: pa.DataType) -> Any:
-    if value is None or isinstance(value, str) or kind != pa.string():
-        return value
-    return json.dumps(value, ensure_ascii=False)
-
-
-_WRITERS = {".jsonl": _write_jsonl, ".csv": _write_csv, ".parquet": _write_parquet}
-
-
-_RESULTS_TOGETHER = 5000
+_READ_BATCH = 5000
 Part = Callable[[pd.DataFrame], pd.DataFrame]
 
 
 def read_results(path: Path, part: Part | None = None, most: int | None = None) -> pd.DataFrame:
-    """The rows of a file, as they were written.
+    """Read the rows of a results file.
 
     Args:
         path: ``.jsonl``, ``.csv`` or ``.parquet``.
-        part: what to keep of some thousands of rows, so that memory never holds the rest.
-        most: read the first rows only, so many at least.
+        part: applied to each batch of rows to select what is kept in memory.
+        most: stop after the batch that reaches this number of rows.
 
     Raises:
-        DataError: the file isn't there, can't be read, or holds no evaluation's rows.
+        DataError: the file doesn't exist, can't be read, or has no rows of an evaluation.
     """
-    if path.suffix not in SUFFIXES:
-        raise DataError(f"{path} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.")
-    try:
-        rows = _together(_READERS[path.suffix](path), part, most)
-    except FileNotFoundError:
-        raise DataError(f"{path} isn't there: write it with oneturn evaluate --output {path}.") from None
-    except (ValueError, ArrowInvalid) as error:
-        raise DataError(f"{path} can't be read: {error}") from error
+    check_suffix(path)
+    if not path.is_file():
+        raise DataError(f"{path} doesn't exist: write it with oneturn evaluate --output {path}.")
+    rows = _concat(_batches(path), part, most)
     check_rows(rows, str(path))
     return rows
 
 
 def check_rows(rows: pd.DataFrame, name: str) -> None:
-    """Raise ``DataError`` if these aren't the rows of an evaluation."""
+    """Raise ``DataError`` if ``rows`` aren't the rows of an evaluation."""
     if rows.empty:
-        raise DataError(f"{name} has no rows: give an evaluation's.")
+        raise DataError(f"{name} has no rows: give the rows of an evaluation.")
     for column in ("score", "error"):
         if column not in rows:
             raise DataError(
-                f"{name} has no column {column!r}: give what oneturn.evaluate returns, or what --output wrote."
+                f"{name} has no column {column!r}: give the result of oneturn.evaluate, or a file written by --output."
             )
 
 
-def _together(parts: Iterator[pd.DataFrame], keep: Part | None, most: int | None) -> pd.DataFrame:
-    found: list[pd.DataFrame] = []
+def _batches(path: Path) -> Iterator[pd.DataFrame]:
+    rows = _read(path)
+    while batch := list(itertools.islice(rows, _READ_BATCH)):
+        yield pd.DataFrame(batch)
+
+
+def _read(path: Path) -> Iterator[Row]:
+    for place, cells in read_rows(path, infer_types=True):
+        if isinstance(cells, str):
+            raise DataError(f"{path} can't be read: {place}: {cells}")
+        yield cells
+
+
+def _concat(parts: Iterator[pd.DataFrame], keep: Part | None, most: int | None) -> pd.DataFrame:
+    frames: list[pd.DataFrame] = []
     for part in parts:
         if part.empty:
             continue
         if "score" in part and "error" in part:
-            found.append(part if keep is None else keep(part))
+            frames.append(part if keep is None else keep(part))
         else:
-            found.append(part)
-        if most is not None and sum(map(len, found)) >= most:
+            frames.append(part)
+        if most is not None and sum(map(len, frames)) >= most:
             break
-    # A column that is empty in one part and not in another has a type in the other.
-    parts_with = [part.dropna(axis="columns", how="all") for part in found]
-    columns = list(dict.fromkeys(name for part in found for name in part))
-    return pd.concat(parts_with, ignore_index=True).reindex(columns=columns) if found else pd.DataFrame()
-
-
-def _read_jsonl(path: Path) -> Iterator[pd.DataFrame]:
-    with path.open(encoding="utf-8") as file:
-        yield from pd.read_json(file, lines=True, dtype=False, convert_dates=False, chunksize=_RESULTS_TOGETHER)
-
-
-def _read_csv(path: Path) -> Iterator[pd.DataFrame]:
-    yield from pd.read_csv(path, chunksize=_RESULTS_TOGETHER, dtype={"id": str})
-
-
-def _read_parquet(path: Path) -> Iterator[pd.DataFrame]:
-    with path.open("rb") as file:
-        for batch in pa_parquet.ParquetFile(file).iter_batches(_RESULTS_TOGETHER):
-            yield batch.to_pandas()
-
-
-_READERS: dict[str, Callable[[Path], Iterator[pd.DataFrame]]] = {
-    ".jsonl": _read_jsonl,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
-}
+    # A column that is empty in one batch takes its type from the others.
+    non_empty = [part.dropna(axis="columns", how="all") for part in frames]
+    columns = list(dict.fromkeys(name for part in frames for name in part))
+    return pd.concat(non_empty, ignore_index=True).reindex(columns=columns) if frames else pd.DataFrame()

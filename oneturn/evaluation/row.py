@@ -1,4 +1,4 @@
-"""One row of an evaluation: answered, tried again where that helps, judged."""
+"""One row of an evaluation: run the target, retry if it is busy, apply the metrics."""
 
 from __future__ import annotations
 
@@ -27,42 +27,42 @@ def evaluated(
     tries: int,
     known: Row | None = None,
 ) -> Row:
-    """Answer an example and judge the answer; what fails is told in the row.
+    """Answer an example and judge the answer; a failure is recorded in the row.
 
     Args:
         target: what answers.
-        example: the data's row.
-        metrics: by the names of their columns.
-        limiter: says when.
-        tries: how often at most.
-        known: what the row says besides.
+        example: the example.
+        metrics: the metrics by column name.
+        limiter: limits how many rows run in parallel.
+        tries: the maximum number of attempts.
+        known: additional columns of the row.
     """
     row: Row = {**{name: jsonable(value) for name, value in example.items()}, **(known or {})}
-    answered, made, error = _answered(target, example, limiter, tries)
+    answered, attempts, error = _answered(target, example, limiter, tries)
     row |= {f"pred_{name}": jsonable(value) for name, value in answered.prediction.items()}
-    row |= _measured(answered, made)
+    row |= _measured(answered, attempts)
     if error is None:
         return judged(row, metrics, example, answered.noted)
     return {**row, **_failed(metrics, f"{type(error).__name__}: {error}")}
 
 
 def judged(row: Row, metrics: Mapping[str, Metric], example: dspy.Example, prediction: dspy.Prediction) -> Row:
-    """A row with what the metrics say of its prediction; one that fails costs it its score."""
+    """The row with the metrics' results; if a metric raises, the row has the score 0 and the error."""
     try:
         return {**row, **_judged(example, prediction, metrics), "error": None}
-    except Exception as error:  # a metric's failure costs its row the score, nothing more
+    except Exception as error:  # a failing metric must not stop the evaluation
         return {**row, **_failed(metrics, f"{type(error).__name__}: {error}")}
 
 
-def unreadable(found: Unreadable, metrics: Mapping[str, Metric]) -> Row:
-    """The row of what can't be evaluated on."""
-    return {**_measured(Answered(), 0), **_failed(metrics, f"DataError: {found.reason}")}
+def unreadable(example: Unreadable, metrics: Mapping[str, Metric]) -> Row:
+    """The row of an unreadable example."""
+    return {**_measured(Answered(), 0), **_failed(metrics, f"DataError: {example.reason}")}
 
 
 def clash(example: dspy.Example) -> Unreadable | None:
-    """Why an example can't have a row, if it can't: a field of this name would make it a repeat of another."""
+    """The reason if an example has a field with the name of the repeat column, else ``None``."""
     taken = REPEAT in example
-    return Unreadable(f"a field is called {REPEAT!r}, as a column of the result: rename it") if taken else None
+    return Unreadable(f"the field {REPEAT!r} has the name of a result column: rename it") if taken else None
 
 
 def _measured(answered: Answered, tries: int) -> Row:
@@ -84,7 +84,7 @@ def _answered(
         with limiter.slot():
             try:
                 target.answer(example, answered)
-            except Exception as error:  # whatever a program raises is its row's
+            except Exception as error:  # the error of a program belongs to its row
                 failure = error
             else:
                 limiter.answered()
@@ -92,31 +92,31 @@ def _answered(
         if not _busy(failure) or attempt + 1 == tries:
             return answered, attempt + 1, failure
         limiter.refused(getattr(failure, "retry_after", None), attempt)
-    raise ValueError(f"A row is tried {tries} times; it must be tried once.")
+    raise ValueError(f"tries is {tries}; it must be at least 1.")
 
 
 def _busy(error: Exception) -> bool:
-    """Whether the same row may be answered later: what was refused has done nothing yet."""
+    """Whether the error is temporary, so that the row can be retried."""
     if isinstance(error, AgentError | EndpointError):
         return error.status in _BUSY
     return bool(is_retryable_lm_error(error))
 
 
 def _judged(example: dspy.Example, prediction: dspy.Prediction, metrics: Mapping[str, Metric]) -> Row:
-    judged: Row = {}
+    columns: Row = {}
     for name, metric in metrics.items():
-        score, told = _verdict(metric(example, prediction))
-        if not judged:
+        score, feedback = _verdict(metric(example, prediction))
+        if not columns:
             if score is None:
-                raise DataError(f"{name} gave no score: {told}")
-            judged |= {"score": score, "feedback": told}
+                raise DataError(f"{name} returned no score: {feedback}")
+            columns |= {"score": score, "feedback": feedback}
         if name != "score":
-            judged |= {name: score, f"{name}_feedback": told}
-    return judged
+            columns |= {name: score, f"{name}_feedback": feedback}
+    return columns
 
 
 def _verdict(result: Any) -> tuple[float | None, str | None]:
-    """The score, if the metric could give one, and why it is that."""
+    """The score, or ``None`` if the metric gave none, and the feedback."""
     if not isinstance(result, dspy.Prediction):
         return float(result), None
     return None if result.score is None else float(result.score), result.get("feedback")

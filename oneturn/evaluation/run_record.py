@@ -1,38 +1,38 @@
-"""What a run did, beside its outputs: the tools that it called, what they found, what the answer cites.
+"""``RunRecord``: the tool calls, retrieved documents and cited sources of a run.
 
-A metric of ``oneturn.evaluate`` gets it with the prediction, whatever was evaluated; a metric of an optimizer finds it
-in the trajectory.
+In ``oneturn.evaluate`` it is attached to the prediction, for every kind of target. In an optimizer it is read from the
+trajectory.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import dspy
-from dspy.adapters.utils import serialize_for_json
 
+from oneturn.core._dspy import with_field
+from oneturn.core.serialization import jsonable
 from oneturn.core.steps import source
 from oneturn.tools.registry import documents_in
 
 Fields = dict[str, Any]
 
 KEY = "dspy_oneturn_run"
-"""Where a prediction keeps it: DSPy passes over names that begin so."""
+"""The prediction's key for the record; DSPy ignores names with the prefix ``dspy_``."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run did.
+    """Tool calls and sources of a run.
 
     Attributes:
         tool_calls: in order, each with ``name``, ``arguments``, ``output``, and ``sources``: ``id``, ``title`` and
-            ``url`` of each document that it found.
-        sources: what the answer cites.
-        trace_id: of its MLflow trace, if it has one.
+            ``url`` of each document that the tool returned.
+        sources: the sources that the answer cites.
+        trace_id: the id of its MLflow trace; ``None`` if there is none.
     """
 
     tool_calls: tuple[Mapping[str, Any], ...] = ()
@@ -41,36 +41,34 @@ class RunRecord:
 
     @property
     def found(self) -> list[Mapping[str, str]]:
-        """What the tools found, each once, in the order it came."""
-        each = [found for call in self.tool_calls for found in call.get("sources") or ()]
-        return list({str(found.get("id")): found for found in reversed(each)}.values())[::-1]
+        """The documents that the tools returned, without duplicates, in order."""
+        documents = [document for call in self.tool_calls for document in call.get("sources") or ()]
+        return list({str(document.get("id")): document for document in reversed(documents)}.values())[::-1]
 
 
 def run_record(prediction: Any) -> RunRecord:
-    """What the run did that gave a prediction."""
-    known = prediction.get(KEY) if hasattr(prediction, "get") else None
-    if isinstance(known, RunRecord):
-        return known
+    """The record of the run that produced a prediction."""
+    record = prediction.get(KEY) if hasattr(prediction, "get") else None
+    if isinstance(record, RunRecord):
+        return record
     return RunRecord(tuple(tool_calls(prediction)), tuple(cited(prediction)))
 
 
 def with_record(prediction: dspy.Prediction, record: RunRecord) -> dspy.Prediction:
-    """A copy of a prediction that knows what its run did."""
-    noted = copy.copy(prediction)
-    noted._store = {**prediction._store, KEY: record}
-    return noted
+    """A copy of a prediction with the record of its run."""
+    return with_field(prediction, KEY, record)
 
 
 def cited(prediction: Any, field: str = "citations") -> list[str]:
-    """The sources that a prediction names in one of its fields."""
-    named = prediction.get(field) if hasattr(prediction, "get") else None
-    if isinstance(named, str):
-        return [named]
-    return [str(each) for each in named] if isinstance(named, Sequence) else []
+    """The sources listed in one of a prediction's fields."""
+    sources = prediction.get(field) if hasattr(prediction, "get") else None
+    if isinstance(sources, str):
+        return [sources]
+    return [str(each) for each in sources] if isinstance(sources, Sequence) else []
 
 
 def tool_calls(prediction: Any) -> list[Fields]:
-    """The tools that a run called, from its trajectory: that of ``oneturn.ReAct``, or ``dspy.ReAct``'s."""
+    """The tool calls of a run, from the trajectory of ``oneturn.ReAct`` or ``dspy.ReAct``."""
     trajectory = prediction.get("trajectory") if hasattr(prediction, "get") else None
     if isinstance(trajectory, list):
         return [
@@ -84,23 +82,23 @@ def tool_calls(prediction: Any) -> list[Fields]:
     return [_dspy_call(trajectory, number) for number in numbers if trajectory[f"tool_name_{number}"] != "finish"]
 
 
-def arguments(told: Any) -> Any:
-    """A call's arguments as a dict, where they are the JSON text of one."""
-    if not isinstance(told, str):
-        return told
+def arguments(raw: Any) -> Any:
+    """The arguments of a call; the JSON text of an object is parsed."""
+    if not isinstance(raw, str):
+        return raw
     try:
-        found = json.loads(told)
+        parsed = json.loads(raw)
     except ValueError:
-        return told
-    return found if isinstance(found, dict) else told
+        return raw
+    return parsed if isinstance(parsed, dict) else raw
 
 
 def _dspy_call(trajectory: Mapping[Any, Any], number: str) -> Fields:
     output = trajectory.get(f"observation_{number}")
-    found = [source(document) for document in documents_in(output)]
+    documents = [source(document) for document in documents_in(output)]
     name, given = trajectory[f"tool_name_{number}"], trajectory.get(f"tool_args_{number}")
-    return _call(name, given, serialize_for_json(output), found)
+    return _call(name, given, jsonable(output), documents)
 
 
-def _call(name: str, given: Any, output: Any, found: Sequence[Mapping[str, str]]) -> Fields:
-    return {"name": name, "arguments": given, "output": output, "sources": [dict(each) for each in found]}
+def _call(name: str, given: Any, output: Any, documents: Sequence[Mapping[str, str]]) -> Fields:
+    return {"name": name, "arguments": given, "output": output, "sources": [dict(document) for document in documents]}

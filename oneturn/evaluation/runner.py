@@ -1,4 +1,4 @@
-"""``evaluate``: one row a row, whatever happens to it, in the order of the data."""
+"""``evaluate``: one result row per input row, in order, failures included."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextvars
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -15,9 +15,9 @@ from typing import Any
 
 import dspy
 import pandas as pd
-from dspy.clients.cache import Cache
 from tqdm.auto import tqdm
 
+from oneturn.core._dspy import replaced_cache
 from oneturn.errors import DataError
 from oneturn.evaluation.data_sources import Source, Unreadable, source_of
 from oneturn.evaluation.rate_limit import Limiter
@@ -28,13 +28,13 @@ from oneturn.evaluation.targets import Target, resolve_target
 
 
 def repeated(source: Source, repeats: int) -> Source:
-    """The rows of a source, each so many times in a row.
+    """The source with each row repeated consecutively.
 
     Raises:
-        DataError: it isn't a positive number.
+        DataError: ``repeats`` isn't positive.
     """
     if repeats < 1:
-        raise DataError(f"repeats is {repeats}; an example is tried at least once.")
+        raise DataError(f"repeats is {repeats}; it must be at least 1.")
     if repeats == 1:
         return source
     return replace(
@@ -45,19 +45,8 @@ def repeated(source: Source, repeats: int) -> Source:
     )
 
 
-@contextmanager
-def uncached() -> Iterator[None]:
-    """DSPy without its cache, which would answer each time as the first time."""
-    before = dspy.cache
-    dspy.cache = Cache(enable_disk_cache=False, enable_memory_cache=False, disk_cache_dir=None)
-    try:
-        yield
-    finally:
-        dspy.cache = before
-
-
 TRIES = 4
-"""How often a row is tried that the LM or the endpoint can't take now."""
+"""The maximum number of attempts of a row while the LM or the endpoint is rate-limited."""
 
 Row = dict[str, Any]
 Metrics = Metric | Mapping[str, Metric] | Sequence[Metric]
@@ -80,53 +69,56 @@ def evaluate(
 ) -> Evaluation:
     """Run ``target`` on every row and judge each answer.
 
-    What fails costs its row the score, nothing more: the reason stands in the row's ``error``. A row that the LM or
-    the endpoint can't take now (429, 503) is tried again when it says so, up to four times, and fewer at the same time.
+    A failed row scores 0 and has the reason in ``error``; the other rows are not affected. If the LM or the endpoint is
+    rate-limited or unavailable (429, 503), a row is tried up to four times, after the requested pause and with fewer
+    rows in parallel.
 
-    With ``output``, each row is written down as it is done. An evaluation that was interrupted, or killed, goes on
-    when it is started again: no row is done twice, none is lost; and memory doesn't grow with the rows, which are read
-    back when the evaluation is asked for them.
+    With ``output``, each row is written to the file when it is done. An interrupted evaluation resumes when it is
+    started again: no row is repeated or lost. Memory doesn't grow with the number of rows; they are read from the file
+    on access.
 
     Args:
         target: a ``dspy.Module``; an :class:`oneturn.Agent`; the URL of a served agent; the URI of a logged model,
             ``models:/…``.
         data: examples, mappings, a ``pandas.DataFrame``, a ``.jsonl``, ``.csv`` or ``.parquet`` file, an MLflow
-            dataset, a Spark ``DataFrame``. Rows of MLflow's Agent Evaluation (``inputs``, ``expectations``) are read,
-            too: see :func:`oneturn.evaluation.data_sources.example_fields`.
-        metrics: how an answer is judged: one, whose score is the column ``score``; or several, by name or by their own
-            names, each a column; the first of them is the ``score``.
-        lm: the LM to use with a program; ``None`` for the one that is configured.
-        threads: rows at the same time.
+            dataset, a Spark ``DataFrame``. The format of MLflow's Agent Evaluation (``inputs``, ``expectations``) is
+            supported: see :func:`oneturn.evaluation.data_sources.example_fields`.
+        metrics: one metric, whose score is the column ``score``; or several, as a mapping by name or a sequence, each
+            with its own column; the first of them is also the ``score``.
+        lm: the LM for a program; ``None`` for the configured LM.
+        threads: rows in parallel.
         output: a ``.jsonl``, ``.csv`` or ``.parquet`` file for the rows.
-        fresh: do again what an earlier start has done.
-        repeats: how often each example is tried, a row each, with its number from 0 in ``repeat``: see
-            :meth:`Evaluation.pass_hat_k`. DSPy's cache answers none of them; an LM whose temperature
-            is 0 says the same each time.
-        inputs: the fields that are given; ``None`` for those that the examples mark, or the program takes.
+        fresh: discard the rows of an interrupted evaluation and start over.
+        repeats: how often each example is tried, one row each, with its number from 0 in ``repeat``: see
+            :meth:`Evaluation.pass_hat_k`. DSPy's cache is disabled; an LM with temperature 0 still gives the same
+            answer each time.
+        inputs: the input fields; ``None`` for those that the examples mark, else those of the program.
         api_key: the token for a URL; see :func:`oneturn.query`.
-        trace: whether each row of a program is an MLflow trace, named in ``trace_id``.
-        progress: whether to show a bar.
+        trace: whether to record an MLflow trace for each row of a program, with its id in ``trace_id``.
+        progress: whether to show a progress bar.
 
     Returns:
-        The rows: the data's own fields, ``pred_…`` for each output, ``score``, ``feedback``, the other metrics,
-        ``pred_tool_calls``, ``pred_sources``, the row's usage (``lm_calls``, ``prompt_tokens``, ``completion_tokens``,
-        ``cached_tokens``, ``cache_write_tokens``, ``reasoning_tokens``, and ``cost`` in US dollars, where the LM's
-        price is known), ``seconds``, ``trace_id``, ``tries`` and ``error``.
+        The evaluation. Its rows have the data's own fields, ``pred_…`` for each output, ``score``, ``feedback``, the
+        other metrics, ``pred_tool_calls``, ``pred_sources``, the usage (``lm_calls``, ``prompt_tokens``,
+        ``completion_tokens``, ``cached_tokens``, ``cache_write_tokens``, ``reasoning_tokens``, and ``cost`` in US
+        dollars, if the LM's price is known), ``seconds``, ``trace_id``, ``tries`` and ``error``.
 
     Raises:
-        DataError: there are no rows; target or data are of no known kind; ``repeats`` isn't positive; or ``output`` is
-            of another evaluation.
+        DataError: there are no rows; the target or the data is of an unsupported type; ``repeats`` isn't positive; or
+            ``output`` belongs to another evaluation.
     """
     named = named_metrics(metrics)
-    answering = resolve_target(target, lm, api_key, trace)
-    source = repeated(source_of(data, tuple(inputs or answering.inputs)), repeats)
-    with contextlib.nullcontext() if repeats == 1 else uncached():
+    resolved = resolve_target(target, lm, api_key, trace)
+    source = repeated(source_of(data, tuple(inputs or resolved.inputs)), repeats)
+    with (
+        contextlib.nullcontext() if repeats == 1 else replaced_cache(memory=False)
+    ):  # the cache gives each repeat the same answer
         if output is None:
-            done = sorted(rows_of(answering, source, named, threads, repeats, progress), key=lambda found: found[0])
+            done = sorted(rows_of(resolved, source, named, threads, repeats, progress), key=lambda entry: entry[0])
             return Evaluation(_table([row for _, row in done]))
-        results = ResultsFile(Path(output), _key(answering, source, named), fresh)
+        results = ResultsFile(Path(output), _key(resolved, source, named), fresh)
         with closing(results):
-            for number, row in rows_of(answering, source, named, threads, repeats, progress, results.done):
+            for number, row in rows_of(resolved, source, named, threads, repeats, progress, results.done):
                 results.add(number, row)
             results.finish()
     return Evaluation.read(results.path)
@@ -141,67 +133,67 @@ def rows_of(
     progress: bool = False,
     known: Callable[[int], bool] = lambda number: False,
 ) -> Iterator[tuple[int, Row]]:
-    """The rows of an evaluation as they are done, each with its number; few are in memory at a time.
+    """Yield the rows of an evaluation as they complete, each with its number; few are in memory at a time.
 
     Args:
         target: what answers.
-        source: the data; each example as often as it is repeated.
-        metrics: by the names of their columns.
-        threads: rows at the same time.
-        repeats: how often each example stands in ``source``.
-        progress: whether to show a bar.
-        known: says which numbers to leave out.
+        source: the data, with repeats.
+        metrics: the metrics by column name.
+        threads: rows in parallel.
+        repeats: how often ``source`` contains each example.
+        progress: whether to show a progress bar.
+        known: returns whether to skip the row with a number.
     """
     limiter = Limiter(threads)
 
-    def work(number: int, example: dspy.Example | Unreadable) -> Row:
+    def evaluate_row(number: int, example: dspy.Example | Unreadable) -> Row:
         row: Row = {} if repeats == 1 else {REPEAT: number % repeats}
-        wrong = example if isinstance(example, Unreadable) else clash(example)
-        if wrong is not None:
-            return row | unreadable(wrong, metrics)
+        invalid = example if isinstance(example, Unreadable) else clash(example)
+        if invalid is not None:
+            return row | unreadable(invalid, metrics)
         return evaluated(target, example, metrics, limiter, TRIES, row)
 
-    return _done(source, work, threads, progress, known)
+    return _completed(source, evaluate_row, threads, progress, known)
 
 
 def named_metrics(metrics: Metrics) -> dict[str, Metric]:
-    """Metrics by the names of their columns.
+    """The metrics by column name.
 
     Raises:
         DataError: there are none, or two have the same name.
     """
     if callable(metrics):
         return {"score": metrics}
-    given = dict(metrics) if isinstance(metrics, Mapping) else {_name(metric): metric for metric in metrics}
-    if not given or len(given) != len(metrics):
-        raise DataError("Give at least one metric, and each a name of its own.")
-    return given
+    named = dict(metrics) if isinstance(metrics, Mapping) else {_name(metric): metric for metric in metrics}
+    if not named or len(named) != len(metrics):
+        raise DataError("Give at least one metric, each with a unique name.")
+    return named
 
 
-def _done(
+def _completed(
     source: Source,
-    work: Callable[[int, dspy.Example | Unreadable], Row],
+    evaluate_row: Callable[[int, dspy.Example | Unreadable], Row],
     threads: int,
     progress: bool,
     known: Callable[[int], bool],
 ) -> Iterator[tuple[int, Row]]:
-    """The rows as they are done, each with its number; no more than twice ``threads`` of them are taken at a time."""
-    missing = ((number, example) for number, example in enumerate(source.rows()) if not known(number))
+    """Yield the rows as they complete, each with its number; at most twice ``threads`` are submitted at a time."""
+    pending = ((number, example) for number, example in enumerate(source.rows()) if not known(number))
     bar = tqdm(total=source.count, desc="evaluate", unit="row", disable=not progress)
     with ThreadPoolExecutor(threads, thread_name_prefix="oneturn-row") as pool, bar:
-        under_way: dict[Future[Row], int] = {}
+        running: dict[Future[Row], int] = {}
         done: SimpleQueue[Future[Row]] = SimpleQueue()
         try:
             while True:
-                while len(under_way) < 2 * threads and (found := next(missing, None)) is not None:
-                    # dspy.context travels in context variables, which a plain pool doesn't inherit.
-                    future = pool.submit(contextvars.copy_context().run, work, found[0], found[1])
-                    under_way[future] = found[0]
+                while len(running) < 2 * threads and (entry := next(pending, None)) is not None:
+                    # dspy.context uses context variables, which the threads of a pool don't inherit.
+                    future = pool.submit(contextvars.copy_context().run, evaluate_row, entry[0], entry[1])
+                    running[future] = entry[0]
                     future.add_done_callback(done.put)
-                if not under_way:
+                if not running:
                     return
                 future = done.get()
-                yield under_way.pop(future), future.result()
+                yield running.pop(future), future.result()
                 bar.update()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -214,8 +206,8 @@ def _table(rows: list[Row]) -> pd.DataFrame:
 
 
 def _key(target: Target, source: Source, metrics: Mapping[str, Metric]) -> str:
-    told = repr([target.key, source.key, [(name, _metric_key(metric)) for name, metric in metrics.items()]])
-    return hashlib.sha256(told.encode()).hexdigest()
+    text = repr([target.key, source.key, [(name, _metric_key(metric)) for name, metric in metrics.items()]])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _metric_key(metric: Metric) -> str:

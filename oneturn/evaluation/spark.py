@@ -1,4 +1,4 @@
-"""The same evaluation on a cluster: a Spark table in, a Spark table out, a row a row."""
+"""Evaluate on Spark: one result row per row of a table."""
 
 from __future__ import annotations
 
@@ -37,58 +37,59 @@ def evaluate_table(
     threads: int = 8,
     api_key: str | None = None,
 ) -> DataFrame:
-    """Answer and judge each row of a Spark table, on its workers (``DataFrame.mapInPandas``).
+    """Answer and judge each row of a Spark table on the workers (``DataFrame.mapInPandas``).
 
-    The table that comes back is lazy, and computed anew for each action on it: write it down before you look at it,
-    or take :func:`evaluate_into`, which goes on where it was. Each worker process makes the program once.
-    What fails is a row with its ``error``. A task that Spark starts again answers its rows again, and only one of its
-    attempts counts: there is one row a row.
+    The returned table is lazy and is recomputed for each action: write it to storage first, or use
+    :func:`evaluate_into`, which can resume. Each worker process builds the program once. A failed row has an
+    ``error``. If Spark retries a task, its rows are answered again, but only one attempt counts: the result has exactly
+    one row per row of the table.
 
     Args:
-        target: the URL of a served agent; a ``models:/`` URI; the path of an agent's file that every worker can read;
-            or a function without arguments that makes a ``dspy.Module``, whose LM is set, or an :class:`oneturn.Agent`.
-        table: any rows; as many are answered at a time as Spark has cores for its partitions, times ``threads``.
+        target: the URL of a served agent; a ``models:/`` URI; the path of an agent file that every worker can read;
+            or a function without arguments that returns a ``dspy.Module`` with its LM set, or an
+            :class:`oneturn.Agent`.
+        table: the rows; Spark's cores for its partitions times ``threads`` of them are answered in parallel.
         metrics: as :func:`oneturn.evaluate` takes them; they are sent to the workers.
-        inputs: the columns that the program is given.
+        inputs: the program's input columns.
         outputs: the outputs that become columns, as ``pred_…``.
-        threads: rows at the same time, of each partition.
-        api_key: the token for a URL; ``None`` for the environment's on each worker.
+        threads: rows in parallel per partition.
+        api_key: the token for a URL; ``None`` for the one in each worker's environment.
 
     Returns:
-        The table's own columns, and those of :func:`oneturn.evaluate`, with what is nested as JSON text.
+        The table's columns and those of :func:`oneturn.evaluate`, with nested values as JSON text.
 
     Raises:
-        DataError: the table lacks an input, or has a column of a name that the result needs.
+        DataError: the table lacks an input column, or has a column with the name of a result column.
     """
     columns = _columns(outputs, named_metrics(metrics))
     if missing := [name for name in inputs if name not in table.columns]:
         raise DataError(f"The table has no column {missing[0]!r}; it has {', '.join(table.columns)}.")
-    if twice := [name for name in table.columns if name in columns]:
-        raise DataError(f"The table has a column {twice[0]!r}, as the result will: rename it, or drop it.")
+    if taken := [name for name in table.columns if name in columns]:
+        raise DataError(f"The table has a column {taken[0]!r}, which is a result column: rename or drop it.")
     job = Job(uuid.uuid4().hex, target, named_metrics(metrics), tuple(inputs), threads, api_key, columns)
-    own = ", ".join(f"`{field.name}` {field.dataType.simpleString()}" for field in table.schema.fields)
-    schema = ", ".join([own, *(f"`{name}` {kind}" for name, kind in columns.items())])
-    # PySpark looks at the signature of what it is given, and an object that is called hasn't the one of a function.
+    table_columns = ", ".join(f"`{field.name}` {field.dataType.simpleString()}" for field in table.schema.fields)
+    schema = ", ".join([table_columns, *(f"`{name}` {kind}" for name, kind in columns.items())])
+    # PySpark inspects the signature, and a callable object doesn't have that of a function.
     return table.mapInPandas(lambda batches: job(batches), schema=schema)
 
 
 def output_names(target: str | Made) -> tuple[str, ...]:
-    """The outputs of a program that can be made here, for ``outputs``."""
+    """The output names of a target, for ``outputs``; builds the target in this process."""
     program: Any = getattr(made(target, None), "_program", None)
     signature = getattr(program, "signature", None)
     return tuple(signature.output_fields) if signature is not None else ("answer",)
 
 
 def _columns(outputs: Sequence[str], metrics: Any) -> dict[str, str]:
-    found = {f"pred_{name}": "string" for name in outputs} | _MEASURED
+    columns = {f"pred_{name}": "string" for name in outputs} | _MEASURED
     for name in metrics:
         if name != "score":
-            found |= {name: "double", f"{name}_feedback": "string"}
-    return {**found, "error": "string"}
+            columns |= {name: "double", f"{name}_feedback": "string"}
+    return {**columns, "error": "string"}
 
 
-_UNKNOWN = 32
-"""Parts where nobody says how many cores there are; idle ones cost little."""
+_DEFAULT_PARTITIONS = 32
+"""Number of partitions if the number of cores is unknown; idle partitions cost little."""
 
 
 def evaluate_into(
@@ -103,36 +104,35 @@ def evaluate_into(
     format: str = "parquet",
     **options: Any,
 ) -> DataFrame:
-    """Evaluate the rows of a table that aren't at ``path`` yet, and write them there, some thousands at a time.
+    """Evaluate the rows of a table that aren't at ``path`` yet, and write them there in batches.
 
-    What was written is never answered again: a job that was killed goes on when it is started again, and answers at
-    most ``together`` rows a second time. Each row is there once, whatever tasks Spark has repeated: Spark commits a
-    write whole.
+    Written rows are never answered again. A restarted job resumes, and answers at most ``together`` rows a second time.
+    Each row is written exactly once, even if Spark retries tasks, because Spark commits a write atomically.
 
     Args:
-        path: where the rows go; a folder, or whatever ``format`` takes.
+        path: where the rows are written; a folder, or any path that ``format`` supports.
         target: see :func:`oneturn.evaluation.spark.evaluate_table`.
-        table: the rows; each must have another ``id``.
+        table: the rows, each with a unique ``id``.
         metrics: how an answer is judged.
-        id: the column that tells rows apart.
-        together: rows of one write.
-        partitions: how many parts they are answered in at the same time; ``None`` for as many as Spark has cores.
-        format: ``"parquet"``, or ``"delta"`` where Spark has it.
-        options: of :func:`oneturn.evaluation.spark.evaluate_table`.
+        id: the column that identifies a row.
+        together: rows per write.
+        partitions: number of partitions per write; ``None`` for the number of Spark's cores.
+        format: ``"parquet"``, or ``"delta"`` if Spark supports it.
+        options: keyword arguments of :func:`oneturn.evaluation.spark.evaluate_table`.
 
     Returns:
         All rows, read from ``path``.
 
     Raises:
-        DataError: the table has no such column, or two rows with the same value in it.
+        DataError: the table has no such column, or duplicate values in it.
     """
     if id not in table.columns:
         raise DataError(f"The table has no column {id!r}; it has {', '.join(table.columns)}. Name another: id=…")
     if table.count() != table.select(id).distinct().count():
-        raise DataError(f"The column {id!r} doesn't tell the rows apart: some have the same value in it.")
+        raise DataError(f"The column {id!r} has duplicate values; it must identify each row.")
     session = table.sparkSession
-    while not (missing := _missing(session, path, format, table, id).limit(together)).isEmpty():
-        spread = missing.repartition(partitions or _cores(session))
+    while not (rows := _unanswered(session, path, format, table, id).limit(together)).isEmpty():
+        spread = rows.repartition(partitions or _cores(session))
         evaluate_table(target, spread, metrics, **options).write.mode("append").format(format).save(path)
     return session.read.format(format).load(path)
 
@@ -140,18 +140,18 @@ def evaluate_into(
 def _cores(session: SparkSession) -> int:
     try:
         return int(session.sparkContext.defaultParallelism)
-    except Exception:  # Spark Connect, as serverless has it, has no such thing
-        return _UNKNOWN
+    except Exception:  # Spark Connect, as on serverless compute, has no SparkContext
+        return _DEFAULT_PARTITIONS
 
 
-def _missing(session: SparkSession, path: str, format: str, table: DataFrame, id: str) -> DataFrame:
+def _unanswered(session: SparkSession, path: str, format: str, table: DataFrame, id: str) -> DataFrame:
     from pyspark.errors import AnalysisException
 
     try:
-        done = session.read.format(format).load(path)
-    except AnalysisException:  # nothing is there yet
+        existing = session.read.format(format).load(path)
+    except AnalysisException:  # nothing is written yet
         return table
-    return table.join(done.select(id), on=id, how="left_anti")
+    return table.join(existing.select(id), on=id, how="left_anti")
 
 
 __all__ = ["evaluate_into", "evaluate_table"]

@@ -1,4 +1,4 @@
-"""What is evaluated: a program in this process, a served agent, or a logged model; each answers one row."""
+"""Evaluation targets: a program in this process, a served agent, or a logged model."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ Fields = dict[str, Any]
 
 @dataclass
 class Answered:
-    """What came back for one row; what is known of it when it failed, too.
+    """The result of a target for one row; partial if the target failed.
 
     Attributes:
         prediction: the outputs, as a metric reads them.
-        tool_calls: the tools that were called, in order; see :class:`oneturn.evaluation.run_record.RunRecord`.
-        sources: what the answer cites.
-        usage: of its LM calls.
-        seconds: how long it took.
-        trace_id: of its MLflow trace, if it has one.
+        tool_calls: the tool calls, in order; see :class:`oneturn.evaluation.run_record.RunRecord`.
+        sources: the sources that the answer cites.
+        usage: the usage of its LM calls.
+        seconds: the duration.
+        trace_id: the id of its MLflow trace; ``None`` if there is none.
     """
 
     prediction: dspy.Prediction = field(default_factory=dspy.Prediction)
@@ -48,35 +48,35 @@ class Answered:
 
     @property
     def record(self) -> RunRecord:
-        """What the run did, beside its outputs."""
+        """Tool calls, sources and trace of the run."""
         return RunRecord(tuple(self.tool_calls), tuple(self.sources), self.trace_id)
 
     @property
     def noted(self) -> dspy.Prediction:
-        """The prediction with what the run did, for a metric to read (:func:`run_record`)."""
+        """The prediction with the record of its run, which metrics read with :func:`run_record`."""
         return with_record(self.prediction, self.record)
 
 
 class Target(Protocol):
-    """What answers a row.
+    """Something that answers a row.
 
     Attributes:
-        key: the same for what answers alike.
-        inputs: the fields that it takes, where they are known.
+        key: identifies the target; equal for targets with the same program and settings.
+        inputs: the names of its inputs; empty if unknown.
     """
 
     key: str
     inputs: tuple[str, ...]
 
     def answer(self, example: dspy.Example, into: Answered) -> None:
-        """Answer one row; raises whatever goes wrong."""
+        """Answer one row and write the result to ``into``; errors are raised."""
 
 
 def resolve_target(target: Any, lm: dspy.BaseLM | None, api_key: str | None, trace: bool) -> Target:
-    """What a user names: a program, an :class:`oneturn.Agent`, a URL, or a ``models:/`` URI.
+    """Build the target for a program, an :class:`oneturn.Agent`, a URL, or a ``models:/`` URI.
 
     Raises:
-        DataError: it is none of these.
+        DataError: ``target`` is none of these.
     """
     if isinstance(target, Agent):
         return ProgramTarget(target.program(), lm or target.lm(), trace)
@@ -94,7 +94,7 @@ class ProgramTarget:
 
     Args:
         program: any ``dspy.Module``.
-        lm: the LM that answers; ``None`` for the one that is configured.
+        lm: the LM to use; ``None`` for the configured LM.
         trace: whether each row is an MLflow trace.
     """
 
@@ -102,23 +102,23 @@ class ProgramTarget:
         self._program = program
         self._lm = lm
         self._trace = trace
-        asked = [lm] if lm is not None else [found.lm or dspy.settings.lm for _, found in program.named_predictors()]
-        self.key = repr([type(program).__name__, _state(program), [_settings(each) for each in asked]])
+        lms = [lm] if lm is not None else [each.lm or dspy.settings.lm for _, each in program.named_predictors()]
+        self.key = repr([type(program).__name__, _state(program), [_lm_settings(each) for each in lms]])
         self.inputs = _inputs(program)
 
     def answer(self, example: dspy.Example, into: Answered) -> None:
         """Run the program on a row."""
-        with dspy.context(**({"lm": self._lm} if self._lm is not None else {})), _measuring(into) as tracker:
+        with dspy.context(**({"lm": self._lm} if self._lm is not None else {})), _measure(into) as tracker:
             try:
                 with self._traced(example, into):
-                    into.prediction = _prediction(self._program(**self._given(example)))
+                    into.prediction = _prediction(self._program(**self._program_inputs(example)))
             finally:
                 into.usage = tracker.usage
         into.tool_calls = tool_calls(into.prediction)
         into.sources = cited(into.prediction)
 
-    def _given(self, example: dspy.Example) -> Mapping[str, Any]:
-        """The inputs; a conversation fills them as a served request would."""
+    def _program_inputs(self, example: dspy.Example) -> Mapping[str, Any]:
+        """The program's inputs; a conversation is converted to inputs as in a served request."""
         question, others = _request(example)
         if not isinstance(question, list):
             return dict(example.inputs())
@@ -138,16 +138,17 @@ class ProgramTarget:
 
 
 def _state(program: dspy.Module) -> dict[str, Any]:
-    """Instructions and demos, without LMs: DSPy refuses to write down one with an engine of its own."""
-    bare = program.deepcopy()
-    bare.set_lm(None)
-    state: dict[str, Any] = bare.dump_state()
+    """Instructions and demos, without LMs, because DSPy can't dump an LM with a custom engine."""
+    copied = program.deepcopy()
+    copied.set_lm(None)
+    state: dict[str, Any] = copied.dump_state()
     return state
 
 
 class EndpointTarget:
-    """A served agent; a row's ``question`` is what is asked, a text or the messages of a conversation; its other inputs
-    are ``custom_inputs``.
+    """A served agent.
+
+    It is sent a row's ``question``, a text or the messages of a conversation; the other inputs are ``custom_inputs``.
     """
 
     def __init__(self, url: str, api_key: str | None):
@@ -157,9 +158,9 @@ class EndpointTarget:
         self._api_key = api_key
 
     def answer(self, example: dspy.Example, into: Answered) -> None:
-        """Ask the endpoint."""
+        """Query the endpoint."""
         question, custom_inputs = _request(example)
-        with _measuring(into):
+        with _measure(into):
             read_into(query(self._url, question, custom_inputs=custom_inputs, api_key=self._api_key), into)
 
 
@@ -172,36 +173,37 @@ class ModelTarget:
         self._model = mlflow.pyfunc.load_model(uri)
 
     def answer(self, example: dspy.Example, into: Answered) -> None:
-        """Ask the model."""
+        """Query the model."""
         question, custom_inputs = _request(example)
-        with _measuring(into):
+        with _measure(into):
             response = self._model.predict({"input": input_items(question), "custom_inputs": custom_inputs})
             read_into(read_reply([{"type": "response.completed", "response": response}]), into)
 
 
-def _prediction(given: Any) -> dspy.Prediction:
-    if not isinstance(given, dspy.Prediction):
-        raise ProgramError(f"The program gave {given!r:.80}, of type {type(given).__name__}; give a dspy.Prediction.")
-    return given
+def _prediction(output: Any) -> dspy.Prediction:
+    if not isinstance(output, dspy.Prediction):
+        kind = type(output).__name__
+        raise ProgramError(f"The program returned {output!r:.80}, of type {kind}; return a dspy.Prediction.")
+    return output
 
 
 @contextlib.contextmanager
-def _measuring(into: Answered) -> Iterator[CallTracker]:
-    began = time.perf_counter()
+def _measure(into: Answered) -> Iterator[CallTracker]:
+    start = time.perf_counter()
     with track_usage() as tracker:
         try:
             yield tracker
         finally:
-            into.seconds = time.perf_counter() - began + tracker.replayed
+            into.seconds = time.perf_counter() - start + tracker.replayed
 
 
 def _request(example: dspy.Example) -> tuple[Any, Fields]:
-    given = {name: jsonable(value) for name, value in example.inputs().items()}
-    return given.pop("question", None), given
+    inputs = {name: jsonable(value) for name, value in example.inputs().items()}
+    return inputs.pop("question", None), inputs
 
 
 def read_into(reply: Reply, into: Answered) -> None:
-    """Take what a served agent answered as what a program would have."""
+    """Convert the reply of a served agent to the result of a program."""
     urls = [source.url for source in reply.sources]
     into.prediction = dspy.Prediction(**{"answer": reply.text, "citations": urls, **reply.custom_outputs})
     into.tool_calls = [
@@ -209,7 +211,7 @@ def read_into(reply: Reply, into: Answered) -> None:
             "name": call.name,
             "arguments": arguments(call.arguments),
             "output": call.output,
-            "sources": [dict(found) for found in call.sources],
+            "sources": [dict(source) for source in call.sources],
         }
         for call in reply.tool_calls
     ]
@@ -217,14 +219,14 @@ def read_into(reply: Reply, into: Answered) -> None:
     into.usage = reply.usage
 
 
-def _settings(lm: dspy.BaseLM | None) -> list[Any]:
-    """Which LM, and how it is asked; never with what key."""
-    told = {name: value for name, value in (getattr(lm, "kwargs", None) or {}).items() if "key" not in name}
-    return [getattr(lm, "model", None), told]
+def _lm_settings(lm: dspy.BaseLM | None) -> list[Any]:
+    """The LM's name and call options, without keys."""
+    options = {name: value for name, value in (getattr(lm, "kwargs", None) or {}).items() if "key" not in name}
+    return [getattr(lm, "model", None), options]
 
 
 def _inputs(program: dspy.Module) -> tuple[str, ...]:
     try:
         return tuple(signature_of(program, None).input_fields)
-    except Exception:  # a module that doesn't say what it takes: the examples mark their inputs
+    except Exception:  # the module declares no inputs: the examples mark them
         return ()

@@ -29,4 +29,4 @@ class EndpointLM(databricks_dspy.DatabricksLM):
     @property
     def workspace_client(self) -> WorkspaceClient:
         """A workspace client with the LM's credentials."""
-        return workspace_client(self._engine_spec.credentials)
+        return workspace_client(self.engine.credentials)

@@ -12,11 +12,6 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import dspy
-from dspy._vendor.lm15.errors import ProviderError
-
-# Not re-exported by dspy.lm15. The transports give the LM its own timeout and keep connections open.
-from dspy._vendor.lm15.transports import StdlibAsyncTransport, StdlibTransport
-from dspy._vendor.lm15.types import StreamEvent
 from dspy.lm15 import (
     AsyncOpenAIChatLM,
     AuthError,
@@ -25,12 +20,14 @@ from dspy.lm15 import (
     NotConfiguredError,
     OpenAIChatCompat,
     OpenAIChatLM,
+    ProviderError,
     Request,
     Response,
     TransportError,
 )
 
-from oneturn.core.databricks_auth import Who, workspace_token
+from oneturn.core._dspy import StdlibAsyncTransport, StdlibTransport, StreamEvent, parse_with
+from oneturn.core.databricks_auth import Who, first_line, workspace_token
 from oneturn.errors import ConfigError
 
 _ABOUT_SCHEMA = re.compile(r"response_format|json_?schema|structured output|anyOf|oneOf|allOf|\$ref|prefixItems", re.I)
@@ -69,8 +66,7 @@ def prepare_request(endpoint: str, credentials: Who, request: Request, renew: bo
     try:
         host, token = workspace_token(credentials, renew)
     except (ConfigError, ValueError) as error:
-        reason = str(error).partition(" Config: ")[0]
-        raise NotConfiguredError(f"There are no credentials for {endpoint!r}: {reason}") from error
+        raise NotConfiguredError(f"There are no credentials for {endpoint!r}: {first_line(error)}") from error
     except OSError as error:
         raise TransportError(f"The workspace of {endpoint!r} can't be reached: {error}") from error
     return PreparedRequest(host, token, _for_endpoint(request, endpoint, (host, endpoint) not in _schemaless))
@@ -137,10 +133,7 @@ class AsyncEndpointClient(AsyncOpenAIChatLM):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        inner: Any = self._inner  # type: ignore[has-type]  # it parses responses and errors
-        self._inner = EndpointClient(
-            api_key=self.api_key, transport=inner.transport, base_url=self.base_url, compat=self.compat
-        )
+        parse_with(self, EndpointClient)
 
 
 def _as_openai(status: int, body: str) -> str:
@@ -284,7 +277,10 @@ class AsyncEndpointEngine:
 
 @lru_cache(maxsize=8)
 def _transport(timeout: float) -> StdlibTransport:
-    """Return the process's connection pool for ``timeout``. Engines don't own it, so they hold settings only."""
+    """Return the process's connection pool for ``timeout``. Engines don't own it, so they hold settings only.
+
+    With a transport of its own, the LM has its own timeout and keeps connections open.
+    """
     return StdlibTransport(connect_timeout=_CONNECT, read_timeout=timeout)
 
 

@@ -7,24 +7,37 @@ callbacks and history.
 
 from __future__ import annotations
 
-import copy
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import dspy
-from dspy._vendor.lm15.result import StreamAccumulator
-from dspy.clients import execution
-from dspy.clients.engines.lifecycle import closing_stream
-from dspy.clients.engines.stream_guard import checked_stream
-from dspy.lm15 import Request, Response
+from dspy.lm15 import Request, Response, ResponseStream
 
+from oneturn.core._dspy import engine_call, uses_engine, with_engine
 from oneturn.core.run_context import current_run
-from oneturn.core.usage import with_inclusive_usage
-from oneturn.lm.capabilities import known_capabilities
 
 OnText = Callable[[str], None]
 OnDelta = Callable[[Any], None]
 """Called with one ``lm15`` delta of a reply: text, thinking, a part of a tool call."""
+
+
+_CAPABILITIES = ("supports_function_calling", "supports_reasoning", "supports_response_schema", "supported_params")
+"""What an LM says about itself, and an engine about its LM: DSPy uses the same attributes for both."""
+
+_capabilities: weakref.WeakKeyDictionary[dspy.LM, tuple[str, dict[str, Any]]] = weakref.WeakKeyDictionary()
+
+
+def copy_capabilities(lm: dspy.LM, engine: object) -> None:
+    """Give ``engine``, which wraps the engine of ``lm``, the capabilities of ``lm``: from the cache if unchanged.
+
+    DSPy searches its whole list of models at each lookup.
+    """
+    model, capabilities = _capabilities.get(lm, (None, {}))
+    if model != lm.model:
+        capabilities = {name: getattr(lm, name) for name in _CAPABILITIES}
+        _capabilities[lm] = (lm.model, capabilities)
+    vars(engine).update(capabilities)
 
 
 class StreamingEngine:
@@ -38,27 +51,19 @@ class StreamingEngine:
     def __init__(self, lm: dspy.LM, on_reply: Callable[[], OnDelta]):
         self._lm = lm
         self._on_reply = on_reply
-        capabilities = known_capabilities(lm)
-        self.supports_function_calling = capabilities.function_calling
-        self.supports_reasoning = capabilities.reasoning
-        self.supports_response_schema = capabilities.response_schema
-        self.supported_params = capabilities.params
+        copy_capabilities(lm, self)
 
     def complete(self, request: Request) -> Response:
         """Return the response to ``request`` from the LM's own engine, streamed if that engine can stream."""
-        call = execution.prepare(self._lm, request, None, {})
-        backend, canonical, provider = execution._engine(self._lm, call, False)
-        if not hasattr(backend, "stream"):
-            return with_inclusive_usage(backend.complete(canonical), provider)
-        accumulator = StreamAccumulator(canonical)
+        call = engine_call(self._lm, request)
+        if not hasattr(call.engine, "stream"):
+            return call.with_inclusive_usage(call.engine.complete(call.request))
         on_delta = self._on_reply()
-        events = checked_stream(backend.stream(canonical), provider=provider)
-        with closing_stream(events):
-            for event in events:
-                accumulator.push(event)
+        with ResponseStream(call.engine.stream(call.request), call.request) as stream:
+            for event in stream.events():
                 if event.type == "delta":
                     on_delta(event.delta)
-        return with_inclusive_usage(accumulator.response(), provider)
+            return call.with_inclusive_usage(stream.response)
 
 
 def tapped(lm: dspy.BaseLM, on_text: OnText) -> dspy.BaseLM:
@@ -79,8 +84,4 @@ def tapped_replies(lm: dspy.BaseLM, on_reply: Callable[[], OnDelta]) -> dspy.Bas
     """
     if not current_run().streaming:
         return lm
-    if not isinstance(lm, dspy.LM) or type(lm).forward is not dspy.LM.forward or lm.model_type == "text":
-        return lm
-    streaming = copy.copy(lm)
-    streaming._engine_spec = StreamingEngine(lm, on_reply)
-    return streaming
+    return with_engine(lm, StreamingEngine(lm, on_reply)) if uses_engine(lm) else lm

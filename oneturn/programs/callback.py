@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import dspy
-from dspy.adapters.utils import serialize_for_json
 from dspy.utils.callback import BaseCallback
 from mlflow.entities import LiveSpan, SpanType
 
 from oneturn.core.background import ConsumerGone
 from oneturn.core.run_context import RunContext, current_run
+from oneturn.core.serialization import jsonable
 from oneturn.core.steps import Item, Thought, ToolCall, ToolProgress, ToolResult, Working
 from oneturn.core.tracing import child_span
 from oneturn.core.usage import CallTracker
 from oneturn.programs.predictor import PredictorCall, StreamedFields, TappingAdapter
 from oneturn.programs.react.module import ReAct
-from oneturn.programs.signature import SUBMIT
+from oneturn.programs.signature import SUBMIT, ending_tool
 from oneturn.programs.stream_parsers import AnswerPiece, EndingCall
 from oneturn.tools.errors import to_lm_error
 from oneturn.tools.registry import FINISH, failed, succeeded
@@ -121,12 +121,12 @@ class RunCallback(BaseCallback):
 
     def on_tool_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Emit a call of a user's tool, except the call that ends a loop and calls made inside a tool."""
-        if _ends_loop(instance):
+        if instance.name == ending_tool(_caller()):
             return
         if not self._is_own():
             self._emit(None)
             return
-        args = {name: serialize_for_json(value) for name, value in inputs["kwargs"].items()}
+        args = {name: jsonable(value) for name, value in inputs["kwargs"].items()}
         call = ToolCall(f"call_{call_id[:24]}", str(instance.name), args)
         visible = not dspy.settings.get(_INSIDE_TOOL)
         self._emit(call if visible else None)
@@ -204,14 +204,6 @@ def inside_another_run() -> dict[str, Any]:
 def _caller() -> dspy.Module | None:
     """Return the module that is running in this thread."""
     return next(reversed(dspy.settings.caller_modules or []), None)
-
-
-def _ends_loop(tool: dspy.Tool) -> bool:
-    """Return whether ``dspy.ReAct`` or ``dspy.ReActV2`` ends its loop with this tool."""
-    caller = _caller()
-    if isinstance(caller, dspy.ReAct):
-        return bool(tool.name == "finish")
-    return isinstance(caller, dspy.ReActV2) and tool.name == SUBMIT
 
 
 def _ending_call(caller: dspy.Module | None, answer_field: str | None) -> EndingCall | None:

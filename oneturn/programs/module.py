@@ -20,6 +20,7 @@ from oneturn.programs.react.grounding import citing_fields
 from oneturn.programs.signature import answer_field_of, signature_of, with_submitted_turns
 from oneturn.programs.stream_parsers import AnswerPiece, AnswerText
 from oneturn.tools.decorator import options_of
+from oneturn.tools.registry import tools_in
 
 
 class ModuleProgram:
@@ -144,9 +145,8 @@ def _check_forward(module: dspy.Module) -> None:
 def _check_approvals(module: dspy.Module) -> None:
     """Reject tools that require approval: only ``oneturn.ReAct`` can pause a run for it."""
     for path, submodule in [("self", module), *module.named_sub_modules()]:
-        tools = getattr(submodule, "tools", None) if not isinstance(submodule, ReAct) else None
-        for tool in tools.values() if isinstance(tools, Mapping) else tools if isinstance(tools, list) else ():
-            if isinstance(tool, dspy.Tool) and options_of(tool).approval:
+        for tool in () if isinstance(submodule, ReAct) else tools_in(submodule):
+            if options_of(tool).approval:
                 where = type(module).__name__ if path == "self" else f"{type(module).__name__} ({path})"
                 raise ProgramError(
                     f"The tool {tool.name!r} of {where} needs human approval, which {type(submodule).__name__} doesn't "

@@ -7,14 +7,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import dspy
-from dspy.adapters.types.tool import ToolCallResults, ToolCalls
-from dspy.signatures.signature import ensure_signature
 
 from oneturn.errors import ProgramError
 
 HISTORY = "history"
 SUBMIT = "submit"
 """The tool that ends a ``dspy.ReActV2``: its arguments are the signature's output fields."""
+
+
+def ending_tool(module: Any) -> str | None:
+    """Return the name of the tool that ``dspy.ReAct`` and ``dspy.ReActV2`` end a run with; ``None`` for others."""
+    if isinstance(module, dspy.ReAct):
+        return "finish"
+    return SUBMIT if isinstance(module, dspy.ReActV2) else None
 
 
 def with_history_field(signature: type[dspy.Signature]) -> type[dspy.Signature]:
@@ -37,8 +42,8 @@ def _to_submitted_turn(signature: type[dspy.Signature], number: int, turn: Mappi
     outputs = {name: turn[name] for name in signature.output_fields if name in turn}
     if not outputs or "tool_calls" in turn:
         return dict(turn)
-    calls = ToolCalls(tool_calls=[ToolCalls.ToolCall(id=f"turn_{number}", name=SUBMIT, args=outputs)])
-    results = ToolCallResults.from_tool_calls_and_values(calls, [outputs], [False])
+    calls = dspy.ToolCalls(tool_calls=[dspy.ToolCalls.ToolCall(id=f"turn_{number}", name=SUBMIT, args=outputs)])
+    results = dspy.ToolCallResults.from_tool_calls_and_values(calls, [outputs], [False])
     return {**turn, "next_thought": "", "tool_calls": calls.model_copy(update={"tool_call_results": results})}
 
 
@@ -79,7 +84,7 @@ def answer_field_of(signature: type[dspy.Signature], given: str | None = None) -
 
 def _to_signature(module: dspy.Module, given: Any) -> type[dspy.Signature]:
     try:
-        signature: type[dspy.Signature] = ensure_signature(given)
+        signature: type[dspy.Signature] = dspy.ensure_signature(given)
     except (TypeError, ValueError) as error:
         raise ProgramError(
             f"The signature of {type(module).__name__} can't be parsed ({error}): {given!r:.80}."

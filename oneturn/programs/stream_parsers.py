@@ -13,9 +13,9 @@ from typing import Any, Protocol
 from xml.parsers import expat
 
 import dspy
-from dspy.adapters.chat_adapter import field_header_pattern
 from pydantic_core import from_json
 
+from oneturn.core._dspy import field_header_pattern
 from oneturn.core.serialization import replace_surrogates
 from oneturn.core.steps import AnswerDelta, Thought
 from oneturn.tools.registry import FINISH

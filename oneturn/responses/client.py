@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 import openai
 
+from oneturn.core.databricks_auth import bearer_token, is_app
 from oneturn.core.run_context import current_run
 from oneturn.errors import EndpointError
 from oneturn.responses.reply import Event, OnEvent, Reply, read_reply
@@ -171,15 +172,9 @@ def _address(url: str) -> _Address:
 def _key(address: _Address, api_key: str | None) -> str:
     if api_key:
         return api_key
-    if address.databricks or _is_app(address.base_url):
-        from oneturn.core.databricks_auth import bearer_token
-
+    if address.databricks or is_app(address.base_url):
         return bearer_token(address.base_url)
     return _NO_KEY
-
-
-def _is_app(url: str) -> bool:
-    return (urlsplit(url).hostname or "").endswith(".databricksapps.com")
 
 
 def _status_error(error: openai.APIStatusError, address: _Address) -> EndpointError:

@@ -12,12 +12,13 @@ import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 import dspy
 import pydantic
 from mlflow.types.responses import ResponsesAgentRequest, to_chat_completions_input
 
+from oneturn.core.fields import field_type
 from oneturn.errors import RequestError
 
 Item = Mapping[str, Any]
@@ -266,12 +267,8 @@ def _turn(exchange: Exchange, question: str | None, answer: str | None) -> dict[
 def _coerce(name: str, field: Any, values: Mapping[str, Any]) -> Any:
     if name not in values:
         raise RequestError(_missing(name, field.annotation))
-    # DSPy stores the metadata of an Annotated type (a bound, a pattern) separately from the type.
-    typed: Any = Annotated
-    parts = (field.annotation, *field.metadata)
-    annotation = typed[parts] if field.metadata else field.annotation
     try:
-        return pydantic.TypeAdapter(annotation).validate_python(values[name])
+        return pydantic.TypeAdapter(field_type(field)).validate_python(values[name])
     except pydantic.ValidationError as error:
         problem = error.errors(include_url=False)[0]
         path = "".join(f".{part}" for part in problem["loc"])

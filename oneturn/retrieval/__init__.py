@@ -4,10 +4,9 @@ Each is a ``Retriever``: ``search(query)`` returns documents, best first. ``buil
 configuration names.
 """
 
-from oneturn.retrieval.base import Retriever
+from oneturn.retrieval.base import Retriever, read_markdown
 from oneturn.retrieval.bm25 import Bm25Retriever
 from oneturn.retrieval.factory import build_retriever
 from oneturn.retrieval.hybrid import HybridRetriever
-from oneturn.retrieval.loaders import read_markdown
 
 __all__ = ["Bm25Retriever", "HybridRetriever", "Retriever", "build_retriever", "read_markdown"]

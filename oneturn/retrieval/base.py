@@ -1,9 +1,10 @@
-"""The ``Retriever`` protocol, and the span of a search."""
+"""The ``Retriever`` protocol, the span of a search, and documents from Markdown files."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import mlflow
@@ -11,6 +12,7 @@ from mlflow.entities import Document, SpanType
 
 from oneturn.config import RetrieverConfig
 from oneturn.core.tracing import child_span
+from oneturn.errors import DataError
 
 
 @runtime_checkable
@@ -49,3 +51,23 @@ def set_schema(config: RetrieverConfig) -> None:
             doc_uri="doc_uri",
             other_columns=["title", *(config.columns or ())],
         )
+
+
+def read_markdown(folder: Path) -> list[Document]:
+    """Return a folder's Markdown files as documents, sorted by name. The stem is the id, the ``# heading`` the title.
+
+    Raises:
+        DataError: the folder has no Markdown file, or a file has no heading or no text.
+    """
+    paths = sorted(Path(folder).glob("*.md"))
+    if not paths:
+        raise DataError(f"{folder} has no .md file; add one file for each passage.")
+    return [_document(path) for path in paths]
+
+
+def _document(path: Path) -> Document:
+    heading, _, body = path.read_text(encoding="utf-8").strip().partition("\n")
+    if not heading.startswith("# ") or not body.strip():
+        raise DataError(f"{path}: line 1: a passage is a '# Title' line, an empty line and text; found {heading!r}.")
+    metadata = {"title": heading[2:].strip(), "doc_uri": f"{path.parent.name}/{path.name}"}
+    return Document(page_content=" ".join(body.split()), metadata=metadata, id=path.stem)

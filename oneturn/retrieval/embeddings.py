@@ -14,9 +14,9 @@ import numpy as np
 import openai
 
 from oneturn.config import EmbeddingsConfig
-from oneturn.core.databricks_auth import Who
+from oneturn.core.databricks_auth import Who, workspace_token
 from oneturn.errors import ConfigError, DataError
-from oneturn.lm.local.catalog import cache_folder, ensure_folder
+from oneturn.lm.local.weights import cache_folder, ensure_folder
 
 Embed = Callable[[Sequence[str]], "np.ndarray[Any, Any]"]
 """Maps texts to an array with one row per text, each of length 1."""
@@ -52,8 +52,6 @@ def _client(config: EmbeddingsConfig, credentials: Who) -> tuple[openai.OpenAI, 
         server = embedding_server(model)
         return openai.OpenAI(base_url=f"{server.url}/v1", api_key=server.key), model
     if provider == "databricks":
-        from oneturn.core.databricks_auth import workspace_token
-
         host, token = workspace_token(credentials)
         return openai.OpenAI(base_url=f"{host}/serving-endpoints", api_key=token, timeout=config.timeout), model
     key = os.environ.get(config.api_key_env or "OPENAI_API_KEY")

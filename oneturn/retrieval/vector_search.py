@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow.entities import Document
 
 from oneturn.config import RetrieverConfig
-from oneturn.core.databricks_auth import as_tool_error, client_factory
+from oneturn.core.databricks_auth import as_tool_error, workspace_client
 from oneturn.errors import ToolError
 from oneturn.retrieval.base import traced_search
 from oneturn.retrieval.embeddings import build_embedder
@@ -34,7 +34,6 @@ class VectorSearchRetriever:
 
     def __init__(self, config: RetrieverConfig):
         self._config = config
-        self._clients = client_factory(config.credentials)
         self._embed = build_embedder(config.embeddings, config.credentials) if config.embeddings else None
         self._lock = threading.Lock()
         self._key = config.primary_key
@@ -49,7 +48,7 @@ class VectorSearchRetriever:
 
     def _search(self, query: str) -> list[Document]:
         with as_tool_error():
-            client = self._clients()
+            client = workspace_client(self._config.credentials)
             key = self._primary_key(client)
             columns = self._columns(key)
             response = client.vector_search_indexes.query_index(

@@ -2,8 +2,7 @@
 
 from oneturn.tools.approvals import Approvals, build_approvals
 from oneturn.tools.decorator import tool
-from oneturn.tools.documents import SourcedText
-from oneturn.tools.registry import render_result
+from oneturn.tools.registry import SourcedText, render_result
 
 __all__ = [
     "Approvals",

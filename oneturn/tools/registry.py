@@ -1,4 +1,4 @@
-"""Tools by name: call them, and render their results and errors for the LM."""
+"""Tools by name: call them, and render their results and errors for the LM. ``SourcedText``: a result with sources."""
 
 from __future__ import annotations
 
@@ -7,21 +7,42 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import dspy
-from dspy.adapters.utils import serialize_for_json
 from mlflow.entities import Document, LiveSpan, SpanType
 
-from oneturn.core.serialization import replace_surrogates
+from oneturn.core.serialization import jsonable, replace_surrogates
 from oneturn.core.steps import ToolCall, ToolResult
 from oneturn.core.tracing import child_span
 from oneturn.errors import ProgramError
 from oneturn.tools.decorator import options_of, ready
-from oneturn.tools.documents import SourcedText
 from oneturn.tools.errors import to_lm_error
 
 FINISH = "finish"
 """Name of the tool that ends a run; its arguments are the signature's output fields."""
 
 ToolLike: TypeAlias = Callable[..., Any] | dspy.Tool
+
+
+class SourcedText(str):
+    """A tool's text with its source documents, which the agent can cite by id.
+
+    It is a ``str``, so callers of the tool read the text. The text must contain the ids for the LM to cite them.
+
+        def summarise(topic: str) -> oneturn.SourcedText:
+            documents = retriever.search(topic)
+            ids = ", ".join(document.id for document in documents)
+            return oneturn.SourcedText(f"{summary_of(documents)} Sources: {ids}", documents)
+
+    Args:
+        text: the text for the LM.
+        documents: the sources; one without an ``id`` can't be cited.
+    """
+
+    documents: tuple[Document, ...]
+
+    def __new__(cls, text: str, documents: Iterable[Document] = ()) -> SourcedText:
+        instance = super().__new__(cls, text)
+        instance.documents = tuple(documents)
+        return instance
 
 
 def toolset(tools: Iterable[ToolLike]) -> dict[str, dspy.Tool]:
@@ -42,6 +63,13 @@ def toolset(tools: Iterable[ToolLike]) -> dict[str, dspy.Tool]:
             raise ProgramError(f"Two tools are named {name!r}. Rename one of them.")
         by_name[name] = wrapped
     return by_name
+
+
+def tools_in(module: Any) -> list[dspy.Tool]:
+    """Return the ``dspy.Tool``s in a module's ``tools``, a mapping or a sequence; none if it has no ``tools``."""
+    tools = getattr(module, "tools", None)
+    options = tools.values() if isinstance(tools, Mapping) else tools if isinstance(tools, list | tuple) else ()
+    return [tool for tool in options if isinstance(tool, dspy.Tool)]
 
 
 def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
@@ -75,7 +103,7 @@ def render_result(value: Any) -> str:
         return "Nothing was found."
     if documents := documents_in(value):
         return "\n".join(_format_document(document) for document in documents)
-    return json.dumps(serialize_for_json(value), ensure_ascii=False)
+    return json.dumps(jsonable(value), ensure_ascii=False)
 
 
 def documents_in(value: Any) -> tuple[Document, ...]:

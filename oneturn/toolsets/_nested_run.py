@@ -8,21 +8,23 @@ import logging
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import dspy
-from dspy.adapters.utils import serialize_for_json
 from mlflow.entities import Document
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
+from oneturn.core.fields import field_default, field_description, field_type
 from oneturn.core.run_context import RunContext, current_run
+from oneturn.core.serialization import jsonable
 from oneturn.core.usage import CallTracker, track_usage
 from oneturn.errors import AgentError, EndpointError, ProgramError, RunCancelled, ToolError
 from oneturn.programs.callback import inside_another_run
 from oneturn.responses.errors import to_client_error
 from oneturn.responses.request import MESSAGES
-from oneturn.tools.documents import SourcedText
 from oneturn.tools.errors import to_lm_error
+from oneturn.tools.registry import SourcedText
 
 MAX_DEPTH = 5
 """Maximum nesting depth of agents that are tools of each other."""
@@ -128,7 +130,7 @@ def _citation(document: Document) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(serialize_for_json(value), ensure_ascii=False)
+    return json.dumps(jsonable(value), ensure_ascii=False)
 
 
 _MEDIA_TYPES = (dspy.Image, dspy.Audio, dspy.File)
@@ -184,7 +186,7 @@ def signature_arguments(signature: type[dspy.Signature]) -> dict[str, Argument]:
             if field.is_required():
                 raise ProgramError(f"An LM can't write the input {name!r} of {signature.__name__}; give it a default.")
         elif not _contains_type(field.annotation, (dspy.History,)):
-            arguments[name] = _argument(name, field, (field.json_schema_extra or {}).get("desc"))
+            arguments[name] = _argument(name, field)
     return arguments
 
 
@@ -201,16 +203,12 @@ def program_inputs(signature: type[dspy.Signature], arguments: Mapping[str, Any]
 
 def model_arguments(model: type[BaseModel]) -> dict[str, Argument]:
     """Return a pydantic model's fields as arguments."""
-    return {name: _argument(name, field, field.description) for name, field in model.model_fields.items()}
+    return {name: _argument(name, field) for name, field in model.model_fields.items()}
 
 
-def _argument(name: str, field: Any, description: str | None) -> Argument:
-    # DSPy and pydantic store the metadata of an Annotated type (a bound, a pattern) apart from the type.
-    annotated: Any = Annotated
-    parts = (field.annotation, *field.metadata)
-    annotation = annotated[parts] if field.metadata else field.annotation
-    default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
-    return Argument(annotation, None if description == f"${{{name}}}" else description, default)
+def _argument(name: str, field: FieldInfo) -> Argument:
+    default = inspect.Parameter.empty if field.is_required() else field_default(field)
+    return Argument(field_type(field), field_description(name, field), default)
 
 
 def _contains_type(annotation: Any, types: tuple[Any, ...]) -> bool:

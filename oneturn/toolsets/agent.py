@@ -18,7 +18,7 @@ from oneturn.errors import ToolError
 from oneturn.programs import Program, as_program
 from oneturn.responses import ResponsesAdapter
 from oneturn.responses.event_writer import EventWriter
-from oneturn.tools.documents import SourcedText
+from oneturn.tools.registry import SourcedText
 from oneturn.toolsets._nested_run import (
     answer_text,
     build_tool,
@@ -49,7 +49,7 @@ def agent_tool(
     for the outer LM.
 
     Args:
-        agent: a :class:`oneturn.ReAct`, any ``dspy.Module`` or program (see :func:`oneturn.as_program`), or a
+        agent: a :class:`oneturn.ReAct`, any ``dspy.Module`` or program (see :func:`oneturn.programs.as_program`), or a
             ``ResponsesAdapter``, whose deadline is ignored here. Its predictors must have an LM, or ``dspy.configure``
             must have set one.
         name: the tool's name.

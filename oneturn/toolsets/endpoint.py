@@ -10,15 +10,14 @@ from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import dspy
-from dspy.adapters.utils import serialize_for_json
-from dspy.signatures.signature import ensure_signature
 from mlflow.entities import Document
 from pydantic import BaseModel
 
 from oneturn.config.tools import ServingEndpointTool
 from oneturn.core.background import run_in_thread
-from oneturn.core.databricks_auth import as_tool_error, client_factory
+from oneturn.core.databricks_auth import as_tool_error, describing, workspace_client, workspace_token
 from oneturn.core.run_context import report
+from oneturn.core.serialization import jsonable
 from oneturn.core.usage import CallTracker
 from oneturn.errors import EndpointError, ProgramError, ToolError
 from oneturn.programs.react.grounding import citing_fields
@@ -27,7 +26,7 @@ from oneturn.responses.client import query
 from oneturn.responses.reply import Event, OnEvent, Reply
 from oneturn.responses.request import question_field
 from oneturn.tools.decorator import tool
-from oneturn.tools.documents import SourcedText
+from oneturn.tools.registry import SourcedText
 from oneturn.toolsets._nested_run import (
     QUESTION,
     Argument,
@@ -40,7 +39,7 @@ from oneturn.toolsets._nested_run import (
     signature_arguments,
     validate_tool,
 )
-from oneturn.toolsets.json_schema import schema_tool
+from oneturn.toolsets.json_schema import QUESTION_SCHEMA, schema_tool
 
 _QUESTION = "question"
 _READ_TIMEOUT = 300.0  # seconds to wait for the next byte if no timeout is set
@@ -137,7 +136,7 @@ class _Form:
         if self.model is not None:
             rest = self.model.model_validate(rest, by_name=True).model_dump(mode="json", by_alias=True)
         question = None if self.question is None else str(arguments[self.question])
-        return question, {name: serialize_for_json(value) for name, value in rest.items()}
+        return question, {name: jsonable(value) for name, value in rest.items()}
 
     def to_text(self, reply: Reply) -> SourcedText:
         """Return a reply as text for the outer LM."""
@@ -163,7 +162,7 @@ def _form(name: str, inputs: Inputs | None) -> _Form:
 
 def _signature_form(name: str, inputs: str | type[dspy.Signature]) -> _Form:
     try:
-        signature = ensure_signature(inputs)
+        signature = dspy.ensure_signature(inputs)
     except ValueError as error:
         raise ProgramError(f"The inputs of {name!r} can't be read as a signature: {error}.") from error
     answer = answer_field_of(signature)
@@ -240,10 +239,6 @@ def _sources(reply: Reply) -> list[Document]:
     return [Document(title, {"title": title, "doc_uri": url}, url) for url, title in titles.items()]
 
 
-_SERVING_ENDPOINT_QUESTION = {"type": "string", "description": "The question, to be understood on its own."}
-_SCHEMA = {"type": "object", "properties": {"question": _SERVING_ENDPOINT_QUESTION}, "required": ["question"]}
-
-
 def serving_endpoint_tool(entry: ServingEndpointTool) -> dspy.Tool:
     """Return the tool of a serving endpoint. No request is sent before the tool is called.
 
@@ -254,12 +249,10 @@ def serving_endpoint_tool(entry: ServingEndpointTool) -> dspy.Tool:
 
 
 def _agent_tool(entry: ServingEndpointTool) -> dspy.Tool:
-    clients = client_factory(entry.credentials)
-
     def token() -> str:
-        return str(clients().config.authenticate()["Authorization"].removeprefix("Bearer "))
+        return workspace_token(entry.credentials)[1]
 
-    url = f"{clients().config.host}/serving-endpoints/{entry.endpoint}"
+    url = f"{workspace_client(describing(entry.credentials)).config.host}/serving-endpoints/{entry.endpoint}"
     name, description = entry.name or entry.endpoint, entry.description or ""
     responses_tool = endpoint_tool(url, name, description, api_key=token, timeout=entry.timeout)
     guarded = tool(responses_tool.func, approval=entry.approval)
@@ -267,7 +260,7 @@ def _agent_tool(entry: ServingEndpointTool) -> dspy.Tool:
 
 
 def _chat_tool(entry: ServingEndpointTool) -> dspy.Tool:
-    clients, name = client_factory(entry.credentials), entry.name or entry.endpoint
+    name = entry.name or entry.endpoint
 
     def call(arguments: dict[str, Any]) -> str:
         question = arguments["question"]
@@ -280,7 +273,8 @@ def _chat_tool(entry: ServingEndpointTool) -> dspy.Tool:
 
         with as_tool_error():
             messages = [ChatMessage(content=question, role=ChatMessageRole.USER)]
-            response = clients().serving_endpoints.query(entry.endpoint, messages=messages)
+            client = workspace_client(entry.credentials)
+            response = client.serving_endpoints.query(entry.endpoint, messages=messages)
         if usage := response.usage:
             tracker.add_usage(f"endpoint/{name}", usage.as_dict())
         answers = [choice.message.content for choice in response.choices or [] if choice.message]
@@ -288,4 +282,4 @@ def _chat_tool(entry: ServingEndpointTool) -> dspy.Tool:
             raise ToolError("the model gave no answer; do without it, or rephrase the request")
         return answers[0]
 
-    return schema_tool(call, name, entry.description or "", _SCHEMA, entry)
+    return schema_tool(call, name, entry.description or "", QUESTION_SCHEMA, entry)

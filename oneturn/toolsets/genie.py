@@ -8,10 +8,10 @@ import dspy
 
 from oneturn.config.tools import GenieTool
 from oneturn.core.background import run_in_thread
-from oneturn.core.databricks_auth import as_tool_error, client_factory, first_line, pause
-from oneturn.core.run_context import report
+from oneturn.core.databricks_auth import as_tool_error, first_line, workspace_client
+from oneturn.core.run_context import pause, report
 from oneturn.errors import ToolError
-from oneturn.toolsets.json_schema import schema_tool
+from oneturn.toolsets.json_schema import QUESTION_SCHEMA, schema_tool
 from oneturn.toolsets.unity_catalog import fetch_rows, render_table
 
 if TYPE_CHECKING:
@@ -19,25 +19,22 @@ if TYPE_CHECKING:
     from databricks.sdk.service.dashboards import GenieAttachment, GenieMessage
 
 _DESCRIPTION = "Ask a question about the tables of a Genie space, in plain words; it answers with SQL and its result."
-_QUESTION = {"type": "string", "description": "The question, to be understood on its own."}
-_SCHEMA = {"type": "object", "properties": {"question": _QUESTION}, "required": ["question"]}
 _FINAL = ("COMPLETED", "FAILED", "CANCELLED", "QUERY_RESULT_EXPIRED")
 _MAX_POLL_SECONDS = 5.0
 
 
 def genie_tool(entry: GenieTool) -> dspy.Tool:
     """Return the tool of a space. No request is sent before the tool is called."""
-    clients = client_factory(entry.credentials)
 
     def call(arguments: dict[str, Any]) -> str:
         def run(emit: Any) -> str:
             with as_tool_error():
-                client = clients()
+                client = workspace_client(entry.credentials)
                 return _render(client, _wait_for_answer(client, entry.space, arguments["question"], emit), entry)
 
         return run_in_thread(run, lambda message: report(str(message)))
 
-    return schema_tool(call, entry.name, entry.description or _DESCRIPTION, _SCHEMA, entry)
+    return schema_tool(call, entry.name, entry.description or _DESCRIPTION, QUESTION_SCHEMA, entry)
 
 
 def _wait_for_answer(client: WorkspaceClient, space: str, question: str, emit: Any) -> GenieMessage:

@@ -11,7 +11,14 @@ from jsonschema import Draft202012Validator
 from oneturn.config.tools import ToolEntry
 from oneturn.errors import ToolError
 from oneturn.tools.decorator import tool
-from oneturn.toolsets._nested_run import validate_tool
+from oneturn.toolsets._nested_run import QUESTION, validate_tool
+
+QUESTION_SCHEMA = {
+    "type": "object",
+    "properties": {"question": {"type": "string", "description": QUESTION.description}},
+    "required": ["question"],
+}
+"""The arguments of a tool that takes a question only."""
 
 _NULL = {"type": "null"}
 

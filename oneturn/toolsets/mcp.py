@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
+import contextlib
+import contextvars
 import json
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+import anyio
 import dspy
 
 from oneturn.config.tools import McpTools
-from oneturn.core.background import run_in_thread
+from oneturn.core.background import ConsumerGone, run_async, run_in_thread
 from oneturn.core.databricks_auth import Who, describing, workspace_client
-from oneturn.core.run_context import current_run, report
+from oneturn.core.run_context import RunContext, report
 from oneturn.errors import ConfigError, OneTurnError, ToolError
 from oneturn.toolsets.json_schema import schema_tool
 
@@ -30,86 +30,10 @@ if TYPE_CHECKING:
     from mcp.types import CallToolResult, Tool
 
 
-_TICK = 1.0  # seconds between two checks of the run's deadline
-
-
-class BackgroundLoop:
-    """An event loop in a daemon thread, closed when the process exits."""
-
-    def __init__(self) -> None:
-        self.pid = os.getpid()
-        self.loop = asyncio.new_event_loop()
-        self._closers: list[Callable[[], Coroutine[Any, Any, None]]] = []
-        threading.Thread(target=self.loop.run_forever, name="oneturn-event-loop", daemon=True).start()
-        atexit.register(self.close)
-
-    def on_close(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run ``close`` in the loop when the process exits."""
-        self._closers.append(close)
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run ``work`` in the loop, wait for it and return its result. It is cancelled with the current run.
-
-        Raises:
-            RunCancelled: the current run is cancelled.
-        """
-        control = current_run()
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
-        try:
-            with control.waking(future.cancel):
-                while True:
-                    control.check()
-                    left = control.remaining()
-                    try:
-                        return _result(future, _TICK if left is None else min(left, _TICK))
-                    except FutureTimeout:
-                        if future.done():
-                            return future.result()
-                    except BaseException:
-                        control.check()
-                        raise
-        finally:
-            future.cancel()
-
-    def close(self) -> None:
-        """Close all open sessions. Waits at most three seconds for each."""
-        if self.pid != os.getpid():  # after a fork, the thread and its sessions belong to the parent
-            return
-        for close in self._closers:
-            _wait_closed(asyncio.run_coroutine_threadsafe(close(), self.loop))
-        self.loop.call_soon_threadsafe(self.loop.stop)
-
-
-def background_loop() -> BackgroundLoop:
-    """Return this process's loop; start it on the first call."""
-    global _loop
-    with _lock:
-        if _loop is None or _loop.pid != os.getpid():
-            _loop = BackgroundLoop()
-        return _loop
-
-
-def _result(future: Future[T], seconds: float) -> T:
-    return future.result(timeout=seconds)
-
-
-def _wait_closed(future: Future[None]) -> None:
-    try:
-        future.result(timeout=3)
-    except Exception:  # a failing server must not prevent the exit
-        future.cancel()
-
-
-_loop: BackgroundLoop | None = None
-_lock = threading.Lock()
-
-
-def _reset_after_fork() -> None:
-    global _lock, _loop
-    _lock, _loop = threading.Lock(), None
-
-
-os.register_at_fork(after_in_child=_reset_after_fork)
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+_LIST_SECONDS = 60.0  # includes the start of a server over stdio
+_CLOSE_SECONDS = 5.0
 
 
 def to_tool_result(result: CallToolResult) -> str:
@@ -152,16 +76,17 @@ def _is_same(text: str, structured: Any) -> bool:
 
 
 class McpSession:
-    """A client session with one server. All methods run in the background loop.
+    """A client session with one server. Its async methods run on the background event loop.
 
     Args:
         entry: the server's configuration.
         url: the server's full URL; ``None`` for a server over stdio.
-        headers: sent with each request; a mapping whose values may change between calls.
+        headers: sent with each request; they may be changed between calls.
     """
 
-    def __init__(self, entry: McpTools, url: str | None, headers: Mapping[str, str]):
-        self._entry, self._url, self._headers = entry, url, headers
+    def __init__(self, entry: McpTools, url: str | None, headers: dict[str, str]):
+        self.headers = headers
+        self._entry, self._url, self._pid = entry, url, os.getpid()
         self._client: Client | None = None
         self._task: asyncio.Task[None] | None = None
         self._end = asyncio.Event()
@@ -171,22 +96,35 @@ class McpSession:
         """Return the result of ``work``. It is retried only if the server can't have processed it."""
         from mcp import MCPError
 
-        client = await self._connect()
+        with RunContext().active():  # the SDK keeps the context of the last message, which may hold a user's token
+            client = await self._connect()
+            try:
+                return await work(client)
+            except MCPError as error:
+                if error.error.message != "Session terminated":  # the HTTP server dropped the session and did nothing
+                    raise
+                await self.close()
+                return await work(await self._connect())
+
+    async def call_once(self, work: Callable[[Client], Awaitable[T]]) -> T:
+        """Return the result of ``work`` and close the session."""
         try:
-            return await work(client)
-        except MCPError as error:
-            if error.error.message != "Session terminated":  # the HTTP server dropped the session and did nothing
-                raise
+            return await self.call(work)
+        finally:
             await self.close()
-            return await work(await self._connect())
 
     async def close(self) -> None:
         """Close the session. The next call opens a new one."""
         task, self._task, self._client = self._task, None, None
         if task is not None:
             self._end.set()
-            await asyncio.wait([task], timeout=5)
+            with anyio.CancelScope(shield=True):  # also for a call that is cancelled
+                await asyncio.wait([task], timeout=_CLOSE_SECONDS)
             task.cancel()
+
+    def serves(self, url: str | None) -> bool:
+        """Return whether the session is that of this process with ``url``; a forked process needs its own."""
+        return (self._url, self._pid) == (url, os.getpid())
 
     async def _connect(self) -> Client:
         async with self._opening:
@@ -195,8 +133,13 @@ class McpSession:
             if self._client is None:
                 self._end = asyncio.Event()
                 ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
-                self._task = asyncio.create_task(self._serve(ready, self._end))
-                self._client = await ready
+                # Without the context of the call, such as its run and its user: the session outlives it.
+                self._task = contextvars.Context().run(asyncio.create_task, self._serve(ready, self._end))
+                try:
+                    self._client = await ready
+                except asyncio.CancelledError:
+                    self._task.cancel()
+                    raise
             return self._client
 
     async def _is_alive(self, client: Client) -> bool:
@@ -241,7 +184,7 @@ class McpSession:
         return streamable_http_client(self._url, http_client=await stack.enter_async_context(http))
 
     async def _sign(self, request: httpx2.Request) -> None:
-        request.headers.update(self._headers)
+        request.headers.update(self.headers)
 
 
 def require_variable(name: str) -> str:
@@ -253,11 +196,6 @@ def require_variable(name: str) -> str:
     if (value := os.environ.get(name)) is None:
         raise ConfigError(f"The environment variable {name} isn't set; a configured MCP server needs it.")
     return value
-
-
-T = TypeVar("T")
-_log = logging.getLogger(__name__)
-_LIST_TIMEOUT = 60.0  # seconds; includes the start of a server over stdio
 
 
 def mcp_tools(entry: McpTools) -> list[dspy.Tool]:
@@ -285,7 +223,7 @@ class McpServer:
         self.entry = entry
         self.address = entry.command or entry.url
         self._lock = threading.Lock()
-        self._shared: tuple[BackgroundLoop, McpSession, dict[str, str]] | None = None
+        self._shared: McpSession | None = None
 
     def list_tools(self) -> list[Tool]:
         """Return the server's tools.
@@ -293,11 +231,9 @@ class McpServer:
         Raises:
             ConfigError: the server can't be reached.
         """
-        import asyncio
-
         try:
             who = None if self.entry.who is None else describing(self.entry.who)
-            return self._run(lambda session: asyncio.wait_for(session.call(_list_tools), _LIST_TIMEOUT), who)
+            return self._run(_list_tools, who, _LIST_SECONDS)
         except OneTurnError:
             raise
         except Exception as error:  # transports raise errors of many types
@@ -321,13 +257,14 @@ class McpServer:
 
         async def on_progress(progress: float, total: float | None, message: str | None) -> None:
             fraction = min(1.0, progress / total) if total else None
-            emit((message or f"{progress:g}{f' of {total:g}' if total else ''}", fraction))
+            with contextlib.suppress(ConsumerGone):  # the call is being cancelled
+                emit((message or f"{progress:g}{f' of {total:g}' if total else ''}", fraction))
 
         async def send(client: Client) -> str:
             return to_tool_result(await client.call_tool(name, args, progress_callback=on_progress))
 
         try:
-            return self._run(lambda session: session.call(send), self.entry.who)
+            return self._run(send, self.entry.who)
         except OneTurnError:
             raise
         except MCPError as error:
@@ -337,20 +274,21 @@ class McpServer:
         except Exception as error:
             raise ToolError(f"the tool's server can't be reached ({type(_innermost(error)).__name__})") from error
 
-    def _run(self, work: Callable[[McpSession], Coroutine[Any, Any, T]], who: Who | None) -> T:
+    def _run(self, work: Callable[[Client], Awaitable[T]], who: Who | None, timeout: float | None = None) -> T:
         url, headers = self._endpoint(who)
-        loop = background_loop()
         if who == "user":  # never shared between users
-            return loop.run(_run_once(lambda: McpSession(self.entry, url, headers), work))
+            call = McpSession(self.entry, url, headers).call_once
+        else:
+            call = self._shared_session(url, headers).call
+        result: T = run_async(call, work, timeout=timeout)
+        return result
+
+    def _shared_session(self, url: str | None, headers: dict[str, str]) -> McpSession:
         with self._lock:
-            if self._shared is None or self._shared[0] is not loop:
-                shared_headers: dict[str, str] = {}
-                session = loop.run(_create(lambda: McpSession(self.entry, url, shared_headers)))
-                self._shared = loop, session, shared_headers
-                loop.on_close(self._shared[1].close)
-            _, session, shared_headers = self._shared
-            shared_headers.update(headers)
-        return loop.run(work(session))
+            if self._shared is None or not self._shared.serves(url):
+                self._shared = McpSession(self.entry, url, headers)
+            self._shared.headers.update(headers)
+            return self._shared
 
     def _endpoint(self, who: Who | None) -> tuple[str | None, dict[str, str]]:
         headers = {name: require_variable(variable) for name, variable in self.entry.headers.items()}
@@ -379,18 +317,6 @@ async def _list_tools(client: Client) -> list[Tool]:
         tools += page.tools
         if (cursor := page.next_cursor) is None:
             return tools
-
-
-async def _create(create: Callable[[], T]) -> T:
-    return create()
-
-
-async def _run_once(create: Callable[[], McpSession], work: Callable[[McpSession], Coroutine[Any, Any, T]]) -> T:
-    session = create()
-    try:
-        return await work(session)
-    finally:
-        await session.close()
 
 
 def _innermost(error: BaseException) -> BaseException:

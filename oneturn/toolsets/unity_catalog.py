@@ -15,13 +15,11 @@ from oneturn.core.background import run_in_thread
 from oneturn.core.databricks_auth import (
     as_deploy_error,
     as_tool_error,
-    client_factory,
     describing,
     first_line,
-    pause,
     workspace_client,
 )
-from oneturn.core.run_context import progress, report
+from oneturn.core.run_context import pause, progress, report
 from oneturn.errors import ConfigError, DeployError, RunCancelled, ToolError
 from oneturn.toolsets.json_schema import schema_tool
 
@@ -190,7 +188,6 @@ def unity_catalog_tool(entry: UnityCatalogTool) -> dspy.Tool:
     Raises:
         ConfigError: the extra isn't installed, or the function's metadata can't be read.
     """
-    clients = client_factory(entry.credentials)
     try:
         with as_deploy_error(f"The function {entry.function} can't be used as a tool"):
             function = workspace_client(describing(entry.credentials)).functions.get(entry.function)
@@ -202,7 +199,8 @@ def unity_catalog_tool(entry: UnityCatalogTool) -> dspy.Tool:
     def call(arguments: dict[str, Any]) -> str:
         def run(emit: Any) -> str:
             statement, values = _statement(entry.function, parameters, arguments, is_table)
-            response, rows = execute(clients(), entry.warehouse, statement, values, entry.rows if is_table else None)
+            client, limit = workspace_client(entry.credentials), entry.rows if is_table else None
+            response, rows = execute(client, entry.warehouse, statement, values, limit)
             if is_table:
                 return render_table(response, rows, entry.rows)
             value = rows[0][0] if rows and rows[0] else None

@@ -193,7 +193,7 @@ def test_evaluate_writes_a_report_with_a_baseline():
     [
         (["--report", "report.jsonl"], "report.jsonl must end in .html"),
         (["--baseline", "before.jsonl"], "add --report"),
-        (["--report", "r.html", "--baseline", "gone.jsonl"], "gone.jsonl isn't there"),
+        (["--report", "r.html", "--baseline", "gone.jsonl"], "gone.jsonl doesn't exist"),
     ],
 )
 def test_evaluate_rejects_invalid_report_options_before_it_starts(options: list[str], reason: str, folder: Path):
@@ -244,7 +244,7 @@ def test_compare_prints_json_and_markdown():
     done = run("compare", "one.jsonl", "two.parquet", "--gate", "--markdown", "both.md")
     assert done.exit_code == 1
     assert "two" in Path("both.md").read_text()
-    assert "gone.jsonl isn't there" in run("compare", "gone.jsonl", "two.parquet").output
+    assert "gone.jsonl doesn't exist" in run("compare", "gone.jsonl", "two.parquet").output
 
 
 @pytest.mark.usefixtures("folder")
@@ -338,7 +338,7 @@ class Payer(oneturn.Agent):
         return ScriptedLM(payment, lambda request: finish(answer="no" if "refused" in request.text else "yes"))
 
     def adapter(self, program=None):
-        return oneturn.ResponsesAdapter(self.serving_program(), approvals=oneturn.Approvals("k" * 32))
+        return oneturn.ResponsesAdapter(self.serving_program(), approvals=oneturn.Approvals("0123456789abcdef" * 2))
 
 import dataclasses
 
@@ -358,12 +358,31 @@ def test_ask_approves_by_option_or_exits_with_3(folder: Path):
     assert waiting.stderr == "No answer yet: pay waits for approval. Pass --approve or --refuse.\n"
 
 
-@pytest.mark.usefixtures("folder")
-def test_demo_runs_the_agent(monkeypatch: pytest.MonkeyPatch):
-    names: list[str] = []
-    monkeypatch.setattr("oneturn.cli.walkthrough.demo", lambda agent: names.append(agent.name))
-    output("demo")
-    assert names == ["tiny"]
+LOGGED_AGENT = f"""
+from pathlib import Path
+
+import mlflow
+
+HERE = Path(__file__).parent
+ROOT = HERE / "code" if (HERE / "code").is_dir() else HERE  # in the logged model, or here
+{AGENT.replace("Path(__file__).parent", "ROOT").replace("code_paths=()", 'code_paths=("programs",)')}
+mlflow.models.set_model(AGENT.adapter())
+"""
+
+
+def test_demo_evaluates_logs_serves_and_queries_the_agent(folder: Path):
+    (folder / "agent.py").write_text(LOGGED_AGENT)
+    config = json.loads((folder / "config.yaml").read_text())
+    (folder / "programs").mkdir()
+    (folder / "config.yaml").write_text(json.dumps({**config, "compiled": "programs/compiled.json"}))
+    output("compile")
+    text = output("demo")
+    assert re.search(r"uncompiled +66\.7% .*\n.*\n? *compiled +66\.7%", text)
+    assert re.search(r"models:/m-\w+ in sqlite:", text)
+    asked = text.partition("/responses\n")[2]
+    assert re.search(r"Is it\?\nyes\n.* tokens read, .* written, ", asked)
+    assert "oneturn serve --model models:/m-" in asked
+    assert not list(folder.rglob("demo.json"))
 
 
 FAILURES = {

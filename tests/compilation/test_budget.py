@@ -133,7 +133,7 @@ def test_a_limit_in_money_says_for_which_lm_it_does_not_hold(
     teacher = CountingLM(tmp_path, name="priced/teacher")
     monkeypatch.setattr("oneturn.compilation.plan.build_lm", lambda config: teacher)
     monkeypatch.setattr(
-        "oneturn.compilation.replay_lm.estimate_cost",
+        "oneturn.core._dspy.estimate_cost",
         lambda response, requested_model, **_: (0.5 if requested_model == "priced/teacher" else None, None),
     )
 
@@ -178,8 +178,8 @@ class Asynchronous(dspy.Module):
 
 def test_a_program_that_asks_asynchronously_is_counted_kept_and_capped(tmp_path: Path):
     lm, asked = CountingLM(tmp_path), itertools.count()
-    complete = lm._engine_spec.complete
-    lm._engine_spec.complete = lambda request: (next(asked), complete(request))[1]
+    complete = lm.engine.complete
+    lm.engine.complete = lambda request: (next(asked), complete(request))[1]
     waiting = agent(tmp_path, lm, recipe="as_it_is")
     object.__setattr__(waiting, "build", Asynchronous)
     with pytest.raises(ConfigError, match="The budget of 5 LM calls was spent"):

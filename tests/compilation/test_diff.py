@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import dspy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from oneturn.cli import app
 from oneturn.compilation.artifact_sources import compiled_file
 from oneturn.compilation.diff import diff
 from oneturn.compilation.diff_report import report
+from oneturn.compilation.render import format_prompts
 from oneturn.core.text_diff import paragraphs, render_paragraph, words
 from oneturn.errors import ProgramError
 from oneturn.programs.state import Manifest, save_compiled
@@ -128,6 +130,15 @@ def test_demos_are_short_runs(tmp_path: Path):
     assert "  removed: Milk?\n    - question: Milk?\n" in text
     assert all(len(line) < 150 for line in text.splitlines()), "what is long is cut"
     assert "characters)" in text
+
+
+def test_demos_of_a_program_are_the_same_runs_in_its_prompts():
+    program = oneturn.ReAct("question -> answer", tools=[price], thoughts=False)
+    program.step.demos = [dspy.Example(**demo("Tea?"))]
+    text = format_prompts(program)
+    assert text.startswith("# step\n\n")
+    assert '## Demo 1\n\n    question: Tea?\n      price(item="tea")\n        = 4 euros and more' in text
+    assert '      finish(answer="4")\n' in text
 
 
 def test_what_changed_far_into_a_long_line_is_seen(tmp_path: Path):

@@ -18,7 +18,7 @@ class LeavingLM(CountingLM):
 
     def __init__(self, folder: Path, answers: int, error: BaseException):
         super().__init__(folder)
-        engine = self._engine_spec
+        engine = self.engine
         complete, self.asked = engine.complete, 0
 
         def leaving(request: Request) -> Response:

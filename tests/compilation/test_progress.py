@@ -44,8 +44,8 @@ def test_it_is_closed_when_the_compile_is_interrupted(tmp_path: Path):
             raise KeyboardInterrupt
         return complete(request)
 
-    complete = lm._engine_spec.complete
-    lm._engine_spec.complete = interrupted
+    complete = lm.engine.complete
+    lm.engine.complete = interrupted
     (tmp_path / "answered.txt").touch()
     with pytest.raises(KeyboardInterrupt):
         oneturn.compile(agent(tmp_path, lm), listeners=[bar])

@@ -260,7 +260,10 @@ def test_the_run_tells_of_force_too_and_a_later_promotion_leaves_nothing_of_it_o
 
 @pytest.mark.parametrize(
     ("reason", "message"),
-    [("too slow " * 30, "has 270 characters; a version's tag holds 250"), ("its key AKIA" + "Q7" * 8, "like a secret")],
+    [
+        ("too slow " * 30, "270 characters; a version's tag allows 250"),
+        ("its key AKIA" + "Q7" * 8, "like a secret"),
+    ],
     ids=["long", "secret"],
 )
 def test_a_reason_that_can_not_be_recorded_is_refused_before_anything_is_measured(client, agent, reason, message):
@@ -273,7 +276,7 @@ def test_a_reason_that_can_not_be_recorded_is_refused_before_anything_is_measure
 
 @pytest.mark.parametrize("reason", [None, " "])
 def test_force_without_a_reason_is_refused(client, agent, reason):
-    with pytest.raises(ProgramError, match="say why"):
+    with pytest.raises(ProgramError, match="needs a reason"):
         promote(agent, force=True, reason=reason)
 
 
@@ -330,7 +333,7 @@ def test_a_first_version_that_is_not_compiled_has_nothing_to_be_compared_with(cl
     monkeypatch.setattr(promotion, "is_compiled", lambda version: False)
     found = promote(agent, "1")
     assert (found.moved, found.forced, found.result) == (True, False, None)
-    assert tags(client, "1")["gate"] == "Not compared: there was no champion yet, and the version isn't compiled."
+    assert tags(client, "1")["gate"] == "Not compared: there is no champion, and the version isn't compiled."
 
 
 def test_a_dry_run_leaves_all_as_it_is(client, agent, measured):
@@ -344,7 +347,7 @@ def test_a_dry_run_leaves_all_as_it_is(client, agent, measured):
 
 def test_the_champion_itself_is_left_alone(client, agent):
     client.set_registered_model_alias(NAME, "champion", "2")
-    assert promote(agent, "2").verdict == "Version 2 is the champion already."
+    assert promote(agent, "2").verdict == "Version 2 already has the alias champion."
 
 
 def test_an_alias_that_was_moved_meanwhile_is_not_moved_over(client, agent, measured, monkeypatch):
@@ -357,15 +360,15 @@ def test_an_alias_that_was_moved_meanwhile_is_not_moved_over(client, agent, meas
         return compare(*args, **options)
 
     monkeypatch.setattr(promotion, "compare", slow)
-    with pytest.raises(ProgramError, match="was moved to version none while the versions were compared"):
+    with pytest.raises(ProgramError, match="was moved to version none during the comparison"):
         promote(agent)
     assert tags(client, "2") == {}
 
 
 def test_what_can_not_be_promoted_is_named(client, agent):
-    with pytest.raises(ProgramError, match=r"no version '7' of 'counting'; there are: 1, 2\."):
+    with pytest.raises(ProgramError, match=r"no version '7' of 'counting'; existing versions: 1, 2\."):
         promote(agent, 7)
-    with pytest.raises(DataError, match="aren't compared on the test split"):
+    with pytest.raises(DataError, match="can't be compared on the test split"):
         promote(agent, split="test")
 
 
@@ -392,17 +395,17 @@ def test_the_command_says_what_became_of_it(registered, client, measured):
     assert (held.exit_code, champion(client)) == (0, "1")
     assert "Version 2 of counting could become the champion." in held.output
     already = command(registered, "promote", "1", "--dry-run")
-    assert already.output.strip() == "Version 1 is the champion already."
+    assert already.output.strip() == "Version 1 already has the alias champion."
     test = command(registered, "promote", "2", "--split", "test")
     assert test.exit_code == 1
-    assert "aren't compared on the test split" in test.output
+    assert "can't be compared on the test split" in test.output
 
 
 def test_a_registered_version_is_compared_with_the_file_here(registered, client, agent):
     client.set_registered_model_alias(NAME, "champion", "1")
     same = command(registered, "diff", f"models:/{NAME}@champion")
     assert same.exit_code == 0, same.output
-    assert "The prompts and their origin are the same" in same.output
+    assert "The prompts and their origin are the same." in same.output
     missing = command(registered, "diff", f"models:/{NAME}/9")
     assert missing.exit_code == 1
     assert f"models:/{NAME}/9 has no compiled program that can be read" in missing.output

@@ -110,7 +110,7 @@ class LockStepLM(ScriptedLM):
 
     def __init__(self, streams: int, piece: int = 4):
         super().__init__(*[react_reply] * 99, response_schema=False, piece=piece)
-        engine = self._engine_spec
+        engine = self.engine
         barrier = threading.Barrier(streams, timeout=60)
         pieces = engine.stream
 

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneturn.core import usage as usage_module
-from oneturn.core.usage import NO_USAGE, CallTracker, Usage, track_usage, with_inclusive_usage
+from oneturn.core._dspy import EngineCall, usage_dict
+from oneturn.core.usage import NO_USAGE, CallTracker, Usage, track_usage
 from oneturn.testing import ScriptedLM
 
 ENTRY = {
@@ -67,12 +68,12 @@ def test_an_lm_of_the_responses_api_may_report_in_its_format():
     assert Usage.from_dspy(entry) == Usage(1, 10, 2, cached_tokens=4)
 
 
-def test_the_wrapper_of_an_engine_reports_what_dspy_reports_of_the_engine():
-    claude = response("claude-sonnet-4-5", input_tokens=20, output_tokens=7, cache_read_tokens=80)
-    assert with_inclusive_usage(claude, "anthropic").usage.input_tokens == 100
-    gemini = response("gemini-2.5-pro", input_tokens=20, output_tokens=7, reasoning_tokens=3)
-    assert with_inclusive_usage(gemini, "gemini").usage.output_tokens == 10
-    assert with_inclusive_usage(claude, None) is claude
+@pytest.mark.parametrize("provider", ["anthropic", "gemini", "openai", None])
+def test_the_wrapper_of_an_engine_reports_what_dspy_reports_of_the_engine(provider: str | None):
+    reported = response("x", input_tokens=90, output_tokens=7, cache_read_tokens=80, reasoning_tokens=3)
+    request = lm15.Request(model="x", messages=(lm15.Message.user("q"),))
+    inclusive = EngineCall(None, request, provider).with_inclusive_usage(reported)
+    assert usage_dict(inclusive) == usage_dict(reported, provider)
 
 
 counts = st.integers(0, 99)
@@ -112,7 +113,7 @@ def test_cached_tokens_have_the_price_that_dspy_knows(model: str, provider: str,
     reported = response(model, output_tokens=34, **tokens)
     expected, _ = estimate_cost(reported, provider=provider, requested_model=model)
     lm = dspy.LM(f"{provider}/{model}")
-    entry = dspy.clients.call_result.usage_dict(reported, provider)
+    entry = usage_dict(reported, provider)
     cost = Usage.from_dspy(entry, lm.model).cost
     assert expected is not None
     assert cost == pytest.approx(expected)

@@ -19,7 +19,7 @@ import pytest
 
 from data.support import CORPUS, EXAMPLES, ORDERS, SCHEMA, SupportExample, load_split, schema_text
 from oneturn.agent import load_agent
-from oneturn.datasets.rows import load_rows, write_rows
+from oneturn.datasets import load_rows, write_rows
 from oneturn.datasets.splits import SPLITS
 from oneturn.errors import DataError
 from optimizers.answers import NUMBER_WORDS, same_answer
@@ -176,11 +176,12 @@ def test_an_unknown_split_is_refused_with_the_known_ones() -> None:
 
 
 def test_the_configured_folder_is_read_whatever_form_its_files_have(tmp_path: Path) -> None:
-    write_rows(tmp_path / "dev.csv", load_rows(EXAMPLES / "dev.jsonl", SupportExample)[:3])
+    rows = load_rows(EXAMPLES / "dev.jsonl", SupportExample)[:3]
+    write_rows(tmp_path / "dev.csv", [row.model_dump(mode="json") for row in rows])
     (tmp_path / "config.yaml").write_text(f"lm:\n  model: local/1.5B\ndata:\n  examples: {tmp_path}\n")
     agent = load_agent(ROOT / "agent.py", tmp_path / "config.yaml")
     assert [example.toDict() for example in agent.examples("dev")] == [row.toDict() for row in load_split("dev")[:3]]
-    with pytest.raises(DataError, match=r"has no examples of train: put train\.jsonl there"):
+    with pytest.raises(DataError, match=r"has no train examples\. Add train\.jsonl"):
         agent.examples("train")
 
 

@@ -47,9 +47,9 @@ class Catalog:
         workspace.on("GET", "/api/2.0/secrets/list", self._secrets)
         workspace.on("GET", "/api/2.0/workspace/get-status", self._folder)
 
-    def add(self, kind: str, name: str, **told: Any) -> None:
+    def add(self, kind: str, name: str, **fields: Any) -> None:
         """Let there be something: ``kind`` is the last part of its path, such as ``functions``."""
-        self.things[kind, name] = {"name": name, **told}
+        self.things[kind, name] = {"name": name, **fields}
 
     def _thing(self, kind: str) -> Callable[[Call], Any]:
         return lambda call: self.things.get((kind, call.parts["name"])) or _missing(call.parts["name"])

@@ -17,14 +17,14 @@ def finishing_lm(workspace: Workspace, name: str, outputs: Mapping[str, Any]) ->
     said = {"role": "assistant", "content": step}
 
     def answer(call: Call) -> Any:
-        told = {"id": "c", "created": 0, "model": name, "usage": _USAGE}
+        common = {"id": "c", "created": 0, "model": name, "usage": _USAGE}
         if call.body.get("stream"):
             choice = {"index": 0, "delta": said, "finish_reason": "stop"}
-            piece = {**told, "object": "chat.completion.chunk", "choices": [choice]}
+            piece = {**common, "object": "chat.completion.chunk", "choices": [choice]}
             lines = [f"data: {json.dumps(piece)}\n\n".encode(), b"data: [DONE]\n\n"]
             return Answer(body=iter(lines), headers={"Content-Type": "text/event-stream"})
         return {
-            **told,
+            **common,
             "object": "chat.completion",
             "choices": [{"index": 0, "message": said, "finish_reason": "stop"}],
         }

@@ -113,14 +113,14 @@ class Registry:
 
     def _get_version(self, call: Call) -> Any:
         asked = _read(call, messages.GetModelVersionRequest)
-        return self._told(asked.name, asked.version)
+        return self._version_response(asked.name, asked.version)
 
     def _get_by_alias(self, call: Call) -> Any:
         asked = _read(call, messages.GetModelVersionByAliasRequest)
         number = self.aliases.get((asked.name, asked.alias))
-        return _missing(f"{asked.name}@{asked.alias}") if number is None else self._told(asked.name, number)
+        return _missing(f"{asked.name}@{asked.alias}") if number is None else self._version_response(asked.name, number)
 
-    def _told(self, name: str, number: str) -> Any:
+    def _version_response(self, name: str, number: str) -> Any:
         if (name, number) not in self.versions:
             return _missing(f"{name}, version {number}")
         found = messages.ModelVersion()

@@ -95,11 +95,11 @@ class Endpoints:
         return _missing(call.parts["name"]) if found is None else found.as_dict()
 
     def _still_updating(self, endpoint: ServingEndpointDetailed, message: str) -> Any:
-        told = ServingEndpointDetailed.from_dict(endpoint.as_dict())
-        told.state.config_update = EndpointStateConfigUpdate.IN_PROGRESS
+        detailed = ServingEndpointDetailed.from_dict(endpoint.as_dict())
+        detailed.state.config_update = EndpointStateConfigUpdate.IN_PROGRESS
         creating = ServedModelStateDeployment.DEPLOYMENT_CREATING
-        told.config.served_entities[0].state = ServedModelState(creating, message)
-        return told.as_dict()
+        detailed.config.served_entities[0].state = ServedModelState(creating, message)
+        return detailed.as_dict()
 
     def _update(self, call: Call) -> Any:
         if self.locked:

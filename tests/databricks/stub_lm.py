@@ -26,10 +26,10 @@ def stub_lm(answer: str) -> Iterator[str]:
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream" if asked.get("stream") else "application/json")
             self.end_headers()
-            told = f"data: {json.dumps(piece)}\n\ndata: [DONE]\n\n" if asked.get("stream") else json.dumps(whole)
-            self.wfile.write(told.encode())
+            payload = f"data: {json.dumps(piece)}\n\ndata: [DONE]\n\n" if asked.get("stream") else json.dumps(whole)
+            self.wfile.write(payload.encode())
 
-        def log_message(self, *told: object) -> None:
+        def log_message(self, *arguments: object) -> None:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

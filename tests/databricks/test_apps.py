@@ -34,17 +34,17 @@ def apps(desk: Desk) -> Apps:
 
 
 def deploy(desk: Desk) -> list[str]:
-    told: list[str] = []
+    messages: list[str] = []
     plan = plan_app(desk.agent(deploy={"environment": ENVIRONMENT}))
-    deploy_app(replace(plan, files=FEW), told.append)
-    return told
+    deploy_app(replace(plan, files=FEW), messages.append)
+    return messages
 
 
-def test_what_the_app_may_reach_is_said_before(desk: Desk, apps: Apps):
+def test_the_plan_lists_the_resources_of_the_app(desk: Desk, apps: Apps):
     plan = plan_app(desk.agent(deploy={"environment": ENVIRONMENT}))
     assert plan.source.startswith("/Workspace/Users/owner@example.com/apps/desk/")
-    assert "It may reach: serving endpoint claude: CAN_QUERY" in plan.lines()
-    assert "It may reach: secret key: READ" in plan.lines()
+    assert "It can access: serving endpoint claude: CAN_QUERY" in plan.lines()
+    assert "It can access: secret key: READ" in plan.lines()
     assert {call.method for call in desk.workspace.calls} == {"GET"}, "nothing is changed"
 
 
@@ -67,10 +67,10 @@ def test_a_new_app_gets_its_resources_and_its_files(desk: Desk, apps: Apps):
     assert "dspy==" in plan.files["requirements.txt"].decode()
 
 
-def test_a_sleeping_app_is_woken_up_for_its_next_deployment(desk: Desk, apps: Apps):
+def test_a_stopped_app_is_started_by_a_deployment(desk: Desk, apps: Apps):
     deploy(desk)
     apps.apps["desk"].compute_status = ComputeStatus(state=ComputeState.STOPPED)
-    assert "Waking it up." in deploy(desk)
+    assert "Starting the app's compute." in deploy(desk)
     assert len(apps.deployments["desk"]) == 2
 
 
@@ -85,7 +85,7 @@ def deployed_from(desk: Desk, source: str) -> None:
 
 
 def test_an_app_goes_back_to_the_files_that_ran_before(desk: Desk, apps: Apps):
-    with pytest.raises(DeployError, match="ran from nothing earlier"):
+    with pytest.raises(DeployError, match="no earlier deployment"):
         plan_app_rollback(desk.agent())
     for hour in ("T10", "T11"):
         deployed_from(desk, f"/Workspace/apps/desk/{hour}")
@@ -97,7 +97,7 @@ def test_an_app_goes_back_to_the_files_that_ran_before(desk: Desk, apps: Apps):
     assert (plan.current, plan.target) == ("/Workspace/apps/desk/T11", "/Workspace/apps/desk/T10")
     roll_back_app(plan)
     assert apps.deployments["desk"][0].source_code_path == "/Workspace/apps/desk/T10"
-    with pytest.raises(DeployError, match="ran from nothing earlier"):
+    with pytest.raises(DeployError, match="no earlier deployment"):
         plan_app_rollback(desk.agent())
 
 

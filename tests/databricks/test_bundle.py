@@ -31,9 +31,9 @@ def bundle(desk: Desk, tmp_path: Path) -> Path:
 
 
 def test_its_fields_are_known_to_the_sdk(bundle: Path):
-    told = yaml.safe_load((bundle / "databricks.yml").read_text())
-    assert told.keys() == {"bundle", "targets"}
-    for target in told["targets"].values():
+    written = yaml.safe_load((bundle / "databricks.yml").read_text())
+    assert written.keys() == {"bundle", "targets"}
+    for target in written["targets"].values():
         assert target.keys() <= {"mode", "default", "workspace", "resources"}
         job, app = target["resources"]["jobs"]["release"], target["resources"]["apps"]["agent"]
         assert _unknown(job, JobSettings.from_dict(job).as_dict()) == []
@@ -42,9 +42,9 @@ def test_its_fields_are_known_to_the_sdk(bundle: Path):
 
 
 def test_each_target_has_its_own_folder_and_what_it_names_is_there(bundle: Path):
-    told = yaml.safe_load((bundle / "databricks.yml").read_text())["targets"]
+    written = yaml.safe_load((bundle / "databricks.yml").read_text())["targets"]
     models = {}
-    for name, target in told.items():
+    for name, target in written.items():
         tasks = target["resources"]["jobs"]["release"]["tasks"]
         assert [task["task_key"] for task in tasks] == ["log", "promote", "deploy"]
         assert all((bundle / task["spark_python_task"]["python_file"]).is_file() for task in tasks)
@@ -52,8 +52,8 @@ def test_each_target_has_its_own_folder_and_what_it_names_is_there(bundle: Path)
         assert (folder / "app.yaml").is_file()
         models[name] = yaml.safe_load((folder / "oneturn.yaml").read_text())["lm"]["model"]
     assert models == {"dev": "databricks/small", "prod": "databricks/claude"}
-    assert (told["dev"]["mode"], told["prod"]["mode"]) == ("development", "production")
-    names = [resource["name"] for resource in told["prod"]["resources"]["apps"]["agent"]["resources"]]
+    assert (written["dev"]["mode"], written["prod"]["mode"]) == ("development", "production")
+    names = [resource["name"] for resource in written["prod"]["resources"]["apps"]["agent"]["resources"]]
     assert names == ["serving-endpoint-1", "desk-api-key"]
 
 
@@ -78,7 +78,7 @@ def test_a_step_that_fails_fails_the_release(bundle: Path, desk: Desk):
     done = release(bundle, only="deploy")
     assert done.returncode == 1
     assert "There is no registered model 'main.agents.desk'" in done.stderr
-    assert "oneturn deploy serving --config oneturn.yaml ended with 1" in done.stderr
+    assert "oneturn deploy serving --config oneturn.yaml failed with exit code 1" in done.stderr
 
 
 def release(bundle: Path, only: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -93,7 +93,7 @@ def release(bundle: Path, only: str | None = None) -> subprocess.CompletedProces
 
 def test_it_overwrites_no_folder_of_yours(desk: Desk, tmp_path: Path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(DeployError, match="holds files that are no bundle"):
+    with pytest.raises(DeployError, match="has files that aren't a bundle"):
         write_bundle({"prod": desk.agent()}, tmp_path)
 
 
@@ -101,8 +101,8 @@ def test_the_command_writes_it(desk: Desk, tmp_path: Path):
     desk.agent()
     config = str(desk.folder / "config.yaml")
     command = ["deploy", "bundle", str(tmp_path / "out"), "--agent", str(desk.folder / "agent.py"), "--prod", config]
-    told = CliRunner().invoke(app, [*command, "--dry-run"]).output
-    assert yaml.safe_load(told)["targets"].keys() == {"dev", "prod"}
+    output = CliRunner().invoke(app, [*command, "--dry-run"]).output
+    assert yaml.safe_load(output)["targets"].keys() == {"dev", "prod"}
     assert not (tmp_path / "out").exists()
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output

@@ -36,14 +36,14 @@ def desk(desk: Desk, _registered: None) -> Desk:
 
 
 def deploy(desk: Desk, version: str, **settings: object) -> list[str]:
-    told: list[str] = []
-    deploy_serving(plan_serving(desk.agent(deploy=settings), version), told.append)
-    return told
+    messages: list[str] = []
+    deploy_serving(plan_serving(desk.agent(deploy=settings), version), messages.append)
+    return messages
 
 
 def test_the_first_deployment_makes_the_endpoint(desk: Desk):
     plan = plan_serving(desk.agent(deploy={"environment": {"LANGUAGE": "en"}, "scale_to_zero": True}))
-    assert (plan.version, plan.chosen) == ("3", "the latest; no version is the champion")
+    assert (plan.version, plan.chosen) == ("3", "the latest; no version has the alias champion")
     assert desk.workspace.asked("POST", ".*endpoints") == [], "a plan changes nothing"
     done = deploy_serving(plan, lambda line: None)
     assert done.url == f"{desk.workspace.host}/serving-endpoints/{ENDPOINT}"
@@ -80,7 +80,7 @@ def test_a_redeployment_carries_the_environment_over(desk: Desk):
     plan = plan_serving(desk.agent(deploy={"environment": {"DESK_API_KEY": KEY}}), "2")
     assert plan.lost == ("LANGUAGE",)
     assert plan.lines()[-1] == (
-        "Set on the endpoint now, and not in deploy.environment: LANGUAGE. The new version lacks them."
+        "Set on the endpoint, but not in deploy.environment: LANGUAGE. The new version won't have them."
     )
     deploy_serving(plan, lambda line: None)
     assert desk.endpoints.traffic(ENDPOINT) == {"1": 0, "2": 100}
@@ -88,7 +88,7 @@ def test_a_redeployment_carries_the_environment_over(desk: Desk):
     assert (environment["DESK_API_KEY"], "LANGUAGE" in environment) == (KEY, False)
 
 
-def test_a_failed_build_tells_its_cause_and_the_old_version_goes_on(desk: Desk):
+def test_a_failed_build_reports_its_cause_and_keeps_the_old_version(desk: Desk):
     deploy(desk, "1")
     log_of_the_build = "\n".join([*(f"line {number}" for number in range(20)), "ERROR: No matching distribution"])
     desk.endpoints.failing["main-agents-desk_2"] = ("Container image creation failed.", log_of_the_build)
@@ -101,35 +101,37 @@ def test_a_failed_build_tells_its_cause_and_the_old_version_goes_on(desk: Desk):
     assert desk.endpoints.traffic(ENDPOINT) == {"1": 100}
 
 
-def test_what_the_endpoint_says_meanwhile_is_told(desk: Desk):
+def test_state_changes_of_the_endpoint_are_reported(desk: Desk):
     plan = plan_serving(desk.agent(), "1")
     desk.endpoints.waiting = ["Container image creation in progress."]
-    told: list[str] = []
-    deploy_serving(plan, told.append)
-    assert told[1:] == ["version 1: Container image creation in progress."]
+    messages: list[str] = []
+    deploy_serving(plan, messages.append)
+    assert messages[1:] == ["version 1: Container image creation in progress."]
 
 
-def test_old_versions_leave_the_endpoint_if_that_is_wanted(desk: Desk):
+def test_keep_removes_old_versions_from_the_endpoint(desk: Desk):
     for version in ("1", "2"):
         deploy(desk, version)
-    told = deploy(desk, "3", keep=1)
-    assert told[-1] == "Taking version 1 off the endpoint."
+    messages = deploy(desk, "3", keep=1)
+    assert messages[-1] == "Removing version 1 from the endpoint."
     assert desk.endpoints.traffic(ENDPOINT) == {"3": 100, "2": 0}, "a rollback goes to version 2"
     assert [found["model_version"] for found in desk.endpoints.deployments] == ["2", "3"]
 
 
-def test_no_version_leaves_while_an_older_one_is_deployed(desk: Desk):
+def test_no_version_is_removed_while_an_older_one_is_deployed(desk: Desk):
     for version in ("1", "3"):
         deploy(desk, version)
-    assert deploy(desk, "2", keep=1)[-1] == "Version 2 isn't the newest on the endpoint: all of them stay (3, 2, 1)."
+    assert (
+        deploy(desk, "2", keep=1)[-1] == "Version 2 isn't the newest on the endpoint; no version is removed (3, 2, 1)."
+    )
     assert desk.endpoints.traffic(ENDPOINT) == {"2": 100, "3": 0, "1": 0}
 
 
-def test_a_version_that_is_on_the_endpoint_is_set_anew_without_a_build(desk: Desk):
+def test_a_version_on_the_endpoint_is_updated_without_a_build(desk: Desk):
     deploy(desk, "1", environment={"LANGUAGE": "en"})
     deploy(desk, "2")
-    told = deploy(desk, "1", environment={"LANGUAGE": "fr"}, workload_size="Medium")
-    assert told == ["The endpoint has this version: nothing is built."]
+    messages = deploy(desk, "1", environment={"LANGUAGE": "fr"}, workload_size="Medium")
+    assert messages == ["The endpoint already has this version; no build is needed."]
     assert desk.endpoints.traffic(ENDPOINT) == {"1": 100, "2": 0}
     served = desk.endpoints.entity(ENDPOINT, "1")
     assert (served.environment_vars["LANGUAGE"], served.workload_size) == ("fr", "Medium")
@@ -140,7 +142,7 @@ def test_a_version_that_is_on_the_endpoint_is_set_anew_without_a_build(desk: Des
 def test_the_version_that_is_served_can_get_other_settings(desk: Desk):
     deploy(desk, "2")
     plan = plan_serving(desk.agent(deploy={"scale_to_zero": True}), "2")
-    assert "as it does now, with the settings below" in plan.lines()[0]
+    assert "as now, with the settings below" in plan.lines()[0]
     deploy_serving(plan, lambda line: None)
     assert desk.endpoints.entity(ENDPOINT, "2").scale_to_zero_enabled is True
 
@@ -161,12 +163,12 @@ def test_while_another_update_goes_on_nothing_is_changed(desk: Desk):
     desk.endpoints.locked = True
     with pytest.raises(DeployError, match=f"{ENDPOINT} is currently updating"):
         deploy(desk, "3")
-    with pytest.raises(DeployError, match=f"{ENDPOINT} can't be changed: The endpoint is being updated"):
+    with pytest.raises(DeployError, match=f"{ENDPOINT} can't be updated: The endpoint is being updated"):
         roll_back(plan_rollback(desk.agent()), "bad", lambda line: None)
 
 
 @pytest.mark.parametrize("variables", [{"DATABRICKS_TOKEN": "an old one"}, {"DATABRICKS_TOKEN": ""}])
-def test_credentials_that_do_not_hold_are_said_in_a_line(
+def test_invalid_credentials_are_a_one_line_error(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
 ):
     agent = desk.agent()
@@ -179,17 +181,17 @@ def test_credentials_that_do_not_hold_are_said_in_a_line(
         assert "an old one" not in str(failure.value)
 
 
-def test_what_would_fail_is_said_before(desk: Desk):
+def test_an_undeployable_configuration_is_refused(desk: Desk):
     agent = desk.agent(
         lm={"model": "openai/x", "api_key_env": "DESK_API_KEY"},
         mlflow={"tracking_uri": "sqlite:///mlflow.db", "model_name": "desk"},
     )
     with pytest.raises(DeployError) as failure:
         plan_serving(agent)
-    told = str(failure.value)
-    assert "'sqlite:///mlflow.db'" in told
-    assert "'<catalog>.<schema>.<name>'" in told
-    assert "DESK_API_KEY: '{{secrets/<scope>/<key>}}'" in told
+    message = str(failure.value)
+    assert "'sqlite:///mlflow.db'" in message
+    assert "'<catalog>.<schema>.<name>'" in message
+    assert "DESK_API_KEY: '{{secrets/<scope>/<key>}}'" in message
 
 
 def test_what_the_workspace_lacks_keeps_a_version_from_being_deployed(desk: Desk):
@@ -198,7 +200,7 @@ def test_what_the_workspace_lacks_keeps_a_version_from_being_deployed(desk: Desk
     with pytest.raises(DeployError) as failure:
         plan_serving(agent)
     _, endpoint, secret, more = str(failure.value).splitlines()
-    assert endpoint.endswith("There are: claude.")
+    assert endpoint.endswith("Existing endpoints: claude.")
     assert secret.endswith("Run: databricks secrets put-secret desk other")
     assert "--no-check" in more
     assert plan_serving(agent, check=False).config.lm.model == "databricks/cloude"
@@ -261,13 +263,13 @@ def command(desk: Desk, *words: str) -> str:
 
 def test_the_commands_say_what_they_do_and_what_to_do_next(desk: Desk):
     deploy(desk, "1")
-    told = command(desk, "deploy", "serving", "--dry-run")
-    assert "Version 3 of main.agents.desk" in told
-    assert "Environment variables: LANGUAGE." in told
+    output = command(desk, "deploy", "serving", "--dry-run")
+    assert "Version 3 of main.agents.desk" in output
+    assert "Environment variables: LANGUAGE." in output
     assert desk.endpoints.traffic(ENDPOINT) == {"1": 100}
-    told = command(desk, "deploy", "serving")
-    assert f'oneturn query {desk.workspace.host}/serving-endpoints/{ENDPOINT} "Is it open?"' in told
-    assert "Review app:" in told
-    told = command(desk, "rollback", "--reason", "slow")
-    assert "from version 3 to version 1" in told
+    output = command(desk, "deploy", "serving")
+    assert f'oneturn query {desk.workspace.host}/serving-endpoints/{ENDPOINT} "Is it open?"' in output
+    assert "Review app:" in output
+    output = command(desk, "rollback", "--reason", "slow")
+    assert "from version 3 to version 1" in output
     assert desk.endpoints.traffic(ENDPOINT) == {"1": 100, "3": 0}

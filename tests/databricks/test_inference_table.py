@@ -71,7 +71,7 @@ def test_an_answer_is_read_however_it_was_sent(answered: dict[str, Any], form: s
         ('{"error_code": "RATE_LIMIT", "message": "Too many requests."}', "Too many requests."),
         ("", "without a terminal event"),
         ("null", "without a terminal event"),
-        ('{"output": [', "isn't kept"),
+        ('{"output": [', "isn't stored"),
         ('data: {"type": "error", "code": "server_error", "message": "It broke."}\n\n', "It broke."),
     ],
 )

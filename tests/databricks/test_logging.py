@@ -59,7 +59,7 @@ def test_what_is_registered(desk: Desk):
 
 
 def test_an_alias_is_for_registered_versions(desk: Desk):
-    with pytest.raises(ConfigError, match=r"'challenger': log it with --register"):
+    with pytest.raises(ConfigError, match=r"'challenger' needs a registered version: add --register"):
         log_model(desk.agent(), alias="challenger")
 
 

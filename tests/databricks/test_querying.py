@@ -48,7 +48,7 @@ def url(workspace: Workspace) -> str:
     return f"{workspace.host}/serving-endpoints/desk"
 
 
-def told(found: list[dict[str, Any]]) -> str:
+def answer_text(found: list[dict[str, Any]]) -> str:
     return "".join(event["delta"] for event in found if event["type"] == "response.output_text.delta")
 
 
@@ -65,14 +65,14 @@ def test_the_openai_client(with_token: Workspace, made: bool):
     with client:
         assert client.responses.create(model="desk", input=QUESTION).output_text == ANSWER
         with client.responses.create(model="desk", input=QUESTION, stream=True) as stream:
-            assert told([event.to_dict() for event in stream]) == ANSWER
+            assert answer_text([event.to_dict() for event in stream]) == ANSWER
 
 
 def test_mlflows_deployments_client(with_token: Workspace):
     client = get_deploy_client("databricks")
     whole = client.predict(endpoint="desk", inputs={"input": QUESTION})
     assert whole["output"][-1]["content"][0]["text"] == ANSWER
-    assert told(list(client.predict_stream(endpoint="desk", inputs={"input": QUESTION}))) == ANSWER
+    assert answer_text(list(client.predict_stream(endpoint="desk", inputs={"input": QUESTION}))) == ANSWER
 
 
 def test_curl(with_token: Workspace):
@@ -82,7 +82,7 @@ def test_curl(with_token: Workspace):
     assert json.loads(whole.stdout)["output"][-1]["content"][0]["text"] == ANSWER
     streamed = json.dumps({"input": QUESTION, "stream": True})
     stream = subprocess.run([*command, streamed], capture_output=True, text=True, check=True)
-    assert told(events(stream.stdout)) == ANSWER
+    assert answer_text(events(stream.stdout)) == ANSWER
 
 
 def test_a_service_principal_asks_without_a_token(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
@@ -127,7 +127,7 @@ def test_invalid_credentials_are_rejected(
     assert not any(value in str(failure.value) for value in variables.values() if value != "robot")
 
 
-def test_a_token_that_the_server_repeats_is_not_told(with_token: Workspace):
+def test_a_token_that_the_server_repeats_is_redacted(with_token: Workspace):
     said = refused(403, "PERMISSION_DENIED", f"{TOKEN} may not.")
     with_token.on("POST", "/serving-endpoints/responses", lambda call: said)
     with pytest.raises(EndpointError, match="… may not") as failure:

@@ -43,7 +43,7 @@ def test_what_is_asked_reaches_the_route_and_is_remembered():
 
 def test_a_call_that_nobody_expects_fails_the_test():
     def use() -> None:
-        with Workspace() as workspace, pytest.raises(NotFound, match="Nobody told"):
+        with Workspace() as workspace, pytest.raises(NotFound, match="No answer is registered"):
             client(workspace).serving_endpoints.get("desk")
 
     with pytest.raises(AssertionError, match=re.escape("GET /api/2.0/serving-endpoints/desk")):

@@ -127,11 +127,11 @@ class Workspace:
             return refused(401, "UNAUTHENTICATED", "Credential was not sent or was of an unsupported type.")
         for method, pattern, handler in self._routes:
             if method == call.method and (match := pattern.fullmatch(call.path)):
-                told = Call(**{**vars(call), "user": user or "", "parts": match.groupdict()})
+                authenticated = Call(**{**vars(call), "user": user or "", "parts": match.groupdict()})
                 with self._lock:
-                    self.calls.append(told)
-                return self._handled(told, handler)
-        return self._fails(f"Nobody told the workspace what to answer to {call.method} {call.path}")
+                    self.calls.append(authenticated)
+                return self._handled(authenticated, handler)
+        return self._fails(f"No answer is registered for {call.method} {call.path}")
 
     def _handled(self, call: Call, handler: Handler) -> Answer:
         try:
@@ -148,8 +148,8 @@ class Workspace:
     def _token(self, call: Call) -> Answer:
         """OAuth of service principals (RFC 6749, client credentials)."""
         if call.path.startswith("/oidc/.well-known/"):
-            told = {"authorization_endpoint": f"{self.host}/oidc/v1/authorize"}
-            return Answer(body={**told, "token_endpoint": f"{self.host}/oidc/v1/token"})
+            metadata = {"authorization_endpoint": f"{self.host}/oidc/v1/authorize"}
+            return Answer(body={**metadata, "token_endpoint": f"{self.host}/oidc/v1/token"})
         basic = base64.b64decode(call.headers.get("authorization", "").removeprefix("Basic ")).decode()
         client, _, secret = basic.partition(":")
         if not secret or self.principals.get(client) != secret:
@@ -213,7 +213,7 @@ def _handler(workspace: Workspace) -> type[BaseHTTPRequestHandler]:
             query = {name: values[-1] for name, values in parse_qs(found.query).items()}
             return Call(self.command, found.path, query, headers, _body(sent, headers), "")
 
-        def log_message(self, *told: Any) -> None:
+        def log_message(self, *arguments: Any) -> None:
             """Say nothing."""
 
     for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"):

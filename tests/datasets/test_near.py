@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oneturn.datasets import read_rows
 from oneturn.datasets.duplicates import _trigrams, near_pairs, same_text
 
 WORDS = st.sampled_from(
@@ -19,6 +22,26 @@ TEXTS = st.lists(st.lists(WORDS, max_size=7).map(" ".join), max_size=9)
 @settings(deadline=None)
 @given(texts=TEXTS, threshold=st.sampled_from([0.3, 0.5, 0.7, 0.9, 1.0]))
 def test_every_near_pair_is_found_and_no_other(texts: list[str], threshold: float):
+    assert found(texts, threshold) == compared_one_by_one(texts, threshold)
+
+
+def test_the_pairs_of_the_shipped_questions_are_found():
+    files = sorted((Path(__file__).resolve().parents[2] / "data" / "examples").glob("*.jsonl"))
+    questions = [row["question"] for file in files for _, row in read_rows(file) if isinstance(row, dict)]
+    assert {threshold: len(found(questions, threshold)) for threshold in (0.2, 0.3, 0.5, 0.7)} == {
+        0.2: 469,
+        0.3: 62,
+        0.5: 1,
+        0.7: 0,
+    }
+    assert found(questions, 0.3) == compared_one_by_one(questions, 0.3)
+
+
+def found(texts: list[str], threshold: float) -> dict[tuple[int, int], float]:
+    return {(first, second): similarity for first, second, similarity in near_pairs(texts, threshold)}
+
+
+def compared_one_by_one(texts: list[str], threshold: float) -> dict[tuple[int, int], Any]:
     sets = [_trigrams(text) for text in texts]
     expected = {}
     for second, others in enumerate(sets):
@@ -27,7 +50,7 @@ def test_every_near_pair_is_found_and_no_other(texts: list[str], threshold: floa
             similarity = len(sets[first] & others) / len(union) if union else 0.0
             if similarity >= threshold - 1e-9:
                 expected[first, second] = pytest.approx(similarity)
-    assert {(first, second): similarity for first, second, similarity in near_pairs(texts, threshold)} == expected
+    return expected
 
 
 @pytest.mark.parametrize(
@@ -59,8 +82,7 @@ def test_of_thousands_from_one_mould_some_pairs_of_each_are_enough():
     ]
     counts = Counter(second for _, second, _ in near_pairs(texts, most=2))
     assert len(near_pairs(texts)) > 100_000
-    assert sum(counts.values()) < 20_000
-    assert set(counts) == set(range(1, 600))
+    assert counts == {1: 1, **dict.fromkeys(range(2, 600), 2)}
 
 
 def test_each_part_must_be_near_by_itself():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from oneturn.datasets.rows import SUFFIXES, dataset_hash, load_rows, spread, to_examples, write_rows
+from oneturn.datasets import row_files
+from oneturn.datasets.row_files import SUFFIXES, read_rows, write_rows
+from oneturn.datasets.rows import dataset_hash, load_rows, spread, to_examples
 from oneturn.errors import DataError
 
 
@@ -53,7 +56,7 @@ ROWS = st.builds(
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_rows_come_back_as_they_went(tmp_path: Path, suffix: str) -> None:
-    write_rows(tmp_path / f"rows{suffix}", ITEMS)
+    write_rows(tmp_path / f"rows{suffix}", dumped(ITEMS))
     assert load_rows(tmp_path / f"rows{suffix}", Item) == ITEMS
 
 
@@ -61,7 +64,7 @@ def test_rows_come_back_as_they_went(tmp_path: Path, suffix: str) -> None:
 @given(rows=st.lists(ROWS, min_size=1, max_size=5), suffix=st.sampled_from(SUFFIXES))
 def test_any_rows_come_back_as_they_went(tmp_path: Path, rows: list[Item], suffix: str) -> None:
     path = tmp_path / f"rows{suffix}"
-    write_rows(path, rows)
+    write_rows(path, dumped(rows))
     assert load_rows(path, Item) == rows
     assert dataset_hash(path, Item) == dataset_hash(rows)
 
@@ -113,7 +116,7 @@ def test_bad_rows_of_parquet_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("rows.xlsx", b"", r"has the suffix '\.xlsx'; supported are \.jsonl, \.csv, \.parquet"),
+        ("rows.xlsx", b"", r"rows\.xlsx must end in \.jsonl, \.csv or \.parquet"),
         ("rows.jsonl", None, r"can't be read: .*No such file"),
         ("rows.csv", None, r"can't be read: .*No such file"),
         ("rows.csv", b"", r"can't be read: .*[Ee]mpty"),
@@ -130,8 +133,54 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, name: str, content:
 
 def test_a_long_csv_is_read_whole(tmp_path: Path) -> None:
     rows = [Item(question=f"Question {number}? " + "word " * 50) for number in range(9000)]
-    write_rows(tmp_path / "rows.csv", rows)
+    write_rows(tmp_path / "rows.csv", dumped(rows))
     assert len(load_rows(tmp_path / "rows.csv", Item)) == 9000
+
+
+def test_bad_rows_are_named_in_each_block_of_a_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_files, "_BLOCK_BYTES", 64)
+    lines = ["question,score", *("short" if number % 10 == 0 else f"Question {number}?,1" for number in range(2, 102))]
+    places = dict(read_rows(write(tmp_path / "rows.csv", "\n".join(lines) + "\n")))
+    assert list(places) == [f"row {number}" for number in range(2, 102)]
+    bad = [place for place, cells in places.items() if isinstance(cells, str)]
+    assert bad == [f"row {number}" for number in range(10, 102, 10)]
+    assert places["row 99"] == {"question": "Question 99?", "score": "1"}
+
+
+def test_types_of_a_csv_column_are_inferred_from_all_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_files, "_BLOCK_BYTES", 64)
+    rows = [
+        {"whole": number, "share": number / 2, "flag": number > 3, "code": f"0{number}", "mixed": number, "label": "NA"}
+        for number in range(40)
+    ]
+    rows += [{"whole": None, "share": None, "flag": None, "code": "1", "mixed": "many", "label": ""}]
+    write_rows(tmp_path / "rows.csv", rows)
+    read = [cells for _, cells in read_rows(tmp_path / "rows.csv", infer_types=True)]
+    assert read == [{**row, "mixed": str(row["mixed"])} for row in rows]
+
+
+def test_a_whole_number_that_no_column_holds_is_written_as_text(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.parquet", [{"n": 2**70}, {"n": 1}])
+    assert [cells for _, cells in read_rows(tmp_path / "rows.parquet")] == [{"n": str(2**70)}, {"n": "1"}]
+
+
+def test_a_file_is_replaced_only_when_all_rows_are_written(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", '{"a": 1}\n')
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        write_rows(path, [{"a": 2}, {"a": object()}])
+    assert path.read_text() == '{"a": 1}\n'
+    with pytest.raises(DataError, match="There is no folder for"):
+        write_rows(tmp_path / "new" / "rows.jsonl", [])
+
+
+def test_a_text_where_a_list_may_stand_needs_no_json(tmp_path: Path) -> None:
+    class Either(BaseModel):
+        value: str | list[str]
+
+    rows = [Either(value="a [b"), Either(value=["a", "b"])]
+    for suffix in SUFFIXES:
+        write_rows(tmp_path / f"rows{suffix}", dumped(rows))
+        assert load_rows(tmp_path / f"rows{suffix}", Either) == rows
 
 
 def test_the_hash_is_of_content_and_order() -> None:
@@ -164,6 +213,10 @@ def test_no_rows_have_no_columns(tmp_path: Path) -> None:
     assert load_rows(tmp_path / "rows.jsonl", Item) == []
     with pytest.raises(DataError, match="no rows to write"):
         write_rows(tmp_path / "rows.csv", [])
+
+
+def dumped(rows: Sequence[BaseModel]) -> list[dict[str, Any]]:
+    return [row.model_dump(mode="json") for row in rows]
 
 
 def write(path: Path, text: str) -> Path:

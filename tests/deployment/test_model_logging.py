@@ -56,7 +56,7 @@ def test_the_input_example_is_a_question_that_the_agent_can_answer(agent):
 def test_a_folder_that_is_not_there_is_named(agent, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lacking = dataclasses.replace(agent, code_paths=("signatures", "modulse"))
-    with pytest.raises(ProgramError, match=r"modulse isn't there"):
+    with pytest.raises(ProgramError, match=r"modulse doesn't exist"):
         log_model(lacking)
 
 
@@ -64,5 +64,5 @@ def test_a_compiled_program_that_would_not_travel_is_not_logged(agent, tmp_path)
     elsewhere = tmp_path / "compiled.json"
     elsewhere.write_text((ROOT / "data" / "compiled" / "support_desk.json").read_text())
     config = agent.config.model_copy(update={"compiled": str(elsewhere)})
-    with pytest.raises(ProgramError, match=r"would.*travel with the model: the folders that do are signatures"):
+    with pytest.raises(ProgramError, match=r"isn't logged with the model: the logged folders are signatures"):
         log_model(dataclasses.replace(agent, config=config))

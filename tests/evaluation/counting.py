@@ -51,7 +51,7 @@ def rows() -> list[dict[str, str]]:
 
 
 def main() -> None:
-    """Evaluate, and die on the way if told to."""
+    """Evaluate, and exit in between if requested."""
     folder = Path(sys.argv[1])
     program = Counting(folder, int(sys.argv[2]) if len(sys.argv) > 2 else None)
     oneturn.evaluate(

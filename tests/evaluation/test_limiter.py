@@ -110,7 +110,7 @@ def row(program: dspy.Module, clock: Clock) -> dict[str, Any]:
         LMRateLimitError("busy", model="m", retry_after=7.0),
     ],
 )
-def test_a_row_that_is_refused_comes_again_when_it_was_told(error: Exception):
+def test_a_refused_row_is_retried_after_the_requested_pause(error: Exception):
     clock = Clock()
     found = row(Refusing(2, error), clock)
     assert (found["error"], found["tries"], found["score"]) == (None, 3, 1.0)

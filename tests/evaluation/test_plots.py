@@ -18,6 +18,7 @@ def test_each_evaluation_is_a_line_with_its_score_and_rows():
     figure = score_plot({"before": evaluation(sum=[0, 0, 1, 0]), "after": evaluation(sum=[1, 1])}, title="Better")
     (axes,) = figure.axes
     assert axes.get_title(loc="left") == "Better"
+    assert (axes.get_xlim(), len(axes.get_xticks())) == ((0, 1), 5)
     assert [label.get_text() for label in axes.get_yticklabels()] == ["before", "after"]
     assert [text.get_text() for text in axes.texts] == ["25%", "4 rows", "100%", "2 rows"]
 

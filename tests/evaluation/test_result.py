@@ -48,7 +48,7 @@ class Shout(dspy.Module):
         return dspy.Prediction(answer=question.upper(), extra={"length": len(question)})
 
 
-def told(column: Any) -> list[Any]:
+def values(column: Any) -> list[Any]:
     """A column's values, with None for what is missing (pandas tells it as None or NaN)."""
     return [None if pd.isna(value) else value for value in column]
 
@@ -71,7 +71,7 @@ def test_a_row_tells_the_labels_the_outputs_the_score_and_the_cost():
 def test_a_row_that_fails_stays_with_its_reason_and_counts_as_wrong():
     found = evaluate(Shout(), examples("a", "bad", "c"))
     assert found.rows["score"].tolist() == [1.0, 0.0, 1.0]
-    assert told(found.rows["error"]) == [None, "ValueError: I don't like that", None]
+    assert values(found.rows["error"]) == [None, "ValueError: I don't like that", None]
     assert found.rows["feedback"][1] == "ValueError: I don't like that"
     assert found.score == pytest.approx(2 / 3)
     assert found.summary()["errors"] == 1.0
@@ -82,7 +82,7 @@ def test_a_metric_that_fails_costs_its_row_only():
         return 1 / (gold.gold != "B")
 
     rows = evaluate(Shout(), examples("a", "b"), picky).rows
-    assert told(rows["error"]) == [None, "ZeroDivisionError: division by zero"]
+    assert values(rows["error"]) == [None, "ZeroDivisionError: division by zero"]
     assert rows["pred_answer"].tolist() == ["A", "B"]
     assert rows["score"].tolist() == [1.0, 0.0]
 
@@ -91,7 +91,7 @@ def test_a_label_named_score_is_not_taken_for_the_score():
     rows = evaluate(Shout(), examples("bad", score=5.0, feedback="good", error="none")).rows
     assert rows.loc[0, ["score", "feedback"]].tolist() == [0.0, "ValueError: I don't like that"]
     rows = evaluate(Shout(), examples("a", score=5.0, feedback="good", error="none")).rows
-    assert told(rows.loc[0, ["score", "feedback", "error"]]) == [1.0, None, None]
+    assert values(rows.loc[0, ["score", "feedback", "error"]]) == [1.0, None, None]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_rows_keep_their_order_when_they_are_done_at_once():
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-def test_each_row_is_told_what_it_cost_and_the_whole_is_counted_outside(threads: int):
+def test_usage_is_counted_per_row_and_in_total(threads: int):
     def respond(request: ScriptedRequest) -> Any:
         question = request.messages[1]["content"].removeprefix("question: ")
         if question == "long" and len(request.messages) == 2:

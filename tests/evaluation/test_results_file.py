@@ -66,7 +66,7 @@ def test_a_file_of_another_evaluation_is_left_alone(tmp_path: Path):
     file = ResultsFile(tmp_path / "rows.jsonl", "another")
     file.add(0, {"question": "row 0"})
     file.close()
-    with pytest.raises(DataError, match="is of another evaluation"):
+    with pytest.raises(DataError, match="belongs to another evaluation"):
         evaluate(tmp_path, "rows.jsonl")
     assert len(evaluate(tmp_path, "rows.jsonl", fresh=True).rows) == ROWS
 

@@ -182,7 +182,7 @@ def test_what_cannot_be_evaluated_says_why(spark: SparkSession, tmp_path: Path):
     rows = spark.createDataFrame([(1, "a", 0.5), (1, "b", 0.5)], "id int, question string, score double")
     with pytest.raises(DataError, match="no column 'text'; it has id, question, score"):
         evaluate_table("http://127.0.0.1:1", rows, right(), inputs=("text",))
-    with pytest.raises(DataError, match="a column 'score', as the result will"):
+    with pytest.raises(DataError, match="a column 'score', which is a result column"):
         evaluate_table("http://127.0.0.1:1", rows, right())
-    with pytest.raises(DataError, match="'id' doesn't tell the rows apart"):
+    with pytest.raises(DataError, match="'id' has duplicate values"):
         evaluate_into(str(tmp_path), "http://127.0.0.1:1", rows.drop("score"), right())

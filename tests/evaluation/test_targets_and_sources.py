@@ -87,7 +87,7 @@ def test_a_logged_model_is_evaluated_by_its_uri(tmp_path: Path, traced: None):
 def test_what_is_neither_is_refused():
     with pytest.raises(DataError, match="'agent' can't be evaluated"):
         oneturn.evaluate("agent", FRAME, answered)
-    with pytest.raises(DataError, match="object holds no rows"):
+    with pytest.raises(DataError, match="object can't be read as rows"):
         oneturn.evaluate(program(), object(), answered)
 
 
@@ -137,12 +137,21 @@ def test_a_line_that_is_no_row_stays_with_its_reason(tmp_path: Path):
     assert found.rows["score"].tolist() == [1.0, 0.0, 0.0, 0.0]
     errors = found.rows["error"].tolist()
     assert errors[1].startswith("DataError: rows.jsonl, line 2: not JSON")
-    assert errors[2] == "DataError: rows.jsonl, line 3: no JSON object"
+    assert errors[2] == "DataError: rows.jsonl, line 3: not a JSON object: list"
     assert errors[3] == "DataError: row 4 has no input 'question'; its fields are gold"
 
 
+def test_a_csv_row_that_is_no_row_stays_with_its_reason_and_ids_stay_texts(tmp_path: Path):
+    path = tmp_path / "rows.csv"
+    path.write_text("id,question,gold\n007,one?,1\n008,two?\n")
+    found = oneturn.evaluate(program(*SCRIPT[:2]), path, lambda gold, pred: gold.gold == 1, progress=False)
+    assert found.rows["id"][0] == "007"
+    assert found.rows["score"].tolist() == [1.0, 0.0]
+    assert found.rows["error"][1] == "DataError: rows.csv, row 3: has 2 cells, the header has 3"
+
+
 def test_metrics_need_names_of_their_own():
-    with pytest.raises(DataError, match="each a name of its own"):
+    with pytest.raises(DataError, match="each with a unique name"):
         oneturn.evaluate(program(), FRAME, [answered, answered])
 
 

@@ -18,7 +18,7 @@ from oneturn.testing import ScriptedLM, call, finish, sections
 from oneturn.tools.approvals import Approvals
 from tests.proof.failures import errors
 
-KEY = "k" * 32
+KEY = "0123456789abcdef" * 2
 ANSWER = "It is 12 “🤝”."
 
 
@@ -48,7 +48,7 @@ class FailingLM(ScriptedLM):
 
     def __init__(self, *replies: Any, **options: Any):
         super().__init__(*replies, **options)
-        script = self._engine_spec
+        script = self.engine
         whole, pieces = script.complete, getattr(script, "stream", None)
         cut = threading.local()
 

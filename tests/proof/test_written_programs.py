@@ -29,6 +29,7 @@ from tests.proof.judging import (
     without_a_stream_it_says_the_same,
 )
 from tests.proof.profile import proof
+from tests.proof.scripted import KEY
 from tests.proof.written import Raise, Written, any_run, orderly_runs, signatures
 
 REQUEST = ResponsesAgentRequest(input=[{"role": "user", "content": "?"}])
@@ -36,7 +37,7 @@ runs = any_run | orderly_runs()
 
 
 def served(program: Any) -> ResponsesAdapter:
-    return ResponsesAdapter(program, approvals=Approvals("k" * 32))
+    return ResponsesAdapter(program, approvals=Approvals(KEY))
 
 
 def before_the_end(run: list[Any]) -> list[Any]:

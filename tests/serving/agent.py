@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import dspy
-from dspy._vendor.lm15.types import StreamEvent
 from dspy.lm15 import Message, Request, Response, TextPart, Usage, response_to_events
 
 import oneturn
@@ -41,7 +40,7 @@ class _Engine:
             usage=Usage(input_tokens=9, output_tokens=9, total_tokens=18),
         )
 
-    def stream(self, request: Request) -> Iterator[StreamEvent]:
+    def stream(self, request: Request) -> Iterator[Any]:
         sent = 0
         for event in response_to_events(self.complete(request)):
             if event.type != "delta" or event.delta.type != "text":

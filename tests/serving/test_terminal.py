@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.console import Console
 import oneturn
 from oneturn.errors import EndpointError
 from oneturn.responses.reply import ApprovalRequest
-from oneturn.serving.terminal import Renderer, ask, ask_endpoint
+from oneturn.serving.terminal import Renderer, ask, ask_endpoint, describe_approval, visible
 from oneturn.testing import ScriptedLM, call, finish
 
 
@@ -164,7 +165,7 @@ class Shop:
         program = oneturn.ReAct("question -> answer", tools=[oneturn.tool(refund, approval=True)])
         refund_call = call("refund", "The customer is right", euros=200)
         program.set_lm(ScriptedLM(refund_call, finish(answer="Done.")))
-        return oneturn.ResponsesAdapter(program, approvals=oneturn.Approvals("k" * 32))
+        return oneturn.ResponsesAdapter(program, approvals=oneturn.Approvals("0123456789abcdef" * 2))
 
 
 @pytest.mark.parametrize("approve", [True, False])
@@ -179,7 +180,39 @@ def test_the_run_resumes_with_the_person_s_decision(approve: bool):
     assert names == [("refund", '{"euros": 200}')]
     assert shop.paid == ([200] if approve else [])
     assert reply.text == "Done."
-    assert '? refund {"euros": 200} needs your approval' in written(console)
+    assert "? refund needs your approval:\n    euros: 200\n" in written(console)
+
+
+ARGUMENTS = {
+    "account": "x" * 300,
+    "note": "fine\x1b[2K\r\nnothing\u202e\u200b\x9b\u2028",
+    "\x1b]0;name\x07": None,
+    "lines": [{"cup": 2.5}, "naïve 🤝"],
+}
+
+
+@pytest.mark.parametrize("width", [20, 80])
+def test_an_approval_shows_every_argument_in_full_with_control_characters_visible(width: int):
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    item = {"type": "mcp_approval_request", "name": "pay\x1b[8m", "arguments": json.dumps(ARGUMENTS)}
+    Renderer(console)({"type": "response.output_item.done", "item": item})
+    assert written(console).splitlines() == [
+        "? pay\\u001b[8m needs your approval:",
+        f'    account: "{"x" * 300}"',
+        '    note: "fine\\u001b[2K\\r\\nnothing\\u202e\\u200b\\u009b\\u2028"',
+        "    \\u001b]0;name\\u0007: null",
+        '    lines: [{"cup": 2.5}, "naïve 🤝"]',
+    ]
+
+
+@pytest.mark.parametrize("arguments", ['{"euros": 5, "euros": 3000}', "[1]", "\x1b[2J", '{"euros": NaN}'])
+def test_arguments_that_are_no_strict_object_are_shown_as_they_are(arguments: str):
+    _, line = describe_approval("pay", arguments)
+    assert line == f"    {visible(arguments)}"
+
+
+def test_a_call_without_arguments_says_so():
+    assert describe_approval("close", "{}")[1:] == ["    (no arguments)"]
 
 
 def test_calls_of_a_served_agent_can_be_approved():

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
+import os
 import socket
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -133,7 +136,7 @@ def test_a_timeout(ended: Path):
 
 def test_a_server_that_ended_is_started_anew(ended: Path):
     tools = by_name(mcp_tools(entry()))
-    with pytest.raises(ToolError, match="ended in the middle of the call"):
+    with pytest.raises(ToolError, match="exited during the call"):
         tools["end"]()
     assert tools["add"](a=1, b=2) == "3"
 
@@ -147,6 +150,43 @@ def test_from_many_threads_and_inside_a_running_loop(shop: dict[str, dspy.Tool])
 
     assert asyncio.run(inside()) == "4"
     assert sum(thread.name == "oneturn-event-loop" for thread in threading.enumerate()) == 1
+
+
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+def test_a_session_keeps_nothing_of_the_run_that_opened_it(transport: str, ended: Path, url: str):
+    keys = {"url": url, "command": None, "args": [], "env": []} if transport == "http" else {}
+    run = RunContext(caller="a token")
+    with run.active():
+        (tool,) = mcp_tools(entry(tools=["add"], **keys))
+        assert tool(a=1, b=2) == "3"
+    kept = weakref.ref(run)
+    del run
+    gc.collect()
+    assert kept() is None
+
+
+EXIT = """
+import os, sys
+from oneturn.config.tools import McpTools
+from oneturn.toolsets.mcp import mcp_tools
+
+entry = McpTools(kind="mcp", tools=["add"], **eval(sys.argv[1]))
+tool, = mcp_tools(entry)
+assert tool(a=1, b=2) == "3"
+child = os.fork()
+assert tool(a=1, b=2) == "3"
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+def test_a_process_and_its_fork_end_without_a_word(transport: str, url: str):
+    keys = {"url": url} if transport == "http" else {"command": sys.executable, "args": [SERVER]}
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-c", EXIT, repr(keys)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_what_can_not_be_had_is_said_when_the_program_is_built(ended: Path):

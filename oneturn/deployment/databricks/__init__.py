@@ -1,4 +1,4 @@
-"""Deploy to Databricks: Model Serving, Apps, bundles, and back.
+"""Deploy to Databricks Model Serving, Apps and bundles, and roll back.
 
 Needs the extra: ``pip install "oneturn[databricks]"``.
 """

@@ -1,4 +1,4 @@
-"""The files of a Databricks App that serves an agent: its code as it stands here, and what starts it."""
+"""The files and resources of a Databricks App that serves an agent."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 _SECRET = re.compile(r"\{\{secrets/(?P<scope>[^/]+)/(?P<key>[^/}]+)\}\}")
 _CONFIG = "oneturn.yaml"
-_LEFT_OUT = {"__pycache__", ".DS_Store"}
+_EXCLUDED = {"__pycache__", ".DS_Store"}
 
-_START = '''"""Serve the agent: MLflow's AgentServer at the port that Databricks Apps says."""
+_START = '''"""Serve the agent with MLflow's AgentServer on the port set by Databricks Apps."""
 
 import os
 
@@ -35,10 +35,10 @@ oneturn.serve(oneturn.load_agent("agent.py"), host="0.0.0.0", port=int(os.enviro
 
 
 def app_files(agent: Agent) -> dict[str, bytes]:
-    """Each file by its path in the app: the agent, oneturn itself, the pinned requirements and the start.
+    """The files by path in the app: the agent, oneturn, the pinned requirements and the start script.
 
     Raises:
-        ProgramError: a folder that the agent declares isn't there.
+        ProgramError: a folder that the agent declares doesn't exist.
     """
     texts = {
         "app.py": _START,
@@ -47,31 +47,31 @@ def app_files(agent: Agent) -> dict[str, bytes]:
         _CONFIG: yaml.safe_dump(agent.config.to_model_config(), sort_keys=False),
         "agent.py": (agent.root / "agent.py").read_text(encoding="utf-8"),
     }
-    found = {name: text.encode() for name, text in texts.items()}
+    contents = {name: text.encode() for name, text in texts.items()}
     for path in code_paths(agent):
-        found |= dict(_files(path))
-    return found
+        contents |= dict(_files(path))
+    return contents
 
 
 def secrets_of(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Scope and key of each variable whose value is a secret's reference, by the variable's name."""
+    """Scope and key of the variables whose value is a reference to a secret, by variable name."""
     matches = {name: _SECRET.fullmatch(value) for name, value in environment.items()}
     return {name: (match["scope"], match["key"]) for name, match in matches.items() if match is not None}
 
 
 def resource_name(variable: str) -> str:
-    """What an app calls the secret that an environment variable holds."""
+    """The name of the app resource for the secret in an environment variable."""
     return variable.lower().replace("_", "-")
 
 
 def _manifest(agent: Agent) -> dict[str, Any]:
-    """The app's ``app.yaml``: Databricks puts a secret in at the start, from the app's resource of that name."""
+    """The app's ``app.yaml``; at start, Databricks inserts a secret from the app resource with its name."""
     environment = agent.config.deploy.environment
     secrets = secrets_of(environment)
     variables = [{"name": CONFIG_VARIABLE, "value": _CONFIG}]
     for name, value in environment.items():
-        given = {"valueFrom": resource_name(name)} if name in secrets else {"value": value}
-        variables.append({"name": name, **given})
+        entry = {"valueFrom": resource_name(name)} if name in secrets else {"value": value}
+        variables.append({"name": name, **entry})
     return {"command": ["python", "app.py"], "env": variables}
 
 
@@ -80,9 +80,9 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
         yield path.name, path.read_bytes()
         return
     for file in sorted(path.rglob("*")):
-        inside = file.relative_to(path.parent)
-        if file.is_file() and not _LEFT_OUT & set(inside.parts):
-            yield inside.as_posix(), file.read_bytes()
+        relative = file.relative_to(path.parent)
+        if file.is_file() and not _EXCLUDED & set(relative.parts):
+            yield relative.as_posix(), file.read_bytes()
 
 
 _SECURABLES = {
@@ -94,44 +94,44 @@ _SECURABLES = {
 
 
 def app_resources(config: AgentConfig, experiment_id: str | None) -> list[AppResource]:
-    """What the app's service principal needs: the configuration's resources, its secrets, and where traces go."""
+    """The resources that the app's service principal needs: those of the configuration, secrets, and the experiment."""
     from databricks.sdk.service import apps
 
-    found = [_resource(number, resource) for number, resource in enumerate(resources_of(config), start=1)]
+    resources = [_resource(number, resource) for number, resource in enumerate(resources_of(config), start=1)]
     for variable, (scope, key) in secrets_of(config.deploy.environment).items():
-        read = apps.AppResourceSecretSecretPermission.READ
-        found.append(apps.AppResource(resource_name(variable), secret=apps.AppResourceSecret(scope, key, read)))
+        can_read = apps.AppResourceSecretSecretPermission.READ
+        resources.append(apps.AppResource(resource_name(variable), secret=apps.AppResourceSecret(scope, key, can_read)))
     if experiment_id is not None:
-        edit = apps.AppResourceExperimentExperimentPermission.CAN_EDIT
-        found.append(apps.AppResource("traces", experiment=apps.AppResourceExperiment(experiment_id, edit)))
-    return list(found)
+        can_edit = apps.AppResourceExperimentExperimentPermission.CAN_EDIT
+        resources.append(apps.AppResource("traces", experiment=apps.AppResourceExperiment(experiment_id, can_edit)))
+    return list(resources)
 
 
 def describe_resources(resources: list[AppResource]) -> Iterator[str]:
-    """Each resource in a line."""
+    """Yield one line of text per resource."""
     for resource in resources:
-        (kind, about), *_ = ((key, value) for key, value in resource.as_dict().items() if key != "name")
-        which = about.get("securable_full_name") or about.get("name") or about.get("id") or about.get("key")
-        yield f"{kind.replace('_', ' ')} {which or about.get('experiment_id')}: {about['permission']}"
+        (kind, settings), *_ = ((key, value) for key, value in resource.as_dict().items() if key != "name")
+        name = settings.get("securable_full_name") or settings.get("name") or settings.get("id") or settings.get("key")
+        yield f"{kind.replace('_', ' ')} {name or settings.get('experiment_id')}: {settings['permission']}"
 
 
 def _resource(number: int, resource: Resource) -> AppResource:
     from databricks.sdk.service import apps
 
-    ((kind, (about,)),) = resource.to_dict().items()
-    name, called = about["name"], f"{kind.replace('_', '-')}-{number}"
+    ((kind, (settings,)),) = resource.to_dict().items()
+    name, label = settings["name"], f"{kind.replace('_', '-')}-{number}"
     if kind == "serving_endpoint":
-        query = apps.AppResourceServingEndpointServingEndpointPermission.CAN_QUERY
-        return apps.AppResource(called, serving_endpoint=apps.AppResourceServingEndpoint(name, query))
+        can_query = apps.AppResourceServingEndpointServingEndpointPermission.CAN_QUERY
+        return apps.AppResource(label, serving_endpoint=apps.AppResourceServingEndpoint(name, can_query))
     if kind == "sql_warehouse":
-        use = apps.AppResourceSqlWarehouseSqlWarehousePermission.CAN_USE
-        return apps.AppResource(called, sql_warehouse=apps.AppResourceSqlWarehouse(name, use))
+        can_use = apps.AppResourceSqlWarehouseSqlWarehousePermission.CAN_USE
+        return apps.AppResource(label, sql_warehouse=apps.AppResourceSqlWarehouse(name, can_use))
     if kind == "genie_space":
-        run = apps.AppResourceGenieSpaceGenieSpacePermission.CAN_RUN
-        return apps.AppResource(called, genie_space=apps.AppResourceGenieSpace(called, name, run))
+        can_run = apps.AppResourceGenieSpaceGenieSpacePermission.CAN_RUN
+        return apps.AppResource(label, genie_space=apps.AppResourceGenieSpace(label, name, can_run))
     securable, permission = _SECURABLES[kind]
     return apps.AppResource(
-        called,
+        label,
         uc_securable=apps.AppResourceUcSecurable(
             name,
             apps.AppResourceUcSecurableUcSecurableType(securable),

@@ -1,4 +1,4 @@
-"""What a deployment of a Databricks App would do, from what is there."""
+"""Plan and run a deployment of a Databricks App."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from oneturn.config.tracking import use_store, use_tracking
 from oneturn.core.databricks_auth import as_deploy_error, workspace_client
 from oneturn.deployment.databricks.app_files import app_files, app_resources, describe_resources
 from oneturn.deployment.databricks.endpoint import ProgressCallback
-from oneturn.deployment.preflight import refuse_problems, refuse_undeployable
+from oneturn.deployment.preflight import refuse_problems, refuse_undeployable, refuse_unsigned_approvals
 from oneturn.deployment.resources import scopes_of
 from oneturn.errors import DeployError
 
@@ -33,12 +33,12 @@ class AppPlan:
     """What a deployment of an app will do.
 
     Attributes:
-        name: the app's.
-        exists: whether there is such an app.
-        source: the workspace folder that its files are put into, a new one each time.
-        files: by their path in the app.
-        resources: what its service principal may reach.
-        scopes: what a user's token must allow, for what the agent does on behalf of whoever asks.
+        name: the app's name.
+        exists: whether the app exists.
+        source: the workspace folder for its files, a new one per deployment.
+        files: the files by path in the app.
+        resources: the resources that its service principal can access.
+        scopes: the API scopes of a user's token, for access on behalf of the user.
         config: the agent's configuration.
     """
 
@@ -51,35 +51,36 @@ class AppPlan:
     config: AgentConfig
 
     def lines(self) -> list[str]:
-        """What a person reads before it is done."""
+        """The plan as text, for confirmation."""
         size = sum(len(content) for content in self.files.values())
         return [
-            f"The app {self.name} {'gets a new deployment' if self.exists else 'is made'}.",
-            f"{len(self.files)} files ({size / 1000:.0f} kB) go to {self.source}.",
-            *(f"It may reach: {line}" for line in describe_resources(self.resources)),
+            f"The app {self.name} {'gets a new deployment' if self.exists else 'is created'}.",
+            f"{len(self.files)} files ({size / 1000:.0f} kB) are uploaded to {self.source}.",
+            *(f"It can access: {line}" for line in describe_resources(self.resources)),
             *(f"On behalf of a user: {scope}" for scope in self.scopes),
         ]
 
 
 @as_deploy_error("The app can't be deployed")
 def plan_app(agent: Agent, *, check: bool = True) -> AppPlan:
-    """What ``deploy_app`` would do; nothing is changed.
+    """Plan ``deploy_app`` without changing anything.
 
     Args:
-        agent: what the app serves.
-        check: look first at all that the configuration names in the workspace.
+        agent: the agent to serve.
+        check: first check all workspace resources that the configuration names.
 
     Raises:
         DeployError: the configuration can't be deployed.
-        ProgramError: a folder that the agent declares isn't there.
+        ProgramError: a folder that the agent declares doesn't exist.
     """
     (refuse_problems if check else refuse_undeployable)(agent.config)
+    refuse_unsigned_approvals(agent)
     use_store(agent.config.mlflow)
     client, name = workspace_client(), app_name(agent)
     return AppPlan(
         name,
         _app(client, name) is not None,
-        _source(client, agent.config, name),
+        _new_source_path(client, agent.config, name),
         app_files(agent),
         app_resources(agent.config, experiment_id(agent.config)),
         scopes_of(agent.config),
@@ -88,14 +89,14 @@ def plan_app(agent: Agent, *, check: bool = True) -> AppPlan:
 
 
 def app_name(agent: Agent) -> str:
-    """The configured name, or the agent's own in small letters and hyphens."""
+    """The configured name, else the agent's name in lower case with hyphens."""
     return agent.config.deploy.app.name or re.sub(r"[^a-z0-9]+", "-", agent.name.lower()).strip("-")
 
 
 def experiment_id(config: AgentConfig) -> str | None:
-    """Where traces go; ``None`` if it isn't made yet."""
-    found = mlflow.get_experiment_by_name(config.mlflow.experiment)
-    return None if found is None else str(found.experiment_id)
+    """The id of the experiment for traces; ``None`` if it doesn't exist yet."""
+    experiment = mlflow.get_experiment_by_name(config.mlflow.experiment)
+    return None if experiment is None else str(experiment.experiment_id)
 
 
 def _app(client: WorkspaceClient, name: str) -> App | None:
@@ -107,23 +108,23 @@ def _app(client: WorkspaceClient, name: str) -> App | None:
         return None
 
 
-def _source(client: WorkspaceClient, config: AgentConfig, name: str) -> str:
-    """A folder of its own for each deployment, so that an earlier one can be started again."""
-    kept = config.deploy.app.source_path or f"/Workspace/Users/{client.current_user.me().user_name}/apps/{name}"
-    return f"{kept.rstrip('/')}/{datetime.now(timezone.utc):%Y-%m-%dT%H-%M-%S}"
+def _new_source_path(client: WorkspaceClient, config: AgentConfig, name: str) -> str:
+    """A new folder per deployment, so that an earlier deployment can be restored."""
+    folder = config.deploy.app.source_path or f"/Workspace/Users/{client.current_user.me().user_name}/apps/{name}"
+    return f"{folder.rstrip('/')}/{datetime.now(timezone.utc):%Y-%m-%dT%H-%M-%S}"
 
 
-_UPLOADS = 8
-"""Files at the same time."""
+_PARALLEL_UPLOADS = 8
+"""Files uploaded in parallel."""
 
 
 @dataclass(frozen=True)
 class DeployedApp:
-    """An app that answers.
+    """A running app.
 
     Attributes:
-        plan: what was done.
-        url: where it answers.
+        plan: the executed plan.
+        url: the app's URL.
     """
 
     plan: AppPlan
@@ -132,37 +133,37 @@ class DeployedApp:
 
 @as_deploy_error("The app can't be deployed")
 def deploy_app(plan: AppPlan, say: ProgressCallback = print) -> DeployedApp:
-    """Make or change the app, upload its files, start them, and wait until they run.
+    """Create or update the app, upload its files, start it, and wait until it runs.
 
     Raises:
-        DeployError: it can't be made or doesn't start; the message tells what Databricks says.
+        DeployError: it can't be created or doesn't start; the message has Databricks' error.
     """
-    use_tracking(plan.config.mlflow)  # where its traces go is there from now on
+    use_tracking(plan.config.mlflow)  # creates the experiment for its traces
     plan = replace(plan, resources=app_resources(plan.config, experiment_id(plan.config)))
     client, limit = workspace_client(), timedelta(minutes=plan.config.deploy.minutes)
-    with _explained(plan.name):
-        _made(client, plan, limit, say)
+    with _deploy_errors(plan.name):
+        _create_or_update(client, plan, limit, say)
         say(f"Uploading {len(plan.files)} files.")
         _upload(client, plan)
-        say("Starting it.")
+        say("Starting the app.")
     started(client, plan.name, plan.source, limit)
     return DeployedApp(plan, client.apps.get(plan.name).url or "")
 
 
 def started(client: WorkspaceClient, name: str, source: str, limit: timedelta) -> None:
-    """Deploy the app from a workspace folder that holds its files, and wait until it runs.
+    """Deploy the app from a workspace folder with its files, and wait until it runs.
 
     Raises:
-        DeployError: it doesn't start; the message tells what Databricks says.
+        DeployError: it doesn't start; the message has Databricks' error.
     """
     from databricks.sdk.service.apps import AppDeployment, AppDeploymentMode
 
-    with _explained(name):
+    with _deploy_errors(name):
         deployment = AppDeployment(source_code_path=source, mode=AppDeploymentMode.SNAPSHOT)
         client.apps.deploy(name, deployment).result(timeout=limit)
 
 
-def _made(client: WorkspaceClient, plan: AppPlan, limit: timedelta, say: ProgressCallback) -> None:
+def _create_or_update(client: WorkspaceClient, plan: AppPlan, limit: timedelta, say: ProgressCallback) -> None:
     from databricks.sdk.service.apps import App, ComputeState
 
     app = App(
@@ -172,13 +173,13 @@ def _made(client: WorkspaceClient, plan: AppPlan, limit: timedelta, say: Progres
         description="An agent, deployed by oneturn.",
     )
     if not plan.exists:
-        say("Asking Databricks to make the app; that takes some minutes.")
+        say("Databricks creates the app; this takes a few minutes.")
         client.apps.create(app).result(timeout=limit)
         return
     client.apps.update(plan.name, app)
-    found = client.apps.get(plan.name)
-    if found.compute_status and found.compute_status.state == ComputeState.STOPPED:
-        say("Waking it up.")
+    current = client.apps.get(plan.name)
+    if current.compute_status and current.compute_status.state == ComputeState.STOPPED:
+        say("Starting the app's compute.")
         client.apps.start(plan.name).result(timeout=limit)
 
 
@@ -193,20 +194,20 @@ def _upload(client: WorkspaceClient, plan: AppPlan) -> None:
         path, content = file
         client.workspace.upload(f"{plan.source}/{path}", content, format=ImportFormat.RAW, overwrite=True)
 
-    with ThreadPoolExecutor(_UPLOADS) as pool:
+    with ThreadPoolExecutor(_PARALLEL_UPLOADS) as pool:
         list(pool.map(upload, plan.files.items()))
 
 
 @contextlib.contextmanager
-def _explained(name: str) -> Iterator[None]:
+def _deploy_errors(name: str) -> Iterator[None]:
     from databricks.sdk.errors import OperationFailed
     from databricks.sdk.errors.base import DatabricksError
 
     try:
         yield
     except OperationFailed as error:
-        said = str(error).rpartition(": ")[2]
-        raise DeployError(f"The app {name} doesn't start: {said} Its log: the app's page, Logs.") from error
+        message = str(error).rpartition(": ")[2]
+        raise DeployError(f"The app {name} doesn't start: {message} See the logs on the app's page.") from error
     except TimeoutError:
         raise DeployError(f"The app {name} isn't ready yet. To wait longer, set deploy.minutes.") from None
     except DatabricksError as error:

@@ -1,7 +1,7 @@
-"""A Declarative Automation Bundle: what ``databricks bundle deploy`` deploys, for development and production.
+"""A Declarative Automation Bundle for ``databricks bundle deploy``, with development and production targets.
 
-A release is a job: it logs and registers the agent, lets it become the champion if it is better, and deploys it. Beside
-it stands a Databricks App with the same agent. Each target has its own folder, with its own configuration.
+The bundle has a release job, which logs and registers the agent, promotes it if it is better than the champion, and
+deploys it; and a Databricks App with the same agent. Each target has its own folder and configuration.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import yaml
 from oneturn.agent import Agent
 from oneturn.deployment.databricks.app_files import app_files, app_resources
 from oneturn.deployment.databricks.apps import app_name
-from oneturn.deployment.preflight import refuse_undeployable
+from oneturn.deployment.preflight import refuse_undeployable, refuse_unsigned_approvals
 from oneturn.deployment.resources import scopes_of
 from oneturn.errors import DeployError
 
 _PRODUCTION = "prod"
 _ENVIRONMENT = "oneturn"
-_RELEASE = '''"""A step of a release: a folder, and the oneturn command to run in it."""
+_RELEASE = '''"""Run a oneturn command in a folder, as a step of a release."""
 
 import os
 import sys
@@ -33,25 +33,26 @@ sys.path.insert(0, folder)
 from oneturn.cli import app
 
 if failed := app(words, standalone_mode=False):
-    raise RuntimeError(f"oneturn {' '.join(words)} ended with {failed}; what it said stands above.")
+    raise RuntimeError(f"oneturn {' '.join(words)} failed with exit code {failed}; see its output above.")
 '''
 
 
 def write_bundle(agents: Mapping[str, Agent], folder: Path) -> list[Path]:
-    """Write a bundle of an agent to a new folder; gives its files.
+    """Write a bundle of an agent to a folder; return the paths of its files.
 
     Args:
         agents: the agent by target, ``"dev"`` and ``"prod"``, each with the configuration of its target.
-        folder: where to write; made anew each time, and no place for files of yours.
+        folder: a new folder, or one of an earlier bundle, whose files are overwritten.
 
     Raises:
-        DeployError: a configuration can't be deployed, or the folder holds something else.
-        ProgramError: a folder that the agent declares isn't there.
+        DeployError: a configuration can't be deployed, or the folder has other files.
+        ProgramError: a folder that the agent declares doesn't exist.
     """
     for agent in agents.values():
         refuse_undeployable(agent.config)
+        refuse_unsigned_approvals(agent)
     if folder.exists() and any(folder.iterdir()) and not (folder / "databricks.yml").is_file():
-        raise DeployError(f"{folder} holds files that are no bundle; name another folder.")
+        raise DeployError(f"{folder} has files that aren't a bundle; name another folder.")
     texts = {Path("databricks.yml"): yaml.safe_dump(bundle(agents), sort_keys=False).encode()}
     for target, agent in agents.items():
         files = app_files(agent) | {"release.py": _RELEASE.encode()}
@@ -73,13 +74,13 @@ def bundle(agents: Mapping[str, Agent]) -> dict[str, Any]:
 
 def _target(target: str, agent: Agent, name: str) -> dict[str, Any]:
     production = target == _PRODUCTION
-    found: dict[str, Any] = {"mode": "production" if production else "development"}
+    entry: dict[str, Any] = {"mode": "production" if production else "development"}
     if production:
-        found["workspace"] = {"root_path": "/Workspace/Shared/.bundle/${bundle.name}/${bundle.target}"}
+        entry["workspace"] = {"root_path": "/Workspace/Shared/.bundle/${bundle.name}/${bundle.target}"}
     else:
-        found["default"] = True
-    found["resources"] = {"jobs": {"release": _job(target, agent, name)}, "apps": {"agent": _app(target, agent, name)}}
-    return found
+        entry["default"] = True
+    entry["resources"] = {"jobs": {"release": _job(target, agent, name)}, "apps": {"agent": _app(target, agent, name)}}
+    return entry
 
 
 def _job(target: str, agent: Agent, name: str) -> dict[str, Any]:
@@ -89,12 +90,12 @@ def _job(target: str, agent: Agent, name: str) -> dict[str, Any]:
         "deploy": ["deploy", "serving"],
     }
     tasks: list[dict[str, Any]] = []
-    for key, words in steps.items():
+    for key, command in steps.items():
         task: dict[str, Any] = {"task_key": key, "environment_key": _ENVIRONMENT}
         if tasks:
             task["depends_on"] = [{"task_key": tasks[-1]["task_key"]}]
         folder = f"${{workspace.file_path}}/{target}"
-        parameters = [folder, *words, "--config", "oneturn.yaml"]
+        parameters = [folder, *command, "--config", "oneturn.yaml"]
         task["spark_python_task"] = {"python_file": f"./{target}/release.py", "parameters": parameters}
         tasks.append(task)
     pinned = app_files(agent)["requirements.txt"].decode().split()
@@ -109,11 +110,11 @@ def _job(target: str, agent: Agent, name: str) -> dict[str, Any]:
 
 
 def _app(target: str, agent: Agent, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "name": name if target == _PRODUCTION else f"{name}-{target}",
         "source_code_path": f"./{target}",
         "resources": [resource.as_dict() for resource in app_resources(agent.config, None)],
     }
     if scopes := scopes_of(agent.config):
-        found["user_api_scopes"] = scopes
-    return found
+        settings["user_api_scopes"] = scopes
+    return settings

@@ -1,4 +1,4 @@
-"""What a deployed agent was asked and answered, as Databricks' inference table keeps it, as rows to evaluate on.
+"""Read a Databricks inference table, the log of a deployed agent's requests and responses, as rows to evaluate.
 
 The columns are those of an AI Gateway inference table (Databricks, "Monitor served models using AI Gateway-enabled
 inference tables"): ``request`` and ``response`` as JSON texts, ``status_code``, ``request_time``, ….
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -18,37 +17,37 @@ from oneturn.errors import DataError, EndpointError
 from oneturn.evaluation.data_sources import source_of
 from oneturn.responses.reply import Reply, read_reply
 
-_KEPT = ("request_time", "requester", "served_entity_id", "client_request_id")
+_COPIED_COLUMNS = ("request_time", "requester", "served_entity_id", "client_request_id")
 
 
 def read_inference_table(table: Any, *, question: str = "question") -> pd.DataFrame:
-    """Read an inference table of an agent that speaks the Responses protocol; a row of it gives a row.
+    """Read the inference table of an agent that uses the Responses protocol; one result row per row of the table.
 
     Args:
         table: a ``pandas`` or Spark ``DataFrame``, such as ``spark.table("main.agents.desk_payload")``, or a Parquet,
             CSV or JSONL file of one.
-        question: what to call the column of the last question: the program's input.
+        question: the name of the column with the last question, the program's input.
 
     Returns:
-        The question, each custom input in a column of its own, ``answer`` (the text), ``input`` (all items that were
-        sent), ``sources`` (URLs that were cited), ``tool_calls`` (names), ``error``, ``status_code``, ``seconds``,
-        ``request_id``, and of the table ``request_time``, ``requester``, ``served_entity_id``, ``client_request_id``.
-        ``oneturn.evaluate`` takes it; rows with an ``error`` have no answer.
+        A table for ``oneturn.evaluate``: the question, one column per custom input, ``answer`` (the text), ``input``
+        (all input items), ``sources`` (cited URLs), ``tool_calls`` (names), ``error``, ``status_code``, ``seconds``,
+        ``request_id``, and the table's ``request_time``, ``requester``, ``served_entity_id``, ``client_request_id``.
+        Rows with an ``error`` have no answer.
 
     Raises:
-        DataError: it has no columns ``request`` and ``response``.
+        DataError: the table lacks the column ``request`` or ``response``.
     """
-    found = [_read(row, question) for row in _rows(table)]
-    columns = None if found else list(_read({"request": None, "response": None}, question))
-    return pd.DataFrame(found, columns=columns)
+    rows = [_read(row, question) for row in _rows(table)]
+    columns = None if rows else list(_read({"request": None, "response": None}, question))
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _rows(table: Any) -> Iterable[Mapping[str, Any]]:
     source = source_of(table, ("request", "response"))
-    for found in source.rows():
-        if not hasattr(found, "toDict"):
-            raise DataError(f"This is no inference table: {found.reason}.")
-        yield found.toDict()
+    for row in source.rows():
+        if not hasattr(row, "toDict"):
+            raise DataError(f"This isn't an inference table: {row.reason}.")
+        yield row.toDict()
 
 
 def _read(row: Mapping[str, Any], question: str) -> dict[str, Any]:
@@ -56,7 +55,7 @@ def _read(row: Mapping[str, Any], question: str) -> dict[str, Any]:
     items = [item for item in request.get("input") or [] if isinstance(item, Mapping)]
     reply, error = _reply(row)
     milliseconds = row.get("execution_duration_ms", row.get("execution_time_ms"))
-    found = {
+    fields = {
         question: _last_question(items),
         **(request.get("custom_inputs") or {}),
         "answer": reply.text if reply else None,
@@ -68,36 +67,36 @@ def _read(row: Mapping[str, Any], question: str) -> dict[str, Any]:
         "seconds": None if milliseconds is None else float(milliseconds) / 1000,
         "request_id": row.get("databricks_request_id"),
     }
-    return found | {name: row[name] for name in _KEPT if name in row}
+    return fields | {name: row[name] for name in _COPIED_COLUMNS if name in row}
 
 
 def _request(text: Any) -> Mapping[str, Any]:
-    """What was asked; nothing of it where it isn't kept, as Databricks does with what is too long."""
+    """The request; empty if it isn't stored, because Databricks omits requests that are too long."""
     try:
-        found = _parsed(text)
+        request = _parsed(text)
     except ValueError:
         return {}
-    return found if isinstance(found, Mapping) else {}
+    return request if isinstance(request, Mapping) else {}
 
 
 def _reply(row: Mapping[str, Any]) -> tuple[Reply | None, str | None]:
-    """What was answered, or why nothing was: a response, or a stream's events as JSON or as they were sent."""
+    """The reply or the error, from a response, from stream events as JSON, or from a raw event stream."""
     try:
-        found = _parsed(row["response"])
+        response = _parsed(row["response"])
     except ValueError:
-        return None, "The response isn't kept: it is no JSON, or was too long."
-    if isinstance(found, Mapping) and "output" not in found:
-        found = [found]
-    events = [{"type": "response.completed", "response": found}] if isinstance(found, Mapping) else found
+        return None, "The response isn't stored: it isn't JSON, or it was too long."
+    if isinstance(response, Mapping) and "output" not in response:
+        response = [response]
+    events = [{"type": "response.completed", "response": response}] if isinstance(response, Mapping) else response
     try:
         return read_reply(event for event in events or [] if isinstance(event, Mapping)), None
     except EndpointError as error:
-        told = error.partial.text if error.partial else ""
-        return None, f"{_message(events) or error}{f' After: {told}' if told else ''}"
+        partial_text = error.partial.text if error.partial else ""
+        return None, f"{_message(events) or error}{f' After: {partial_text}' if partial_text else ''}"
 
 
 def _message(events: Any) -> str | None:
-    """The error that Databricks tells in place of a response."""
+    """The error message that Databricks returns instead of a response."""
     first = events[0] if events else {}
     return first.get("message") if isinstance(first, Mapping) and "error_code" in first else None
 
@@ -123,26 +122,15 @@ def _last_question(items: list[Mapping[str, Any]]) -> str | None:
 
 
 def redacted(rows: pd.DataFrame, own: Mapping[str, str]) -> tuple[pd.DataFrame, Mapping[str, int]]:
-    """The rows without who asked, and without what says who somebody is in what was asked and answered.
+    """Remove the requester, and redact personal data and credentials in requests and answers.
 
     Args:
-        rows: of :func:`read_inference_table`.
-        own: rules of your own, as ``data.redact`` has them.
+        rows: the result of :func:`read_inference_table`.
+        own: additional rules, in the form of ``data.redact``.
 
     Returns:
-        The rows, and how often each rule was applied.
+        The rows, and the number of matches per rule.
     """
     redaction = Redaction(own)
-    plain = rows.drop(columns="requester", errors="ignore")
-    return plain.map(redaction.apply), redaction.counts
-
-
-def write_rows(rows: pd.DataFrame, path: Path) -> None:
-    """Write rows as JSONL, which ``oneturn evaluate --data`` and the examples' folder read.
-
-    Raises:
-        DataError: its folder isn't there.
-    """
-    if not path.absolute().parent.is_dir():
-        raise DataError(f"There is no folder for {path}.")
-    rows.to_json(path, orient="records", lines=True, force_ascii=False, date_format="iso")
+    without_requester = rows.drop(columns="requester", errors="ignore")
+    return without_requester.map(redaction.apply), redaction.counts

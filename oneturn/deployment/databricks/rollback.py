@@ -1,4 +1,4 @@
-"""Go back to the version before: its requests on the endpoint, and the alias."""
+"""Roll back to an earlier version on an endpoint, or to earlier files of an app."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
     from databricks.sdk.service.serving import EndpointCoreConfigOutput, ServingEndpointDetailed
 
 
-_LONGEST = 250
+_MAX_TAG_LENGTH = 250
 """Characters of a tag's value, which Unity Catalog limits."""
 
 
 @dataclass(frozen=True)
 class RollbackPlan:
-    """Which version gives way to which.
+    """Which version is replaced by which.
 
     Attributes:
         model: the registered model.
         endpoint: the endpoint's name.
-        current: the version that has the requests now.
-        target: the one that gets them.
-        alias: the alias that moves with them; ``None`` if it points elsewhere than at ``current``.
-        minutes: how long to wait.
+        current: the version that receives the requests now.
+        target: the version that will receive them.
+        alias: the alias to move to ``target``; ``None`` if it doesn't point at ``current``.
+        minutes: the time limit.
     """
 
     model: str
@@ -56,21 +56,21 @@ class RollbackPlan:
     minutes: float
 
     def lines(self) -> list[str]:
-        """What a person reads before it is done."""
+        """The plan as text, for confirmation."""
         moved = f", and the alias {self.alias} with them" if self.alias else ""
         return [f"The requests of {self.endpoint} go from version {self.current} to version {self.target}{moved}."]
 
 
-@as_deploy_error("The endpoint can't go back")
+@as_deploy_error("The endpoint can't be rolled back")
 def plan_rollback(agent: Agent, version: str | None = None) -> RollbackPlan:
-    """What ``roll_back`` would do; nothing is changed.
+    """Plan ``roll_back`` without changing anything.
 
     Args:
-        agent: says which registered model, endpoint and alias.
-        version: where to go; ``None`` for the version that the current one has replaced.
+        agent: its configuration names the registered model, endpoint and alias.
+        version: the target version; ``None`` for the version that the current one replaced.
 
     Raises:
-        DeployError: nothing is served, or there is no version to go back to.
+        DeployError: nothing is served, or there is no version to roll back to.
         ProgramError: there is no such version.
     """
     refuse_undeployable(agent.config)
@@ -78,29 +78,29 @@ def plan_rollback(agent: Agent, version: str | None = None) -> RollbackPlan:
     model, alias = agent.config.mlflow.model_name, agent.config.gate.alias
     name = agent.config.deploy.endpoint or endpoint_name(model)
     endpoint = endpoint_of(workspace_client(), name)
-    now = serving_now(endpoint, model)
-    if endpoint is None or now is None or now.entity_version is None:
-        raise DeployError(f"{name} serves no version of {model}: there is nothing to go back from.")
+    serving = serving_now(endpoint, model)
+    if endpoint is None or serving is None or serving.entity_version is None:
+        raise DeployError(f"{name} serves no version of {model}; deploy one first.")
     registry = MlflowClient()
-    current = now.entity_version
-    target = str(version_of(registry, model, version or _before(registry, endpoint, model, current)).version)
+    current = serving.entity_version
+    target = str(version_of(registry, model, version or _previous_version(registry, endpoint, model, current)).version)
     if target == current:
-        raise DeployError(f"{name} serves version {current} already.")
+        raise DeployError(f"{name} already serves version {current}; name another version.")
     if target not in served(endpoint, model):
-        raise DeployError(f"{name} has no version {target} any more; deploy it: oneturn deploy serving {target}")
-    named = champion_of(registry, model, alias)
-    moves = named is not None and str(named.version) == current
+        raise DeployError(f"Version {target} is no longer on {name}; deploy it: oneturn deploy serving {target}")
+    champion = champion_of(registry, model, alias)
+    moves = champion is not None and str(champion.version) == current
     return RollbackPlan(model, name, current, target, alias if moves else None, agent.config.deploy.minutes)
 
 
-@as_deploy_error("The endpoint can't go back")
+@as_deploy_error("The endpoint can't be rolled back")
 def roll_back(plan: RollbackPlan, reason: str, say: ProgressCallback = print) -> None:
-    """Give the requests, and the alias, to the version before. It is there already: nothing is built.
+    """Route the requests to the target version and move the alias. No build is needed.
 
-    Both versions stay; the one that gives way is tagged with the reason.
+    Both versions stay on the endpoint; the replaced one is tagged with the reason.
 
     Raises:
-        DeployError: the endpoint can't be changed now, or doesn't become ready.
+        DeployError: the endpoint can't be updated now, or doesn't become ready.
     """
     client, registry = workspace_client(), MlflowClient()
     config = _config(client.serving_endpoints.get(plan.endpoint))
@@ -108,38 +108,38 @@ def roll_back(plan: RollbackPlan, reason: str, say: ProgressCallback = print) ->
     wait_until_ready(client, plan.endpoint, plan.target, plan.minutes, say)
     if plan.alias is not None:
         registry.set_registered_model_alias(plan.model, plan.alias, plan.target)
-    when = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    for tag, value in {"oneturn_rolled_back_at": when, "oneturn_rolled_back_because": reason}.items():
-        registry.set_model_version_tag(plan.model, plan.current, tag, value[:_LONGEST])
+    timestamp = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    for tag, value in {"oneturn_rolled_back_at": timestamp, "oneturn_rolled_back_because": reason}.items():
+        registry.set_model_version_tag(plan.model, plan.current, tag, value[:_MAX_TAG_LENGTH])
 
 
-def _before(registry: MlflowClient, endpoint: ServingEndpointDetailed, model: str, current: str) -> str:
-    """The version that ``current`` has replaced on the endpoint; the highest one below it, if nothing says so."""
+def _previous_version(registry: MlflowClient, endpoint: ServingEndpointDetailed, model: str, current: str) -> str:
+    """The version that ``current`` replaced on the endpoint, according to its tag; else the next lower one."""
     replaced = registry.get_model_version(model, current).tags.get(REPLACED)
-    kept = served(endpoint, model)
-    if replaced in kept:
+    versions = served(endpoint, model)
+    if replaced in versions:
         return str(replaced)
-    older = [version for version in kept if int(version) < int(current)]
+    older = [version for version in versions if int(version) < int(current)]
     if not older:
-        raise DeployError(f"{endpoint.name} serves no version older than {current}: there is none to go back to.")
+        raise DeployError(f"{endpoint.name} has no version older than {current} to roll back to.")
     return max(older, key=int)
 
 
 def _config(endpoint: ServingEndpointDetailed) -> EndpointCoreConfigOutput:
     if endpoint.config is None:
-        raise DeployError(f"{endpoint.name} has no version that is ready.")
+        raise DeployError(f"{endpoint.name} has no version that is ready; wait, or deploy again.")
     return endpoint.config
 
 
 @dataclass(frozen=True)
 class AppRollbackPlan:
-    """Which files an app goes back to.
+    """Which files an app is rolled back to.
 
     Attributes:
-        name: the app's.
-        current: the workspace folder that it runs from now.
-        target: the one that it ran from before.
-        minutes: how long to wait.
+        name: the app's name.
+        current: the workspace folder of the current deployment.
+        target: the workspace folder of the previous deployment.
+        minutes: the time limit.
     """
 
     name: str
@@ -148,16 +148,16 @@ class AppRollbackPlan:
     minutes: float
 
     def lines(self) -> list[str]:
-        """What a person reads before it is done."""
-        return [f"The app {self.name} goes back from {self.current} to {self.target}."]
+        """The plan as text, for confirmation."""
+        return [f"The app {self.name} is rolled back from {self.current} to {self.target}."]
 
 
-@as_deploy_error("The app can't go back")
+@as_deploy_error("The app can't be rolled back")
 def plan_app_rollback(agent: Agent) -> AppRollbackPlan:
-    """What ``roll_back_app`` would do; nothing is changed.
+    """Plan ``roll_back_app`` without changing anything.
 
     Raises:
-        DeployError: there is no such app, or it ran from nowhere else before.
+        DeployError: the app doesn't exist, or it has no earlier deployment.
     """
     from databricks.sdk.errors import NotFound
     from databricks.sdk.service.apps import AppDeploymentState
@@ -165,23 +165,23 @@ def plan_app_rollback(agent: Agent) -> AppRollbackPlan:
     refuse_undeployable(agent.config)
     client, name = workspace_client(), app_name(agent)
     try:
-        kept = list(client.apps.list_deployments(name))
+        deployments = list(client.apps.list_deployments(name))
     except NotFound:
-        raise DeployError(f"There is no app {name}. Deploy one with: oneturn deploy app") from None
-    ran = [found for found in kept if found.status and found.status.state == AppDeploymentState.SUCCEEDED]
-    sources = [found.source_code_path for found in sorted(ran, key=lambda found: found.create_time or "", reverse=True)]
+        raise DeployError(f"The app {name} doesn't exist. Deploy it with: oneturn deploy app") from None
+    ran = [each for each in deployments if each.status and each.status.state == AppDeploymentState.SUCCEEDED]
+    sources = [each.source_code_path for each in sorted(ran, key=lambda each: each.create_time or "", reverse=True)]
     current = sources[0] if sources else None
-    before = next((source for source in sources if source and source < (current or "")), None)
-    if current is None or before is None:
-        raise DeployError(f"The app {name} ran from nothing earlier: there is nothing to go back to.")
-    return AppRollbackPlan(name, current, before, agent.config.deploy.minutes)
+    previous = next((source for source in sources if source and source < (current or "")), None)
+    if current is None or previous is None:
+        raise DeployError(f"The app {name} has no earlier deployment to roll back to.")
+    return AppRollbackPlan(name, current, previous, agent.config.deploy.minutes)
 
 
-@as_deploy_error("The app can't go back")
+@as_deploy_error("The app can't be rolled back")
 def roll_back_app(plan: AppRollbackPlan) -> None:
-    """Start the app from the files that it ran from before.
+    """Start the app from the files of its previous deployment.
 
     Raises:
-        DeployError: it doesn't start; the message tells what Databricks says.
+        DeployError: it doesn't start; the message has Databricks' error.
     """
     started(workspace_client(), plan.name, plan.target, timedelta(minutes=plan.minutes))

@@ -1,7 +1,7 @@
-"""Whether an agent can work here: ``oneturn doctor``.
+"""Diagnostics for an agent: ``oneturn doctor``.
 
-What its configuration refers to is looked at, and nothing is changed: packages, weights, keys, and in a workspace
-endpoints, indexes, functions, permissions. ``check(agent)`` gives a ``Report``.
+``check(agent)`` checks everything the configuration refers to, without changing anything, and returns a ``Report``:
+packages, weights and keys, and in a workspace endpoints, indexes, functions and permissions.
 """
 
 from oneturn.core.findings import Finding, Report, State

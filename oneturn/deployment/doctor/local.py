@@ -1,11 +1,11 @@
-"""What the agent needs of this machine: its LM, its environment variables, its compiled program, a port."""
+"""Checks of this machine: LM, environment variables, compiled program, port, packages and MCP servers."""
 
 from __future__ import annotations
 
 import os
 import platform
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 
 from packaging.requirements import Requirement
@@ -16,7 +16,9 @@ from oneturn.config import AgentConfig, LMConfig
 from oneturn.config.tools import McpTools, ToolConfig
 from oneturn.core.findings import Finding, ok, problem, unknown, warning
 from oneturn.errors import OneTurnError
+from oneturn.programs import guarded_tools
 from oneturn.programs.state import load_compiled
+from oneturn.tools.approvals import weakness_of
 from oneturn.toolsets.mcp import mcp_tools
 
 _KEYS = {
@@ -28,7 +30,7 @@ _KEYS = {
 
 
 def lm(config: LMConfig) -> Iterator[Finding]:
-    """Weights that are here, or a key that is set; an endpoint of the workspace is looked at there."""
+    """Check the LM's weights or API key; a workspace endpoint is checked with the workspace."""
     if config.is_local:
         yield _weights(config)
         return
@@ -38,67 +40,79 @@ def lm(config: LMConfig) -> Iterator[Finding]:
     elif provider in _KEYS and not config.api_base and "api_key" not in config.kwargs:
         yield _variable("lm", _KEYS[provider], f"the key for {config.model}")
     elif provider != "databricks":
-        yield unknown("lm", f"{config.model}: nothing says whether it answers", "Add --ask, and it is asked.")
+        yield unknown("lm", f"{config.model}: not checked without a request", "Add --ask to send one.")
 
 
 def lm_answers(agent: Agent) -> Iterator[Finding]:
-    """Whether the LM answers one short question."""
+    """Check that the LM answers a short question."""
     try:
-        said = agent.lm()("Reply with the word OK.", max_tokens=8)
+        reply = agent.lm()("Reply with the word OK.", max_tokens=8)
     except Exception as error:
-        yield problem("lm answers", f"{agent.config.lm.model} doesn't: {_line(error)}", "Check the lm section.")
+        yield problem("lm answers", f"{agent.config.lm.model} doesn't answer: {_line(error)}", "Check the lm section.")
         return
-    yield ok("lm answers", f"{agent.config.lm.model} said {str(said[0])[:40]!r}" if said else "it said nothing")
+    yield ok("lm answers", f"{agent.config.lm.model} replied {str(reply[0])[:40]!r}" if reply else "the reply is empty")
 
 
 def variables(config: AgentConfig) -> Iterator[Finding]:
-    """The environment variables that the configuration names."""
+    """Check the environment variables that the configuration names."""
     if config.approvals.key_env:
-        yield _variable("approvals", config.approvals.key_env, "the key that signs approvals")
+        yield _signing_key(config.approvals.key_env)
+    if config.approvals.ledger_env:
+        yield _variable("approvals", config.approvals.ledger_env, "the address of the ledger of used approvals")
     for entry in config.tools:
         names = [*getattr(entry, "env", []), *getattr(entry, "headers", {}).values()]
         for name in names:
-            yield _variable(f"tools {entry.kind}", name, "what the server is told")
+            yield _variable(f"tools {entry.kind}", name, "a value for the server")
 
 
 def program(agent: Agent) -> Iterator[Finding]:
-    """That the program can be built; and its compiled state, that it was made for the program as it is declared now."""
+    """Check that the program can be built, and that its compiled state matches the current declaration."""
     try:
         built = agent.build()
     except Exception as error:
         yield problem("program", f"it can't be built: {_line(error)}", "")
         return
     yield ok("program", type(built).__name__)
+    if agent.config.approvals.key_env is None and (tools := guarded_tools(built)):
+        yield problem("approvals", unsigned_approvals(tools), "")
     if agent.config.compiled is None:
         yield warning("compiled", "the prompts aren't compiled", "Run: oneturn compile")
         return
     try:
-        manifest = load_compiled(built, agent.compiled_path, on_drift=agent.config.compiled_on_drift)
+        manifest = load_compiled(built, agent.compiled_path)
     except OneTurnError as error:
         yield problem("compiled", str(error), "")
         return
     if manifest.lm != agent.config.lm.model:
-        said = f"{agent.config.compiled} was compiled on {manifest.lm}, and {agent.config.lm.model} answers"
-        yield warning("compiled", said, "Prompts suit the LM that they were compiled on; run `oneturn compile`.")
+        observation = f"{agent.config.compiled} was compiled on {manifest.lm}, but the LM is {agent.config.lm.model}"
+        yield warning("compiled", observation, "Prompts are optimized for one LM; run `oneturn compile`.")
     else:
         yield ok("compiled", agent.config.compiled)
 
 
+def unsigned_approvals(tools: Sequence[str]) -> str:
+    """The error of an agent whose tools may need a person's approval that no key signs."""
+    return (
+        f"{', '.join(tools)} may need a person's approval, and no key is configured to sign it. Set approvals.key_env "
+        "to the name of an environment variable that holds a signing key."
+    )
+
+
 def port(config: AgentConfig) -> Iterator[Finding]:
-    """Whether ``oneturn serve`` can listen."""
+    """Check that ``oneturn serve`` can listen on its port."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((config.serve.host, config.serve.port))
         except OSError as error:
-            said = f"{config.serve.host}:{config.serve.port} can't be listened on here ({error.strerror})"
-            yield warning("serve", said, "Stop what listens there, or set serve.port.")
+            observation = f"{config.serve.host}:{config.serve.port} isn't available ({error.strerror})"
+            yield warning("serve", observation, "Stop the process that uses it, or set serve.port.")
             return
     yield ok("serve", f"{config.serve.host}:{config.serve.port} is free")
 
 
 def _weights(config: LMConfig) -> Finding:
-    from oneturn.lm.local.catalog import cache_folder, weights_for
+    from oneturn.lm.local.weights import cache_folder, weights_for
 
     try:
         record = weights_for(config.model.removeprefix("local/"))
@@ -108,7 +122,7 @@ def _weights(config: LMConfig) -> Finding:
     if config.weights is not None or file.is_file():
         return ok("lm", f"{config.model}, in {config.weights or file}")
     size = f"{record.n_bytes / 1e6:,.0f} MB"
-    return warning("lm", f"the weights of {config.model} aren't here", f"They are fetched at first use: {size}.")
+    return warning("lm", f"the weights of {config.model} aren't here", f"They are downloaded on first use: {size}.")
 
 
 def _line(error: Exception) -> str:
@@ -119,71 +133,78 @@ def _line(error: Exception) -> str:
 def _variable(subject: str, name: str, what: str) -> Finding:
     if os.environ.get(name):
         return ok(subject, f"{name} is set")
-    return problem(subject, f"{name} isn't set: it should hold {what}", f"Run: export {name}=…")
+    return problem(subject, f"{name} isn't set: it must contain {what}", f"Run: export {name}=…")
+
+
+def _signing_key(name: str) -> Finding:
+    weakness = weakness_of(os.environ.get(name) or "")
+    if os.environ.get(name) and weakness:
+        return problem("approvals", f"the signing key in {name} {weakness}", "Set a stronger one.")
+    return _variable("approvals", name, "the key that signs approvals")
 
 
 _OPTUNA_RECIPES = {"miprov2"}
 
 
 def python() -> Iterator[Finding]:
-    """Python's version."""
-    here = platform.python_version()
+    """Check Python's version."""
+    installed = platform.python_version()
     try:
-        wanted = SpecifierSet(metadata("oneturn")["Requires-Python"] or "")
+        required = SpecifierSet(metadata("oneturn")["Requires-Python"] or "")
     except PackageNotFoundError:
-        yield unknown("python", f"{here}; oneturn isn't installed as a package, so nothing says what it needs")
+        yield unknown("python", f"{installed}; oneturn isn't installed as a package, so its requirement is unknown")
         return
-    if wanted.contains(here, prereleases=True):
-        yield ok("python", here)
+    if required.contains(installed, prereleases=True):
+        yield ok("python", installed)
     else:
-        yield problem("python", f"{here}, and oneturn needs {wanted}", "Make the environment with a newer Python.")
+        yield problem("python", f"{installed}, but oneturn requires {required}", "Use a newer Python.")
 
 
 def packages(config: AgentConfig) -> Iterator[Finding]:
-    """What oneturn needs, and what this configuration needs besides: an extra each."""
+    """Check oneturn's requirements, and those of the extras that the configuration needs."""
     try:
         listed = [Requirement(text) for text in requires("oneturn") or ()]
     except PackageNotFoundError:
         return
-    yield from _group("packages", [one for one in listed if one.marker is None], "pip install --upgrade oneturn")
-    for extra, why in _extras(config).items():
-        needed = [one for one in listed if one.marker is not None and one.marker.evaluate({"extra": extra})]
-        yield from _group(f"packages for {why}", needed, f'pip install --upgrade "oneturn[{extra}]"')
+    yield from _group("packages", [each for each in listed if each.marker is None], "pip install --upgrade oneturn")
+    for extra, purpose in _extras(config).items():
+        needed = [each for each in listed if each.marker is not None and each.marker.evaluate({"extra": extra})]
+        yield from _group(f"packages for {purpose}", needed, f'pip install --upgrade "oneturn[{extra}]"')
 
 
 def _extras(config: AgentConfig) -> dict[str, str]:
-    """The extras that a configuration needs, each with what for."""
+    """The extras that a configuration needs, each with its purpose."""
     on_databricks = config.lm.model.startswith("databricks/") or config.mlflow.tracking_uri.startswith("databricks")
     mcp = [entry for entry in config.tools if isinstance(entry, McpTools)]
-    wanted = {
+    purposes = {
         "local": "the embedded LM" if config.needs_weights else "",
         "databricks": "Databricks" if on_databricks or len(config.tools) > len(mcp) else "",
         "mcp": "MCP servers" if mcp else "",
         "optimizers": f"the recipe {config.compile.recipe}" if config.compile.recipe in _OPTUNA_RECIPES else "",
     }
-    return {extra: why for extra, why in wanted.items() if why}
+    return {extra: purpose for extra, purpose in purposes.items() if purpose}
 
 
 def _group(subject: str, needed: list[Requirement], fix: str) -> Iterator[Finding]:
-    wrong = [said for one in needed if (said := _wrong(one))]
-    if wrong:
-        yield problem(subject, "; ".join(wrong), f"Run: {fix}")
+    problems = [message for each in needed if (message := _version_problem(each))]
+    if problems:
+        yield problem(subject, "; ".join(problems), f"Run: {fix}")
     elif needed:
-        yield ok(subject, ", ".join(f"{one.name} {version(one.name)}" for one in needed))
+        yield ok(subject, ", ".join(f"{each.name} {version(each.name)}" for each in needed))
 
 
-def _wrong(needed: Requirement) -> str:
+def _version_problem(needed: Requirement) -> str:
     try:
-        here = version(needed.name)
+        installed = version(needed.name)
     except PackageNotFoundError:
         return f"{needed.name} isn't installed"
-    if needed.specifier.contains(here, prereleases=True):
+    if needed.specifier.contains(installed, prereleases=True):
         return ""
-    return f"{needed.name} is {here}, and {needed.specifier} is needed"
+    return f"{needed.name} is {installed}, but {needed.specifier} is required"
 
 
 def servers(entries: Iterable[ToolConfig]) -> Iterator[Finding]:
-    """Ask each server what it offers."""
+    """Check each MCP server by listing its tools."""
     for entry in entries:
         if isinstance(entry, McpTools):
             yield _server(entry)
@@ -199,20 +220,25 @@ def _server(entry: McpTools) -> Finding:
 
 
 def deployable(config: AgentConfig) -> Iterator[Finding]:
-    """Where it is kept, under what name, and the environment variables that it will have."""
-    found = list(_problems(config))
-    yield from found or [ok("deploy", "nothing in the configuration speaks against it")]
+    """Check the configuration's settings for a deployment: tracking, model name and environment variables."""
+    findings = list(_deploy_problems(config))
+    yield from findings or [ok("deploy", "the configuration can be deployed")]
 
 
-def _problems(config: AgentConfig) -> Iterator[Finding]:
+def _deploy_problems(config: AgentConfig) -> Iterator[Finding]:
     uri = config.mlflow.tracking_uri
     if not uri.startswith("databricks"):
-        yield problem("mlflow.tracking_uri", f"it is {uri!r}", "Deployed is what databricks keeps: set 'databricks'.")
+        yield problem("mlflow.tracking_uri", f"it is {uri!r}", "Set it to 'databricks', which a deployment requires.")
     name = config.mlflow.model_name
     if len([part for part in name.split(".") if part]) != 3:
-        yield problem("mlflow.model_name", f"it is {name!r}", "Unity Catalog wants '<catalog>.<schema>.<name>'.")
-    for key, variable in (("lm.api_key_env", config.lm.api_key_env), ("approvals.key_env", config.approvals.key_env)):
+        yield problem("mlflow.model_name", f"it is {name!r}", "Unity Catalog requires '<catalog>.<schema>.<name>'.")
+    variables = {
+        "lm.api_key_env": config.lm.api_key_env,
+        "approvals.key_env": config.approvals.key_env,
+        "approvals.ledger_env": config.approvals.ledger_env,
+    }
+    for key, variable in variables.items():
         if variable is not None and variable not in config.deploy.environment:
-            wanted = f"{variable}: '{{{{secrets/<scope>/<key>}}}}'"
-            said = f"it names {variable}, which the deployed agent won't have"
-            yield problem(key, said, f"Add to deploy.environment: {wanted}")
+            entry = f"{variable}: '{{{{secrets/<scope>/<key>}}}}'"
+            observation = f"it names {variable}, which isn't set in the deployment"
+            yield problem(key, observation, f"Add to deploy.environment: {entry}")

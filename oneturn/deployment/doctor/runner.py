@@ -1,4 +1,4 @@
-"""``check``: all that can be looked at, in the order of need; what a workspace tells is asked for at the same time."""
+"""``check``: run all checks in order of dependency; checks of a workspace run in parallel. Preflight checks."""
 
 from __future__ import annotations
 
@@ -9,83 +9,80 @@ from functools import partial
 from oneturn.agent import Agent
 from oneturn.config import AgentConfig
 from oneturn.core.findings import Check, Finding, Report, ok
-from oneturn.deployment.doctor import local as here
-from oneturn.deployment.doctor import local as packages
-from oneturn.deployment.doctor import local as servers
-from oneturn.deployment.doctor import workspace as keeping
+from oneturn.deployment.doctor import local, workspace
 from oneturn.deployment.doctor.local import deployable
 from oneturn.deployment.doctor.workspace import Asker, NotSignedInError, asker, named
 from oneturn.deployment.resources import resources_of, scopes_of
 
-_AT_ONCE = 8
+_PARALLEL_CHECKS = 8
 
 
 def check(agent: Agent, *, ask: bool = False, seen: Callable[[Finding], object] = lambda finding: None) -> Report:
-    """Look at everything that an agent needs; nothing is changed, and nothing is asked that costs.
+    """Check everything that an agent needs, without changing anything and without paid requests.
 
     Args:
-        agent: whose configuration it is.
-        ask: ask the LM a short question, too; that may cost a little.
-        seen: told each finding, in order, as soon as it is known.
+        agent: the agent to check.
+        ask: also send the LM a short question, which may cost a little.
+        seen: called with each finding, in order, as soon as it is available.
     """
-    return Report([*_here(agent, ask, seen), *_there(agent.config, seen)])
+    return Report([*_local_findings(agent, ask, seen), *_remote_findings(agent.config, seen)])
 
 
 def check_workspace(config: AgentConfig) -> Report:
-    """Look at what a configuration names in a workspace, and at the servers that it names."""
-    return Report(list(_there(config, lambda finding: None)))
+    """Check the workspace resources and the MCP servers of a configuration."""
+    return Report(list(_remote_findings(config, lambda finding: None)))
 
 
-def _here(agent: Agent, ask: bool, seen: Callable[[Finding], object]) -> list[Finding]:
+def _local_findings(agent: Agent, ask: bool, seen: Callable[[Finding], object]) -> list[Finding]:
     config = agent.config
     checks: list[Check] = [
-        packages.python,
-        partial(packages.packages, config),
-        partial(here.lm, config.lm),
-        partial(here.variables, config),
-        partial(here.program, agent),
-        partial(here.port, config),
-        *([partial(here.lm_answers, agent)] if ask else []),
+        local.python,
+        partial(local.packages, config),
+        partial(local.lm, config.lm),
+        partial(local.variables, config),
+        partial(local.program, agent),
+        partial(local.port, config),
+        *([partial(local.lm_answers, agent)] if ask else []),
         *([partial(deployable, config)] if _on_databricks(config) else []),
     ]
-    found: list[Finding] = []
-    for look in checks:
-        for finding in look():
+    findings: list[Finding] = []
+    for run_check in checks:
+        for finding in run_check():
             seen(finding)
-            found.append(finding)
-    return found
+            findings.append(finding)
+    return findings
 
 
-def _there(config: AgentConfig, seen: Callable[[Finding], object]) -> Iterator[Finding]:
-    for finding in [*_in_workspace(config), *servers.servers(config.tools)]:
+def _remote_findings(config: AgentConfig, seen: Callable[[Finding], object]) -> Iterator[Finding]:
+    for finding in [*_workspace_findings(config), *local.servers(config.tools)]:
         seen(finding)
         yield finding
 
 
-def _in_workspace(config: AgentConfig) -> Iterator[Finding]:
+def _workspace_findings(config: AgentConfig) -> Iterator[Finding]:
     resources, scopes = resources_of(config), scopes_of(config)
     if not (resources or scopes or _on_databricks(config)):
         return
     try:
-        who = asker()
+        session = asker()
     except NotSignedInError as error:
         yield error.finding
         return
-    yield ok("workspace", f"{who.client.config.host}, as {who.name}")
-    looks: list[Check] = [partial(named, who, resource) for resource in resources]
+    yield ok("workspace", f"{session.client.config.host}, as {session.name}")
+    checks: list[Check] = [partial(named, session, resource) for resource in resources]
     if _on_databricks(config):
-        looks += _kept(who, config)
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for found in pool.map(lambda look: list(look()), looks):
-            yield from found
-    yield from keeping.whose(config, scopes)
+        checks += _tracking_checks(session, config)
+    with ThreadPoolExecutor(_PARALLEL_CHECKS) as pool:
+        for findings in pool.map(lambda run_check: list(run_check()), checks):
+            yield from findings
+    yield from workspace.whose(config, scopes)
 
 
-def _kept(who: Asker, config: AgentConfig) -> list[Check]:
+def _tracking_checks(session: Asker, config: AgentConfig) -> list[Check]:
     return [
-        partial(keeping.experiment, who, config.mlflow.experiment),
-        partial(keeping.model, who, config.mlflow.model_name),
-        partial(keeping.secrets, who, config),
+        partial(workspace.experiment, session, config.mlflow.experiment),
+        partial(workspace.model, session, config.mlflow.model_name),
+        partial(workspace.secrets, session, config),
     ]
 
 

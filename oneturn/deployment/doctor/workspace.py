@@ -1,4 +1,4 @@
-"""A workspace as the doctor asks it: patient for seconds, not minutes, and its refusals as findings."""
+"""Checks of a Databricks workspace, with short timeouts; errors of the workspace become findings."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 from mlflow.models.resources import Resource
 
 from oneturn.config import AgentConfig
+from oneturn.core.databricks_auth import workspace_client
 from oneturn.core.findings import Finding, ok, problem, unknown, warning
+from oneturn.errors import ConfigError
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
 
 
-_SECONDS = 10
-_HOW = (
+_SIGN_IN_FIX = (
     "Set DATABRICKS_HOST and DATABRICKS_TOKEN; or DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET; or run "
     "`databricks auth login` and name the profile in DATABRICKS_CONFIG_PROFILE."
 )
@@ -30,12 +31,12 @@ _HOW = (
 
 @dataclass(frozen=True)
 class Asker:
-    """A client of the workspace, and who asks.
+    """A workspace client and its identity.
 
     Attributes:
-        client: the SDK's.
-        name: the user's, or the service principal's.
-        groups: those that it belongs to.
+        client: the SDK's client.
+        name: the name of the user or service principal.
+        groups: the groups of this identity.
     """
 
     client: WorkspaceClient
@@ -44,12 +45,12 @@ class Asker:
 
     @cached_property
     def principals(self) -> frozenset[str]:
-        """Who a grant may be made to, for it to be theirs."""
+        """The principals whose grants apply to this identity."""
         return self.groups | {self.name, "account users"}
 
 
 class NotSignedInError(Exception):
-    """There are no credentials, or they don't hold; carries the finding."""
+    """Credentials are missing or invalid; carries the finding."""
 
     def __init__(self, finding: Finding):
         super().__init__(finding.said)
@@ -57,130 +58,126 @@ class NotSignedInError(Exception):
 
 
 def asker() -> Asker:
-    """Whose credentials this machine has.
+    """Connect to the workspace with the credentials of this machine.
 
     Raises:
-        NotSignedInError: nobody's, or nobody's that the workspace takes.
+        NotSignedInError: there are no credentials, or the workspace rejects them.
     """
+    host = "the workspace"
     try:
-        from databricks.sdk import WorkspaceClient
-        from databricks.sdk.core import Config
-    except ModuleNotFoundError:
+        with _quiet_sdk():
+            client = workspace_client(quick=True)
+            host = client.config.host or host
+            me = client.current_user.me()
+    except ConfigError:
         raise NotSignedInError(
             problem("workspace", "databricks-sdk isn't installed", 'Run: pip install "oneturn[databricks]"')
         ) from None
-    host = "the workspace"
-    try:
-        with _quiet():
-            config = Config(http_timeout_seconds=_SECONDS, retry_timeout_seconds=_SECONDS)
-            host = config.host or host
-            client = WorkspaceClient(config=config)
-            found = client.current_user.me()
     except (ValueError, OSError, RuntimeError) as error:  # the SDK's own errors are OSErrors
-        raise NotSignedInError(problem("workspace", _refusal(error, host), _HOW)) from None
-    groups = frozenset(group.display for group in found.groups or () if group.display)
-    return Asker(client, found.user_name or found.display_name or "", groups)
+        raise NotSignedInError(problem("workspace", _refusal(error, host), _SIGN_IN_FIX)) from None
+    groups = frozenset(group.display for group in me.groups or () if group.display)
+    return Asker(client, me.user_name or me.display_name or "", groups)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """What the SDK warns of while it looks for credentials is told by the finding."""
+def _quiet_sdk() -> Iterator[None]:
+    """Suppress the SDK's warnings while it looks for credentials; the finding reports the error."""
     logger = logging.getLogger("databricks.sdk")
-    before = logger.level
+    level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logger.setLevel(level)
 
 
 def _refusal(error: Exception, host: str) -> str:
-    said = first_line(error)
-    if "cannot configure default credentials" in said:
+    message = first_line(error)
+    if "cannot configure default credentials" in message:
         return "there are no credentials here"
-    return f"{host} can't be asked: {said}"
+    return f"{host} can't be reached: {message}"
 
 
 def first_line(error: Exception) -> str:
-    """What an error says first, without what the SDK adds of the configuration."""
-    said = next(iter(str(error).strip().splitlines()), "").partition(" Config: ")[0].rstrip(".")
-    return said or type(error).__name__
+    """The first line of an error message, without the configuration that the SDK appends."""
+    line = next(iter(str(error).strip().splitlines()), "").partition(" Config: ")[0].rstrip(".")
+    return line or type(error).__name__
 
 
 def refused(subject: str, error: Exception, missing: Callable[[], str]) -> Finding:
-    """What the workspace's refusal to tell of something means; ``missing`` says what to do if there is none."""
+    """Convert a workspace error to a finding; ``missing`` returns the fix if the object doesn't exist."""
     from databricks.sdk.errors import InvalidParameterValue, NotFound, PermissionDenied
 
     if isinstance(error, NotFound | InvalidParameterValue):
-        return problem(subject, f"there is none ({first_line(error)})", missing())
+        return problem(subject, f"it doesn't exist ({first_line(error)})", missing())
     if isinstance(error, PermissionDenied):
-        return problem(subject, f"you may not see it ({first_line(error)})", "Ask its owner for permission.")
-    return unknown(subject, f"the workspace didn't tell ({first_line(error)})")
+        return problem(subject, f"you can't see it ({first_line(error)})", "Ask its owner for permission.")
+    return unknown(subject, f"the workspace returned an error ({first_line(error)})")
 
 
 def may(asker: Asker, kind: str, name: str, privilege: str) -> bool | None:
-    """Whether a privilege is granted, to the asker or to a group of theirs; ``None`` if the catalog doesn't tell.
+    """Whether a privilege is granted to the identity or one of its groups; ``None`` if grants can't be read.
 
     Args:
-        asker: who asks.
-        kind: what it is, as Unity Catalog says: ``"FUNCTION"``, ``"TABLE"``, ``"SCHEMA"``, …
+        asker: the client and its identity.
+        kind: Unity Catalog's type of the object: ``"FUNCTION"``, ``"TABLE"``, ``"SCHEMA"``, …
         name: its full name.
         privilege: such as ``"EXECUTE"``.
     """
     from databricks.sdk.errors.base import DatabricksError
 
-    wanted, page = {privilege, "ALL_PRIVILEGES"}, None
+    sufficient, page = {privilege, "ALL_PRIVILEGES"}, None
     while True:
         try:
-            found = asker.client.grants.get_effective(kind, name, page_token=page)
-        except DatabricksError:  # to see grants is a privilege, too
+            effective = asker.client.grants.get_effective(kind, name, page_token=page)
+        except DatabricksError:  # reading grants needs a privilege, too
             return None
-        for assignment in found.privilege_assignments or ():
-            held = {given.privilege.value for given in assignment.privileges or () if given.privilege}
-            if assignment.principal in asker.principals and held & wanted:
+        for assignment in effective.privilege_assignments or ():
+            granted = {grant.privilege.value for grant in assignment.privileges or () if grant.privilege}
+            if assignment.principal in asker.principals and granted & sufficient:
                 return True
-        if not (page := found.next_page_token):
+        if not (page := effective.next_page_token):
             return False
 
 
 def named(asker: Asker, resource: Resource) -> Iterator[Finding]:
-    """Look at one resource, as ``resources_of`` gives it."""
+    """Check one resource from ``resources_of``."""
     kind, name = resource.type.value, resource.name  # type: ignore[attr-defined]  # every Databricks resource has one
     subject = f"{kind.replace('_', ' ')} {name}"
-    look = _KINDS.get(kind)
-    if look is None:
-        yield unknown(subject, "not looked at")
+    check_kind = _KINDS.get(kind)
+    if check_kind is None:
+        yield unknown(subject, "not checked")
         return
     from databricks.sdk.errors.base import DatabricksError
 
     try:
-        yield from look(asker, subject, name)
+        yield from check_kind(asker, subject, name)
     except (DatabricksError, OSError) as error:
-        yield refused(subject, error, lambda: _missing(asker, kind, name))
+        yield refused(subject, error, lambda: _missing_fix(asker, kind, name))
 
 
 def _endpoint(asker: Asker, subject: str, name: str) -> Iterator[Finding]:
-    found = asker.client.serving_endpoints.get(name)
-    level = found.permission_level.value if found.permission_level else None
+    endpoint = asker.client.serving_endpoints.get(name)
+    level = endpoint.permission_level.value if endpoint.permission_level else None
     if level == "CAN_VIEW":
-        yield problem(subject, "you may see it, not ask it", "Ask its owner for the permission CAN QUERY.")
-    elif found.state and found.state.ready and found.state.ready.value == "NOT_READY":
-        yield problem(subject, "it isn't ready", "Its page in the workspace says why; wait, or start it.")
+        yield problem(subject, "you can see it, but not query it", "Ask its owner for the permission CAN QUERY.")
+    elif endpoint.state and endpoint.state.ready and endpoint.state.ready.value == "NOT_READY":
+        yield problem(subject, "it isn't ready", "See its page in the workspace; wait, or start it.")
     else:
         yield ok(subject, f"ready{f', {level}' if level else ''}")
 
 
 def _index(asker: Asker, subject: str, name: str) -> Iterator[Finding]:
-    found = asker.client.vector_search_indexes.get_index(name)
-    status = found.status
+    index = asker.client.vector_search_indexes.get_index(name)
+    status = index.status
     if status is not None and status.ready is False:
-        said = f"it isn't ready: {status.message or 'no reason is given'}"
-        yield problem(subject, said, "Wait for its first sync; its page in the workspace says more.")
+        observation = f"it isn't ready: {status.message or 'no reason is given'}"
+        yield problem(subject, observation, "Wait for its first sync; see its page in the workspace.")
         return
-    if found.endpoint_name:
-        yield from _search_endpoint(asker, found.endpoint_name)
+    if index.endpoint_name:
+        yield from _search_endpoint(asker, index.endpoint_name)
     rows = f", {status.indexed_row_count:,} rows" if status and status.indexed_row_count is not None else ""
-    yield from _granted(asker, subject, "TABLE", name, "SELECT", f"ready{rows}")
+    yield from _check_grant(asker, subject, "TABLE", name, "SELECT", f"ready{rows}")
 
 
 def _search_endpoint(asker: Asker, name: str) -> Iterator[Finding]:
@@ -188,65 +185,67 @@ def _search_endpoint(asker: Asker, name: str) -> Iterator[Finding]:
     status = asker.client.vector_search_endpoints.get_endpoint(name).endpoint_status
     state = status.state.value if status and status.state else None
     if state in (None, "ONLINE", "YELLOW_STATE"):
-        yield ok(subject, state or "there")
+        yield ok(subject, state or "exists")
     else:
         yield problem(subject, f"it is {state}", "Start it, or wait until it is ONLINE.")
 
 
 def _function(asker: Asker, subject: str, name: str) -> Iterator[Finding]:
     asker.client.functions.get(name)
-    yield from _granted(asker, subject, "FUNCTION", name, "EXECUTE", "there")
+    yield from _check_grant(asker, subject, "FUNCTION", name, "EXECUTE", "exists")
 
 
 def _table(asker: Asker, subject: str, name: str) -> Iterator[Finding]:
     asker.client.tables.get(name)
-    yield from _granted(asker, subject, "TABLE", name, "SELECT", "there")
+    yield from _check_grant(asker, subject, "TABLE", name, "SELECT", "exists")
 
 
 def _connection(asker: Asker, subject: str, name: str) -> Iterator[Finding]:
     asker.client.connections.get(name)
-    yield from _granted(asker, subject, "CONNECTION", name, "USE_CONNECTION", "there")
+    yield from _check_grant(asker, subject, "CONNECTION", name, "USE_CONNECTION", "exists")
 
 
 def _warehouse(asker: Asker, subject: str, name: str) -> Iterator[Finding]:
-    found = asker.client.warehouses.get(name)
-    state = found.state.value if found.state else "there"
+    warehouse = asker.client.warehouses.get(name)
+    state = warehouse.state.value if warehouse.state else "exists"
     if state in ("DELETED", "DELETING"):
         yield problem(subject, f"it is {state}", "Name another warehouse.")
-    elif state in ("STOPPED", "STOPPING") and not found.enable_serverless_compute:
-        yield warning(subject, f"it is {state}", "It starts with the first call, which then waits for minutes.")
+    elif state in ("STOPPED", "STOPPING") and not warehouse.enable_serverless_compute:
+        yield warning(subject, f"it is {state}", "It starts with the first call, which then takes several minutes.")
     else:
-        yield ok(subject, f"{found.name or 'there'}, {state}")
+        yield ok(subject, f"{warehouse.name or 'exists'}, {state}")
 
 
 def _genie(asker: Asker, subject: str, name: str) -> Iterator[Finding]:
-    yield ok(subject, asker.client.genie.get_space(name).title or "there")
+    yield ok(subject, asker.client.genie.get_space(name).title or "exists")
 
 
-def _granted(asker: Asker, subject: str, kind: str, name: str, privilege: str, said: str) -> Iterator[Finding]:
-    """It is there; and the privilege, as far as the catalog tells. Who owns a thing needs none."""
+def _check_grant(asker: Asker, subject: str, kind: str, name: str, privilege: str, status: str) -> Iterator[Finding]:
+    """Report an existing object and whether the privilege is granted; an owner needs no grant."""
     granted = may(asker, kind, name, privilege)
     if granted:
-        yield ok(subject, f"{said}, {privilege}")
+        yield ok(subject, f"{status}, {privilege}")
     elif granted is None:
-        yield ok(subject, f"{said}; who may use it isn't told")
+        yield ok(subject, f"{status}; its grants can't be read")
     else:
         fix = f"Unless you own it: GRANT {privilege} ON {kind} {name} TO `{asker.name}`"
-        yield warning(subject, f"{said}, and no grant of {privilege} to {asker.name} is seen", fix)
+        yield warning(subject, f"{status}, but {asker.name} has no visible grant of {privilege}", fix)
 
 
-def _missing(asker: Asker, kind: str, name: str) -> str:
-    """What to do where there is no such thing: for an endpoint, the names that there are."""
+def _missing_fix(asker: Asker, kind: str, name: str) -> str:
+    """The fix for a missing object: for an endpoint, similar existing names."""
     if kind != "serving_endpoint":
-        return "Check the name; Catalog Explorer shows what there is."
+        return "Check the name in Catalog Explorer."
     from databricks.sdk.errors.base import DatabricksError
 
     try:
-        names = [found.name for found in asker.client.serving_endpoints.list() if found.name]
+        names = [endpoint.name for endpoint in asker.client.serving_endpoints.list() if endpoint.name]
     except DatabricksError as error:
         return f"Check the name; the endpoints can't be listed ({first_line(error)})."
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or sorted(names)[:3]
-    return f"There are: {', '.join(near)}." if near else "The workspace has no serving endpoint that you may see."
+    suggestions = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or sorted(names)[:3]
+    if not suggestions:
+        return "The workspace has no serving endpoint that you can see."
+    return f"Existing endpoints: {', '.join(suggestions)}."
 
 
 _KINDS: dict[str, Callable[[Asker, str, str], Iterator[Finding]]] = {
@@ -264,7 +263,7 @@ _SECRET = re.compile(r"\{\{secrets/(?P<scope>[^/}]+)/(?P<key>[^/}]+)\}\}")
 
 
 def experiment(asker: Asker, name: str) -> Iterator[Finding]:
-    """The experiment of runs and traces, or the folder in which it would be made."""
+    """Check the experiment of runs and traces, or the folder in which it will be created."""
     from databricks.sdk.errors import NotFound
     from databricks.sdk.errors.base import DatabricksError
 
@@ -275,12 +274,12 @@ def experiment(asker: Asker, name: str) -> Iterator[Finding]:
     folder = str(PurePosixPath(name).parent)
     try:
         asker.client.experiments.get_by_name(name)
-        yield ok(subject, "there")
+        yield ok(subject, "exists")
     except NotFound:
         try:
             if folder != "/":
                 asker.client.workspace.get_status(folder)
-            yield ok(subject, "it is made when it is first used")
+            yield ok(subject, "it will be created on first use")
         except DatabricksError as error:
             fix = f"Run: databricks workspace mkdirs {folder}"
             yield problem(subject, f"its folder can't be seen ({first_line(error)})", fix)
@@ -289,14 +288,14 @@ def experiment(asker: Asker, name: str) -> Iterator[Finding]:
 
 
 def model(asker: Asker, name: str) -> Iterator[Finding]:
-    """The registered model, or the schema in which it would be made."""
+    """Check the registered model, or the schema in which it will be created."""
     from databricks.sdk.errors import NotFound
     from databricks.sdk.errors.base import DatabricksError
 
     subject, schema = f"registered model {name}", name.rpartition(".")[0]
     try:
-        found = asker.client.registered_models.get(name)
-        yield ok(subject, f"there, owned by {found.owner}" if found.owner else "there")
+        registered = asker.client.registered_models.get(name)
+        yield ok(subject, f"exists, owned by {registered.owner}" if registered.owner else "exists")
     except NotFound:
         yield from _schema(asker, subject, schema)
     except DatabricksError as error:
@@ -309,21 +308,21 @@ def _schema(asker: Asker, subject: str, schema: str) -> Iterator[Finding]:
     try:
         asker.client.schemas.get(schema)
     except DatabricksError as error:
-        said = f"it isn't there, and its schema {schema} can't be seen ({first_line(error)})"
-        yield problem(subject, said, f"CREATE SCHEMA {schema}; or name another in mlflow.model_name.")
+        observation = f"it doesn't exist, and its schema {schema} can't be seen ({first_line(error)})"
+        yield problem(subject, observation, f"CREATE SCHEMA {schema}; or name another in mlflow.model_name.")
         return
     if may(asker, "SCHEMA", schema, "CREATE_MODEL") is False:
         fix = f"Unless you own the schema: GRANT CREATE MODEL ON SCHEMA {schema} TO `{asker.name}`"
-        yield warning(subject, f"it isn't there, and no grant of CREATE MODEL to {asker.name} is seen", fix)
+        yield warning(subject, f"it doesn't exist, and {asker.name} has no visible grant of CREATE MODEL", fix)
     else:
-        yield ok(subject, "it is made when a version is first registered")
+        yield ok(subject, "it will be created with the first version")
 
 
 def secrets(asker: Asker, config: AgentConfig) -> Iterator[Finding]:
-    """The secrets that the deployed agent's environment refers to: their names; no value is read."""
+    """Check the secrets that the deployed agent's environment refers to, by name; no value is read."""
     for variable, value in config.deploy.environment.items():
-        if found := _SECRET.fullmatch(value):
-            yield _secret(asker, f"deploy.environment {variable}", found["scope"], found["key"])
+        if reference := _SECRET.fullmatch(value):
+            yield _secret(asker, f"deploy.environment {variable}", reference["scope"], reference["key"])
 
 
 def _secret(asker: Asker, subject: str, scope: str, key: str) -> Finding:
@@ -334,16 +333,16 @@ def _secret(asker: Asker, subject: str, scope: str, key: str) -> Finding:
     except DatabricksError as error:
         return refused(subject, error, lambda: f"Run: databricks secrets create-scope {scope}")
     if key in keys:
-        return ok(subject, f"the secret {scope}/{key} is there")
+        return ok(subject, f"the secret {scope}/{key} exists")
     fix = f"Run: databricks secrets put-secret {scope} {key}"
     return problem(subject, f"the scope {scope} has no secret {key}", fix)
 
 
 def whose(config: AgentConfig, scopes: list[str]) -> Iterator[Finding]:
-    """What is done on behalf of whoever asks: only a request can show whether they may."""
+    """Report access on behalf of users, which can't be checked without a user's request."""
     if scopes:
         yield unknown(
             "on behalf of users",
-            f"what they may do isn't known here; their tokens need {', '.join(scopes)}",
-            "An admin has to let agents act on behalf of users; see docs/tools-from-elsewhere.md.",
+            f"their permissions can't be checked here; their tokens need {', '.join(scopes)}",
+            "An admin must enable access on behalf of users; see docs/tools-from-elsewhere.md.",
         )

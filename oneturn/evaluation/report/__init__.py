@@ -1,4 +1,4 @@
-"""What an evaluation found, as one HTML file that needs nothing else."""
+"""Evaluation reports: a self-contained HTML file, and artifacts of an MLflow run."""
 
 from oneturn.evaluation.report.html import write_report
 from oneturn.evaluation.report.mlflow import log_report

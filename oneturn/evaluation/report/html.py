@@ -1,4 +1,4 @@
-"""The report as one HTML file: no request of any kind, no script but its own."""
+"""The report as one self-contained HTML file, without network requests or external scripts."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from oneturn.evaluation.result import Evaluation
 from oneturn.evaluation.results_file import check_rows
 
 ROWS = 10_000
-"""So many rows stand in the table: of more, those that didn't pass or that changed come first."""
+"""The maximum number of rows in the table; rows that failed or changed take precedence."""
 
 
 def rows_of(evaluation: Evaluation, baseline: Evaluation | None, category: str, pass_score: float) -> Iterator[Row]:
-    """The rows, with ``before``, the baseline's of the same example, and ``change``, the difference in score."""
+    """The rows, each with ``before``, the baseline's row of the same example, and ``change``, the score difference."""
     columns = Columns.of(evaluation.rows)
     olds = _before(evaluation, baseline) if baseline is not None else None
     old_columns = Columns.of(baseline.rows) if baseline is not None else columns
-    for place, record in enumerate(records(evaluation.rows)):
-        row = row_view(record, place + 1, columns, category, pass_score)
-        old = row_view(olds[place], place + 1, old_columns, category, pass_score) if olds and olds[place] else None
-        yield {**row, "change": None if old is None else row["score"] - old["score"], "before": _brief(old)}
+    for index, record in enumerate(records(evaluation.rows)):
+        row = row_view(record, index + 1, columns, category, pass_score)
+        old = row_view(olds[index], index + 1, old_columns, category, pass_score) if olds and olds[index] else None
+        yield {**row, "change": None if old is None else row["score"] - old["score"], "before": _summary(old)}
 
 
-def _brief(old: Row | None) -> Row | None:
+def _summary(old: Row | None) -> Row | None:
     return None if old is None else {name: old[name] for name in ("score", "state", "answer", "feedback", "error")}
 
 
 def shown_of(rows: Sequence[Row]) -> list[Row]:
-    """The rows for which the table has room."""
+    """The rows shown in the table, at most ``ROWS``."""
     if len(rows) <= ROWS:
         return list(rows)
     first = sorted(rows, key=lambda row: (row["state"] != "error", not row["change"], row["state"] == "passed"))
@@ -49,29 +49,30 @@ def shown_of(rows: Sequence[Row]) -> list[Row]:
 
 
 def passes(rows: Sequence[Row]) -> tuple[int, int]:
-    """How many rows pass now that didn't, and how many don't that did."""
+    """The number of newly passed rows and of rows that no longer pass."""
     pairs = [(row["before"]["state"] == "passed", row["state"] == "passed") for row in rows if row["before"]]
     return pairs.count((False, True)), pairs.count((True, False))
 
 
 def _before(evaluation: Evaluation, baseline: Evaluation) -> list[Row]:
-    """For each row, the baseline's of the same example: the same repeat where it has as many, else their mean score.
+    """For each row, the baseline's row of the same example.
 
-    Empty for an example that the baseline doesn't have.
+    It is the same repeat if both have equally many, else the first repeat with the mean score, and empty if the
+    baseline lacks the example.
     """
     names = [name for name in Columns.of(evaluation.rows).labels if name in Columns.of(baseline.rows).labels]
-    mine, theirs = ([(_key(row, names), row) for row in records(side.rows)] for side in (evaluation, baseline))
-    wanted, known = _grouped(mine), _grouped(theirs)
-    seen: dict[str, int] = {}
-    found: list[Row] = []
-    for key, _ in mine:
-        rows, place = known.get(key, []), seen.get(key, 0)
-        seen[key] = place + 1
-        if len(rows) == len(wanted[key]):
-            found.append(rows[place])
+    current, previous = ([(_key(row, names), row) for row in records(side.rows)] for side in (evaluation, baseline))
+    current_groups, previous_groups = _grouped(current), _grouped(previous)
+    positions: dict[str, int] = {}
+    matched: list[Row] = []
+    for key, _ in current:
+        rows, position = previous_groups.get(key, []), positions.get(key, 0)
+        positions[key] = position + 1
+        if len(rows) == len(current_groups[key]):
+            matched.append(rows[position])
         else:
-            found.append({**rows[0], "score": sum(row["score"] for row in rows) / len(rows)} if rows else {})
-    return found
+            matched.append({**rows[0], "score": sum(row["score"] for row in rows) / len(rows)} if rows else {})
+    return matched
 
 
 def _grouped(keyed: Sequence[tuple[str, Row]]) -> dict[str, list[Row]]:
@@ -95,28 +96,28 @@ def write_report(
     category: str = "category",
     pass_score: float = 1.0,
 ) -> Path:
-    """Write what an evaluation found as one HTML file, which opens from disk and asks the network for nothing.
+    """Write an evaluation report as one self-contained HTML file, which makes no network requests.
 
     Args:
-        path: the file; its folder is made.
-        evaluation: what is reported.
+        path: the file; its folder is created.
+        evaluation: the evaluation to report.
         baseline: an evaluation of the same examples, to compare with.
-        title: what the page is called.
-        names: what the baseline and the evaluation are called.
-        category: the label that rows are grouped by, if they have it.
-        pass_score: the score, 0 to 1, from which a row has passed.
+        title: the page's title.
+        names: the names of the baseline and the evaluation.
+        category: the label to group rows by, if they have it.
+        pass_score: the minimum score, 0 to 1, of a passed row.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
-        DataError: there are no rows, or they aren't an evaluation's; or the baseline is of other examples.
+        DataError: there are no rows, they aren't rows of an evaluation, or the baseline has other examples.
     """
-    written = Path(path)
+    file = Path(path)
     text = html(evaluation, baseline, title=title, names=names, category=category, pass_score=pass_score)
-    written.parent.mkdir(parents=True, exist_ok=True)
-    written.write_text(text, encoding="utf-8")
-    return written
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return file
 
 
 def html(
@@ -128,7 +129,7 @@ def html(
     category: str,
     pass_score: float,
 ) -> str:
-    """The page's text; see :func:`write_report`."""
+    """The text of the page; see :func:`write_report`."""
     for name, side in zip(names, (baseline, evaluation), strict=True):
         if side is not None:
             check_rows(side.rows, name)
@@ -136,12 +137,12 @@ def html(
     comparison, unmeasured = (None, None) if baseline is None else compared(evaluation, baseline, names)
     shown = shown_of(rows)
     style, script = _asset("report.css"), _asset("report.js")
-    found = figures(evaluation, baseline, category, pass_score)
+    computed = figures(evaluation, baseline, category, pass_score)
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return page.from_string(_asset("report.html.jinja")).render(
         title=title,
         names=names,
-        figures=found,
+        figures=computed,
         comparison=comparison,
         unmeasured=unmeasured,
         passes=passes(rows),
@@ -150,7 +151,7 @@ def html(
         differences=charts.differences([row["change"] for row in rows if row["change"] is not None]),
         shown=len(shown),
         categories=list(dict.fromkeys(row["category"] for row in shown if row["category"])),
-        data=_embedded({"rows": shown, "names": names, "compared": baseline is not None}),
+        data=_json_for_script({"rows": shown, "names": names, "compared": baseline is not None}),
         style=Markup(style),  # noqa: S704 - our own file
         script=Markup(script),  # noqa: S704 - our own file
         style_hash=_hash(style),
@@ -166,12 +167,12 @@ def _tokens(rows: Sequence[Row]) -> charts.Chart:
     return charts.score_against_tokens([tokens for tokens, _ in counted], [score for _, score in counted])
 
 
-def _embedded(data: Any) -> Markup:
-    """JSON that can't end the script element it stands in, whatever the texts hold."""
+def _json_for_script(data: Any) -> Markup:
+    """JSON for a script element, escaped so that no text can close the element."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for mark in "<>&\u2028\u2029":
         text = text.replace(mark, f"\\u{ord(mark):04x}")
-    return Markup(text)  # noqa: S704 - no mark of HTML is left
+    return Markup(text)  # noqa: S704 - HTML characters are escaped
 
 
 def _asset(name: str) -> str:

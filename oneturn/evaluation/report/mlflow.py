@@ -1,4 +1,4 @@
-"""The report in MLflow: page, summary and rows as artifacts of a run."""
+"""Log a report to MLflow: page, summary and rows as artifacts of a run."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from oneturn.evaluation.report.figures import compared, figures
 from oneturn.evaluation.report.html import html
 from oneturn.evaluation.result import Evaluation
 
-_OTHER = re.compile(r"[^\w\-. :/]")
-"""What MLflow doesn't take in a metric's name."""
+_INVALID_CHARACTERS = re.compile(r"[^\w\-. :/]")
+"""Characters that MLflow doesn't allow in a metric's name."""
 
-_TOGETHER = 100
-"""Traces that are linked in one call."""
+_TRACES_PER_CALL = 100
+"""Traces linked per call."""
 
 _WORDS = {
     "lm_calls": "LM calls",
@@ -44,19 +44,19 @@ def log_report(
     """Log the report to MLflow: ``report/report.html``, ``report/summary.md`` and ``report/rows.jsonl``.
 
     Args:
-        evaluation: what is reported.
+        evaluation: the evaluation to report.
         baseline: an evaluation of the same examples, to compare with.
-        run_id: the run; ``None`` for the one that is active, or else for a new one.
-        title: what the page is called, and a new run.
-        names: what the baseline and the evaluation are called.
-        category: the label that rows are grouped by, if they have it.
-        pass_score: the score, 0 to 1, from which a row has passed.
+        run_id: the run; ``None`` for the active run, or a new run if none is active.
+        title: the title of the page, and the name of a new run.
+        names: the names of the baseline and the evaluation.
+        category: the label to group rows by, if they have it.
+        pass_score: the minimum score, 0 to 1, of a passed row.
 
     Returns:
         The run's id.
 
     Raises:
-        DataError: there are no rows, or they aren't an evaluation's; or the baseline is of other examples.
+        DataError: there are no rows, they aren't rows of an evaluation, or the baseline has other examples.
     """
     page = html(evaluation, baseline, title=title, names=names, category=category, pass_score=pass_score)
     texts = {
@@ -73,7 +73,7 @@ def log_report(
 
 
 def log_evaluation(agent: Agent, evaluation: Evaluation, name: str) -> str:
-    """Log an evaluation as a run of the agent's experiment: figures, rows as a dataset, report, linked traces.
+    """Log an evaluation as a run of the agent's experiment, with metrics, dataset, report and linked traces.
 
     Returns:
         The run's id.
@@ -81,13 +81,13 @@ def log_evaluation(agent: Agent, evaluation: Evaluation, name: str) -> str:
     use_tracking(agent.config.mlflow)
     with mlflow.start_run(run_name=name) as run:
         mlflow.set_tag("oneturn.evaluation", agent.name)
-        mlflow.log_metrics({_OTHER.sub("_", name): value for name, value in evaluation.summary().items()})
-        mlflow.log_input(from_pandas(_flat(evaluation.rows[evaluation.labels]), name=name), context="evaluation")
+        mlflow.log_metrics({_INVALID_CHARACTERS.sub("_", name): value for name, value in evaluation.summary().items()})
+        mlflow.log_input(from_pandas(_flatten(evaluation.rows[evaluation.labels]), name=name), context="evaluation")
         log_report(evaluation, title=name)
     traces = [trace for trace in evaluation.rows.get("trace_id", ()) if isinstance(trace, str)]
     client = mlflow.MlflowClient()
-    for start in range(0, len(traces), _TOGETHER):
-        client.link_traces_to_run(traces[start : start + _TOGETHER], run.info.run_id)
+    for start in range(0, len(traces), _TRACES_PER_CALL):
+        client.link_traces_to_run(traces[start : start + _TRACES_PER_CALL], run.info.run_id)
     return str(run.info.run_id)
 
 
@@ -123,9 +123,9 @@ def _log(texts: Mapping[str, str], run_id: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that is only text in Markdown: no mark-up, no line of its own."""
+    """Text for a Markdown table cell: on one line, with markup escaped."""
     return re.sub(r"([\\`*_\[\]<>|#&])", r"\\\1", " ".join(text.split()))
 
 
-def _flat(examples: pd.DataFrame) -> pd.DataFrame:
+def _flatten(examples: pd.DataFrame) -> pd.DataFrame:
     return examples.map(lambda value: str(value) if isinstance(value, list | dict) else value)

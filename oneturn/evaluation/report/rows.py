@@ -1,4 +1,4 @@
-"""The rows of an evaluation as the report tells them: each a mapping of plain values, by what they mean."""
+"""The rows of an evaluation as plain values for the report."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _MEASURED = {*MEASURED, "pred_tool_calls", "pred_sources"}
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of an evaluation's rows mean what.
+    """The roles of the columns of an evaluation's rows.
 
     Attributes:
         labels: the fields of the examples.
         outputs: the program's outputs, ``pred_…``.
         metrics: the metrics besides the score.
-        question: the label that a row is told by, if there is one.
-        answer: the output that a row is told by, if there is one.
+        question: the label shown as a row's question, if there is one.
+        answer: the output shown as a row's answer, if there is one.
     """
 
     labels: tuple[str, ...]
@@ -37,18 +37,18 @@ class Columns:
 
     @classmethod
     def of(cls, rows: pd.DataFrame) -> Columns:
-        """The columns of these rows."""
+        """Determine the roles of the columns of ``rows``."""
         names = [str(name) for name in rows]
         metrics = [name for name in names if f"{name}_feedback" in names and name not in _MEASURED]
-        other = {*_MEASURED, *metrics, *(f"{name}_feedback" for name in metrics)}
-        outputs = tuple(name for name in names if name.startswith("pred_") and name not in other)
-        labels = tuple(name for name in names if name not in other and name not in outputs)
-        told = [name for name in labels if name not in ("id", "category")]
-        return cls(labels, outputs, tuple(metrics), _first("question", told), _first("pred_answer", outputs))
+        measured = {*_MEASURED, *metrics, *(f"{name}_feedback" for name in metrics)}
+        outputs = tuple(name for name in names if name.startswith("pred_") and name not in measured)
+        labels = tuple(name for name in names if name not in measured and name not in outputs)
+        candidates = [name for name in labels if name not in ("id", "category")]
+        return cls(labels, outputs, tuple(metrics), _first("question", candidates), _first("pred_answer", outputs))
 
 
 def state(score: float, failed: bool, pass_score: float) -> str:
-    """How a row ended: ``"error"``, ``"passed"``, ``"partial"`` or ``"failed"`` (nothing of it was right)."""
+    """The state of a row: ``"error"``, ``"passed"``, ``"partial"`` or ``"failed"`` (a score of 0)."""
     if failed:
         return "error"
     if score >= pass_score - 1e-9:
@@ -61,19 +61,19 @@ def _first(wanted: str, names: Sequence[str]) -> str | None:
 
 
 LONGEST = 20_000
-"""Characters of a text that are shown; of a longer one, the beginning."""
+"""The maximum number of shown characters; longer texts are truncated."""
 
 Row = dict[str, Any]
 
 
 def records(rows: pd.DataFrame) -> list[Row]:
-    """The rows as mappings of plain values; what pandas tells as missing is ``None``."""
-    whole = rows.astype(object).where(rows.notna(), None)
-    return [{str(name): _value(value) for name, value in row.items()} for row in whole.to_dict("records")]
+    """The rows as mappings of plain values, with ``None`` for missing values."""
+    objects = rows.astype(object).where(rows.notna(), None)
+    return [{str(name): _value(value) for name, value in row.items()} for row in objects.to_dict("records")]
 
 
 def row_view(record: Row, number: int, columns: Columns, category: str, pass_score: float) -> Row:
-    """One row as the page reads it."""
+    """One row in the form that the page's script reads."""
     error = record.get("error")
     score = float(record.get("score") or 0.0)
     return {
@@ -89,8 +89,8 @@ def row_view(record: Row, number: int, columns: Columns, category: str, pass_sco
         "outputs": {name.removeprefix("pred_"): record.get(name) for name in columns.outputs},
         "feedback": _text(record.get("feedback")) if error is None else "",
         "metrics": [[name, record.get(name), record.get(f"{name}_feedback")] for name in columns.metrics],
-        "steps": list(_steps(_listed(record.get("pred_tool_calls")))),
-        "sources": [_text(source) for source in _listed(record.get("pred_sources"))],
+        "steps": list(_steps(_as_list(record.get("pred_tool_calls")))),
+        "sources": [_text(source) for source in _as_list(record.get("pred_sources"))],
         "error": _text(error),
         "trace": _text(record.get("trace_id")),
         "seconds": record.get("seconds"),
@@ -103,17 +103,17 @@ def row_view(record: Row, number: int, columns: Columns, category: str, pass_sco
 
 
 def _value(value: Any) -> Any:
-    found = plain(value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value)
-    return _cut(found)
+    converted = plain(value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value)
+    return _truncate(converted)
 
 
-def _cut(value: Any) -> Any:
-    """The value with texts that aren't too long to be shown."""
+def _truncate(value: Any) -> Any:
+    """The value with long texts truncated."""
     if isinstance(value, str) and len(value) > LONGEST:
         return f"{value[:LONGEST]}… ({len(value) - LONGEST:,} more characters aren't shown)"
     if isinstance(value, Mapping):
-        return {name: _cut(inner) for name, inner in value.items()}
-    return [_cut(inner) for inner in value] if isinstance(value, list) else value
+        return {name: _truncate(inner) for name, inner in value.items()}
+    return [_truncate(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _text(value: Any) -> str:
@@ -122,8 +122,8 @@ def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _listed(value: Any) -> list[Any]:
-    """A list, which a CSV or Parquet file holds as JSON."""
+def _as_list(value: Any) -> list[Any]:
+    """A list, parsed from JSON if it comes from a CSV or Parquet file."""
     if isinstance(value, str):
         try:
             value = json.loads(value)

@@ -1,4 +1,4 @@
-"""``Scorer``: a metric of DSPy's signature that says what was wrong."""
+"""``Scorer``: a metric with DSPy's signature that also returns feedback."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 import dspy
 
 PASS = 0.999
-"""From this score on, a run is good enough for a demonstration."""
+"""The minimum score of a run that is used as a demonstration."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a scorer says of one answer.
+    """The result of a scorer for one answer.
 
     Attributes:
-        score: 0 to 1; ``None`` where there is nothing to judge by.
-        feedback: what was wrong, and what would have been right; or why there is no score.
+        score: 0 to 1; ``None`` if the example has no label to judge by.
+        feedback: what was wrong and what is expected, or why there is no score.
     """
 
     score: float | None
@@ -33,9 +33,9 @@ class Scorer:
     """A metric for ``oneturn.evaluate``, for ``dspy.Evaluate`` and for all of DSPy's optimizers.
 
     Attributes:
-        name: of its column.
-        judge: says how good a prediction is.
-        settings: what it was made with; another setting is another evaluation.
+        name: the name of its column.
+        judge: function that scores a prediction.
+        settings: the arguments that it was created with; a changed setting makes a different evaluation.
     """
 
     name: str
@@ -44,12 +44,12 @@ class Scorer:
 
     @property
     def __name__(self) -> str:
-        """Its name, as a function has one."""
+        """The scorer's name, as functions have it."""
         return self.name
 
     @property
     def key(self) -> str:
-        """The same for what judges alike."""
+        """Equal for scorers with the same name and settings."""
         return f"{self.name}{sorted((name, str(value)) for name, value in self.settings.items())}"
 
     def __call__(
@@ -58,58 +58,58 @@ class Scorer:
         """Judge a prediction.
 
         Returns:
-            To a bootstrapping optimizer, which passes a ``trace`` and no ``pred_name``: whether the run is good enough
-            for a demonstration. To everyone else: a ``dspy.Prediction`` with ``score``, 0 to 1, and ``feedback``.
+            With a ``trace`` and no ``pred_name``, as bootstrapping optimizers call it: whether the run is good enough
+            for a demonstration. Otherwise a ``dspy.Prediction`` with ``score``, 0 to 1, and ``feedback``.
         """
-        found = self.judge(example, prediction)
+        verdict = self.judge(example, prediction)
         if trace is not None and pred_name is None:
-            return found.score is not None and found.score >= PASS
-        return dspy.Prediction(score=found.score, feedback=found.feedback)
+            return verdict.score is not None and verdict.score >= PASS
+        return dspy.Prediction(score=verdict.score, feedback=verdict.feedback)
 
 
 class NotLabelled(Exception):
-    """An example doesn't say what is expected."""
+    """An example has no label to judge by."""
 
 
 def expected(example: dspy.Example, name: str) -> Any:
-    """What an example expects.
+    """The expected value of an example.
 
     Raises:
-        NotLabelled: it doesn't say.
+        NotLabelled: the example has no such field, or it is ``None``.
     """
     value = example.get(name)
     if value is None:
-        known = ", ".join(example.keys())
-        raise NotLabelled(f"Not judged: the example has no {name!r} to judge by; its fields are {known}.")
+        fields = ", ".join(example.keys())
+        raise NotLabelled(f"Not judged: the example has no {name!r} to judge by; its fields are {fields}.")
     return value
 
 
 def scorer(name: str, judge: Judge, **settings: Any) -> Scorer:
-    """A scorer that says so where an example isn't labelled."""
+    """Build a scorer that returns no score for an example without the needed label."""
 
-    def judged(example: dspy.Example, prediction: Any) -> Verdict:
+    def judge_or_skip(example: dspy.Example, prediction: Any) -> Verdict:
         try:
             return judge(example, prediction)
-        except NotLabelled as missing:
-            return Verdict(None, str(missing))
+        except NotLabelled as error:
+            return Verdict(None, str(error))
 
-    return Scorer(name, judged, settings)
+    return Scorer(name, judge_or_skip, settings)
 
 
 def texts(value: Any) -> list[str]:
-    """One text, or several, as a list without repetitions."""
-    given: Iterable[Any] = [value] if isinstance(value, str) else value
-    return list(dict.fromkeys(str(each) for each in given))
+    """One text, or several, as a list without duplicates."""
+    values: Iterable[Any] = [value] if isinstance(value, str) else value
+    return list(dict.fromkeys(str(item) for item in values))
 
 
 def f1(found: Iterable[str], wanted: Iterable[str]) -> float:
-    """Harmonic mean of precision and recall (van Rijsbergen 1979), 0 to 1; 1 where nothing is wanted nor found."""
-    left, right = set(found), set(wanted)
-    if not left and not right:
+    """Harmonic mean of precision and recall (van Rijsbergen 1979), 0 to 1; 1 if both are empty."""
+    found_set, wanted_set = set(found), set(wanted)
+    if not found_set and not wanted_set:
         return 1.0
-    return 2 * len(left & right) / (len(left) + len(right))
+    return 2 * len(found_set & wanted_set) / (len(found_set) + len(wanted_set))
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names in a sentence."""
+    """Names joined for a sentence; ``"none"`` if there are none."""
     return ", ".join(names) or "none"

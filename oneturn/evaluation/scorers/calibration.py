@@ -1,4 +1,4 @@
-"""How far a judge can be trusted: its agreement with people, on answers that they have judged."""
+"""Calibrate an LM judge: measure its agreement with human labels."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _PREDICTED = "pred_"
 
 @dataclass(frozen=True)
 class Calibration:
-    """How a judge agrees with people.
+    """The agreement of a judge with human labels.
 
     Attributes:
-        judge: its name.
-        judged: answers that it judged; those it couldn't judge count nowhere.
-        unjudged: answers that it couldn't judge.
-        accuracy: how often it agrees, 0 to 1.
-        accuracy_interval: 95%, Wilson's.
-        kappa: Cohen's (1960), agreement beyond chance: 1 for all, 0 for what chance gives; NaN where the judge and
-            the people have both said the same of every answer, so that it can't be told.
-        kappa_interval: 95%, percentile bootstrap (Efron 1979), the same each time.
-        confusion: how often which was said: ``both_yes``, ``both_no``, ``judge_yes`` (people: no), ``judge_no``.
-        min_kappa: the kappa from which it is trusted.
+        judge: the judge's name.
+        judged: number of judged answers; answers without a verdict are excluded from all figures.
+        unjudged: number of answers that the judge gave no verdict for.
+        accuracy: share of answers on which judge and label agree, 0 to 1.
+        accuracy_interval: 95% Wilson interval.
+        kappa: Cohen's kappa (1960), agreement beyond chance: 1 for full agreement, 0 for chance agreement; NaN if the
+            judge and the labels give the same value for every answer, because kappa is undefined then.
+        kappa_interval: 95% percentile bootstrap interval (Efron 1979), deterministic.
+        confusion: counts ``both_yes``, ``both_no``, ``judge_yes`` (label: no) and ``judge_no`` (label: yes).
+        min_kappa: the smallest kappa at which the judge is trusted.
         rows: each answer with ``label``, ``verdict`` and the judge's ``feedback``.
     """
 
@@ -59,27 +59,27 @@ class Calibration:
 
     @property
     def trusted(self) -> bool:
-        """Whether its kappa is high enough."""
-        return self.kappa >= self.min_kappa  # not so for NaN
+        """Whether kappa is at least ``min_kappa``."""
+        return self.kappa >= self.min_kappa  # False for NaN
 
     @property
     def verdict(self) -> str:
-        """The result in a line."""
+        """The result in one line."""
         if math.isnan(self.kappa):
-            return f"{self.judge} can't be told from chance: everybody said the same of all {self.judged} answers."
+            return f"Kappa of {self.judge} is undefined: judge and people gave all {self.judged} answers one label."
         low, high = self.kappa_interval
-        found = f"kappa {self.kappa:.2f} (95% interval {low:.2f} to {high:.2f}, {self.judged} answers)"
+        measured = f"kappa {self.kappa:.2f} (95% interval {low:.2f} to {high:.2f}, {self.judged} answers)"
         if self.trusted:
-            return f"{self.judge} agrees with people: {found}."
-        return f"Don't trust {self.judge}: {found}, below {self.min_kappa:.2f}."
+            return f"{self.judge} agrees with people: {measured}."
+        return f"Don't trust {self.judge}: {measured}, below {self.min_kappa:.2f}."
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, without the rows; what can't be told is ``None``."""
-        told = {name: value for name, value in asdict(self).items() if name != "rows"}
-        plain = {"trusted": self.trusted, "verdict": self.verdict, **told, "confusion": dict(self.confusion)}
+        """As plain values, without the rows; undefined figures are ``None``."""
+        fields = {name: value for name, value in asdict(self).items() if name != "rows"}
+        plain = {"trusted": self.trusted, "verdict": self.verdict, **fields, "confusion": dict(self.confusion)}
         for name in ("kappa_interval", "accuracy_interval"):
-            plain[name] = [_known(bound) for bound in plain[name]]
-        return {**plain, "kappa": _known(self.kappa)}
+            plain[name] = [_none_if_nan(bound) for bound in plain[name]]
+        return {**plain, "kappa": _none_if_nan(self.kappa)}
 
     def to_json(self) -> str:
         """As JSON."""
@@ -94,8 +94,8 @@ class Calibration:
         table = Table("", "people: yes", "people: no", title=self.verdict, title_justify="left")
         table.add_row("judge: yes", str(self.confusion["both_yes"]), str(self.confusion["judge_yes"]))
         table.add_row("judge: no", str(self.confusion["judge_no"]), str(self.confusion["both_no"]))
-        told = f"Accuracy {self.accuracy:.1%} (95% interval {low:.1%} to {high:.1%}); {self.unjudged} not judged."
-        return Group(table, told)
+        accuracy = f"Accuracy {self.accuracy:.1%} (95% interval {low:.1%} to {high:.1%}); {self.unjudged} not judged."
+        return Group(table, accuracy)
 
 
 def calibrate_judge(
@@ -107,37 +107,38 @@ def calibrate_judge(
     min_kappa: float | None = None,
     threads: int = 4,
 ) -> Calibration:
-    """Let a judge judge answers that people have judged, and see how far it agrees.
+    """Run a judge on answers with human labels and measure the agreement.
 
     Args:
-        judge: such as :func:`oneturn.evaluation.scorers.groundedness`; its verdict is yes from a score of 0.5 on.
-        data: rows, as :func:`oneturn.evaluate` takes them, each with the inputs, the ``answer`` that was given, what
-            people said of it, and for groundedness the ``context``: a text or a list of texts. The rows that
-            ``evaluate`` has written will do, with a label: their ``pred_…`` columns are what is judged.
-        label: the field with what people said: true or false, 1 or 0, yes or no.
-        inputs: the fields that were given.
-        min_kappa: the kappa from which a judge is trusted; ``None`` for 0.6 ("substantial": Landis and Koch 1977).
-        threads: answers at the same time.
+        judge: such as :func:`oneturn.evaluation.scorers.groundedness`; a score of 0.5 or more is a yes.
+        data: rows, as :func:`oneturn.evaluate` takes them, each with the inputs, the ``answer``, the human label, and
+            for groundedness the ``context``: a text or a list of texts. Rows written by ``evaluate`` also work once
+            they have a label: their ``pred_…`` columns are judged.
+        label: the field with the human label: true or false, 1 or 0, yes or no.
+        inputs: the input fields.
+        min_kappa: the smallest kappa at which a judge is trusted; ``None`` for 0.6 ("substantial": Landis and Koch
+            1977).
+        threads: number of answers judged in parallel.
 
     Raises:
         DataError: a row can't be read, or has no label.
-        OneTurnError: the judge judged none of the answers.
+        OneTurnError: the judge gave no verdict for any answer.
     """
     examples = [_labelled(number, row, label) for number, row in enumerate(source_of(data, inputs).rows(), start=1)]
     with ThreadPoolExecutor(threads) as pool:
-        verdicts = list(pool.map(lambda found: judge.judge(found[0], _given(found[0])), examples))
+        verdicts = list(pool.map(lambda labelled: judge.judge(labelled[0], _prediction(labelled[0])), examples))
     rows = pd.DataFrame(
-        {**example.inputs().toDict(), "label": said, "verdict": verdict.score, "feedback": verdict.feedback}
-        for (example, said), verdict in zip(examples, verdicts, strict=True)
+        {**example.inputs().toDict(), "label": human, "verdict": verdict.score, "feedback": verdict.feedback}
+        for (example, human), verdict in zip(examples, verdicts, strict=True)
     )
     judged = rows[rows["verdict"].notna()]
     if judged.empty:
         raise OneTurnError(
-            f"{judge.name} judged none of the {len(rows)} answers. The first: {rows['feedback'].iloc[0]}"
+            f"{judge.name} gave no verdict for any of the {len(rows)} answers. First reason: {rows['feedback'].iloc[0]}"
         )
     people = judged["label"].to_numpy(dtype=bool)
-    said = judged["verdict"].to_numpy(dtype=float) >= 0.5
-    agreed = int((people == said).sum())
+    verdict_yes = judged["verdict"].to_numpy(dtype=float) >= 0.5
+    agreed = int((people == verdict_yes).sum())
     span = binomtest(agreed, len(judged)).proportion_ci(method="wilson")
     return Calibration(
         judge=judge.name,
@@ -145,13 +146,13 @@ def calibrate_judge(
         unjudged=len(rows) - len(judged),
         accuracy=agreed / len(judged),
         accuracy_interval=(float(span.low), float(span.high)),
-        kappa=float(cohens_kappa(people, said)),
-        kappa_interval=kappa_interval(people, said),
+        kappa=float(cohens_kappa(people, verdict_yes)),
+        kappa_interval=kappa_interval(people, verdict_yes),
         confusion={
-            "both_yes": int((people & said).sum()),
-            "both_no": int((~people & ~said).sum()),
-            "judge_yes": int((~people & said).sum()),
-            "judge_no": int((people & ~said).sum()),
+            "both_yes": int((people & verdict_yes).sum()),
+            "both_no": int((~people & ~verdict_yes).sum()),
+            "judge_yes": int((~people & verdict_yes).sum()),
+            "judge_no": int((people & ~verdict_yes).sum()),
         },
         min_kappa=JudgeConfig().min_kappa if min_kappa is None else min_kappa,
         rows=rows,
@@ -162,32 +163,32 @@ def _labelled(number: int, example: dspy.Example | Unreadable, label: str) -> tu
     if isinstance(example, Unreadable):
         raise DataError(example.reason)
     value = example.get(label)
-    said = value if isinstance(value, bool | np.bool_) else _LABELS.get(str(value).strip().lower())
-    if said is None:
-        raise DataError(f"row {number}: {label!r} is {value!r}; it should say what people said: true or false.")
-    return example, bool(said)
+    label_value = value if isinstance(value, bool | np.bool_) else _LABELS.get(str(value).strip().lower())
+    if label_value is None:
+        raise DataError(f"row {number}: {label!r} is {value!r}; it must be the human label: true or false.")
+    return example, bool(label_value)
 
 
-def _given(example: dspy.Example) -> dspy.Prediction:
-    """The answer that was judged."""
-    written = {name.removeprefix(_PREDICTED): value for name, value in example.items() if name.startswith(_PREDICTED)}
-    calls = _listed(written.pop("tool_calls", None))
-    sources = _listed(written.pop("sources", None))
-    answered = written or {name: example[name] for name in ("answer", "citations") if name in example}
+def _prediction(example: dspy.Example) -> dspy.Prediction:
+    """The answer to judge, as a prediction."""
+    outputs = {name.removeprefix(_PREDICTED): value for name, value in example.items() if name.startswith(_PREDICTED)}
+    calls = _as_list(outputs.pop("tool_calls", None))
+    sources = _as_list(outputs.pop("sources", None))
+    fields = outputs or {name: example[name] for name in ("answer", "citations") if name in example}
     context = example.get("context")
     for text in [context] if isinstance(context, str) else context or ():
         calls.append({"name": "context", "arguments": {}, "output": _text(text)})
-    return with_record(dspy.Prediction(**answered), RunRecord(tuple(calls), tuple(sources)))
+    return with_record(dspy.Prediction(**fields), RunRecord(tuple(calls), tuple(sources)))
 
 
-def _listed(value: Any) -> list[Any]:
-    found = json.loads(value) if isinstance(value, str) else value
-    return list(found) if found is not None else []
+def _as_list(value: Any) -> list[Any]:
+    items = json.loads(value) if isinstance(value, str) else value
+    return list(items) if items is not None else []
 
 
-def _text(found: Any) -> str:
-    return str(found.get("content") or found.get("page_content")) if isinstance(found, Mapping) else str(found)
+def _text(passage: Any) -> str:
+    return str(passage.get("content") or passage.get("page_content")) if isinstance(passage, Mapping) else str(passage)
 
 
-def _known(value: float) -> float | None:
+def _none_if_nan(value: float) -> float | None:
     return None if math.isnan(value) else value

@@ -1,9 +1,9 @@
-"""LM judges as metrics: MLflow's own scorers ask the LM, and read what it says.
+"""LM judges as metrics, based on MLflow's scorers.
 
-MLflow finds the LM by a URI: ``openai:/<model>`` (with ``OPENAI_API_KEY``, and ``OPENAI_API_BASE`` for any server that
-speaks OpenAI's chat completions), ``endpoints:/<name>`` for an endpoint of Databricks Model Serving, ``databricks`` for
-the judges that Databricks keeps, and other providers by their names. A judge that isn't configured, or can't be asked,
-gives no score and says why: no row loses its other scores by it.
+MLflow selects the LM by a URI: ``openai:/<model>`` (with ``OPENAI_API_KEY``, and ``OPENAI_API_BASE`` for any server
+with OpenAI's chat completions), ``endpoints:/<name>`` for an endpoint of Databricks Model Serving, ``databricks`` for
+the judges hosted by Databricks, and other providers by their names. A judge that isn't configured or fails gives no
+score, with the reason as feedback; the row keeps its other scores.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 
 import dspy
 import mlflow
-from dspy.adapters.utils import serialize_for_json
 from mlflow.entities import Feedback
 from mlflow.exceptions import MlflowException
 from mlflow.genai.judges import is_grounded
@@ -22,6 +21,7 @@ from mlflow.genai.scorers import Correctness, Guidelines, RelevanceToQuery
 from mlflow.genai.scorers import Scorer as MlflowScorer
 
 from oneturn.config import JudgeConfig
+from oneturn.core.serialization import jsonable
 from oneturn.evaluation.run_record import RunRecord, run_record
 from oneturn.evaluation.scorers.base import NotLabelled, Scorer, Verdict, scorer
 from oneturn.evaluation.scorers.mlflow import answer_text, output_text, passages
@@ -29,32 +29,35 @@ from oneturn.tools.errors import redacted_line
 
 ABSENT = "Not judged: no judge is configured; set judge.model, or give model=."
 
-# What MLflow lets through when an LM can't be asked, or replies with something else than a verdict.
+# What MLflow raises if the LM call fails, or the reply isn't a verdict.
 _UNJUDGED = (MlflowException, OSError, ImportError, LookupError, ValueError, TypeError)
 _SCORES = {"yes": 1.0, "no": 0.0, "true": 1.0, "false": 0.0, "pass": 1.0, "fail": 0.0}
 
 
 def judges(config: JudgeConfig) -> list[Scorer]:
-    """The configured judges, or in their place such as say that none is: groundedness, relevance, guidelines if any."""
-    found = [groundedness(config.model), relevance(config.model)]
-    return [*found, guidelines(config.guidelines, config.model)] if config.guidelines else found
+    """The configured judges: groundedness, relevance, and guidelines if there are any.
+
+    Without a configured LM they give no score; their feedback says so.
+    """
+    scorers = [groundedness(config.model), relevance(config.model)]
+    return [*scorers, guidelines(config.guidelines, config.model)] if config.guidelines else scorers
 
 
 def groundedness(model: str | None, *, name: str = "groundedness") -> Scorer:
-    """Whether all that the answer says is in what the run's tools gave: 1 or 0.
+    """Whether the tool results of the run support every statement of the answer: 1 or 0.
 
-    The judge of MLflow's ``RetrievalGroundedness``, asked once about all tool results of the run; it needs no trace, so
-    that it judges an endpoint's answers, too.
+    Uses the judge of MLflow's ``RetrievalGroundedness``, called once with all tool results of the run. It needs no
+    trace, so it also judges an endpoint's answers.
 
     Args:
-        model: MLflow's URI of the judge's LM; ``None`` where there is no judge.
-        name: of the column.
+        model: MLflow's URI of the judge's LM; ``None`` if there is none.
+        name: the column's name.
     """
 
     def ask(example: dspy.Example, prediction: Any) -> Any:
         context = context_of(run_record(prediction))
         if not context:
-            raise NotLabelled("Not judged: the run's tools gave nothing that the answer could rest on.")
+            raise NotLabelled("Not judged: the run has no tool results to check the answer against.")
         return is_grounded(
             request=_request(example), response=answer_text(prediction), context=context, name=name, model=model
         )
@@ -68,36 +71,37 @@ def relevance(model: str | None, *, name: str = "relevance") -> Scorer:
 
 
 def correctness(model: str | None, *, name: str = "correctness") -> Scorer:
-    """Whether the answer holds ``expected_facts``, or else ``expected_response`` or ``answer`` (``Correctness``)."""
+    """Whether the answer contains ``expected_facts``, else ``expected_response`` or ``answer`` (``Correctness``)."""
     return _judge(name, model, lambda *run: _ask(Correctness(name=name, model=model), *run))
 
 
 def guidelines(rules: Sequence[str], model: str | None, *, name: str = "guidelines") -> Scorer:
-    """Whether the answer keeps to rules in plain words: 1 or 0 (MLflow's ``Guidelines``); see ``groundedness``."""
+    """Whether the answer follows rules in natural language: 1 or 0 (MLflow's ``Guidelines``); see ``groundedness``."""
     return _judge(
         name, model, lambda *run: _ask(Guidelines(name=name, guidelines=list(rules), model=model), *run), rules
     )
 
 
 def from_mlflow(judge: MlflowScorer, *, name: str | None = None) -> Scorer:
-    """Any scorer of MLflow as a metric.
+    """Use any MLflow scorer as a metric.
 
-    One that reads the trace needs ``oneturn.evaluate(…, trace=True)``. Of several feedbacks, the mean is the score.
+    A scorer that reads the trace needs ``oneturn.evaluate(…, trace=True)``. If it returns several feedbacks, the score
+    is their mean.
 
     Args:
-        judge: the scorer.
-        name: of the column; ``None`` for the scorer's own.
+        judge: the MLflow scorer.
+        name: the column's name; ``None`` for the scorer's name.
     """
     return _judge(name or judge.name, str(getattr(judge, "model", None) or "default"), lambda *run: _ask(judge, *run))
 
 
 def context_of(record: RunRecord) -> list[dict[str, Any]]:
-    """What a run's tools gave, as MLflow's judges read retrieved context."""
+    """The tool results of a run, as the retrieved context that MLflow's judges take."""
     context = []
     for call in record.tool_calls:
         if call.get("sources"):
-            found = [passage for passage in passages(call) if passage["page_content"]]
-            context += [{"content": each["page_content"], "doc_uri": each["metadata"]["doc_uri"]} for each in found]
+            non_empty = [passage for passage in passages(call) if passage["page_content"]]
+            context += [{"content": each["page_content"], "doc_uri": each["metadata"]["doc_uri"]} for each in non_empty]
         elif call.get("output"):
             context.append({"content": output_text(call)})
     return context
@@ -120,20 +124,20 @@ def _ask(judge: MlflowScorer, example: dspy.Example, prediction: Any) -> Any:
     trace = mlflow.get_trace(trace_id, silent=True, flush=True) if trace_id else None
     if trace is None and _needs_trace(judge):
         raise NotLabelled(
-            f"Not judged: {judge.name} reads the trace of a run, and there is none; evaluate with trace=True."
+            f"Not judged: {judge.name} needs the trace of the run, and there is none; evaluate with trace=True."
         )
-    told = serialize_for_json(example.inputs().toDict())
-    return judge.run(inputs=told, outputs=answer_text(prediction), expectations=_expectations(example), trace=trace)
+    inputs = jsonable(example.inputs().toDict())
+    return judge.run(inputs=inputs, outputs=answer_text(prediction), expectations=_expectations(example), trace=trace)
 
 
 def _needs_trace(judge: MlflowScorer) -> bool:
-    """Whether a judge of MLflow's reads nothing but the trace; a scorer of a user's own says itself what it misses."""
+    """Whether an MLflow judge needs a trace; a user's own scorer raises its own error."""
     fields = getattr(judge, "get_input_fields", None)
     return fields is not None and "inputs" not in {field.name for field in fields()}
 
 
 def _expectations(example: dspy.Example) -> dict[str, Any]:
-    labels = {name: serialize_for_json(value) for name, value in example.labels().items() if value is not None}
+    labels = {name: jsonable(value) for name, value in example.labels().items() if value is not None}
     if "expected_facts" in labels:
         labels.pop("expected_response", None)
     elif "answer" in labels:
@@ -142,28 +146,28 @@ def _expectations(example: dspy.Example) -> dict[str, Any]:
 
 
 def _request(example: dspy.Example) -> str:
-    given = example.inputs().toDict()
-    question = given.get("question")
-    return question if isinstance(question, str) else str(serialize_for_json(given))
+    inputs = example.inputs().toDict()
+    question = inputs.get("question")
+    return question if isinstance(question, str) else str(jsonable(inputs))
 
 
-def _verdict(told: Any) -> Verdict:
-    feedbacks = told if isinstance(told, list) else [told]
+def _verdict(result: Any) -> Verdict:
+    feedbacks = result if isinstance(result, list) else [result]
     values = [_value(each) for each in feedbacks]
     if not values:
-        return Verdict(None, "Not judged: the judge said nothing.")
-    words = [str(each.rationale) for each in feedbacks if isinstance(each, Feedback) and each.rationale]
-    return Verdict(math.fsum(values) / len(values), " ".join(words))
+        return Verdict(None, "Not judged: the judge returned no feedback.")
+    rationales = [str(each.rationale) for each in feedbacks if isinstance(each, Feedback) and each.rationale]
+    return Verdict(math.fsum(values) / len(values), " ".join(rationales))
 
 
-def _value(told: Any) -> float:
-    """A verdict as a number, 0 to 1 where it is yes or no."""
-    if isinstance(told, Feedback) and told.error is not None:
-        raise ValueError(told.error.error_message or told.error.error_code)
-    value = told.value if isinstance(told, Feedback) else told
-    value = getattr(value, "value", value)  # MLflow's yes and no are an enum
+def _value(result: Any) -> float:
+    """A verdict as a number; yes is 1, no is 0."""
+    if isinstance(result, Feedback) and result.error is not None:
+        raise ValueError(result.error.error_message or result.error.error_code)
+    value = result.value if isinstance(result, Feedback) else result
+    value = getattr(value, "value", value)  # MLflow's yes and no are enum members
     if isinstance(value, bool | int | float):
         return float(value)
     if str(value).strip().lower() not in _SCORES:
-        raise ValueError(f"the judge said {value!r}, neither yes nor no")
+        raise ValueError(f"the judge returned {value!r}, neither yes nor no")
     return _SCORES[str(value).strip().lower()]

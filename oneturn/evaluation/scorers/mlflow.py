@@ -1,4 +1,4 @@
-"""``mlflow.genai.evaluate`` with what oneturn evaluates, and with its metrics."""
+"""Use oneturn's targets and metrics with ``mlflow.genai.evaluate``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import dspy
 import mlflow
-from dspy.adapters.utils import serialize_for_json
 from mlflow.entities import AssessmentError, Feedback, Span, SpanType, Trace
 from mlflow.genai.scorers import Scorer as MlflowScorer
 from mlflow.genai.scorers import scorer as mlflow_scorer
@@ -19,6 +18,7 @@ from mlflow.types.responses import (
 )
 from pydantic import BaseModel
 
+from oneturn.core.serialization import jsonable
 from oneturn.evaluation.data_sources import example_inputs, example_labels
 from oneturn.evaluation.result import Metric
 from oneturn.evaluation.run_record import RunRecord
@@ -28,9 +28,9 @@ from oneturn.responses.reply import read_reply
 
 
 def record_of_trace(trace: Trace) -> list[Fields]:
-    """The tool calls of a trace's ``TOOL`` spans, with what ``RETRIEVER`` spans below them found.
+    """The tool calls of a trace: its ``TOOL`` spans, with the documents of the ``RETRIEVER`` spans below them.
 
-    A retriever that stands below no tool counts as one.
+    A retriever span that is below no tool span counts as a tool call.
     """
     spans = {span.span_id: span for span in trace.data.spans}
     calls: dict[str, Fields] = {}
@@ -38,36 +38,39 @@ def record_of_trace(trace: Trace) -> list[Fields]:
         if span.span_type == SpanType.TOOL:
             calls[span.span_id] = _call(span)
         elif span.span_type == SpanType.RETRIEVER:
-            above = next((each for each in _above(span, spans) if each in calls), span.span_id)
-            call = calls.setdefault(above, _call(span))
-            call["sources"] += [_source(found) for found in span.outputs or [] if isinstance(found, Mapping)]
+            parent = next((each for each in _ancestors(span, spans) if each in calls), span.span_id)
+            call = calls.setdefault(parent, _call(span))
+            call["sources"] += [_source(document) for document in span.outputs or [] if isinstance(document, Mapping)]
     return list(calls.values())
 
 
 def write_tool_spans(calls: Sequence[Mapping[str, Any]]) -> None:
-    """Write spans below the active one for the tool calls of a run that happened elsewhere, behind an endpoint."""
+    """Write child spans of the active span for the tool calls of a run behind an endpoint."""
     for call in calls:
         with mlflow.start_span(str(call["name"]), SpanType.TOOL) as span:
             span.set_inputs(call["arguments"])
             if call.get("sources"):
-                with mlflow.start_span("retrieve", SpanType.RETRIEVER) as found:
-                    found.set_inputs(call["arguments"])
-                    found.set_outputs(passages(call))
+                with mlflow.start_span("retrieve", SpanType.RETRIEVER) as retriever:
+                    retriever.set_inputs(call["arguments"])
+                    retriever.set_outputs(passages(call))
             span.set_outputs(call["output"])
 
 
 def passages(call: Mapping[str, Any]) -> list[Fields]:
-    """What a tool call found, in MLflow's form: each has its line ``[id] …`` of the output, or the first all of it."""
+    """The documents of a tool call in MLflow's form.
+
+    A document's text is its line ``[id] …`` of the output. If a line is missing, the first document gets all of it.
+    """
     output, sources = str(call.get("output") or ""), call.get("sources") or ()
-    lines = {f"[{found['id']}]": "" for found in sources}
+    lines = {f"[{source['id']}]": "" for source in sources}
     for line in output.splitlines():
         mark = line.partition(" ")[0]
         if mark in lines:
             lines[mark] = line.partition(" ")[2]
     texts = list(lines.values()) if all(lines.values()) else [output, *[""] * (len(lines) - 1)]
     return [
-        {"page_content": text, "metadata": {"doc_uri": found["url"], "title": found["title"]}, "id": found["id"]}
-        for text, found in zip(texts, {found["id"]: found for found in sources}.values(), strict=True)
+        {"page_content": text, "metadata": {"doc_uri": source["url"], "title": source["title"]}, "id": source["id"]}
+        for text, source in zip(texts, {source["id"]: source for source in sources}.values(), strict=True)
     ]
 
 
@@ -75,20 +78,20 @@ def _call(span: Span) -> Fields:
     return {"name": span.name, "arguments": span.inputs, "output": span.outputs, "sources": []}
 
 
-def _above(span: Span, spans: Mapping[str, Span]) -> Iterator[str]:
+def _ancestors(span: Span, spans: Mapping[str, Span]) -> Iterator[str]:
     parent = span.parent_id
     while parent is not None and parent in spans:
         yield parent
         parent = spans[parent].parent_id
 
 
-def _source(found: Mapping[str, Any]) -> dict[str, str]:
-    metadata = found.get("metadata") or {}
-    known = str(found.get("id") or metadata.get("doc_uri") or "")
+def _source(document: Mapping[str, Any]) -> dict[str, str]:
+    metadata = document.get("metadata") or {}
+    identifier = str(document.get("id") or metadata.get("doc_uri") or "")
     return {
-        "id": known,
-        "title": str(metadata.get("title") or known),
-        "url": str(metadata.get("doc_uri") or known),
+        "id": identifier,
+        "title": str(metadata.get("title") or identifier),
+        "url": str(metadata.get("doc_uri") or identifier),
     }
 
 
@@ -96,7 +99,7 @@ _NO_ANSWER = ("trajectory", "reasoning")
 
 
 def as_response(answered: Answered) -> Fields:
-    """A response with tool calls, answer and sources; its ``custom_outputs`` are all outputs, as they are."""
+    """A response with tool calls, answer and sources; its ``custom_outputs`` are all outputs, unchanged."""
     record = answered.record
     message = create_text_output_item(answer_text(answered.prediction), "msg_0", list(_annotations(record)))
     return {
@@ -107,20 +110,20 @@ def as_response(answered: Answered) -> Fields:
 
 
 def prediction_of(outputs: Any, trace: Trace | None = None) -> dspy.Prediction | None:
-    """The prediction that stands in the outputs of a predict function, or of a served agent; ``None`` for no outputs.
+    """The prediction in the outputs of a predict function or a served agent; ``None`` if there are no outputs.
 
     Args:
         outputs: a response, a text, or a mapping of output fields.
-        trace: where the outputs don't say what tools were called, it may.
+        trace: read for tool calls if the outputs contain none.
     """
-    told = outputs.model_dump() if isinstance(outputs, BaseModel) else outputs
-    if told is None:
+    reply = outputs.model_dump() if isinstance(outputs, BaseModel) else outputs
+    if reply is None:
         return None
     answered = Answered()
-    if isinstance(told, Mapping) and isinstance(told.get("output"), list):
-        read_into(read_reply([{"type": "response.completed", "response": told}]), answered)
+    if isinstance(reply, Mapping) and isinstance(reply.get("output"), list):
+        read_into(read_reply([{"type": "response.completed", "response": reply}]), answered)
     else:
-        answered.prediction = dspy.Prediction(**(told if isinstance(told, Mapping) else {"answer": str(told)}))
+        answered.prediction = dspy.Prediction(**(reply if isinstance(reply, Mapping) else {"answer": str(reply)}))
     if trace is not None:
         answered.trace_id = trace.info.trace_id
         if not answered.tool_calls:
@@ -129,103 +132,104 @@ def prediction_of(outputs: Any, trace: Trace | None = None) -> dspy.Prediction |
 
 
 def answer_text(prediction: dspy.Prediction) -> str:
-    """The answer: the output of that name, or the first text among the outputs, or all of them as JSON."""
+    """The answer text: the output ``answer``, else the first text output, else all outputs as JSON."""
     outputs = {name: value for name, value in prediction.items() if name not in _NO_ANSWER}
     texts = [value for value in (outputs.get("answer"), *outputs.values()) if isinstance(value, str)]
-    return texts[0] if texts else json.dumps(serialize_for_json(outputs), ensure_ascii=False)
+    return texts[0] if texts else json.dumps(jsonable(outputs), ensure_ascii=False)
 
 
 def _calls(record: RunRecord) -> Iterator[Fields]:
     for number, call in enumerate(record.tool_calls):
-        given = call["arguments"]
-        arguments = given if isinstance(given, str) else json.dumps(serialize_for_json(given), ensure_ascii=False)
+        raw = call["arguments"]
+        arguments = raw if isinstance(raw, str) else json.dumps(jsonable(raw), ensure_ascii=False)
         yield create_function_call_item(f"fc_{number}", f"call_{number}", str(call["name"]), arguments)
         output = create_function_call_output_item(f"call_{number}", output_text(call))
         yield {**output, "sources": list(call["sources"])} if call.get("sources") else output
 
 
 def output_text(call: Mapping[str, Any]) -> str:
-    """What a tool gave, as text."""
+    """The output of a tool call, as text."""
     output = call.get("output")
-    return output if isinstance(output, str) else json.dumps(serialize_for_json(output), ensure_ascii=False)
+    return output if isinstance(output, str) else json.dumps(jsonable(output), ensure_ascii=False)
 
 
 def _annotations(record: RunRecord) -> Iterator[Fields]:
     for cited in record.sources:
-        known = next((found for found in record.found if cited in names_of(found)), {"title": cited, "url": cited})
-        yield {"type": "url_citation", "title": known["title"], "url": known["url"], "start_index": 0, "end_index": 0}
+        unknown = {"title": cited, "url": cited}
+        source = next((document for document in record.found if cited in names_of(document)), unknown)
+        yield {"type": "url_citation", "title": source["title"], "url": source["url"], "start_index": 0, "end_index": 0}
 
 
 Fields = dict[str, Any]
 
 
 def predict_fn(target: Any, *, lm: dspy.BaseLM | None = None, api_key: str | None = None) -> Callable[..., Fields]:
-    """The predict function of a program, an agent, a URL or a logged model, for ``mlflow.genai.evaluate``.
+    """A predict function for ``mlflow.genai.evaluate``, from a program, an agent, a URL or a logged model.
 
-    It is called with a row's ``inputs`` as keyword arguments and gives a response of the Responses protocol, whose
+    The function takes a row's ``inputs`` as keyword arguments and returns a response of the Responses protocol, whose
     ``custom_outputs`` are all outputs. Each call is one trace, with ``TOOL`` and ``RETRIEVER`` spans also for a URL.
 
-    MLflow calls it once more than there are rows, to try it out, unless the environment variable
+    MLflow makes one extra call to validate the function, unless the environment variable
     ``MLFLOW_GENAI_EVAL_SKIP_TRACE_VALIDATION`` is ``true``.
 
     Args:
         target: as :func:`oneturn.evaluate` takes it.
-        lm: the LM to use with a program; ``None`` for the one that is configured now.
+        lm: the LM for a program; ``None`` for the LM configured in DSPy.
         api_key: the token for a URL.
 
     Raises:
-        DataError: target is of no known kind.
+        DataError: the target is of an unsupported type.
     """
-    # MLflow calls it in threads of its own, which dspy.context doesn't reach.
-    answering = resolve_target(target, lm or dspy.settings.lm, api_key, trace=False)
+    # MLflow calls the function in its own threads, which don't inherit dspy.context.
+    resolved = resolve_target(target, lm or dspy.settings.lm, api_key, trace=False)
 
     def predict(**inputs: Any) -> Fields:
-        fields = example_inputs(inputs, answering.inputs)
-        names = [name for name in fields if not answering.inputs or name in answering.inputs]
+        fields = example_inputs(inputs, resolved.inputs)
+        names = [name for name in fields if not resolved.inputs or name in resolved.inputs]
         answered = Answered()
         with mlflow.start_span("predict", SpanType.AGENT) as span:
             span.set_inputs(inputs)
-            answering.answer(dspy.Example(**fields).with_inputs(*names), answered)
-            if isinstance(answering, EndpointTarget):
+            resolved.answer(dspy.Example(**fields).with_inputs(*names), answered)
+            if isinstance(resolved, EndpointTarget):
                 write_tool_spans(answered.tool_calls)
             response = as_response(answered)
-            span.set_outputs(serialize_for_json(response))
+            span.set_outputs(jsonable(response))
         return response
 
     return predict
 
 
 def as_mlflow(metric: Metric, name: str | None = None) -> MlflowScorer:
-    """A metric as a scorer of ``mlflow.genai.evaluate``, which gives the same scores as ``oneturn.evaluate``.
+    """A metric as a scorer for ``mlflow.genai.evaluate``, with the same scores as in ``oneturn.evaluate``.
 
-    It reads what :func:`predict_fn` gives; what a served agent gives; or the outputs and spans of a trace. A row
-    without an answer has the score 0, and one that the metric can't judge an error that says so.
+    It reads the outputs of :func:`predict_fn`, of a served agent, or of a trace with its spans. A row without an answer
+    scores 0. A row that the metric can't judge gets an error with the reason.
 
     Args:
-        metric: of DSPy's signature.
-        name: the scorer's; ``None`` for the metric's own.
+        metric: a metric with DSPy's signature.
+        name: the scorer's name; ``None`` for the metric's name.
     """
-    called = name or str(getattr(metric, "__name__", type(metric).__name__))
+    scorer_name = name or str(getattr(metric, "__name__", type(metric).__name__))
 
-    @mlflow_scorer(name=called)
-    def judged(
+    @mlflow_scorer(name=scorer_name)
+    def score(
         inputs: Any = None, outputs: Any = None, expectations: Any = None, trace: Trace | None = None
     ) -> Feedback:
         if trace is not None and (inputs is None or outputs is None):
-            asked, told = _root(trace)
-            inputs, outputs = asked if inputs is None else inputs, told if outputs is None else outputs
+            root_inputs, root_outputs = _root(trace)
+            inputs, outputs = root_inputs if inputs is None else inputs, root_outputs if outputs is None else outputs
         prediction = prediction_of(outputs, trace)
         if prediction is None:
-            return Feedback(name=called, value=0.0, rationale="The run gave no answer.")
-        given = {**example_inputs(inputs or {}), **(inputs or {})}
-        example = dspy.Example(**{**example_labels(expectations or {}), **given}).with_inputs(*given)
-        return _feedback(called, metric(example, prediction))
+            return Feedback(name=scorer_name, value=0.0, rationale="The run gave no answer.")
+        fields = {**example_inputs(inputs or {}), **(inputs or {})}
+        example = dspy.Example(**{**example_labels(expectations or {}), **fields}).with_inputs(*fields)
+        return _feedback(scorer_name, metric(example, prediction))
 
-    return judged
+    return score
 
 
 def _root(trace: Trace) -> tuple[Any, Any]:
-    """What a trace's outermost span was given, and what it gave."""
+    """Inputs and outputs of a trace's root span."""
     root = next((span for span in trace.data.spans if span.parent_id is None), None)
     return (root.inputs, root.outputs) if root is not None else (None, None)
 
@@ -233,7 +237,7 @@ def _root(trace: Trace) -> tuple[Any, Any]:
 def _feedback(name: str, result: Any) -> Feedback:
     if not isinstance(result, dspy.Prediction):
         return Feedback(name=name, value=float(result))
-    told = result.get("feedback")
+    text = result.get("feedback")
     if result.score is None:
-        return Feedback(name=name, error=AssessmentError(error_code="NOT_JUDGED", error_message=told))
-    return Feedback(name=name, value=float(result.score), rationale=told)
+        return Feedback(name=name, error=AssessmentError(error_code="NOT_JUDGED", error_message=text))
+    return Feedback(name=name, value=float(result.score), rationale=text)

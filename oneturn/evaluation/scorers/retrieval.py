@@ -1,4 +1,4 @@
-"""Whether a run found the right passages."""
+"""Scorers for retrieval and citations."""
 
 from __future__ import annotations
 
@@ -18,60 +18,60 @@ Score = Callable[[Sequence[Passage], Sequence[str]], float]
 def retrieval_recall(
     field: str = "expected_sources", *, k: int | None = None, name: str = "retrieval_recall"
 ) -> Scorer:
-    """The share of the expected passages that are among the first ``k`` which the tools found (recall at k).
+    """The share of the expected passages among the first ``k`` that the tools retrieved (recall at k).
 
     Args:
-        field: the example's field with their ids, or addresses.
-        k: how many count, of all searches together in the order they came; ``None`` for all.
-        name: of the column.
+        field: the example's field with their ids or URLs.
+        k: number of passages that count, over all searches in order; ``None`` for all.
+        name: the column's name.
     """
     return _retrieval(
-        name, field, k, lambda found, wanted: _share(wanted, lambda each: _place(each, found) is not None)
+        name, field, k, lambda retrieved, wanted: _share(wanted, lambda each: _index_of(each, retrieved) is not None)
     )
 
 
 def retrieval_precision(
     field: str = "expected_sources", *, k: int | None = None, name: str = "retrieval_precision"
 ) -> Scorer:
-    """The share of the first ``k`` found passages that are expected ones (precision at k); see ``retrieval_recall``."""
-    return _retrieval(name, field, k, lambda found, wanted: _share(found, lambda each: _is_one(each, wanted)))
+    """The share of the first ``k`` retrieved passages that are expected (precision at k); see ``retrieval_recall``."""
+    return _retrieval(name, field, k, lambda found, wanted: _share(found, lambda each: _is_expected(each, wanted)))
 
 
 def retrieval_mrr(field: str = "expected_sources", *, k: int | None = None, name: str = "retrieval_mrr") -> Scorer:
-    """One divided by the place of the first expected passage (reciprocal rank; a mean of them is MRR)."""
+    """One divided by the rank of the first expected passage (reciprocal rank; the mean over rows is MRR)."""
 
-    def score(found: Sequence[Passage], wanted: Sequence[str]) -> float:
-        places = [place for place, each in enumerate(found, start=1) if _is_one(each, wanted)]
-        return 1 / places[0] if places else 0.0
+    def score(retrieved: Sequence[Passage], wanted: Sequence[str]) -> float:
+        ranks = [rank for rank, each in enumerate(retrieved, start=1) if _is_expected(each, wanted)]
+        return 1 / ranks[0] if ranks else 0.0
 
     return _retrieval(name, field, k, score)
 
 
 def names_of(passage: Passage) -> set[str]:
-    """What a passage may be called by: its id, and its address."""
+    """The names that identify a passage: its id and its URL."""
     return {passage[key] for key in ("id", "url") if passage.get(key)}
 
 
 def _retrieval(name: str, field: str, k: int | None, score: Score) -> Scorer:
     def judge(example: dspy.Example, prediction: Any) -> Verdict:
         wanted = texts(expected(example, field))
-        found = run_record(prediction).found[:k]
+        retrieved = run_record(prediction).found[:k]
         if not wanted:
             return Verdict(None, f"Not judged: {field} expects no passage.")
-        missing = [each for each in wanted if _place(each, found) is None]
-        got = listed(str(each.get("id")) for each in found)
-        told = f"Not found: {listed(missing)}; found: {got}." if missing else f"All were found, among: {got}."
-        return Verdict(score(found, wanted), told)
+        missing = [each for each in wanted if _index_of(each, retrieved) is None]
+        names = listed(str(each.get("id")) for each in retrieved)
+        feedback = f"Not found: {listed(missing)}; found: {names}." if missing else f"All were found, among: {names}."
+        return Verdict(score(retrieved, wanted), feedback)
 
     return scorer(name, judge, field=field, k=k)
 
 
-def _place(wanted: str, found: Sequence[Passage]) -> int | None:
-    return next((place for place, each in enumerate(found) if wanted in names_of(each)), None)
+def _index_of(wanted: str, retrieved: Sequence[Passage]) -> int | None:
+    return next((index for index, each in enumerate(retrieved) if wanted in names_of(each)), None)
 
 
-def _is_one(found: Passage, wanted: Sequence[str]) -> bool:
-    return not names_of(found).isdisjoint(wanted)
+def _is_expected(passage: Passage, wanted: Sequence[str]) -> bool:
+    return not names_of(passage).isdisjoint(wanted)
 
 
 def _share(items: Sequence[Any], holds: Callable[[Any], bool]) -> float:
@@ -93,16 +93,16 @@ def citations(
     """Whether the expected sources are cited, and no others.
 
     Args:
-        field: the example's field with the expected sources; an empty list for an answer that rests on none.
-        output: the prediction's field with the cited ones. An endpoint's sources are read where it has no such output.
+        field: the example's field with the expected sources; an empty list for an answer that needs none.
+        output: the prediction's field with the cited sources; without it, the run's sources are used.
         measure: ``"f1"``, ``"precision"`` or ``"recall"``.
-        normal: gives two ways of writing a source the same form.
-        name: of the column.
+        normal: normalizes a source, so that different spellings of it compare equal.
+        name: the column's name.
     """
 
     def judge(example: dspy.Example, prediction: Any) -> Verdict:
-        wanted = _each(expected(example, field), normal)
-        given = _each(_cited(prediction, output), normal)
+        wanted = _unique(expected(example, field), normal)
+        given = _unique(_cited(prediction, output), normal)
         shared = len(set(given) & set(wanted))
         scores = {
             "f1": f1(given, wanted),
@@ -115,32 +115,32 @@ def citations(
 
 
 def citations_read(*, output: str = "citations", normal: Normal = str, name: str = "citations_read") -> Scorer:
-    """The share of the cited sources that the run's tools really gave; 1 where none is cited."""
+    """The share of the cited sources that the run's tools returned; 1 if none is cited."""
 
     def judge(example: dspy.Example, prediction: Any) -> Verdict:
-        given = _each(_cited(prediction, output), normal)
-        read = {normal(each) for found in run_record(prediction).found for each in names_of(found)}
-        unread = [each for each in given if each not in read]
+        given = _unique(_cited(prediction, output), normal)
+        read = {normal(source) for passage in run_record(prediction).found for source in names_of(passage)}
+        unread = [source for source in given if source not in read]
         score = 1 - len(unread) / len(given) if given else 1.0
         if unread:
-            return Verdict(score, f"You cite {listed(unread)}, which no tool gave; cite what you have read.")
+            return Verdict(score, f"You cite {listed(unread)}, which no tool returned; cite only sources you read.")
         return Verdict(score, "Every cited source was read." if given else "Nothing is cited.")
 
     return scorer(name, judge, output=output)
 
 
 def citation_format(pattern: str, *, output: str = "citations", name: str = "citation_format") -> Scorer:
-    """The share of the citations that match ``pattern`` as a whole and stand there once; 1 where none is cited."""
-    form = re.compile(pattern)
+    """The share of the citations that fully match ``pattern`` and aren't duplicates; 1 if none is cited."""
+    regex = re.compile(pattern)
 
     def judge(example: dspy.Example, prediction: Any) -> Verdict:
         given = _cited(prediction, output)
-        wrong = [each for each in given if not form.fullmatch(each)]
-        twice = [each for place, each in enumerate(given) if each in given[:place] and each not in wrong]
-        score = 1 - (len(wrong) + len(twice)) / len(given) if given else 1.0
-        told = [f"These don't look like {pattern}: {listed(wrong)}."] if wrong else []
-        told += [f"Cited more than once: {listed(texts(twice))}."] if twice else []
-        return Verdict(score, " ".join(told) or "The citations are well formed.")
+        malformed = [each for each in given if not regex.fullmatch(each)]
+        duplicates = [each for index, each in enumerate(given) if each in given[:index] and each not in malformed]
+        score = 1 - (len(malformed) + len(duplicates)) / len(given) if given else 1.0
+        feedback = [f"These don't match {pattern}: {listed(malformed)}."] if malformed else []
+        feedback += [f"Cited more than once: {listed(texts(duplicates))}."] if duplicates else []
+        return Verdict(score, " ".join(feedback) or "The citations are well formed.")
 
     return scorer(name, judge, pattern=pattern, output=output)
 
@@ -149,13 +149,13 @@ def _cited(prediction: Any, output: str) -> list[str]:
     return cited(prediction, output) or list(run_record(prediction).sources)
 
 
-def _each(sources: Any, normal: Normal) -> list[str]:
+def _unique(sources: Any, normal: Normal) -> list[str]:
     return list(dict.fromkeys(form for form in map(normal, texts(sources)) if form))
 
 
 def _difference(given: Sequence[str], wanted: Sequence[str]) -> str:
     missing = [source for source in wanted if source not in given]
     surplus = [source for source in given if source not in wanted]
-    told = [f"Cite {listed(missing)}, which the answer rests on."] if missing else []
-    told += [f"Don't cite {listed(surplus)}: the answer doesn't rest on it."] if surplus else []
-    return " ".join(told) or "The citations are right."
+    feedback = [f"Cite {listed(missing)}: the answer is based on it."] if missing else []
+    feedback += [f"Don't cite {listed(surplus)}: the answer isn't based on it."] if surplus else []
+    return " ".join(feedback) or "The citations are right."

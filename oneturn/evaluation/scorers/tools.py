@@ -1,4 +1,4 @@
-"""Whether a run used the right tools: which, in what order, with what arguments."""
+"""Scorers for tool use: which tools, in which order, with which arguments."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Match = Literal["exact", "subset"] | Callable[[Arguments, Arguments], bool]
 
 
 def tool_use(field: str = "expected_tools", *, measure: Measure = "f1", name: str = "tool_use") -> Scorer:
-    """Which tools were called, each counted once.
+    """Compare the called tools with the expected ones, each counted once.
 
     Args:
-        field: the example's field with their names; an empty list for a question that needs none.
-        measure: ``"f1"``, ``"precision"``, ``"recall"``, or ``"exact"``: these and no others.
-        name: of the column.
+        field: the example's field with the tools' names; an empty list for a question that needs none.
+        measure: ``"f1"``, ``"precision"``, ``"recall"``, or ``"exact"``: exactly these tools.
+        name: the column's name.
     """
 
     def judge(example: dspy.Example, prediction: Any) -> Verdict:
@@ -43,21 +43,21 @@ def tool_use(field: str = "expected_tools", *, measure: Measure = "f1", name: st
 
 
 def tool_order(field: str = "expected_tools", *, name: str = "tool_order") -> Scorer:
-    """In what order tools were called: the longest common subsequence, as a share of the longer list.
+    """Compare the order of tool calls: the longest common subsequence, as a share of the longer list.
 
     Args:
-        field: the example's field with their names, in order; a tool that is called twice stands there twice.
-        name: of the column.
+        field: the example's field with the tools' names, in order; a tool that is called twice is listed twice.
+        name: the column's name.
     """
 
     def judge(example: dspy.Example, prediction: Any) -> Verdict:
         wanted = _names(expected(example, field))
         called = _called(prediction)
         longest = max(len(called), len(wanted))
-        score = _in_order(called, wanted) / longest if longest else 1.0
+        score = _common_subsequence_length(called, wanted) / longest if longest else 1.0
         if score == 1.0:
             return Verdict(score, "The tools were called in the right order.")
-        return Verdict(score, f"You called {listed(called)}; right would be this order: {listed(wanted)}.")
+        return Verdict(score, f"You called {listed(called)}; the expected order is: {listed(wanted)}.")
 
     return scorer(name, judge, field=field)
 
@@ -65,29 +65,30 @@ def tool_order(field: str = "expected_tools", *, name: str = "tool_order") -> Sc
 def tool_arguments(
     field: str = "expected_tool_calls", *, match: Match = "exact", name: str = "tool_arguments"
 ) -> Scorer:
-    """With what arguments tools were called: the share of the expected calls that were made, each paired with one call.
+    """Compare arguments: the share of the expected calls that were made, each paired with one actual call.
 
     Args:
         field: the example's field with the calls, each ``{"name": …, "arguments": {…}}``.
-        match: ``"exact"`` for these arguments and no others; ``"subset"`` where a call may have more of them; or a
-            function of the expected and the given arguments.
-        name: of the column.
+        match: ``"exact"`` for exactly these arguments; ``"subset"`` if a call may have additional ones; or a function
+            of the expected and the actual arguments.
+        name: the column's name.
     """
     agree = match if callable(match) else _MATCHES[match]
 
     def judge(example: dspy.Example, prediction: Any) -> Verdict:
         wanted = [_expected_call(call) for call in expected(example, field)]
         made = [(str(call["name"]), _arguments(call)) for call in run_record(prediction).tool_calls]
-        pairs = np.array([[name == to and agree(want, had) for to, had in made] for name, want in wanted], dtype=int)
-        pairs = pairs.reshape(len(wanted), len(made))
-        rows, columns = linear_sum_assignment(pairs, maximize=True)
-        met = {int(row) for row, column in zip(rows, columns, strict=True) if pairs[row, column]}
-        missing = [f"{name}({_told(want)})" for place, (name, want) in enumerate(wanted) if place not in met]
-        score = len(met) / len(wanted) if wanted else 1.0
+        hits = np.array([[name == tool and agree(want, had) for tool, had in made] for name, want in wanted], dtype=int)
+        hits = hits.reshape(len(wanted), len(made))
+        rows, columns = linear_sum_assignment(hits, maximize=True)
+        matched = {int(row) for row, column in zip(rows, columns, strict=True) if hits[row, column]}
+        unmatched = [call for index, call in enumerate(wanted) if index not in matched]
+        missing = [f"{name}({_format_arguments(want)})" for name, want in unmatched]
+        score = len(matched) / len(wanted) if wanted else 1.0
         if not missing:
             return Verdict(score, "The arguments are right.")
-        called = listed(f"{name}({_told(had)})" for name, had in made)
-        return Verdict(score, f"Not called so: {listed(missing)}. You called: {called}.")
+        called = listed(f"{name}({_format_arguments(had)})" for name, had in made)
+        return Verdict(score, f"Expected calls that were not made: {listed(missing)}. You called: {called}.")
 
     return scorer(name, judge, field=field, match=getattr(match, "__qualname__", match))
 
@@ -95,20 +96,20 @@ def tool_arguments(
 def forbidden_tools(
     names: Sequence[str] = (), *, field: str = "forbidden_tools", name: str = "forbidden_tools"
 ) -> Scorer:
-    """Whether no forbidden tool was called: 1 or 0.
+    """1 if no forbidden tool was called, else 0.
 
     Args:
-        names: forbidden for every example.
-        field: the example's field with those that are forbidden for it; needed where ``names`` is empty.
-        name: of the column.
+        names: tools forbidden for every example.
+        field: the example's field with the tools forbidden for it; required if ``names`` is empty.
+        name: the column's name.
     """
 
     def judge(example: dspy.Example, prediction: Any) -> Verdict:
-        own = example.get(field) if names else expected(example, field)
-        forbidden = {*names, *texts(own or ())}
-        wrong = [each for each in dict.fromkeys(_called(prediction)) if each in forbidden]
-        if wrong:
-            return Verdict(0.0, f"Don't call {listed(wrong)} here.")
+        example_tools = example.get(field) if names else expected(example, field)
+        forbidden = {*names, *texts(example_tools or ())}
+        violations = [tool for tool in dict.fromkeys(_called(prediction)) if tool in forbidden]
+        if violations:
+            return Verdict(0.0, f"Don't call {listed(violations)} here.")
         return Verdict(1.0, "No forbidden tool was called.")
 
     return scorer(name, judge, names=tuple(names), field=field)
@@ -119,40 +120,40 @@ def _called(prediction: Any) -> list[str]:
 
 
 def _names(wanted: Any) -> list[str]:
-    given = [wanted] if isinstance(wanted, str) else wanted
-    return [str(call["name"]) if isinstance(call, Mapping) else str(call) for call in given]
+    calls = [wanted] if isinstance(wanted, str) else wanted
+    return [str(call["name"]) if isinstance(call, Mapping) else str(call) for call in calls]
 
 
 def _difference(called: Sequence[str], wanted: Sequence[str]) -> str:
     missing = [name for name in dict.fromkeys(wanted) if name not in called]
     surplus = [name for name in dict.fromkeys(called) if name not in wanted]
-    told = [f"Call {listed(missing)}, which this needs."] if missing else []
-    told += [f"Don't call {listed(surplus)}: this doesn't need it."] if surplus else []
-    return " ".join(told) or "The right tools were called."
+    feedback = [f"Call {listed(missing)}, which this needs."] if missing else []
+    feedback += [f"Don't call {listed(surplus)}: this doesn't need it."] if surplus else []
+    return " ".join(feedback) or "The right tools were called."
 
 
-def _in_order(called: Sequence[str], wanted: Sequence[str]) -> int:
+def _common_subsequence_length(called: Sequence[str], wanted: Sequence[str]) -> int:
     """Length of the longest common subsequence."""
     row = [0] * (len(wanted) + 1)
-    for one in called:
-        before = row[:]
-        for place, other in enumerate(wanted, start=1):
-            row[place] = before[place - 1] + 1 if one == other else max(before[place], row[place - 1])
+    for call in called:
+        previous = row[:]
+        for column, expected_call in enumerate(wanted, start=1):
+            row[column] = previous[column - 1] + 1 if call == expected_call else max(previous[column], row[column - 1])
     return row[-1]
 
 
 def _expected_call(call: Any) -> tuple[str, Arguments]:
     if not isinstance(call, Mapping) or "name" not in call:
-        raise DataError(f'{call!r:.80} is no expected tool call; write {{"name": …, "arguments": {{…}}}}.')
+        raise DataError(f'{call!r:.80} is not an expected tool call; write {{"name": …, "arguments": {{…}}}}.')
     return str(call["name"]), _arguments(call)
 
 
 def _arguments(call: Mapping[str, Any]) -> Arguments:
-    given = arguments(call.get("arguments") or {})
-    return given if isinstance(given, Mapping) else {"": given}
+    parsed = arguments(call.get("arguments") or {})
+    return parsed if isinstance(parsed, Mapping) else {"": parsed}
 
 
-def _told(given: Arguments) -> str:
+def _format_arguments(given: Arguments) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in given.items())
 
 

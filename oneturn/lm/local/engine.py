@@ -15,10 +15,6 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-# Not re-exported by dspy.lm15. The transports are needed for trust_env=False: the default transport sends even loopback
-# requests through HTTP_PROXY, and a prompt must not leave the machine.
-from dspy._vendor.lm15.transports import StdlibAsyncTransport, StdlibTransport
-from dspy._vendor.lm15.types import StreamEvent
 from dspy.lm15 import (
     AsyncOpenAIChatLM,
     ContextLengthError,
@@ -29,6 +25,7 @@ from dspy.lm15 import (
     Response,
 )
 
+from oneturn.core._dspy import StdlibAsyncTransport, StdlibTransport, StreamEvent
 from oneturn.lm.local.server import RunningServer, ServerSettings, running_server
 from oneturn.lm.local.weights import fetch_weights
 
@@ -86,7 +83,8 @@ class LocalEngine:
     @contextmanager
     def _client(self) -> Iterator[OpenAIChatLM]:
         # One connection per request: llama.cpp closes idle connections (after a stream, after 5 s), and a request sent
-        # at that moment is lost. Opening a loopback connection takes less than a millisecond.
+        # at that moment is lost. Opening a loopback connection takes less than a millisecond. trust_env=False: the
+        # default transport sends even loopback requests through HTTP_PROXY, and a prompt must not leave the machine.
         server = self.server()
         with StdlibTransport(read_timeout=self.timeout, trust_env=False) as transport, _convert_overflow():
             yield OpenAIChatLM(api_key=server.key, base_url=f"{server.url}/v1", compat=_LLAMA_CPP, transport=transport)

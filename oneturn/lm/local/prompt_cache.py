@@ -19,8 +19,8 @@ import httpx
 from rich.console import Console
 
 from oneturn.errors import LocalLMError
-from oneturn.lm.local.catalog import cache_folder, weights_for
 from oneturn.lm.local.engine import LocalEngine
+from oneturn.lm.local.weights import cache_folder, weights_for
 
 MAX_PROMPTS = 4
 """How many prompts stay on disk, most recently used first; each takes about 30 kB per token (1.5B)."""
@@ -41,7 +41,7 @@ def warm_up(program: dspy.Module, lm: dspy.BaseLM | None = None) -> None:
         LocalLMError: the LM can't be started, or can't process the prompt.
     """
     lms = [lm] if lm is not None else [predictor.lm for _, predictor in program.named_predictors()]
-    engines = [getattr(each, "_engine_spec", None) for each in lms]
+    engines = [getattr(each, "engine", None) for each in lms]
     for engine in dict.fromkeys(engine for engine in engines if isinstance(engine, LocalEngine)):
         shared = program.shared_messages() if hasattr(program, "shared_messages") else []
         load_prompt(engine, shared)

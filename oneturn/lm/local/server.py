@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from oneturn.errors import LocalLMError
-from oneturn.lm.local.catalog import cache_folder, ensure_folder, weights_for
-from oneturn.lm.local.weights import fetch_weights
+from oneturn.lm.local.weights import cache_folder, ensure_folder, fetch_weights, weights_for
 
 # At verbosity 0, llama.cpp reports errors only; its default (3) prints some 200 lines at each start.
 _ERRORS_ONLY = 0

@@ -16,7 +16,8 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import dspy
 import pydantic
-from dspy.adapters.types.tool import _resolve_json_schema_reference as resolved
+
+from oneturn.core._dspy import inline_references
 
 _SOURCE = "source-id"
 _SEEN = "seen"
@@ -56,7 +57,7 @@ def _schema_of(hint: Any) -> dict[str, Any]:
     """Return a type's JSON schema without references, as DSPy does: inside an argument they can't be resolved."""
     schema = pydantic.TypeAdapter(hint).json_schema()
     beside_reference = {"description": schema["description"]} if "description" in schema else {}
-    return {**resolved(schema), **beside_reference}
+    return {**inline_references(schema), **beside_reference}
 
 
 def _is_annotated(hint: Any) -> bool:

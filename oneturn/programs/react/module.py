@@ -7,8 +7,8 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import dspy
-from dspy.signatures.signature import ensure_signature
 
+from oneturn.core.fields import field_default, field_description
 from oneturn.core.steps import Answer, ApprovalWanted, Resumption, Step, ToolResult
 from oneturn.errors import ProgramError, RunError
 from oneturn.programs.react.grounding import citing_fields, with_annotated_args
@@ -17,6 +17,7 @@ from oneturn.programs.react.loop import Run
 from oneturn.programs.react.prompt import StepAdapter
 from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
+from oneturn.programs.signature import answer_field_of
 from oneturn.tools.registry import ToolLike, toolset
 
 _APPROVAL_REQUIRED = (
@@ -76,7 +77,7 @@ class ReAct(dspy.Module):
         parallel_calls: bool = False,
     ):
         super().__init__()
-        self.signature = ensure_signature(signature)
+        self.signature = dspy.ensure_signature(signature)
         self.tools = {name: with_annotated_args(tool) for name, tool in toolset(tools).items()}
         self.max_iters = max_iters
         self.thoughts = thoughts
@@ -87,7 +88,7 @@ class ReAct(dspy.Module):
     @property
     def answer_field(self) -> str | None:
         """The output field whose text is the answer: the first of type ``str``."""
-        return next((name for name, field in self.signature.output_fields.items() if field.annotation is str), None)
+        return answer_field_of(self.signature)
 
     @property
     def citing_fields(self) -> tuple[str, ...]:
@@ -180,12 +181,12 @@ class ReAct(dspy.Module):
 
     def _default_inputs(self) -> dict[str, Any]:
         fields = self.signature.input_fields.items()
-        return {name: field.get_default(call_default_factory=True) for name, field in fields if not field.is_required()}
+        return {name: field_default(field) for name, field in fields if not field.is_required()}
 
 
 def _step_signature(signature: type[dspy.Signature], thoughts: bool, parallel: bool) -> type[dspy.Signature]:
     fields: dict[str, Any] = {
-        name: (field.annotation, dspy.InputField(desc=(field.json_schema_extra or {}).get("desc")))
+        name: (field.annotation, _step_input(field_description(name, field)))
         for name, field in signature.input_fields.items()
     }
     fields["trajectory"] = (list[Turn], dspy.InputField(desc="The steps taken so far and their results."))
@@ -198,3 +199,7 @@ def _step_signature(signature: type[dspy.Signature], thoughts: bool, parallel: b
         fields, signature.instructions, signature_name=f"{signature.__name__}Step"
     )
     return step_signature
+
+
+def _step_input(description: str | None) -> Any:
+    return dspy.InputField() if description is None else dspy.InputField(desc=description)

@@ -15,13 +15,11 @@ from typing import Any
 import dspy
 import json_repair
 import pydantic
-
-# A private function of DSPy, with which its adapters convert images and files in a message to content parts.
-from dspy.adapters._legacy_type_markers import _expand_legacy_custom_type_markers_in_chat_message
-from dspy.adapters.utils import format_field_value, serialize_for_json
 from dspy.utils.exceptions import AdapterParseError
 
-from oneturn.core.serialization import plain, replace_surrogates
+from oneturn.core._dspy import ResponseFormatAdapter, format_field_value, to_content_parts
+from oneturn.core.fields import field_description
+from oneturn.core.serialization import jsonable, plain, replace_surrogates
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
@@ -38,7 +36,7 @@ _LEFT_OUT = "(The steps in between are left out.)"
 _TOGETHER = " further calls that don't need its result go into parallel_calls, and all are made at the same time;"
 
 
-class StepAdapter(dspy.JSONAdapter):
+class StepAdapter(ResponseFormatAdapter):
     """Formats and parses the steps of one :class:`oneturn.ReAct`.
 
     Args:
@@ -54,17 +52,14 @@ class StepAdapter(dspy.JSONAdapter):
         self.allowed = frozenset(allowed)
         self.seen_values = seen_values
 
-    def _prepare_response_format(self, lm: Any, lm_kwargs: dict[str, Any], signature: Any) -> None:
+    def response_format(self, lm: dspy.BaseLM) -> dict[str, Any] | None:
+        """Return the schema of the allowed steps, or JSON mode if ``lm`` doesn't support schemas."""
         if "response_format" not in lm.supported_params:
-            return
+            return None
         if not lm.supports_response_schema:
-            lm_kwargs["response_format"] = {"type": "json_object"}
-            return
+            return {"type": "json_object"}
         schema = self.steps.json_schema(self.allowed, self.seen_values)
-        lm_kwargs["response_format"] = {
-            "type": "json_schema",
-            "json_schema": {"name": "step", "schema": schema, "strict": True},
-        }
+        return {"type": "json_schema", "json_schema": {"name": "step", "schema": schema, "strict": True}}
 
     def format(
         self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
@@ -116,7 +111,7 @@ class StepAdapter(dspy.JSONAdapter):
         if demo.get("tool_call") is not None:
             last_message = _assistant(demo.get("thought"), demo["tool_call"], self.steps.thoughts)
             return [*self._run_messages(signature, demo), last_message]
-        labels = {name: serialize_for_json(demo[name]) for name in self.steps.outputs if name in demo}
+        labels = {name: jsonable(demo[name]) for name in self.steps.outputs if name in demo}
         if not labels:
             return []
         messages = self._run_messages(signature, {name: demo[name] for name in signature.input_fields if name in demo})
@@ -127,7 +122,7 @@ class StepAdapter(dspy.JSONAdapter):
     def _run_messages(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:
         messages = self._history(signature, run)
         question = {"role": "user", "content": _inputs_text(signature, run)}
-        messages.append(_expand_legacy_custom_type_markers_in_chat_message(question))
+        messages.append(to_content_parts(question))
         for raw in run.get("trajectory") or []:
             turn = raw if isinstance(raw, Turn) else Turn.model_validate(raw)
             if turn.tool_call is not None:
@@ -137,15 +132,15 @@ class StepAdapter(dspy.JSONAdapter):
 
     def _history(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:
         """Return earlier exchanges in the format of this run: the inputs, and the ``finish`` call with the outputs."""
-        name = self._get_history_field_name(signature)
-        history = run.get(name) if name else None
+        fields = signature.input_fields.items()
+        history = next((run.get(name) for name, field in fields if field.annotation is dspy.History), None)
         messages: list[Message] = []
         for exchange in history.messages if history else []:
             if question := _inputs_text(signature, exchange):
                 messages.append({"role": "user", "content": question})
             outputs = {key: value for key, value in exchange.items() if key not in signature.input_fields}
             if outputs:
-                finish = ToolCallArgs(name=FINISH, args=serialize_for_json(outputs))
+                finish = ToolCallArgs(name=FINISH, args=jsonable(outputs))
                 messages.append(_assistant("", finish, self.steps.thoughts))
         return messages
 
@@ -171,12 +166,7 @@ def _inputs_text(signature: type[dspy.Signature], values: Mapping[str, Any]) -> 
 def _describe_inputs(signature: type[dspy.Signature]) -> str:
     lines = []
     for name, field in signature.input_fields.items():
-        description = (field.json_schema_extra or {}).get("desc")
-        if (
-            name != "trajectory"
-            and field.annotation is not dspy.History
-            and description
-            and description != f"${{{name}}}"
-        ):
+        description = field_description(name, field)
+        if name != "trajectory" and field.annotation is not dspy.History and description:
             lines.append(f"- {name}: {description}")
     return "You are given:\n" + "\n".join(lines) if lines else ""

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import dspy
 import pydantic
 
+from oneturn.core.fields import field_default, field_description, field_type
 from oneturn.errors import ProgramError
-from oneturn.programs.react.grounding import SeenValues, describe_unseen, has_misplaced_mark, restrict_to_seen
+from oneturn.programs.react.grounding import (
+    SeenValues,
+    describe_unseen,
+    has_misplaced_mark,
+    is_citation_list,
+    restrict_to_seen,
+)
 from oneturn.tools.registry import FINISH
 
 MOST_AT_ONCE = 8
@@ -80,6 +87,16 @@ class StepSchema:
         """Return a one-line message for the first argument that the run hasn't seen; ``None`` if there is none."""
         return next(describe_unseen(self._calls.get(name, {}), args, seen_values), None)
 
+    def drop_unseen_citations(self, outputs: Mapping[str, Any], seen_values: SeenValues) -> dict[str, Any]:
+        """Return the outputs of a ``finish`` call without citations of sources that the run hasn't seen."""
+        properties = self._calls[FINISH]["properties"]
+        return {
+            name: [each for each in value if each in seen_values.sources]
+            if isinstance(value, list) and is_citation_list(properties.get(name, {}))
+            else value
+            for name, value in outputs.items()
+        }
+
     def validate(self, args: Mapping[str, Any], seen_values: SeenValues) -> dict[str, Any]:
         """Return the outputs of a ``finish`` call, converted to the signature's types.
 
@@ -118,15 +135,9 @@ class StepSchema:
 
 def _outputs_model(signature: type[dspy.Signature]) -> type[pydantic.BaseModel]:
     fields: dict[str, Any] = {}
-    annotated: Any = Annotated
     for name, field in signature.output_fields.items():
-        declared = (field.json_schema_extra or {}).get("desc")
-        description = None if declared == f"${{{name}}}" else declared
-        default = ... if field.is_required() else field.get_default(call_default_factory=True)
-        # DSPy keeps the metadata of an Annotated type (a bound, a pattern, a mark) in the field's metadata.
-        parts = (field.annotation, *field.metadata)
-        annotation = annotated[parts] if field.metadata else field.annotation
-        fields[name] = (annotation, pydantic.Field(default, description=description))
+        default = ... if field.is_required() else field_default(field)
+        fields[name] = (field_type(field), pydantic.Field(default, description=field_description(name, field)))
     return pydantic.create_model(f"{signature.__name__}Outputs", **fields)
 
 

@@ -1,8 +1,7 @@
-"""Compiled programs: save and load them, detect drift, and migrate their state to a changed program."""
+"""Compiled programs: save them, load them, and detect that the program has changed since."""
 
 from oneturn.programs.state.artifact import (
     Manifest,
-    OnDrift,
     check_secrets,
     drift_of,
     load_compiled,
@@ -13,7 +12,6 @@ from oneturn.programs.state.artifact import (
 
 __all__ = [
     "Manifest",
-    "OnDrift",
     "check_secrets",
     "drift_of",
     "load_compiled",

@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import dspy
 import pydantic
 
 from oneturn.core.secrets import refuse_secrets_in
 from oneturn.errors import ProgramError
-from oneturn.programs.state.drift import Difference, differences
+from oneturn.programs.state.drift import differences
 from oneturn.programs.state.interface import PROGRAM, Interface, interface_of
-from oneturn.programs.state.migration import splice
-
-OnDrift: TypeAlias = Literal["fail", "splice"]
-"""What loading does if the program has changed since it was compiled."""
 
 _Model = TypeVar("_Model", bound=pydantic.BaseModel)
 _log = logging.getLogger(__name__)
@@ -96,18 +92,16 @@ def save_compiled(program: dspy.Module, manifest: Manifest, path: Path) -> None:
     partial.replace(path)
 
 
-def load_compiled(program: dspy.Module, path: str | Path, *, on_drift: OnDrift = "fail") -> Manifest:
+def load_compiled(program: dspy.Module, path: str | Path) -> Manifest:
     """Load the state in ``path`` into ``program`` and return its manifest.
 
     Args:
         program: the uncompiled program.
         path: the compiled program's file.
-        on_drift: what to do if the program's signature or tools have changed since it was compiled: ``"fail"``; or
-            ``"splice"`` the changed tools and descriptions into the compiled state, and log a warning that lists them.
 
     Raises:
-        ProgramError: the file doesn't exist, isn't a compiled program, or was compiled for another program; the message
-            lists each difference.
+        ProgramError: the file doesn't exist, isn't a compiled program, or was compiled for another signature or other
+            tools; the message lists each difference.
     """
     path = Path(path)
     document = _read(path)
@@ -118,8 +112,8 @@ def load_compiled(program: dspy.Module, path: str | Path, *, on_drift: OnDrift =
     manifest = _manifest(document, path)
     for name, _ in program.named_predictors():
         _validate(_Predictor, state[name], f"state.{name}", path)
-    migrated = _migrate(program, state, manifest, path, on_drift)
-    program.load_state(migrated[PROGRAM] if isinstance(program, dspy.Predict) else migrated)
+    _check_drift(program, state, manifest, path)
+    program.load_state(state[PROGRAM] if isinstance(program, dspy.Predict) else state)
     return manifest
 
 
@@ -130,7 +124,7 @@ def drift_of(program: dspy.Module, path: Path) -> list[str]:
         ProgramError: the file doesn't exist, or isn't a compiled program.
     """
     interface = read_manifest(path).interface
-    return [] if interface is None else [change.words for change in differences(interface, interface_of(program))]
+    return [] if interface is None else differences(interface, interface_of(program))
 
 
 def read_compiled(path: Path) -> tuple[Manifest, dict[str, Any]]:
@@ -187,37 +181,18 @@ def _check_state(state: Any, path: Path) -> None:
             _validate(_Predictor, saved, f"state.{name}", path)
 
 
-def _migrate(
-    program: dspy.Module, state: dict[str, Any], manifest: Manifest, path: Path, on_drift: OnDrift
-) -> dict[str, Any]:
-    """Return the state in a form that the program can load."""
+def _check_drift(program: dspy.Module, state: dict[str, Any], manifest: Manifest, path: Path) -> None:
     compiled = manifest.interface
     if compiled is None:
         _log.warning("%s has no record of the signature and tools that it was compiled for; compile it again.", path)
-        _check_fields(program, state, path)
-        return state
-    _check_own_fields(state, compiled, path)
-    current = interface_of(program)
-    drift = differences(compiled, current)
-    if not drift:
-        _check_fields(program, state, path)
-        return state
-    if on_drift == "fail" or not all(difference.can_splice for difference in drift):
-        raise ProgramError(_drift_message(drift, path, on_drift))
-    spliced, notes = splice(state, compiled, program, current)
-    lines = [f"  - {line}" for line in [*(difference.words for difference in drift), *notes]]
-    _log.warning("%s was compiled for another program; spliced, but not evaluated:\n%s", path, "\n".join(lines))
-    return spliced
-
-
-def _drift_message(drift: list[Difference], path: Path, on_drift: OnDrift) -> str:
-    lines = "\n".join(f"  - {difference.words}" for difference in drift)
-    hint = "Compile it again"
-    if all(difference.can_splice for difference in drift):
-        hint += ", or splice these changes into the compiled program with: compiled_on_drift: splice"
-    elif on_drift == "splice":
-        hint += ": new fields can't be spliced in"
-    return f"{path} was compiled for another program than this one:\n{lines}\n{hint}."
+    else:
+        _check_own_fields(state, compiled, path)
+        if drift := differences(compiled, interface_of(program)):
+            lines = "\n".join(f"  - {difference}" for difference in drift)
+            raise ProgramError(
+                f"{path} was compiled for another program than this one:\n{lines}\nCompile again with: oneturn compile"
+            )
+    _check_fields(program, state, path)
 
 
 def _check_own_fields(state: dict[str, Any], compiled: Interface, path: Path) -> None:

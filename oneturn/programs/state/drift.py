@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from oneturn.core.secrets import leaves
@@ -12,21 +11,8 @@ from oneturn.programs.react.schema import type_name
 from oneturn.programs.state.interface import PROGRAM, Interface, PredictorShape, SignatureShape, ToolShape
 
 
-@dataclass(frozen=True)
-class Difference:
-    """One difference between two programs.
-
-    Attributes:
-        words: the description.
-        can_splice: whether the change can be applied to the compiled state.
-    """
-
-    words: str
-    can_splice: bool = True
-
-
-def differences(compiled: Interface, program: Interface) -> list[Difference]:
-    """Return the differences from the compiled program to ``program``: fields, instructions, tools."""
+def differences(compiled: Interface, program: Interface) -> list[str]:
+    """Return what changed from the compiled program to ``program``: fields, instructions and tools, one line each."""
     changes = [
         difference
         for place in {**compiled.signatures, **program.signatures}
@@ -42,76 +28,67 @@ def differences(compiled: Interface, program: Interface) -> list[Difference]:
     return changes
 
 
-def changed_tools(compiled: Interface, program: Interface) -> set[str]:
-    """Return the tools whose earlier calls are no longer valid: they were removed, or their arguments changed."""
-    return {
-        name
-        for name, shape in compiled.tools.items()
-        if name not in program.tools or _types(shape.args) != _types(program.tools[name].args)
-    }
-
-
-def _signatures(place: str, old: SignatureShape | None, new: SignatureShape | None) -> Iterator[Difference]:
+def _signatures(place: str, old: SignatureShape | None, new: SignatureShape | None) -> Iterator[str]:
     where = "" if place == PROGRAM else f"{place}: "
     if old is None or new is None:
-        yield Difference(f"the signature of {place!r} was {'added' if old is None else 'removed'}", can_splice=False)
+        yield f"the signature of {place!r} was {'added' if old is None else 'removed'}"
         return
     if old.instructions.strip() != new.instructions.strip():
         changes = [
             render_paragraph(part) for part in paragraphs(old.instructions, new.instructions) if _has_changed(part)
         ]
-        yield Difference(f"{where}the declared instructions were changed: {' … '.join(changes)}")
+        yield f"{where}the declared instructions were changed: {' … '.join(changes)}"
     for name in {**old.fields, **new.fields}:
         if name not in new.fields:
             field = old.fields[name]
-            yield Difference(f"{where}{field.role} {name!r} ({type_name(field.json_schema)}) was removed", False)
+            yield f"{where}{field.role} {name!r} ({type_name(field.json_schema)}) was removed"
         elif name not in old.fields:
             field = new.fields[name]
-            yield Difference(f"{where}{field.role} {name!r} ({type_name(field.json_schema)}) was added", False)
+            yield f"{where}{field.role} {name!r} ({type_name(field.json_schema)}) was added"
         else:
             yield from _fields(where, name, old, new)
     common = [name for name in old.fields if name in new.fields]
     if common != [name for name in new.fields if name in old.fields]:
-        yield Difference(f"{where}the order of the fields changed: {', '.join(common)} became {', '.join(new.fields)}")
+        yield f"{where}the order of the fields changed: {', '.join(common)} became {', '.join(new.fields)}"
 
 
-def _fields(where: str, name: str, old: SignatureShape, new: SignatureShape) -> Iterator[Difference]:
+def _fields(where: str, name: str, old: SignatureShape, new: SignatureShape) -> Iterator[str]:
     before, after = old.fields[name], new.fields[name]
     if before.role != after.role:
-        yield Difference(f"{where}{name!r} was an {before.role}, now is an {after.role}", False)
+        yield f"{where}{name!r} was an {before.role}, now is an {after.role}"
     if before.json_schema != after.json_schema:
         change = _type_change(before.json_schema, after.json_schema)
-        yield Difference(f"{where}{after.role} {name!r} {change}", False)
+        yield f"{where}{after.role} {name!r} {change}"
     if before.description != after.description:
         change = _describe_change(before.description, after.description)
-        yield Difference(f"{where}the description of {after.role} {name!r} {change}")
+        yield f"{where}the description of {after.role} {name!r} {change}"
 
 
 def _predictors(
     name: str, old: PredictorShape | None, new: PredictorShape | None, declared_fields: set[str]
-) -> Iterator[Difference]:
+) -> Iterator[str]:
     if old is None or new is None:
-        yield Difference(f"the predictor {name!r} was {'added' if old is None else 'removed'}", can_splice=False)
+        yield f"the predictor {name!r} was {'added' if old is None else 'removed'}"
         return
     before, after = [*old.inputs, *old.outputs], [*new.inputs, *new.outputs]
     for field in dict.fromkeys([*before, *after]):
         if (field in before) != (field in after) and field not in declared_fields:
             change = "removed" if field in before else "added"
-            yield Difference(f"predictor {name!r}: the field {field!r} was {change}", can_splice=False)
+            yield f"predictor {name!r}: the field {field!r} was {change}"
 
 
-def _tools(name: str, old: ToolShape | None, new: ToolShape | None) -> Iterator[Difference]:
+def _tools(name: str, old: ToolShape | None, new: ToolShape | None) -> Iterator[str]:
     if old is None and new is not None:
-        yield Difference(f"the tool {_call(name, new)} was added")
+        yield f"the tool {_call(name, new)} was added"
     elif new is None and old is not None:
-        yield Difference(f"the tool {_call(name, old)} was removed")
+        yield f"the tool {_call(name, old)} was removed"
     elif old is not None and new is not None:
         if old.description != new.description:
-            yield Difference(f"the description of the tool {name} {_describe_change(old.description, new.description)}")
+            yield f"the description of the tool {name} {_describe_change(old.description, new.description)}"
         for argument in {**old.args, **new.args}:
             change = _argument(old.args.get(argument), new.args.get(argument))
             if change is not None:
-                yield Difference(f"the tool {name}: its argument {argument!r} {change}")
+                yield f"the tool {name}: its argument {argument!r} {change}"
 
 
 def _argument(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> str | None:
@@ -128,10 +105,6 @@ def _argument(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> s
         if before != after
         else f"has a changed description: it {_describe_change(*descriptions)}"
     )
-
-
-def _types(args: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {name: {k: v for k, v in schema.items() if k != "description"} for name, schema in args.items()}
 
 
 def _call(name: str, tool: ToolShape) -> str:

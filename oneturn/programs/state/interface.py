@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import dspy
 import pydantic
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
+from oneturn.core.fields import field_description, field_type
+from oneturn.programs.signature import ending_tool
+from oneturn.tools.registry import tools_in
+
 PROGRAM = "self"
 """DSPy's name for the program itself."""
-
-_BUILTIN_TOOLS = {"ReAct": "finish", "ReActV2": "submit"}
-"""The tools that DSPy's modules create from their signature."""
 
 
 class FieldShape(pydantic.BaseModel):
@@ -41,11 +42,10 @@ class SignatureShape(pydantic.BaseModel):
 
 
 class PredictorShape(pydantic.BaseModel):
-    """A predictor: the names of its fields in order, and the hash of its uncompiled instructions."""
+    """A predictor: the names of its fields in order."""
 
     inputs: list[str]
     outputs: list[str]
-    instructions_sha256: str
 
 
 class ToolShape(pydantic.BaseModel):
@@ -113,11 +113,6 @@ def signature_shape(signature: type[dspy.Signature]) -> SignatureShape:
     return SignatureShape(instructions=declared, fields=fields)
 
 
-def instructions_sha256(text: str) -> str:
-    """Return the hash that identifies unchanged instructions."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _modules(program: dspy.Module) -> Iterator[tuple[str, Any]]:
     return ((place, part) for place, part in program.named_sub_modules() if not isinstance(part, dspy.Predict))
 
@@ -136,11 +131,9 @@ def _relative_path(place: str) -> str:
 
 
 def _tools(module: Any) -> Iterator[tuple[str, dspy.Tool]]:
-    tools = getattr(module, "tools", None)
-    builtin = _BUILTIN_TOOLS.get(type(module).__name__) if isinstance(module, dspy.ReAct | dspy.ReActV2) else None
-    for tool in tools.values() if isinstance(tools, Mapping) else tools if isinstance(tools, list | tuple) else ():
-        if isinstance(tool, dspy.Tool) and tool.name != builtin:
-            yield str(tool.name), tool
+    """Yield a module's tools by name, without the one that DSPy creates from the signature."""
+    ending = ending_tool(module)
+    return ((str(tool.name), tool) for tool in tools_in(module) if tool.name != ending)
 
 
 def _tool_shape(tool: dspy.Tool) -> ToolShape:
@@ -149,23 +142,14 @@ def _tool_shape(tool: dspy.Tool) -> ToolShape:
 
 
 def _predictor_shape(signature: type[dspy.Signature]) -> PredictorShape:
-    return PredictorShape(
-        inputs=list(signature.input_fields),
-        outputs=list(signature.output_fields),
-        instructions_sha256=instructions_sha256(signature.instructions),
-    )
+    return PredictorShape(inputs=list(signature.input_fields), outputs=list(signature.output_fields))
 
 
 def _field_shape(name: str, role: Literal["input", "output"], field: Any) -> FieldShape:
-    declared = (field.json_schema_extra or {}).get("desc")
-    description = None if declared == f"${{{name}}}" else declared
-    return FieldShape(role=role, json_schema=_schema(field), description=description)
+    return FieldShape(role=role, json_schema=_schema(field_type(field)), description=field_description(name, field))
 
 
-def _schema(field: Any) -> dict[str, Any]:
-    annotated: Any = Annotated
-    parts = (field.annotation, *field.metadata)
-    annotation = annotated[parts] if field.metadata else field.annotation
+def _schema(annotation: Any) -> dict[str, Any]:
     try:
         schema: dict[str, Any] = _json(pydantic.TypeAdapter(annotation).json_schema())
     except (PydanticSchemaGenerationError, PydanticUserError):  # a type without a JSON schema

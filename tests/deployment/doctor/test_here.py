@@ -67,7 +67,7 @@ def test_a_package_that_is_missing_or_old_names_the_command_that_brings_it(monke
     monkeypatch.setattr(packages, "requires", lambda name: needs)
     base, local = packages.packages(configured(lm={"model": "local/0.5B"}))
     assert base.state is State.problem
-    assert ">=9999 is needed; there-is-no-such-package isn't installed" in base.said
+    assert ">=9999 is required; there-is-no-such-package isn't installed" in base.said
     assert local.fix == 'Run: pip install --upgrade "oneturn[local]"'
 
 
@@ -89,15 +89,15 @@ def test_a_key_is_set_or_not_and_never_shown(lm: dict[str, Any], variable: str, 
     assert "sk-of-nobody" not in there.line()
 
 
-def test_weights_that_are_not_here_are_told_with_their_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_missing_weights_are_reported_with_their_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("ONETURN_CACHE", str(tmp_path))
     (found,) = here.lm(configured(lm={"model": "local/0.5B"}).lm)
-    assert (found.state, found.fix) == (State.warning, "They are fetched at first use: 491 MB.")
+    assert (found.state, found.fix) == (State.warning, "They are downloaded on first use: 491 MB.")
 
 
 def test_variables_of_servers_and_approvals_are_looked_for(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("SHOP_TOKEN", raising=False)
-    monkeypatch.setenv("APPROVALS_KEY", "k")
+    monkeypatch.setenv("APPROVALS_KEY", "0123456789abcdef" * 2)
     server = {"kind": "mcp", "url": "https://example.com/mcp", "headers": {"Authorization": "SHOP_TOKEN"}}
     found = here.variables(configured(tools=[server], approvals={"key_env": "APPROVALS_KEY"}))
     assert states(found) == {"approvals": "ok", "tools mcp": "problem"}
@@ -133,10 +133,10 @@ def test_an_lm_that_answers_and_one_that_does_not(agent: Agent, monkeypatch: pyt
     assert found.state is State.ok
 
 
-def test_findings_are_told_as_they_come(agent: Agent):
-    told: list[Finding] = []
-    report = check(agent, seen=told.append)
-    assert told == list(report.findings)
+def test_findings_are_passed_on_as_they_come(agent: Agent):
+    findings: list[Finding] = []
+    report = check(agent, seen=findings.append)
+    assert findings == list(report.findings)
     assert report.passed()
 
 

@@ -36,8 +36,8 @@ def resources(**kinds: str) -> dict[str, Any]:
     return {"deploy": {"resources": [{"kind": kind, "name": name} for kind, name in kinds.items()]}}
 
 
-def endpoint(workspace: Workspace, **told: Any) -> dict[str, Any]:
-    workspace.on("GET", ENDPOINT, lambda call: {"name": "claude", "state": {"ready": "READY"}, **told})
+def endpoint(workspace: Workspace, **fields: Any) -> dict[str, Any]:
+    workspace.on("GET", ENDPOINT, lambda call: {"name": "claude", "state": {"ready": "READY"}, **fields})
     return found(lm={"model": "databricks/claude"})
 
 
@@ -67,7 +67,9 @@ def test_an_endpoint_that_is_not_there_names_those_like_it(workspace: Workspace)
     there = [{"name": "claude-sonnet"}, {"name": "llama"}]
     workspace.on("GET", "/api/2.0/serving-endpoints", lambda call: {"endpoints": there})
     finding = found(lm={"model": "databricks/claude"})["serving endpoint claude"]
-    assert finding.line() == ("serving endpoint claude: there is none (No such endpoint). There are: claude-sonnet.")
+    assert finding.line() == (
+        "serving endpoint claude: it doesn't exist (No such endpoint). Existing endpoints: claude-sonnet."
+    )
 
 
 def test_a_workspace_that_does_not_tell_is_no_problem_of_the_configuration(workspace: Workspace):
@@ -111,23 +113,23 @@ def test_a_grant_counts_for_the_user_their_groups_and_everybody(workspace: Works
     catalog.add("warehouses", "w1", state="RUNNING")
     catalog.grants["FUNCTION", "main.shop.status"] = {who: ["EXECUTE"]}
     findings = found(tools=[FUNCTION])
-    assert findings["function main.shop.status"].said == "there, EXECUTE"
+    assert findings["function main.shop.status"].said == "exists, EXECUTE"
     assert findings["sql warehouse w1"].state is State.ok
 
 
 def test_grants_that_may_not_be_seen_are_not_held_against_it(catalog: Catalog):
     catalog.add("tables", "main.shop.orders")
     finding = found(**resources(table="main.shop.orders"))["table main.shop.orders"]
-    assert (finding.state, finding.said) == (State.ok, "there; who may use it isn't told")
+    assert (finding.state, finding.said) == (State.ok, "exists; its grants can't be read")
 
 
 @pytest.mark.parametrize(
     ("kind", "fix"),
     [
-        ("table", "Check the name; Catalog Explorer shows what there is."),
-        ("genie_space", "Check the name; Catalog Explorer shows what there is."),
-        ("uc_connection", "Check the name; Catalog Explorer shows what there is."),
-        ("vector_search_index", "Check the name; Catalog Explorer shows what there is."),
+        ("table", "Check the name in Catalog Explorer."),
+        ("genie_space", "Check the name in Catalog Explorer."),
+        ("uc_connection", "Check the name in Catalog Explorer."),
+        ("vector_search_index", "Check the name in Catalog Explorer."),
     ],
 )
 def test_what_is_not_there_is_a_problem(catalog: Catalog, kind: str, fix: str):

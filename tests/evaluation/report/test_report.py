@@ -39,7 +39,7 @@ MARKS = [
 ]
 
 
-def told(path: Path) -> str:
+def page_text(path: Path) -> str:
     """What the page says without its script, as text."""
     return re.sub(r"\s+", " ", unescape(re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", path.read_text(), flags=re.S)))
 
@@ -54,31 +54,33 @@ def embedded(path: Path) -> dict[str, Any]:
 
 def test_it_sums_up_the_rows(tmp_path: Path):
     rows = [row(number, score=score, seconds=2.0, cost=0.25) for number, score in enumerate([1.0, 1.0, 0.5, 0.0])]
-    text = told(write_report(tmp_path / "new" / "r.html", evaluation(*rows, {**failed(4), "cost": 0.25}), title="Mine"))
+    text = page_text(
+        write_report(tmp_path / "new" / "r.html", evaluation(*rows, {**failed(4), "cost": 0.25}), title="Mine")
+    )
     for part in (
         *("Mine", "50.0%", "2 passed", "1 partly right", "1 wrong", "1 no answer: an error"),
-        *("10 LM calls", "2.00 a row", "510 tokens read, 50 written", "$1.2500", "2 s, median"),
+        *("10 LM calls", "2.00 per row", "510 tokens read, 50 written", "$1.2500", "2 s, median"),
     ):
         assert part in text
 
 
 def test_it_compares_pair_by_pair_with_a_baseline(tmp_path: Path):
     before, after = support_desk()
-    text = told(write_report(tmp_path / "r.html", after, before, names=("uncompiled", "scripted")))
+    text = page_text(write_report(tmp_path / "r.html", after, before, names=("uncompiled", "scripted")))
     assert "Against uncompiled +20.8 points from 32.8%" in text
     assert "15 rows better , 3 worse" in text
-    assert "5 pass now that didn't; 0 don't that did." in text
+    assert "5 newly pass; 0 no longer pass." in text
 
 
 def test_a_baseline_of_other_examples_is_refused(tmp_path: Path):
-    with pytest.raises(DataError, match=r"baseline wasn't measured on 1 examples that .* \(example-1\)"):
+    with pytest.raises(DataError, match=r"baseline has \d+ examples and lacks 1 of the other evaluation \(example-1\)"):
         write_report(tmp_path / "r.html", evaluation(row(1)), evaluation(row(2)))
     assert not (tmp_path / "r.html").exists()
 
 
-def test_a_baseline_that_failed_throughout_is_told(tmp_path: Path):
+def test_a_baseline_whose_rows_all_failed_is_reported(tmp_path: Path):
     path = write_report(tmp_path / "r.html", evaluation(row(1)), evaluation(failed(1, "RunError: gone")))
-    assert "There is no comparison. baseline wasn't measured" in told(path)
+    assert "There is no comparison. baseline has no scores" in page_text(path)
     assert embedded(path)["rows"][0]["before"]["error"] == "RunError: gone"
 
 
@@ -87,7 +89,7 @@ def test_rows_in_memory_are_compared_with_those_of_a_file(tmp_path: Path):
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(each) + "\n" for each in rows))
     path = write_report(tmp_path / "r.html", evaluation(*rows), Evaluation.read(file))
-    assert "0 rows better , 0 worse" in told(path)
+    assert "0 rows better , 0 worse" in page_text(path)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
@@ -113,13 +115,13 @@ def test_of_repeats_each_is_compared_with_its_own():
     assert [each["change"] for each in found] == [0.75, -0.25]
 
 
-def test_what_has_no_room_is_told_and_failures_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_truncated_table_says_so_and_keeps_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(view, "ROWS", 2)
     rows = [row(1), row(2), row(3, score=0.5), failed(4)]
     path = write_report(tmp_path / "r.html", evaluation(*rows))
     assert [each["id"] for each in embedded(path)["rows"]] == ["example-3", "example-4"]
-    assert "2 of 4 rows are in this table" in told(path)
-    assert "2 passed" in told(path)
+    assert "2 of 4 rows are in this table" in page_text(path)
+    assert "2 passed" in page_text(path)
 
 
 def test_a_text_that_is_too_long_is_cut_and_says_so(tmp_path: Path):
@@ -137,7 +139,7 @@ def test_no_text_ends_the_element_it_stands_in(text: str, tmp_path_factory: pyte
     assert embedded(path)["rows"][0]["answer"] == text
 
 
-def test_odd_values_are_told_as_json_has_them(tmp_path: Path):
+def test_unusual_values_are_written_as_json(tmp_path: Path):
     odd = row(1, when=pd.Timestamp("2026-01-02"), ratio=float("inf"), tags=["a", None], pred_answer=None, seconds=None)
     read = embedded(write_report(tmp_path / "r.html", evaluation(odd)))["rows"][0]
     assert read["labels"]["ratio"] is None
@@ -157,8 +159,8 @@ def test_the_page_may_run_its_own_script_only(tmp_path: Path):
     ("name", "text", "reason"),
     [
         ("rows.txt", "", "must end in .jsonl, .csv or .parquet"),
-        ("rows.jsonl", None, "isn't there: write it with oneturn evaluate --output"),
-        ("rows.jsonl", "{", "can't be read"),
+        ("rows.jsonl", None, "doesn't exist: write it with oneturn evaluate --output"),
+        ("rows.jsonl", '{"score": 1}\n{', "can't be read: line 2: not JSON"),
         ("rows.parquet", "no table", "can't be read"),
         ("rows.jsonl", "", "has no rows"),
         ("rows.jsonl", '{"question": "q"}\n', "has no column 'score'"),
@@ -203,7 +205,7 @@ def test_mlflow_gets_page_summary_and_rows(tmp_path: Path):
     assert [json.loads(line)["error"] for line in rows.splitlines()] == [None, "RunError: no answer"]
 
 
-def test_an_evaluation_without_the_usual_columns_is_told(tmp_path: Path):
+def test_an_evaluation_without_the_usual_columns_is_reported(tmp_path: Path):
     rows = pd.DataFrame([{"score": 0.0, "error": "row 1 can't be read"}])
-    text = told(write_report(tmp_path / "r.html", Evaluation(rows)))
+    text = page_text(write_report(tmp_path / "r.html", Evaluation(rows)))
     assert "No row was answered." in text

@@ -46,8 +46,8 @@ class _Handler(BaseHTTPRequestHandler):
         message = {"role": "assistant", "content": json.dumps(verdict)}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-        told = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"]}
-        self._send(200, {**told, "choices": [choice], "usage": usage})
+        completion = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"]}
+        self._send(200, {**completion, "choices": [choice], "usage": usage})
 
     def _send(self, status: int, body: Any) -> None:
         data = json.dumps(body).encode()

@@ -62,7 +62,7 @@ def test_judges_are_columns_of_an_evaluation(judge: Any):
     assert "docs/fees.md" in grounded
     assert any("Be brief." in prompt for prompt in server.prompts)
     assert found.not_judged() == {
-        "groundedness": (1, "Not judged: the run's tools gave nothing that the answer could rest on.")
+        "groundedness": (1, "Not judged: the run has no tool results to check the answer against.")
     }
 
 
@@ -75,10 +75,10 @@ def test_an_endpoint_is_judged_alike(judge: Any):
 
 def test_without_a_judge_the_columns_and_the_summary_say_so():
     found = evaluate(desk(), *scorers.judges(JudgeConfig()))
-    told = "Not judged: no judge is configured; set judge.model, or give model=."
+    feedback = "Not judged: no judge is configured; set judge.model, or give model=."
     assert found.rows["groundedness"].isna().all()
-    assert found.rows["relevance_feedback"].tolist() == [told, told]
-    assert found.not_judged() == {"groundedness": (2, told), "relevance": (2, told)}
+    assert found.rows["relevance_feedback"].tolist() == [feedback, feedback]
+    assert found.not_judged() == {"groundedness": (2, feedback), "relevance": (2, feedback)}
     summary = found.summary()
     assert (summary["relevance_not_judged"], summary["score"], summary["errors"]) == (2.0, 0.5, 0.0)
 
@@ -107,7 +107,7 @@ def test_a_judge_that_reads_the_trace_finds_what_was_retrieved(judge: Any, trace
     assert len(server.prompts) == 1
     found = evaluate(desk(), metric)
     assert found.rows["grounded_feedback"][0] == (
-        "Not judged: retrieval_groundedness reads the trace of a run, and there is none; evaluate with trace=True."
+        "Not judged: retrieval_groundedness needs the trace of the run, and there is none; evaluate with trace=True."
     )
 
 
@@ -186,14 +186,14 @@ def test_all_of_one_kind_tell_nothing(judge: Any):
     found = calibrate_judge(scorers.relevance(MODEL), [row | {"label": "yes"} for row in LABELLED])
     assert math.isnan(found.kappa)
     assert not found.trusted
-    assert "can't be told from chance" in found.verdict
+    assert "is undefined: judge and people" in found.verdict
     assert json.loads(found.to_json())["kappa"] is None
 
 
 def test_rows_without_a_label_and_judges_without_an_lm_are_refused():
     with pytest.raises(DataError, match="row 1: 'label' is 'maybe'"):
         calibrate_judge(scorers.relevance(MODEL), [LABELLED[0] | {"label": "maybe"}])
-    with pytest.raises(OneTurnError, match=r"relevance judged none of the 30 answers. The first: .* no judge"):
+    with pytest.raises(OneTurnError, match=r"no verdict for any of the 30 answers. First reason: .* no judge"):
         calibrate_judge(scorers.relevance(None), LABELLED)
 
 

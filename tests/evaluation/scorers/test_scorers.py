@@ -84,8 +84,8 @@ def test_dspy_itself_takes_them_as_metrics():
 
 def made(*calls: tuple[str, dict[str, Any]], found: tuple[str, ...] = (), cites: tuple[str, ...] = ()) -> Any:
     sources = [{"id": each, "title": each.title(), "url": f"docs/{each}"} for each in found]
-    told = [{"name": name, "arguments": arguments, "output": "", "sources": sources} for name, arguments in calls]
-    return with_record(dspy.Prediction(citations=list(cites)), RunRecord(tuple(told)))
+    feedback = [{"name": name, "arguments": arguments, "output": "", "sources": sources} for name, arguments in calls]
+    return with_record(dspy.Prediction(citations=list(cites)), RunRecord(tuple(feedback)))
 
 
 def score(scorer: scorers.Scorer, prediction: Any, **labels: Any) -> tuple[float | None, str]:
@@ -114,7 +114,7 @@ def test_tools_as_a_set(measure: Any, wanted: list[str], expected: float):
     assert found == pytest.approx(expected)
 
 
-def test_no_tool_where_none_is_needed_is_right_and_is_told():
+def test_no_tool_call_is_right_if_none_is_expected():
     assert score(scorers.tool_use(), made(), expected_tools=[]) == (1.0, "The right tools were called.")
     assert score(scorers.tool_use(), made(B), expected_tools=["a"]) == (
         0.0,
@@ -124,9 +124,9 @@ def test_no_tool_where_none_is_needed_is_right_and_is_told():
 
 @pytest.mark.parametrize(("wanted", "expected"), [("ab", 1.0), ("ba", 0.5), ("aab", 2 / 3), ("", 0.0), ("c", 0.0)])
 def test_the_order_of_tools(wanted: str, expected: float):
-    found, told = score(scorers.tool_order(), made(A, B), expected_tools=list(wanted))
+    found, feedback = score(scorers.tool_order(), made(A, B), expected_tools=list(wanted))
     assert found == pytest.approx(expected)
-    assert (expected == 1.0) == (told == "The tools were called in the right order.")
+    assert (expected == 1.0) == (feedback == "The tools were called in the right order.")
 
 
 @given(st.lists(st.sampled_from("abc")), st.lists(st.sampled_from("abc")))
@@ -154,9 +154,9 @@ def near(wanted: Any, given: Any) -> bool:
 )
 def test_the_arguments_of_tools(match: Any, arguments: dict[str, Any], expected: float):
     wanted = [{"name": "a", "arguments": arguments}]
-    found, told = score(scorers.tool_arguments(match=match), made(B, A), expected_tool_calls=wanted)
+    found, feedback = score(scorers.tool_arguments(match=match), made(B, A), expected_tool_calls=wanted)
     assert found == expected
-    assert ("Not called so: a(x=" in told) == (expected == 0)
+    assert ("Expected calls that were not made: a(x=" in feedback) == (expected == 0)
 
 
 def test_one_call_meets_one_expected_call():
@@ -168,7 +168,7 @@ def test_one_call_meets_one_expected_call():
 
 
 def test_an_expected_call_without_a_name_is_refused():
-    with pytest.raises(DataError, match="is no expected tool call"):
+    with pytest.raises(DataError, match="is not an expected tool call"):
         score(scorers.tool_arguments(), made(), expected_tool_calls=["a"])
 
 
@@ -185,26 +185,26 @@ def test_an_expected_call_without_a_name_is_refused():
 )
 def test_what_was_found(scorer: Callable[..., scorers.Scorer], k: int | None, expected: float):
     prediction = made(B, B, found=("no", "one", "two", "not"))
-    found, told = score(scorer(k=k), prediction, expected_sources=["one", "docs/two", "three"])
+    found, feedback = score(scorer(k=k), prediction, expected_sources=["one", "docs/two", "three"])
     assert found == pytest.approx(expected)
-    assert "three" in told
+    assert "three" in feedback
 
 
 def test_what_is_cited():
     prediction = made(B, found=("one",), cites=("one", "two", "two", "[3]"))
     assert score(scorers.citations(), prediction, citations=["one", "four"]) == (
         pytest.approx(2 / 5),
-        "Cite four, which the answer rests on. Don't cite two, [3]: the answer doesn't rest on it.",
+        "Cite four: the answer is based on it. Don't cite two, [3]: the answer isn't based on it.",
     )
     assert score(scorers.citations(measure="precision"), prediction, citations=["one"])[0] == pytest.approx(1 / 3)
     assert score(scorers.citations(measure="recall"), prediction, citations=["one"])[0] == 1.0
     assert score(scorers.citations(normal=lambda text: text.strip("[]")), prediction, citations="3")[0] == 0.5
-    read, told = score(scorers.citations_read(), prediction)
+    read, feedback = score(scorers.citations_read(), prediction)
     assert read == pytest.approx(1 / 3)
-    assert told == "You cite two, [3], which no tool gave; cite what you have read."
-    form, told = score(scorers.citation_format("[a-z]+"), prediction)
+    assert feedback == "You cite two, [3], which no tool returned; cite only sources you read."
+    form, feedback = score(scorers.citation_format("[a-z]+"), prediction)
     assert form == 0.5
-    assert told == "These don't look like [a-z]+: [3]. Cited more than once: two."
+    assert feedback == "These don't match [a-z]+: [3]. Cited more than once: two."
 
 
 def test_an_example_without_the_label_is_not_judged_and_the_column_says_so():
@@ -220,7 +220,7 @@ def test_an_example_without_the_label_is_not_judged_and_the_column_says_so():
 
 def test_a_score_that_cannot_be_had_is_its_rows_error():
     found = oneturn.evaluate(desk(), ROWS, scorers.tool_use("missing"), inputs=["question"], progress=False)
-    assert found.rows["error"][0].startswith("DataError: score gave no score: Not judged: the example has no 'missing'")
+    assert found.rows["error"][0].startswith("DataError: score returned no score: Not judged: the example has no")
 
 
 def test_a_changed_setting_is_another_evaluation(tmp_path: Path):
@@ -235,7 +235,7 @@ def test_a_changed_setting_is_another_evaluation(tmp_path: Path):
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             evaluate(1)
-    with pytest.raises(DataError, match="is of another evaluation"):
+    with pytest.raises(DataError, match="belongs to another evaluation"):
         evaluate(2)
 
 

@@ -78,7 +78,7 @@ def test_mlflow_scores_a_logged_model_alike(experiment: None, tmp_path: Path):
     assert len(extract_retrieval_context_from_trace(trace)) == 1
 
 
-def test_what_fails_and_what_cannot_be_judged_are_told_to_mlflow(experiment: None):
+def test_failures_and_unjudged_rows_are_reported_to_mlflow(experiment: None):
     class Failing(dspy.Module):
         def forward(self, question: str) -> dspy.Prediction:
             raise ValueError("no")
@@ -180,7 +180,7 @@ def test_a_conversation_is_asked_as_a_served_agent_would_be():
         assert "Hello Ada." in lm.requests[0].text
 
 
-def test_a_row_without_what_the_program_takes_is_told():
+def test_a_row_without_a_program_input_is_reported():
     rows = [{"inputs": {"one": 1, "two": 2}, "expectations": {}}]
     found = oneturn.evaluate(desk(), rows, answered, progress=False)
     assert found.rows["error"][0] == "DataError: row 1 has no input 'question'; its fields are one, two"

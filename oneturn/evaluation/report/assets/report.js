@@ -10,12 +10,12 @@ const percent = (value) => `${Math.round(100 * value)}%`;
 const points = (value) => `${value > 0 ? "+" : value < 0 ? "−" : "±"}${Math.abs(Math.round(100 * value))}`;
 const seconds = (value) => (value < 10 ? value.toFixed(2) : value.toFixed(1));
 
-// What stands in the table: how a cell is told, what it is sorted by, whether it is a number, whether a phone shows it.
+// The table's columns: cell content, sort key, whether it is numeric, and whether only wide screens show it.
 const COLUMNS = [
   { name: "Row", sort: (row) => row.n, cell: opener },
   { name: "Repeat", sort: (row) => row.repeat, cell: (row) => String(row.repeat), number: true, shown: has("repeat") },
   { name: "Category", sort: (row) => row.category, cell: (row) => row.category, wide: true, shown: has("category") },
-  { name: "Question and answer", sort: (row) => row.question, cell: told, kind: "main" },
+  { name: "Question and answer", sort: (row) => row.question, cell: questionAndAnswer, kind: "main" },
   { name: "Result", sort: (row) => Object.keys(WORDS).indexOf(row.state), cell: result },
   { name: "Score", sort: (row) => row.score, cell: (row) => percent(row.score), number: true },
   { name: "Change", sort: (row) => row.change, cell: changed, number: true, shown: compared },
@@ -24,9 +24,9 @@ const COLUMNS = [
   { name: "LM calls", sort: (row) => row.lm_calls, cell: (row) => String(row.lm_calls ?? ""), number: true, wide: true, shown: has("lm_calls") },
 ].filter((column) => column.shown !== false);
 
-const now = { page: 0, column: COLUMNS[0], falling: false, open: new Set(), found: rows };
+const view = { page: 0, column: COLUMNS[0], falling: false, open: new Set(), rows };
 
-/** An element; children that are text stay text, whatever they hold. */
+/** Create an element; text children are inserted as text, never as HTML. */
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -38,14 +38,14 @@ function element(tag, attributes = {}, ...children) {
 }
 
 function opener(row) {
-  const open = now.open.has(row.n);
+  const open = view.open.has(row.n);
   const attributes = { type: "button", class: "open", "aria-expanded": String(open), "aria-controls": open ? `detail-${row.n}` : null, id: `open-${row.n}`, "aria-label": `${row.id}: details` };
   return element("button", attributes, row.id);
 }
 
-function told(row) {
+function questionAndAnswer(row) {
   const answer = row.state === "error" ? element("span", { class: "answer wrong" }, row.error) : element("span", { class: "answer" }, row.answer);
-  return element("div", { class: "told" }, element("span", { class: "question" }, row.question), answer);
+  return element("div", { class: "exchange" }, element("span", { class: "question" }, row.question), answer);
 }
 
 function result(row) {
@@ -64,7 +64,7 @@ function text(value) {
   return simple ? value.join(", ") : JSON.stringify(value, null, 1);
 }
 
-/** A heading and what stands under it, or nothing where there is nothing. */
+/** A section with a heading, or an empty string if it has no content. */
 function part(heading, ...content) {
   const given = content.filter((each) => each !== null && each !== "" && each !== undefined);
   return given.length ? element("section", {}, element("h4", {}, heading), ...given) : "";
@@ -86,7 +86,7 @@ function list(values) {
 }
 
 function details(row) {
-  const metrics = row.metrics.flatMap(([name, score, told]) => [[name, score], [`${name}: feedback`, told]]);
+  const metrics = row.metrics.flatMap(([name, score, feedback]) => [[name, score], [`${name}: feedback`, feedback]]);
   const before = row.before;
   const cost = { "LM calls": row.lm_calls, "tokens read": row.read, "tokens written": row.written, seconds: row.seconds, "US dollars": row.cost, tries: row.tries, repeat: row.repeat, trace: row.trace };
   const left = [
@@ -97,7 +97,7 @@ function details(row) {
     part("Metrics", fields({ score: row.score, ...Object.fromEntries(metrics) })),
     before ? part(names[0], fields({ score: before.score, answer: before.answer, feedback: before.feedback, error: before.error })) : "",
   ];
-  const steps = row.steps.length ? element("ol", { class: "steps" }, ...row.steps.map(step)) : element("p", { class: "quiet" }, "None are known.");
+  const steps = row.steps.length ? element("ol", { class: "steps" }, ...row.steps.map(step)) : element("p", { class: "quiet" }, "No tool calls recorded.");
   const right = [part("Tool calls", steps), part("Sources", list(row.sources)), part("Cost", fields(cost))];
   const head = element("h3", {}, row.question || row.id);
   return element("div", { class: "detail" }, head, element("div", { class: "halves" }, element("div", {}, ...left), element("div", {}, ...right)));
@@ -110,8 +110,8 @@ function line(row) {
     return element(place ? "td" : "th", { class: kind || null, ...heads }, column.cell(row));
   });
   const toggle = (event) => {
-    if (!event.target.closest("button") && String(window.getSelection())) return; // text is being selected
-    now.open.has(row.n) ? now.open.delete(row.n) : now.open.add(row.n);
+    if (!event.target.closest("button") && String(window.getSelection())) return; // the user is selecting text
+    view.open.has(row.n) ? view.open.delete(row.n) : view.open.add(row.n);
     draw();
     byId(`open-${row.n}`).focus();
   };
@@ -123,13 +123,13 @@ function below(row) {
 }
 
 function heading(column) {
-  const current = column === now.column;
-  const sort = current ? (now.falling ? "descending" : "ascending") : "none";
+  const current = column === view.column;
+  const sort = current ? (view.falling ? "descending" : "ascending") : "none";
   const kind = [column.kind, column.number && "number", column.wide && "wide"].filter(Boolean).join(" ");
   const click = () => {
-    now.falling = current && !now.falling;
-    now.column = column;
-    now.page = 0;
+    view.falling = current && !view.falling;
+    view.column = column;
+    view.page = 0;
     refresh();
     byId("table").querySelectorAll("thead button")[COLUMNS.indexOf(column)].focus();
   };
@@ -148,7 +148,7 @@ function changes(row, wanted) {
   return kind === wanted;
 }
 
-function kept(row, words, category, state, change) {
+function matches(row, words, category, state, change) {
   if (category && row.category !== category) return false;
   if (state && (state === "not-passed" ? row.state === "passed" : row.state !== state)) return false;
   if (change && !changes(row, change)) return false;
@@ -156,36 +156,36 @@ function kept(row, words, category, state, change) {
 }
 
 function compare(one, other) {
-  const [a, b] = [now.column.sort(one), now.column.sort(other)];
+  const [a, b] = [view.column.sort(one), view.column.sort(other)];
   if (a === b) return one.n - other.n;
-  if (a === null || a === undefined) return 1; // what is missing stands last either way
+  if (a === null || a === undefined) return 1; // missing values are last in both directions
   if (b === null || b === undefined) return -1;
-  return (now.falling ? -1 : 1) * (typeof a === "string" ? a.localeCompare(b) : a - b);
+  return (view.falling ? -1 : 1) * (typeof a === "string" ? a.localeCompare(b) : a - b);
 }
 
 function refresh() {
   const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean).map((word) => JSON.stringify(word).slice(1, -1));
   const [category, state, change] = ["category", "state", "change"].map((id) => byId(id)?.value ?? "");
-  now.found = rows.filter((row) => kept(row, words, category, state, change)).sort(compare);
+  view.rows = rows.filter((row) => matches(row, words, category, state, change)).sort(compare);
   draw();
 }
 
 function draw() {
-  const pages = Math.max(1, Math.ceil(now.found.length / PAGE));
-  now.page = Math.min(now.page, pages - 1);
-  const shown = now.found.slice(now.page * PAGE, (now.page + 1) * PAGE);
+  const pages = Math.max(1, Math.ceil(view.rows.length / PAGE));
+  view.page = Math.min(view.page, pages - 1);
+  const shown = view.rows.slice(view.page * PAGE, (view.page + 1) * PAGE);
   const table = byId("table");
   table.tHead.replaceChildren(element("tr", { role: "row" }, ...COLUMNS.map(heading)));
-  table.tBodies[0].replaceChildren(...shown.flatMap((row) => (now.open.has(row.n) ? [line(row), below(row)] : [line(row)])));
-  byId("status").textContent = `${now.found.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} rows`;
-  byId("page").textContent = `Page ${now.page + 1} of ${pages}`;
-  byId("previous").disabled = now.page === 0;
-  byId("next").disabled = now.page === pages - 1;
+  table.tBodies[0].replaceChildren(...shown.flatMap((row) => (view.open.has(row.n) ? [line(row), below(row)] : [line(row)])));
+  byId("status").textContent = `${view.rows.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} rows`;
+  byId("page").textContent = `Page ${view.page + 1} of ${pages}`;
+  byId("previous").disabled = view.page === 0;
+  byId("next").disabled = view.page === pages - 1;
   document.querySelector(".pages").hidden = pages === 1;
 }
 
 function turn(by) {
-  now.page += by;
+  view.page += by;
   draw();
   byId("rows").scrollIntoView();
 }
@@ -193,12 +193,12 @@ function turn(by) {
 const filters = document.querySelector(".filters");
 filters.addEventListener("submit", (event) => event.preventDefault());
 for (const kind of ["input", "change"]) {
-  filters.addEventListener(kind, () => { now.page = 0; refresh(); });
+  filters.addEventListener(kind, () => { view.page = 0; refresh(); });
 }
-filters.addEventListener("reset", () => setTimeout(() => { now.page = 0; refresh(); }));
+filters.addEventListener("reset", () => setTimeout(() => { view.page = 0; refresh(); }));
 for (const button of document.querySelectorAll("button[data-filter]")) {
   button.addEventListener("click", () => {
-    filters.reset(); // its own event redraws later, with the value that is set here
+    filters.reset(); // the reset event redraws later, with the value set here
     byId(button.dataset.filter).value = button.value;
     byId("rows").scrollIntoView();
     byId(button.dataset.filter).focus({ preventScroll: true });

@@ -1,0 +1,257 @@
+"""What oneturn uses of DSPy beyond its public API: private names, and names that DSPy doesn't export.
+
+No other file of the engine uses such names. Each one states what it relies on. ``tests/core/test_dspy_contract.py``
+checks every reliance against the installed DSPy; where a new DSPy breaks one, the test's message says what breaks here.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import dspy
+from dspy._vendor.lm15.serde import request_to_dict, response_from_dict, response_to_dict
+from dspy._vendor.lm15.transports import StdlibAsyncTransport, StdlibTransport
+from dspy.adapters._legacy_type_markers import _expand_legacy_custom_type_markers_in_chat_message
+from dspy.adapters.chat_adapter import field_header_pattern
+from dspy.adapters.types.tool import _resolve_json_schema_reference
+from dspy.adapters.utils import format_field_value, serialize_for_json
+from dspy.clients import execution, model_metadata
+from dspy.clients.call_result import usage_dict
+from dspy.clients.costs import estimate_cost
+from dspy.lm15 import (
+    AsyncOpenAIChatLM,
+    OpenAIChatLM,
+    Request,
+    Response,
+    StreamDeltaEvent,
+    StreamEndEvent,
+    StreamErrorEvent,
+    StreamStartEvent,
+)
+from dspy.teleprompt import bootstrap_trace_data
+from dspy.utils.usage_tracker import UsageTracker
+
+StreamEvent: TypeAlias = StreamStartEvent | StreamDeltaEvent | StreamEndEvent | StreamErrorEvent
+"""An event of an engine's stream; ``dspy.lm15`` exports its members only."""
+
+
+# Engines: the objects behind a dspy.LM that send one request and return one response.
+
+
+def uses_engine(lm: Any) -> bool:
+    """Return whether ``lm`` sends its requests through an engine, so that the engine can be wrapped.
+
+    Relies on: a ``dspy.LM`` calls its engine unless its class overrides ``forward`` or it completes plain text.
+    """
+    return isinstance(lm, dspy.LM) and type(lm).forward is dspy.LM.forward and lm.model_type != "text"
+
+
+def with_engine(lm: dspy.LM, engine: object, async_engine: object = None) -> dspy.LM:
+    """Return a copy of ``lm`` that calls ``engine``. The copy shares the history of ``lm``.
+
+    Relies on: ``dspy.LM`` keeps its engines in ``_engine_spec`` and ``_async_engine_spec``. The public
+    ``lm.copy(engine=…)`` refuses an LM that has an ``api_key`` or another setting of DSPy's own connections.
+    """
+    view = copy.copy(lm)
+    view._engine_spec, view._async_engine_spec = engine, async_engine
+    return view
+
+
+@dataclass(frozen=True)
+class EngineCall:
+    """A request, ready for the LM's own engine.
+
+    Attributes:
+        engine: the engine; it has ``complete(request)``, and ``stream(request)`` if it can stream.
+        request: the request as the engine takes it.
+        provider: the provider by which DSPy prices the request; ``None`` for a custom engine.
+    """
+
+    engine: Any
+    request: Request
+    provider: str | None
+
+    def cost(self, response: Response) -> float | None:
+        """Return the cost of a response in US dollars; ``None`` if DSPy knows no price."""
+        cost: float | None = estimate_cost(
+            response, provider=self.provider, requested_model=self.request.model, request=self.request
+        )[0]
+        return cost
+
+    def with_inclusive_usage(self, response: Response) -> Response:
+        """Return a response with a usage whose input includes cached tokens, and whose output includes reasoning.
+
+        Anthropic's excludes the former, Gemini's and xAI's the latter. DSPy adds them for an LM's own engine, but not
+        for an engine that wraps it, whose provider it doesn't know.
+
+        Relies on: ``usage_dict`` adds them by the name of the provider.
+        """
+        tokens = usage_dict(response, self.provider)
+        names = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tokens", "total_tokens": "total_tokens"}
+        usage = replace(response.usage, **{field: tokens.get(name) for field, name in names.items()})
+        return replace(response, usage=usage)
+
+
+def engine_call(lm: dspy.LM, request: Request) -> EngineCall:
+    """Prepare a call of the engine that ``lm`` itself would use, without DSPy's cache, retries, usage and history.
+
+    Relies on: ``execution.prepare`` and ``execution._engine``, with which ``dspy.LM`` selects its engine.
+    """
+    return EngineCall(*execution._engine(lm, execution.prepare(lm, request, None, {}), False))
+
+
+def parse_with(client: AsyncOpenAIChatLM, parser: type[OpenAIChatLM]) -> None:
+    """Make an asynchronous client parse responses and errors as ``parser``, a synchronous client, does.
+
+    Relies on: ``AsyncOpenAIChatLM`` parses with the synchronous client in ``_inner``, which it never lets send.
+    """
+    transport = client._inner.transport
+    client._inner = parser(api_key=client.api_key, transport=transport, base_url=client.base_url, compat=client.compat)
+
+
+# State of the process
+
+
+@contextmanager
+def replaced_cache(*, memory: bool) -> Iterator[None]:
+    """In the block, DSPy's cache is an empty one in memory, or none. Answers of earlier calls aren't used.
+
+    Relies on: ``dspy.configure_cache`` replaces ``dspy.cache``, for all threads.
+    """
+    original = dspy.cache
+    dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=memory)
+    try:
+        yield
+    finally:
+        dspy.cache = original
+
+
+def has_price_list() -> bool:
+    """Return whether DSPy has loaded its price list, which it fetches over the network when it prices a call.
+
+    Relies on: ``model_metadata._data`` is ``None`` until then.
+    """
+    return model_metadata._data is not None
+
+
+def price_namespaces(provider: str) -> tuple[str, ...]:
+    """Return the names under which DSPy's price list has the models of a provider.
+
+    Relies on: ``model_metadata._provider_names``.
+    """
+    names: tuple[str, ...] = model_metadata._provider_names(provider)
+    return names
+
+
+# Prompts
+
+
+def to_content_parts(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a user message with the images, audio and files in its text as content parts.
+
+    Relies on: a ``dspy.Image``, ``dspy.Audio`` or ``dspy.File`` formats itself as text between markers, which this
+    function of DSPy's own adapters converts.
+    """
+    converted: dict[str, Any] = _expand_legacy_custom_type_markers_in_chat_message(message)
+    return converted
+
+
+class ResponseFormatAdapter(dspy.JSONAdapter):
+    """A ``dspy.JSONAdapter`` whose subclass decides on the response format.
+
+    Relies on: ``JSONAdapter`` calls ``_prepare_response_format`` before each call, and sends what that adds to
+    ``lm_kwargs``.
+    """
+
+    def response_format(self, lm: dspy.BaseLM) -> Mapping[str, Any] | None:
+        """Return the response format to request from ``lm``; ``None`` to request none."""
+        raise NotImplementedError
+
+    def _prepare_response_format(self, lm: dspy.BaseLM, lm_kwargs: dict[str, Any], signature: Any) -> None:
+        if (response_format := self.response_format(lm)) is not None:
+            lm_kwargs["response_format"] = response_format
+
+
+def inline_references(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a JSON schema with its ``$ref``s replaced by what they refer to, as ``dspy.Tool`` does with an argument's.
+
+    Relies on: ``dspy.Tool`` shows an LM the arguments one by one, where ``$defs`` can't be looked up.
+    """
+    inlined: dict[str, Any] = _resolve_json_schema_reference(schema)
+    return inlined
+
+
+# Predictions and programs
+
+
+def with_field(prediction: dspy.Prediction, name: str, value: Any) -> dspy.Prediction:
+    """Return a copy of a prediction with one more field; its completions and its usage are kept.
+
+    Relies on: a prediction keeps its fields in ``_store``, and lists none whose name starts with ``dspy_``.
+    """
+    copied = copy.copy(prediction)
+    copied._store = {**prediction._store, name: value}
+    return copied
+
+
+def has_inputs(example: dspy.Example) -> bool:
+    """Return whether an example marks its inputs.
+
+    Relies on: ``Example.with_inputs`` sets ``_input_keys``; before, it is ``None``.
+    """
+    return example._input_keys is not None
+
+
+def mark_uncompiled(program: dspy.Module) -> None:
+    """Make an optimizer accept a program that another one has compiled.
+
+    Relies on: optimizers skip, or refuse, a module whose ``_compiled`` is true.
+    """
+    program._compiled = False
+
+
+def restore_forward(program: dspy.Module) -> dspy.Module:
+    """Remove the ``forward`` that DSPy sets on a program while it records traces, and the one it leaves behind.
+
+    Relies on: ``bootstrap_trace_data`` sets a function of its own module as the ``forward`` of the instance, and then
+    sets the method itself, bound to the original program.
+    """
+    patched = getattr(vars(program).get("forward"), "__func__", None)
+    if patched is type(program).forward or getattr(patched, "__module__", None) == bootstrap_trace_data.__module__:
+        del program.forward
+    return program
+
+
+__all__ = [
+    "EngineCall",
+    "ResponseFormatAdapter",
+    "StdlibAsyncTransport",
+    "StdlibTransport",
+    "StreamEvent",
+    "UsageTracker",
+    "engine_call",
+    "estimate_cost",
+    "field_header_pattern",
+    "format_field_value",
+    "has_inputs",
+    "has_price_list",
+    "inline_references",
+    "mark_uncompiled",
+    "parse_with",
+    "price_namespaces",
+    "replaced_cache",
+    "request_to_dict",
+    "response_from_dict",
+    "response_to_dict",
+    "restore_forward",
+    "serialize_for_json",
+    "to_content_parts",
+    "usage_dict",
+    "uses_engine",
+    "with_engine",
+    "with_field",
+]

@@ -1,0 +1,239 @@
+"""Read and write files of rows: JSONL, CSV or Parquet."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pa_parquet
+from pydantic_core import from_json
+
+from oneturn.errors import DataError
+
+SUFFIXES = (".jsonl", ".csv", ".parquet")
+
+Row: TypeAlias = Mapping[str, Any]
+
+_BATCH = 1000
+_BLOCK_BYTES = 1 << 24  # of a CSV file read at once; a row can't be longer
+_INT64 = range(-(2**63), 2**63)
+# A number with a leading zero is an identifier, and stays text.
+_CSV_TYPES = (
+    (pa.int64(), r"^-?(0|[1-9]\d{0,17})$"),
+    (pa.float64(), r"^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$"),
+    (pa.bool_(), r"^(?i:true|false)$"),
+)
+
+
+def check_suffix(path: Path) -> str:
+    """Return the path's suffix.
+
+    Raises:
+        DataError: it isn't the suffix of a format that holds rows.
+    """
+    if path.suffix not in SUFFIXES:
+        raise DataError(f"{path} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.")
+    return path.suffix
+
+
+def read_rows(path: Path | str, *, infer_types: bool = False) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    """Yield each row's place in the file (``"line 3"``) and its cells, or the reason why it can't be parsed.
+
+    Few rows are in memory at a time. Places are the lines of a JSONL file and the rows of a CSV or Parquet file; the
+    header of a CSV file is row 1, as in a spreadsheet.
+
+    Args:
+        path: the file; its suffix is its format.
+        infer_types: whether a CSV column of only whole numbers, numbers or booleans has values of that type. All other
+            cells of a CSV file are text. An unquoted empty cell is ``None``, a quoted one the empty string.
+
+    Raises:
+        DataError: the file can't be read.
+    """
+    path = Path(path)
+    suffix = check_suffix(path)
+    try:
+        if suffix == ".csv":
+            yield from _read_csv(path, infer_types)
+        else:
+            yield from (_read_jsonl if suffix == ".jsonl" else _read_parquet)(path)
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise DataError(f"{path} can't be read: {error}") from error
+
+
+def count_rows(path: Path) -> int | None:
+    """Return the number of rows where the format states it (Parquet); ``None`` otherwise.
+
+    Raises:
+        DataError: the file can't be read.
+    """
+    if check_suffix(path) != ".parquet":
+        return None
+    try:
+        return int(pa_parquet.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} can't be read: {error}") from error
+
+
+def write_rows(path: Path | str, rows: Iterable[Row]) -> None:
+    """Write rows of JSON values to a file in the format of its suffix; an existing file is replaced at the end.
+
+    In a CSV or Parquet file, a column of one simple type has that type. Any other column is text: lists and mappings
+    are JSON.
+
+    Args:
+        path: the file.
+        rows: the rows. For CSV and Parquet they are iterated twice, the first time for the types of the columns.
+
+    Raises:
+        DataError: the suffix is unknown, the folder doesn't exist, or there are no rows from which to take the columns
+            of a CSV or Parquet file.
+    """
+    path = Path(path)
+    suffix = check_suffix(path)
+    if not path.absolute().parent.is_dir():
+        raise DataError(f"There is no folder for {path}.")
+    temporary = path.with_name(path.name + ".tmp")
+    if suffix == ".jsonl":
+        with temporary.open("w", encoding="utf-8") as file:
+            file.writelines(json_line(row) for row in rows)
+    else:
+        _write_table(path, temporary, rows)
+    temporary.replace(path)
+
+
+def json_line(row: Row) -> str:
+    """Return a row as a line of a JSONL file."""
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def truncate_partial_line(path: Path) -> None:
+    """Remove an incomplete last line, left by a process that was killed while it appended to a JSONL file."""
+    with path.open("rb+") as file:
+        complete_bytes = 0
+        for line in file:
+            if line.endswith(b"\n"):
+                complete_bytes += len(line)
+        file.truncate(complete_bytes)
+
+
+def not_json(error: ValueError) -> str:
+    """Describe an error of ``pydantic_core.from_json`` about a text of one line."""
+    return f"not JSON ({str(error).replace(' at line 1 column', ' at column')})"
+
+
+def _read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    with path.open(encoding="utf-8-sig") as lines:  # Windows editors write a byte order mark
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield f"line {number}", _parse_object(line)
+
+
+def _parse_object(line: str) -> dict[str, Any] | str:
+    try:
+        value = from_json(line)
+    except ValueError as error:
+        return not_json(error)
+    return value if isinstance(value, dict) else f"not a JSON object: {type(value).__name__}"
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with pa_parquet.ParquetFile(path) as file:
+        rows = (cells for batch in file.iter_batches(_BATCH) for cells in batch.to_pylist())
+        for number, cells in enumerate(rows, start=1):
+            yield f"row {number}", cells
+
+
+def _read_csv(path: Path, infer_types: bool) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    types = _infer_types(path) if infer_types else {}
+    malformed: dict[int, str] = {}
+    number = 2
+    for batch in _csv_batches(path, malformed):
+        names = batch.schema.names
+        columns = [column.cast(types.get(name, pa.string())) for name, column in zip(names, batch.columns, strict=True)]
+        for cells in pa.RecordBatch.from_arrays(columns, names=names).to_pylist():
+            while number in malformed:
+                yield f"row {number}", malformed[number]
+                number += 1
+            yield f"row {number}", cells
+            number += 1
+    for number in sorted(rest for rest in malformed if rest >= number):
+        yield f"row {number}", malformed[number]
+
+
+def _csv_batches(path: Path, malformed: dict[int, str]) -> Iterator[pa.RecordBatch]:
+    """Yield the well-formed rows as text. The malformed ones before the end of a batch are in ``malformed`` by then."""
+
+    def set_aside(row: Any) -> str:
+        malformed[row.number] = f"has {row.actual_columns} cells, the header has {row.expected_columns}"
+        return "skip"
+
+    blocks = pa_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES)  # threads lose the rows' numbers
+    parse = pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=set_aside)
+    with pa_csv.open_csv(path, read_options=blocks, parse_options=parse) as header:
+        names = header.schema.names
+    as_text = pa_csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()),
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+        null_values=[""],
+    )
+    with pa_csv.open_csv(path, read_options=blocks, parse_options=parse, convert_options=as_text) as batches:
+        yield from batches
+
+
+def _infer_types(path: Path) -> dict[str, pa.DataType]:
+    possible: dict[str, list[tuple[pa.DataType, str]]] = {}
+    for batch in _csv_batches(path, {}):
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            possible[name] = [
+                (kind, pattern)
+                for kind, pattern in possible.get(name, _CSV_TYPES)
+                if pc.all(pc.match_substring_regex(column, pattern)).as_py() is not False
+            ]
+    return {name: options[0][0] for name, options in possible.items() if options}
+
+
+def _write_table(path: Path, temporary: Path, rows: Iterable[Row]) -> None:
+    schema = _schema(rows)
+    if not schema.names:
+        raise DataError(f"no rows to write to {path}: the columns of a CSV or Parquet file are unknown without a row")
+    write: Callable[..., Any] = pa_csv.CSVWriter if path.suffix == ".csv" else pa_parquet.ParquetWriter
+    remaining = iter(rows)
+    with write(temporary, schema) as writer:
+        while batch := list(itertools.islice(remaining, _BATCH)):
+            cells = [{field.name: _cell(row.get(field.name), field.type) for field in schema} for row in batch]
+            writer.write_table(pa.Table.from_pylist(cells, schema=schema))
+
+
+def _schema(rows: Iterable[Row]) -> pa.Schema:
+    """Return the columns in the order of their first occurrence, with their types."""
+    kinds: dict[str, set[type]] = {}
+    for row in rows:
+        for name, value in row.items():
+            kinds.setdefault(name, set()).update(() if value is None else {_kind(value)})
+    return pa.schema([(name, _column_type(found)) for name, found in kinds.items()])
+
+
+def _kind(value: Any) -> type:
+    return str if isinstance(value, int) and value not in _INT64 else type(value)
+
+
+def _column_type(kinds: set[type]) -> pa.DataType:
+    if kinds == {bool}:
+        return pa.bool_()
+    if kinds == {int}:
+        return pa.int64()
+    return pa.float64() if kinds and kinds <= {int, float} else pa.string()
+
+
+def _cell(value: Any, kind: pa.DataType) -> Any:
+    if value is None or isinstance(value, str) or kind != pa.string():
+        return value
+    return json.dumps(value, ensure_ascii=False)
