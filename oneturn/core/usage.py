@@ -60,8 +60,8 @@ class Usage:
         prefixes = ("input", "output") if "input_tokens" in entry else ("prompt", "completion")
         usage = cls(calls, *_token_counts(entry, *prefixes))
         cost = entry.get("cost")
-        if cost is None and model is not None:
-            cost = _cost(model, usage)
+        if not isinstance(cost, int | float):
+            cost = _cost(model, usage) if model is not None else None
         return replace(usage, cost=cost)
 
     @classmethod
@@ -172,6 +172,8 @@ def _prices(model: str) -> tuple[float, ...] | None:
     A kind without a price of its own has that of input or output. ``None`` if there is no price at all.
     """
     provider, _, name = model.partition("/")
+    if not name:  # an LM class of the user's own, or an agent that is a tool
+        return None
     message = Message.assistant(TextPart("-"))  # prices depend on token counts, not on content
 
     def price(provider: str, namespaces: tuple[str, ...] | None, **tokens: int) -> float | None:

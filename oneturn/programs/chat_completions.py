@@ -114,7 +114,7 @@ def _steps(chunks: Iterable[Any]) -> Iterator[Step]:
     for chunk in map(to_mapping, chunks):
         completion = str(chunk.get("id") or "")
         if usage := chunk.get("usage"):  # of a completion's usages, the last one counts
-            usages[completion] = Usage.from_dspy(usage, str(chunk.get("model") or "chat"))
+            usages[completion] = Usage.from_dspy(usage)
         usages.setdefault(completion, Usage(lm_calls=1))
         for delta in _deltas(chunk):
             if delta.get("role") == "tool":

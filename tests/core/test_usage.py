@@ -128,6 +128,14 @@ def test_an_lm_without_a_price_has_no_cost_and_fetches_no_price_list(monkeypatch
     assert NO_USAGE.cost == 0
 
 
+@pytest.mark.parametrize("model", ["openai/unheard-of", "unheard-of", "claude-code/claude-sonnet-4-5"])
+def test_an_lm_that_is_not_in_the_price_list_has_no_cost(model: str):
+    model_metadata._load()
+    assert Usage.from_dspy(ENTRY, model).cost is None
+    assert Usage.from_dspy({**ENTRY, "cost": "free"}, model).cost is None
+    assert Usage.from_dspy({**ENTRY, "cost": 0.25}, model).cost == 0.25, "some servers report it"
+
+
 def test_an_unknown_price_stays_unknown():
     tracker = CallTracker()
     tracker.add_usage("endpoint/desk", Usage(2, 10, 2, cost=0.5).to_dspy())
