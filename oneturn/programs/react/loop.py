@@ -20,7 +20,6 @@ from oneturn.core.steps import (
     Thought,
     ToolCall,
     ToolResult,
-    Usage,
     WaitingCall,
 )
 from oneturn.errors import RunError
@@ -89,7 +88,7 @@ class Run:
                 prediction = yield from self._finish(call)
                 if prediction is not None:
                     yield Answer(prediction)
-                    yield Usage(self.caller.lm_calls, self.caller.tokens())
+                    yield self.caller.usage
                     return
             elif remaining <= 0:
                 raise self._error("max_iters", f"{max_iters} steps were taken without a {FINISH} call", call)
@@ -151,7 +150,7 @@ class Run:
             thought = "" if ready else step.thought or ""
             args = normalise_arguments(waiting[0].args)
             yield ApprovalWanted(WaitingCall(waiting[0].name, args, thought), tuple(self.finished))
-            yield Usage(self.caller.lm_calls, self.caller.tokens())
+            yield self.caller.usage
 
     def _new_calls(self, step: StepCall) -> list[ToolCallArgs]:
         """Return the distinct calls of a step that weren't made before."""
