@@ -38,7 +38,7 @@ from oneturn.programs.signature import signature_of
 
 _SCRIPT = Path(__file__).with_name("_answer_as_version.py")
 _PREDICTED = "pred_"
-_TOLD = {"pred_tool_calls", "pred_sources"}
+_RECORDED = ("pred_tool_calls", "pred_sources", "pred_approvals")
 """What an evaluation tells of a run beside its outputs."""
 
 
@@ -151,9 +151,10 @@ def _row(agent: Agent, example: dspy.Example, answered: Mapping[str, Any], types
     told = {
         name.removeprefix(_PREDICTED): value
         for name, value in answered.items()
-        if name.startswith(_PREDICTED) and name not in _TOLD
+        if name.startswith(_PREDICTED) and name not in _RECORDED
     }
-    record = RunRecord(tuple(answered.get("pred_tool_calls") or ()), tuple(answered.get("pred_sources") or ()))
+    calls, sources, approvals = (tuple(answered.get(name) or ()) for name in _RECORDED)
+    record = RunRecord(calls, sources, approvals=approvals)
     prediction = with_record(dspy.Prediction(**dict(_typed(told, types))), record)
     return judged(row, {"score": agent.metric}, example, prediction)
 

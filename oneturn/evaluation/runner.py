@@ -19,6 +19,7 @@ from dspy.clients.cache import Cache
 from tqdm.auto import tqdm
 
 from oneturn.errors import DataError
+from oneturn.evaluation.approval import ApprovalPolicy
 from oneturn.evaluation.data_sources import Source, Unreadable, source_of
 from oneturn.evaluation.rate_limit import Limiter
 from oneturn.evaluation.result import REPEAT, Evaluation, Metric
@@ -77,6 +78,7 @@ def evaluate(
     api_key: str | None = None,
     trace: bool = False,
     progress: bool = True,
+    approve: ApprovalPolicy | None = None,
 ) -> Evaluation:
     """Run ``target`` on every row and judge each answer.
 
@@ -106,24 +108,28 @@ def evaluate(
         api_key: the token for a URL; see :func:`oneturn.query`.
         trace: whether each row of a program is an MLflow trace, named in ``trace_id``.
         progress: whether to show a bar.
+        approve: decides on each tool call that needs a person's approval. Without it no such call is run: its row ends
+            in ``approval_required``. A metric sees that in ``run_record(prediction).outcome``, and all outputs are
+            ``None``; if it raises, the row has the error ``approval_required``.
 
     Returns:
         The rows: the data's own fields, ``pred_…`` for each output, ``score``, ``feedback``, the other metrics,
-        ``pred_tool_calls``, ``pred_sources``, ``lm_calls``, ``prompt_tokens``, ``completion_tokens``, ``cost`` (US
-        dollars, where the LM's price is known), ``seconds``, ``trace_id``, ``tries`` and ``error``.
+        ``pred_tool_calls``, ``pred_sources``, ``pred_approvals`` (the calls that need approval, where a run ended),
+        ``lm_calls``, ``prompt_tokens``, ``completion_tokens``, ``cost`` (US dollars, where the LM's price is known),
+        ``seconds``, ``trace_id``, ``tries`` and ``error``.
 
     Raises:
         DataError: there are no rows; target or data are of no known kind; ``repeats`` isn't positive; or ``output`` is
             of another evaluation.
     """
     named = named_metrics(metrics)
-    answering = resolve_target(target, lm, api_key, trace)
+    answering = resolve_target(target, lm, api_key, trace, approve)
     source = repeated(source_of(data, tuple(inputs or answering.inputs)), repeats)
     with contextlib.nullcontext() if repeats == 1 else uncached():
         if output is None:
             done = sorted(rows_of(answering, source, named, threads, repeats, progress), key=lambda found: found[0])
             return Evaluation(_table([row for _, row in done]))
-        results = ResultsFile(Path(output), _key(answering, source, named), fresh)
+        results = ResultsFile(Path(output), _key(answering, source, named, approve), fresh)
         with closing(results):
             for number, row in rows_of(answering, source, named, threads, repeats, progress, results.done):
                 results.add(number, row)
@@ -212,8 +218,9 @@ def _table(rows: list[Row]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _key(target: Target, source: Source, metrics: Mapping[str, Metric]) -> str:
-    told = repr([target.key, source.key, [(name, _metric_key(metric)) for name, metric in metrics.items()]])
+def _key(target: Target, source: Source, metrics: Mapping[str, Metric], approve: ApprovalPolicy | None = None) -> str:
+    parts = [target.key, source.key, [(name, _metric_key(metric)) for name, metric in metrics.items()]]
+    told = repr(parts if approve is None else [*parts, _name(approve)])
     return hashlib.sha256(told.encode()).hexdigest()
 
 
@@ -221,5 +228,5 @@ def _metric_key(metric: Metric) -> str:
     return str(getattr(metric, "key", _name(metric)))
 
 
-def _name(metric: Metric) -> str:
+def _name(metric: Callable[..., Any]) -> str:
     return str(getattr(metric, "__name__", type(metric).__name__))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _MEASURED = {
     "pred_tool_calls": "string",
     "pred_sources": "string",
+    "pred_approvals": "string",
     "lm_calls": "bigint",
     "prompt_tokens": "bigint",
     "completion_tokens": "bigint",

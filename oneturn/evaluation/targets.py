@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,7 +16,8 @@ from mlflow.types.responses import ResponsesAgentRequest
 from oneturn.agent import Agent
 from oneturn.core.serialization import jsonable
 from oneturn.core.usage import Spend, spending
-from oneturn.errors import DataError, ProgramError
+from oneturn.errors import ApprovalRequired, DataError, ProgramError
+from oneturn.evaluation.approval import ApprovalPolicy, approving, decide
 from oneturn.evaluation.run_record import RunRecord, arguments, cited, tool_calls, with_record
 from oneturn.programs.signature import signature_of
 from oneturn.responses.client import input_items, query
@@ -37,6 +38,8 @@ class Answered:
         spend: LM calls and tokens.
         seconds: how long it took.
         trace_id: of its MLflow trace, if it has one.
+        approvals: the calls that need a person's approval, at which the run ended: ``name`` and ``arguments`` of each.
+        approved: how many calls the policy approved; they may have been run.
     """
 
     prediction: dspy.Prediction = field(default_factory=dspy.Prediction)
@@ -45,11 +48,17 @@ class Answered:
     spend: Mapping[str, float | None] = field(default_factory=dict)
     seconds: float = 0.0
     trace_id: str | None = None
+    approvals: list[Fields] = field(default_factory=list)
+    approved: int = 0
+
+    def count_approval(self) -> None:
+        """Count a call that the policy approved, before it is run."""
+        self.approved += 1
 
     @property
     def record(self) -> RunRecord:
         """What the run did, beside its outputs."""
-        return RunRecord(tuple(self.tool_calls), tuple(self.sources), self.trace_id)
+        return RunRecord(tuple(self.tool_calls), tuple(self.sources), self.trace_id, tuple(self.approvals))
 
     @property
     def noted(self) -> dspy.Prediction:
@@ -72,20 +81,22 @@ class Target(Protocol):
         """Answer one row; raises whatever goes wrong."""
 
 
-def resolve_target(target: Any, lm: dspy.BaseLM | None, api_key: str | None, trace: bool) -> Target:
+def resolve_target(
+    target: Any, lm: dspy.BaseLM | None, api_key: str | None, trace: bool, approve: ApprovalPolicy | None = None
+) -> Target:
     """What a user names: a program, an :class:`oneturn.Agent`, a URL, or a ``models:/`` URI.
 
     Raises:
         DataError: it is none of these.
     """
     if isinstance(target, Agent):
-        return ProgramTarget(target.program(), lm or target.lm(), trace)
+        return ProgramTarget(target.program(), lm or target.lm(), trace, approve)
     if isinstance(target, dspy.Module):
-        return ProgramTarget(target, lm, trace)
+        return ProgramTarget(target, lm, trace, approve)
     if isinstance(target, str) and target.startswith(("http://", "https://")):
-        return EndpointTarget(target, api_key)
+        return EndpointTarget(target, api_key, approve)
     if isinstance(target, str) and target.startswith(("models:/", "runs:/")):
-        return ModelTarget(target)
+        return ModelTarget(target, approve)
     raise DataError(f"{target!r:.80} can't be evaluated: give a dspy.Module, an Agent, a URL or a models:/ URI.")
 
 
@@ -96,12 +107,16 @@ class ProgramTarget:
         program: any ``dspy.Module``.
         lm: the LM that answers; ``None`` for the one that is configured.
         trace: whether each row is an MLflow trace.
+        approve: decides on calls that need approval; ``None`` ends the run there.
     """
 
-    def __init__(self, program: dspy.Module, lm: dspy.BaseLM | None, trace: bool):
+    def __init__(
+        self, program: dspy.Module, lm: dspy.BaseLM | None, trace: bool, approve: ApprovalPolicy | None = None
+    ):
         self._program = program
         self._lm = lm
         self._trace = trace
+        self._approve = approve
         asked = [lm] if lm is not None else [found.lm or dspy.settings.lm for _, found in program.named_predictors()]
         self.key = repr([type(program).__name__, _state(program), [_settings(each) for each in asked]])
         self.inputs = _inputs(program)
@@ -110,12 +125,19 @@ class ProgramTarget:
         """Run the program on a row."""
         with dspy.context(**({"lm": self._lm} if self._lm is not None else {})), _measuring(into) as spend:
             try:
-                with self._traced(example, into):
-                    into.prediction = _prediction(self._program(**self._given(example)))
+                with self._traced(example, into), approving(self._approve, into.count_approval):
+                    into.prediction = self._run(example, into)
             finally:
                 into.spend = spend.to_dict()
         into.tool_calls = tool_calls(into.prediction)
         into.sources = cited(into.prediction)
+
+    def _run(self, example: dspy.Example, into: Answered) -> dspy.Prediction:
+        try:
+            return _prediction(self._program(**self._given(example)))
+        except ApprovalRequired as wanted:
+            into.approvals = [{"name": wanted.name, "arguments": wanted.arguments}]
+            return dspy.Prediction(trajectory=wanted.trajectory)
 
     def _given(self, example: dspy.Example) -> Mapping[str, Any]:
         """The inputs; a conversation fills them as a served request would."""
@@ -150,8 +172,9 @@ class EndpointTarget:
     are ``custom_inputs``.
     """
 
-    def __init__(self, url: str, api_key: str | None):
+    def __init__(self, url: str, api_key: str | None, approve: ApprovalPolicy | None = None):
         self.key = url
+        self._approve = approve
         self.inputs: tuple[str, ...] = ("question",)
         self._url = url
         self._api_key = api_key
@@ -159,24 +182,50 @@ class EndpointTarget:
     def answer(self, example: dspy.Example, into: Answered) -> None:
         """Ask the endpoint."""
         question, custom_inputs = _request(example)
+
+        def send(items: list[Mapping[str, Any]]) -> Reply:
+            return query(self._url, items, custom_inputs=custom_inputs, api_key=self._api_key)
+
         with _measuring(into):
-            read_into(query(self._url, question, custom_inputs=custom_inputs, api_key=self._api_key), into)
+            read_into(_replies(send, question, self._approve, into), into)
 
 
 class ModelTarget:
     """A logged model, loaded into this process."""
 
-    def __init__(self, uri: str):
+    def __init__(self, uri: str, approve: ApprovalPolicy | None = None):
         self.key = uri
+        self._approve = approve
         self.inputs: tuple[str, ...] = ("question",)
         self._model = mlflow.pyfunc.load_model(uri)
 
     def answer(self, example: dspy.Example, into: Answered) -> None:
         """Ask the model."""
         question, custom_inputs = _request(example)
+
+        def send(items: list[Mapping[str, Any]]) -> Reply:
+            response = self._model.predict({"input": items, "custom_inputs": custom_inputs})
+            return read_reply([{"type": "response.completed", "response": response}], asked=items)
+
         with _measuring(into):
-            response = self._model.predict({"input": input_items(question), "custom_inputs": custom_inputs})
-            read_into(read_reply([{"type": "response.completed", "response": response}]), into)
+            read_into(_replies(send, question, self._approve, into), into)
+
+
+_MOST_APPROVALS = 50
+"""Calls of one row that a policy is asked about: a remote agent may ask without end."""
+
+
+def _replies(
+    send: Callable[[list[Mapping[str, Any]]], Reply], question: Any, approve: ApprovalPolicy | None, into: Answered
+) -> list[Reply]:
+    """Ask a question, and answer the approvals that the agent requests; all replies, in order."""
+    replies = [send(input_items(question))]
+    while approve is not None and (wanted := replies[-1].approvals) and len(replies) <= _MOST_APPROVALS:
+        approved = decide(approve, wanted[0])
+        if approved:
+            into.count_approval()
+        replies.append(send(replies[-1].answering(approved)))
+    return replies
 
 
 def _prediction(given: Any) -> dspy.Prediction:
@@ -200,10 +249,13 @@ def _request(example: dspy.Example) -> tuple[Any, Fields]:
     return given.pop("question", None), given
 
 
-def read_into(reply: Reply, into: Answered) -> None:
-    """Take what a served agent answered as what a program would have."""
+def read_into(replies: Sequence[Reply], into: Answered) -> None:
+    """Take what a served agent answered as what a program would have; several replies if calls were approved."""
+    reply = replies[-1]
     urls = [source.url for source in reply.sources]
-    into.prediction = dspy.Prediction(**{"answer": reply.text, "citations": urls, **reply.custom_outputs})
+    into.approvals = [{"name": each.name, "arguments": arguments(each.arguments)} for each in reply.approvals]
+    if not into.approvals:
+        into.prediction = dspy.Prediction(**{"answer": reply.text, "citations": urls, **reply.custom_outputs})
     into.tool_calls = [
         {
             "name": call.name,
@@ -211,10 +263,13 @@ def read_into(reply: Reply, into: Answered) -> None:
             "output": call.output,
             "sources": [dict(found) for found in call.sources],
         }
-        for call in reply.tool_calls
+        for each in replies
+        for call in each.tool_calls
     ]
     into.sources = urls
-    read, written = (int(reply.usage.get(name) or 0) for name in ("input_tokens", "output_tokens"))
+    read, written = (
+        sum(int(each.usage.get(name) or 0) for each in replies) for name in ("input_tokens", "output_tokens")
+    )
     into.spend = {"prompt_tokens": read, "completion_tokens": written}
 
 

@@ -15,7 +15,7 @@ STATES = ("passed", "partial", "failed", "error")
 
 _MEASURED = {
     *("score", "feedback", "lm_calls", "prompt_tokens", "completion_tokens", "cost", "seconds"),
-    *("trace_id", "tries", "error", "repeat", "pred_tool_calls", "pred_sources"),
+    *("trace_id", "tries", "error", "repeat", "pred_tool_calls", "pred_sources", "pred_approvals"),
 }
 
 

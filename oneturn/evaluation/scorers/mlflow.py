@@ -118,7 +118,7 @@ def prediction_of(outputs: Any, trace: Trace | None = None) -> dspy.Prediction |
         return None
     answered = Answered()
     if isinstance(told, Mapping) and isinstance(told.get("output"), list):
-        read_into(read_reply([{"type": "response.completed", "response": told}]), answered)
+        read_into([read_reply([{"type": "response.completed", "response": told}])], answered)
     else:
         answered.prediction = dspy.Prediction(**(told if isinstance(told, Mapping) else {"answer": str(told)}))
     if trace is not None:
