@@ -42,12 +42,19 @@ def test_a_large_refund_waits_for_a_person():
 
 
 def test_a_call_is_approved_through_our_client_and_openai_s(monkeypatch: pytest.MonkeyPatch):
-    _, served, ours, openais = examples("tools.md")
+    _, served, ours, openais, _ = examples("tools.md")
     monkeypatch.setattr("builtins.input", lambda asked: "y")
     for ask in (ours["refund_order_7"], openais["refund_order_8"]):
         served["program"].set_lm(ScriptedLM(call("refund", euros=300), finish(answer="Refunded.")))
         with oneturn.running_server(served["agent"]) as url:
             assert ask(url) == "Refunded."
+
+
+def test_a_run_that_asks_before_it_pays_is_scored():
+    _, served, *_, scored = examples("tools.md")
+    served["program"].set_lm(ScriptedLM(call("refund", euros=300)))
+    rows = oneturn.evaluate(served["program"], [{"question": "Refund?"}], scored["asks_before_it_pays"], progress=False)
+    assert rows.score == 1.0
 
 
 def test_an_order_is_priced_without_a_question():
