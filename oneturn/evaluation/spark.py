@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _MEASURED = {
     "pred_tool_calls": "string",
     "pred_sources": "string",
+    "pred_approvals": "string",
     **{name: "double" if name == "cost" else "bigint" for name in USAGE_COLUMNS},
     "seconds": "double",
     "trace_id": "string",

@@ -32,7 +32,7 @@ COLUMNS = {
     "tries",
     "error",
 }
-CALLED = {"pred_tool_calls", "pred_sources"}
+CALLED = {"pred_tool_calls", "pred_sources", "pred_approvals"}
 
 
 def examples(*questions: str, **labels: Any) -> list[dspy.Example]:

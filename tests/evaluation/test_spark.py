@@ -116,6 +116,7 @@ def test_each_row_is_answered_and_judged(spark: SparkSession, tmp_path: Path):
         "pred_parts": '["row 5"]',
         "pred_tool_calls": "[]",
         "pred_sources": "[]",
+        "pred_approvals": "[]",
         "lm_calls": 0,
         "prompt_tokens": 0,
         "completion_tokens": 0,

@@ -149,13 +149,13 @@ def test_an_agent_that_reads_a_chat_is_asked_a_question():
 
 def test_what_can_not_be_a_tool_is_refused():
     for name in ("", "no blanks", "1st", "a" * 65, "é"):
-        with pytest.raises(ProgramError, match="isn.t a valid tool name"):
+        with pytest.raises(ProgramError, match=r"isn.t a valid tool name"):
             oneturn.agent_tool(dspy.Predict("question -> answer"), name)
     with pytest.raises(ProgramError, match="above 0"):
         oneturn.agent_tool(dspy.Predict("question -> answer"), "a", timeout=0)
     with pytest.raises(ProgramError, match=r"An LM can.t write the input .picture."):
         oneturn.agent_tool(dspy.Predict("picture: dspy.Image -> answer"), "a")
-    with pytest.raises(ProgramError, match="is no program|isn.t a program|not a program"):
+    with pytest.raises(ProgramError, match=r"is no program|isn.t a program|not a program"):
         oneturn.agent_tool(3, "a")  # type: ignore[arg-type]
 
 

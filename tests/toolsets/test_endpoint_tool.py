@@ -277,7 +277,7 @@ def test_what_can_not_be_a_tool_is_refused():
         with pytest.raises(ProgramError, match=message) as refused:
             oneturn.endpoint_tool(url, "them", "They know.")
         assert "pass1" not in str(refused.value)
-    with pytest.raises(ProgramError, match="isn.t a valid tool name"):
+    with pytest.raises(ProgramError, match=r"isn.t a valid tool name"):
         oneturn.endpoint_tool("http://here", "not a name", "They know.")
     with pytest.raises(ProgramError, match="neither a signature nor a pydantic model"):
         oneturn.endpoint_tool("http://here", "them", "They know.", inputs=3)  # type: ignore[arg-type]

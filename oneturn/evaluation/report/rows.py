@@ -14,7 +14,7 @@ from oneturn.evaluation.result import MEASURED
 
 STATES = ("passed", "partial", "failed", "error")
 
-_MEASURED = {*MEASURED, "pred_tool_calls", "pred_sources"}
+_MEASURED = {*MEASURED, "pred_tool_calls", "pred_sources", "pred_approvals"}
 
 
 @dataclass(frozen=True)
