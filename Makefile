@@ -1,18 +1,18 @@
-# Everything a contributor or CI does, by name. `make` alone lists the targets.
+# The commands for contributors and CI. `make` alone lists the targets.
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 EXTRAS := local,databricks,optimizers,mcp,spark,notebooks,dev
 STAMP  := $(VENV)/.installed
-# Processes for the unit tests: all cores, two in CI, or as told: make test WORKERS=4
+# Processes for the unit tests: one per core, two in CI; to change it: make test WORKERS=4
 WORKERS ?= $(if $(CI),2,auto)
-# The unit tests: offline, and quick.
+# The marker expression of the unit tests, which run offline.
 QUICK := not local_lm and not notebooks and not fresh_env
-# The agent's commands read this file when it's given: make serve CONFIG=configs/prod.yaml
+# The configuration file of the agent's commands: make serve CONFIG=configs/prod.yaml
 CONFIG ?=
 
-# Nothing here phones home, or waits for a price list.
+# No telemetry, and no download of a price list.
 export MLFLOW_DISABLE_TELEMETRY := true
 export LITELLM_LOCAL_MODEL_COST_MAP := True
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -26,7 +26,7 @@ endif
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## Make .venv and install the project at its pinned versions
+setup: $(STAMP) ## Create .venv and install the project at its pinned versions
 
 $(STAMP): pyproject.toml constraints.txt scripts/setup.sh
 	@bash scripts/setup.sh "$(PYTHON)" "$(VENV)" "$(EXTRAS)"
@@ -43,7 +43,7 @@ test: setup ## Run every test: units in parallel, the embedded LM, the notebooks
 	@echo "test 4/4: a logged agent in a fresh environment (its packages come from the registry)"
 	@$(call marked,fresh_env)
 
-# pytest leaves with 5 when a marker selects nothing: no such test yet is no failure.
+# pytest exits with 5 if a marker selects no test, which is not a failure here.
 marked = $(BIN)/pytest -q -m $(1) || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
 
 test-fast: setup ## Run the unit tests only
@@ -55,11 +55,11 @@ lint: setup ## Check style, format, types and imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: setup ## Put the code in shape
+format: setup ## Fix style and format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-weights: setup ## Download the embedded LM's weights into the cache, where a configuration names it
+weights: setup ## Download the embedded LM's weights into the cache (not with CONFIG=…)
 	@[ -n "$(CONFIG)" ] || $(BIN)/python -m scripts.fetch_weights 1.5B
 
 demo: weights ## Ask the agent a few questions, on this machine
@@ -83,7 +83,7 @@ notebooks: weights ## Execute every notebook
 benchmark: weights ## Measure quality, speed and cost
 	$(BIN)/python -m benchmarks
 
-lock: ## Resolve pyproject.toml anew into constraints.txt
+lock: ## Resolve pyproject.toml into constraints.txt again
 	@echo "lock: resolving for Python 3.10 to 3.13"
 	@$(PYTHON) -m venv $(VENV)-lock
 	@$(VENV)-lock/bin/python -m pip install -q uv
@@ -92,7 +92,7 @@ lock: ## Resolve pyproject.toml anew into constraints.txt
 	     --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml; } > constraints.new \
 	  && mv constraints.new constraints.txt || { rm -f constraints.new; exit 1; }
 	@rm -rf $(VENV)-lock
-	@echo "lock: constraints.txt is new. Next: make test"
+	@echo "lock: constraints.txt is updated. Next: make test"
 
 clean: ## Remove .venv and every cache (not the data, not mlflow.db)
 	rm -rf $(VENV) $(VENV)-lock build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

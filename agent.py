@@ -1,6 +1,6 @@
-"""The support desk, declared: MLflow's models-from-code file, which the command line and the notebooks load too.
+"""Declare the support desk. This is MLflow's models-from-code file; the command line and the notebooks load it too.
 
-The one place where oneturn and the folders beside this file meet.
+It connects oneturn with the signature, the module, the recipes and the data in the folders next to it.
 """
 
 import mlflow

@@ -1,1 +1,1 @@
-"""Measurements that anyone can repeat: each script says what it measured, on which machine, with which versions."""
+"""Reproducible measurements. Each script records what it measured, on which machine, with which versions."""

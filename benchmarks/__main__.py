@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: run the measurement of quality."""
+"""``python -m benchmarks``: run the quality benchmark."""
 
 from benchmarks.quality import main
 

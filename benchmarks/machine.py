@@ -1,4 +1,4 @@
-"""What a measurement ran on: a figure without it says nothing."""
+"""The machine and the package versions of a measurement."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from importlib.metadata import version
 
 
 def machine() -> str:
-    """The processor, the cores that this process may use, and Python's version."""
+    """Return the processor, the number of cores that this process may use, and Python's version."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{platform.machine()}, {cores} cores, Python {platform.python_version()}"
 
 
 def versions(*packages: str) -> str:
-    """The packages with their versions."""
+    """Return the packages with their installed versions."""
     return ", ".join(f"{name} {version(name)}" for name in packages)
 
 
 def ran_on(*packages: str) -> str:
-    """Both, as the first lines of a report."""
+    """Return the machine and the versions as the first lines of a report."""
     return f"- machine: {machine()}\n- versions: {versions(*packages)}"

@@ -1,7 +1,7 @@
-"""``python -m benchmarks.memory [--requests 10000]``: what a serving process keeps of the requests it has answered.
+"""``python -m benchmarks.memory [--requests 10000]``: measure the memory of a serving process over many requests.
 
-64 clients ask at the same time, every other request is streamed, each makes a tool call or two. The last column is what
-the process has grown by since the first line, a request.
+64 clients send requests concurrently; every other request is streamed. Each request makes one or two tool calls. The
+last column is the growth of the process per request since the first line.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.report import between_marks
-from benchmarks.serving.asking import asking_server, memory_of
-from benchmarks.serving.processes import served, stub
+from benchmarks.serving.clients import server_client, server_memory
+from benchmarks.serving.processes import run_server, run_stub_lm
 
 LINES = 10
 CLIENTS = 64
@@ -23,20 +23,21 @@ _HEAD = (
 
 
 def main() -> None:
-    """Measure, print and, if asked to, write the report."""
+    """Measure, print the table and, with ``--report``, write it."""
     options = _options()
     lines = [_HEAD]
     print(_HEAD)
-    with stub() as lm, served("ours", lm, tracking="") as url, ThreadPoolExecutor(CLIENTS) as pool:
-        ways = [asking_server(url, streamed) for streamed in (True, False)]
+    with run_stub_lm() as lm, run_server("ours", lm, tracking="") as url, ThreadPoolExecutor(CLIENTS) as pool:
+        clients = [server_client(url, streamed) for streamed in (True, False)]
         each, lost = options.requests // LINES, 0
         first: tuple[int, int] | None = None
         for line in range(1, LINES + 1):
-            lost += sum(not answer.whole for answer in pool.map(lambda number: ways[number % 2](number), range(each)))
-            count, (resident, objects) = line * each, memory_of(url)
+            answers = pool.map(lambda number: clients[number % 2](number), range(each))
+            lost += sum(not answer.complete for answer in answers)
+            count, (resident, objects) = line * each, server_memory(url)
             first = first or (count, resident)
-            grown = f"{(resident - first[1]) / (count - first[0]):.0f}" if count > first[0] else "–"
-            lines.append(f"| {count:,} | {lost} | {resident / 2**20:.1f} MiB | {objects:,} | {grown} |")
+            growth = f"{(resident - first[1]) / (count - first[0]):.0f}" if count > first[0] else "–"
+            lines.append(f"| {count:,} | {lost} | {resident / 2**20:.1f} MiB | {objects:,} | {growth} |")
             print(lines[-1], flush=True)
     if options.report:
         path = Path(options.report)
@@ -45,8 +46,8 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=10_000, help="how many in all")
-    parser.add_argument("--report", help="a Markdown file to write")
+    parser.add_argument("--requests", type=int, default=10_000, help="total number of requests")
+    parser.add_argument("--report", help="Markdown file to write")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""The neighbour to be compared with: ``dspy.ReAct`` with the same signature, tools and LM."""
+"""The baseline: ``dspy.ReAct`` with the same signature, tools and LM."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,37 +22,41 @@ _THOUGHTS = {
 
 
 def plain_react(k: int, max_iters: int) -> dspy.ReAct:
-    """``dspy.ReAct``, as it comes, over the support desk's signature and tools."""
+    """Build an unmodified ``dspy.ReAct`` with the support desk's signature and tools."""
     retriever = Bm25Retriever(read_markdown(CORPUS), k=k)
     return as_plain_react(support_desk(retriever, max_iters=max_iters), max_iters)
 
 
-def as_plain_react(ours: ReAct, max_iters: int) -> dspy.ReAct:
-    """``dspy.ReAct`` with the signature and the tools of ours; it asks once more, for the answer."""
-    return dspy.ReAct(ours.signature, tools=[_as_text(tool) for tool in ours.tools.values()], max_iters=max_iters - 1)
+def as_plain_react(program: ReAct, max_iters: int) -> dspy.ReAct:
+    """Build a ``dspy.ReAct`` with the signature and tools of ``program``.
+
+    It gets one iteration fewer, because it makes one more LM call at the end to extract the answer.
+    """
+    tools = [_with_text_result(tool) for tool in program.tools.values()]
+    return dspy.ReAct(program.signature, tools=tools, max_iters=max_iters - 1)
 
 
-def _as_text(tool: dspy.Tool) -> dspy.Tool:
-    """The tool with its result as our LM reads it: ``dspy.ReAct`` can't put a list of documents into a prompt."""
+def _with_text_result(tool: dspy.Tool) -> dspy.Tool:
+    """Render the tool's result as ``oneturn.ReAct`` does: ``dspy.ReAct`` can't put documents into a prompt."""
     return dspy.Tool(lambda **args: render_result(tool(**args)), tool.name, tool.desc, tool.args, tool.arg_types)
 
 
 def compiled_plain_react(
     student: dspy.ReAct, examples: Sequence[dspy.Example], metric: Any, solve: Callable[[dspy.Example], Demonstration]
 ) -> dspy.Module:
-    """The same, compiled as ours are: these examples, worked out with the tools, as demos in its own form."""
+    """Compile ``student`` as oneturn's are: the examples, worked out with the tools, become demos in its own format."""
     optimizer = BootstrapFewShot(metric=metric, max_bootstrapped_demos=len(examples), max_labeled_demos=0)
-    return optimizer.compile(student, teacher=_WorkedPlainReact(student, examples, solve), trainset=list(examples))
+    return optimizer.compile(student, teacher=_ScriptedPlainReact(student, examples, solve), trainset=list(examples))
 
 
-def shown(program: dspy.Module, trainset: Sequence[dspy.Example]) -> list[dspy.Example]:
-    """The training examples that a compiled program of ours shows as demos, in their order."""
+def demo_examples(program: dspy.Module, trainset: Sequence[dspy.Example]) -> list[dspy.Example]:
+    """Return the training examples that a compiled ``oneturn.ReAct`` shows as demos, in order."""
     by_question = {example.question: example for example in trainset}
     return [by_question[demo["question"]] for demo in program.step.demos]
 
 
-class _WorkedPlainReact(dspy.ReAct):
-    """A teacher that follows the solutions with the real tools, as ``oneturn.ScriptedTeacher`` does for ours."""
+class _ScriptedPlainReact(dspy.ReAct):
+    """A teacher that follows the solutions with the real tools, as ``oneturn.programs.react.ScriptedTeacher`` does."""
 
     def __init__(
         self, student: dspy.ReAct, examples: Sequence[dspy.Example], solve: Callable[[dspy.Example], Demonstration]
@@ -82,8 +86,8 @@ class _WorkedPlainReact(dspy.ReAct):
         self, predictor: dspy.Predict, inputs: dict[str, Any], trajectory: dict[str, Any], **outputs: Any
     ) -> None:
         if dspy.settings.trace is not None:
-            seen = {**inputs, "trajectory": self._format_trajectory(trajectory)}
-            dspy.settings.trace.append((predictor, seen, dspy.Prediction(**outputs)))
+            arguments = {**inputs, "trajectory": self._format_trajectory(trajectory)}
+            dspy.settings.trace.append((predictor, arguments, dspy.Prediction(**outputs)))
 
 
 def _step(name: str, args: Any) -> dict[str, Any]:

@@ -1,12 +1,12 @@
-"""How good the support desk is on the test split, compiled and not, beside ``dspy.ReAct``.
+"""Measure the support desk on the test split, uncompiled and compiled, compared with ``dspy.ReAct``.
 
     python -m benchmarks.quality                    # everything; many hours on two cores
     python -m benchmarks.quality --rows 20 --peer-rows 10
     python -m benchmarks.quality --only "oneturn.ReAct, compiled"
 
-Rows are journalled as they come, in a file for each program, LM and data: a run that was stopped goes on where it was.
-Fewer rows than all are taken from every category in turn. ``--report docs/quality.md`` writes the table. Nothing is
-tuned on this split.
+Each row is written to a journal when it is finished, in one file per program, LM and data: an interrupted run resumes.
+``--rows`` takes rows from each category in turn. ``--report docs/quality.md`` writes the table. Nothing is tuned on
+this split.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathlib import Path
 import dspy
 import pandas as pd
 
-from benchmarks.journalled import measured
+from benchmarks.journal import evaluate_with_journal
 from benchmarks.machine import machine, versions
-from benchmarks.plain_react import compiled_plain_react, plain_react, shown
+from benchmarks.plain_react import compiled_plain_react, demo_examples, plain_react
 from benchmarks.report import write_report
 from oneturn import Agent, load_agent
 from oneturn.config import AgentConfig
@@ -32,7 +32,7 @@ Build = Callable[[], dspy.Module]
 
 
 def main() -> None:
-    """Measure, print the table and, if asked to, write it."""
+    """Measure, print the table and, with ``--report``, write it."""
     options = _options()
     agent = load_agent("agent.py", options.config)
     if options.lm:
@@ -40,25 +40,25 @@ def main() -> None:
         agent = _with(agent, config)
     examples = spread(agent.examples(options.split), "category")
     journal = Path(options.journal)
-    wanted = {name: build for name, build in _programs(agent).items() if not options.only or name in options.only}
+    programs = {name: build for name, build in _programs(agent).items() if not options.only or name in options.only}
     results = {}
-    for name, build in wanted.items():
+    for name, build in programs.items():
         rows = options.peer_rows if "dspy.ReAct" in name else options.rows
-        wanted_rows = [] if options.journalled else examples[:rows]
-        results[name] = _measured(agent, Program(name, build()), wanted_rows, journal, options.split)
+        selected = [] if options.journalled else examples[:rows]
+        results[name] = _evaluate(agent, Program(name, build()), selected, journal, options.split)
     write_report(results, _about(agent, options.split), Path(options.report) if options.report else None)
 
 
 @dataclass(frozen=True)
 class Program:
-    """A program to measure, by the name that the report gives it."""
+    """A program to measure, with its name in the report."""
 
     name: str
     module: dspy.Module
 
     @property
     def is_peer(self) -> bool:
-        """Whether it is ``dspy.ReAct`` rather than ours."""
+        """Whether it is a ``dspy.ReAct`` rather than a ``oneturn.ReAct``."""
         return "dspy.ReAct" in self.name
 
 
@@ -67,7 +67,9 @@ def _programs(agent: Agent) -> dict[str, Build]:
         return plain_react(agent.config.retriever.k, agent.config.max_iters)
 
     def compiled_peer() -> dspy.Module:
-        return compiled_plain_react(peer(), shown(agent.program(), agent.examples("train")), agent.metric, solve)
+        return compiled_plain_react(
+            peer(), demo_examples(agent.program(), agent.examples("train")), agent.metric, solve
+        )
 
     return {
         "oneturn.ReAct, uncompiled": lambda: agent.program(compiled=False),
@@ -77,12 +79,13 @@ def _programs(agent: Agent) -> dict[str, Build]:
     }
 
 
-def _measured(agent: Agent, program: Program, examples: list[dspy.Example], journal: Path, split: str) -> pd.DataFrame:
-    # dspy.ReAct's steps are longer: the limit that fits ours would cut them off.
+def _evaluate(agent: Agent, program: Program, examples: list[dspy.Example], journal: Path, split: str) -> pd.DataFrame:
+    # dspy.ReAct's steps are longer: oneturn's token limit would truncate them.
     lm = agent.lm().copy(max_tokens=400) if program.is_peer else agent.lm()
     data = [dataset_hash(agent.examples(name)) for name in ("train", "dev", "test")]
     settings = [agent.config.retriever.k, agent.config.max_iters, data]
-    return measured(f"{program.name}-{split}", program.module, examples, agent.metric, lm, journal, settings)
+    name = f"{program.name}-{split}"
+    return evaluate_with_journal(name, program.module, examples, agent.metric, lm, journal, settings)
 
 
 def _about(agent: Agent, split: str) -> dict[str, str]:
@@ -101,15 +104,15 @@ def _with(agent: Agent, config: AgentConfig) -> Agent:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=None, help="rows for oneturn's programs (default: all)")
-    parser.add_argument("--peer-rows", type=int, default=None, help="rows for dspy.ReAct, which is slower")
-    parser.add_argument("--only", action="append", help="a program's name; may be given again")
+    parser.add_argument("--rows", type=int, default=None, help="number of rows for oneturn.ReAct (default: all)")
+    parser.add_argument("--peer-rows", type=int, default=None, help="number of rows for dspy.ReAct, which is slower")
+    parser.add_argument("--only", action="append", help="name of a program; can be repeated")
     parser.add_argument("--split", default="test", choices=("dev", "test"))
-    parser.add_argument("--lm", help="another LM, such as local/1.5B")
-    parser.add_argument("--config", help="another configuration")
-    parser.add_argument("--journalled", action="store_true", help="measure nothing: report what is there")
-    parser.add_argument("--journal", default=".oneturn/benchmarks", help="where rows are kept")
-    parser.add_argument("--report", help="a Markdown file to write")
+    parser.add_argument("--lm", help="LM instead of the configured one, such as local/1.5B")
+    parser.add_argument("--config", help="configuration file")
+    parser.add_argument("--journalled", action="store_true", help="report the rows in the journal; evaluate none")
+    parser.add_argument("--journal", default=".oneturn/benchmarks", help="folder of the journal")
+    parser.add_argument("--report", help="Markdown file to write")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""The table of a measurement, with intervals, and paired differences."""
+"""Write a measurement as Markdown tables: scores with intervals, and paired differences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from oneturn.evaluation import interval
 
 
 def write_report(results: Mapping[str, pd.DataFrame], about: Mapping[str, str], path: Path | None) -> None:
-    """Print the report, and write it to ``path`` if one is given."""
+    """Print the report, and write it to ``path`` unless that is ``None``."""
     text = "\n\n".join([_about(about), _table(results), _categories(results), _pairs(results)]) + "\n"
     print(text)
     if path is not None:
@@ -51,12 +51,11 @@ def _categories(results: Mapping[str, pd.DataFrame]) -> str:
 
 def _pairs(results: Mapping[str, pd.DataFrame]) -> str:
     names = list(results)
-    wanted = [(a, b) for b in names for a in names if _worth_comparing(a, b)]
-    lines = [_difference(results, a, b) for a, b in wanted]
+    lines = [_difference(results, a, b) for b in names for a in names if _is_comparable(a, b)]
     return "Paired differences, on the rows that both answered:\n\n" + "\n".join(lines)
 
 
-def _worth_comparing(a: str, b: str) -> bool:
+def _is_comparable(a: str, b: str) -> bool:
     if "oneturn" not in a or a == b:
         return False
     if "oneturn" in b:
@@ -76,7 +75,7 @@ def _difference(results: Mapping[str, pd.DataFrame], a: str, b: str) -> str:
 
 
 def between_marks(path: Path, text: str, name: str = "measured") -> str:
-    """The file's text with ``text`` between its two marks of that name, which are made if the file isn't there."""
+    """Return the file's text with ``text`` between the markers ``name``; a missing file contains only the markers."""
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     old = path.read_text(encoding="utf-8") if path.exists() else f"{start}\n{end}\n"
     head, _, rest = old.partition(start)

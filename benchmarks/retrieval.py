@@ -1,7 +1,7 @@
-"""``python -m benchmarks.retrieval [--report docs/retrieval.md]``: by words alone, and by embeddings too.
+"""``python -m benchmarks.retrieval [--report docs/retrieval.md]``: measure BM25 alone, and combined with embeddings.
 
-Each question of the training and development splits is searched for as it was asked; found is whether the passage that
-holds its answer is among the first k.
+Each question of the training and development splits is used as a query. Recall at k is the share of its source passages
+among the first k results.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _HEAD = f"| retriever | {' | '.join(f'recall at {k}' for k in _KS)} | ms a searc
 
 
 def main() -> None:
-    """Measure, print the table and, if asked to, write it."""
+    """Measure, print the table and, with ``--report``, write it."""
     options = _options()
-    wanted = {"words (BM25)": None} | {f"words and {model}": model for model in options.embeddings}
+    retrievers = {"words (BM25)": None} | {f"words and {model}": model for model in options.embeddings}
     questions = _questions()
-    lines = [_about(len(questions)), "", _HEAD, *(_row(name, model, questions) for name, model in wanted.items())]
+    lines = [_about(len(questions)), "", _HEAD, *(_row(name, model, questions) for name, model in retrievers.items())]
     text = "\n".join(lines) + "\n"
     print(text)
     if options.report:
@@ -35,29 +35,29 @@ def main() -> None:
 
 
 def _questions() -> list[tuple[str, set[str]]]:
-    """Questions with the passages that hold their answers; those about order records need none."""
-    known = {document.id for document in read_markdown(CORPUS)}
-    asked = [
-        (example.question, set(example.citations) & known)
+    """Return questions with the passages that contain their answers; questions about order records are omitted."""
+    passages = {document.id for document in read_markdown(CORPUS)}
+    questions = [
+        (example.question, set(example.citations) & passages)
         for split in ("train", "dev")
         for example in load_split(split)
     ]
-    return [(question, sources) for question, sources in asked if sources]
+    return [(question, sources) for question, sources in questions if sources]
 
 
 def _row(name: str, model: str | None, questions: list[tuple[str, set[str]]]) -> str:
     config = RetrieverConfig.model_validate({"k": max(_KS), "embeddings": model})
     retriever = oneturn.build_retriever(config, documents=lambda: read_markdown(CORPUS))
-    retriever.search(questions[0][0])  # what is started and embedded once isn't a search's cost
-    began = time.perf_counter()
-    found = [[document.id for document in retriever.search(question)] for question, _ in questions]
-    took = (time.perf_counter() - began) / len(questions)
-    recalls = [_recall(found, [sources for _, sources in questions], k) for k in _KS]
-    return f"| {name} | {' | '.join(f'{recall:.1%}' for recall in recalls)} | {1000 * took:.1f} |"
+    retriever.search(questions[0][0])  # excludes startup and the embedding of the documents
+    start = time.perf_counter()
+    results = [[document.id for document in retriever.search(question)] for question, _ in questions]
+    seconds = (time.perf_counter() - start) / len(questions)
+    recalls = [_recall(results, [sources for _, sources in questions], k) for k in _KS]
+    return f"| {name} | {' | '.join(f'{recall:.1%}' for recall in recalls)} | {1000 * seconds:.1f} |"
 
 
-def _recall(found: list[list[str | None]], wanted: list[set[str]], k: int) -> float:
-    shares = [len(sources & set(ids[:k])) / len(sources) for ids, sources in zip(found, wanted, strict=True)]
+def _recall(results: list[list[str | None]], expected: list[set[str]], k: int) -> float:
+    shares = [len(sources & set(ids[:k])) / len(sources) for ids, sources in zip(results, expected, strict=True)]
     return sum(shares) / len(shares)
 
 
@@ -70,8 +70,10 @@ def _about(questions: int) -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--embeddings", nargs="*", default=["local/0.5B"], help="embedding models, as configured")
-    parser.add_argument("--report", help="a Markdown file to write")
+    parser.add_argument(
+        "--embeddings", nargs="*", default=["local/0.5B"], help="embedding models (retriever.embeddings)"
+    )
+    parser.add_argument("--report", help="Markdown file to write")
     return parser.parse_args()
 
 

@@ -1,7 +1,7 @@
-"""``python -m benchmarks.spark_rows [--report docs/spark.md]``: what Spark costs, beside one process.
+"""``python -m benchmarks.spark_rows [--report docs/spark.md]``: measure the overhead of Spark.
 
-The same rows, the same threads in all, an LM whose answers take a known time: a local session of two workers with half
-the threads each, and ``oneturn.evaluate`` in one process.
+Evaluates the same rows with the same total number of threads and an LM of fixed latency: in a local Spark session of
+two workers with half the threads each, and with ``oneturn.evaluate`` in one process.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _HEAD = "| who | rows | threads | rows a second | of the limit |\n| --- | --- | 
 
 
 def main() -> None:
-    """Measure, print the table and, if asked to, write it."""
+    """Measure, print the table and, with ``--report``, write it."""
     options = _options()
     rows = [{"id": number, "question": f"Is {number} a number?"} for number in range(options.rows)]
     lines = [_about(options.latency), "", _HEAD]
-    for name, run in {"oneturn.evaluate": _alone, "oneturn.evaluation.spark, two workers": _on_spark}.items():
+    for name, run in {"oneturn.evaluate": _in_process, "oneturn.evaluation.spark, two workers": _on_spark}.items():
         seconds = run(rows, options.threads, options.latency)
         each, limit = len(rows) / seconds, options.threads / options.latency
         lines.append(f"| {name} | {len(rows):,} | {options.threads} | {each:.1f} | {each / limit:.1%} |")
@@ -41,15 +41,15 @@ def main() -> None:
 
 
 def right(gold: dspy.Example, pred: Any, trace: Any = None) -> float:
-    """The metric."""
+    """Return 1.0 if the answer is "yes"."""
     return float(pred.answer == "yes")
 
 
-def _alone(rows: list[dict[str, Any]], threads: int, latency: float) -> float:
+def _in_process(rows: list[dict[str, Any]], threads: int, latency: float) -> float:
     program = waiting_program(latency)
 
-    def run(some: list[dict[str, Any]]) -> None:
-        oneturn.evaluate(program, some, right, inputs=["question"], threads=threads, progress=False)
+    def run(rows: list[dict[str, Any]]) -> None:
+        oneturn.evaluate(program, rows, right, inputs=["question"], threads=threads, progress=False)
 
     return _timed(run, rows)
 
@@ -63,19 +63,19 @@ def _on_spark(rows: list[dict[str, Any]], threads: int, latency: float) -> float
     session = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
     session.sparkContext.setLogLevel("OFF")
 
-    def run(some: list[dict[str, Any]]) -> None:
-        table = session.createDataFrame(some, "id bigint, question string").repartition(2)
-        found = evaluate_table(lambda: waiting_program(latency), table, right, threads=threads // 2)
-        assert len(found.collect()) == len(some)
+    def run(rows: list[dict[str, Any]]) -> None:
+        table = session.createDataFrame(rows, "id bigint, question string").repartition(2)
+        results = evaluate_table(lambda: waiting_program(latency), table, right, threads=threads // 2)
+        assert len(results.collect()) == len(rows)
 
     return _timed(run, rows)
 
 
 def _timed(run: Callable[[list[dict[str, Any]]], None], rows: list[dict[str, Any]]) -> float:
-    run(rows[:8])  # what is started and imported once isn't a row's cost
-    began = time.perf_counter()
+    run(rows[:8])  # excludes startup and imports
+    start = time.perf_counter()
     run(rows)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def _about(latency: float) -> str:
@@ -88,9 +88,9 @@ def _about(latency: float) -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1000)
-    parser.add_argument("--threads", type=int, default=32, help="in all")
-    parser.add_argument("--latency", type=float, default=1.0, help="seconds that an answer of the LM takes")
-    parser.add_argument("--report", help="a Markdown file to write")
+    parser.add_argument("--threads", type=int, default=32, help="total number of threads")
+    parser.add_argument("--latency", type=float, default=1.0, help="latency of the LM in seconds")
+    parser.add_argument("--report", help="Markdown file to write")
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
-"""The support desk's data: the handbook's passages, the orders, and the examples that the agent is judged by.
+"""The support desk's data: the handbook's passages, the orders, and the labelled examples.
 
-``python -m data.support`` writes the examples' JSON schema anew after the models here have changed.
+After a change of the models, ``python -m data.support`` writes the JSON schema of the examples again.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ Category = Literal["lookup", "sum", "two_hop", "record", "paraphrase", "unanswer
 
 
 class Evidence(BaseModel):
-    """A fact that the answer rests on, and where it stands."""
+    """A fact that the answer is based on, with its source."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: str = Field(description="A passage's id, or an order's id.")
-    fact: str = Field(description="Words of the passage as they stand there, or `column: value` of the order.")
+    source: str = Field(description="The id of a passage or an order.")
+    fact: str = Field(description="Literal text of the passage, or `column: value` of the order.")
 
 
 class SupportExample(BaseModel):
-    """A customer's question with the answer that the support desk should give, and why."""
+    """A customer's question with the expected answer and its evidence."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str
     category: Category
     question: str = Field(min_length=1)
-    answer: str = Field(default="", description="As short as it can be; empty where there is none.")
-    answerable: bool = Field(description="Whether the handbook and the orders hold the answer.")
+    answer: str = Field(default="", description="As short as possible; empty if there is none.")
+    answerable: bool = Field(description="Whether the handbook or the orders contain the answer.")
     evidence: list[Evidence] = []
-    expression: str | None = Field(default=None, description="Sums only: the arithmetic that gives the answer.")
+    expression: str | None = Field(default=None, description="For sums only: the arithmetic expression of the answer.")
 
     @model_validator(mode="after")
-    def _agrees_with_itself(self) -> SupportExample:
+    def _check_consistency(self) -> SupportExample:
         if self.answerable != bool(self.answer) or self.answerable != bool(self.evidence):
             raise ValueError("an answerable question has an answer and evidence, an unanswerable one has neither")
         if (self.category == "unanswerable") == self.answerable:
@@ -58,27 +58,27 @@ class SupportExample(BaseModel):
 
     @property
     def citations(self) -> list[str]:
-        """The sources of the evidence, each once, in order."""
+        """The distinct sources of the evidence, in order."""
         return list(dict.fromkeys(evidence.source for evidence in self.evidence))
 
 
 def load_split(split: str, folder: Path = EXAMPLES) -> list[dspy.Example]:
-    """Return the examples of ``"train"``, ``"dev"`` or ``"test"`` in a folder, their input being ``question``.
+    """Return the examples of ``"train"``, ``"dev"`` or ``"test"`` in a folder. Their input is ``question``.
 
     Raises:
-        DataError: there is no such split, or a row isn't as ``SupportExample`` wants it.
+        DataError: the split doesn't exist, or a row isn't a valid ``SupportExample``.
     """
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
     if (path := split_files(folder).get(split)) is None:
-        raise DataError(f"{folder} has no examples of {split}: put {split}.jsonl there.")
+        raise DataError(f"{folder} has no {split} examples. Add {split}.jsonl.")
     rows = load_rows(path, SupportExample)
     fields = {"id", "category", "question", "answer", "answerable", "expression"}
     return to_examples(row.model_dump(include=fields) | {"citations": row.citations} for row in rows)
 
 
 def schema_text() -> str:
-    """Return what ``schema.json`` should contain."""
+    """Return the content of ``schema.json``."""
     return json.dumps(SupportExample.model_json_schema(), indent=2) + "\n"
 
 

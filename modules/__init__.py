@@ -1,1 +1,1 @@
-"""How the agent keeps its promise: the module, its tools, its retriever."""
+"""The agent module and its tools."""

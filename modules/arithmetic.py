@@ -1,4 +1,4 @@
-"""Exact arithmetic on an expression that an LM wrote: numbers and operators, nothing else is evaluated."""
+"""Exact arithmetic on an expression written by an LM. Only numbers and operators are evaluated."""
 
 import ast
 import operator
@@ -13,17 +13,17 @@ _BINARY: dict[type[ast.operator], Callable[[Decimal, Decimal], Decimal]] = {
 }
 _UNARY: dict[type[ast.unaryop], Callable[[Decimal], Decimal]] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
 _NUMBER = frozenset("0123456789.")
-_LONGEST = 200
+_MAX_LENGTH = 200
 
 
 def evaluate(expression: str) -> Decimal:
-    """The value of an expression of numbers, ``+ - * /`` and parentheses, in decimal (0.1 + 0.2 is 0.3).
+    """Return the decimal value of an expression of numbers, ``+ - * /`` and parentheses (0.1 + 0.2 is 0.3).
 
     Raises:
-        ValueError: the expression is too long, divides by zero or holds anything else.
+        ValueError: the expression is too long, divides by zero or contains anything else.
     """
-    if len(expression) > _LONGEST:
-        raise ValueError(f"the expression has {len(expression)} characters; at most {_LONGEST} are allowed")
+    if len(expression) > _MAX_LENGTH:
+        raise ValueError(f"the expression has {len(expression)} characters; at most {_MAX_LENGTH} are allowed")
     try:
         return _value(ast.parse(expression.strip(), mode="eval").body, expression)
     except SyntaxError:
@@ -33,7 +33,7 @@ def evaluate(expression: str) -> Decimal:
 
 
 def plain(value: Decimal) -> str:
-    """A number as people write it: at most 4 decimals, two for cents, none for a whole number."""
+    """Format a number with at most 4 decimals: two for cents, none for a whole number."""
     if value.adjusted() > 20:  # more digits than can be rounded
         return f"{value.normalize():f}"
     rounded = round(value, 4)
@@ -47,7 +47,7 @@ def plain(value: Decimal) -> str:
 def _value(node: ast.expr, expression: str) -> Decimal:
     if isinstance(node, ast.Constant):
         number = ast.get_source_segment(expression.strip(), node) or ""
-        if set(number) <= _NUMBER:  # as it was written: a float has lost digits; and no 1e999999, 0xff or True
+        if set(number) <= _NUMBER:  # from the source text: exact, and no 1e999999, 0xff or True
             return Decimal(number)
     if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
         return _BINARY[type(node.op)](_value(node.left, expression), _value(node.right, expression))

@@ -1,4 +1,4 @@
-"""The support desk: the signature, kept by a ReAct module with three tools."""
+"""The support desk: a ReAct module with three tools."""
 
 from collections.abc import Sequence
 
@@ -16,10 +16,10 @@ def support_desk(
     """Build the program, uncompiled.
 
     Args:
-        retriever: what finds passages of the handbook.
-        max_iters: the most LM steps a question may take.
-        thoughts: whether the LM writes why it takes each step.
-        more_tools: tools beside its own, such as ``oneturn.build_tools(config)`` gives.
+        retriever: finds passages of the handbook.
+        max_iters: the maximum number of LM steps per question.
+        thoughts: whether the LM writes a reason for each step.
+        more_tools: further tools, such as those of ``oneturn.build_tools(config)``.
     """
     tools = [handbook_search(retriever), order_lookup(ORDERS), dspy.Tool(calculate), *more_tools]
     return oneturn.ReAct(AnswerFromHandbook, tools=tools, max_iters=max_iters, thoughts=thoughts)

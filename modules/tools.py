@@ -1,4 +1,4 @@
-"""The support desk's tools. Their docstrings and type hints are what the LM is told of them."""
+"""The support desk's tools. The LM sees their docstrings and type hints."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,7 @@ from modules.arithmetic import evaluate, plain
 
 
 def handbook_search(retriever: oneturn.Retriever) -> dspy.Tool:
-    """The tool ``search_handbook`` over the passages that a retriever finds."""
+    """Build the tool ``search_handbook``, which returns the passages that a retriever finds."""
 
     def search_handbook(query: str) -> list[Document]:
         """Find passages of the handbook: prices, plans, limits, policies, dates, errors."""
@@ -23,7 +23,7 @@ def handbook_search(retriever: oneturn.Retriever) -> dspy.Tool:
 
 
 def order_lookup(csv: Path) -> dspy.Tool:
-    """The tool ``lookup_order`` over a table of orders with an ``order_id`` column."""
+    """Build the tool ``lookup_order`` for a CSV file of orders with an ``order_id`` column."""
     orders = pd.read_csv(csv, dtype=str, keep_default_na=False).set_index("order_id")
 
     def lookup_order(order_id: Annotated[str, oneturn.Seen(r"[Mm]-\d{4}")]) -> list[Document]:

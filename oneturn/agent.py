@@ -78,12 +78,11 @@ class Agent:
         return program
 
     def adapter(self) -> ResponsesAdapter:
-        """Return the adapter that serves the agent. It builds the program on first use.
+        """Return the adapter that serves the agent.
 
-        Raises:
-            ConfigError: approvals are configured, and their key is missing or too short.
+        It builds the program on first use, and reads the key of approvals when the first one is signed.
         """
-        deadline, approvals = self.config.serve.deadline, build_approvals(self.config.approvals)
+        deadline, approvals = self.config.serve.deadline, build_approvals(self.config.approvals, self.name)
         return ResponsesAdapter(self.serving_program, deadline=deadline, approvals=approvals)
 
     @property

@@ -1,1 +1,1 @@
-"""How the support desk is judged and compiled: its metric and its recipes."""
+"""The metric and the recipes of the support desk."""

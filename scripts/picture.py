@@ -1,4 +1,4 @@
-"""Take README's picture anew: ``python -m scripts.picture`` asks the agent one question and draws the terminal."""
+"""Write docs/ask.svg, the picture in the README: ``python -m scripts.picture`` asks a question and draws it."""
 
 import io
 import re
@@ -14,7 +14,7 @@ PICTURE = Path("docs/ask.svg")
 
 
 def main() -> None:
-    """Ask, and write the picture."""
+    """Ask the question, and write the picture."""
     console = Console(record=True, width=100, force_terminal=True, file=io.StringIO())
     console.print(f'[bold green]$[/bold green] oneturn ask "{QUESTION}"')
     ask(load_agent("agent.py"), QUESTION, console=console)

@@ -1,6 +1,6 @@
-"""Write docs/report.png: the report on the rows in docs/samples, as a browser shows it.
+"""Write docs/report.png, a screenshot of the report on the rows in docs/samples.
 
-Run it with ``python -m scripts.report_screenshot``; it needs Chromium.
+Run ``python -m scripts.report_screenshot``; it needs Chromium.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ ARGUMENTS = [
 
 
 def main() -> None:
-    """Take the picture."""
+    """Write the screenshot."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", nargs="?", type=Path, default=DOCS / "report.png")
     parser.add_argument("--dark", action="store_true")
     parser.add_argument("--width", type=int, default=1200)
     parser.add_argument("--height", type=int, default=1640)
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         after, before = (Evaluation.read(DOCS / "samples" / f"support-desk-{name}.jsonl") for name in SIDES)
         page = write_report(Path(folder) / "report.html", after, before, title=TITLE, names=(SIDES[1], SIDES[0]))
-        _picture(page, given.output, given.dark, {"width": given.width, "height": given.height})
+        _screenshot(page, options.output, options.dark, {"width": options.width, "height": options.height})
 
 
 SIDES = ("scripted", "uncompiled")
 TITLE = "Support desk on the test split"
 
 
-def _picture(page: Path, output: Path, dark: bool, size: ViewportSize) -> None:
+def _screenshot(page: Path, output: Path, dark: bool, size: ViewportSize) -> None:
     browser_path = shutil.which("chromium") or shutil.which("google-chrome")
     if browser_path is None:
-        raise SystemExit("The picture needs a browser: install Chromium, as with apt-get install chromium.")
+        raise SystemExit("The screenshot needs a browser. Install Chromium, for example with apt-get install chromium.")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=ARGUMENTS)
         tab = browser.new_page(viewport=size, color_scheme="dark" if dark else "light")

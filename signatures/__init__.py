@@ -1,1 +1,1 @@
-"""What the agent promises: DSPy signatures, typed."""
+"""Typed DSPy signatures: the inputs and outputs of the agent."""

@@ -1,4 +1,4 @@
-"""The support desk's promise: one question in, one answer with its sources out."""
+"""The support desk's signature: a question in, an answer with its sources out."""
 
 import dspy
 

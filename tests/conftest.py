@@ -1,4 +1,4 @@
-"""Every test starts from the same state, and leaves nothing behind: no settings, no cache, no trace."""
+"""Reset the settings, the cache and tracing before and after every test."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ import mlflow
 import pytest
 from hypothesis import settings
 
-# The module: dspy.dsp.utils also has an object of this name, which hides it from a plain import.
+# import_module, because dspy.dsp.utils has an object of the same name that hides the module.
 dspy_settings = importlib.import_module("dspy.dsp.utils.settings")
 
-# Thousands of streams a property: pytest tests/proof --hypothesis-profile=proof
+# Thousands of streams per property: pytest tests/proof --hypothesis-profile=proof
 settings.register_profile("proof", max_examples=2000)
 
 
 @pytest.fixture(autouse=True)
 def _clean_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """DSPy as it is after its import, with a cache in memory only; no MLflow trace is written."""
+    """Reset DSPy to its defaults, with a memory cache only, and disable MLflow tracing."""
     monkeypatch.delenv("ONETURN_CONFIG", raising=False)
     configured = dict(dspy_settings.main_thread_config)
     owner = dspy_settings.config_owner_thread_id, dspy_settings.config_owner_async_task
@@ -33,10 +33,10 @@ def _clean_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=True)
     mlflow.tracing.disable()
     monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
-    for variable in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI"):  # what a test sets, MLflow keeps for the next
+    for variable in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI"):  # MLflow sets them as a side effect
         monkeypatch.setenv(variable, "")
         monkeypatch.delenv(variable)
-    monkeypatch.setattr(os, "fsync", lambda file: None)  # what a test writes needn't survive the machine's power
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # faster; no power loss is tested
     yield
     mlflow.tracing.disable()
     dspy.cache = cache
@@ -47,13 +47,13 @@ def _clean_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def _trace_store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One SQLite store for all traced tests: making one takes seconds."""
+    """Return the URI of one SQLite store for all traced tests, because creating one takes seconds."""
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
 
 
 @pytest.fixture
 def traced(_trace_store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Traces are written, at once, to a store of the tests' own."""
+    """Write traces synchronously to the tests' store."""
     monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(_trace_store)

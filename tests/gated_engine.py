@@ -1,4 +1,4 @@
-"""An LM that is in the middle of its answer for as long as a test wants it to be."""
+"""An LM that pauses in the middle of its answer until the test releases it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dspy.lm15 import Message, Request, Response, TextPart, Usage, response_to_e
 
 
 class GatedEngine:
-    """Writes an answer without an end; in its middle it waits until it is let go on."""
+    """Streams the beginning of an answer, waits for ``go_on``, then streams a thousand more deltas."""
 
     supports_response_schema = True
     supported_params = frozenset({"response_format"})

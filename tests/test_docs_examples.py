@@ -1,4 +1,4 @@
-"""The examples of the pages about tools and about requests do what the pages say."""
+"""The examples in docs/tools.md, requests-and-streams.md and evaluation.md work as described."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ QUESTION = {"role": "user", "content": "Refund 300 euros."}
 
 
 def examples(page: str) -> list[dict[str, Any]]:
-    """What each Python example of a page defines."""
+    """Return the namespace of each Python example of a page."""
     text = (DOCS / page).read_text(encoding="utf-8")
-    found: list[dict[str, Any]] = []
+    namespaces: list[dict[str, Any]] = []
     for code in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-        found.append({})
-        exec(compile(code, page, "exec", dont_inherit=True), found[-1])
-    return found
+        namespaces.append({})
+        exec(compile(code, page, "exec", dont_inherit=True), namespaces[-1])
+    return namespaces
 
 
-def test_a_report_takes_its_time():
+def test_report_example_has_a_timeout():
     report, *_ = examples("tools.md")
     program = oneturn.ReAct("question -> answer", tools=[report["run_report"]])
     assert options_of(program.tools["run_report"]).timeout == 300
     assert program.tools["run_report"](month="May") == "42 pages"
 
 
-def test_a_large_refund_waits_for_a_person():
+def test_refund_example_requests_an_approval():
     _, approved, *_ = examples("tools.md")
     approved["program"].set_lm(ScriptedLM(call("refund", euros=300)))
     *_, last = approved["agent"].predict_stream({"input": [QUESTION]})
     assert [item["type"] for item in last.response["output"]][-1] == "mcp_approval_request"
 
 
-def test_a_call_is_approved_through_our_client_and_openai_s(monkeypatch: pytest.MonkeyPatch):
+def test_approval_examples_work_with_both_clients(monkeypatch: pytest.MonkeyPatch):
     _, served, ours, openais = examples("tools.md")
-    monkeypatch.setattr("builtins.input", lambda asked: "y")
+    monkeypatch.setattr("builtins.input", lambda prompt: "y")
     for ask in (ours["refund_order_7"], openais["refund_order_8"]):
         served["program"].set_lm(ScriptedLM(call("refund", euros=300), finish(answer="Refunded.")))
         with oneturn.running_server(served["agent"]) as url:
             assert ask(url) == "Refunded."
 
 
-def test_an_order_is_priced_without_a_question():
+def test_pricing_example_needs_no_question():
     (price,) = examples("requests-and-streams.md")
     with ScriptedLM(sections(total=7.5)) as lm, dspy.context(lm=lm):
         *_, last = price["agent"].predict_stream(price["request"])
@@ -58,7 +58,7 @@ def test_an_order_is_priced_without_a_question():
     assert last.response["output"][-1]["content"][0]["text"] == '{"total": 7.5}'
 
 
-def test_an_evaluation_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_evaluation_example_returns_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (page,) = examples("evaluation.md")
     program = dspy.Predict("question -> answer")

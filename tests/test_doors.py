@@ -1,4 +1,4 @@
-"""Where names are imported from: documented packages, nothing deeper."""
+"""Docs, notebooks and root folders import from documented packages only, not from their modules."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ READERS = [
 
 
 @pytest.mark.parametrize("path", READERS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_is_imported_from_deeper_than_a_door(path: Path):
+def test_imports_use_documented_packages_only(path: Path):
     text = path.read_text(encoding="utf-8")
     used = set(re.findall(r"\b(?:from|import) (oneturn(?:\.\w+)*)", text))
     assert used <= DOORS
 
 
 @pytest.mark.parametrize("init", PACKAGES, ids=lambda path: str(path.parent.relative_to(ROOT)))
-def test_no_file_bears_the_name_of_what_its_door_exports(init: Path):
+def test_no_module_has_the_name_of_an_export_of_its_package(init: Path):
     door = importlib.import_module(".".join(init.parent.relative_to(ROOT).parts))
     files = {path.stem for path in init.parent.iterdir()}
     assert not files & set(getattr(door, "__all__", ()))
 
 
 @pytest.mark.parametrize("name", oneturn.__all__)
-def test_each_name_is_there(name: str):
+def test_each_exported_name_exists(name: str):
     assert getattr(oneturn, name) is not None
 
 
-def test_the_names_are_few_and_sorted():
+def test_exports_are_few_and_sorted():
     assert oneturn.__all__ == sorted(oneturn.__all__)
     assert len(oneturn.__all__) <= 32
     assert set(oneturn.__all__) <= set(dir(oneturn))
 
 
-def test_another_name_is_not_there():
+def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'oneturn' has no attribute 'agentic'"):
         _ = oneturn.agentic  # type: ignore[attr-defined]

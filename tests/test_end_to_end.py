@@ -1,4 +1,4 @@
-"""The logged agent, loaded far from the checkout: every way to ask it gives the same answer."""
+"""The logged agent, loaded outside the checkout, gives the same answer through every client."""
 
 import json
 import os
@@ -12,13 +12,13 @@ import yaml
 from oneturn import load_agent, log_model
 
 ROOT = Path(__file__).resolve().parents[1]
-ASK_EVERY_WAY = """
+QUERY_WITH_EVERY_CLIENT = """
 import json, sys
 import httpx, mlflow, openai, oneturn
 
 uri, request = sys.argv[1], json.loads(sys.argv[2])
 model = mlflow.pyfunc.load_model(uri)
-import data  # from wherever the model brought it
+import data  # from the logged model
 pyfunc = model.predict(request)
 texts = lambda output: [c["text"] for item in output if item["type"] == "message" for c in item["content"]]
 with oneturn.running_server(model.get_raw_model()) as url:
@@ -40,7 +40,7 @@ print(json.dumps({"answers": answers, "code": data.__file__, "outputs": pyfunc["
 
 
 @pytest.mark.local_lm
-def test_every_way_to_ask_the_logged_agent_gives_the_same_answer(tmp_path, monkeypatch):
+def test_every_client_gets_the_same_answer_from_the_logged_agent(tmp_path, monkeypatch):
     config = yaml.safe_load((ROOT / "configs" / "dev.yaml").read_text())
     config["mlflow"]["tracking_uri"] = f"sqlite:///{tmp_path}/mlflow.db"
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
@@ -51,21 +51,21 @@ def test_every_way_to_ask_the_logged_agent_gives_the_same_answer(tmp_path, monke
 
     request = {"input": [{"role": "user", "content": agent.example_questions[0]}]}
     environment = {"MLFLOW_TRACKING_URI": config["mlflow"]["tracking_uri"], "MLFLOW_DISABLE_TELEMETRY": "true"}
-    found = _run(tmp_path, [logged.model_uri, json.dumps(request)], environment)
+    result = _run(tmp_path, [logged.model_uri, json.dumps(request)], environment)
 
-    answers = list(found["answers"].values())
+    answers = list(result["answers"].values())
     assert answers[0] != [""]
-    assert all(answer == answers[0] for answer in answers), found["answers"]
-    assert not Path(found["code"]).is_relative_to(ROOT), "the model must bring its own code"
-    assert set(found["outputs"]) == {"citations", "answerable"}
+    assert all(answer == answers[0] for answer in answers), result["answers"]
+    assert not Path(result["code"]).is_relative_to(ROOT), "the model uses its own code"
+    assert set(result["outputs"]) == {"citations", "answerable"}
 
 
 def _run(folder: Path, arguments: list[str], environment: dict[str, str]) -> dict:
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "ONETURN_CONFIG")}
+    inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "ONETURN_CONFIG")}
     done = subprocess.run(
-        [sys.executable, "-c", ASK_EVERY_WAY, *arguments],
+        [sys.executable, "-c", QUERY_WITH_EVERY_CLIENT, *arguments],
         cwd=folder,
-        env=kept | environment,
+        env=inherited | environment,
         capture_output=True,
         text=True,
         check=False,

@@ -1,1 +1,1 @@
-"""Batch evaluation, measured side by side: ours, `dspy.Evaluate`, `mlflow.genai.evaluate`."""
+"""Measure the overhead of batch evaluation: `oneturn.evaluate`, `dspy.Evaluate`, `mlflow.genai.evaluate`."""

@@ -1,7 +1,7 @@
-"""``python -m benchmarks.evaluating [--report docs/evaluation-cost.md]``: all contenders, side by side.
+"""``python -m benchmarks.evaluating [--report docs/evaluation-cost.md]``: measure the overhead of evaluation.
 
-Each evaluation runs in a process of its own, with an LM whose answers take a known time: latency and threads set the
-limit of what is possible, and the share of it that is reached is what the rest costs.
+Each evaluation runs in a separate process, with an LM of fixed latency. Latency and threads set the maximum number of
+rows per second; the share of it that is reached shows the overhead.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _SPEED = (
 _MEMORY = "| who | rows | peak memory | CPU a row |\n| --- | --- | --- | --- |"
 _THREADS = (32, 128)
 _SLOW = "mlflow.genai.evaluate"
-"""Takes minutes for rows that the others do in seconds: it is given fewer."""
+"""Takes minutes for what takes the others seconds, so it gets fewer rows."""
 
 
 def main() -> None:
-    """Measure, print the tables and, if asked to, write them."""
+    """Measure, print the tables and, with ``--report``, write them."""
     options = _options()
     parts = {"speed": (_SPEED, _speed), "memory": (_MEMORY, _memory)}
     for part, (head, rows) in parts.items():
@@ -44,42 +44,42 @@ def main() -> None:
 
 
 def _speed(options: argparse.Namespace) -> Iterator[str]:
-    wanted = [(threads, name) for threads in _THREADS for name in CONTENDERS]
-    for threads, name in tqdm(wanted, desc="speed", unit="evaluation"):
+    evaluations = [(threads, name) for threads in _THREADS for name in CONTENDERS]
+    for threads, name in tqdm(evaluations, desc="speed", unit="evaluation"):
         rows = threads * (2 if name == _SLOW else options.rounds)
-        found = _measured(name, rows, threads, options.latency, options.patience)
-        if found is None:
+        usage = _measure(name, rows, threads, options.latency, options.patience)
+        if usage is None:
             yield f"| {name} | {threads} | {rows:,} | not done after {options.patience:g} s | – | – | – |"
             continue
         limit = threads / options.latency
-        each = found["rows"] / found["seconds"]
+        each = usage["rows"] / usage["seconds"]
         yield (
-            f"| {name} | {threads} | {rows:,} | {each:.1f} | {each / limit:.1%} | {1000 * found['cpu'] / rows:.1f} ms "
-            f"| {found['lm_calls'] / rows:.2f} |"
+            f"| {name} | {threads} | {rows:,} | {each:.1f} | {each / limit:.1%} | {1000 * usage['cpu'] / rows:.1f} ms "
+            f"| {usage['lm_calls'] / rows:.2f} |"
         )
 
 
 def _memory(options: argparse.Namespace) -> Iterator[str]:
-    wanted = [(name, rows) for name in ("oneturn.evaluate", "dspy.Evaluate") for rows in (100, options.many)]
-    for name, rows in tqdm(wanted, desc="memory", unit="evaluation"):
-        found = _measured(name, rows, 16, 0.0)
-        assert found is not None  # it waits as long as it takes
-        yield f"| {name} | {rows:,} | {found['peak'] / 2**20:.0f} MiB | {1000 * found['cpu'] / rows:.1f} ms |"
+    evaluations = [(name, rows) for name in ("oneturn.evaluate", "dspy.Evaluate") for rows in (100, options.many)]
+    for name, rows in tqdm(evaluations, desc="memory", unit="evaluation"):
+        usage = _measure(name, rows, 16, 0.0)
+        assert usage is not None  # there is no timeout
+        yield f"| {name} | {rows:,} | {usage['peak'] / 2**20:.0f} MiB | {1000 * usage['cpu'] / rows:.1f} ms |"
 
 
-def _measured(
-    name: str, rows: int, threads: int, latency: float, patience: float | None = None
+def _measure(
+    name: str, rows: int, threads: int, latency: float, timeout: float | None = None
 ) -> dict[str, float] | None:
-    """What an evaluation took; ``None`` if it isn't done after ``patience`` seconds."""
+    """Return the time, CPU, memory and LM calls of an evaluation; ``None`` if it exceeds ``timeout`` seconds."""
     command = [sys.executable, "-m", "benchmarks.evaluating.contenders", name, str(rows), str(threads), str(latency)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)
     except subprocess.TimeoutExpired:
         return None
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    usage: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return usage
 
 
 def _about(latency: float) -> str:
@@ -92,12 +92,12 @@ def _about(latency: float) -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--latency", type=float, default=1.0, help="seconds that an answer of the LM takes")
-    parser.add_argument("--rounds", type=int, default=20, help="rows of an evaluation, times its threads")
-    parser.add_argument("--many", type=int, default=100_000, help="rows of the larger evaluation, for its memory")
-    parser.add_argument("--patience", type=float, default=600.0, help="seconds to wait for one evaluation of the speed")
-    parser.add_argument("--part", choices=("speed", "memory"), help="one of the two tables only")
-    parser.add_argument("--report", help="a Markdown file to write")
+    parser.add_argument("--latency", type=float, default=1.0, help="latency of the LM in seconds")
+    parser.add_argument("--rounds", type=int, default=20, help="rows per evaluation, as a multiple of its threads")
+    parser.add_argument("--many", type=int, default=100_000, help="rows of the larger evaluation in the memory table")
+    parser.add_argument("--patience", type=float, default=600.0, help="timeout of a speed evaluation in seconds")
+    parser.add_argument("--part", choices=("speed", "memory"), help="measure one of the two tables")
+    parser.add_argument("--report", help="Markdown file to write")
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
-"""One evaluation in a process of its own: ``python -m benchmarks.evaluating.contenders NAME ROWS THREADS LATENCY``.
+"""Run one evaluation: ``python -m benchmarks.evaluating.contenders NAME ROWS THREADS LATENCY``.
 
-Prints what it took, as JSON.
+Prints its time, CPU, memory and LM calls as JSON.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ def same(example: Any, prediction: Any, trace: Any = None) -> float:
 
 
 def ours(rows: Path, threads: int, lm: dspy.LM) -> int:
-    """``oneturn.evaluate``, rows journalled as they come."""
+    """``oneturn.evaluate``, with each row written to a file when it is finished."""
     return _ours(rows, threads, lm, output=rows.with_name("results.jsonl"))
 
 
 def ours_in_memory(rows: Path, threads: int, lm: dspy.LM) -> int:
-    """``oneturn.evaluate``, rows kept in memory, as ``dspy.Evaluate`` keeps them."""
+    """``oneturn.evaluate``, with rows in memory, as in ``dspy.Evaluate``."""
     return _ours(rows, threads, lm)
 
 
 def ours_traced(rows: Path, threads: int, lm: dspy.LM) -> int:
-    """``oneturn.evaluate`` with a trace a row, as ``mlflow.genai.evaluate`` makes them."""
+    """``oneturn.evaluate`` with a trace per row, as in ``mlflow.genai.evaluate``."""
     mlflow.dspy.autolog()
     return _ours(rows, threads, lm, output=rows.with_name("results.jsonl"), trace=True)
 
@@ -51,7 +51,7 @@ def _ours(rows: Path, threads: int, lm: dspy.LM, **options: Any) -> int:
     return len(oneturn.evaluate(program, rows, same, lm=lm, threads=threads, progress=False, **options).figures)
 
 
-def dspys(rows: Path, threads: int, lm: dspy.LM) -> int:
+def with_dspy(rows: Path, threads: int, lm: dspy.LM) -> int:
     """``dspy.Evaluate``."""
     examples = [dspy.Example(**row).with_inputs("question") for row in _read(rows)]
     with dspy.context(lm=lm):
@@ -59,7 +59,7 @@ def dspys(rows: Path, threads: int, lm: dspy.LM) -> int:
         return len(evaluate(dspy.Predict("question -> answer")).results)
 
 
-def mlflows(rows: Path, threads: int, lm: dspy.LM) -> int:
+def with_mlflow(rows: Path, threads: int, lm: dspy.LM) -> int:
     """``mlflow.genai.evaluate``, which traces every row."""
     os.environ["MLFLOW_GENAI_EVAL_MAX_WORKERS"] = str(threads)
     os.environ["MLFLOW_GENAI_EVAL_PREDICT_RATE_LIMIT"] = "0"
@@ -75,35 +75,35 @@ def mlflows(rows: Path, threads: int, lm: dspy.LM) -> int:
 
     mlflow.dspy.autolog()
     data = [{"inputs": {"question": row["question"]}, "expectations": {"answer": row["answer"]}} for row in _read(rows)]
-    found = mlflow.genai.evaluate(data=data, predict_fn=predict, scorers=[right])
-    return 0 if found.result_df is None else len(found.result_df)
+    result = mlflow.genai.evaluate(data=data, predict_fn=predict, scorers=[right])
+    return 0 if result.result_df is None else len(result.result_df)
 
 
 CONTENDERS: dict[str, Callable[[Path, int, dspy.LM], int]] = {
     "oneturn.evaluate": ours,
     "oneturn.evaluate, in memory": ours_in_memory,
-    "dspy.Evaluate": dspys,
+    "dspy.Evaluate": with_dspy,
     "oneturn.evaluate, traced": ours_traced,
-    "mlflow.genai.evaluate": mlflows,
+    "mlflow.genai.evaluate": with_mlflow,
 }
 
 
 def main() -> None:
-    """Evaluate, and print what it took."""
+    """Evaluate, and print the measurement as JSON."""
     name, count, threads, latency = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     with tempfile.TemporaryDirectory() as folder:
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
         rows = Path(folder, "rows.jsonl")
         rows.write_text("".join(_lines(count)), encoding="utf-8")
-        CONTENDERS[name](_few(rows), 2, WaitingLM(0.0))  # what is imported and made once isn't a row's cost
+        CONTENDERS[name](_few(rows), 2, WaitingLM(0.0))  # warm-up: excludes imports and startup
         mlflow.flush_trace_async_logging()
         lm = WaitingLM(latency)
-        began, cpu = time.perf_counter(), time.process_time()
-        done = CONTENDERS[name](rows, threads, lm)
+        start, cpu_start = time.perf_counter(), time.process_time()
+        count = CONTENDERS[name](rows, threads, lm)
         mlflow.flush_trace_async_logging()
-        took = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu}
+        usage = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu_start}
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"rows": done, "lm_calls": lm.answered, "peak": peak, **took}))
+        print(json.dumps({"rows": count, "lm_calls": lm.answered, "peak": peak, **usage}))
 
 
 def _few(rows: Path) -> Path:

@@ -1,4 +1,4 @@
-"""An LM in this process whose answers take a known time and no CPU worth mentioning."""
+"""An in-process LM with a fixed latency and negligible CPU time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TEXT = "[[ ## answer ## ]]\nyes\n\n[[ ## completed ## ]]"
 
 
 class WaitingLM(dspy.LM):
-    """Answers "yes" after ``latency`` seconds, and counts its answers in ``answered``."""
+    """Answers "yes" after ``latency`` seconds, and counts its calls in ``answered``."""
 
     def __init__(self, latency: float):
         self.counter = _Counter(latency)
@@ -22,7 +22,7 @@ class WaitingLM(dspy.LM):
 
     @property
     def answered(self) -> int:
-        """How often it was asked."""
+        """The number of calls."""
         return self.counter.answered
 
 
@@ -47,11 +47,11 @@ class _Counter:
         return Response(id=None, model=request.model, message=message, finish_reason="stop", usage=usage)
 
     def stream(self, request: Request) -> Iterator[Any]:
-        raise NotImplementedError("nobody reads along in a batch")
+        raise NotImplementedError("a batch evaluation doesn't stream the LM")
 
 
 def waiting_program(latency: float) -> dspy.Module:
-    """A program of one call of such an LM."""
+    """Build a program that makes one call of a ``WaitingLM``."""
     program = dspy.Predict("question -> answer")
     program.set_lm(WaitingLM(latency))
     return program

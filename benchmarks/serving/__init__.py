@@ -1,6 +1,6 @@
-"""What serving costs: an agent in process and served, beside bare ``dspy.ReAct`` and an adapter like the examples'."""
+"""Measure the cost of serving an agent, compared with bare ``dspy.ReAct`` and a naive adapter."""
 
 import os
 
-os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # no price list is fetched, here or by a child
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # no price list is downloaded, in child processes either
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.serving [--requests 200] [--report docs/serving-cost.md]``: all contenders, side by side."""
+"""``python -m benchmarks.serving [--requests 200] [--report docs/serving-cost.md]``: measure all contenders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.machine import ran_on
 from benchmarks.report import between_marks
 from benchmarks.serving import rows
 from benchmarks.serving.delta import cost_of_a_delta
-from benchmarks.serving.processes import stub, tracking_server
+from benchmarks.serving.processes import run_stub_lm, run_tracking_server
 from benchmarks.serving.stub_lm import LATENCY, PACE
 
 _HEAD = (
@@ -21,15 +21,15 @@ _HEAD = (
 
 
 def main() -> None:
-    """Measure, print the tables and, if asked to, write them."""
+    """Measure, print the tables and, with ``--report``, write them."""
     options = _options()
     mlflow.tracing.disable()
     delta = cost_of_a_delta()
-    with stub() as lm, tracking_server() as tracking:
-        found = [*rows.called(lm, tracking, options.requests), *rows.served_ones(lm, tracking, options.requests)]
-    bare = found[0].cpu
+    with run_stub_lm() as lm, run_tracking_server() as tracking:
+        measured = [*rows.in_process(lm, tracking, options.requests), *rows.served(lm, tracking, options.requests)]
+    bare = measured[0].cpu
     lines = [_about(), f"- a text delta, in process: {1e6 * delta:.0f} µs of CPU", "", _HEAD]
-    text = "\n".join([*lines, *(row.line(bare) for row in found)]) + "\n"
+    text = "\n".join([*lines, *(row.line(bare) for row in measured)]) + "\n"
     print(text)
     if options.report:
         path = Path(options.report)
@@ -45,8 +45,8 @@ def _about() -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=200, help="requests of each contender at each load")
-    parser.add_argument("--report", help="a Markdown file to write")
+    parser.add_argument("--requests", type=int, default=200, help="number of requests per contender and load")
+    parser.add_argument("--report", help="Markdown file to write")
     return parser.parse_args()
 
 

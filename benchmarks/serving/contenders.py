@@ -1,6 +1,6 @@
-"""Who is measured: each is an agent that takes a question, makes one tool call and asks the LM three times.
+"""The agents to measure. Each answers a question with three LM calls.
 
-oneturn's needs two LM calls for one tool, so it makes two tool calls: the number of LM calls is the same for all.
+``dspy.ReAct`` makes one tool call. ``oneturn.ReAct`` makes two, because it needs one LM call fewer per question.
 """
 
 from __future__ import annotations
@@ -23,47 +23,50 @@ def look_up(word: str) -> str:
 
 
 def stub_lm(url: str) -> dspy.LM:
-    """The stub as DSPy's LM."""
+    """Build a ``dspy.LM`` for the stub LM."""
     return dspy.LM("openai/gpt-4o-mini", api_base=f"{url}/v1", api_key="none", cache=False, num_retries=0)
 
 
 def plain() -> dspy.ReAct:
-    """``dspy.ReAct`` as it comes."""
+    """Build an unmodified ``dspy.ReAct``."""
     return dspy.ReAct("question -> answer", tools=[look_up], max_iters=4)
 
 
 def ours(lm: dspy.LM) -> oneturn.ResponsesAdapter:
-    """oneturn's adapter around oneturn's ReAct."""
+    """Build ``oneturn.ResponsesAdapter`` around ``oneturn.ReAct``."""
     program = oneturn.ReAct("question -> answer", tools=[look_up], max_iters=4)
     program.set_lm(lm)
     return oneturn.ResponsesAdapter(program)
 
 
 def wrapped(lm: dspy.LM) -> oneturn.ResponsesAdapter:
-    """oneturn's adapter around ``dspy.ReAct``."""
+    """Build ``oneturn.ResponsesAdapter`` around ``dspy.ReAct``."""
     program = plain()
     program.set_lm(lm)
     return oneturn.ResponsesAdapter(program)
 
 
 class NaiveAgent(ResponsesAgent):
-    """``dspy.ReAct`` behind ``dspy.streamify``, as examples write it; a listener a request, so that it works at all."""
+    """``dspy.ReAct`` with ``dspy.streamify``, as in common examples, but with a new listener per request.
+
+    With a shared listener it couldn't answer concurrent requests.
+    """
 
     def __init__(self, lm: dspy.LM):
         self.program = plain()
         self.program.set_lm(lm)
 
-    def predict(  # type: ignore[override]  # as ResponsesAgent's own
+    def predict(  # type: ignore[override]  # the signature of ResponsesAgent
         self, request: ResponsesAgentRequest
     ) -> ResponsesAgentResponse:
-        """Answer at once."""
+        """Return the complete response."""
         items = [event.model_dump()["item"] for event in self.predict_stream(request) if event.type == _DONE]
         return ResponsesAgentResponse(output=items)
 
-    def predict_stream(  # type: ignore[override]  # as ResponsesAgent's own
+    def predict_stream(  # type: ignore[override]  # the signature of ResponsesAgent
         self, request: ResponsesAgentRequest
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
-        """Answer as a stream: text deltas, then the message."""
+        """Yield text deltas, then the message."""
         listener = dspy.streaming.StreamListener(signature_field_name="answer")
         stream = dspy.streamify(self.program, stream_listeners=[listener], async_streaming=False)
         text = ""

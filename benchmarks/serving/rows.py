@@ -1,4 +1,4 @@
-"""The rows of the table: each contender at each load."""
+"""Measure the rows of the table: each contender at each load."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from dataclasses import dataclass
 import mlflow
 import mlflow.dspy
 
-from benchmarks.serving.asking import (
+from benchmarks.serving.clients import (
     Ask,
     Measured,
-    asking_agent,
-    asking_program,
-    asking_server,
-    calls_of,
-    cpu_of,
+    agent_client,
+    lm_calls,
     measure,
+    program_client,
+    server_client,
+    server_cpu,
 )
 from benchmarks.serving.contenders import NaiveAgent, ours, plain, stub_lm, wrapped
-from benchmarks.serving.processes import served
+from benchmarks.serving.processes import run_server
 
 CLIENTS = (1, 16, 64)
 WARM_UP = 5
@@ -36,59 +36,60 @@ class Row:
     traced: bool
     streamed: bool
     clients: int
-    found: Measured
+    measured: Measured
 
     @property
     def cpu(self) -> float:
-        """Seconds of CPU a request."""
-        return self.found.cpu / len(self.found.answers)
+        """CPU seconds per request."""
+        return self.measured.cpu / len(self.measured.answers)
 
     def line(self, bare: float) -> str:
-        """As Markdown; ``bare`` is what the first row's request cost."""
-        found, asked = self.found, len(self.found.answers)
-        late = [answer.first_piece for answer in found.whole if answer.first_piece is not None]
-        first = f"{1000 * statistics.median(late):.1f} ms" if late and self.streamed else "–"
+        """Format the row as Markdown; ``bare`` is the CPU per request of the first row."""
+        measured, requests = self.measured, len(self.measured.answers)
+        complete = measured.complete
+        delays = [answer.first_piece for answer in complete if answer.first_piece is not None]
+        first = f"{1000 * statistics.median(delays):.1f} ms" if delays and self.streamed else "–"
         return (
             f"| {self.who} | {'yes' if self.traced else 'no'} | {'streamed' if self.streamed else 'at once'} "
-            f"| {self.clients} | {found.lm_calls / asked:.2f} | {asked - len(found.whole)} of {asked} "
-            f"| {1000 * self.cpu:.1f} ms | × {self.cpu / bare:.2f} | {first} | {len(found.whole) / found.seconds:.1f} |"
+            f"| {self.clients} | {measured.lm_calls / requests:.2f} | {requests - len(complete)} of {requests} "
+            f"| {1000 * self.cpu:.1f} ms | × {self.cpu / bare:.2f} | {first} | {len(complete) / measured.seconds:.1f} |"
         )
 
 
-def called(lm: str, tracking: str, requests: int) -> Iterator[Row]:
-    """In this process: bare ``dspy.ReAct`` first, then each adapter."""
+def in_process(lm: str, tracking: str, requests: int) -> Iterator[Row]:
+    """Measure in this process: bare ``dspy.ReAct`` first, then each adapter."""
     bare = plain()
     bare.set_lm(stub_lm(lm))
 
     def row(who: str, ask: Ask, streamed: bool, traced: bool = False) -> Row:
-        measure(ask, WARM_UP, 1, _cpu, calls_of(lm))
-        return Row(who, traced, streamed, 1, measure(ask, requests, 1, _cpu, calls_of(lm)))
+        measure(ask, WARM_UP, 1, _cpu, lm_calls(lm))
+        return Row(who, traced, streamed, 1, measure(ask, requests, 1, _cpu, lm_calls(lm)))
 
-    yield row("`dspy.ReAct`, called", asking_program(bare), streamed=False)
+    yield row("`dspy.ReAct`, called", program_client(bare), streamed=False)
     agent = ours(stub_lm(lm))
-    yield row("oneturn, in process", asking_agent(agent, streamed=False), streamed=False)
-    yield row("oneturn, in process", asking_agent(agent), streamed=True)
-    yield row("oneturn around `dspy.ReAct`, in process", asking_agent(wrapped(stub_lm(lm))), streamed=True)
-    yield row("naive adapter, in process", asking_agent(NaiveAgent(stub_lm(lm))), streamed=True)
+    yield row("oneturn, in process", agent_client(agent, streamed=False), streamed=False)
+    yield row("oneturn, in process", agent_client(agent), streamed=True)
+    yield row("oneturn around `dspy.ReAct`, in process", agent_client(wrapped(stub_lm(lm))), streamed=True)
+    yield row("naive adapter, in process", agent_client(NaiveAgent(stub_lm(lm))), streamed=True)
     with _tracing(tracking):
-        yield row("oneturn, in process", asking_agent(agent), streamed=True, traced=True)
+        yield row("oneturn, in process", agent_client(agent), streamed=True, traced=True)
         mlflow.dspy.autolog()
-        yield row("`dspy.ReAct`, called, `mlflow.dspy.autolog`", asking_program(bare), streamed=False, traced=True)
+        yield row("`dspy.ReAct`, called, `mlflow.dspy.autolog`", program_client(bare), streamed=False, traced=True)
         mlflow.dspy.autolog(disable=True)
 
 
-def served_ones(lm: str, tracking: str, requests: int) -> Iterator[Row]:
-    """Each in a server of its own, at each load."""
+def served(lm: str, tracking: str, requests: int) -> Iterator[Row]:
+    """Measure each contender behind its own server, at each load."""
     names = {"ours": "oneturn, served", "naive": "naive adapter under `AgentServer`"}
     for streamed in (False, True):
         for traced in (False, True):
             for name, who in names.items():
-                with served(name, lm, tracking if traced else "") as server:
-                    ask, cpu = asking_server(server, streamed), cpu_of(server)
-                    measure(ask, WARM_UP, 1, cpu, calls_of(lm))
+                with run_server(name, lm, tracking if traced else "") as server:
+                    ask, cpu = server_client(server, streamed), server_cpu(server)
+                    measure(ask, WARM_UP, 1, cpu, lm_calls(lm))
                     for clients in CLIENTS:
-                        found = measure(ask, max(requests, 2 * clients), clients, cpu, calls_of(lm))
-                        yield Row(who, traced, streamed, clients, found)
+                        measured = measure(ask, max(requests, 2 * clients), clients, cpu, lm_calls(lm))
+                        yield Row(who, traced, streamed, clients, measured)
 
 
 @contextmanager

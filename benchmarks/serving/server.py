@@ -1,7 +1,7 @@
-"""One contender served, in a process of its own: ``python -m benchmarks.serving.server NAME PORT STUB [TRACKING]``.
+"""Serve one contender: ``python -m benchmarks.serving.server NAME PORT STUB [TRACKING]``.
 
-``GET /cpu`` tells the seconds of CPU that the process has used, once its traces are written; ``GET /memory`` what it
-has in memory (Linux).
+``GET /cpu`` writes pending traces and returns the CPU seconds of the process. ``GET /memory`` returns its memory
+(Linux).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from benchmarks.serving.contenders import AGENTS, stub_lm
 
 
-def _as_examples_do(agent: Any) -> ASGIApp:
-    """MLflow's ``AgentServer`` with synchronous handlers, as its documentation has them."""
+def _naive_app(agent: Any) -> ASGIApp:
+    """Build MLflow's ``AgentServer`` with synchronous handlers, as in its documentation."""
 
     @invoke()
     def answer(request: Any) -> Any:
@@ -38,8 +38,8 @@ def _as_examples_do(agent: Any) -> ASGIApp:
     return AgentServer("ResponsesAgent").app
 
 
-def _with_gauges(app: ASGIApp) -> ASGIApp:
-    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+def _with_metrics(app: ASGIApp) -> ASGIApp:
+    async def wrapper(scope: Scope, receive: Receive, send: Send) -> None:
         if scope.get("path") == "/cpu":
             await asyncio.to_thread(mlflow.flush_trace_async_logging)
             await JSONResponse(time.process_time())(scope, receive, send)
@@ -50,11 +50,11 @@ def _with_gauges(app: ASGIApp) -> ASGIApp:
         else:
             await app(scope, receive, send)
 
-    return front
+    return wrapper
 
 
 def main() -> None:
-    """Serve until killed."""
+    """Serve until the process is stopped."""
     name, port, stub, *tracking = sys.argv[1:]
     if tracking:
         mlflow.set_tracking_uri(tracking[0])
@@ -63,12 +63,12 @@ def main() -> None:
         mlflow.tracing.disable()
     agent = AGENTS[name](stub_lm(stub))
     if name == "naive":
-        app = _as_examples_do(agent)
+        app = _naive_app(agent)
     else:
         from oneturn.serving import application
 
         app = application(agent)
-    uvicorn.run(_with_gauges(app), host="127.0.0.1", port=int(port), log_level="error", interface="asgi3")
+    uvicorn.run(_with_metrics(app), host="127.0.0.1", port=int(port), log_level="error", interface="asgi3")
 
 
 if __name__ == "__main__":

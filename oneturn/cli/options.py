@@ -65,14 +65,19 @@ def build_approver(verdict: bool | None) -> Callable[[ApprovalRequest], bool] | 
     """Return a function that approves calls: by the option, or by a prompt; ``None`` if stdin is not a terminal."""
     if verdict is not None:
         return lambda request: verdict
-    if sys.stdin.isatty():
-        return lambda request: typer.confirm(f"Call {request.name}?")
-    return None
+    if not sys.stdin.isatty():
+        return None
+
+    from oneturn.serving.terminal import visible
+
+    return lambda request: typer.confirm(f"Call {visible(request.name)} with these arguments?")
 
 
 def exit_if_waiting(reply: Reply) -> None:
     """Exit with code 3 if the reply waits for approval."""
     if reply.approvals:
-        names = ", ".join(request.name for request in reply.approvals)
+        from oneturn.serving.terminal import visible
+
+        names = ", ".join(visible(request.name) for request in reply.approvals)
         typer.echo(f"No answer yet: {names} waits for approval. Pass --approve or --refuse.", err=True)
         raise typer.Exit(EXIT_WAITING)

@@ -89,16 +89,16 @@ class Estimate:
 
 
 def recipe(work: WorkOf) -> Callable[[RecipeT], RecipeT]:
-    """Declare what a recipe does, so that its cost can be ranges before.
+    """Declare the work of a recipe, so that its cost can be estimated.
 
-        @oneturn.recipe(lambda train, dev: oneturn.Work(runs=(4 * dev, 4 * dev + train)))
+        @oneturn.recipe(lambda train, dev: oneturn.compilation.Work(runs=(4 * dev, 4 * dev + train)))
         def mine(student, *, trainset, valset, metric, seed, threads): ...
 
-    A recipe that isn't declared declared as well; nobody knows before what it costs.
+    A recipe without a declaration works too, but has no estimate.
 
     Args:
-        work: gives what it does for so many training and development examples. What is measured before and after it
-            isn't its own.
+        work: returns the work for given numbers of training and development examples, without the evaluations before
+            and after the recipe.
     """
 
     def declare(function: RecipeT) -> RecipeT:

@@ -210,8 +210,7 @@ def _manifest(
     estimated: Estimate | None,
     stop_reason: str | None,
 ) -> Manifest:
-    spent = session.journal.totals
-    cost = {} if spent.cost is None else {"cost": spent.cost}
+    spent = {name: float(value) for name, value in session.journal.totals.to_dict().items() if value is not None}
     return Manifest(
         recipe=plan.recipe,
         lm=plan.lm.model,
@@ -220,13 +219,7 @@ def _manifest(
         versions={package: version(package) for package in ("oneturn", "dspy", "mlflow")},
         dataset={"train": dataset_hash(plan.rows(plan.trainset)), "dev": dataset_hash(plan.rows(plan.devset))},
         scores={"before": _reviewed_scores(before), "after": _reviewed_scores(after)},
-        spend={
-            "lm_calls": float(spent.lm_calls),
-            "prompt_tokens": float(spent.prompt_tokens),
-            "completion_tokens": float(spent.completion_tokens),
-            "seconds": round(session.journal.seconds, 1),
-            **cost,
-        },
+        spend={**spent, "seconds": round(session.journal.seconds, 1)},
         estimate=estimated.to_dict() if estimated is not None else None,
         stopped=stop_reason,
         interface=interface_of(plan.student),

@@ -28,7 +28,7 @@ from oneturn.compilation.replay_lm import UncountedLMs, journaled_lm
 from oneturn.compilation.result import Candidate
 from oneturn.config import BudgetConfig
 from oneturn.core._dspy import replaced_cache
-from oneturn.core.usage import Totals
+from oneturn.core.usage import Usage
 from oneturn.evaluation import evaluate
 from oneturn.evaluation.result import Evaluation, Metric
 
@@ -161,7 +161,7 @@ class Session:
         ):
             yield journaled_teacher
 
-    def _notify_usage(self, totals: Totals) -> None:
+    def _notify_usage(self, totals: Usage) -> None:
         self.notify("on_usage", totals, self.journal.seconds)
 
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from typing_extensions import Self
 
 from oneturn.config.base import Count, Section
@@ -27,8 +27,10 @@ from oneturn.config.errors import explain, refuse_secrets
 from oneturn.config.lm import LMConfig
 from oneturn.config.loading import CONFIG_VARIABLE, keys_of
 from oneturn.config.retriever import RetrieverConfig
-from oneturn.config.tools import ToolConfig
+from oneturn.config.tools import ToolConfig, Variable
 from oneturn.errors import ConfigError
+
+_PASSWORD = re.compile(r"://[^/?#@]*:[^?#]*@|[?&;]\s*\w*(password|passwd|pwd|secret|token)\w*\s*=", re.IGNORECASE)
 
 
 class MlflowConfig(Section):
@@ -56,14 +58,32 @@ class ServeConfig(Section):
 class ApprovalsConfig(Section):
     """Signing of approvals for tool calls."""
 
-    key_env: str | None = None
-    """The environment variable that holds the signing key, the same for all replicas; null if no tool needs
-    approval."""
+    key_env: Variable | None = None
+    """The environment variable that holds the signing key, the same for all replicas: at least 32 characters, 10 of
+    them different; null if no tool needs approval."""
     seconds: Annotated[float, Field(gt=0)] = 3600.0
     """Seconds until an approval request expires."""
     ledger: str | None = None
-    """SQLAlchemy URL of a database shared by all replicas, which records used approvals; null records them in this
-    process only."""
+    """SQLAlchemy URL of a database shared by all replicas, which records used approvals, if the URL has no password;
+    null records them in this process only."""
+    ledger_env: Variable | None = None
+    """Instead of `ledger`, the environment variable that holds the database's URL."""
+
+    @field_validator("ledger")
+    @classmethod
+    def _has_no_password(cls, ledger: str | None) -> str | None:
+        if ledger is not None and _PASSWORD.search(ledger):
+            raise ValueError(
+                "it contains a password, and a configuration is stored in plain text; put the address in an "
+                "environment variable, and set approvals.ledger_env to the variable's name"
+            )
+        return ledger
+
+    @model_validator(mode="after")
+    def _one_ledger(self) -> Self:
+        if self.ledger is not None and self.ledger_env is not None:
+            raise ValueError("set either ledger or ledger_env")
+        return self
 
 
 class DataConfig(Section):

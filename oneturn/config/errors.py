@@ -20,6 +20,7 @@ _SECRET_VALUE = re.compile(
     re.VERBOSE,
 )
 _SECRET_REFERENCE = re.compile(r"\{\{secrets/[\w.@-]+/[\w.@-]+\}\}")  # resolved by Databricks
+_VARIABLES = {"approvals.ledger": "approvals.ledger_env", "approvals.key_env": "approvals.key_env"}
 _EXPECTED = {
     "int_type": "a whole number",
     "float_type": "a number",
@@ -39,9 +40,10 @@ def refuse_secrets(keys: Any, source: str) -> None:
         if key == "credentials" and value in ("agent", "user"):  # an allowed value, not a secret
             continue
         if SECRET_KEY.search(key) or _SECRET_VALUE.match(value) or IN_PROSE.search(value):
+            setting = _VARIABLES.get(path, "api_key_env")
             raise ConfigError(
                 f"{source}: {path} looks like a secret, and a configuration is stored in plain text. Put the secret in "
-                "an environment variable, and set api_key_env to the variable's name."
+                f"an environment variable, and set {setting} to the variable's name."
             )
 
 

@@ -1,13 +1,17 @@
-"""Convert values to strict JSON in UTF-8."""
+"""Convert values to strict JSON in UTF-8, read it strictly, and write it canonically for signatures."""
 
 from __future__ import annotations
 
 import enum
+import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from oneturn.core._dspy import serialize_for_json
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in the text of an object without a JSON form; differs by process
 
 
 def plain(value: Any) -> Any:
@@ -56,3 +60,66 @@ def jsonable(value: Any) -> Any:
     if value is None or (isinstance(value, str | int | float) and not isinstance(value, enum.Enum)):
         return value
     return serialize_for_json(value)
+
+
+def read_json(text: str) -> Any:
+    """Parse JSON strictly (RFC 8259).
+
+    Raises:
+        ValueError: it isn't JSON; a key is repeated; a number is NaN, infinite or too large; or a text contains an
+            unpaired surrogate.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite)
+        json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    return value
+
+
+def canonical(value: Any) -> Any:
+    """Convert a value to JSON types in which equal numbers are the same: ``150.0`` becomes ``150``.
+
+    Unlike :func:`plain` it keeps different values different: ``NaN`` isn't ``None``, a surrogate isn't U+FFFD.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if isinstance(value, Mapping):
+        return {str(key): canonical(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [canonical(inner) for inner in value]
+    if isinstance(value, set | frozenset):  # in no order of their own
+        return sorted((canonical(inner) for inner in value), key=json.dumps)
+    serialized = serialize_for_json(value)
+    return _ADDRESS.sub("", serialized) if isinstance(serialized, str) else canonical(serialized)
+
+
+def canonical_json(value: Any) -> bytes:
+    """Write a value as the bytes to sign: the same for equal values, different for different ones."""
+    return json.dumps(canonical(value), sort_keys=True, separators=(",", ":")).encode()
+
+
+def normalise_arguments(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert a tool call's arguments to what is shown, signed and executed: strict JSON, numbers by value."""
+    normalised: dict[str, Any] = canonical(plain(args))
+    return normalised
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("an object repeats a key")
+    return value
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} isn't JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is too large")
+    return number

@@ -7,11 +7,13 @@ terminal) read this one stream.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import dspy
 from mlflow.entities import Document
+
+from oneturn.core.usage import Usage
 
 Item = Mapping[str, Any]
 """An item of the Responses protocol."""
@@ -82,10 +84,6 @@ class WaitingCall:
     args: Mapping[str, Any]
     thought: str = ""
 
-    def to_json(self) -> list[Any]:
-        """Return all fields as JSON values."""
-        return [self.thought, self.name, dict(self.args)]
-
 
 @dataclass(frozen=True)
 class FinishedCall(WaitingCall):
@@ -93,10 +91,6 @@ class FinishedCall(WaitingCall):
 
     output: str = ""
     documents: tuple[Document, ...] = ()
-
-    def to_json(self) -> list[Any]:
-        """Return all fields as JSON values."""
-        return [*super().to_json(), self.output, [source(document) for document in self.documents]]
 
 
 @dataclass(frozen=True)
@@ -109,12 +103,21 @@ class ApprovalWanted:
 
 @dataclass(frozen=True)
 class Resumption:
-    """The calls that a run resumes from, and the person's decision on the waiting call."""
+    """The calls that a run resumes from, and the person's decision on the waiting call.
+
+    Attributes:
+        waiting: the call to run, or not.
+        finished: the calls made before.
+        approve: whether the person approves.
+        reason: the person's reason.
+        sources_dropped: whether the client left out documents of the finished calls: the answer can't cite them.
+    """
 
     waiting: WaitingCall
     finished: tuple[FinishedCall, ...]
     approve: bool
     reason: str = ""
+    sources_dropped: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,15 +135,8 @@ class Answer:
     prediction: dspy.Prediction
 
 
-@dataclass(frozen=True)
-class Usage:
-    """Usage of the run: number of LM calls, and token counts by LM in the format of ``dspy.track_usage``."""
-
-    lm_calls: int
-    tokens: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
 Step = Thought | Working | ToolCall | ToolProgress | ToolResult | ApprovalWanted | AnswerDelta | Answer | Usage
+"""A step of a run. The last one is the run's ``Usage``."""
 
 
 def source(document: Document) -> dict[str, str]:

@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from oneturn.agent import Agent
 from oneturn.config.tracking import use_tracking
 from oneturn.datasets.rows import find_measured_dataset
+from oneturn.deployment.preflight import refuse_unsigned_approvals
 from oneturn.deployment.resources import auth_policy_of
 from oneturn.errors import ConfigError, ProgramError
 from oneturn.programs.state import check_secrets, drift_of, read_manifest
@@ -47,7 +48,8 @@ def log_model(agent: Agent, *, register: bool = False, alias: str | None = None)
     Raises:
         ProgramError: a folder that the agent declares doesn't exist; or its compiled program is in none of them,
             contains what looks like a secret, or was compiled for another program.
-        ConfigError: ``alias`` is given without ``register``.
+        ConfigError: ``alias`` is given without ``register``; or a tool may need a person's approval, and no key is
+            configured to sign it.
     """
     settings = agent.config.mlflow
     if alias is not None and not register:
@@ -55,6 +57,7 @@ def log_model(agent: Agent, *, register: bool = False, alias: str | None = None)
     if agent.config.compiled is not None:
         check_secrets(agent.compiled_path)
     agent.program()
+    refuse_unsigned_approvals(agent)
     paths, pinned_requirements = [str(path) for path in code_paths(agent)], requirements(agent)
     if agent.config.compiled is not None:
         _check_compiled_path(agent)

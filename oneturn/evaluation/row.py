@@ -69,11 +69,7 @@ def _measured(answered: Answered, tries: int) -> Row:
     return {
         "pred_tool_calls": answered.tool_calls,
         "pred_sources": answered.sources,
-        "lm_calls": 0,
-        "prompt_tokens": 0,
-        "completion_tokens": 0,
-        "cost": None,
-        **answered.spend,
+        **answered.usage.to_dict(),
         "seconds": answered.seconds,
         "trace_id": answered.trace_id,
         "tries": tries,

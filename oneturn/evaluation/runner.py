@@ -99,8 +99,9 @@ def evaluate(
 
     Returns:
         The evaluation. Its rows have the data's own fields, ``pred_…`` for each output, ``score``, ``feedback``, the
-        other metrics, ``pred_tool_calls``, ``pred_sources``, ``lm_calls``, ``prompt_tokens``, ``completion_tokens``,
-        ``cost`` (US dollars, if the LM's price is known), ``seconds``, ``trace_id``, ``tries`` and ``error``.
+        other metrics, ``pred_tool_calls``, ``pred_sources``, the usage (``lm_calls``, ``prompt_tokens``,
+        ``completion_tokens``, ``cached_tokens``, ``cache_write_tokens``, ``reasoning_tokens``, and ``cost`` in US
+        dollars, if the LM's price is known), ``seconds``, ``trace_id``, ``tries`` and ``error``.
 
     Raises:
         DataError: there are no rows; the target or the data is of an unsupported type; ``repeats`` isn't positive; or

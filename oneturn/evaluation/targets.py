@@ -15,7 +15,7 @@ from mlflow.types.responses import ResponsesAgentRequest
 
 from oneturn.agent import Agent
 from oneturn.core.serialization import jsonable
-from oneturn.core.usage import Spend, spending
+from oneturn.core.usage import CallTracker, Usage, track_usage
 from oneturn.errors import DataError, ProgramError
 from oneturn.evaluation.run_record import RunRecord, arguments, cited, tool_calls, with_record
 from oneturn.programs.signature import signature_of
@@ -34,7 +34,7 @@ class Answered:
         prediction: the outputs, as a metric reads them.
         tool_calls: the tool calls, in order; see :class:`oneturn.evaluation.run_record.RunRecord`.
         sources: the sources that the answer cites.
-        spend: LM calls and tokens.
+        usage: the usage of its LM calls.
         seconds: the duration.
         trace_id: the id of its MLflow trace; ``None`` if there is none.
     """
@@ -42,7 +42,7 @@ class Answered:
     prediction: dspy.Prediction = field(default_factory=dspy.Prediction)
     tool_calls: list[Fields] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
-    spend: Mapping[str, float | None] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
     seconds: float = 0.0
     trace_id: str | None = None
 
@@ -108,12 +108,12 @@ class ProgramTarget:
 
     def answer(self, example: dspy.Example, into: Answered) -> None:
         """Run the program on a row."""
-        with dspy.context(**({"lm": self._lm} if self._lm is not None else {})), _measure(into) as spend:
+        with dspy.context(**({"lm": self._lm} if self._lm is not None else {})), _measure(into) as tracker:
             try:
                 with self._traced(example, into):
                     into.prediction = _prediction(self._program(**self._program_inputs(example)))
             finally:
-                into.spend = spend.to_dict()
+                into.usage = tracker.usage
         into.tool_calls = tool_calls(into.prediction)
         into.sources = cited(into.prediction)
 
@@ -188,13 +188,13 @@ def _prediction(output: Any) -> dspy.Prediction:
 
 
 @contextlib.contextmanager
-def _measure(into: Answered) -> Iterator[Spend]:
+def _measure(into: Answered) -> Iterator[CallTracker]:
     start = time.perf_counter()
-    with spending() as spend:
+    with track_usage() as tracker:
         try:
-            yield spend
+            yield tracker
         finally:
-            into.seconds = time.perf_counter() - start + spend.replayed
+            into.seconds = time.perf_counter() - start + tracker.replayed
 
 
 def _request(example: dspy.Example) -> tuple[Any, Fields]:
@@ -216,8 +216,7 @@ def read_into(reply: Reply, into: Answered) -> None:
         for call in reply.tool_calls
     ]
     into.sources = urls
-    read, written = (int(reply.usage.get(name) or 0) for name in ("input_tokens", "output_tokens"))
-    into.spend = {"prompt_tokens": read, "completion_tokens": written}
+    into.usage = reply.usage
 
 
 def _lm_settings(lm: dspy.BaseLM | None) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, cast
 
 import dspy
@@ -10,6 +10,7 @@ import dspy
 from oneturn.core.steps import Step
 from oneturn.errors import ProgramError
 from oneturn.programs.module import ModuleProgram
+from oneturn.tools.decorator import options_of
 
 
 class Program(Protocol):
@@ -57,6 +58,19 @@ def as_program(
     raise ProgramError(
         f"{_describe(given)} is not a program: pass a dspy.Module, or an object with steps and a signature."
     )
+
+
+def guarded_tools(program: Program | dspy.Module) -> list[str]:
+    """Return the names of the tools, at any depth of a program, that may need a person's approval."""
+    module = getattr(program, "module", program)  # unwrap a ModuleProgram
+    parts = [module, *(part for _, part in module.named_sub_modules())] if isinstance(module, dspy.Module) else [module]
+    names: dict[str, None] = {}
+    for part in parts:
+        tools = getattr(part, "tools", None)
+        for tool in tools.values() if isinstance(tools, Mapping) else tools if isinstance(tools, list) else ():
+            if isinstance(tool, dspy.Tool) and options_of(tool).approval:
+                names[str(tool.name)] = None
+    return list(names)
 
 
 def _check_built(program: Any) -> Any:

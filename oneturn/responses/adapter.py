@@ -13,10 +13,9 @@ import dspy
 from mlflow.entities import Document
 from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse, ResponsesAgentStreamEvent
 from mlflow.types.responses_helpers import IncompleteDetails
-from pydantic import ValidationError
 
 from oneturn.core.run_context import RunContext, caller_token, current_run
-from oneturn.core.serialization import plain, replace_surrogates, replace_surrogates_deep
+from oneturn.core.serialization import plain, replace_surrogates
 from oneturn.core.steps import (
     Answer,
     AnswerDelta,
@@ -26,15 +25,15 @@ from oneturn.core.steps import (
     ToolCall,
     ToolProgress,
     ToolResult,
-    Usage,
     Working,
 )
-from oneturn.errors import AgentError, ProgramError, RequestError, RunCancelled
+from oneturn.core.usage import Usage
+from oneturn.errors import AgentError, ProgramError, RunCancelled
 from oneturn.programs import Program, as_program
-from oneturn.responses.approval_items import ApprovalAnswer, Item, read_answer, read_waiting
+from oneturn.responses.approval_items import Item, read_waiting
 from oneturn.responses.errors import to_client_error
 from oneturn.responses.event_writer import EventWriter, url_citations
-from oneturn.responses.request import describe_validation_error, program_inputs
+from oneturn.responses.parsing import ParsedRequest, parse_request, signer, tool_schema, validate_request
 from oneturn.responses.tracing import SelfTraced, in_span
 from oneturn.tools.approvals import Approvals
 
@@ -53,11 +52,15 @@ class ResponsesAdapter(SelfTraced):
         program: the program, such as a :class:`oneturn.ReAct` or any ``dspy.Module``, or a function that builds it.
             The function is called once, when MLflow loads the model or on the first request. The program's predictors
             need an LM: from ``program.set_lm`` or ``dspy.configure``.
-        signature: the signature of a ``dspy.Module`` that doesn't declare one; see :class:`oneturn.ModuleProgram`.
+        signature: the signature of a ``dspy.Module`` that doesn't declare one; see
+            :class:`oneturn.programs.ModuleProgram`.
         answer_field: the output field of a ``dspy.Module`` that becomes the message; the first ``str`` by default.
         deadline: seconds that a request may take. Then it ends as ``incomplete``, with the items finished so far.
             ``None`` for no limit.
         approvals: signs and verifies approvals, for a program with tools that need a person's approval.
+
+    Attributes:
+        approvals: the same; set it before the first request.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class ResponsesAdapter(SelfTraced):
         self._signature = signature
         self._answer_field = answer_field
         self._deadline = deadline
-        self._approvals = approvals
+        self.approvals = approvals
         self._built: Program | None = None
         self._building = threading.Lock()
 
@@ -89,49 +92,71 @@ class ResponsesAdapter(SelfTraced):
         """Build the program when MLflow loads the model, so that errors show before the first request."""
         _ = self.program
 
-    def inputs(self, request: ResponsesAgentRequest) -> dict[str, Any]:
-        """Return the program's inputs for a request without running it: a server can reject it before streaming.
+    def parse(self, request: ResponsesAgentRequest | dict[str, Any]) -> ParsedRequest:
+        """Parse a request without running it, so that a server can refuse it before the stream starts.
 
         Raises:
-            RequestError: the request is invalid.
+            RequestError: the request is invalid (HTTP 400).
+            ProgramError: the program can't be built, or the request answers an approval that can't be verified.
         """
-        program, request = self.program, _validated(request)
-        inputs = program_inputs(program.signature, request, program.answer_field)
-        if (answer := self._approval_answer(request)) is not None:
-            resumption = answer.resumption
-            self._signer().verify(answer.request_id, inputs, resumption.finished, resumption.waiting)
-        return inputs
+        return self._parse(validate_request(request))
 
-    def predict(  # type: ignore[override]  # as ResponsesAgent's own
-        self, request: ResponsesAgentRequest
-    ) -> ResponsesAgentResponse:
-        """Answer a request with one response: the same as at the end of a stream. The LM doesn't stream.
+    def run(self, parsed: ParsedRequest) -> ResponsesAgentResponse:
+        """Run a parsed request and return the response: the same as at the end of a stream. The LM doesn't stream.
 
         Raises:
             AgentError: the run failed; the code and message are those of a stream's ``error`` event.
         """
-        failures: list[AgentError] = []
-        request = _validated(request)
-        *_, last = in_span("predict", request, self._events(request, failures.append, streaming=False))
-        if failures:
-            raise failures[0]
-        return _response(last)
+        return self._run(parsed.request, lambda: parsed)
+
+    def stream(self, parsed: ParsedRequest) -> Generator[ResponsesAgentStreamEvent, None, None]:
+        """Run a parsed request and yield its events; the last one is the only terminal event."""
+        yield from in_span("predict_stream", parsed.request, self._events(lambda: parsed))
+
+    def predict(  # type: ignore[override]  # as ResponsesAgent's own
+        self, request: ResponsesAgentRequest
+    ) -> ResponsesAgentResponse:
+        """Parse and run a request.
+
+        Raises:
+            RequestError: the request doesn't match the Responses protocol.
+            AgentError: the request was refused, or the run failed, with the code and message of a stream's ``error``.
+        """
+        request = validate_request(request)
+        return self._run(request, lambda: self._parse(request))
 
     def predict_stream(  # type: ignore[override]  # as ResponsesAgent's own
         self, request: ResponsesAgentRequest
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
-        """Answer a request with a stream of events that ends with exactly one terminal event."""
-        request = _validated(request)
-        yield from in_span("predict_stream", request, self._events(request, lambda failure: None))
+        """Parse and stream a request; a refused request is a stream that ends with ``response.failed``.
+
+        Raises:
+            RequestError: the request doesn't match the Responses protocol.
+        """
+        request = validate_request(request)
+        yield from in_span("predict_stream", request, self._events(lambda: self._parse(request)))
+
+    def _parse(self, request: ResponsesAgentRequest) -> ParsedRequest:
+        return parse_request(request, self.program, self.approvals)
+
+    def _run(self, request: ResponsesAgentRequest, parse: Callable[[], ParsedRequest]) -> ResponsesAgentResponse:
+        failures: list[AgentError] = []
+        *_, last = in_span("predict", request, self._events(parse, failures.append, streaming=False))
+        if failures:
+            raise failures[0]
+        return _response(last)
 
     def _events(
-        self, request: ResponsesAgentRequest, on_failure: Callable[[AgentError], object], streaming: bool = True
+        self,
+        parse: Callable[[], ParsedRequest],
+        on_failure: Callable[[AgentError], object] = lambda failure: None,
+        streaming: bool = True,
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         run = RunContext(self._deadline, current_run(), streaming=streaming, caller=caller_token())
         writer = EventWriter()
         yield from writer.start()
         try:
-            yield from self._run_events(writer, request, run)
+            yield from self._run_events(writer, parse(), run)
         except RunCancelled as cancelled:
             yield from writer.incomplete(cancelled.reason)
         except GeneratorExit:
@@ -144,20 +169,20 @@ class ResponsesAdapter(SelfTraced):
                 raise
 
     def _run_events(
-        self, writer: EventWriter, request: ResponsesAgentRequest, run: RunContext
+        self, writer: EventWriter, parsed: ParsedRequest, run: RunContext
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         seen: dict[str, Document] = {}
         prediction: dspy.Prediction | None = None
         waits_for_approval = False
         usage = None
         program = self.program
-        inputs = self.inputs(request)
 
         def sign(item: Item) -> str:
-            waiting, finished = read_waiting(request, writer.output, item)
-            return self._signer().request_id(inputs, finished, waiting)
+            waiting, finished = read_waiting([*parsed.items, *writer.output], item)
+            schema = tool_schema(program, waiting.name)
+            return signer(self.approvals).request_id(parsed.inputs, finished, waiting, schema)
 
-        for step in _run_steps(run, self._steps(request, inputs, seen)):
+        for step in _run_steps(run, self._steps(parsed, seen)):
             if isinstance(step, Thought):
                 yield from writer.thought(step.text)
             elif isinstance(step, ToolCall):
@@ -178,38 +203,20 @@ class ResponsesAdapter(SelfTraced):
                 prediction = step.prediction
                 yield from _write_answer(writer, program, prediction, seen)
             elif isinstance(step, Usage):
-                usage = _usage_fields(step)
+                usage = step.to_responses()
         if prediction is None and not waits_for_approval:
             raise ProgramError("The program ended without an Answer; its steps() must yield one.")
         yield from writer.completed(usage, _custom_outputs(program, prediction))
 
-    def _steps(
-        self, request: ResponsesAgentRequest, inputs: dict[str, Any], seen: dict[str, Document]
-    ) -> Iterator[Step]:
-        """The steps of a new run, or of the resumed run if the request ends with an approval response."""
-        answer = self._approval_answer(request)
+    def _steps(self, parsed: ParsedRequest, seen: dict[str, Document]) -> Iterator[Step]:
+        """The steps of a new run, or of the resumed run if the request answers an approval."""
         program: Any = self.program
-        if answer is None:
-            return cast(Iterator[Step], program.steps(**inputs))
-        resumption = answer.resumption
-        self._signer().check(answer.request_id, inputs, resumption.finished, resumption.waiting)
-        for call in resumption.finished:
+        if parsed.resumption is None or parsed.approval is None:
+            return cast(Iterator[Step], program.steps(**parsed.inputs))
+        signer(self.approvals).spend(parsed.approval)
+        for call in parsed.resumption.finished:
             seen.update(_by_id(call.documents))
-        return cast(Iterator[Step], program.resume(resumption, **inputs))
-
-    def _approval_answer(self, request: ResponsesAgentRequest) -> ApprovalAnswer | None:
-        answer = read_answer(request)
-        if answer is not None and not hasattr(self.program, "resume"):
-            raise RequestError("This agent doesn't request approvals; end the input with a user message.")
-        return answer
-
-    def _signer(self) -> Approvals:
-        if self._approvals is None:
-            raise ProgramError(
-                "A tool needs a person's approval, and the adapter has no key to sign the approval request: pass "
-                "approvals=oneturn.Approvals(key) to ResponsesAdapter."
-            )
-        return self._approvals
+        return cast(Iterator[Step], program.resume(parsed.resumption, **parsed.inputs))
 
 
 def _response(event: ResponsesAgentStreamEvent) -> ResponsesAgentResponse:
@@ -219,33 +226,6 @@ def _response(event: ResponsesAgentStreamEvent) -> ResponsesAgentResponse:
     if details is not None:  # validated, MLflow would warn about a reason that isn't one of OpenAI's two
         response.incomplete_details = IncompleteDetails.model_construct(**details)
     return response
-
-
-def _validated(request: ResponsesAgentRequest | dict[str, Any]) -> ResponsesAgentRequest:
-    """Validate a request, which MLflow may pass as a dict, and replace unpaired surrogates.
-
-    LMs and trace stores reject text that UTF-8 can't encode.
-
-    Raises:
-        RequestError: the request doesn't match the Responses protocol.
-    """
-    data = request.model_dump() if isinstance(request, ResponsesAgentRequest) else request
-    try:
-        encodable = _is_encodable(data)
-        if encodable and isinstance(request, ResponsesAgentRequest):
-            return request
-        return ResponsesAgentRequest.model_validate(data if encodable else replace_surrogates_deep(data))
-    except ValidationError as invalid:
-        raise RequestError(describe_validation_error(invalid)) from invalid
-
-
-def _is_encodable(request: Any) -> bool:
-    """Whether UTF-8 can encode the request: JSON may contain unpaired surrogates."""
-    try:
-        json.dumps(request, ensure_ascii=False, default=str).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _run_steps(run: RunContext, steps: Iterator[Step]) -> Iterator[Step]:
@@ -292,15 +272,3 @@ def _custom_outputs(program: Program, prediction: dspy.Prediction | None) -> dic
         return {}
     names = [name for name in program.signature.output_fields if name != program.answer_field]
     return {name: plain(prediction.get(name)) for name in names}
-
-
-def _usage_fields(step: Usage) -> dict[str, Any]:
-    prompt = sum(int(tokens.get("prompt_tokens") or 0) for tokens in step.tokens.values())
-    completion = sum(int(tokens.get("completion_tokens") or 0) for tokens in step.tokens.values())
-    return {
-        "input_tokens": prompt,
-        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-        "output_tokens": completion,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": prompt + completion,
-    }

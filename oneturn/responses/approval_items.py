@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from mlflow.entities import Document
-from mlflow.types.responses import ResponsesAgentRequest
 
+from oneturn.core.serialization import normalise_arguments, read_json
 from oneturn.core.steps import FinishedCall, Resumption, WaitingCall
 from oneturn.errors import RequestError
 from oneturn.responses.request import APPROVAL_RESPONSE, describe_invalid_verdict
 
 Item = Mapping[str, Any]
+_UNCHANGED = "send all output items back unchanged."
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class ApprovalAnswer:
     resumption: Resumption
 
 
-def read_answer(request: ResponsesAgentRequest) -> ApprovalAnswer | None:
-    """Read the approval response that a request ends with.
+def read_answer(items: Sequence[Item]) -> ApprovalAnswer | None:
+    """Read the approval response that the input items of a request end with.
 
     Returns:
         The response; ``None`` if the last item isn't one.
@@ -35,51 +35,48 @@ def read_answer(request: ResponsesAgentRequest) -> ApprovalAnswer | None:
         RequestError: ``approve`` isn't a boolean, the matching approval request isn't among the items, or an item
             is malformed.
     """
-    items = [item.model_dump() for item in request.input]
     if not items or items[-1].get("type") != APPROVAL_RESPONSE:
         return None
     answer, turn = items[-1], _turn(items[:-1])
     approve = answer.get("approve")
     if not isinstance(approve, bool):  # MLflow doesn't convert it, and bool("false") is True
         raise RequestError(describe_invalid_verdict(answer))
-    request_id = str(answer.get("approval_request_id"))
+    request_id = _text(answer, "approval_request_id")
     requests = (item for item in turn if item.get("type") == "mcp_approval_request")
-    waiting = next((item for item in requests if item["id"] == request_id), None)
+    waiting = next((item for item in requests if item.get("id") == request_id), None)
     if waiting is None:
-        raise RequestError(f"The input has no approval request {request_id!r}; send all output items back unchanged.")
-    resumption = Resumption(
-        *_read(turn, waiting),
-        approve=approve,
-        reason=" ".join(str(answer.get("reason") or "").split()),
-    )
+        raise RequestError(
+            f"The input has no approval request {request_id!r:.80}; send all output items back unchanged."
+        )
+    reason = answer.get("reason") or ""
+    if not isinstance(reason, str):
+        raise RequestError(f"The reason of an {APPROVAL_RESPONSE} is {reason!r:.80}; send a text.")
+    resumption = Resumption(*_read(turn, waiting), approve=approve, reason=" ".join(reason.split()))
     return ApprovalAnswer(request_id, resumption)
 
 
-def read_waiting(
-    request: ResponsesAgentRequest, output: Sequence[Item], item: Item
-) -> tuple[WaitingCall, tuple[FinishedCall, ...]]:
+def read_waiting(items: Sequence[Item], waiting: Item) -> tuple[WaitingCall, tuple[FinishedCall, ...]]:
     """Read the state that an approval request must sign, as ``read_answer`` will read it from the next request.
 
     Args:
-        request: the current request.
-        output: the output items before ``item``.
-        item: the approval request.
+        items: the items before the approval request: input items, then output items.
+        waiting: the approval request.
 
     Returns:
         The call that waits for approval, and the finished calls.
     """
-    return _read(_turn([*(sent.model_dump() for sent in request.input), *output]), item)
+    return _read(_turn(items), waiting)
 
 
-def _turn(items: list[Any]) -> list[Item]:
+def _turn(items: Sequence[Item]) -> Sequence[Item]:
     """The items from the last user message on."""
     indexes = [index for index, item in enumerate(items) if item.get("role") == "user"]
     return items[indexes[-1] if indexes else 0 :]
 
 
-def _read(turn: list[Item], waiting: Item) -> tuple[WaitingCall, tuple[FinishedCall, ...]]:
+def _read(turn: Sequence[Item], waiting: Item) -> tuple[WaitingCall, tuple[FinishedCall, ...]]:
     thought, finished = _finished(turn)
-    return WaitingCall(str(waiting["name"]), _arguments(waiting), thought), tuple(finished)
+    return WaitingCall(_text(waiting, "name"), _arguments(waiting), thought), tuple(finished)
 
 
 def _finished(items: Iterable[Item]) -> tuple[str, list[FinishedCall]]:
@@ -88,32 +85,51 @@ def _finished(items: Iterable[Item]) -> tuple[str, list[FinishedCall]]:
     calls: dict[str, FinishedCall] = {}
     done: set[str] = set()
     for item in items:
-        kind, id = item.get("type"), str(item.get("call_id"))
+        kind = item.get("type")
         if kind == "reasoning":
-            thought = "".join(str(part.get("text") or "") for part in item.get("summary") or [])
+            thought = "".join(_text(part, "text") for part in _mappings(item, "summary"))
         elif kind == "function_call":
-            calls[id] = FinishedCall(str(item["name"]), _arguments(item), thought)
+            calls[_text(item, "call_id")] = FinishedCall(_text(item, "name"), _arguments(item), thought)
             thought = ""
-        elif kind == "function_call_output" and id in calls:
-            documents = tuple(_document(source) for source in item.get("sources") or [])
-            calls[id] = replace(calls[id], output=str(item["output"]), documents=documents)
+        elif kind == "function_call_output" and (id := _text(item, "call_id")) in calls:
+            documents = tuple(_document(source) for source in _mappings(item, "sources"))
+            calls[id] = replace(calls[id], output=_text(item, "output"), documents=documents)
             done.add(id)
     return thought, [call for id, call in calls.items() if id in done]
 
 
 def _arguments(item: Item) -> dict[str, Any]:
+    """The arguments as they are signed and executed.
+
+    Raises:
+        RequestError: they aren't one JSON object in strict JSON.
+    """
     try:
-        arguments = json.loads(item["arguments"])
+        arguments = read_json(_text(item, "arguments"))
     except ValueError:
         arguments = None
     if not isinstance(arguments, dict):
-        name = item.get("name")
-        raise RequestError(f"The arguments of {name!r} aren't a JSON object; send all output items back unchanged.")
-    return arguments
+        raise RequestError(f"The arguments of {_text(item, 'name')!r:.80} aren't a JSON object; {_UNCHANGED}")
+    return normalise_arguments(arguments)
 
 
-def _document(source: Any) -> Document:
-    if not isinstance(source, Mapping):
-        raise RequestError("A source of a function_call_output isn't an object; send all output items back unchanged.")
-    metadata = {"title": source.get("title"), "doc_uri": source.get("url")}
-    return Document(page_content="", metadata=metadata, id=str(source.get("id")))
+def _document(source: Item) -> Document:
+    fields = {name: _text(source, name) for name in ("id", "title", "url")}
+    return Document(page_content="", metadata={"title": fields["title"], "doc_uri": fields["url"]}, id=fields["id"])
+
+
+def _text(item: Item, field: str) -> str:
+    value = item.get(field)
+    if not isinstance(value, str):
+        raise RequestError(
+            f"The {field} of {item.get('type', 'a source')!r:.80} is {value!r:.80}, no text; {_UNCHANGED}"
+        )
+    return value
+
+
+def _mappings(item: Item, field: str) -> list[Item]:
+    """A list of objects, which clients may leave out."""
+    value = item.get(field) or []
+    if not isinstance(value, list) or not all(isinstance(part, Mapping) for part in value):
+        raise RequestError(f"The {field} of {item.get('type')!r} is no list of objects; {_UNCHANGED}")
+    return value

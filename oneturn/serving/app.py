@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import logging
 import math
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 
 from mlflow.genai.agent_server import AgentServer, get_invoke_function, get_stream_function, invoke, stream
@@ -35,6 +36,7 @@ THREADS = 64
 
 _STRING_INPUT = 'input is a string, but MLflow accepts only a list: send input=[{"role": "user", "content": "…"}].'
 
+_Events = Generator[ResponsesAgentStreamEvent, None, None]
 
 _log = logging.getLogger(__name__)
 
@@ -141,11 +143,11 @@ class _Exchange:
 
     async def stream(self, request: ResponsesAgentRequest) -> AsyncIterator[ResponsesAgentStreamEvent]:
         """Yield the events as they are produced; one thread runs the agent, in one context."""
-        await self._reject_invalid(request)
+        start = await self._parse(request)
         queue = _EventQueue(asyncio.get_running_loop())
 
         def run() -> None:
-            stream = self._agent.predict_stream(request)
+            stream = start()
             try:
                 with self.run_context.active(), contextlib.closing(stream):
                     for event in stream:
@@ -167,20 +169,27 @@ class _Exchange:
         finally:
             self.more = False
 
-    async def _reject_invalid(self, request: ResponsesAgentRequest) -> None:
-        """Reject an invalid request before the response starts, so that it gets an error status.
+    async def _parse(self, request: ResponsesAgentRequest) -> Callable[[], _Events]:
+        """Parse the request before the response starts, so that an invalid one gets an error status.
+
+        Returns:
+            Starts the stream of events.
 
         Raises:
             AgentError: the request is invalid.
         """
-        if not isinstance(self._agent, ResponsesAdapter):
-            return
+        agent = self._agent
+        if not isinstance(agent, ResponsesAdapter):
+            return functools.partial(agent.predict_stream, request)
         try:
             run = contextvars.copy_context().run  # may build the program, with the user's credentials
-            await asyncio.get_running_loop().run_in_executor(self._pool, run, self._agent.inputs, request)
+            parsed = await asyncio.get_running_loop().run_in_executor(self._pool, run, agent.parse, request)
         except Exception as error:
             self.rejection = _failure(error)
             raise self.rejection from error
+        if type(agent).predict_stream is not ResponsesAdapter.predict_stream:  # a subclass's own
+            return functools.partial(agent.predict_stream, request)
+        return functools.partial(agent.stream, parsed)
 
 
 class _EventQueue:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import socket
 import sys
 import threading
@@ -23,9 +24,11 @@ from mlflow.pyfunc import ResponsesAgent
 
 from oneturn.agent import Agent
 from oneturn.config.tracking import shown, use_tracking
-from oneturn.errors import OneTurnError, ProgramError
+from oneturn.errors import ConfigError, OneTurnError, ProgramError
+from oneturn.programs import guarded_tools
 from oneturn.responses import ResponsesAdapter
 from oneturn.serving.app import application
+from oneturn.tools.approvals import Approvals
 
 _GRACE_SECONDS = 5  # for open requests to finish after the server is stopped
 _TERMINAL_EVENT_SECONDS = 5  # for cancelled requests to send their terminal event
@@ -41,6 +44,7 @@ def serve(agent_or_model: Agent | ResponsesAgent | str, *, host: str | None = No
         port: the port to listen on, 0 for any free one; ``None`` for the configured one, or 8000.
 
     Raises:
+        ConfigError: the key that signs approvals is missing, and other machines can reach ``host``.
         OneTurnError: the address is unusable or its port is in use, or the model can't be loaded.
     """
     configured = agent_or_model.config.serve if isinstance(agent_or_model, Agent) else None
@@ -48,6 +52,7 @@ def serve(agent_or_model: Agent | ResponsesAgent | str, *, host: str | None = No
     port = port if port is not None else (configured.port if configured else 8000)
     with _listening_socket(host, port) as listener:  # report a used port before starting the LM
         responder = _responder(agent_or_model)
+        open_approvals(responder, host)
         warm_up(responder)
         server = _Server(responder)
         server.on_ready = lambda: _print_stderr(f"Serving at {_url(host, listener)} (POST /responses). Ctrl-C stops.")
@@ -155,6 +160,45 @@ def load_logged(uri: str) -> ResponsesAgent:
     if not isinstance(model, ResponsesAgent):
         raise ProgramError(f"The model {uri!r} is a {type(model).__name__}; only a ResponsesAgent can be served.")
     return model
+
+
+def open_approvals(responder: ResponsesAgent, host: str) -> None:
+    """Read the key of approvals and connect to their ledger before the first request.
+
+    A server that only this machine can reach makes a key for its process if none is set, and says so.
+
+    Args:
+        responder: the agent to serve.
+        host: the address to listen on.
+
+    Raises:
+        ConfigError: the key or the ledger's address is missing or invalid; it names the environment variable.
+    """
+    if not isinstance(responder, ResponsesAdapter):
+        return
+    approvals, missing = responder.approvals, ""
+    if approvals is None:
+        if not (tools := guarded_tools(responder.program)):
+            return
+        missing = f"{', '.join(tools)} may need a person's approval, and approvals.key_env isn't set"
+    elif approvals.missing_key_env is not None:
+        missing = f"{approvals.missing_key_env} (approvals.key_env) isn't set"
+    if missing and _is_loopback(host):
+        if approvals is None:
+            approvals = responder.approvals = Approvals.temporary()
+        approvals.use_temporary_key()
+        _print_stderr(f"{missing}: a key for this process signs approvals until the server stops.")
+    if approvals is None:
+        raise ConfigError(f"{missing}. Set it to the name of an environment variable that holds a signing key.")
+    approvals.open()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
 
 
 def warm_up(responder: ResponsesAgent) -> None:

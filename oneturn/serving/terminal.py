@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -13,10 +14,13 @@ from rich.console import Console
 
 from oneturn.agent import Agent
 from oneturn.config.tracking import use_tracking
-from oneturn.core.usage import spending
+from oneturn.core.serialization import read_json
+from oneturn.core.usage import track_usage
+from oneturn.programs import guarded_tools
 from oneturn.responses.client import input_items, query
 from oneturn.responses.reply import ApprovalRequest, Event, Reply, Source, read_reply
 from oneturn.serving.server import warm_up
+from oneturn.tools.approvals import Approvals
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # text must not control the terminal
 
@@ -45,6 +49,7 @@ def ask(
         The last reply.
 
     Raises:
+        ConfigError: the key that signs approvals is configured, and missing or too weak.
         EndpointError: the run ended without an answer.
     """
     renderer = Renderer(console or Console())
@@ -52,10 +57,10 @@ def ask(
 
     def send(items: list[Mapping[str, Any]]) -> Reply:
         body = {"input": items, "custom_inputs": dict(custom_inputs or {})}
-        with spending() as spend:
+        with track_usage() as tracker:
             stream = responder.predict_stream(ResponsesAgentRequest.model_validate(body))
             reply = read_reply((event.model_dump() for event in stream), renderer, items)
-        renderer.finish(reply, lm_calls=spend.lm_calls)
+        renderer.finish(reply, lm_calls=tracker.usage.lm_calls)
         return reply
 
     return _answer_approvals(send, question, approve)
@@ -132,7 +137,8 @@ class Renderer:
         if kind in ("reasoning", "function_call", "function_call_output"):
             self._dim(_item_text(item))
         elif kind == "mcp_approval_request":
-            self._line(f"? {item.get('name')} {item.get('arguments')} needs your approval")
+            for line in describe_approval(str(item.get("name")), str(item.get("arguments"))):
+                self._console.out(line, highlight=False)
         elif kind == "message":
             self._end_of_message(item)
 
@@ -153,11 +159,41 @@ class Renderer:
         self._console.out(shortened, style=style, highlight=False)
 
 
+def describe_approval(name: str, arguments: str) -> list[str]:
+    """Describe a call that needs approval: the tool, and each argument in full on a line of its own.
+
+    Characters that a terminal doesn't print, such as control characters and changes of direction, are escaped.
+
+    Args:
+        name: the tool's name.
+        arguments: the call's arguments, a JSON object.
+    """
+    try:
+        values = read_json(arguments)
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):  # not from our server: as it is
+        return [f"? {visible(name)} needs your approval:", f"    {visible(arguments)}"]
+    lines = [f"    {visible(key)}: {visible(json.dumps(value, ensure_ascii=False))}" for key, value in values.items()]
+    return [f"? {visible(name)} needs your approval:", *(lines or ["    (no arguments)"])]
+
+
+def visible(text: str) -> str:
+    r"""Escape the characters that a terminal doesn't print, such as ``\u001b``."""
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    return f"\\u{ord(char):04x}" if ord(char) <= 0xFFFF else f"\\U{ord(char):08x}"
+
+
 def _costs(reply: Reply, lm_calls: int | None, seconds: float) -> Iterable[str]:
     if lm_calls is not None:
         yield f"{lm_calls} LM call{'' if lm_calls == 1 else 's'}"
-    if reply.usage.get("total_tokens"):
-        yield f"{reply.usage.get('input_tokens'):,} tokens read, {reply.usage.get('output_tokens'):,} written"
+    usage = reply.usage
+    if usage.tokens:
+        cached = f" ({usage.cached_tokens:,} of them cached)" if usage.cached_tokens else ""
+        yield f"{usage.input_tokens:,} tokens read{cached}, {usage.output_tokens:,} written"
     yield f"{seconds:.1f} s"
 
 
@@ -190,5 +226,9 @@ def _responder(agent: Agent | ResponsesAgent) -> ResponsesAgent:
         return agent
     use_tracking(agent.config.mlflow)
     responder = agent.adapter()
+    if responder.approvals is not None:
+        responder.approvals.open()
+    elif guarded_tools(responder.program):  # asked and answered in this process
+        responder.approvals = Approvals.temporary()
     warm_up(responder)
     return responder

@@ -1,4 +1,4 @@
-"""The measurement of recipes on questions that nobody here wrote, from the command line to the table."""
+"""The recipes benchmark on a JSONL file, from the command line to the table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dspy.lm15 import Message, Request, Response, TextPart, Usage
 
 import oneturn
 from benchmarks import recipes
-from benchmarks.outside import outside_agent
+from benchmarks.jsonl_agent import jsonl_agent
 from oneturn.compilation import Work
 from oneturn.config import AgentConfig
 from oneturn.errors import DataError
@@ -23,8 +23,8 @@ from oneturn.errors import DataError
 SAMPLES = Path(recipes.__file__).parent / "samples"
 
 
-class Knowing:
-    """An engine that answers from the sample file: with a demo in the prompt always, without one every other time."""
+class SampleEngine:
+    """An engine that answers from the sample file: every question with a demo in the prompt, else about half."""
 
     supports_response_schema = True
     supported_params = frozenset({"response_format"})
@@ -36,14 +36,14 @@ class Knowing:
     def complete(self, request: Request) -> Response:
         texts = [part.text for message in request.messages for part in message.parts]
         question = re.findall(r"question: (.*)", texts[-1])[0]
-        knows = len(texts) > 2 or len(question) % 2
-        answer = self._answers[question] if knows else "I don't know"
+        has_demo = len(texts) > 2
+        answer = self._answers[question] if has_demo or len(question) % 2 else "I don't know"
         text = json.dumps({"tool_call": {"name": "finish", "args": {"answer": answer}}})
         usage = Usage(input_tokens=sum(map(len, texts)), output_tokens=len(text))
         return Response(None, request.model, Message.assistant(TextPart(text)), "stop", usage)
 
     def stream(self, request: Request) -> Iterator[Any]:
-        raise AssertionError("nobody reads along")
+        raise AssertionError("the LM isn't streamed in this test")
 
 
 @oneturn.recipe(lambda train, dev: Work(runs=(2, train)))
@@ -57,22 +57,29 @@ def broken(student: Any, **_: Any) -> Any:
 
 
 @pytest.fixture
-def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     data = SAMPLES / "sums.jsonl"
-    monkeypatch.setattr("oneturn.agent.build_lm", lambda config: dspy.LM("knowing/lm", engine=Knowing(data)))
+    monkeypatch.setattr("oneturn.agent.build_lm", lambda config: dspy.LM("sample/lm", engine=SampleEngine(data)))
     monkeypatch.setattr(recipes, "RECIPES", {"few_shot": few_shot, "broken": broken})
-    (tmp_path / "config.yaml").write_text("lm:\n  model: knowing/lm\n")
-    words = ["recipes", "--data", str(data), "--metric", "number", "--config", str(tmp_path / "config.yaml")]
-    words += ["--tools", "modules.tools:calculate", "--only", "oneturn.ReAct", "--report", str(tmp_path / "report.md")]
-    words += ["--dev", "4", "--section", "sums"]
-    monkeypatch.setattr(sys, "argv", words)
+    (tmp_path / "config.yaml").write_text("lm:\n  model: sample/lm\n")
+    argv = ["recipes", "--data", str(data), "--metric", "number", "--config", str(tmp_path / "config.yaml")]
+    argv += [
+        "--tools",
+        "modules.tools:calculate",
+        "--only",
+        "oneturn.ReAct",
+        "--report",
+        str(tmp_path / "report.md"),
+    ]
+    argv += ["--dev", "4", "--section", "sums"]
+    monkeypatch.setattr(sys, "argv", argv)
     monkeypatch.chdir(tmp_path)
     recipes.main()
     return (tmp_path / "report.md").read_text()
 
 
-def test_each_recipe_is_a_line_beside_the_uncompiled_program(measured: str):
-    lines = [line.split(" | ") for line in measured.splitlines() if line.startswith("| oneturn.ReAct")]
+def test_table_has_a_line_per_recipe_and_for_the_uncompiled_program(report: str):
+    lines = [line.split(" | ") for line in report.splitlines() if line.startswith("| oneturn.ReAct")]
     assert [line[1] for line in lines] == ["uncompiled", "few_shot", "broken"]
     uncompiled, few, failed = lines
     assert few[2] == uncompiled[2] == "8"
@@ -83,47 +90,47 @@ def test_each_recipe_is_a_line_beside_the_uncompiled_program(measured: str):
     assert failed[3] == "ValueError: it doesn't fit"
 
 
-def test_the_report_says_how_many_examples_a_compile_had(measured: str):
-    assert measured.startswith("<!-- sums -->\n- LM: knowing/lm\n- data: sums, 6 train, 4 dev, 8 test\n")
+def test_report_has_the_number_of_examples(report: str):
+    assert report.startswith("<!-- sums -->\n- LM: sample/lm\n- data: sums, 6 train, 4 dev, 8 test\n")
 
 
-def test_the_samples_can_be_split_and_judged():
-    agent = outside_agent(SAMPLES / "hops.jsonl", "question, context -> answer", [], "exact", AgentConfig())
+def test_sample_file_is_split_and_scored():
+    agent = jsonl_agent(SAMPLES / "hops.jsonl", "question, context -> answer", [], "exact", AgentConfig())
     sizes = {split: len(agent.examples(split)) for split in ("train", "dev", "test")}
     assert sizes == {"train": 4, "dev": 4, "test": 7}
     assert len({example.id for split in sizes for example in agent.examples(split)}) == 15
     gold = agent.examples("test")[0]
     assert agent.metric(gold, dspy.Prediction(answer=f" {gold.answer}. ")) == 1.0
-    told = agent.metric(gold, dspy.Prediction(answer="no"), None, "step", None)
-    assert (told.score, told.feedback) == (0.0, f"'no' is wrong; it should be {gold.answer!r}.")
+    wrong = agent.metric(gold, dspy.Prediction(answer="no"), None, "step", None)
+    assert (wrong.score, wrong.feedback) == (0.0, f"'no' is wrong; it should be {gold.answer!r}.")
 
 
 def with_splits(path: Path, names: list[str | None]) -> oneturn.Agent:
     rows = [{"question": f"{n}?", "answer": str(n), "split": name} for n, name in enumerate(names)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return outside_agent(path, "question -> answer", [], "exact", AgentConfig())
+    return jsonl_agent(path, "question -> answer", [], "exact", AgentConfig())
 
 
-def test_a_benchmark_s_own_split_is_kept(tmp_path: Path):
+def test_splits_of_the_file_are_used(tmp_path: Path):
     agent = with_splits(tmp_path / "own.jsonl", ["train", "test", "dev", "test"])
-    found = {split: [example.question for example in agent.examples(split)] for split in ("train", "dev", "test")}
-    assert found == {"train": ["0?"], "dev": ["2?"], "test": ["1?", "3?"]}
+    questions = {split: [example.question for example in agent.examples(split)] for split in ("train", "dev", "test")}
+    assert questions == {"train": ["0?"], "dev": ["2?"], "test": ["1?", "3?"]}
     with pytest.raises(DataError, match="Row 2: its split is 'validation'; it must be one of train, dev, test"):
         with_splits(tmp_path / "other.jsonl", ["train", "validation"]).examples("train")
     with pytest.raises(DataError, match="Row 2: its split is None"):
         with_splits(tmp_path / "half.jsonl", ["train", None]).examples("train")
-    with pytest.raises(DataError, match="No row is of the split 'dev'"):
+    with pytest.raises(DataError, match="The split 'dev' has no rows"):
         with_splits(tmp_path / "few.jsonl", ["train", "test"]).examples("train")
 
 
-def test_what_the_file_lacks_is_named(tmp_path: Path):
+def test_missing_fields_and_rows_are_errors(tmp_path: Path):
     path = tmp_path / "few.jsonl"
     path.write_text('{"question": "a", "answer": "b"}\n')
     with pytest.raises(DataError, match="line 1: there is no 'context'"):
-        outside_agent(path, "question, context -> answer", [], "exact", AgentConfig()).examples("train")
+        jsonl_agent(path, "question, context -> answer", [], "exact", AgentConfig()).examples("train")
     path.write_text('{"question": "a", "context": "c", "answer": "b"}\n{"question": "a", "answer": "b"}\n')
     with pytest.raises(DataError, match="line 2: there is no 'context'"):
-        outside_agent(path, "question, context -> answer", [], "exact", AgentConfig()).examples("train")
+        jsonl_agent(path, "question, context -> answer", [], "exact", AgentConfig()).examples("train")
     path.write_text('{"question": "a", "answer": "b"}\n')
-    with pytest.raises(DataError, match="There are 1 rows; 10 or more"):
-        outside_agent(path, "question -> answer", [], "exact", AgentConfig()).examples("train")
+    with pytest.raises(DataError, match=r"There are 1 rows; .* needs 10 or more"):
+        jsonl_agent(path, "question -> answer", [], "exact", AgentConfig()).examples("train")

@@ -338,7 +338,7 @@ class Payer(oneturn.Agent):
         return ScriptedLM(payment, lambda request: finish(answer="no" if "refused" in request.text else "yes"))
 
     def adapter(self, program=None):
-        return oneturn.ResponsesAdapter(self.serving_program(), approvals=oneturn.Approvals("k" * 32))
+        return oneturn.ResponsesAdapter(self.serving_program(), approvals=oneturn.Approvals("0123456789abcdef" * 2))
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""An agent that is compiled by an LM that counts what it answers."""
+"""An agent for compile tests, with an LM that logs its answers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ ANSWERED = "answered.txt"
 
 
 class CountingLM(dspy.LM):
-    """Right in six cases of ten, which ones depends on the whole prompt.
+    """An LM that is right in six of ten cases, depending on a hash of the prompt.
 
     Args:
-        folder: where it counts its answers, a line each.
-        right: in how many cases of ten it is right where a demo stands in the prompt.
+        folder: the folder of the log, with one line per answer.
+        right: the number of right answers in ten.
+        name: the model's name.
     """
 
     def __init__(self, folder: Path, right: int = 6, name: str = "counting/lm"):
@@ -51,23 +52,23 @@ class _Engine:
         return Response(id=None, model=request.model, message=message, finish_reason="stop", usage=usage)
 
     def stream(self, request: Request) -> Iterator[Any]:
-        raise AssertionError("nobody reads along")
+        raise AssertionError("a compile doesn't stream the LM")
 
 
 def examples(split: str) -> list[dspy.Example]:
-    """Questions whose answer is the question."""
+    """Return examples whose answer is the question."""
     names = [f"{split}-{number}" for number in range(8)]
     return [dspy.Example(question=name, answer=name).with_inputs("question") for name in names]
 
 
 def right(gold: dspy.Example, pred: Any, trace: Any = None) -> float:
-    """Whether the answer is the question."""
+    """Score whether the answer equals the question."""
     return float(pred.answer == gold.answer)
 
 
 @oneturn.recipe(lambda train, dev: Work(runs=(3 * dev, 5 * dev + 3 * train), prompt_growth=(1, 3)))
 def search(student: Any, *, trainset: Any, valset: Any, metric: Any, seed: int, threads: int) -> Any:
-    """Some sets of demos, drawn at random."""
+    """Use it in tests: several random sets of demos."""
     optimizer = dspy.BootstrapFewShotWithRandomSearch(
         metric=metric, max_bootstrapped_demos=2, max_labeled_demos=0, num_candidate_programs=3, num_threads=threads
     )
@@ -75,10 +76,10 @@ def search(student: Any, *, trainset: Any, valset: Any, metric: Any, seed: int, 
 
 
 class CountingAgent(Agent):
-    """An agent with an LM of its own."""
+    """An agent with the LM in ``LMS``."""
 
     def lm(self) -> dspy.BaseLM:
-        """The LM that was put there."""
+        """Return the LM of this agent's folder."""
         return LMS[self.root]
 
 
@@ -86,7 +87,7 @@ LMS: dict[Path, dspy.BaseLM] = {}
 
 
 def agent(folder: Path, lm: dspy.BaseLM | None = None, mlflow: dict[str, Any] | None = None, **settings: Any) -> Agent:
-    """The agent, with its folder."""
+    """Create the agent in ``folder``."""
     LMS[folder] = lm or CountingLM(folder)
     compile_settings = {"recipe": "search", **settings}
     return CountingAgent(
@@ -97,7 +98,7 @@ def agent(folder: Path, lm: dspy.BaseLM | None = None, mlflow: dict[str, Any] | 
         build=lambda: oneturn.ReAct("question -> answer", tools=[], thoughts=False),
         metric=right,
         examples=examples,
-        recipes={"search": search, "as_it_is": lambda student, **_: student},
+        recipes={"search": search, "unchanged": lambda student, **_: student},
         root=folder,
         code_paths=(),
         example_questions=("one",),

@@ -1,4 +1,4 @@
-"""What a compile will cost is told before, and no more than the budget is spent."""
+"""The cost of a compile is estimated in advance, and the budget is never exceeded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from oneturn.compilation import Candidate, CompileCallback, estimate_compile
 from oneturn.compilation.budget import Budget, BudgetSpent, reached_limit
 from oneturn.compilation.journal import Journal, JournalEntry
 from oneturn.config import BudgetConfig
-from oneturn.core.usage import Totals
+from oneturn.core.usage import Usage
 from oneturn.errors import ConfigError, ProgramError, RunError
 from oneturn.programs.state import read_manifest
 from tests.compilation.agent import ANSWERED, CountingLM, agent
@@ -29,7 +29,7 @@ def answered(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("calls", [8, 11, 20, 33])
-def test_at_the_limit_it_ends_with_the_best_that_was_measured(calls: int, tmp_path: Path):
+def test_compile_ends_at_the_limit_with_the_best_measured_program(calls: int, tmp_path: Path):
     done = oneturn.compile(agent(tmp_path), budget=BudgetConfig(lm_calls=calls))
     assert answered(tmp_path) <= calls
     assert done.stopped == f"{calls} LM calls"
@@ -38,10 +38,10 @@ def test_at_the_limit_it_ends_with_the_best_that_was_measured(calls: int, tmp_pa
     manifest = read_manifest(tmp_path / "compiled.json")
     assert manifest.stopped == f"{calls} LM calls"
     assert manifest.spend["lm_calls"] == answered(tmp_path)
-    agent(tmp_path).program()  # what was saved can be loaded
+    agent(tmp_path).program()  # the saved program can be loaded
 
 
-def test_a_raised_limit_goes_on_from_there_to_the_same_end(tmp_path: Path):
+def test_compile_resumes_with_a_higher_limit_to_the_same_program(tmp_path: Path):
     (tmp_path / "whole").mkdir()
     (tmp_path / "stopped").mkdir()
     oneturn.compile(agent(tmp_path / "whole"))
@@ -51,7 +51,7 @@ def test_a_raised_limit_goes_on_from_there_to_the_same_end(tmp_path: Path):
     assert answered(tmp_path / "stopped") == answered(tmp_path / "whole")
 
 
-def test_a_budget_that_does_not_last_for_the_uncompiled_program_is_told(tmp_path: Path):
+def test_budget_too_small_for_the_uncompiled_program_is_an_error(tmp_path: Path):
     with pytest.raises(
         ConfigError, match="The budget of 7 LM calls was spent before the uncompiled program was measured"
     ):
@@ -59,14 +59,14 @@ def test_a_budget_that_does_not_last_for_the_uncompiled_program_is_told(tmp_path
     assert answered(tmp_path) == 7
 
 
-def test_threads_together_don_t_go_beyond_the_limit(tmp_path: Path):
+def test_threads_share_the_limit(tmp_path: Path):
     journal = Journal(tmp_path / "journal.jsonl")
     budget = Budget(BudgetConfig(lm_calls=10), journal, lambda totals: None)
 
     def ask(number: int) -> bool:
         try:
             with budget.call():
-                journal.add(str(number), JournalEntry({"model": "m"}, 0.0, None))
+                journal.add(str(number), JournalEntry({"model": "m"}, 0.0, Usage(lm_calls=1)))
         except BudgetSpent:
             return False
         return True
@@ -76,35 +76,35 @@ def test_threads_together_don_t_go_beyond_the_limit(tmp_path: Path):
     assert sum(passed) == journal.totals.lm_calls <= 10
 
 
-def test_what_other_threads_have_under_way_at_the_limit_is_waited_for_and_kept(tmp_path: Path):
+def test_calls_in_progress_at_the_limit_are_completed_and_saved(tmp_path: Path):
     journal = Journal(tmp_path / "journal.jsonl")
     budget = Budget(BudgetConfig(lm_calls=10), journal, lambda totals: None)
-    asked, may_answer = threading.Event(), threading.Event()
+    started, may_answer = threading.Event(), threading.Event()
 
     def ask() -> None:
         with budget.call():
-            asked.set()
+            started.set()
             may_answer.wait()
-            journal.add("slow", JournalEntry({"model": "m"}, 0.0, None))
+            journal.add("slow", JournalEntry({"model": "m"}, 0.0, Usage(lm_calls=1)))
 
     with ThreadPoolExecutor(2) as pool:
         asking = pool.submit(ask)
-        asked.wait()
+        started.wait()
         closing = pool.submit(budget.close, "the compile is over")
         try:
             with pytest.raises(TimeoutError):
-                closing.result(timeout=0.2)  # it waits, however long that takes
+                closing.result(timeout=0.2)  # it waits for the call in progress
         finally:
             may_answer.set()
         closing.result()
         asking.result()
     assert journal.totals.lm_calls == 1
-    with pytest.raises(RunError, match="isn't asked any more: the compile is over"), budget.call():
+    with pytest.raises(RunError, match="No further LM calls are made: the compile is over"), budget.call():
         pass
 
 
 @pytest.mark.parametrize(
-    ("limits", "told"),
+    ("limits", "message"),
     [
         ({"lm_calls": 5}, "5 LM calls"),
         ({"tokens": 1000}, "1,000 tokens"),
@@ -114,26 +114,26 @@ def test_what_other_threads_have_under_way_at_the_limit_is_waited_for_and_kept(t
         ({}, None),
     ],
 )
-def test_each_limit_is_named(limits: dict[str, Any], told: str | None):
-    spent = Totals(lm_calls=5, prompt_tokens=900, completion_tokens=100, cost=0.2)
-    assert reached_limit(BudgetConfig(**limits), spent, seconds=150) == told
+def test_reached_limit_returns_the_limit(limits: dict[str, Any], message: str | None):
+    spent = Usage(lm_calls=5, input_tokens=900, output_tokens=100, cost=0.2)
+    assert reached_limit(BudgetConfig(**limits), spent, seconds=150) == message
 
 
-def test_a_limit_in_money_is_refused_where_no_price_is_known(tmp_path: Path):
+def test_cost_limit_without_a_known_price_is_an_error(tmp_path: Path):
     for start in (estimate_compile, oneturn.compile):
-        with pytest.raises(ConfigError, match="cost can't hold: no price of counting/lm is known"):
+        with pytest.raises(ConfigError, match="cost can't be enforced: no price of counting/lm is known"):
             start(agent(tmp_path), budget=BudgetConfig(cost=0.1))
-    assert answered(tmp_path) == 5, "the estimate's questions, once"
+    assert answered(tmp_path) == 5, "the questions of the estimate are asked once"
     assert oneturn.compile(agent(tmp_path), budget=BudgetConfig(lm_calls=100)).stopped is None
 
 
-def test_a_limit_in_money_says_for_which_lm_it_does_not_hold(
+def test_cost_limit_warns_about_an_lm_without_a_price(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     teacher = CountingLM(tmp_path, name="priced/teacher")
     monkeypatch.setattr("oneturn.compilation.plan.build_lm", lambda config: teacher)
     monkeypatch.setattr(
-        "oneturn.compilation.replay_lm.estimate_cost",
+        "oneturn.core._dspy.estimate_cost",
         lambda response, requested_model, **_: (0.5 if requested_model == "priced/teacher" else None, None),
     )
 
@@ -148,11 +148,12 @@ def test_a_limit_in_money_says_for_which_lm_it_does_not_hold(
     assert done.stopped == "2 US dollars"
     assert done.manifest.spend["cost"] == 2
     assert (
-        caplog.text.count("No price of counting/lm is known: its calls don't count to the limit of 2 US dollars") == 1
+        caplog.text.count("No price of counting/lm is known: its calls don't count towards the limit of 2 US dollars")
+        == 1
     )
 
 
-def test_an_lm_that_no_limit_holds_for_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_lm_outside_the_budget_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     judge = CountingLM(tmp_path, name="judging/lm")
 
     def judged(gold: dspy.Example, pred: Any, trace: Any = None) -> float:
@@ -162,9 +163,9 @@ def test_an_lm_that_no_limit_holds_for_is_named(tmp_path: Path, caplog: pytest.L
     own = agent(tmp_path)
     object.__setattr__(own, "metric", judged)
     oneturn.compile(own, recipe="search")
-    warned = [record.getMessage() for record in caplog.records if "aren't counted" in record.getMessage()]
-    assert len(warned) == 1, "once"
-    assert "asks judging/lm by itself" in warned[0]
+    warnings = [record.getMessage() for record in caplog.records if "aren't counted" in record.getMessage()]
+    assert len(warnings) == 1
+    assert "calls judging/lm directly" in warnings[0]
 
 
 class Asynchronous(dspy.Module):
@@ -176,17 +177,17 @@ class Asynchronous(dspy.Module):
         return asyncio.run(self.step.acall(question=question))
 
 
-def test_a_program_that_asks_asynchronously_is_counted_kept_and_capped(tmp_path: Path):
-    lm, asked = CountingLM(tmp_path), itertools.count()
+def test_asynchronous_calls_are_counted_saved_and_limited(tmp_path: Path):
+    lm, calls = CountingLM(tmp_path), itertools.count()
     complete = lm.engine.complete
-    lm.engine.complete = lambda request: (next(asked), complete(request))[1]
-    waiting = agent(tmp_path, lm, recipe="as_it_is")
+    lm.engine.complete = lambda request: (next(calls), complete(request))[1]
+    waiting = agent(tmp_path, lm, recipe="unchanged")
     object.__setattr__(waiting, "build", Asynchronous)
     with pytest.raises(ConfigError, match="The budget of 5 LM calls was spent"):
         oneturn.compile(waiting, budget=BudgetConfig(lm_calls=5))
     for _ in range(2):
         done = oneturn.compile(waiting)
-    assert done.manifest.spend["lm_calls"] == next(asked) >= 8
+    assert done.manifest.spend["lm_calls"] == next(calls) >= 8
 
 
 class Failing(dspy.Module):
@@ -195,68 +196,68 @@ class Failing(dspy.Module):
         self.step = dspy.Predict("question -> answer")
 
     def forward(self, question: str) -> dspy.Prediction:
-        raise TypeError("a slip of the pen")
+        raise TypeError("a bug")
 
 
-@pytest.mark.parametrize("recipe", ["search", "as_it_is"])
-def test_a_program_that_fails_before_it_asks_is_not_compiled(recipe: str, tmp_path: Path):
+@pytest.mark.parametrize("recipe", ["search", "unchanged"])
+def test_program_that_fails_before_its_first_call_is_an_error(recipe: str, tmp_path: Path):
     broken = agent(tmp_path)
     object.__setattr__(broken, "build", Failing)
     with pytest.raises(
-        ProgramError, match=r"failed on each of .* questions before it asked its LM, first with TypeError: a slip"
+        ProgramError, match=r"failed on all .* questions before it called its LM, first with TypeError: a bug"
     ):
         oneturn.compile(broken, recipe=recipe)
 
 
-def test_the_estimate_holds_what_it_then_costs(tmp_path: Path):
-    expected = estimate_compile(agent(tmp_path))
-    assert expected is not None
-    assert answered(tmp_path) == expected.measured_rows == 5
+def test_actual_cost_is_within_the_estimate(tmp_path: Path):
+    estimate = estimate_compile(agent(tmp_path))
+    assert estimate is not None
+    assert answered(tmp_path) == estimate.measured_rows == 5
     done = oneturn.compile(agent(tmp_path))
     spent = done.manifest.spend
-    assert expected.lm_calls[0] <= spent["lm_calls"] <= expected.lm_calls[1]
-    assert expected.tokens[0] <= spent["prompt_tokens"] + spent["completion_tokens"] <= expected.tokens[1]
+    assert estimate.lm_calls[0] <= spent["lm_calls"] <= estimate.lm_calls[1]
+    assert estimate.tokens[0] <= spent["prompt_tokens"] + spent["completion_tokens"] <= estimate.tokens[1]
     assert done.manifest.estimate is not None
     assert set(done.manifest.estimate) == {"lm_calls", "tokens", "minutes"}
 
 
-def test_a_recipe_that_does_not_say_what_it_does_has_no_estimate(tmp_path: Path):
-    assert estimate_compile(agent(tmp_path), recipe="as_it_is") is None
-    assert oneturn.compile(agent(tmp_path), recipe="as_it_is").manifest.estimate is None
+def test_recipe_without_declared_work_has_no_estimate(tmp_path: Path):
+    assert estimate_compile(agent(tmp_path), recipe="unchanged") is None
+    assert oneturn.compile(agent(tmp_path), recipe="unchanged").manifest.estimate is None
 
 
-class Hearing(CompileCallback):
+class RecordingCallback(CompileCallback):
     def __init__(self) -> None:
-        self.heard: list[str] = []
+        self.calls: list[str] = []
         self.candidates: list[Candidate] = []
         self.spent: list[int] = []
 
     def on_start(self, agent: Any, recipe: str, key: str, estimate: Any) -> None:
-        self.heard.append(f"start {recipe}")
+        self.calls.append(f"start {recipe}")
 
     def on_candidate(self, candidate: Candidate) -> None:
         self.candidates.append(candidate)
 
-    def on_usage(self, totals: Totals, seconds: float) -> None:
+    def on_usage(self, totals: Usage, seconds: float) -> None:
         self.spent.append(totals.lm_calls)
 
     def on_end(self, compilation: Any) -> None:
-        self.heard.append(f"end {compilation.path.name}")
+        self.calls.append(f"end {compilation.path.name}")
 
 
-class FailingListener(CompileCallback):
+class FailingCallback(CompileCallback):
     def on_candidate(self, candidate: Candidate) -> None:
         raise ValueError("oh")
 
 
-def test_listeners_are_told_and_their_failures_cost_nothing(tmp_path: Path):
-    hearing = Hearing()
-    done = oneturn.compile(agent(tmp_path), listeners=[FailingListener(), hearing])
-    assert hearing.heard == ["start search", "end compiled.json"]
-    assert hearing.spent == list(range(1, answered(tmp_path) + 1))
-    assert tuple(hearing.candidates) == done.candidates
+def test_callbacks_get_all_events_and_their_failures_are_ignored(tmp_path: Path):
+    recorder = RecordingCallback()
+    done = oneturn.compile(agent(tmp_path), listeners=[FailingCallback(), recorder])
+    assert recorder.calls == ["start search", "end compiled.json"]
+    assert recorder.spent == list(range(1, answered(tmp_path) + 1))
+    assert tuple(recorder.candidates) == done.candidates
     assert [candidate.number for candidate in done.candidates] == list(range(len(done.candidates)))
     assert done.candidates[0].score == done.before.score
     assert done.candidates[-1].score == done.after.score
     assert all(len(candidate.scores) == 8 for candidate in done.candidates if candidate.full)
-    assert len({str(candidate.program.dump_state()) for candidate in done.candidates}) > 2, "each as it was measured"
+    assert len({str(candidate.program.dump_state()) for candidate in done.candidates}) > 2, "each has its own program"

@@ -1,4 +1,4 @@
-"""What a person reads of the change between two compiled programs."""
+"""The readable diff of two compiled programs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def document() -> dict[str, Any]:
     return {"manifest": manifest.model_dump(), "state": state}
 
 
-def shown(folder: Path, changed: dict[str, Any], marks: bool = True) -> str:
+def rendered(folder: Path, changed: dict[str, Any], marks: bool = True) -> str:
     for name, content in (("a.json", document()), ("b.json", changed)):
         (folder / name).write_text(json.dumps(content))
     file = io.StringIO()
@@ -75,7 +75,7 @@ def shown(folder: Path, changed: dict[str, Any], marks: bool = True) -> str:
 
 
 def test_nothing_changed(tmp_path: Path):
-    text = shown(tmp_path, document())
+    text = rendered(tmp_path, document())
     assert text.startswith("a → b\nThe prompts and their origin are the same.\n")
 
 
@@ -84,7 +84,7 @@ def test_instructions_are_shown_word_by_word_in_their_paragraph(tmp_path: Path):
     changed["state"]["step"]["signature"]["instructions"] = (
         INSTRUCTIONS.replace("it up first", "the price up") + "\n\nIn euros."
     )
-    text = shown(tmp_path, changed)
+    text = rendered(tmp_path, changed)
     assert (
         "Instructions\n"
         "  … 1 paragraph unchanged\n"
@@ -94,18 +94,18 @@ def test_instructions_are_shown_word_by_word_in_their_paragraph(tmp_path: Path):
         "  {+In euros.+}\n"
     ) in text
     assert "Demos: 3 the same\n" in text
-    assert "{+" not in shown(tmp_path, changed, marks=False)
+    assert "{+" not in rendered(tmp_path, changed, marks=False)
 
 
-def test_instructions_that_differ_in_empty_lines_alone_say_so(tmp_path: Path):
+def test_changed_empty_lines_are_reported(tmp_path: Path):
     changed = document()
     changed["state"]["step"]["signature"]["instructions"] = INSTRUCTIONS.replace("prices.\n", "prices.\n\n") + "\n"
     assert (
         "Instructions\n  … 3 paragraphs unchanged\n  only the empty lines between or around them changed\n"
-    ) in shown(tmp_path, changed)
+    ) in rendered(tmp_path, changed)
 
 
-def test_the_page_is_written_where_it_was_asked_for_and_shows_markup_as_text(tmp_path: Path):
+def test_page_is_written_to_the_given_path_with_markup_escaped(tmp_path: Path):
     changed = document()
     changed["state"]["step"]["demos"][0]["question"] = "<script>alert(1)</script>?"
     for name, content in (("a.json", document()), ("b.json", changed)):
@@ -123,7 +123,7 @@ def test_the_page_is_written_where_it_was_asked_for_and_shows_markup_as_text(tmp
 def test_demos_are_short_runs(tmp_path: Path):
     changed = document()
     changed["state"]["step"]["demos"] = [demo("Rum?"), demo("Tea?", item="green tea"), demo("Gin?")]
-    text = shown(tmp_path, changed)
+    text = rendered(tmp_path, changed)
     assert "Demos: 1 the same, 1 added, 1 removed, 1 changed\n" in text
     assert '  changed: Tea?\n      question: Tea?\n    -   price(item="tea")\n    +   price(item="green tea")\n' in text
     assert '  added: Gin?\n    + question: Gin?\n    +   price(item="tea")\n    +     = 4 euros and more' in text
@@ -141,17 +141,17 @@ def test_demos_of_a_program_are_the_same_runs_in_its_prompts():
     assert '      finish(answer="4")\n' in text
 
 
-def test_what_changed_far_into_a_long_line_is_seen(tmp_path: Path):
+def test_change_late_in_a_long_line_is_shown(tmp_path: Path):
     changed = document()
     changed["state"]["step"]["demos"][0]["trajectory"][0]["observation"] += "and VAT"
-    line = next(line for line in shown(tmp_path, changed).splitlines() if line.startswith("    ~ "))
+    line = next(line for line in rendered(tmp_path, changed).splitlines() if line.startswith("    ~ "))
     assert line.startswith("    ~ …")
     assert line.endswith("VAT+}")
     assert len(line) < 60
 
 
-def test_demos_of_one_question_are_each_told(tmp_path: Path):
-    """Optimizers draw the same row twice, or work one question in two ways."""
+def test_each_demo_of_a_repeated_question_is_listed(tmp_path: Path):
+    """Optimizers may select a row twice, or have two runs of one question."""
     twice = [demo("Tea?"), demo("Tea?", item="green tea"), demo("Rum?"), demo("Rum?")]
     once = document()
     once["state"]["step"]["demos"] = [demo("Rum?")]
@@ -159,23 +159,23 @@ def test_demos_of_one_question_are_each_told(tmp_path: Path):
     more["state"]["step"]["demos"] = twice
     (tmp_path / "once.json").write_text(json.dumps(once))
     (tmp_path / "more.json").write_text(json.dumps(more))
-    [gone] = diff(tmp_path / "more.json", tmp_path / "once.json").predictors
-    assert [(change.kind, change.title) for change in gone.demos] == [("removed", n) for n in ("Tea?", "Tea?", "Rum?")]
-    assert [gone.kept, gone.reordered] == [1, False]
-    [come] = diff(tmp_path / "once.json", tmp_path / "more.json").predictors
-    assert [(change.kind, change.title) for change in come.demos] == [("added", n) for n in ("Tea?", "Tea?", "Rum?")]
-    assert [come.kept, come.reordered] == [1, False]
+    [fewer] = diff(tmp_path / "more.json", tmp_path / "once.json").predictors
+    assert [(change.kind, change.title) for change in fewer.demos] == [("removed", n) for n in ("Tea?", "Tea?", "Rum?")]
+    assert [fewer.kept, fewer.reordered] == [1, False]
+    [extra] = diff(tmp_path / "once.json", tmp_path / "more.json").predictors
+    assert [(change.kind, change.title) for change in extra.demos] == [("added", n) for n in ("Tea?", "Tea?", "Rum?")]
+    assert [extra.kept, extra.reordered] == [1, False]
 
 
-def test_the_second_of_one_question_is_compared_with_the_second(tmp_path: Path):
+def test_repeated_questions_are_compared_in_order(tmp_path: Path):
     before, after = document(), document()
     before["state"]["step"]["demos"] = [demo("Tea?", item="a"), demo("Tea?", item="b")]
     after["state"]["step"]["demos"] = [demo("Tea?", item="a2"), demo("Tea?", item="b2"), demo("Tea?", item="c")]
     for name, content in (("a.json", before), ("b.json", after)):
         (tmp_path / name).write_text(json.dumps(content))
     [change] = diff(tmp_path / "a.json", tmp_path / "b.json").predictors
-    assert [found.kind for found in change.demos] == ["changed", "changed", "added"]
-    assert [[line[4:] for line in found.lines if "price" in line] for found in change.demos] == [
+    assert [each.kind for each in change.demos] == ["changed", "changed", "added"]
+    assert [[line[4:] for line in each.lines if "price" in line] for each in change.demos] == [
         ['price(item="a")', 'price(item="a2")'],
         ['price(item="b")', 'price(item="b2")'],
         ['price(item="c")'],
@@ -185,10 +185,10 @@ def test_the_second_of_one_question_is_compared_with_the_second(tmp_path: Path):
 def test_another_order_of_the_same_demos_is_a_change(tmp_path: Path):
     changed = document()
     changed["state"]["step"]["demos"].reverse()
-    assert "Demos: 3 the same, in another order\n" in shown(tmp_path, changed)
+    assert "Demos: 3 the same, in another order\n" in rendered(tmp_path, changed)
 
 
-def test_figures_and_origin_are_told_in_words(tmp_path: Path):
+def test_figures_and_origin_are_shown(tmp_path: Path):
     changed = document()
     changed["manifest"] |= {
         "lm": "local/b",
@@ -197,33 +197,32 @@ def test_figures_and_origin_are_told_in_words(tmp_path: Path):
         "dataset": {"train": "c" * 64, "dev": "b" * 64},
         "spend": {"lm_calls": 1234.0, "cost": 0.5},
     }
-    text = shown(tmp_path, changed)
+    text = rendered(tmp_path, changed)
     assert "The prompts are the same.\n" in text
     cells = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in text.splitlines() if "│" in line]
     assert cells == [
         ["score", "50.0%", "75.0%"],
-        ["LM calls a question", "2.5", "2"],
+        ["LM calls per question", "2.5", "2"],
         ["LM calls to compile", "100", "1,234"],
         ["US dollars to compile", "–", "0.5"],
     ]
-    assert "Figures, of other examples or another LM: they don't compare" in text
+    assert "Figures (not comparable: other examples or another LM)" in text
     assert text.endswith(
-        "Where it comes from\n  LM: local/a became local/b\n"
-        "  the train examples are others: aaaaaaaaaaaa became cccccccccccc\n  dspy: 3.4.1 became 3.5.0\n"
+        "Origin\n  LM: local/a → local/b\n  train examples: aaaaaaaaaaaa → cccccccccccc\n  dspy: 3.4.1 → 3.5.0\n"
     )
 
 
-def test_a_changed_tool_or_field_is_told(tmp_path: Path):
+def test_changed_tool_and_field_are_shown(tmp_path: Path):
     changed = copy.deepcopy(document())
     changed["manifest"]["interface"]["tools"] = {}
     changed["state"]["step"]["signature"]["fields"][0]["description"] = "what is asked"
-    text = shown(tmp_path, changed)
+    text = rendered(tmp_path, changed)
     assert "Fields\n  Question: [-${question}-]{+what is asked+}\n" in text
     assert "  the tool price(item: string) was removed\n" in text
 
 
 @given(st.text(), st.text())
-def test_a_word_diff_holds_both_texts_whole(before: str, after: str):
+def test_word_diff_contains_both_texts(before: str, after: str):
     pieces = words(before, after)
     assert "".join(piece.text for piece in pieces if piece.kind != "added") == before
     assert "".join(piece.text for piece in pieces if piece.kind != "removed") == after
@@ -236,7 +235,7 @@ def git(folder: Path, *arguments: str) -> None:
     subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
 
 
-def test_a_revision_is_what_git_has_of_the_configured_file(tmp_path: Path):
+def test_revision_is_read_from_git(tmp_path: Path):
     folder = tmp_path / "data"
     folder.mkdir()
     configured = folder / "mine.json"
@@ -245,8 +244,8 @@ def test_a_revision_is_what_git_has_of_the_configured_file(tmp_path: Path):
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "x")
     configured.write_text("second")
-    found = compiled_file("HEAD", configured, tmp_path)
-    assert found.read_text() == "first"
+    path = compiled_file("HEAD", configured, tmp_path)
+    assert path.read_text() == "first"
     assert configured.read_text() == "second"
     with pytest.raises(ProgramError, match=r"git has no mine\.json of that revision"):
         compiled_file("no-such-branch", configured, tmp_path)
@@ -255,7 +254,7 @@ def test_a_revision_is_what_git_has_of_the_configured_file(tmp_path: Path):
     assert compiled_file(str(configured), None, tmp_path) == configured
 
 
-def test_a_program_that_was_saved_can_be_compared(tmp_path: Path):
+def test_saved_program_can_be_compared(tmp_path: Path):
     program = oneturn.ReAct("question -> answer", tools=[price])
     manifest = Manifest.model_validate(document()["manifest"])
     for name in ("a.json", "b.json"):

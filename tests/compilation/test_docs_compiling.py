@@ -1,4 +1,4 @@
-"""The examples of the pages about compiling do what the pages say."""
+"""The examples in docs/compiling.md and compiling-reference.md work as described."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.compilation.agent import agent
 from tests.test_docs_examples import examples
 
 
-def test_a_recipe_of_one_s_own_compiles(tmp_path: Path):
+def test_custom_recipe_example_compiles(tmp_path: Path):
     own, *_ = examples("compiling-reference.md")
     taught = agent(tmp_path)
     object.__setattr__(taught, "recipes", {"mine": own["mine"]})
@@ -20,20 +20,20 @@ def test_a_recipe_of_one_s_own_compiles(tmp_path: Path):
     assert described({"mine": own["mine"]}).startswith("  mine  Take it to see what three right runs bring. Then: ")
 
 
-def test_a_recipe_says_what_it_does():
+def test_work_example_declares_its_work():
     _, declared, *_ = examples("compiling-reference.md")
     work = work_of(declared["mine"], 10, 20)
     assert work == Work(runs=(20, 80), reflections=(0, 10), prompt_growth=(1, 3))
 
 
-def test_the_page_tells_of_every_recipe():
+def test_page_lists_every_recipe():
     from optimizers.recipes import RECIPES
 
     page = Path("docs/compiling.md").read_text(encoding="utf-8")
     assert all(f"| `{name}` |" in page for name in RECIPES)
 
 
-def test_two_programs_are_compared_by_the_rule(tmp_path: Path):
+def test_compare_example_applies_the_rule(tmp_path: Path):
     *_, compared = examples("compiling-reference.md")
     taught = agent(tmp_path)
     passed, reasons, report = compared["better"](taught, *[taught.program(compiled=False)] * 2, taught.lm())

@@ -1,4 +1,4 @@
-"""The gate: what it compares, what it lets through, what it says."""
+"""The gate compares two evaluations and decides whether the challenger passes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_clear_gain_passes():
     assert (len(found.better), [flip.example for flip in found.worse]) == (15, ["dev-28", "dev-29"])
 
 
-def test_no_gain_does_not_pass_and_the_same_is_no_gain():
+def test_no_gain_does_not_pass():
     same = evaluation([0.0, 1.0] * 10)
     found = compare(same, same)
     assert not found.passed
@@ -44,14 +44,14 @@ def test_no_gain_does_not_pass_and_the_same_is_no_gain():
     assert (found.better, found.worse) == ((), ())
 
 
-def test_a_gain_that_may_be_chance_does_not_pass():
+def test_insignificant_gain_does_not_pass():
     found = compare(evaluation([0.0] * 10 + [1.0] * 10), evaluation([0.0] * 8 + [1.0] * 11 + [0.0]))
     assert found.difference > 0
     assert found.low < 0
     assert not found.passed
 
 
-def test_pairing_shows_what_two_separate_intervals_would_hide():
+def test_pairing_detects_a_gain_despite_overlapping_intervals():
     """Each on its own the scores overlap; example by example the challenger is never worse."""
     before = [0.0] * 20 + [1.0] * 20
     after = [0.0] * 12 + [1.0] * 28
@@ -60,7 +60,7 @@ def test_pairing_shows_what_two_separate_intervals_would_hide():
     assert compare(champion, challenger).passed
 
 
-def test_a_category_that_loses_too_much_stops_a_gain():
+def test_large_category_loss_does_not_pass():
     categories = ["sum"] * 10 + ["lookup"] * 20
     before = evaluation([1.0] * 10 + [0.0] * 20, categories)
     found = compare(before, evaluation([1.0] * 8 + [0.0] * 2 + [1.0] * 20, categories))
@@ -83,7 +83,7 @@ def test_small_categories_are_judged_together():
     assert found.reasons == ("a, b loses 14.3% (100.0% to 85.7%, 7 examples); the rule allows 10.0%.",)
 
 
-def test_so_few_that_they_say_nothing_are_shown_and_not_judged():
+def test_pooled_categories_that_are_too_small_are_not_judged():
     categories = ["lookup"] * 20 + ["a"] * 2
     found = compare(evaluation([0.0] * 20 + [1.0] * 2, categories), evaluation([1.0] * 20 + [0.0] + [1.0], categories))
     assert found.passed
@@ -91,7 +91,7 @@ def test_so_few_that_they_say_nothing_are_shown_and_not_judged():
     assert "a (too few to judge)" in found.to_markdown()
 
 
-def test_an_example_without_a_category_is_in_none():
+def test_example_without_a_category_is_in_no_category():
     categories: list[Any] = ["sum"] * 10 + [None] * 9 + [float("nan")]
     found = compare(evaluation([0.0] * 20, categories), evaluation([1.0] * 20, categories))
     assert found.passed
@@ -105,7 +105,7 @@ def test_an_example_without_a_category_is_in_none():
 
 
 @pytest.mark.parametrize(("rows", "flips"), [(10, 0.2), (24, 0.1), (24, 0.2), (54, 0.05)])
-def test_a_version_that_is_no_better_passes_about_as_often_as_the_interval_says(rows: int, flips: float):
+def test_false_positive_rate_matches_the_interval(rows: int, flips: float):
     passing = 0.0
     for gains in range(rows + 1):
         for losses in range(min(gains, rows - gains + 1)):
@@ -118,7 +118,7 @@ def test_a_version_that_is_no_better_passes_about_as_often_as_the_interval_says(
     assert passing < 0.03, "2.5% of the intervals lie above what is true"
 
 
-def test_a_handful_of_examples_passes_nothing():
+def test_too_few_examples_do_not_pass():
     found = compare(evaluation([0.0] * 4), evaluation([1.0] * 4))
     assert found.low == 1.0
     assert found.reasons == ("There are 4 examples; the rule requires at least 10.",)
@@ -132,23 +132,23 @@ def test_a_handful_of_examples_passes_nothing():
         (evaluation([1.0] * 2, ["d", "c"]), "Example 1 differs between champion and challenger"),
     ],
 )
-def test_other_examples_are_refused(challenger: Evaluation, message: str):
+def test_different_examples_are_an_error(challenger: Evaluation, message: str):
     with pytest.raises(DataError, match=message):
         compare(evaluation([1.0] * 2, ["c", "c"]), challenger)
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf")])
-def test_a_score_that_is_no_number_is_refused_with_its_example(score: float):
+def test_invalid_score_is_an_error_with_its_example(score: float):
     with pytest.raises(DataError, match=f"gave dev-11 of challenger the score {score}, which isn't a finite number"):
         compare(evaluation([0.0] * 12), evaluation([1.0] * 11 + [score]))
 
 
-def test_no_examples_are_too_few_to_compare():
+def test_no_examples_are_an_error():
     with pytest.raises(DataError, match="no examples"):
         compare(evaluation([]), evaluation([]))
 
 
-def test_a_program_that_never_ran_was_not_measured():
+def test_evaluation_without_a_successful_run_is_an_error():
     broken = evaluation([0.0] * 12, error="LMError: no route to host")
     with pytest.raises(OneTurnError, match=r"champion has no scores: all of its 12 examples failed.*no route"):
         compare(broken, evaluation([1.0] * 12))
@@ -171,7 +171,7 @@ SCORES = st.lists(st.sampled_from([0.0, 0.3, 0.5, 1.0]), min_size=1, max_size=40
 
 @settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_it_is_the_same_each_time_and_never_passes_both_ways(data: st.DataObject):
+def test_result_is_deterministic_and_never_passes_in_both_directions(data: st.DataObject):
     before = data.draw(SCORES)
     after = data.draw(st.lists(st.sampled_from([0.0, 0.3, 0.5, 1.0]), min_size=len(before), max_size=len(before)))
     one, other = evaluation(before), evaluation(after)

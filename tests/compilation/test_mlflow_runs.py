@@ -1,4 +1,4 @@
-"""A compile as MLflow shows it: a parent run with a child run a candidate, in a real tracking store."""
+"""A compile in MLflow: a parent run with a child run per candidate, in a real tracking store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from oneturn.compilation.mlflow import KEY, MlflowRuns
 from oneturn.config import BudgetConfig
 from oneturn.errors import LMUnavailableError, ProgramError
 from tests.compilation.agent import agent
-from tests.compilation.test_outage import LeavingLM
+from tests.compilation.test_outage import FailingLM
 
 pytestmark = pytest.mark.usefixtures("traced")
 
@@ -33,7 +33,7 @@ def tracking(_trace_store: str) -> dict[str, Any]:
     return {"tracking_uri": _trace_store, "experiment": "compiles"}
 
 
-def test_a_compile_is_a_run_with_a_run_for_each_candidate(tmp_path: Path, tracking: dict[str, Any]):
+def test_compile_is_a_run_with_a_child_run_per_candidate(tmp_path: Path, tracking: dict[str, Any]):
     listener = MlflowRuns()
     done = oneturn.compile(agent(tmp_path, mlflow=tracking), listeners=[listener])
     client = MlflowClient()
@@ -44,30 +44,32 @@ def test_a_compile_is_a_run_with_a_run_for_each_candidate(tmp_path: Path, tracki
     assert parent.data.metrics["spent_lm_calls"] == done.manifest.spend["lm_calls"]
     points = client.get_metric_history(listener.run_id, "score")
     full = [candidate for candidate in done.candidates if candidate.full]
-    assert [(point.step, point.value) for point in points] == [(found.number, found.score) for found in full]
+    assert [(point.step, point.value) for point in points] == [
+        (candidate.number, candidate.score) for candidate in full
+    ]
     children = runs(tracking, f"tags.`mlflow.parentRunId` = '{listener.run_id}'")
     assert len(children) == len(done.candidates)
     assert {child.data.tags["mlflow.runName"] for child in children} >= {"uncompiled", "candidate 1"}
     prompts = client.download_artifacts(children[-1].info.run_id, "prompts.md", str(tmp_path))
     assert "# step" in Path(prompts).read_text()
-    kept = {artifact.path for artifact in client.list_artifacts(listener.run_id)}
-    assert kept == {"compiled", "estimate.json", "prompts.md", "rows", "score_against_spend.png"}
+    paths = {artifact.path for artifact in client.list_artifacts(listener.run_id)}
+    assert paths == {"compiled", "estimate.json", "prompts.md", "rows", "score_against_spend.png"}
     assert {tag.value for dataset in parent.inputs.dataset_inputs for tag in dataset.tags} == {"train", "dev"}
 
 
-def test_the_rows_that_are_wrong_are_traced_and_linked(tmp_path: Path, tracking: dict[str, Any]):
+def test_wrong_rows_are_traced_and_linked(tmp_path: Path, tracking: dict[str, Any]):
     listener = MlflowRuns()
-    done = oneturn.compile(agent(tmp_path, mlflow=tracking), recipe="as_it_is", listeners=[listener])
+    done = oneturn.compile(agent(tmp_path, mlflow=tracking), recipe="unchanged", listeners=[listener])
     wrong = done.after.rows[done.after.rows["score"] < 1]
-    asked = done.manifest.spend["lm_calls"]
+    calls = done.manifest.spend["lm_calls"]
     traces = mlflow.search_traces(run_id=listener.run_id, return_type="list")
     assert len(traces) == len(wrong) > 0
     questions = {trace.data.spans[0].inputs["question"] for trace in traces}
     assert questions == set(wrong["question"])
-    assert len((tmp_path / "answered.txt").read_text().splitlines()) == asked, "what is known isn't asked again"
+    assert len((tmp_path / "answered.txt").read_text().splitlines()) == calls, "known answers are replayed"
 
 
-def test_a_compile_that_is_gone_on_with_stays_one_run(tmp_path: Path, tracking: dict[str, Any]):
+def test_resumed_compile_continues_the_same_run(tmp_path: Path, tracking: dict[str, Any]):
     first, second = MlflowRuns(), MlflowRuns()
     oneturn.compile(agent(tmp_path, mlflow=tracking), budget=BudgetConfig(lm_calls=20), listeners=[first])
     done = oneturn.compile(agent(tmp_path, mlflow=tracking), listeners=[second])
@@ -82,12 +84,12 @@ def test_a_compile_that_is_gone_on_with_stays_one_run(tmp_path: Path, tracking: 
 
 
 @pytest.mark.parametrize("written", ["log_batch", "log_text", "set_terminated", "log_inputs"])
-def test_what_a_killed_start_left_half_written_is_written_by_the_next(
+def test_incomplete_entries_of_a_killed_start_are_completed(
     written: str, tmp_path: Path, tracking: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
     with monkeypatch.context() as killed:
         killed.setattr(MlflowClient, written, interrupt)
-        killed.setattr(MlflowRuns, "on_interrupted", lambda *_: None)  # a killed process says nothing
+        killed.setattr(MlflowRuns, "on_interrupted", lambda *_: None)  # a killed process doesn't call it
         with pytest.raises(KeyboardInterrupt):
             oneturn.compile(agent(tmp_path, mlflow=tracking), listeners=[MlflowRuns()])
     listener = MlflowRuns()
@@ -109,39 +111,39 @@ def interrupt(*_: Any, **__: Any) -> None:
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), "KILLED"), (AuthError("no key"), "FAILED")])
-def test_a_compile_that_breaks_off_isn_t_shown_at_work(
+def test_interrupted_compile_is_not_shown_as_running(
     error: BaseException, status: str, tmp_path: Path, tracking: dict[str, Any]
 ):
     listener = MlflowRuns()
     with pytest.raises((KeyboardInterrupt, LMUnavailableError)):
-        oneturn.compile(agent(tmp_path, LeavingLM(tmp_path, 20, error), mlflow=tracking), listeners=[listener])
+        oneturn.compile(agent(tmp_path, FailingLM(tmp_path, 20, error), mlflow=tracking), listeners=[listener])
     assert MlflowClient().get_run(listener.run_id).info.status == status
     oneturn.compile(agent(tmp_path, mlflow=tracking), listeners=[MlflowRuns()])
     assert MlflowClient().get_run(listener.run_id).info.status == "FINISHED"
 
 
-def test_a_candidate_that_is_judged_anew_is_shown_so(tmp_path: Path, tracking: dict[str, Any]):
-    oneturn.compile(agent(tmp_path, mlflow=tracking), recipe="as_it_is", listeners=[MlflowRuns()])
+def test_changed_metric_updates_the_score_of_a_candidate(tmp_path: Path, tracking: dict[str, Any]):
+    oneturn.compile(agent(tmp_path, mlflow=tracking), recipe="unchanged", listeners=[MlflowRuns()])
     strict = agent(tmp_path, mlflow=tracking)
     object.__setattr__(strict, "metric", lambda gold, pred, trace=None: 0.0)
     listener = MlflowRuns()
-    oneturn.compile(strict, recipe="as_it_is", listeners=[listener])
+    oneturn.compile(strict, recipe="unchanged", listeners=[listener])
     children = runs(tracking, f"tags.`mlflow.parentRunId` = '{listener.run_id}'")
     assert {child.data.metrics["score"] for child in children} == {0.0}
 
 
-def test_prompts_with_a_secret_in_them_are_nowhere_written(tmp_path: Path, tracking: dict[str, Any]):
+def test_prompts_with_a_secret_are_not_logged(tmp_path: Path, tracking: dict[str, Any]):
     secret = "dapi" + "0123456789abcdef" * 2
     student = oneturn.ReAct(dspy.Signature("question -> answer", f"Use {secret}."), tools=[], thoughts=False)
     leaking = replace(agent(tmp_path, mlflow=tracking), build=lambda: student)
     listener = MlflowRuns()
     with pytest.raises(ProgramError, match="looks like a secret"):
-        oneturn.compile(leaking, recipe="as_it_is", listeners=[listener])
+        oneturn.compile(leaking, recipe="unchanged", listeners=[listener])
     assert runs(tracking, f"tags.`mlflow.parentRunId` = '{listener.run_id}'") == []
     assert MlflowClient().list_artifacts(listener.run_id) == []
 
 
-def test_a_tracking_store_that_is_away_does_not_cost_the_compile(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_unavailable_tracking_store_does_not_end_the_compile(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     (tmp_path / "file").touch()
     away = {"tracking_uri": f"sqlite:///{tmp_path}/file/mlflow.db", "experiment": "x"}
     done = oneturn.compile(agent(tmp_path, mlflow=away), listeners=[MlflowRuns()])
@@ -149,7 +151,7 @@ def test_a_tracking_store_that_is_away_does_not_cost_the_compile(tmp_path: Path,
     assert "on_start failed; the compile continues" in caplog.text
 
 
-def test_the_picture_and_the_table_show_each_candidate(tmp_path: Path):
+def test_plot_and_table_show_each_candidate(tmp_path: Path):
     done = oneturn.compile(agent(tmp_path))
     figure = done.plot()
     assert figure.axes[0].get_title(loc="left").startswith(f"From {done.before.score:.0%} to {done.after.score:.0%}")
@@ -158,7 +160,7 @@ def test_the_picture_and_the_table_show_each_candidate(tmp_path: Path):
 
 
 @pytest.mark.parametrize("calls", [1000, 30])
-def test_the_picture_rings_the_kept_program_whatever_its_score(calls: int, tmp_path: Path):
+def test_plot_marks_the_saved_program(calls: int, tmp_path: Path):
     graded = agent(tmp_path)
     thirds = {
         "dev-1": 0.1,

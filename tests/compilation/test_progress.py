@@ -1,4 +1,4 @@
-"""What a compile has spent and what is left of its limits stands there while it runs, in a log as in a terminal."""
+"""The progress bar shows the spend of a compile against its limits, in a terminal and in a log."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.compilation.agent import CountingLM, agent
 from tests.compilation.test_budget import answered
 
 
-def bars(told: str) -> list[str]:
-    """What was shown of the bar, in order."""
-    return [part for part in told.replace("\n", "\r").split("\r") if part.startswith("compile, search")]
+def bars(text: str) -> list[str]:
+    """Return the states of the bar in the captured output, in order."""
+    return [part for part in text.replace("\n", "\r").split("\r") if part.startswith("compile, search")]
 
 
-def test_it_begins_with_what_earlier_starts_have_spent(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_bar_includes_the_spend_of_earlier_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     oneturn.compile(agent(tmp_path), budget=BudgetConfig(lm_calls=20))
     capsys.readouterr()
     limits = BudgetConfig(lm_calls=200, tokens=1_000_000, minutes=5)
@@ -29,13 +29,13 @@ def test_it_begins_with_what_earlier_starts_have_spent(tmp_path: Path, capsys: p
     assert f" {done.manifest.spend['lm_calls']:.0f}/200 " in last
 
 
-def test_a_log_isn_t_filled_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_bar_writes_few_lines_to_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     oneturn.compile(agent(tmp_path), listeners=[SpendBar()])
     assert answered(tmp_path) > 20
     assert len(bars(capsys.readouterr().err)) < 10
 
 
-def test_it_is_closed_when_the_compile_is_interrupted(tmp_path: Path):
+def test_bar_is_closed_after_an_interruption(tmp_path: Path):
     lm = CountingLM(tmp_path)
     bar = SpendBar()
 

@@ -1,6 +1,6 @@
-"""A compile that is started again goes on where it was, and is at work only once.
+"""A compile that is started again resumes, and runs in one process at a time.
 
-It is killed in ``tests/optimizers/test_killed.py``.
+``tests/optimizers/test_killed.py`` tests killed compiles.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import oneturn
 from oneturn.compilation import estimate_compile
 from oneturn.compilation.journal import Journal, JournalEntry
 from oneturn.config import BudgetConfig
-from oneturn.core.usage import Totals
+from oneturn.core.usage import Usage
 from oneturn.errors import DataError, OneTurnError
 from tests.compilation.agent import ANSWERED, agent
 
 
 def artifact(folder: Path) -> dict[str, Any]:
-    """The compiled program, without what no two runs share."""
+    """Return the compiled file without the values that differ between runs."""
     document: dict[str, Any] = json.loads((folder / "compiled.json").read_text())
     del document["manifest"]["created"], document["manifest"]["spend"]["seconds"], document["manifest"]["estimate"]
     for scores in document["manifest"]["scores"].values():
@@ -37,80 +37,84 @@ def answers(folder: Path) -> list[str]:
     return (folder / ANSWERED).read_text().splitlines()
 
 
-def test_the_same_command_again_asks_nothing_and_another_asks_anew(tmp_path: Path):
+def test_same_compile_makes_no_lm_calls_and_a_changed_one_does(tmp_path: Path):
     first = oneturn.compile(agent(tmp_path))
-    asked = len(answers(tmp_path))
+    calls = len(answers(tmp_path))
     again = oneturn.compile(agent(tmp_path))
-    assert len(answers(tmp_path)) == asked
+    assert len(answers(tmp_path)) == calls
     assert again.manifest.scores["after"]["lm_calls_per_row"] == first.manifest.scores["after"]["lm_calls_per_row"] > 0
     assert again.manifest.spend["lm_calls"] == first.manifest.spend["lm_calls"]
     oneturn.compile(agent(tmp_path, seed=1))
-    assert len(answers(tmp_path)) == 2 * asked
+    assert len(answers(tmp_path)) == 2 * calls
     oneturn.compile(agent(tmp_path), fresh=True)
-    assert len(answers(tmp_path)) == 3 * asked
+    assert len(answers(tmp_path)) == 3 * calls
 
 
-def test_what_took_time_once_is_said_to_have_taken_it(tmp_path: Path):
+def test_replayed_answers_keep_their_duration(tmp_path: Path):
     oneturn.compile(agent(tmp_path))
     (journal,) = tmp_path.glob(".oneturn/compile/*/journal.jsonl")
-    slow = [json.loads(line) for line in journal.read_text().splitlines()]
-    told = [{**line, "seconds": 100.0} if "response" in line else line for line in slow]
-    journal.write_text("".join(json.dumps(line) + "\n" for line in told))
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    slow = [{**line, "seconds": 100.0} if "response" in line else line for line in lines]
+    journal.write_text("".join(json.dumps(line) + "\n" for line in slow))
     assert oneturn.compile(agent(tmp_path)).manifest.scores["after"]["seconds_per_row"] > 100
 
 
 def response(text: str) -> dict[str, Any]:
-    return {"model": "m", "message": {"text": text}, "usage": {"input_tokens": 10, "output_tokens": 2}}
+    return {"model": "m", "message": {"text": text}}
 
 
-def test_a_journal_gives_the_answers_in_their_order_and_adds_up_what_they_cost(tmp_path: Path):
+def usage(cost: float | None) -> Usage:
+    return Usage(lm_calls=1, input_tokens=10, output_tokens=2, cached_tokens=8, cost=cost)
+
+
+def test_journal_replays_answers_in_order_and_sums_their_cost(tmp_path: Path):
     path = tmp_path / "journal.jsonl"
     first = Journal(path)
     for text, cost in (("a", 0.5), ("b", None)):
-        first.add("same", JournalEntry(response(text), 1.0, cost))
+        first.add("same", JournalEntry(response(text), 1.0, usage(cost)))
     first.close()
     with path.open("a") as file:
         file.write('{"request":"half')
     second = Journal(path)
-    texts = [second.answer("same", n) for n in range(3)]
-    assert [found and found.response["message"]["text"] for found in texts] == ["a", "b", None]
+    entries = [second.answer("same", n) for n in range(3)]
+    assert [entry and entry.response["message"]["text"] for entry in entries] == ["a", "b", None]
     assert second.answer("other", 0) is None
-    assert second.totals == Totals(lm_calls=2, prompt_tokens=20, completion_tokens=4, cost=0.5)
-    second.add("other", JournalEntry(response("c"), 1.0, 0.25))
+    assert second.totals == Usage(lm_calls=2, input_tokens=20, output_tokens=4, cached_tokens=16, cost=0.5)
+    second.add("other", JournalEntry(response("c"), 1.0, usage(0.25)))
     second.close()
     third = Journal(path)
     assert third.totals.cost == 0.75
     assert third.answer("other", 0) is not None
 
 
-def test_an_answer_that_is_written_down_survives_the_machine_s_power(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_answer_is_flushed_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "journal.jsonl"
     on_disk: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda file: on_disk.append(path.read_text()))
     journal = Journal(path)
-    journal.add("same", JournalEntry(response("a"), 1.0, None))
+    journal.add("same", JournalEntry(response("a"), 1.0, usage(None)))
     assert on_disk[-1] == path.read_text()
     assert on_disk[-1].endswith('"output_tokens":2}}}\n')
     journal.close()
 
 
 @pytest.mark.parametrize("damage", ["{", "[1]", '{"request": "x"}', "\0\0"])
-def test_a_damaged_line_is_named_with_the_way_on(damage: str, tmp_path: Path):
+def test_damaged_line_is_an_error_with_its_number_and_fix(damage: str, tmp_path: Path):
     whole = oneturn.compile(agent(tmp_path))
     (journal,) = tmp_path.glob(".oneturn/compile/*/journal.jsonl")
     lines = journal.read_text().splitlines()
     journal.write_text("\n".join([*lines[:5], damage, *lines[6:], ""]))
-    with pytest.raises(DataError, match=r"journal\.jsonl, line 6, isn't what a compile has written .* --fresh"):
+    with pytest.raises(DataError, match=r"journal\.jsonl, line 6 is damaged .* --fresh"):
         oneturn.compile(agent(tmp_path))
     journal.write_text("\n".join([*lines[:5], *lines[6:], ""]))
-    mended = oneturn.compile(agent(tmp_path))
-    assert mended.program.dump_state() == whole.program.dump_state()
+    repaired = oneturn.compile(agent(tmp_path))
+    assert repaired.program.dump_state() == whole.program.dump_state()
     assert len(answers(tmp_path)) == whole.manifest.spend["lm_calls"] + 1
     journal.write_text(damage + "\n")
     assert oneturn.compile(agent(tmp_path), fresh=True).after.score == whole.after.score
 
 
-HOLDING = """
+HOLD_JOURNAL = """
 import sys
 from pathlib import Path
 from oneturn.compilation.journal import Journal
@@ -120,33 +124,33 @@ sys.stdin.read()
 """
 
 
-def test_the_same_compile_is_at_work_once_and_free_again_when_its_process_is_killed(tmp_path: Path):
+def test_journal_is_locked_by_one_process_and_released_when_it_is_killed(tmp_path: Path):
     first = oneturn.compile(agent(tmp_path))
     (journal,) = tmp_path.glob(".oneturn/compile/*/journal.jsonl")
-    command = [sys.executable, "-c", HOLDING, str(journal)]
+    command = [sys.executable, "-c", HOLD_JOURNAL, str(journal)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         written = journal.read_text()
         for start in (oneturn.compile, estimate_compile, lambda agent: oneturn.compile(agent, fresh=True)):
-            with pytest.raises(OneTurnError, match=f"at work already, in process {holder.pid} on .*the same command"):
+            with pytest.raises(OneTurnError, match=f"already running, in process {holder.pid} on .*the same command"):
                 start(agent(tmp_path))
-        assert journal.read_text() == written, "what the other writes isn't touched"
+        assert journal.read_text() == written, "the journal of the other process is unchanged"
         holder.send_signal(signal.SIGKILL)
     assert oneturn.compile(agent(tmp_path)).manifest.spend["lm_calls"] == first.manifest.spend["lm_calls"]
 
 
-def test_a_compile_that_is_gone_on_with_tells_each_candidate_s_spend_as_it_was(tmp_path: Path):
+def test_resumed_compile_reports_the_original_spend_of_each_candidate(tmp_path: Path):
     (tmp_path / "whole").mkdir()
     (tmp_path / "stopped").mkdir()
     whole = oneturn.compile(agent(tmp_path / "whole"))
     oneturn.compile(agent(tmp_path / "stopped"), budget=BudgetConfig(lm_calls=20))
-    gone_on = oneturn.compile(agent(tmp_path / "stopped"))
+    resumed = oneturn.compile(agent(tmp_path / "stopped"))
     spent = [candidate.spent for candidate in whole.candidates]
     assert spent[0].lm_calls < spent[-1].lm_calls
-    assert [candidate.spent for candidate in gone_on.candidates] == spent
+    assert [candidate.spent for candidate in resumed.candidates] == spent
     again, once_more = (oneturn.compile(agent(tmp_path / "whole")) for _ in range(2))
     assert [candidate.spent for candidate in again.candidates] == spent
     seconds = [candidate.seconds for candidate in again.candidates]
-    assert seconds == [candidate.seconds for candidate in once_more.candidates], "as it was when they were measured"
+    assert seconds == [candidate.seconds for candidate in once_more.candidates], "of the first measurement"
     assert seconds[0] < seconds[-1]

@@ -1,4 +1,4 @@
-"""Compiling an agent: what it keeps, what it refuses."""
+"""Compiling an agent: what is saved, and which mistakes are errors."""
 
 import dataclasses
 import json
@@ -46,7 +46,7 @@ def agent(lm, folder: Path, monkeypatch) -> Agent:
     )
 
 
-def test_a_compilation_keeps_the_program_with_its_scores_before_and_after(tmp_path, monkeypatch):
+def test_compile_saves_the_program_with_scores_before_and_after(tmp_path, monkeypatch):
     replies = [finish(answer="wrong"), finish(answer="two?"), finish(answer="one?"), finish(answer="two?")]
     with ScriptedLM(*replies) as lm:
         parrot = agent(lm, tmp_path, monkeypatch)
@@ -60,7 +60,7 @@ def test_a_compilation_keeps_the_program_with_its_scores_before_and_after(tmp_pa
     assert parrot.program(compiled=False).step.signature.instructions != "Repeat the question."
 
 
-def test_the_compiled_file_holds_no_lm(tmp_path, monkeypatch):
+def test_compiled_file_contains_no_lm(tmp_path, monkeypatch):
     with ScriptedLM(*[finish(answer="x")] * 4) as lm:
         parrot = agent(lm, tmp_path, monkeypatch)
         oneturn.compile(parrot)
@@ -69,16 +69,16 @@ def test_the_compiled_file_holds_no_lm(tmp_path, monkeypatch):
     load_compiled(parrot.build(), tmp_path / "compiled.json")
 
 
-def test_an_unknown_recipe_is_answered_with_the_known_ones(tmp_path, monkeypatch):
+def test_unknown_recipe_is_an_error_that_lists_the_recipes(tmp_path, monkeypatch):
     with ScriptedLM() as lm:
         parrot = agent(lm, tmp_path, monkeypatch)
         with pytest.raises(ConfigError, match=r"no recipe 'miprov2'. Available recipes:\n  instructed "):
             oneturn.compile(parrot, recipe="miprov2")
 
 
-def test_a_compilation_needs_a_place(tmp_path, monkeypatch):
+def test_compile_without_a_configured_file_is_an_error(tmp_path, monkeypatch):
     with ScriptedLM() as lm:
         parrot = agent(lm, tmp_path, monkeypatch)
-        homeless = dataclasses.replace(parrot, config=oneturn.AgentConfig.read({"compile": {"recipe": "instructed"}}))
+        pathless = dataclasses.replace(parrot, config=oneturn.AgentConfig.read({"compile": {"recipe": "instructed"}}))
         with pytest.raises(ConfigError, match="compiled is not set"):
-            oneturn.compile(homeless)
+            oneturn.compile(pathless)

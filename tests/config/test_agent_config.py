@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from mlflow.models.model_config import _set_model_config
+from pydantic import ValidationError
 
 from oneturn.config import AgentConfig, LMConfig
 from oneturn.config.loading import resolve
@@ -86,10 +87,35 @@ NO_SECRETS = (
         ({"tools": [{"kind": "geni"}]}, "tools.0.kind should be one of 'unity_catalog', 'mcp', 'genie', 'serving_endpoint', not 'geni'."),
         ({"tools": [{}]}, "tools.0.kind is missing; it is one of unity_catalog, mcp, genie, serving_endpoint."),
         ({"deploy": {"resources": [{"kind": "table", "name": "t", "nme": "x"}]}}, "unknown key deploy.resources.0.nme. Did you mean deploy.resources.0.name? Valid keys of deploy.resources.0: kind, name."),
+        ({"approvals": {"key_env": "not a name"}}, "approvals.key_env should be the name of an environment variable, not its value."),
+        ({"approvals": {"ledger": "sqlite:///a.db", "ledger_env": "LEDGER"}}, "approvals: set either ledger or ledger_env."),
     ],
 )  # fmt: skip
 def test_an_error_names_the_key_the_value_and_the_expected_value(keys: dict[str, Any], message: str):
     assert refusal(keys) == f"the configuration: {message}"
+
+
+PASSWORDS = (
+    "postgresql+psycopg://me:hunter2@db/agent",
+    "postgresql://:hunter2@db/agent",
+    "postgresql://me:p%40ss@db/agent",
+    "postgresql://db/agent?user=me&password=hunter2",
+    "mssql+pyodbc:///?odbc_connect=x&PWD=hunter2",
+)
+
+
+@pytest.mark.parametrize("address", PASSWORDS)
+def test_a_ledger_s_address_with_a_password_is_refused_without_repeating_it(address: str):
+    for read in (AgentConfig.read, AgentConfig.model_validate):
+        with pytest.raises((ConfigError, ValidationError), match="ledger_env") as refused:
+            read({"approvals": {"ledger": address}})
+        if isinstance(refused.value, ConfigError):
+            assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("address", ["sqlite:///approvals.db", "postgresql+psycopg://me@db:5432/agent", "sqlite://"])
+def test_a_ledger_s_address_without_a_password_stays(address: str):
+    assert AgentConfig.read({"approvals": {"ledger": address}}).approvals.ledger == address
 
 
 def test_a_teacher_is_a_model_string_or_a_section():

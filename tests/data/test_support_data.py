@@ -181,7 +181,7 @@ def test_the_configured_folder_is_read_whatever_form_its_files_have(tmp_path: Pa
     (tmp_path / "config.yaml").write_text(f"lm:\n  model: local/1.5B\ndata:\n  examples: {tmp_path}\n")
     agent = load_agent(ROOT / "agent.py", tmp_path / "config.yaml")
     assert [example.toDict() for example in agent.examples("dev")] == [row.toDict() for row in load_split("dev")[:3]]
-    with pytest.raises(DataError, match=r"has no examples of train: put train\.jsonl there"):
+    with pytest.raises(DataError, match=r"has no train examples\. Add train\.jsonl"):
         agent.examples("train")
 
 

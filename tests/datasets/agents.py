@@ -1,4 +1,4 @@
-"""An agent with a folder of examples, for the tests beside this."""
+"""An agent with a folder of examples, for the tests in this folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 class Example(BaseModel):
-    """A row, as the tests' agent reads it."""
+    """A row of the agent's examples."""
 
     id: str
     question: str
@@ -47,14 +47,14 @@ def write(folder: Path, split: str, rows: Rows) -> None:
 
 
 def rows_of(folder: Path, split: str) -> list[Mapping[str, Any]]:
-    """The rows of a split's file."""
+    """Return the rows of a split's file."""
     return [row.values for row in split_rows(split, split_files(folder)[split], None) if isinstance(row, Row)]
 
 
 def agent_with(
     root: Path, *, schema: Mapping[str, Any] | None = SCHEMA, config: Mapping[str, Any] | None = None, **splits: Rows
 ) -> oneturn.Agent:
-    """An agent whose examples stand in ``root``/data/examples."""
+    """Create an agent whose examples are in ``root``/data/examples."""
     folder = root / "data" / "examples"
     folder.mkdir(parents=True, exist_ok=True)
     for split, rows in splits.items():
@@ -79,5 +79,5 @@ def agent_with(
 
 
 def row(ident: str, question: str, answer: str = "yes", category: str = "easy") -> dict[str, Any]:
-    """A row that is as it should be."""
+    """Return a valid row."""
     return {"id": ident, "question": question, "answer": answer, "category": category}

@@ -1,4 +1,4 @@
-"""What is wrong with examples is found, named by file and line, and said how to mend."""
+"""Problems of the examples are reported with file, line and fix."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_clean_examples_pass(tmp_path: Path):
         ({"answer": 7}, "answer", "7 is not of type 'string'.", "Change it to a string."),
     ],
 )
-def test_a_value_that_the_schema_does_not_allow_is_named(
+def test_value_outside_the_schema_is_reported(
     tmp_path: Path, change: dict[str, Any], field: str, message: str, fix: str
 ):
     changed = {name: value for name, value in {**CLEAN["dev"][0], **change}.items() if value is not None}
@@ -76,7 +76,7 @@ def test_a_value_that_the_schema_does_not_allow_is_named(
     assert not report.passed()
 
 
-def test_all_bad_rows_are_named_at_once_even_those_that_cannot_be_read(tmp_path: Path):
+def test_all_bad_and_unreadable_rows_are_reported(tmp_path: Path):
     agent = agent_with(tmp_path, **CLEAN)
     path = agent.examples_folder / "train.jsonl"
     path.write_text('{broken\n[]\n{"id": 3}\n' + json.dumps(row("a", "Where?")) + "\n")
@@ -84,7 +84,7 @@ def test_all_bad_rows_are_named_at_once_even_those_that_cannot_be_read(tmp_path:
     assert sorted(set(places)) == ["line 1", "line 2", "line 3"]
 
 
-def test_without_a_schema_the_signature_tells_what_a_row_needs(tmp_path: Path):
+def test_rows_are_checked_against_the_signature_without_a_schema(tmp_path: Path):
     rows = [{"id": "a", "answer": ["x"]}]
     found = check_data(agent_with(tmp_path, schema=None, train=rows), progress=False).findings
     messages = {(finding.check, finding.field, finding.message) for finding in found}
@@ -92,7 +92,7 @@ def test_without_a_schema_the_signature_tells_what_a_row_needs(tmp_path: Path):
     assert ("signature", "answer", "Input should be a valid string.") in messages
 
 
-def test_what_only_the_agent_s_own_loader_refuses_is_named_too(tmp_path: Path):
+def test_errors_of_the_agent_s_loader_are_reported(tmp_path: Path):
     schema = {"type": "object"}
     report = check(tmp_path, schema=schema, dev=[{**row("c", "Who wrote Ulysses?"), "category": 3}])
     found = only(report)
@@ -100,13 +100,13 @@ def test_what_only_the_agent_s_own_loader_refuses_is_named_too(tmp_path: Path):
     assert found.message == "category: Input should be a valid string."
 
 
-def test_an_id_is_used_once(tmp_path: Path):
+def test_duplicate_id_is_reported(tmp_path: Path):
     found = only(check(tmp_path, test=[row("e", "When does the shop open?"), row("a", "Is it dear?", category="hard")]))
     assert (found.check, found.file, found.place, found.value) == ("ids", "test.jsonl", "line 2", "a")
 
 
 @pytest.mark.parametrize("split", ["train", "dev"])
-def test_a_question_of_test_in_another_split_is_a_leak(tmp_path: Path, split: str):
+def test_question_of_test_in_another_split_is_a_leak(tmp_path: Path, split: str):
     rows = [*CLEAN[split], row("leak", "  when does the SHOP open ")]
     found = only(check(tmp_path, **{split: rows}))
     assert (found.severity, found.check, found.file, found.place) == ("error", "leak", f"{split}.jsonl", "line 3")
@@ -124,9 +124,7 @@ def test_a_question_of_test_in_another_split_is_a_leak(tmp_path: Path, split: st
         ("train", "train", "yes", "note", "near-duplicate"),
     ],
 )
-def test_a_question_in_other_clothes_is_found(
-    tmp_path: Path, kept: str, copied: str, answer: str, severity: str, kind: str
-):
+def test_rephrased_question_is_reported(tmp_path: Path, kept: str, copied: str, answer: str, severity: str, kind: str):
     near = row("near", f"So {CLEAN[kept][1]['question'].lower()}", answer)
     found = only(check(tmp_path, **{copied: [*CLEAN[copied], near]}))
     assert (found.severity.value, found.check, found.place) == (severity, kind, "line 3")
@@ -145,7 +143,7 @@ def test_two_questions_about_one_passage_are_no_leak(tmp_path: Path):
     assert (found.check, found.message[:39]) == ("near-leak", "a has nearly the same question as c (te")
 
 
-def test_of_many_alike_each_row_is_named_once(tmp_path: Path):
+def test_each_near_duplicate_is_reported_once(tmp_path: Path):
     names = [f"{chr(97 + i % 26) * 3}{chr(97 + i // 26) * 3}" for i in range(60)]
     rows = [row(name, f"What is the plan of the customer called {name}?") for name in names]
     report = check(tmp_path, train=[*CLEAN["train"], *rows])
@@ -165,7 +163,7 @@ def test_one_question_twice_in_a_split_is_a_warning(tmp_path: Path):
     assert (report.passed(), report.passed(strict=True)) == (True, False)
 
 
-def test_a_kind_that_training_never_sees_is_told(tmp_path: Path):
+def test_label_missing_in_train_is_reported(tmp_path: Path):
     found = only(check(tmp_path, train=[CLEAN["train"][0]]))
     assert (found.check, found.value, found.message) == (
         "balance",
@@ -177,7 +175,7 @@ def test_a_kind_that_training_never_sees_is_told(tmp_path: Path):
 WORDS = ["cup", "box", "tap", "lid", "mug", "pan", "jar", "urn", "vat", "keg", "bin", "tub", "pot", "cot", "bed"]
 
 
-def test_splits_that_are_mixed_otherwise_are_told(tmp_path: Path):
+def test_different_label_distributions_are_reported(tmp_path: Path):
     train = [row(f"t{word}", f"{word} {word[::-1]}?", category="easy") for word in WORDS]
     dev = [row(f"d{word}", f"{word} {word}{word}?", category="hard") for word in WORDS]
     report = check(tmp_path, train=[*train, CLEAN["train"][1]], dev=dev)
@@ -190,7 +188,7 @@ def results(path: Path, **scores: float) -> Path:
     return path
 
 
-def test_examples_that_tell_no_programs_apart_are_noted(tmp_path: Path):
+def test_examples_that_do_not_discriminate_are_reported(tmp_path: Path):
     files = [results(tmp_path / "1.jsonl", a=0, b=1, c=1, d=0.2), results(tmp_path / "2.jsonl", a=0.3, b=1, c=0, d=0.9)]
     found = check_data(agent_with(tmp_path, **CLEAN), results=files, progress=False).findings
     assert [(finding.check, finding.severity.value, finding.message) for finding in found] == [
@@ -199,7 +197,7 @@ def test_examples_that_tell_no_programs_apart_are_noted(tmp_path: Path):
     ]
 
 
-def test_which_test_examples_are_hard_is_not_told(tmp_path: Path):
+def test_test_examples_are_only_counted(tmp_path: Path):
     found = only(
         check_data(agent_with(tmp_path, **CLEAN), results=[results(tmp_path / "1.jsonl", e=0, f=1)], progress=False)
     )
@@ -207,14 +205,14 @@ def test_which_test_examples_are_hard_is_not_told(tmp_path: Path):
     assert (found.file, found.place) == ("", "")
 
 
-def test_results_without_ids_are_known_by_their_question(tmp_path: Path):
+def test_results_without_ids_are_matched_by_question(tmp_path: Path):
     path = tmp_path / "rows.csv"
     path.write_text("question,score\nWhere is Cork?,0\n")
     found = only(check_data(agent_with(tmp_path, **CLEAN), results=[path], progress=False))
     assert found.message == "no evaluation scores a as correct (1 evaluation, best score 0.00)."
 
 
-def test_a_file_without_scores_is_refused(tmp_path: Path):
+def test_results_without_scores_are_an_error(tmp_path: Path):
     agent = agent_with(tmp_path, **CLEAN)
     with pytest.raises(DataError, match=r"train\.jsonl, line 1: has no score; pass a file that oneturn evaluate"):
         check_data(agent, results=[agent.examples_folder / "train.jsonl"], progress=False)
@@ -234,14 +232,14 @@ def test_a_file_without_scores_is_refused(tmp_path: Path):
         (lambda folder: (folder / "schema.json").write_text('{"$ref": "#/x"}'), "has an unresolvable reference: .*/x"),
     ],
 )
-def test_a_folder_that_cannot_be_checked_says_why(tmp_path: Path, spoil: Any, reason: str):
+def test_invalid_folder_is_an_error_with_the_reason(tmp_path: Path, spoil: Any, reason: str):
     agent = agent_with(tmp_path, **CLEAN)
     spoil(agent.examples_folder)
     with pytest.raises(DataError, match=reason):
         check_data(agent, progress=False)
 
 
-def test_a_csv_is_read_as_the_schema_says(tmp_path: Path):
+def test_csv_values_are_read_by_the_schema(tmp_path: Path):
     agent = agent_with(tmp_path, schema={"properties": {"right": {"type": "boolean"}}}, test=CLEAN["test"])
     (agent.examples_folder / "train.csv").write_text("id,question,right\na,Where?,true\nb,Why?,perhaps\n")
     found = [finding for finding in check_data(agent, progress=False).findings if finding.check == "schema"]
@@ -251,7 +249,7 @@ def test_a_csv_is_read_as_the_schema_says(tmp_path: Path):
 NULLABLE = {"type": ["string", "null"]}
 
 
-def test_a_schema_may_be_written_by_hand(tmp_path: Path):
+def test_handwritten_schema_works(tmp_path: Path):
     schema = {
         "$defs": {"Kind": {"type": "string", "enum": ["easy", "hard"]}},
         "properties": {"id": True, "answer": NULLABLE, "category": {"anyOf": [{"$ref": "#/$defs/Kind"}, NULLABLE]}},
@@ -266,20 +264,20 @@ def test_a_schema_may_be_written_by_hand(tmp_path: Path):
     assert [balance.field for balance in report.balances] == ["category"]
 
 
-def test_a_text_of_a_csv_that_may_be_null_stays_a_text(tmp_path: Path):
+def test_nullable_text_of_a_csv_stays_text(tmp_path: Path):
     agent = agent_with(tmp_path, schema={"properties": {"answer": NULLABLE}}, dev=CLEAN["dev"], test=CLEAN["test"])
     (agent.examples_folder / "train.csv").write_text("id,question,answer\na,How many?,12\n")
     assert not [f for f in check_data(agent, progress=False).findings if f.check in ("schema", "signature")]
 
 
-def test_a_mark_at_the_beginning_of_a_file_is_no_part_of_it(tmp_path: Path):
+def test_byte_order_mark_is_ignored(tmp_path: Path):
     agent = agent_with(tmp_path, **CLEAN)
     path = agent.examples_folder / "train.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     assert check_data(agent, progress=False).passed(strict=True)
 
 
-def test_a_split_that_is_empty_or_not_there_is_told(tmp_path: Path):
+def test_empty_and_missing_splits_are_reported(tmp_path: Path):
     agent = agent_with(tmp_path, train=CLEAN["train"], dev=[])
     found = [(f.severity.value, f.file, f.message) for f in check_data(agent, progress=False).findings]
     assert found == [
@@ -288,13 +286,13 @@ def test_a_split_that_is_empty_or_not_there_is_told(tmp_path: Path):
     ]
 
 
-def test_numbers_as_ids_are_ids(tmp_path: Path):
+def test_numbers_are_valid_ids(tmp_path: Path):
     rows = [{**CLEAN["dev"][0], "id": 1}, {**CLEAN["dev"][1], "id": 1}]
     found = [finding for finding in check(tmp_path, schema=None, dev=rows).findings if finding.check == "ids"]
     assert [finding.message for finding in found] == ["id 1 is already used in dev.jsonl, line 1."]
 
 
-def test_a_loader_that_fails_otherwise_is_told(tmp_path: Path):
+def test_unexpected_loader_error_is_reported(tmp_path: Path):
     def loader(split: str) -> Any:
         raise KeyError("qestion")
 
@@ -304,7 +302,7 @@ def test_a_loader_that_fails_otherwise_is_told(tmp_path: Path):
     assert found[0].message == "the agent's loader fails: KeyError: 'qestion'"
 
 
-def test_one_rare_label_makes_no_split_another(tmp_path: Path):
+def test_one_rare_label_is_not_an_imbalance(tmp_path: Path):
     def rows(split: str, labels: Sequence[str]) -> list[dict[str, Any]]:
         return [row(f"{split}{i}", f"{split} {i} {split[::-1]}?", category=label) for i, label in enumerate(labels)]
 
@@ -314,19 +312,19 @@ def test_one_rare_label_makes_no_split_another(tmp_path: Path):
     assert not [finding for finding in report.findings if finding.check == "balance"]
 
 
-def test_results_of_something_else_are_told(tmp_path: Path):
+def test_results_of_other_examples_are_reported(tmp_path: Path):
     path = results(tmp_path / "1.jsonl", zzz=1)
     found = only(check_data(agent_with(tmp_path, **CLEAN), results=[path], progress=False))
     assert (found.severity.value, found.message) == ("warning", f"{path} has no scores for these examples.")
 
 
-def test_the_report_is_json_whatever_the_examples_hold(tmp_path: Path):
+def test_report_is_valid_json_for_any_examples(tmp_path: Path):
     agent = agent_with(tmp_path, **CLEAN)
     (agent.examples_folder / "train.jsonl").write_text('{"id": "a", "question": NaN, "category": "easy"}\n')
     json.dumps(check_data(agent, progress=False).to_dict(), allow_nan=False)
 
 
-def test_the_verdict_is_that_of_the_exit_code(tmp_path: Path):
+def test_verdict_matches_the_exit_code(tmp_path: Path):
     report = check(tmp_path, train=[*CLEAN["train"], row("z", "Where is Cork?")])
     console = Console(record=True, width=100, file=io.StringIO())
     show_data_report(report, console, strict=True)
@@ -340,7 +338,7 @@ VALUES = st.recursive(st.none() | st.text() | st.integers(), st.lists, max_leave
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
 @given(rows=st.lists(st.dictionaries(NAMES, VALUES), max_size=4))
-def test_no_row_stops_the_check(tmp_path: Path, rows: list[dict[str, Any]]):
+def test_check_completes_for_any_rows(tmp_path: Path, rows: list[dict[str, Any]]):
     agent = agent_with(tmp_path)
     write(agent.examples_folder, "train", rows)
     json.dumps(check_data(agent, progress=False).to_dict())
@@ -352,6 +350,6 @@ def test_the_folder_is_configured(tmp_path: Path):
         check_data(agent, progress=False)
 
 
-def test_a_pattern_that_is_none_is_refused():
+def test_invalid_pattern_is_an_error():
     with pytest.raises(ConfigError, match=r"data\.redact: customer: '\(' isn't a regular expression"):
         oneturn.AgentConfig.read({"data": {"redact": {"customer": "("}}})

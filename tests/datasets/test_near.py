@@ -1,4 +1,4 @@
-"""Near-duplicates: all of them, and no others."""
+"""Finding near-duplicates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEXTS = st.lists(st.lists(WORDS, max_size=7).map(" ".join), max_size=9)
 
 @settings(deadline=None)
 @given(texts=TEXTS, threshold=st.sampled_from([0.3, 0.5, 0.7, 0.9, 1.0]))
-def test_every_near_pair_is_found_and_no_other(texts: list[str], threshold: float):
+def test_exactly_the_near_pairs_are_returned(texts: list[str], threshold: float):
     assert found(texts, threshold) == compared_one_by_one(texts, threshold)
 
 
@@ -64,11 +64,11 @@ def compared_one_by_one(texts: list[str], threshold: float) -> dict[tuple[int, i
         ("", "", False),
     ],
 )
-def test_what_counts_as_near(one: str, other: str, near: bool):
+def test_nearness_of_two_questions(one: str, other: str, near: bool):
     assert bool(near_pairs([one, other])) == near
 
 
-def test_thousands_of_questions_from_one_mould_are_compared_with_care_for_the_memory():
+def test_thousands_of_templated_questions_are_compared_in_little_memory():
     names = [f"{chr(97 + i % 26)}{chr(97 + i // 26 % 26)}{chr(97 + i // 676)}" * 4 for i in range(2_500)]
     texts = [f"What plan does {name} have?" for name in names] + ["What plan does aaaaaaaaaaaa have, then?"]
     assert len(set(texts)) == 2_501
@@ -76,7 +76,7 @@ def test_thousands_of_questions_from_one_mould_are_compared_with_care_for_the_me
     assert firsts == {0: 1}
 
 
-def test_of_thousands_from_one_mould_some_pairs_of_each_are_enough():
+def test_pairs_of_thousands_of_templated_questions_are_limited():
     texts = [
         f"What is the plan of the customer called {chr(97 + i % 26) * 3}{chr(97 + i // 26) * 3}" for i in range(600)
     ]
@@ -85,7 +85,7 @@ def test_of_thousands_from_one_mould_some_pairs_of_each_are_enough():
     assert counts == {1: 1, **dict.fromkeys(range(2, 600), 2)}
 
 
-def test_each_part_must_be_near_by_itself():
+def test_each_input_must_be_near():
     passage = "The machines are 38 cm wide and stand on a table, or on the floor, wherever there is room for them."
     questions = ["How wide are they?", "Where do they stand?", "Where do they stand, then?"]
     texts = [f"{passage}\n{question}" for question in questions]
@@ -95,9 +95,9 @@ def test_each_part_must_be_near_by_itself():
 
 
 @pytest.mark.parametrize("text", ["What is it?", "  what is\nit ?", "WHAT IS IT", "What is it…".replace("…", "...")])
-def test_the_same_text_in_other_clothes(text: str):
+def test_case_whitespace_and_end_punctuation_are_ignored(text: str):
     assert same_text(text) == "what is it"
 
 
-def test_signs_within_a_text_count():
+def test_signs_within_a_text_matter():
     assert same_text("What is 3-2?") != same_text("What is 3+2?")

@@ -1,4 +1,4 @@
-"""What is taken out of what users wrote, and what is left."""
+"""Which texts are redacted, and which are not."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from oneturn.datasets.redaction import Redaction
         ("I am customer K-4711.", "I am customer [customer]."),
     ],
 )
-def test_by_rule(text: str, redacted: str):
+def test_text_is_redacted_by_its_rule(text: str, redacted: str):
     rules = Redaction({"customer": r"K-\d+"})
     assert rules.apply({"question": [text]}) == {"question": [redacted]}
     assert sum(rules.counts.values()) == 1
@@ -58,29 +58,29 @@ def test_by_rule(text: str, redacted: str):
         "the sum of 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31",
     ],
 )
-def test_what_is_none_of_it_stays(text: str):
+def test_other_text_is_unchanged(text: str):
     assert Redaction().apply(text) == text
 
 
 @given(st.text())
-def test_again_changes_nothing(text: str):
+def test_redaction_is_idempotent(text: str):
     once = Redaction().apply(text)
     assert Redaction().apply(once) == once
 
 
-def test_two_numbers_in_a_row_are_two():
+def test_adjacent_numbers_are_redacted_separately():
     rules = Redaction()
     assert rules.apply("BE68 5390 0754 7034 BE68 5390 0754 7034") == "[iban] [iban]"
     assert rules.apply("4111 1111 1111 1111 5555 5555 5555 4444") == "[card] [card]"
     assert rules.counts == {"iban": 2, "card": 2}
 
 
-def test_a_rule_that_matches_nothing_at_all_takes_nothing_out():
+def test_empty_match_redacts_nothing():
     assert Redaction({"number": r"\d*"}).apply("3 cups") == "[number] cups"
 
 
 @pytest.mark.parametrize("text", ["a" * 100_000, "0" * 100_000, "eyJ" * 30_000])
-def test_a_long_text_such_as_an_image_is_read_in_no_time(text: str):
+def test_long_text_is_redacted_quickly(text: str):
     began = time.monotonic()
     assert Redaction().apply(text) == text
     assert time.monotonic() - began < 5

@@ -1,4 +1,4 @@
-"""Rows come back as they went, from every format, and every bad row of a file is named at once."""
+"""Rows are read and written in every format, and all bad rows of a file are reported together."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ ROWS = st.builds(
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_rows_come_back_as_they_went(tmp_path: Path, suffix: str) -> None:
+def test_rows_survive_a_round_trip(tmp_path: Path, suffix: str) -> None:
     write_rows(tmp_path / f"rows{suffix}", dumped(ITEMS))
     assert load_rows(tmp_path / f"rows{suffix}", Item) == ITEMS
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(rows=st.lists(ROWS, min_size=1, max_size=5), suffix=st.sampled_from(SUFFIXES))
-def test_any_rows_come_back_as_they_went(tmp_path: Path, rows: list[Item], suffix: str) -> None:
+def test_any_rows_survive_a_round_trip(tmp_path: Path, rows: list[Item], suffix: str) -> None:
     path = tmp_path / f"rows{suffix}"
     write_rows(path, dumped(rows))
     assert load_rows(path, Item) == rows
@@ -87,7 +87,7 @@ def test_blank_lines_of_jsonl_are_skipped_but_counted(tmp_path: Path) -> None:
         load_rows(path, Item)
 
 
-def test_all_bad_lines_of_jsonl_are_named(tmp_path: Path) -> None:
+def test_all_bad_lines_of_jsonl_are_reported(tmp_path: Path) -> None:
     lines = ['{"question": "Fine?"}', "{broken", '["a list"]', '{"question": 7, "kind": "odd"}']
     message = failure(write(tmp_path / "rows.jsonl", "\n".join(lines)))
     assert "can't be loaded as Item rows (3 invalid)" in message
@@ -97,7 +97,7 @@ def test_all_bad_lines_of_jsonl_are_named(tmp_path: Path) -> None:
     assert "line 1:" not in message
 
 
-def test_all_bad_rows_of_csv_are_named_as_a_spreadsheet_counts(tmp_path: Path) -> None:
+def test_bad_rows_of_csv_are_reported_with_spreadsheet_row_numbers(tmp_path: Path) -> None:
     lines = ["question,sources,score", '"two\nlines?",[],1', "short,[]", "nested?,[{],", "number?,[],much", "a,[],1,2"]
     message = failure(write(tmp_path / "rows.csv", "\n".join(lines) + "\n"))
     assert "(4 invalid)" in message
@@ -107,7 +107,7 @@ def test_all_bad_rows_of_csv_are_named_as_a_spreadsheet_counts(tmp_path: Path) -
     assert "rows.csv, row 6: has 4 cells, the header has 3" in message
 
 
-def test_bad_rows_of_parquet_are_named(tmp_path: Path) -> None:
+def test_bad_rows_of_parquet_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     pd.DataFrame({"question": ["Why?", None], "kind": ["hard", "easy"]}).to_parquet(path)
     assert "rows.parquet, row 2: question: Input should be a valid string" in failure(path)
@@ -124,14 +124,14 @@ def test_bad_rows_of_parquet_are_named(tmp_path: Path) -> None:
         ("rows.parquet", b"not parquet", r"can't be read: .*[Pp]arquet"),
     ],
 )
-def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, name: str, content: bytes | None, reason: str) -> None:
+def test_unreadable_file_is_an_error_with_reason(tmp_path: Path, name: str, content: bytes | None, reason: str) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=reason):
         load_rows(tmp_path / name, Item)
 
 
-def test_a_long_csv_is_read_whole(tmp_path: Path) -> None:
+def test_long_csv_is_read_completely(tmp_path: Path) -> None:
     rows = [Item(question=f"Question {number}? " + "word " * 50) for number in range(9000)]
     write_rows(tmp_path / "rows.csv", dumped(rows))
     assert len(load_rows(tmp_path / "rows.csv", Item)) == 9000
@@ -183,19 +183,19 @@ def test_a_text_where_a_list_may_stand_needs_no_json(tmp_path: Path) -> None:
         assert load_rows(tmp_path / f"rows{suffix}", Either) == rows
 
 
-def test_the_hash_is_of_content_and_order() -> None:
+def test_hash_depends_on_content_and_order() -> None:
     one, two = ITEMS
     assert dataset_hash([one, two]) == dataset_hash([one.model_dump(mode="json"), two.model_dump(mode="json")])
     assert dataset_hash([one, two]) != dataset_hash([two, one])
     assert dataset_hash([one]) != dataset_hash([one.model_copy(update={"answer": "Eire"})])
 
 
-def test_the_hash_does_not_change_between_runs() -> None:
-    known = "27f921424da495acafa332632e2ba72d18a938c2eee3c443560845ea9ffb2083"
-    assert dataset_hash([{"b": "é", "a": 1}]) == known
+def test_hash_is_stable() -> None:
+    expected = "27f921424da495acafa332632e2ba72d18a938c2eee3c443560845ea9ffb2083"
+    assert dataset_hash([{"b": "é", "a": 1}]) == expected
 
 
-def test_examples_hide_what_is_not_an_input() -> None:
+def test_only_inputs_are_visible_in_examples() -> None:
     (example,) = to_examples([ITEMS[0]], inputs=("question",))
     assert example.inputs().toDict() == {"question": "Where is Cork?"}
     assert example.answer == "Ireland"
@@ -203,12 +203,12 @@ def test_examples_hide_what_is_not_an_input() -> None:
 
 
 @pytest.mark.parametrize("row", [{"q": "Why?"}, dspy.Example(q="Why?")])
-def test_a_missing_input_is_named(row: Any) -> None:
+def test_missing_input_is_an_error(row: Any) -> None:
     with pytest.raises(DataError, match="row 1 has no input 'question'; its fields are q"):
         to_examples([row])
 
 
-def test_no_rows_have_no_columns(tmp_path: Path) -> None:
+def test_empty_file_has_no_columns(tmp_path: Path) -> None:
     write_rows(tmp_path / "rows.jsonl", [])
     assert load_rows(tmp_path / "rows.jsonl", Item) == []
     with pytest.raises(DataError, match="no rows to write"):
@@ -230,7 +230,7 @@ def failure(path: Path) -> str:
     return str(caught.value)
 
 
-def test_the_first_few_spread_examples_speak_for_all() -> None:
+def test_spread_alternates_between_categories() -> None:
     examples = [dspy.Example(kind=kind, number=number) for number, kind in enumerate("aaabbc")]
     assert [example.number for example in spread(examples, "kind")] == [0, 3, 5, 1, 4, 2]
     assert spread(examples, "hue") == examples

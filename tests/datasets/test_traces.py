@@ -1,4 +1,4 @@
-"""What people said of answers in production becomes candidates, and nothing more, by itself."""
+"""Feedback on production traces becomes candidates, which enter a split only on request."""
 
 from __future__ import annotations
 
@@ -48,21 +48,21 @@ def agent(tmp_path: Path, traced: None) -> oneturn.Agent:
 def ask(
     agent: oneturn.Agent, question: Any, answer: str, inputs: Any = None, before: Sequence[Any] = (), **outputs: Any
 ) -> str:
-    """Have the agent answer through its adapter; the id of the trace."""
+    """Ask the agent through its adapter; return the trace id."""
     program = agent.build()
     program.set_lm(ScriptedLM(finish(answer=answer, **outputs)))
     request = {"input": [*before, {"role": "user", "content": question}], "custom_inputs": inputs}
     oneturn.ResponsesAdapter(program).predict(request)
-    found = mlflow.get_last_active_trace_id()
-    assert found is not None
-    return found
+    trace_id = mlflow.get_last_active_trace_id()
+    assert trace_id is not None
+    return trace_id
 
 
 def candidates(agent: oneturn.Agent, name: str = "candidates.jsonl") -> list[dict[str, Any]]:
-    return [dict(found) for found in read_candidates(agent.examples_folder, name)]
+    return [dict(row) for row in read_candidates(agent.examples_folder, name)]
 
 
-def test_an_answer_that_somebody_found_right_is_its_own_label(agent: oneturn.Agent):
+def test_answer_judged_right_is_the_label(agent: oneturn.Agent):
     trace = ask(agent, "Is customer K-12 at ada@example.com insured?", "yes, says bob@example.com")
     mlflow.log_feedback(trace_id=trace, name="thumbs", value=True, source=ADA)
     found = from_traces(agent)
@@ -75,7 +75,7 @@ def test_an_answer_that_somebody_found_right_is_its_own_label(agent: oneturn.Age
     assert found.redacted == {"customer": 1, "email": 2}
 
 
-def test_a_correction_is_the_label(agent: oneturn.Agent):
+def test_correction_is_the_label(agent: oneturn.Agent):
     trace = ask(agent, "When do you open?", "never")
     mlflow.log_feedback(trace_id=trace, name="thumbs", value="no", source=ADA)
     mlflow.log_expectation(trace_id=trace, name="expected_response", value="at nine", source=ADA)
@@ -84,7 +84,7 @@ def test_a_correction_is_the_label(agent: oneturn.Agent):
     assert (made["answer"], made["provenance"]["said"]) == ("at nine", "corrected")
 
 
-def test_an_answer_that_is_only_wrong_waits_for_its_label(agent: oneturn.Agent):
+def test_answer_judged_wrong_needs_a_label(agent: oneturn.Agent):
     trace = ask(agent, "When do you close?", "never")
     mlflow.log_feedback(trace_id=trace, name="thumbs", value=False, source=ADA, rationale="ask eve@example.com")
     found = from_traces(agent)
@@ -94,13 +94,13 @@ def test_an_answer_that_is_only_wrong_waits_for_its_label(agent: oneturn.Agent):
     assert made["provenance"]["note"] == "ask [email]"
 
 
-def test_what_nobody_or_only_a_judge_judged_is_left_alone(agent: oneturn.Agent):
+def test_trace_without_human_feedback_is_ignored(agent: oneturn.Agent):
     ask(agent, "Is it loud?", "no")
     mlflow.log_feedback(trace_id=ask(agent, "Is it heavy?", "no"), name="right", value=True, source=JUDGE)
     assert from_traces(agent).candidates == ()
 
 
-def test_the_last_word_counts(agent: oneturn.Agent):
+def test_latest_feedback_of_a_person_counts(agent: oneturn.Agent):
     trace = ask(agent, "Is it loud?", "no")
     for verdict in (True, False):
         mlflow.log_feedback(trace_id=trace, name="thumbs", value=verdict, source=ADA)
@@ -110,7 +110,7 @@ def test_the_last_word_counts(agent: oneturn.Agent):
 BOB = AssessmentSource(source_type="HUMAN", source_id="bob@example.com")
 
 
-def test_an_answer_is_right_if_nobody_says_the_contrary(agent: oneturn.Agent):
+def test_answer_judged_wrong_by_anyone_is_not_right(agent: oneturn.Agent):
     other_matter = ask(agent, "Is it loud?", "no")
     mlflow.log_feedback(trace_id=other_matter, name="correct", value=False, source=ADA)
     mlflow.log_feedback(trace_id=other_matter, name="polite", value=True, source=ADA)
@@ -121,7 +121,7 @@ def test_an_answer_is_right_if_nobody_says_the_contrary(agent: oneturn.Agent):
     assert (found.candidates, len(found.to_label)) == ((), 2)
 
 
-def test_what_is_edited_later_is_said_later(agent: oneturn.Agent):
+def test_edited_feedback_counts_as_later(agent: oneturn.Agent):
     trace = ask(agent, "When do you open?", "never")
     first = mlflow.log_expectation(trace_id=trace, name="expected_response", value="at eight", source=ADA)
     mlflow.log_expectation(trace_id=trace, name="answer", value="at ten", source=ADA)
@@ -132,13 +132,13 @@ def test_what_is_edited_later_is_said_later(agent: oneturn.Agent):
 
 
 @pytest.mark.parametrize("value", [1, 4.5, "a bit long"])
-def test_a_rating_or_a_comment_says_not_which_answer_is_right(agent: oneturn.Agent, value: Any):
+def test_rating_and_comment_are_skipped(agent: oneturn.Agent, value: Any):
     mlflow.log_feedback(trace_id=ask(agent, "Is it loud?", "no"), name="stars", value=value, source=ADA)
     found = from_traces(agent)
     assert found.skipped == {"the feedback is neither yes nor no, and has no expected answer": 1}
 
 
-def test_a_right_answer_stays_the_label_whatever_else_is_expected(agent: oneturn.Agent):
+def test_right_answer_is_the_label_despite_other_expectations(agent: oneturn.Agent):
     trace = ask(agent, "When do you open?", "at nine")
     mlflow.log_feedback(trace_id=trace, name="thumbs", value=True, source=ADA)
     mlflow.log_expectation(trace_id=trace, name="expected_facts", value=["nine", "ask bob@example.com"], source=ADA)
@@ -148,7 +148,7 @@ def test_a_right_answer_stays_the_label_whatever_else_is_expected(agent: oneturn
     assert made["provenance"]["expected"] == {"expected_facts": ["nine", "ask [email]"]}
 
 
-def test_an_expectation_of_a_name_that_is_no_output_is_kept_for_who_labels(agent: oneturn.Agent):
+def test_expectation_with_an_unknown_name_is_stored_in_provenance(agent: oneturn.Agent):
     trace = ask(agent, "When do you open?", "never")
     mlflow.log_expectation(trace_id=trace, name="ground_truth", value="at nine", source=BOB)
     from_traces(agent)
@@ -175,7 +175,7 @@ class Routed(dspy.Signature):
     address: dict[str, str] = dspy.OutputField()
 
 
-def test_inputs_and_labels_are_kept_whatever_their_type(agent: oneturn.Agent):
+def test_inputs_and_labels_of_any_type_are_stored(agent: oneturn.Agent):
     agent = with_signature(agent, Routed)
     inputs = {"day": "2026-11-23", "visits": [{"place": "Cork"}]}
     trace = ask(agent, "Where to?", "home", inputs, address={"town": "Cork"})
@@ -197,14 +197,14 @@ class Talk(dspy.Signature):
     answer: str = dspy.OutputField()
 
 
-def test_a_question_keeps_the_conversation_that_it_stands_in(agent: oneturn.Agent):
+def test_candidate_includes_the_preceding_conversation(agent: oneturn.Agent):
     agent = with_signature(agent, Talk)
     for before in ("Is it loud?", "Is it heavy?"):
         said = [{"role": "user", "content": before}, {"role": "assistant", "content": "no"}]
         trace = ask(agent, "Why?", "because", before=said)
         mlflow.log_feedback(trace_id=trace, name="thumbs", value=True, source=ADA)
-    known = ask(agent, "How wide is it?", "38 cm")  # an example, whose row has no history
-    mlflow.log_feedback(trace_id=known, name="thumbs", value=True, source=ADA)
+    existing = ask(agent, "How wide is it?", "38 cm")  # an example, whose row has no history
+    mlflow.log_feedback(trace_id=existing, name="thumbs", value=True, source=ADA)
     assert from_traces(agent).known == 1
     histories = [made["history"]["messages"] for made in candidates(agent)]
     assert sorted(message["question"] for (message,) in histories) == ["Is it heavy?", "Is it loud?"]
@@ -218,7 +218,7 @@ class Looked(dspy.Signature):
     answer: str = dspy.OutputField()
 
 
-def test_a_question_about_an_image_is_left_out_with_the_reason(agent: oneturn.Agent):
+def test_question_with_an_image_is_skipped_with_the_reason(agent: oneturn.Agent):
     agent = with_signature(agent, Looked)
     image = {"type": "input_image", "image_url": "https://example.com/cup.png", "detail": "auto"}
     trace = ask(agent, [{"type": "input_text", "text": "What is it?"}, image], "a cup")
@@ -226,7 +226,7 @@ def test_a_question_about_an_image_is_left_out_with_the_reason(agent: oneturn.Ag
     assert from_traces(agent).skipped == {"the request contains an image or a file": 1}
 
 
-def test_an_answer_that_broke_off_is_no_label(agent: oneturn.Agent):
+def test_incomplete_answer_is_not_a_label(agent: oneturn.Agent):
     program = agent.build()
     program.set_lm(ScriptedLM(ValueError("gone")))
     request = {"input": [{"role": "user", "content": "When do you open?"}]}
@@ -237,7 +237,7 @@ def test_an_answer_that_broke_off_is_no_label(agent: oneturn.Agent):
     assert (found.candidates, len(found.to_label)) == ((), 1)
 
 
-def test_what_waits_for_its_label_becomes_a_candidate_when_somebody_corrects_it(agent: oneturn.Agent):
+def test_corrected_answer_becomes_a_candidate(agent: oneturn.Agent):
     trace = ask(agent, "When do you open?", "never")
     mlflow.log_feedback(trace_id=trace, name="thumbs", value=False, source=ADA)
     (ident,) = from_traces(agent).to_label
@@ -254,7 +254,7 @@ def test_what_waits_for_its_label_becomes_a_candidate_when_somebody_corrects_it(
 
 
 @pytest.mark.parametrize("corrected_first", [True, False])
-def test_of_one_question_asked_twice_the_correction_is_taken(agent: oneturn.Agent, corrected_first: bool):
+def test_correction_wins_for_a_repeated_question(agent: oneturn.Agent, corrected_first: bool):
     one, other = ask(agent, "When do you open?", "never"), ask(agent, "When do you open", "never")
     corrected, wrong = (one, other) if corrected_first else (other, one)
     mlflow.log_feedback(trace_id=wrong, name="thumbs", value=False, source=ADA)
@@ -264,7 +264,7 @@ def test_of_one_question_asked_twice_the_correction_is_taken(agent: oneturn.Agen
     assert candidates(agent)[0]["answer"] == "at nine"
 
 
-def test_an_experiment_that_is_not_there_is_named_and_not_made(agent: oneturn.Agent):
+def test_missing_experiment_is_an_error_and_not_created(agent: oneturn.Agent):
     settings = agent.config.mlflow.model_copy(update={"experiment": "typo"})
     agent = dataclasses.replace(agent, config=agent.config.model_copy(update={"mlflow": settings}))
     with pytest.raises(DataError, match="has no experiment 'typo'"):
@@ -272,14 +272,14 @@ def test_an_experiment_that_is_not_there_is_named_and_not_made(agent: oneturn.Ag
     assert mlflow.get_experiment_by_name("typo") is None
 
 
-def test_again_adds_nothing_and_what_is_asked_already_adds_nothing(agent: oneturn.Agent):
+def test_existing_questions_are_not_added_again(agent: oneturn.Agent):
     for question in ("When do you open?", "WHEN do you open", "What does a filter cost?"):
         mlflow.log_feedback(trace_id=ask(agent, question, "at nine"), name="thumbs", value=True, source=ADA)
     assert (len(from_traces(agent).candidates), from_traces(agent).known) == (1, 3)
     assert len(candidates(agent)) == 1
 
 
-def test_a_row_that_a_person_wrote_among_the_candidates_stays(agent: oneturn.Agent):
+def test_handwritten_candidate_is_preserved(agent: oneturn.Agent):
     own = row("own-1", "Do you repair lamps?")
     (agent.examples_folder / "candidates.jsonl").write_text(json.dumps(own) + "\n", encoding="utf-8")
     trace = ask(agent, "When do you open?", "at nine")
@@ -288,7 +288,7 @@ def test_a_row_that_a_person_wrote_among_the_candidates_stays(agent: oneturn.Age
     assert [found["question"] for found in candidates(agent)] == ["Do you repair lamps?", "When do you open?"]
 
 
-def test_what_asks_nearly_the_same_is_flagged(agent: oneturn.Agent):
+def test_nearly_equal_question_is_marked(agent: oneturn.Agent):
     trace = ask(agent, "What does the filter cost?", "€5")
     mlflow.log_feedback(trace_id=trace, name="thumbs", value=True, source=ADA)
     found = from_traces(agent)
@@ -296,7 +296,7 @@ def test_what_asks_nearly_the_same_is_flagged(agent: oneturn.Agent):
     assert candidates(agent)[0]["provenance"]["near"] == "test-1"
 
 
-def test_another_trace_is_left_out_with_the_reason(agent: oneturn.Agent):
+def test_other_traces_are_skipped_with_the_reason(agent: oneturn.Agent):
     with mlflow.start_span("something else") as span:
         span.set_inputs({"x": 1})
     mlflow.log_feedback(trace_id=span.trace_id, name="thumbs", value=True, source=ADA)
@@ -304,12 +304,12 @@ def test_another_trace_is_left_out_with_the_reason(agent: oneturn.Agent):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_was_asked_over_http_is_read_below_the_server_s_own_span(agent: oneturn.Agent, stream: bool):
+def test_trace_of_an_http_request_is_read(agent: oneturn.Agent, stream: bool):
     program = agent.build()
     program.set_lm(ScriptedLM(finish(answer="at nine")))
     client = TestClient(application(oneturn.ResponsesAdapter(program)))
-    asked = {"input": [{"role": "user", "content": "When do you open?"}], "stream": stream}
-    assert client.post("/responses", json=asked).status_code == 200
+    request = {"input": [{"role": "user", "content": "When do you open?"}], "stream": stream}
+    assert client.post("/responses", json=request).status_code == 200
     (trace,) = mlflow.search_traces(return_type="list")
     mlflow.log_feedback(trace_id=trace.info.trace_id, name="thumbs", value=True, source=ADA)
     from_traces(agent)
@@ -326,7 +326,7 @@ def edit(agent: oneturn.Agent, **values: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}) + "\n")
 
 
-def test_a_candidate_is_taken_once_a_person_has_completed_it(agent: oneturn.Agent):
+def test_completed_candidate_is_accepted(agent: oneturn.Agent):
     ident = one_candidate(agent)
     with pytest.raises(DataError, match=f"{ident}: 'category' is missing"):
         accept(agent, [ident])
@@ -338,7 +338,7 @@ def test_a_candidate_is_taken_once_a_person_has_completed_it(agent: oneturn.Agen
     assert from_traces(agent).candidates == ()
 
 
-def test_dev_only_when_asked_and_test_never(agent: oneturn.Agent):
+def test_candidates_go_to_train_or_dev_never_to_test(agent: oneturn.Agent):
     ident = one_candidate(agent)
     edit(agent, category="easy")
     before = (agent.examples_folder / "test.jsonl").read_bytes()
@@ -349,7 +349,7 @@ def test_dev_only_when_asked_and_test_never(agent: oneturn.Agent):
     assert (agent.examples_folder / "test.jsonl").read_bytes() == before
 
 
-def test_what_the_agents_own_loader_refuses_is_taken_back(agent: oneturn.Agent):
+def test_candidate_refused_by_the_loader_is_not_added(agent: oneturn.Agent):
     ident = one_candidate(agent)
     edit(agent, category="easy", answer=None)
     (agent.examples_folder / "schema.json").unlink()
@@ -361,13 +361,13 @@ def test_what_the_agents_own_loader_refuses_is_taken_back(agent: oneturn.Agent):
 
 
 def waiting(agent: oneturn.Agent, *rows: dict[str, Any]) -> Path:
-    """Candidates that a person has written."""
+    """Write candidates, as a person would; return the file."""
     path = agent.examples_folder / "candidates.jsonl"
     path.write_text("".join(json.dumps(one) + "\n" for one in rows))
     return path
 
 
-def test_what_stands_in_the_file_already_stays_as_it_stands(agent: oneturn.Agent):
+def test_existing_rows_are_unchanged(agent: oneturn.Agent):
     path = agent.examples_folder / "train.jsonl"
     first = json.dumps(row("train-1", "How\u2028wide\x85is it?"), ensure_ascii=False)
     before = b"\xef\xbb\xbf" + first.encode() + b"\r\n"
@@ -378,7 +378,7 @@ def test_what_stands_in_the_file_already_stays_as_it_stands(agent: oneturn.Agent
     assert [found["id"] for found in rows_of(agent.examples_folder, "train")] == ["train-1", "new"]
 
 
-def test_a_split_with_a_broken_line_is_named_and_left_alone(agent: oneturn.Agent):
+def test_invalid_split_is_an_error_and_unchanged(agent: oneturn.Agent):
     path = agent.examples_folder / "train.jsonl"
     path.write_text("{broken\n")
     waiting(agent, row("new", "Is it loud?"))
@@ -387,7 +387,7 @@ def test_a_split_with_a_broken_line_is_named_and_left_alone(agent: oneturn.Agent
     assert path.read_text() == "{broken\n"
 
 
-def test_rows_that_a_person_gave_no_id_or_the_same_are_not_lost(agent: oneturn.Agent):
+def test_candidates_with_missing_or_duplicate_ids_are_preserved(agent: oneturn.Agent):
     rows = [{"question": "Is it loud?"}, {"question": "Is it heavy?"}, row("new", "Is it new?")]
     path = waiting(agent, *rows)
     accept(agent, ["new"])
@@ -398,7 +398,7 @@ def test_rows_that_a_person_gave_no_id_or_the_same_are_not_lost(agent: oneturn.A
     assert len(path.read_text().splitlines()) == 2
 
 
-def test_an_id_that_is_not_there_names_those_near(agent: oneturn.Agent):
+def test_unknown_id_is_an_error_with_similar_ids(agent: oneturn.Agent):
     waiting(agent, *(row(f"trace-{number:04}", f"Is it {number}?") for number in range(500)))
     with pytest.raises(DataError, match=r"has no 'trace-0042x'; available: trace-0042, ") as caught:
         accept(agent, ["trace-0042x"])
@@ -409,7 +409,7 @@ def test_an_id_that_is_not_there_names_those_near(agent: oneturn.Agent):
 
 
 @pytest.mark.parametrize("split", ["train", "dev"])
-def test_a_loader_that_fails_leaves_the_examples_as_they_were(agent: oneturn.Agent, split: str):
+def test_failing_loader_leaves_the_examples_unchanged(agent: oneturn.Agent, split: str):
     def loader(split: str) -> Any:
         raise KeyError("qestion")
 
@@ -421,14 +421,14 @@ def test_a_loader_that_fails_leaves_the_examples_as_they_were(agent: oneturn.Age
     assert {path.name: path.read_bytes() for path in agent.examples_folder.iterdir()} == before
 
 
-def test_from_the_command_line(tmp_path: Path):
+def test_command_line(tmp_path: Path):
     run = CliRunner().invoke
     assert "name candidates, or pass --all" in run(app, ["data", "accept"]).output
     assert "never test" in run(app, ["data", "accept", "--help"]).output
     assert "--max" in run(app, ["data", "from-traces", "--help"]).output
 
 
-def test_as_the_page_says(agent: oneturn.Agent):
+def test_examples_of_the_page_work(agent: oneturn.Agent):
     (page,) = examples("data.md")
     page["judged"](ask(agent, "Is it loud?", "no"), "ada", True)
     page["corrected"](ask(agent, "Is it heavy?", "no"), "ada", "yes, 12 kg")

@@ -15,14 +15,14 @@ from oneturn.agent import Agent
 from oneturn.compilation import chain
 from oneturn.testing import sections
 from optimizers import recipes
-from tests.optimizers.clever_lm import CleverLM, finished, luck
+from tests.optimizers.clever_lm import CleverLM, digit, finished
 
 BETTER = "Repeat the question, word for word."
 ADVICE = json.dumps(dict.fromkeys(["step", "react", "extract.predict", "self"], BETTER))
 TEXTS = {"instructions": BETTER, "proposed_instruction": BETTER, "module_advice": ADVICE}
 RECIPES = {**recipes.RECIPES, "two": chain(recipes.bootstrap, recipes.gepa)}
 GENERIC = ["labelled", "bootstrap", "bootstrap_random_search", "miprov2", "simba", "gepa"]
-"""The recipes that need no tools of the support desk."""
+"""The recipes that don't depend on the support desk."""
 
 
 def look_up(word: str) -> str:
@@ -31,13 +31,13 @@ def look_up(word: str) -> str:
 
 
 def answer_to(prompt: str, time: int) -> str:
-    """Right with the better instructions, else in half of the cases."""
+    """Return the right answer with the better instructions, else in about half of the cases."""
     question = re.findall(r"(?:question: |## question ## \]\]\n)(\S+)", prompt)[-1]
-    return question if BETTER in prompt or luck(f"{prompt}{time}") < 5 else "?"
+    return question if BETTER in prompt or digit(f"{prompt}{time}") < 5 else "?"
 
 
 def step(prompt: str, fields: list[str], time: int = 0) -> str:
-    """What the LM replies to an agent's prompt."""
+    """Return the LM's reply to an agent's prompt."""
     if "next_tool_name" in fields:
         return sections(next_thought="I know it", next_tool_name="finish", next_tool_args={})
     if "answer" in fields:
@@ -46,13 +46,13 @@ def step(prompt: str, fields: list[str], time: int = 0) -> str:
 
 
 def examples(split: str) -> list[dspy.Example]:
-    """Questions whose answer is the question."""
+    """Return examples whose answer is the question."""
     names = [f"{split}-{number}" for number in range(12)]
     return [dspy.Example(question=name, answer=name, category="all").with_inputs("question") for name in names]
 
 
 def metric(gold: Any, pred: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None) -> Any:
-    """Whether the answer is the question; in words, where GEPA asks."""
+    """Score whether the answer equals the question; with feedback for GEPA."""
     score = float(getattr(pred, "answer", None) == gold.answer)
     if pred_name is not None:
         return dspy.Prediction(score=score, feedback=f"It should be {gold.answer}.")
@@ -67,20 +67,20 @@ PROGRAMS = {
 
 
 class CleverAgent(Agent):
-    """An agent with an LM of its own."""
+    """An agent with the LM in ``LMS``."""
 
     def lm(self) -> dspy.BaseLM:
-        """The LM that was put there."""
+        """Return the LM of this agent's folder."""
         return LMS[self.root]
 
 
 LMS: dict[Path, CleverLM] = {}
 
 
-def agent(folder: Path, program: str, said: Callable[[str, list[str]], str] = step) -> Agent:
-    """The agent, with its folder."""
+def agent(folder: Path, program: str, reply: Callable[[str, list[str]], str] = step) -> Agent:
+    """Create the agent and its folder."""
     folder.mkdir(exist_ok=True)
-    LMS[folder] = CleverLM(said, TEXTS)
+    LMS[folder] = CleverLM(reply, TEXTS)
     return CleverAgent(
         name="parrot",
         config=oneturn.AgentConfig.read({"compiled": "compiled.json"}),

@@ -1,4 +1,4 @@
-"""An LM for optimizers: it does the agent's steps, and fills whatever fields a prompt of an optimizer asks for."""
+"""A fake LM for optimizers: it replies to the agent's steps and fills the fields that optimizers request."""
 
 from __future__ import annotations
 
@@ -18,46 +18,46 @@ _FIELD = re.compile(r"`(?:\[\[ ## )?(\w+)(?: ## \]\])?`")
 
 
 class CleverLM(dspy.LM):
-    """Deterministic: what it says depends on the whole prompt, and on nothing else.
+    """A deterministic LM: the reply depends on the prompt only.
 
     Args:
-        step: gives an agent's reply to a prompt that asks for these fields.
-        texts: what it writes where an optimizer asks for a field of this name, such as ``proposed_instruction``; with
-            none it mumbles.
+        step: returns the reply to an agent's prompt that requests these fields.
+        texts: the values of the fields that an optimizer requests, such as ``proposed_instruction``, by name; if empty,
+            the replies can't be parsed.
 
     Attributes:
-        asked: the prompts, in order, and whether they were an optimizer's.
-        room: tokens that the latest reply to an optimizer might have.
+        prompts: the prompts, in order, each with whether an optimizer sent it.
+        reply_limit: ``max_tokens`` of the latest request of an optimizer.
     """
 
     def __init__(self, step: Callable[[str, list[str]], str], texts: dict[str, str]):
-        self.asked: list[tuple[bool, str]] = []
-        super().__init__("clever/lm", engine=_Engine(step, texts, self.asked), cache=False, num_retries=0)
+        self.prompts: list[tuple[bool, str]] = []
+        super().__init__("clever/lm", engine=_Engine(step, texts, self.prompts), cache=False, num_retries=0)
 
     @property
-    def room(self) -> int | None:
-        return self.engine.room
+    def reply_limit(self) -> int | None:
+        return self.engine.reply_limit
 
     @property
     def reflections(self) -> list[str]:
         """The optimizers' prompts."""
-        return [text for optimizers, text in self.asked if optimizers]
+        return [text for from_optimizer, text in self.prompts if from_optimizer]
 
     @property
     def steps(self) -> list[str]:
         """The agent's prompts."""
-        return [text for optimizers, text in self.asked if not optimizers]
+        return [text for from_optimizer, text in self.prompts if not from_optimizer]
 
 
 class _Engine:
     supports_response_schema = False
     supported_params = frozenset({"response_format", "temperature"})
 
-    def __init__(self, step: Callable[[str, list[str]], str], texts: dict[str, str], asked: list[tuple[bool, str]]):
+    def __init__(self, step: Callable[[str, list[str]], str], texts: dict[str, str], prompts: list[tuple[bool, str]]):
         self._step = step
         self._texts = texts
-        self._asked = asked
-        self.room: int | None = None
+        self._prompts = prompts
+        self.reply_limit: int | None = None
 
     def complete(self, request: Request) -> Response:
         system = (
@@ -65,44 +65,44 @@ class _Engine:
         )
         texts = [system, *(part.text for message in request.messages for part in message.parts)]
         prompt = "\n".join(texts)
-        wanted = _FIELD.findall(texts[-1].rpartition("Respond with")[2]) if "Respond with" in texts[-1] else []
-        fields = [name for name in wanted if name != "completed"]
-        ours = not fields or bool(set(fields) & {"next_thought", "answer"})
-        self._asked.append((not ours, prompt))
-        if not ours:
-            self.room = request.config.max_tokens
+        requested = _FIELD.findall(texts[-1].rpartition("Respond with")[2]) if "Respond with" in texts[-1] else []
+        fields = [name for name in requested if name != "completed"]
+        from_agent = not fields or bool(set(fields) & {"next_thought", "answer"})
+        self._prompts.append((not from_agent, prompt))
+        if not from_agent:
+            self.reply_limit = request.config.max_tokens
             if not self._texts:
-                return self._said(request, prompt, "Well …")
-            told = {name: self._texts.get(name, self._texts["instructions"]) for name in fields}
-            text = json.dumps(told) if "Respond with a JSON object" in prompt else sections(**told)
+                return self._response(request, prompt, "Well …")
+            values = {name: self._texts.get(name, self._texts["instructions"]) for name in fields}
+            text = json.dumps(values) if "Respond with a JSON object" in prompt else sections(**values)
         else:
             text = self._step(prompt, fields)
-        return self._said(request, prompt, text)
+        return self._response(request, prompt, text)
 
-    def _said(self, request: Request, prompt: str, text: str) -> Response:
+    def _response(self, request: Request, prompt: str, text: str) -> Response:
         usage = Usage(input_tokens=len(prompt), output_tokens=len(text))
         return Response(None, request.model, Message.assistant(TextPart(text)), "stop", usage)
 
     def stream(self, request: Request) -> Iterator[Any]:
-        raise AssertionError("nobody reads along")
+        raise AssertionError("optimizers don't stream the LM")
 
 
-def luck(prompt: str) -> int:
-    """A number from 0 to 9 that depends on the whole prompt."""
+def digit(prompt: str) -> int:
+    """Return a number from 0 to 9 derived from the prompt."""
     return hashlib.sha256(prompt.encode()).digest()[0] % 10
 
 
 def finished(answer: str) -> str:
-    """Our ReAct's last step."""
+    """Return the last step of a oneturn.ReAct."""
     return json.dumps({"tool_call": {"name": "finish", "args": {"answer": answer}}})
 
 
-def wavering(step: Callable[[str, list[str], int], str]) -> Callable[[str, list[str]], str]:
-    """The step as an LM at a temperature does it: told how often it was asked this, it may say something else."""
-    asked: Counter[str] = Counter()
+def varying(step: Callable[[str, list[str], int], str]) -> Callable[[str, list[str]], str]:
+    """Imitate a temperature above 0: the reply also depends on how often the prompt was sent before."""
+    repeats: Counter[str] = Counter()
 
-    def said(prompt: str, fields: list[str]) -> str:
-        asked[prompt] += 1
-        return step(prompt, fields, asked[prompt])
+    def reply(prompt: str, fields: list[str]) -> str:
+        repeats[prompt] += 1
+        return step(prompt, fields, repeats[prompt])
 
-    return said
+    return reply

@@ -1,6 +1,6 @@
-"""Compiles, each in a process of its own that may be killed: one process imports everything, and forks them.
+"""Run compiles in forked processes that may be killed.
 
-``python -m tests.optimizers.killed`` reads a JSON line a compile (:class:`Job`), and writes what its process left with.
+``python -m tests.optimizers.killed`` reads one JSON line per compile (:class:`Job`), and writes its exit code.
 """
 
 from __future__ import annotations
@@ -27,42 +27,43 @@ ANSWERED = "answered.jsonl"
 
 @dataclass(frozen=True)
 class Job:
-    """A compile, and where its process is killed.
+    """A compile, and the point at which its process is killed.
 
     Attributes:
-        folder: the agent's.
+        folder: the agent's folder.
         program: its name in ``PROGRAMS``.
         recipe: the recipe's name.
-        wavers: whether the LM may say something else when it is asked the same again.
-        dies_at: the LM call of this process, from 1, that is its last; it never is with 0.
-        written: how much of that call's line in the journal is written, 0 to 1; ``None`` if the LM doesn't even answer.
-        saving: whether it is killed when the program is saved instead.
+        varies: whether the LM's reply to the same prompt varies.
+        dies_at: the LM call of this process, from 1, at which it is killed; 0 for none.
+        written: the share of that call's journal line that is written, 0 to 1; ``None`` to kill it before
+            the LM answers.
+        saving: whether it is killed when it saves the program.
     """
 
     folder: str
     program: str
     recipe: str
-    wavers: bool = False
+    varies: bool = False
     dies_at: int = 0
     written: float | None = None
     saving: bool = False
 
 
-def asked(folder: Path) -> list[str]:
-    """The prompts that the LM has answered in all processes, in order."""
+def answered_prompts(folder: Path) -> list[str]:
+    """Return the prompts that the LM has answered in all processes, in order."""
     log = folder / ANSWERED
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
 def run(job: Job) -> None:
-    """Compile, and die on the way if that is wanted."""
+    """Compile, and kill this process where the job says so."""
     folder = Path(job.folder)
-    times = Counter(asked(folder))
+    times = Counter(answered_prompts(folder))
 
-    def said(prompt: str, fields: list[str]) -> str:
-        return step(prompt, fields, times[prompt] if job.wavers else 0)
+    def reply(prompt: str, fields: list[str]) -> str:
+        return step(prompt, fields, times[prompt] if job.varies else 0)
 
-    parrot = agent(folder, job.program, said)
+    parrot = agent(folder, job.program, reply)
     engine = LMS[folder].engine
     complete, calls = engine.complete, 0
 
@@ -72,7 +73,7 @@ def run(job: Job) -> None:
         if calls == job.dies_at and job.written is None:
             _die()
         response: Response = complete(request)
-        prompt = LMS[folder].asked[-1][1]
+        prompt = LMS[folder].prompts[-1][1]
         times[prompt] += 1
         with (folder / ANSWERED).open("a") as log:
             log.write(json.dumps(prompt) + "\n")
@@ -84,9 +85,9 @@ def run(job: Job) -> None:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(text[: int(job.written * len(text))])
             _die()
-        whole(self, line)
+        original_write(self, line)
 
-    engine.complete, whole = answer, Journal._write
+    engine.complete, original_write = answer, Journal._write
     Journal._write = write  # type: ignore[method-assign]
     if job.saving:
         Path.replace = lambda self, target: _die()  # type: ignore[assignment, method-assign, misc, return-value]
@@ -97,8 +98,8 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _forked(job: Job) -> int:
-    """What a process that does the job leaves with: below 0 the signal that killed it."""
+def _fork(job: Job) -> int:
+    """Run the job in a forked process; return its exit code, negative for the signal that killed it."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -114,15 +115,15 @@ def _forked(job: Job) -> int:
 
 def main() -> None:
     """Fork a process for each job of the input."""
-    os.fsync = lambda file: None  # the power stays on
-    told = os.fdopen(os.dup(1), "w", buffering=1)
+    os.fsync = lambda file: None  # faster; no power loss is tested
+    output = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # DSPy shows its progress on standard output
     for line in sys.stdin:
-        told.write(f"{_forked(Job(**json.loads(line)))}\n")
+        output.write(f"{_fork(Job(**json.loads(line)))}\n")
 
 
-def in_json(job: Job) -> str:
-    """A line of the input."""
+def to_json(job: Job) -> str:
+    """Return the input line of a job."""
     return json.dumps(dataclasses.asdict(job)) + "\n"
 
 

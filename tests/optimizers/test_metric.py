@@ -105,13 +105,13 @@ BOTH = ("bean-prices", "cleaning-products")
             question(),
             answered("€55.50", "bean-prices"),
             0.9,
-            "The answer '€55.50' is right. Cite cleaning-products, which the answer rests on.",
+            "The answer '€55.50' is right. Cite cleaning-products, which the answer is based on.",
         ),
         (
             question(),
             answered("€55.50", "team-plan", *BOTH),
             0.94,
-            "The answer '€55.50' is right. Don't cite team-plan: the answer doesn't rest on it.",
+            "The answer '€55.50' is right. Don't cite team-plan: the answer isn't based on it.",
         ),
         (
             question(),
@@ -125,8 +125,8 @@ BOTH = ("bean-prices", "cleaning-products")
             0.0,
             (
                 "The answer is empty; it should be '€55.50'. "
-                "Cite bean-prices, cleaning-products, which the answer rests on. "
-                "Don't cite team-plan: the answer doesn't rest on it."
+                "Cite bean-prices, cleaning-products, which the answer is based on. "
+                "Don't cite team-plan: the answer isn't based on it."
             ),
         ),
         (
@@ -135,31 +135,31 @@ BOTH = ("bean-prices", "cleaning-products")
             0.0,
             (
                 "You refused, but the question can be answered. "
-                "Right would be the answer '€55.50', citing bean-prices, cleaning-products."
+                "The right answer is '€55.50', citing bean-prices, cleaning-products."
             ),
         ),
         (
             question(""),
             REFUSED,
             1.0,
-            "Right: neither the handbook nor the orders hold the answer, and you said so.",
+            "Right: the handbook and the orders don't contain the answer, and you said so.",
         ),
         (
             question(""),
             answered("red", "machine-prices"),
             0.0,
             (
-                "You answered 'red', but neither the handbook nor the orders hold the answer. "
-                "Right would be to say so: answerable=False."
+                "You answered 'red', but the handbook and the orders don't contain the answer. "
+                "The right response is a refusal: answerable=False."
             ),
         ),
         (
             question(),
             dspy.Prediction(answer="€55.50", citations=list(BOTH), answerable=None),
             0.0,
-            "The run gave no usable result. Right would be the answer '€55.50', citing bean-prices, cleaning-products.",
+            "The run gave no usable result. The right answer is '€55.50', citing bean-prices, cleaning-products.",
         ),
-        (question(""), None, 0.0, "The run gave no usable result. Right would be to say so: answerable=False."),
+        (question(""), None, 0.0, "The run gave no usable result. The right response is a refusal: answerable=False."),
     ],
 )
 def test_a_grade_says_what_was_wrong_and_what_is_right(
@@ -171,7 +171,7 @@ def test_a_grade_says_what_was_wrong_and_what_is_right(
 
 
 @pytest.mark.parametrize("citations", [["returns-window"], ["Returns-Window.md", "[returns-window]"], "returns-window"])
-def test_citations_are_told_by_their_id(citations: Any) -> None:
+def test_citations_are_normalized_to_ids(citations: Any) -> None:
     pred = dspy.Prediction(answer="30 days", citations=citations, answerable=True)
     assert grade(question("30 days", "returns-window"), pred).citation == 1
 
@@ -188,12 +188,12 @@ def test_a_demonstration_must_be_fully_right() -> None:
     assert support_metric(question(), answered("€55.50", "bean-prices"), trace=[]) is False
 
 
-def test_reflection_is_told_the_reason_with_the_same_score() -> None:
+def test_pred_name_returns_the_same_score_with_feedback() -> None:
     gold, pred = question(), answered("€43.50", *BOTH)
-    told = support_metric(gold, pred, [], "step", [])
-    assert isinstance(told, dspy.Prediction)
-    assert told.score == support_metric(gold, pred)
-    assert "should be '€55.50'" in told.feedback
+    result = support_metric(gold, pred, [], "step", [])
+    assert isinstance(result, dspy.Prediction)
+    assert result.score == support_metric(gold, pred)
+    assert "should be '€55.50'" in result.feedback
 
 
 def test_dspy_evaluates_with_it() -> None:

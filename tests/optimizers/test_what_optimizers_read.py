@@ -1,4 +1,4 @@
-"""What DSPy's optimizers get to read of a run of our ReAct, and what they make of it."""
+"""What DSPy's optimizers see of a oneturn.ReAct run, and what they compile from it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import oneturn
 from oneturn.compilation.recipes import call
 from oneturn.programs.react import Demonstration
 from optimizers import recipes
-from tests.optimizers.clever_lm import CleverLM, finished, luck, wavering
+from tests.optimizers.clever_lm import CleverLM, digit, finished, varying
 
 WORDS = ["ash", "beech", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "rowan", "yew"]
 RULE = "Look each word up."
@@ -45,11 +45,11 @@ def metric(gold: Any, pred: Any, trace: Any = None, pred_name: Any = None, pred_
 
 
 def step(prompt: str, fields: list[str], time: int = 0) -> str:
-    """Looks the word up in half of the cases, and in all once it is told to; else it guesses."""
+    """Look the word up in about half of the cases, and always if the instructions say so; otherwise guess."""
     last = prompt.rpartition("\n")[2]
     if not last.startswith("question: "):
         return finished(last.rpartition("a tree of ")[2])
-    if RULE not in prompt and luck(f"{prompt}{time}") < 5:
+    if RULE not in prompt and digit(f"{prompt}{time}") < 5:
         return finished("a guess")
     return json.dumps({"tool_call": {"name": "look_up", "args": {"word": last.removeprefix("question: ")}}})
 
@@ -57,28 +57,28 @@ def step(prompt: str, fields: list[str], time: int = 0) -> str:
 def optimized(
     recipe: Any, lm: CleverLM, student: dspy.Module | None = None, metric: Any = metric, threads: int = 1
 ) -> dspy.Module:
-    given = {"trainset": examples(), "valset": examples(), "metric": metric, "seed": 0, "threads": threads}
-    given["teacher"] = lm
+    arguments = {"trainset": examples(), "valset": examples(), "metric": metric, "seed": 0, "threads": threads}
+    arguments["teacher"] = lm
     with dspy.context(lm=lm):
-        return call(recipe, student or program(), given)
+        return call(recipe, student or program(), arguments)
 
 
 @pytest.mark.parametrize("recipe", [recipes.simba, recipes.gepa], ids=["simba", "gepa"])
-def test_a_reflection_reads_what_the_tools_were_asked_and_said(recipe: Any):
-    lm = CleverLM(wavering(step), TEXTS)
+def test_reflection_prompt_has_tool_arguments_and_results(recipe: Any):
+    lm = CleverLM(varying(step), TEXTS)
     compiled = optimized(recipe, lm)
-    read = "\n".join(lm.reflections)
-    assert '"word": "' in read
-    assert "is a tree of" in read
+    prompts = "\n".join(lm.reflections)
+    assert '"word": "' in prompts
+    assert "is a tree of" in prompts
     assert RULE in compiled.step.signature.instructions
 
 
 @pytest.mark.parametrize("recipe", [recipes.bootstrap, recipes.simba], ids=["bootstrap", "simba"])
-def test_a_demo_is_a_whole_run_as_plain_data(recipe: Any, monkeypatch: pytest.MonkeyPatch):
+def test_demo_is_a_whole_run_as_plain_data(recipe: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(recipes, "SIMBA_STEPS", 4)
     idle = {"instructions": "Be kind.", "module_advice": json.dumps({"step": "Be kind."})}
-    best = optimized(recipe, CleverLM(wavering(step), idle))
-    candidates = [found["program"] for found in getattr(best, "candidate_programs", [])] or [best]
+    best = optimized(recipe, CleverLM(varying(step), idle))
+    candidates = [candidate["program"] for candidate in getattr(best, "candidate_programs", [])] or [best]
     assert any(candidate.step.demos for candidate in candidates)
     for candidate in candidates:
         for demo in candidate.step.demos:
@@ -90,7 +90,7 @@ def test_a_demo_is_a_whole_run_as_plain_data(recipe: Any, monkeypatch: pytest.Mo
         assert loaded.shared_messages() == candidate.shared_messages()
 
 
-def test_gepa_s_reflection_knows_the_tools_and_is_told_not_to_repeat_them():
+def test_gepa_prompt_has_the_tools_and_asks_not_to_repeat_them():
     lm = CleverLM(step, TEXTS)
     optimized(recipes.gepa, lm)
     assert "- look_up(word: string): Look a word up." in lm.reflections[0]
@@ -99,8 +99,8 @@ def test_gepa_s_reflection_knows_the_tools_and_is_told_not_to_repeat_them():
 
 def test_gepa_learns_from_runs_that_fail():
     def counting(prompt: str, fields: list[str]) -> str:
-        said = step(prompt, fields) if RULE in prompt else finished("a guess")
-        return said.replace('"answer"', '"letters"').replace(" letters", "")
+        reply = step(prompt, fields) if RULE in prompt else finished("a guess")
+        return reply.replace('"answer"', '"letters"').replace(" letters", "")
 
     def right(gold: Any, pred: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None) -> Any:
         return metric(gold, dspy.Prediction(**{**pred, "answer": f"{pred.get('letters')} letters"}), trace, pred_name)
@@ -110,7 +110,7 @@ def test_gepa_learns_from_runs_that_fail():
     compiled = optimized(recipes.gepa, lm, student, right)
     assert compiled.step.signature.instructions == RULE
     assert "letters: Input should be a valid integer" in lm.reflections[0]
-    with dspy.context(lm=lm), pytest.raises(oneturn.OneTurnError):  # only while it is optimized
+    with dspy.context(lm=lm), pytest.raises(oneturn.OneTurnError):  # outside the optimizer it raises
         student(question="ash")
 
 
@@ -118,10 +118,10 @@ BOOTSTRAPPING = [recipes.bootstrap, recipes.bootstrap_random_search, recipes.mip
 
 
 class FailingAgent(oneturn.Agent):
-    """An agent none of whose runs comes to an answer, with an LM that has nothing to say to optimizers either."""
+    """An agent whose runs all fail. Unless its name is "writing", its LM gives optimizers unreadable replies."""
 
     def lm(self) -> dspy.BaseLM:
-        """An LM that fills in a field that isn't there."""
+        """Return an LM that fills a field that the signature doesn't have."""
         return CleverLM(lambda prompt, fields: finished("a guess"), TEXTS if self.name == "writing" else {})
 
 
@@ -140,32 +140,32 @@ def failing(folder: Path, name: str) -> oneturn.Agent:
 
 
 @pytest.mark.parametrize("recipe", recipes.RECIPES)
-def test_an_agent_that_fails_everywhere_is_not_the_end_of_a_compile(recipe: str, tmp_path: Path):
+def test_compile_completes_if_all_runs_fail(recipe: str, tmp_path: Path):
     with patch("optimizers.recipes.solve", return_value=Demonstration({"letters": 3})):
         done = oneturn.compile(failing(tmp_path, "writing"), recipe=recipe)
     assert done.after.rows["error"].notna().all()
 
 
-def test_a_teacher_that_can_t_do_what_it_is_asked_is_told(tmp_path: Path):
-    told = r"'miprov2' failed on a reply of clever/lm \(AdapterParseError: .*Take a stronger compile.teacher, "
-    with pytest.raises(oneturn.OneTurnError, match=told):
-        oneturn.compile(failing(tmp_path, "mumbling"), recipe="miprov2")
-    oneturn.compile(failing(tmp_path, "mumbling"), recipe="gepa")
-    oneturn.compile(failing(tmp_path, "mumbling"), recipe="simba")
+def test_unreadable_reply_of_the_teacher_is_an_error(tmp_path: Path):
+    message = r"'miprov2' failed on a reply of clever/lm \(AdapterParseError: .*Use a stronger compile.teacher, "
+    with pytest.raises(oneturn.OneTurnError, match=message):
+        oneturn.compile(failing(tmp_path, "unreadable"), recipe="miprov2")
+    oneturn.compile(failing(tmp_path, "unreadable"), recipe="gepa")
+    oneturn.compile(failing(tmp_path, "unreadable"), recipe="simba")
 
 
 @pytest.mark.parametrize("recipe", BOOTSTRAPPING, ids=lambda recipe: recipe.__name__)
-def test_a_wrong_run_is_no_demo_whatever_form_the_metric_gives_its_score(recipe: Any):
-    def told(gold: Any, pred: Any, trace: Any = None) -> dspy.Prediction:
+def test_wrong_run_is_no_demo_if_the_metric_returns_a_prediction(recipe: Any):
+    def with_feedback(gold: Any, pred: Any, trace: Any = None) -> dspy.Prediction:
         return dspy.Prediction(score=metric(gold, pred), feedback="")
 
-    compiled = optimized(recipe, CleverLM(step, TEXTS), metric=told)
+    compiled = optimized(recipe, CleverLM(step, TEXTS), metric=with_feedback)
     answers = {example.question: example.answer for example in examples()}
     assert compiled.step.demos
     assert all(demo["tool_call"]["args"]["answer"] == answers[demo["question"]] for demo in compiled.step.demos)
 
 
-def test_gepa_takes_a_metric_that_has_no_words():
+def test_gepa_accepts_a_metric_without_feedback():
     lm = CleverLM(step, TEXTS)
     compiled = optimized(recipes.gepa, lm, metric=lambda gold, pred: float(pred.get("answer") == gold.answer))
     assert compiled.step.signature.instructions == RULE
@@ -173,14 +173,14 @@ def test_gepa_takes_a_metric_that_has_no_words():
 
 
 @pytest.mark.parametrize("recipe", [recipes.miprov2, recipes.simba, recipes.gepa], ids=lambda recipe: recipe.__name__)
-def test_instructions_may_be_longer_than_the_agent_s_steps(recipe: Any):
-    lm = CleverLM(wavering(step), TEXTS)
+def test_instructions_can_be_longer_than_a_step(recipe: Any):
+    lm = CleverLM(varying(step), TEXTS)
     lm.kwargs["max_tokens"] = 160
     optimized(recipe, lm)
-    assert lm.room == recipes.LONG_REPLY
+    assert lm.reply_limit == recipes.LONG_REPLY
 
 
-def test_miprov2_s_proposals_read_runs_and_no_source_code():
+def test_miprov2_prompt_has_runs_and_no_source_code():
     lm = CleverLM(step, TEXTS)
     optimized(recipes.miprov2, lm)
     assert any("is a tree of" in prompt for prompt in lm.reflections)
@@ -188,7 +188,7 @@ def test_miprov2_s_proposals_read_runs_and_no_source_code():
 
 
 @pytest.mark.parametrize("recipe", recipes.RECIPES)
-def test_threads_change_the_time_and_not_the_program(recipe: str):
+def test_threads_do_not_change_the_program(recipe: str):
     with patch("optimizers.recipes.solve", lambda row: Demonstration({"answer": row.answer})):
         one, two = (optimized(recipes.RECIPES[recipe], CleverLM(step, TEXTS), threads=threads) for threads in (1, 2))
     assert one.dump_state() == two.dump_state()

@@ -68,9 +68,9 @@ def test_a_pipeline_says_its_signature():
     ("signature", "message"),
     [
         ("question, mood -> answer", "TwoSteps.forward doesn't accept 'mood'"),
-        ("-> answer", "TwoSteps.forward needs 'question'"),
+        ("-> answer", "TwoSteps.forward requires 'question'"),
         ("question", "can't be parsed"),
-        (3, "can't be parsed"),
+        (3, "is not a dspy.Signature"),
     ],
 )
 def test_a_signature_that_does_not_fit_is_refused_before_the_first_request(signature: Any, message: str):
@@ -91,7 +91,7 @@ def test_a_program_with_steps_stays_what_it_is():
     program = ReAct("question -> answer", tools=[])
     assert as_program(program) is program
     assert as_program(lambda: program) is program
-    with pytest.raises(ProgramError, match="a signature of its own"):
+    with pytest.raises(ProgramError, match="its own steps and signature"):
         as_program(program, "question -> answer")
 
 

@@ -18,7 +18,7 @@ from oneturn.testing import ScriptedLM, call, finish, sections
 from oneturn.tools.approvals import Approvals
 from tests.proof.failures import errors
 
-KEY = "k" * 32
+KEY = "0123456789abcdef" * 2
 ANSWER = "It is 12 “🤝”."
 
 

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 import oneturn
 from oneturn.testing import ScriptedLM, call, finish
-from oneturn.tools.approvals import Approvals, MemoryLedger
+from oneturn.tools.approvals import Approvals
+from oneturn.tools.ledger import MemoryLedger
 from tests.proof.judging import judged, outcome
 from tests.proof.profile import proof
-from tests.proof.scripted import as_json
+from tests.proof.scripted import KEY, as_json
 
 QUESTION = {"role": "user", "content": "Do 1, 2 and 3."}
 given_args = st.sampled_from([1, 2, 3, "one \ud800", float("nan"), None, {"a": [1.0, 2.5]}])
@@ -27,7 +28,7 @@ changes = st.sampled_from(["none", "arguments", "output", "name", "replay", "exp
 class Replica:
     """One of the processes that serve the agent; its tools keep what was done."""
 
-    def __init__(self, lm: ScriptedLM, ledger: MemoryLedger, done: list[str], later: float = 0.0, key: str = "k" * 32):
+    def __init__(self, lm: ScriptedLM, ledger: MemoryLedger, done: list[str], later: float = 0.0, key: str = KEY):
         def look(what: Any) -> str:
             """Look."""
             return f"saw {what}"
@@ -74,7 +75,10 @@ def test_a_run_goes_on_where_it_waited_and_only_as_it_was_approved(
 
 def refused(change: str, items: list[dict[str, Any]], lm: ScriptedLM, ledger: MemoryLedger, done: list[str]) -> bool:
     """Whether an approval that was tampered with is refused, and nothing done."""
-    changed, options = json.loads(json.dumps(items)), {"expired": {"later": 1e9}, "key": {"key": "other" * 9}}
+    changed, options = (
+        json.loads(json.dumps(items)),
+        {"expired": {"later": 1e9}, "key": {"key": KEY[::-1]}},
+    )
     outputs = [item for item in changed if item.get("type") == "function_call_output"]
     if change == "arguments":
         changed[-2]["arguments"] = '{"what": 4711}'

@@ -53,7 +53,7 @@ def test_whatever_is_asked_the_stream_answers_or_says_why_it_can_not(body: dict[
     without_a_stream_it_says_the_same(agent(), request, stream)
     if outcome(stream) == "failed":  # a server says so before the stream begins
         with pytest.raises(RequestError) as refused:
-            agent().inputs(request)
+            agent().parse(request)
         assert (stream[-2]["code"], stream[-2]["message"]) == ("invalid_request", str(refused.value))
     else:
-        agent().inputs(request)
+        agent().parse(request)

@@ -16,7 +16,8 @@ from mlflow.types.responses import ResponsesAgentRequest
 
 from oneturn import ResponsesAdapter
 from oneturn.core.run_context import RunContext
-from oneturn.core.steps import Answer, AnswerDelta, Step, ToolCall, ToolProgress, ToolResult, Usage
+from oneturn.core.steps import Answer, AnswerDelta, Step, ToolCall, ToolProgress, ToolResult
+from oneturn.core.usage import Usage
 from oneturn.tools.approvals import Approvals
 from tests.proof.failures import SECRET, Nameless
 from tests.proof.judging import (
@@ -28,6 +29,7 @@ from tests.proof.judging import (
     without_a_stream_it_says_the_same,
 )
 from tests.proof.profile import proof
+from tests.proof.scripted import KEY
 from tests.proof.written import Raise, Written, any_run, orderly_runs, signatures
 
 REQUEST = ResponsesAgentRequest(input=[{"role": "user", "content": "?"}])
@@ -35,7 +37,7 @@ runs = any_run | orderly_runs()
 
 
 def served(program: Any) -> ResponsesAdapter:
-    return ResponsesAdapter(program, approvals=Approvals("k" * 32))
+    return ResponsesAdapter(program, approvals=Approvals(KEY))
 
 
 def before_the_end(run: list[Any]) -> list[Any]:

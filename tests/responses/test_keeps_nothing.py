@@ -8,7 +8,7 @@ import dspy
 import pytest
 
 import oneturn
-from benchmarks.endless import EndlessLM
+from benchmarks.endless_lm import EndlessLM
 
 
 def objects() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from typing import Any
 
@@ -13,8 +14,8 @@ from rich.console import Console
 
 import oneturn
 from oneturn.errors import EndpointError
-from oneturn.responses.reply import ApprovalRequest
-from oneturn.serving.terminal import Renderer, ask, ask_endpoint
+from oneturn.responses.reply import ApprovalRequest, read_reply
+from oneturn.serving.terminal import Renderer, ask, ask_endpoint, describe_approval, visible
 from oneturn.testing import ScriptedLM, call, finish
 
 
@@ -65,6 +66,14 @@ def test_a_run_is_shown_with_its_tools_its_sources_and_its_cost():
     ]
     assert re.fullmatch(r"2 LM calls, [\d,]+ tokens read, \d+ written, 0.0 s", lines[-1])
     assert reply.text == "Twice a day."
+
+
+def test_cached_input_is_shown():
+    usage = {"input_tokens": 1200, "input_tokens_details": {"cached_tokens": 1000}, "output_tokens": 20}
+    completed = {"type": "response.completed", "response": {"usage": usage}}
+    console = text_console()
+    Renderer(console).finish(read_reply([completed]))
+    assert written(console) == "1,200 tokens read (1,000 of them cached), 20 written, 0.0 s\n"
 
 
 def test_a_served_agent_has_the_same_output():
@@ -164,7 +173,7 @@ class Shop:
         program = oneturn.ReAct("question -> answer", tools=[oneturn.tool(refund, approval=True)])
         refund_call = call("refund", "The customer is right", euros=200)
         program.set_lm(ScriptedLM(refund_call, finish(answer="Done.")))
-        return oneturn.ResponsesAdapter(program, approvals=oneturn.Approvals("k" * 32))
+        return oneturn.ResponsesAdapter(program, approvals=oneturn.Approvals("0123456789abcdef" * 2))
 
 
 @pytest.mark.parametrize("approve", [True, False])
@@ -179,7 +188,39 @@ def test_the_run_resumes_with_the_person_s_decision(approve: bool):
     assert names == [("refund", '{"euros": 200}')]
     assert shop.paid == ([200] if approve else [])
     assert reply.text == "Done."
-    assert '? refund {"euros": 200} needs your approval' in written(console)
+    assert "? refund needs your approval:\n    euros: 200\n" in written(console)
+
+
+ARGUMENTS = {
+    "account": "x" * 300,
+    "note": "fine\x1b[2K\r\nnothing\u202e\u200b\x9b\u2028",
+    "\x1b]0;name\x07": None,
+    "lines": [{"cup": 2.5}, "naïve 🤝"],
+}
+
+
+@pytest.mark.parametrize("width", [20, 80])
+def test_an_approval_shows_every_argument_in_full_with_control_characters_visible(width: int):
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    item = {"type": "mcp_approval_request", "name": "pay\x1b[8m", "arguments": json.dumps(ARGUMENTS)}
+    Renderer(console)({"type": "response.output_item.done", "item": item})
+    assert written(console).splitlines() == [
+        "? pay\\u001b[8m needs your approval:",
+        f'    account: "{"x" * 300}"',
+        '    note: "fine\\u001b[2K\\r\\nnothing\\u202e\\u200b\\u009b\\u2028"',
+        "    \\u001b]0;name\\u0007: null",
+        '    lines: [{"cup": 2.5}, "naïve 🤝"]',
+    ]
+
+
+@pytest.mark.parametrize("arguments", ['{"euros": 5, "euros": 3000}', "[1]", "\x1b[2J", '{"euros": NaN}'])
+def test_arguments_that_are_no_strict_object_are_shown_as_they_are(arguments: str):
+    _, line = describe_approval("pay", arguments)
+    assert line == f"    {visible(arguments)}"
+
+
+def test_a_call_without_arguments_says_so():
+    assert describe_approval("close", "{}")[1:] == ["    (no arguments)"]
 
 
 def test_calls_of_a_served_agent_can_be_approved():

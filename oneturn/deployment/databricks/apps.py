@@ -19,7 +19,7 @@ from oneturn.config.tracking import use_store, use_tracking
 from oneturn.core.databricks_auth import as_deploy_error, workspace_client
 from oneturn.deployment.databricks.app_files import app_files, app_resources, describe_resources
 from oneturn.deployment.databricks.endpoint import ProgressCallback
-from oneturn.deployment.doctor.runner import refuse_problems, refuse_undeployable
+from oneturn.deployment.preflight import refuse_problems, refuse_undeployable, refuse_unsigned_approvals
 from oneturn.deployment.resources import scopes_of
 from oneturn.errors import DeployError
 
@@ -74,6 +74,7 @@ def plan_app(agent: Agent, *, check: bool = True) -> AppPlan:
         ProgramError: a folder that the agent declares doesn't exist.
     """
     (refuse_problems if check else refuse_undeployable)(agent.config)
+    refuse_unsigned_approvals(agent)
     use_store(agent.config.mlflow)
     client, name = workspace_client(), app_name(agent)
     return AppPlan(

@@ -15,7 +15,7 @@ import yaml
 from oneturn.agent import Agent
 from oneturn.deployment.databricks.app_files import app_files, app_resources
 from oneturn.deployment.databricks.apps import app_name
-from oneturn.deployment.doctor.runner import refuse_undeployable
+from oneturn.deployment.preflight import refuse_undeployable, refuse_unsigned_approvals
 from oneturn.deployment.resources import scopes_of
 from oneturn.errors import DeployError
 
@@ -50,6 +50,7 @@ def write_bundle(agents: Mapping[str, Agent], folder: Path) -> list[Path]:
     """
     for agent in agents.values():
         refuse_undeployable(agent.config)
+        refuse_unsigned_approvals(agent)
     if folder.exists() and any(folder.iterdir()) and not (folder / "databricks.yml").is_file():
         raise DeployError(f"{folder} has files that aren't a bundle; name another folder.")
     texts = {Path("databricks.yml"): yaml.safe_dump(bundle(agents), sort_keys=False).encode()}

@@ -27,7 +27,7 @@ from oneturn.deployment.databricks.endpoint import (
     serving_now,
     wait_until_ready,
 )
-from oneturn.deployment.doctor.runner import refuse_problems, refuse_undeployable
+from oneturn.deployment.preflight import refuse_problems, refuse_undeployable, refuse_unsigned_approvals
 from oneturn.deployment.registry import champion_of, version_of
 from oneturn.errors import DeployError
 
@@ -102,6 +102,7 @@ def plan_serving(agent: Agent, version: str | None = None, *, check: bool = True
         ProgramError: there is no such version.
     """
     (refuse_problems if check else refuse_undeployable)(agent.config)
+    refuse_unsigned_approvals(agent)
     use_store(agent.config.mlflow)
     model = agent.config.mlflow.model_name
     number, chosen = _select_version(model, version, agent.config.gate.alias)

@@ -23,7 +23,7 @@ from oneturn.deployment.databricks.endpoint import (
     wait_until_ready,
 )
 from oneturn.deployment.databricks.model_serving import REPLACED
-from oneturn.deployment.doctor.runner import refuse_undeployable
+from oneturn.deployment.preflight import refuse_undeployable
 from oneturn.deployment.registry import champion_of, version_of
 from oneturn.errors import DeployError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 
 from packaging.requirements import Requirement
@@ -16,7 +16,9 @@ from oneturn.config import AgentConfig, LMConfig
 from oneturn.config.tools import McpTools, ToolConfig
 from oneturn.core.findings import Finding, ok, problem, unknown, warning
 from oneturn.errors import OneTurnError
+from oneturn.programs import guarded_tools
 from oneturn.programs.state import load_compiled
+from oneturn.tools.approvals import weakness_of
 from oneturn.toolsets.mcp import mcp_tools
 
 _KEYS = {
@@ -54,7 +56,9 @@ def lm_answers(agent: Agent) -> Iterator[Finding]:
 def variables(config: AgentConfig) -> Iterator[Finding]:
     """Check the environment variables that the configuration names."""
     if config.approvals.key_env:
-        yield _variable("approvals", config.approvals.key_env, "the key that signs approvals")
+        yield _signing_key(config.approvals.key_env)
+    if config.approvals.ledger_env:
+        yield _variable("approvals", config.approvals.ledger_env, "the address of the ledger of used approvals")
     for entry in config.tools:
         names = [*getattr(entry, "env", []), *getattr(entry, "headers", {}).values()]
         for name in names:
@@ -69,6 +73,8 @@ def program(agent: Agent) -> Iterator[Finding]:
         yield problem("program", f"it can't be built: {_line(error)}", "")
         return
     yield ok("program", type(built).__name__)
+    if agent.config.approvals.key_env is None and (tools := guarded_tools(built)):
+        yield problem("approvals", unsigned_approvals(tools), "")
     if agent.config.compiled is None:
         yield warning("compiled", "the prompts aren't compiled", "Run: oneturn compile")
         return
@@ -82,6 +88,14 @@ def program(agent: Agent) -> Iterator[Finding]:
         yield warning("compiled", observation, "Prompts are optimized for one LM; run `oneturn compile`.")
     else:
         yield ok("compiled", agent.config.compiled)
+
+
+def unsigned_approvals(tools: Sequence[str]) -> str:
+    """The error of an agent whose tools may need a person's approval that no key signs."""
+    return (
+        f"{', '.join(tools)} may need a person's approval, and no key is configured to sign it. Set approvals.key_env "
+        "to the name of an environment variable that holds a signing key."
+    )
 
 
 def port(config: AgentConfig) -> Iterator[Finding]:
@@ -120,6 +134,13 @@ def _variable(subject: str, name: str, what: str) -> Finding:
     if os.environ.get(name):
         return ok(subject, f"{name} is set")
     return problem(subject, f"{name} isn't set: it must contain {what}", f"Run: export {name}=…")
+
+
+def _signing_key(name: str) -> Finding:
+    weakness = weakness_of(os.environ.get(name) or "")
+    if os.environ.get(name) and weakness:
+        return problem("approvals", f"the signing key in {name} {weakness}", "Set a stronger one.")
+    return _variable("approvals", name, "the key that signs approvals")
 
 
 _OPTUNA_RECIPES = {"miprov2"}
@@ -211,7 +232,12 @@ def _deploy_problems(config: AgentConfig) -> Iterator[Finding]:
     name = config.mlflow.model_name
     if len([part for part in name.split(".") if part]) != 3:
         yield problem("mlflow.model_name", f"it is {name!r}", "Unity Catalog requires '<catalog>.<schema>.<name>'.")
-    for key, variable in (("lm.api_key_env", config.lm.api_key_env), ("approvals.key_env", config.approvals.key_env)):
+    variables = {
+        "lm.api_key_env": config.lm.api_key_env,
+        "approvals.key_env": config.approvals.key_env,
+        "approvals.ledger_env": config.approvals.ledger_env,
+    }
+    for key, variable in variables.items():
         if variable is not None and variable not in config.deploy.environment:
             entry = f"{variable}: '{{{{secrets/<scope>/<key>}}}}'"
             observation = f"it names {variable}, which isn't set in the deployment"

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from oneturn.agent import Agent
 from oneturn.config import AgentConfig
-from oneturn.core.findings import Check, Finding, Report, State, ok
+from oneturn.core.findings import Check, Finding, Report, ok
 from oneturn.deployment.doctor import local, workspace
 from oneturn.deployment.doctor.local import deployable
 from oneturn.deployment.doctor.workspace import Asker, NotSignedInError, asker, named
 from oneturn.deployment.resources import resources_of, scopes_of
-from oneturn.errors import DeployError
 
 _PARALLEL_CHECKS = 8
 
@@ -32,17 +31,6 @@ def check(agent: Agent, *, ask: bool = False, seen: Callable[[Finding], object] 
 def check_workspace(config: AgentConfig) -> Report:
     """Check the workspace resources and the MCP servers of a configuration."""
     return Report(list(_remote_findings(config, lambda finding: None)))
-
-
-def refuse_undeployable(config: AgentConfig) -> None:
-    """Raise ``DeployError`` if the configuration can't be deployed; the message has one line per problem."""
-    _refuse(finding for finding in deployable(config) if finding.state is State.problem)
-
-
-def refuse_problems(config: AgentConfig) -> None:
-    """Raise ``DeployError`` for problems of the configuration or of the workspace resources that it names."""
-    refuse_undeployable(config)
-    _refuse(check_workspace(config).problems(), "(`oneturn doctor` shows more; --no-check skips the workspace checks.)")
 
 
 def _local_findings(agent: Agent, ask: bool, seen: Callable[[Finding], object]) -> list[Finding]:
@@ -100,9 +88,3 @@ def _tracking_checks(session: Asker, config: AgentConfig) -> list[Check]:
 
 def _on_databricks(config: AgentConfig) -> bool:
     return config.mlflow.tracking_uri.startswith("databricks")
-
-
-def _refuse(problems: Iterable[Finding], more: str | None = None) -> None:
-    if lines := [problem.line() for problem in problems]:
-        text = ["This configuration can't be deployed:", *lines, *([more] if more else [])]
-        raise DeployError((" " if len(lines) == 1 else "\n").join(text))

@@ -9,6 +9,7 @@ from typing import Any
 import dspy
 from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
 
+from oneturn.core.serialization import normalise_arguments
 from oneturn.core.steps import (
     Answer,
     AnswerDelta,
@@ -19,7 +20,6 @@ from oneturn.core.steps import (
     Thought,
     ToolCall,
     ToolResult,
-    Usage,
     WaitingCall,
 )
 from oneturn.errors import RunError
@@ -63,6 +63,7 @@ class Run:
         self.sources: list[str] = []
         self.finished: list[FinishedCall] = []
         self.waits_for_approval = False
+        self.sources_dropped = False
         self.must_finish = False
         self.repaired = False
         self.attempt = 0
@@ -87,7 +88,7 @@ class Run:
                 prediction = yield from self._finish(call)
                 if prediction is not None:
                     yield Answer(prediction)
-                    yield Usage(self.caller.lm_calls, self.caller.tokens())
+                    yield self.caller.usage
                     return
             elif remaining <= 0:
                 raise self._error("max_iters", f"{max_iters} steps were taken without a {FINISH} call", call)
@@ -102,6 +103,7 @@ class Run:
         Raises:
             RunError: the run ended without an answer.
         """
+        self.sources_dropped = at.sources_dropped
         for call in at.finished:
             is_error = call.output.startswith("Error: ")  # an error may repeat invented values
             self._add_finished(call, seen=not is_error)
@@ -146,8 +148,9 @@ class Run:
         if waiting:  # only the first; the LM repeats the others later
             self.waits_for_approval = True
             thought = "" if ready else step.thought or ""
-            yield ApprovalWanted(WaitingCall(waiting[0].name, waiting[0].args, thought), tuple(self.finished))
-            yield Usage(self.caller.lm_calls, self.caller.tokens())
+            args = normalise_arguments(waiting[0].args)
+            yield ApprovalWanted(WaitingCall(waiting[0].name, args, thought), tuple(self.finished))
+            yield self.caller.usage
 
     def _new_calls(self, step: StepCall) -> list[ToolCallArgs]:
         """Return the distinct calls of a step that weren't made before."""
@@ -195,8 +198,11 @@ class Run:
         self.sources += [str(doc.id) for doc in finished.documents if str(doc.id) not in self.sources]
 
     def _finish(self, step: StepCall) -> Generator[Step, None, dspy.Prediction | None]:
+        args = step.call.args
+        if self.sources_dropped:  # they are in the results' text, so the LM may cite them
+            args = self.schema.drop_unseen_citations(args, self._seen_values())
         try:
-            outputs = self.schema.validate(step.call.args, self._seen_values())
+            outputs = self.schema.validate(args, self._seen_values())
         except ValueError as error:
             self._repair(step, error)
             return None

@@ -160,7 +160,7 @@ class ReAct(dspy.Module):
         with closing(generator) as steps:
             for step in steps:
                 if isinstance(step, ToolResult) and step.usage is not None:
-                    caller.add_usage(step.usage)
+                    caller.usage += step.usage
                 yield step
 
     def _check(self) -> None:

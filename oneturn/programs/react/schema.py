@@ -11,7 +11,13 @@ import pydantic
 
 from oneturn.core.fields import field_default, field_description, field_type
 from oneturn.errors import ProgramError
-from oneturn.programs.react.grounding import SeenValues, describe_unseen, has_misplaced_mark, restrict_to_seen
+from oneturn.programs.react.grounding import (
+    SeenValues,
+    describe_unseen,
+    has_misplaced_mark,
+    is_citation_list,
+    restrict_to_seen,
+)
 from oneturn.tools.registry import FINISH
 
 MOST_AT_ONCE = 8
@@ -80,6 +86,16 @@ class StepSchema:
     def ungrounded_value(self, name: str, args: Mapping[str, Any], seen_values: SeenValues) -> str | None:
         """Return a one-line message for the first argument that the run hasn't seen; ``None`` if there is none."""
         return next(describe_unseen(self._calls.get(name, {}), args, seen_values), None)
+
+    def drop_unseen_citations(self, outputs: Mapping[str, Any], seen_values: SeenValues) -> dict[str, Any]:
+        """Return the outputs of a ``finish`` call without citations of sources that the run hasn't seen."""
+        properties = self._calls[FINISH]["properties"]
+        return {
+            name: [each for each in value if each in seen_values.sources]
+            if isinstance(value, list) and is_citation_list(properties.get(name, {}))
+            else value
+            for name, value in outputs.items()
+        }
 
     def validate(self, args: Mapping[str, Any], seen_values: SeenValues) -> dict[str, Any]:
         """Return the outputs of a ``finish`` call, converted to the signature's types.

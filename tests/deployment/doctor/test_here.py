@@ -97,7 +97,7 @@ def test_missing_weights_are_reported_with_their_size(monkeypatch: pytest.Monkey
 
 def test_variables_of_servers_and_approvals_are_looked_for(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("SHOP_TOKEN", raising=False)
-    monkeypatch.setenv("APPROVALS_KEY", "k")
+    monkeypatch.setenv("APPROVALS_KEY", "0123456789abcdef" * 2)
     server = {"kind": "mcp", "url": "https://example.com/mcp", "headers": {"Authorization": "SHOP_TOKEN"}}
     found = here.variables(configured(tools=[server], approvals={"key_env": "APPROVALS_KEY"}))
     assert states(found) == {"approvals": "ok", "tools mcp": "problem"}

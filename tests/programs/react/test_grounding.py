@@ -177,7 +177,7 @@ def several(order_ids: list[Annotated[str, Seen(r"M-\d{4}")]]) -> str:
         (lambda: misplacing(Citation), "finish: 'more'"),
         (lambda: misplacing(list[Citation] | None), "finish: 'more'"),
         (lambda: misplacing(Annotated[str, Seen("x")]), "finish: 'more'"),
-        (lambda: misplacing(list[Source]), "Source: a model"),
+        (lambda: misplacing(list[Source]), "Source: the model"),
         (lambda: ReAct(Ask, tools=[several]), "several: 'order_ids'"),
     ],
 )

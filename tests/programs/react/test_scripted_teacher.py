@@ -56,5 +56,5 @@ def test_a_solution_that_cites_what_its_tools_did_not_give_is_no_demo():
 def test_an_example_that_was_never_labelled_is_named():
     student = oneturn.ReAct(Ask, tools=[find])
     teacher = ScriptedTeacher(student, [], solve)
-    with pytest.raises(ProgramError, match="no worked solution for"):
+    with pytest.raises(ProgramError, match="No example has the inputs"):
         teacher(question="Who wrote it?")

@@ -12,7 +12,8 @@ from typing import Any
 import dspy
 import mlflow
 import pytest
-from dspy.lm15 import Message, Request, Response, ServerError, TextPart, Usage, response_to_events
+from dspy import lm15
+from dspy.lm15 import Message, Request, Response, ServerError, TextPart, response_to_events
 from dspy.utils.callback import BaseCallback
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from mlflow.entities import SpanType
 
 from oneturn import ReAct
 from oneturn.core.steps import Answer, AnswerDelta, Thought, ToolCall, ToolResult
-from oneturn.core.steps import Usage as RunUsage
+from oneturn.core.usage import Usage
 from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish
 from tests.gated_engine import GatedEngine
 
@@ -66,7 +67,7 @@ def told(steps: list[Any]) -> list[Any]:
 def test_steps_come_as_they_happen_the_answer_in_pieces():
     steps = stream(ScriptedLM(*SCRIPT))
     kinds = list(dict.fromkeys(type(step) for step in steps))
-    assert kinds == [Thought, ToolCall, ToolResult, AnswerDelta, Answer, RunUsage]
+    assert kinds == [Thought, ToolCall, ToolResult, AnswerDelta, Answer, Usage]
     assert [step.text for step in steps if isinstance(step, Thought)] == ["see the list", "it's there"]
     assert sum(isinstance(step, AnswerDelta) for step in steps) > 2
     assert answer_of(steps) == "Tea costs 4 euros."
@@ -159,7 +160,7 @@ def test_an_lm_that_breaks_off_and_is_asked_again_has_its_answer_told_anew():
             self.asked += 1
             text = json.dumps(finish(answer="4 euros", sure=True))
             message = Message.assistant(TextPart(text))
-            start, delta, end = response_to_events(Response(None, request.model, message, "stop", Usage()))
+            start, delta, end = response_to_events(Response(None, request.model, message, "stop", lm15.Usage()))
             yield start
             if self.asked == 1:
                 yield replace(delta, delta=replace(delta.delta, text=text[: text.index("euros") + 2]))
@@ -180,7 +181,7 @@ def test_text_that_is_no_step_is_never_told_as_the_answer():
 
 def test_a_program_without_a_text_output_streams_no_text():
     steps = stream(ScriptedLM(finish(count=3)), ReAct("question -> count: int", tools=[]))
-    assert [type(step) for step in steps] == [Answer, RunUsage]
+    assert [type(step) for step in steps] == [Answer, Usage]
 
 
 def test_without_thoughts_there_are_none():

@@ -1,4 +1,4 @@
-"""An LM in this process that answers for ever, and keeps nothing of what it was asked."""
+"""An in-process LM that answers any number of requests and stores none of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dspy.lm15 import Message, Request, Response, TextPart, Usage, response_to_e
 
 
 class EndlessLM(dspy.LM):
-    """Says ``text``; without one, looks up one word with each question, then answers with it."""
+    """Replies with ``text``. Without ``text``, it calls ``look_up`` once per question, then finishes with an answer."""
 
     def __init__(self, text: str = "") -> None:
         super().__init__("endless/lm", engine=_Engine(text), cache=False, num_retries=0)
@@ -25,8 +25,8 @@ class _Engine:
         self._text = text
 
     def complete(self, request: Request) -> Response:
-        asked = sum(message.role == "assistant" for message in request.messages)
-        name, args = ("finish", {"answer": "the answer " * 20}) if asked else ("look_up", {"word": "tea"})
+        steps = sum(message.role == "assistant" for message in request.messages)
+        name, args = ("finish", {"answer": "the answer " * 20}) if steps else ("look_up", {"word": "tea"})
         text = self._text or json.dumps({"thought": "So.", "tool_call": {"name": name, "args": args}})
         usage = Usage(input_tokens=100, output_tokens=30, total_tokens=130)
         message = Message.assistant(TextPart(text))

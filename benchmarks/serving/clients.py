@@ -1,4 +1,4 @@
-"""How a contender is asked, and what is noted of each answer."""
+"""Send requests to a contender and record its answers."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import httpx
 from mlflow.pyfunc import ResponsesAgent
 from mlflow.types.responses import ResponsesAgentRequest
 
-_SENT = re.compile(r"t=(\d+\.\d+);")
+_SENT_AT = re.compile(r"t=(\d+\.\d+);")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer: whether it was whole, and how long its first piece was on its way from the LM, in seconds."""
+    """One answer: whether it was complete, and the seconds from the LM sending its first piece to the client."""
 
-    whole: bool
+    complete: bool
     first_piece: float | None
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a number of requests took."""
+    """The time, CPU and LM calls of a number of requests."""
 
     answers: list[Answer]
     seconds: float
@@ -35,9 +35,9 @@ class Measured:
     lm_calls: int
 
     @property
-    def whole(self) -> list[Answer]:
-        """The answers that came whole."""
-        return [answer for answer in self.answers if answer.whole]
+    def complete(self) -> list[Answer]:
+        """The complete answers."""
+        return [answer for answer in self.answers if answer.complete]
 
 
 Ask = Callable[[int], Answer]
@@ -48,20 +48,20 @@ def measure(ask: Ask, requests: int, clients: int, cpu: Callable[[], float], cal
 
     Args:
         ask: asks question number n.
-        requests: how many in all.
-        clients: how many at the same time.
-        cpu: seconds of CPU used so far by the process that answers, all that it has to write included.
-        calls: how often the LM was called so far.
+        requests: the total number of requests.
+        clients: the number of concurrent requests.
+        cpu: returns the CPU seconds that the answering process has used so far, including writing its traces.
+        calls: returns the number of LM calls so far.
     """
-    called, used, began = calls(), cpu(), time.perf_counter()
+    calls_before, cpu_before, start = calls(), cpu(), time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
         answers = list(pool.map(ask, range(requests)))
-    seconds = time.perf_counter() - began
-    return Measured(answers, seconds, cpu() - used, calls() - called)
+    seconds = time.perf_counter() - start
+    return Measured(answers, seconds, cpu() - cpu_before, calls() - calls_before)
 
 
-def asking_program(program: Any) -> Ask:
-    """A DSPy program, called."""
+def program_client(program: Any) -> Ask:
+    """Call a DSPy program."""
 
     def ask(number: int) -> Answer:
         return Answer("answer" in program(question=f"Question {number}?").answer, None)
@@ -69,20 +69,20 @@ def asking_program(program: Any) -> Ask:
     return ask
 
 
-def asking_agent(agent: ResponsesAgent, streamed: bool = True) -> Ask:
-    """An agent in this process."""
+def agent_client(agent: ResponsesAgent, streamed: bool = True) -> Ask:
+    """Call an agent in this process."""
 
     def ask(number: int) -> Answer:
         request = ResponsesAgentRequest.model_validate({"input": [{"role": "user", "content": f"Question {number}?"}]})
         if streamed:
-            return _read(event.model_dump() for event in agent.predict_stream(request))
-        return _read_whole(agent.predict(request).model_dump())
+            return _read_events(event.model_dump() for event in agent.predict_stream(request))
+        return _read_response(agent.predict(request).model_dump())
 
     return ask
 
 
-def asking_server(url: str, streamed: bool = True) -> Ask:
-    """A server."""
+def server_client(url: str, streamed: bool = True) -> Ask:
+    """Send requests to a server."""
     client = httpx.Client(
         base_url=url,
         trust_env=False,
@@ -94,17 +94,17 @@ def asking_server(url: str, streamed: bool = True) -> Ask:
         body = {"input": [{"role": "user", "content": f"Question {number}?"}], "stream": streamed}
         try:
             if not streamed:
-                return _read_whole(client.post("/responses", json=body).json())
+                return _read_response(client.post("/responses", json=body).json())
             with client.stream("POST", "/responses", json=body) as response:
-                return _read(_events(response))
+                return _read_events(_events(response))
         except httpx.HTTPError:
             return Answer(False, None)
 
     return ask
 
 
-def cpu_of(url: str) -> Callable[[], float]:
-    """The CPU that a server has used, as it tells."""
+def server_cpu(url: str) -> Callable[[], float]:
+    """Return a function that reads the server's CPU seconds."""
 
     def cpu() -> float:
         return float(httpx.get(f"{url}/cpu", trust_env=False, timeout=60).json())
@@ -112,14 +112,14 @@ def cpu_of(url: str) -> Callable[[], float]:
     return cpu
 
 
-def memory_of(url: str) -> tuple[int, int]:
-    """What a server has in memory now: bytes, and Python objects."""
-    told = httpx.get(f"{url}/memory", trust_env=False, timeout=60).json()
-    return int(told["resident"]), int(told["objects"])
+def server_memory(url: str) -> tuple[int, int]:
+    """Return a server's resident memory in bytes, and its number of Python objects."""
+    memory = httpx.get(f"{url}/memory", trust_env=False, timeout=60).json()
+    return int(memory["resident"]), int(memory["objects"])
 
 
-def calls_of(lm: str) -> Callable[[], int]:
-    """How often the stub LM was called, as it tells."""
+def lm_calls(lm: str) -> Callable[[], int]:
+    """Return a function that reads the stub LM's number of calls."""
 
     def calls() -> int:
         return int(httpx.get(f"{lm}/calls", trust_env=False, timeout=60).json())
@@ -133,23 +133,23 @@ def _events(response: httpx.Response) -> Iterator[dict[str, Any]]:
             yield json.loads(line.removeprefix("data: "))
 
 
-def _read(events: Iterable[dict[str, Any]]) -> Answer:
-    told, first, whole = "", None, False
+def _read_events(events: Iterable[dict[str, Any]]) -> Answer:
+    text, first, complete = "", None, False
     for event in events:
         if event.get("type") == "response.output_text.delta" and first is None:
-            told += event["delta"]
-            if sent := _SENT.search(told):
-                first = time.monotonic() - float(sent[1])
+            text += event["delta"]
+            if sent_at := _SENT_AT.search(text):
+                first = time.monotonic() - float(sent_at[1])
         item = event.get("item") or {}
         if event.get("type") == "response.output_item.done" and item.get("type") == "message":
-            whole = _is_whole(item)
-    return Answer(whole, first)
+            complete = _is_complete(item)
+    return Answer(complete, first)
 
 
-def _read_whole(response: dict[str, Any]) -> Answer:
+def _read_response(response: dict[str, Any]) -> Answer:
     messages = [item for item in response.get("output") or () if item.get("type") == "message"]
-    return Answer(any(_is_whole(message) for message in messages), None)
+    return Answer(any(_is_complete(message) for message in messages), None)
 
 
-def _is_whole(message: dict[str, Any]) -> bool:
+def _is_complete(message: dict[str, Any]) -> bool:
     return "answer" in message["content"][0]["text"]

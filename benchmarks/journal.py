@@ -1,4 +1,4 @@
-"""Rows of an evaluation, journalled as they come: a measurement that was stopped goes on where it was."""
+"""Evaluate a program and write each row to a journal, so that an interrupted measurement resumes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from oneturn.evaluation import Metric, evaluate
 
 
-def measured(
+def evaluate_with_journal(
     name: str,
     program: dspy.Module,
     examples: Sequence[dspy.Example],
@@ -25,22 +25,22 @@ def measured(
     folder: Path,
     depends_on: Sequence[Any] = (),
 ) -> pd.DataFrame:
-    """The program's rows on ``examples``: those that are journalled, and those that are missing, measured now.
+    """Return the program's rows on ``examples``: rows in the journal are read, missing rows are evaluated.
 
     Args:
-        name: what the bar and the file are called.
-        program: what is measured.
-        examples: each with an ``id``.
-        metric: how an answer is judged.
-        lm: the LM that answers.
-        folder: where the journals stand.
-        depends_on: what else the rows depend on, beside the program's state and the LM's settings.
+        name: the name of the progress bar and of the journal file.
+        program: the program to evaluate.
+        examples: the examples; each has an ``id``.
+        metric: scores an answer.
+        lm: the LM that the program uses.
+        folder: the folder of the journal files.
+        depends_on: further values that the rows depend on, in addition to the program's state and the LM's settings.
     """
     path = folder / f"{_slug(name)}-{_key(program, lm, depends_on)}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    known = _read(path)
-    missing = [example for example in examples if example.id not in set(known["id"])]
-    print(f"{name}: {len(examples) - len(missing)} of {len(examples)} rows are there", flush=True)
+    journalled = set(_read(path)["id"])
+    missing = [example for example in examples if example.id not in journalled]
+    print(f"{name}: {len(examples) - len(missing)} of {len(examples)} rows are in the journal", flush=True)
     for example in tqdm(missing, desc=name, unit="row"):
         rows = evaluate(program, [example], metric, lm=lm, progress=False).rows
         with path.open("a", encoding="utf-8") as file:
@@ -57,5 +57,5 @@ def _slug(name: str) -> str:
 
 
 def _key(program: dspy.Module, lm: dspy.LM, depends_on: Sequence[Any]) -> str:
-    told = json.dumps([program.dump_state(), lm.model, lm.kwargs, *depends_on], sort_keys=True, default=str)
-    return hashlib.sha256(told.encode()).hexdigest()[:12]
+    settings = json.dumps([program.dump_state(), lm.model, lm.kwargs, *depends_on], sort_keys=True, default=str)
+    return hashlib.sha256(settings.encode()).hexdigest()[:12]

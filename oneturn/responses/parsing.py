@@ -1,0 +1,118 @@
+"""Parse a request once: everything that a run of the program needs from it, or the reason to refuse it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import dspy
+from mlflow.types.responses import ResponsesAgentRequest
+from pydantic import ValidationError
+
+from oneturn.core.serialization import replace_surrogates_deep
+from oneturn.core.steps import Resumption
+from oneturn.errors import ProgramError, RequestError
+from oneturn.programs import Program
+from oneturn.responses.approval_items import Item, read_answer
+from oneturn.responses.request import describe_validation_error, program_inputs
+from oneturn.tools.approvals import Approvals, VerifiedApproval
+
+
+@dataclass(frozen=True)
+class ParsedRequest:
+    """A request that can be run: :meth:`oneturn.ResponsesAdapter.parse` returns it.
+
+    Attributes:
+        request: the request, valid and in text that UTF-8 can encode; it has the ``context`` and ``custom_inputs``.
+        items: the ``input`` items as dicts.
+        inputs: the program's inputs.
+        resumption: where to resume, with the person's decision; ``None`` for a new run.
+        approval: the verified approval of ``resumption``.
+    """
+
+    request: ResponsesAgentRequest
+    items: tuple[Item, ...]
+    inputs: Mapping[str, Any]
+    resumption: Resumption | None = None
+    approval: VerifiedApproval | None = None
+
+
+def parse_request(request: ResponsesAgentRequest, program: Program, approvals: Approvals | None) -> ParsedRequest:
+    """Convert a valid request to the program's inputs, and to the state that a resumed run starts from.
+
+    Args:
+        request: the request, from :func:`validate_request`.
+        program: the program that will answer it.
+        approvals: verifies the approval that the request may answer; it isn't recorded as used yet.
+
+    Raises:
+        RequestError: an input is missing, unknown or of the wrong type; or an approval is malformed, forged or expired.
+        ProgramError: the request answers an approval, and there is no key to verify it.
+    """
+    items = tuple(item.model_dump() for item in request.input)
+    inputs = program_inputs(program.signature, request, program.answer_field)
+    answer = read_answer(items)
+    if answer is None:
+        return ParsedRequest(request, items, inputs)
+    if not hasattr(program, "resume"):
+        raise RequestError("This agent doesn't request approvals; end the input with a user message.")
+    resumption = answer.resumption
+    approval = signer(approvals).verify(
+        answer.request_id,
+        inputs,
+        resumption.finished,
+        resumption.waiting,
+        tool_schema(program, resumption.waiting.name),
+    )
+    resumption = replace(resumption, sources_dropped=approval.sources_dropped)
+    return ParsedRequest(request, items, inputs, resumption, approval)
+
+
+def tool_schema(program: Program, name: str) -> Mapping[str, Any] | None:
+    """Return the arguments of a program's tool as JSON schemas; ``None`` if the program has no tool of this name."""
+    tools = getattr(program, "tools", None)
+    tool = tools.get(name) if isinstance(tools, Mapping) else None
+    return tool.args if isinstance(tool, dspy.Tool) else None
+
+
+def signer(approvals: Approvals | None) -> Approvals:
+    """Return ``approvals``.
+
+    Raises:
+        ProgramError: it is ``None``.
+    """
+    if approvals is None:
+        raise ProgramError(
+            "A tool needs a person's approval, and the adapter has no key to sign the approval request: pass "
+            "approvals=oneturn.Approvals(key) to ResponsesAdapter."
+        )
+    return approvals
+
+
+def validate_request(request: ResponsesAgentRequest | dict[str, Any]) -> ResponsesAgentRequest:
+    """Validate a request, which MLflow may pass as a dict, and replace unpaired surrogates.
+
+    LMs and trace stores reject text that UTF-8 can't encode.
+
+    Raises:
+        RequestError: the request doesn't match the Responses protocol.
+    """
+    data = request.model_dump() if isinstance(request, ResponsesAgentRequest) else request
+    try:
+        encodable = _is_encodable(data)
+        if encodable and isinstance(request, ResponsesAgentRequest):
+            return request
+        return ResponsesAgentRequest.model_validate(data if encodable else replace_surrogates_deep(data))
+    except ValidationError as invalid:
+        raise RequestError(describe_validation_error(invalid)) from invalid
+
+
+def _is_encodable(request: Any) -> bool:
+    """Whether UTF-8 can encode the request: JSON may contain unpaired surrogates."""
+    try:
+        json.dumps(request, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
