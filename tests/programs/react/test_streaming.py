@@ -21,7 +21,7 @@ from mlflow.entities import SpanType
 
 from oneturn import ReAct
 from oneturn.core.steps import Answer, AnswerDelta, Thought, ToolCall, ToolResult
-from oneturn.core.usage import Usage
+from oneturn.core.usage import NO_USAGE, Usage
 from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish
 from tests.gated_engine import GatedEngine
 
@@ -74,7 +74,7 @@ def test_steps_come_as_they_happen_the_answer_in_pieces():
     calls = [step.call_id for step in steps if isinstance(step, ToolCall)]
     assert [step.call_id for step in steps if isinstance(step, ToolResult)] == calls
     assert steps[-1].lm_calls == 2
-    assert steps[-1].tokens["scripted/lm"]["total_tokens"] > 0
+    assert steps[-1].tokens > 0
 
 
 AWKWARD = st.text(
@@ -105,7 +105,7 @@ def test_the_same_steps_come_from_the_cache():
         asked = stream(lm)
         cached = stream(lm)
     assert told(cached) == told(asked)
-    assert cached[-1].tokens == {}
+    assert cached[-1] == NO_USAGE
 
 
 def test_the_same_steps_come_from_an_lm_that_owns_its_connection():
@@ -235,7 +235,8 @@ def test_callbacks_and_usage_of_the_caller_s_context_see_a_streamed_run():
     with dspy.context(callbacks=[listener]), dspy.track_usage() as usage:
         steps = stream(ScriptedLM(*SCRIPT))
     assert listener.heard == ["scripted/lm"] * 2
-    assert usage.get_total_tokens() == steps[-1].tokens
+    total = usage.get_total_tokens()["scripted/lm"]
+    assert Usage.from_dspy({**total, "lm_calls": 2}) == steps[-1]
 
 
 def test_spans_of_a_streamed_run_stand_below_the_caller_s(traced: None):
