@@ -8,6 +8,7 @@
     ├── LMUnavailableError an LM can't be reached, or rejects the API key or quota
     ├── ProgramError       a program or its compiled state can't be used
     ├── RunError           a run ended without an answer; carries its trajectory
+    │   └── ApprovalRequired   it needs a person's approval of a tool call, and there is nobody to ask
     ├── RunCancelled       a run was cancelled, or its deadline passed
     ├── ToolError          raised by a tool; the LM and the client read its message
     ├── DeployError        a deployment failed or isn't possible; gives the cause
@@ -20,7 +21,7 @@ Each message names the problem, the value and the fix.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 
@@ -75,7 +76,7 @@ class RunError(OneTurnError):
 
     Args:
         message: the problem and its fix.
-        code: ``"invalid_output"``, ``"context_length_exceeded"`` or ``"max_iters"``.
+        code: ``"invalid_output"``, ``"context_length_exceeded"``, ``"max_iters"`` or ``"approval_required"``.
         trajectory: the turns finished before the error.
     """
 
@@ -83,6 +84,27 @@ class RunError(OneTurnError):
         super().__init__(message)
         self.code = code
         self.trajectory = list(trajectory)
+
+
+class ApprovalRequired(RunError):
+    """A run ended at a tool call that needs a person's approval. The call wasn't made.
+
+    Args:
+        name: the tool.
+        arguments: the call's arguments.
+        trajectory: the turns finished before.
+    """
+
+    def __init__(self, name: str, arguments: Mapping[str, object], trajectory: Sequence[object] = ()):
+        super().__init__(
+            f"The run ended without an answer: {name} needs a person's approval, and there is nobody to ask. Serve the "
+            "program with oneturn.ResponsesAdapter, evaluate and compile it with an approval policy, or give it a tool "
+            "that needs none for this purpose.",
+            "approval_required",
+            trajectory,
+        )
+        self.name = name
+        self.arguments = dict(arguments)
 
 
 class RunCancelled(OneTurnError):

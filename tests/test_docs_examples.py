@@ -42,12 +42,19 @@ def test_refund_example_requests_an_approval():
 
 
 def test_approval_examples_work_with_both_clients(monkeypatch: pytest.MonkeyPatch):
-    _, served, ours, openais = examples("tools.md")
+    _, served, ours, openais, _ = examples("tools.md")
     monkeypatch.setattr("builtins.input", lambda prompt: "y")
     for ask in (ours["refund_order_7"], openais["refund_order_8"]):
         served["program"].set_lm(ScriptedLM(call("refund", euros=300), finish(answer="Refunded.")))
         with oneturn.running_server(served["agent"]) as url:
             assert ask(url) == "Refunded."
+
+
+def test_a_run_that_asks_before_it_pays_is_scored():
+    _, served, *_, scored = examples("tools.md")
+    served["program"].set_lm(ScriptedLM(call("refund", euros=300)))
+    rows = oneturn.evaluate(served["program"], [{"question": "Refund?"}], scored["asks_before_it_pays"], progress=False)
+    assert rows.score == 1.0
 
 
 def test_pricing_example_needs_no_question():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, load
+from oneturn.cli.options import AGENT_FILE, AgentFile, ApprovalOption, ConfigFile, build_policy, load
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,6 +38,7 @@ def compile(
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop after N tokens.")] = None,
     max_minutes: Annotated[float | None, typer.Option(min=0.001, help="Stop after N minutes.")] = None,
     max_cost: Annotated[float | None, typer.Option(min=0.001, help="Stop after N US dollars.")] = None,
+    approve: ApprovalOption = None,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
@@ -73,14 +74,14 @@ def compile(
     from oneturn.compilation.mlflow import MlflowRuns
     from oneturn.compilation.progress import SpendBar
 
-    console = Console()
+    console, policy = Console(), build_policy(approve)
     if estimate:
-        cost = estimate_compile(loaded, recipe=recipe, budget=budget)
+        cost = estimate_compile(loaded, recipe=recipe, budget=budget, approve=policy)
         _show_estimate(cost, recipe or loaded.config.compile.recipe, console)
         return
     listeners = [SpendBar(budget), MlflowRuns()]
     try:
-        result = compile(loaded, recipe=recipe, budget=budget, fresh=fresh, listeners=listeners)
+        result = compile(loaded, recipe=recipe, budget=budget, fresh=fresh, listeners=listeners, approve=policy)
     except KeyboardInterrupt:
         command = "The same command without --fresh" if fresh else "The same command"
         typer.echo(f"Stopped. {command} resumes here.", err=True)

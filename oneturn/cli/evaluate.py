@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, load
+from oneturn.cli.options import AGENT_FILE, AgentFile, ApprovalOption, ConfigFile, build_policy, load
 
 
 def report(
@@ -87,6 +87,7 @@ def evaluate(
     api_key: Annotated[
         str | None, typer.Option(envvar="ONETURN_API_KEY", help="The token to send to a URL, if it requires one.")
     ] = None,
+    approve: ApprovalOption = None,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
@@ -137,6 +138,7 @@ def evaluate(
         "output": output,
         "fresh": fresh,
         "threads": threads or loaded.config.compile.threads,
+        "approve": build_policy(approve),
     }
     rows = data if data is not None else loaded.examples(split.value)[:limit]
     program = loaded.program(compiled=not uncompiled) if target is None else target

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,6 +57,34 @@ Verdict = Annotated[
         show_default=False,
     ),
 ]
+
+
+class Policy(str, Enum):
+    """What an evaluation or a compile decides on calls that need a person's approval."""
+
+    all = "all"
+    none = "none"
+
+
+ApprovalOption = Annotated[
+    Policy | None,
+    typer.Option(
+        "--approve",
+        help="Approve all calls that need approval, which runs them, or none. By default such a run ends there.",
+        show_default=False,
+    ),
+]
+
+
+def build_policy(policy: Policy | None) -> Callable[[ApprovalRequest], bool] | None:
+    """Return the approval policy of the option; ``None`` if the option isn't given."""
+    if policy is None:
+        return None
+
+    from oneturn.evaluation.approval import approve_all, approve_none
+
+    return approve_all if policy is Policy.all else approve_none
+
 
 EXIT_WAITING = 3
 """The exit code if a call waits for approval and there is no terminal to prompt on."""

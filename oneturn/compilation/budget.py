@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 from oneturn.compilation.journal import Journal
 from oneturn.config import BudgetConfig
-from oneturn.core.usage import Totals
+from oneturn.core.usage import Usage
 from oneturn.errors import RunError
 
-OnUsage = Callable[[Totals], object]
+OnUsage = Callable[[Usage], object]
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Budget:
             if self._close_reason is not None:
                 raise RunError(f"No further LM calls are made: {self._close_reason}.", "budget_spent")
             spent = self._journal.totals
-            active = Totals(lm_calls=self._active_calls)
+            active = Usage(lm_calls=self._active_calls, cost=0.0)
             if reason := reached_limit(self._limits, spent + active, self._journal.seconds):
                 raise BudgetSpent(reason)
             self._active_calls += 1
@@ -94,7 +94,7 @@ class Budget:
             self._on_usage(self._journal.totals)
 
 
-def reached_limit(limits: BudgetConfig, spent: Totals, seconds: float) -> str | None:
+def reached_limit(limits: BudgetConfig, spent: Usage, seconds: float) -> str | None:
     """Return the limit that is reached, such as ``"100 LM calls"``; ``None`` if no limit is reached."""
     limits_and_values: list[tuple[str, float | None, float | None]] = [
         ("LM calls", limits.lm_calls, spent.lm_calls),

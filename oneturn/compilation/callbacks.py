@@ -9,7 +9,7 @@ import dspy
 from dspy.utils.callback import BaseCallback
 
 from oneturn.core._dspy import restore_forward
-from oneturn.core.usage import Totals
+from oneturn.core.usage import Usage
 
 if TYPE_CHECKING:
     from oneturn.agent import Agent
@@ -29,7 +29,7 @@ class CompileCallback:
     def on_candidate(self, candidate: Candidate) -> None:
         """A program was measured."""
 
-    def on_usage(self, totals: Totals, seconds: float) -> None:
+    def on_usage(self, totals: Usage, seconds: float) -> None:
         """An LM call completed. The first call of this method may report the usage of earlier runs of the compile."""
 
     def on_end(self, compilation: Compilation) -> None:

@@ -17,11 +17,11 @@ import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from oneturn.core.usage import Totals
+from oneturn.core.usage import Usage
 from oneturn.datasets.row_files import truncate_partial_line
 from oneturn.errors import DataError, OneTurnError
 
@@ -35,19 +35,13 @@ class JournalEntry:
 
     Attributes:
         response: as DSPy's ``lm15`` writes a response.
-        seconds: what it took.
-        cost: in US dollars, where the price is known.
+        seconds: the time it took.
+        usage: the usage of the call.
     """
 
     response: dict[str, Any]
     seconds: float
-    cost: float | None
-
-    @property
-    def totals(self) -> Totals:
-        """Usage of this call."""
-        usage = self.response.get("usage") or {}
-        return Totals(1, int(usage.get("input_tokens") or 0), int(usage.get("output_tokens") or 0), self.cost)
+    usage: Usage
 
 
 @dataclass(frozen=True)
@@ -55,11 +49,11 @@ class Progress:
     """Progress of a compile.
 
     Attributes:
-        totals: usage so far.
+        totals: usage so far; see :class:`Journal`.
         seconds: run time so far.
     """
 
-    totals: Totals
+    totals: Usage
     seconds: float
 
 
@@ -72,7 +66,7 @@ class Journal:
 
     Attributes:
         id: identifies the compile; the same for all runs.
-        totals: usage over all runs.
+        totals: usage over all runs. Its cost is that of the calls whose price is known; ``None`` if no price is.
         progress: progress at the latest answer that this run has received or replayed. It excludes the later usage of
             an earlier run.
 
@@ -86,7 +80,7 @@ class Journal:
         self._lock = threading.Lock()
         self._answers: defaultdict[str, list[tuple[JournalEntry, Progress]]] = defaultdict(list)
         self._seconds = 0.0
-        self.totals = Totals()
+        self.totals = Usage()
         self.progress = Progress(self.totals, 0.0)
         self.id = ""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +133,7 @@ class Journal:
             "request": key,
             "at": time.time(),
             "seconds": round(entry.seconds, 3),
-            "cost": entry.cost,
+            "usage": entry.usage.to_dict(),
             "response": entry.response,
         }
         with self._lock:
@@ -147,7 +141,8 @@ class Journal:
             self.progress = self._append(key, entry, self.seconds)
 
     def _append(self, key: str, entry: JournalEntry, seconds: float) -> Progress:
-        self.totals += entry.totals
+        costs = [usage.cost for usage in (self.totals, entry.usage) if usage.cost is not None]
+        self.totals = replace(self.totals + entry.usage, cost=sum(costs) if costs else None)
         progress = Progress(self.totals, seconds)
         self._answers[key].append((entry, progress))
         return progress
@@ -191,7 +186,7 @@ class Journal:
                     last = line["ended"]
                 else:
                     last = line["at"]
-                    entry = JournalEntry(line["response"], line["seconds"], line["cost"])
+                    entry = JournalEntry(line["response"], line["seconds"], Usage.from_dict(line["usage"]))
                     self._append(line["request"], entry, self._seconds + last - started)
             except KeyError as missing:
                 raise self._damaged(number, f"it lacks {missing}") from None

@@ -20,7 +20,7 @@ from oneturn.compilation.render import format_prompts
 from oneturn.compilation.result import Candidate
 from oneturn.config.tracking import use_tracking
 from oneturn.core.secrets import refuse_secrets_in
-from oneturn.core.usage import Totals
+from oneturn.core.usage import Usage
 from oneturn.datasets.rows import to_mlflow_dataset
 from oneturn.errors import OneTurnError
 from oneturn.evaluation.result import Evaluation
@@ -166,7 +166,7 @@ def _metrics(values: Mapping[str, float], step: int, prefix: str = "") -> list[M
     return [Metric(prefix + name, float(value), now, step) for name, value in values.items()]
 
 
-def _usage_metrics(totals: Totals, seconds: float) -> dict[str, float]:
+def _usage_metrics(totals: Usage, seconds: float) -> dict[str, float]:
     cost = {} if totals.cost is None else {"cost": totals.cost}
     return {"lm_calls": totals.lm_calls, "tokens": totals.tokens, "minutes": seconds / 60, **cost}
 

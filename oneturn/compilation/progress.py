@@ -13,7 +13,7 @@ from oneturn.compilation.callbacks import CompileCallback
 from oneturn.compilation.recipes import Estimate
 from oneturn.compilation.result import Candidate
 from oneturn.config import BudgetConfig
-from oneturn.core.usage import Totals
+from oneturn.core.usage import Usage
 
 _LOG_SECONDS = 30.0
 
@@ -31,7 +31,7 @@ class SpendBar(CompileCallback):
         self._budget = budget
         self._bar: Any = None
         self._best = 0.0
-        self._before: tuple[Totals, float] = Totals(), 0.0
+        self._before: tuple[Usage, float] = Usage(), 0.0
 
     def on_start(self, agent: Agent, recipe: str, key: str, estimate: Estimate | None) -> None:
         """Open the bar."""
@@ -45,7 +45,7 @@ class SpendBar(CompileCallback):
         options |= {"initial": self._before[0].lm_calls, "postfix": self._format_spend(*self._before)}
         self._bar = tqdm(total=total, desc=f"compile, {recipe}", unit="LM call", miniters=1, **options)
 
-    def on_usage(self, totals: Totals, seconds: float) -> None:
+    def on_usage(self, totals: Usage, seconds: float) -> None:
         """Update the bar."""
         if self._bar is None:  # usage of earlier runs and of the estimate
             self._before = totals, seconds
@@ -69,7 +69,7 @@ class SpendBar(CompileCallback):
         """Close the bar."""
         self.on_end(error)
 
-    def _format_spend(self, totals: Totals, seconds: float) -> str:
+    def _format_spend(self, totals: Usage, seconds: float) -> str:
         return ", ".join(format_spend(totals, seconds, self._budget or BudgetConfig()))
 
 
@@ -77,7 +77,7 @@ def _can_redraw() -> bool:
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
-def format_spend(totals: Totals, seconds: float, limits: BudgetConfig) -> Iterator[str]:
+def format_spend(totals: Usage, seconds: float, limits: BudgetConfig) -> Iterator[str]:
     """Yield each kind of usage as text, with its limit if there is one."""
     yield _with_limit(f"{totals.tokens / 1000:,.0f}k", limits.tokens and f"{limits.tokens / 1000:,.0f}k", "tokens")
     yield _with_limit(f"{seconds / 60:.1f}", limits.minutes and f"{limits.minutes:g}", "min")

@@ -20,10 +20,11 @@ from oneturn.core._dspy import (
     request_to_dict,
     response_from_dict,
     response_to_dict,
+    usage_dict,
     uses_engine,
     with_engine,
 )
-from oneturn.core.usage import note_replayed
+from oneturn.core.usage import Usage, note_replayed
 from oneturn.errors import ConfigError
 from oneturn.lm.streaming import copy_capabilities
 
@@ -90,7 +91,9 @@ class JournaledEngine:
             call = engine_call(self._lm, request)
             response = call.engine.complete(call.request)
             cost = call.cost(response)
-            self._journal.add(key, JournalEntry(response_to_dict(response), time.perf_counter() - start, cost))
+            response = call.with_inclusive_usage(response)
+            usage = Usage.from_dspy({**usage_dict(response), "cost": cost})
+            self._journal.add(key, JournalEntry(response_to_dict(response), time.perf_counter() - start, usage))
         self._budget.note_price(self._lm.model, cost)
         return response
 

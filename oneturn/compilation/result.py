@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dspy
 import pandas as pd
 
-from oneturn.core.usage import Totals
+from oneturn.core.usage import Usage
 from oneturn.evaluation.plots import COLOURS, new_figure, scale_scores
 from oneturn.evaluation.result import Evaluation
 from oneturn.evaluation.statistics import interval
@@ -38,7 +38,7 @@ class Candidate:
     program: dspy.Module
     scores: tuple[float, ...]
     full: bool
-    spent: Totals
+    spent: Usage
     seconds: float
 
     @property

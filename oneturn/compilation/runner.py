@@ -22,6 +22,7 @@ from oneturn.compilation.session import LMUnreachable, Session, raise_outages
 from oneturn.config import BudgetConfig
 from oneturn.datasets.rows import dataset_hash
 from oneturn.errors import ConfigError, LMUnavailableError, OneTurnError, ProgramError
+from oneturn.evaluation.approval import ApprovalPolicy
 from oneturn.evaluation.result import Evaluation
 from oneturn.programs.state import Manifest, save_compiled
 from oneturn.programs.state.interface import interface_of
@@ -41,6 +42,7 @@ def compile(
     budget: BudgetConfig | None = None,
     fresh: bool = False,
     listeners: Sequence[CompileCallback] = (),
+    approve: ApprovalPolicy | None = None,
 ) -> Compilation:
     """Compile ``agent``'s program with a recipe and save it.
 
@@ -55,6 +57,8 @@ def compile(
             program that was measured on all development examples.
         fresh: discard the answers recorded by earlier runs of this compile.
         listeners: callbacks to notify.
+        approve: decides on each tool call that needs a person's approval, of students and teachers alike. Without it no
+            such call is run, and the run fails with ``approval_required``.
 
     Returns:
         The compiled program with its manifest and its evaluations.
@@ -69,7 +73,7 @@ def compile(
     """
     plan = Plan.of(agent, recipe)
     path = save_to or agent.compiled_path
-    session = _open_session(plan, budget, fresh, listeners)
+    session = _open_session(plan, budget, fresh, listeners, approve)
     try:
         compilation = _run_with_callbacks(plan, session, path)
     except BaseException as error:  # includes KeyboardInterrupt
@@ -80,7 +84,13 @@ def compile(
     return replace(compilation, _trace=None)
 
 
-def estimate_compile(agent: Agent, *, recipe: str | None = None, budget: BudgetConfig | None = None) -> Estimate | None:
+def estimate_compile(
+    agent: Agent,
+    *,
+    recipe: str | None = None,
+    budget: BudgetConfig | None = None,
+    approve: ApprovalPolicy | None = None,
+) -> Estimate | None:
     """Estimate the cost of a compile by running the uncompiled program on a few development examples.
 
     The answers are recorded, and the compile reuses them.
@@ -93,7 +103,7 @@ def estimate_compile(agent: Agent, *, recipe: str | None = None, budget: BudgetC
         LMUnavailableError: the LM is unavailable.
     """
     plan = Plan.of(agent, recipe)
-    session = _open_session(plan, budget, fresh=False, listeners=())
+    session = _open_session(plan, budget, fresh=False, listeners=(), approve=approve)
     try:
         with raise_outages():
             return _estimate(plan, session)
@@ -109,11 +119,17 @@ def _to_unavailable_error(error: LMUnreachable) -> LMUnavailableError:
 
 
 def _open_session(
-    plan: Plan, budget: BudgetConfig | None, fresh: bool, listeners: Sequence[CompileCallback]
+    plan: Plan,
+    budget: BudgetConfig | None,
+    fresh: bool,
+    listeners: Sequence[CompileCallback],
+    approve: ApprovalPolicy | None,
 ) -> Session:
     settings = plan.agent.config.compile
     limits = budget or settings.budget
-    return Session(plan.folder, plan.lm, plan.devset, plan.agent.metric, limits, settings.threads, listeners, fresh)
+    return Session(
+        plan.folder, plan.lm, plan.devset, plan.agent.metric, limits, settings.threads, listeners, fresh, approve
+    )
 
 
 def _estimate(plan: Plan, session: Session) -> Estimate | None:
@@ -210,8 +226,7 @@ def _manifest(
     estimated: Estimate | None,
     stop_reason: str | None,
 ) -> Manifest:
-    spent = session.journal.totals
-    cost = {} if spent.cost is None else {"cost": spent.cost}
+    spent = {name: float(value) for name, value in session.journal.totals.to_dict().items() if value is not None}
     return Manifest(
         recipe=plan.recipe,
         lm=plan.lm.model,
@@ -220,13 +235,7 @@ def _manifest(
         versions={package: version(package) for package in ("oneturn", "dspy", "mlflow")},
         dataset={"train": dataset_hash(plan.rows(plan.trainset)), "dev": dataset_hash(plan.rows(plan.devset))},
         scores={"before": _reviewed_scores(before), "after": _reviewed_scores(after)},
-        spend={
-            "lm_calls": float(spent.lm_calls),
-            "prompt_tokens": float(spent.prompt_tokens),
-            "completion_tokens": float(spent.completion_tokens),
-            "seconds": round(session.journal.seconds, 1),
-            **cost,
-        },
+        spend={**spent, "seconds": round(session.journal.seconds, 1)},
         estimate=estimated.to_dict() if estimated is not None else None,
         stopped=stop_reason,
         interface=interface_of(plan.student),

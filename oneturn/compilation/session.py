@@ -28,8 +28,9 @@ from oneturn.compilation.replay_lm import UncountedLMs, journaled_lm
 from oneturn.compilation.result import Candidate
 from oneturn.config import BudgetConfig
 from oneturn.core._dspy import replaced_cache
-from oneturn.core.usage import Totals
+from oneturn.core.usage import Usage
 from oneturn.evaluation import evaluate
+from oneturn.evaluation.approval import ApprovalPolicy, approving
 from oneturn.evaluation.result import Evaluation, Metric
 
 _ERRORS = 1_000_000
@@ -50,6 +51,7 @@ class Session:
         threads: number of examples to run in parallel.
         listeners: callbacks to notify.
         fresh: discard the answers recorded by earlier runs.
+        approve: decides on tool calls that need a person's approval; without it they are never run.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class Session:
         threads: int,
         listeners: Sequence[CompileCallback],
         fresh: bool = False,
+        approve: ApprovalPolicy | None = None,
     ):
         self._lm = lm
         self._devset = devset
         self._metric = metric
         self._threads = threads
         self._listeners = listeners
+        self._approve = approve
         self.journal = Journal(folder / "journal.jsonl", fresh)
         self.budget = Budget(limits, self.journal, self._notify_usage)
         self.candidates: list[Candidate] = []
@@ -105,7 +109,9 @@ class Session:
         """
         lm = journaled_lm(self._lm, self.journal, Cursor(), self.budget, cache=False)
         with dspy.context(callbacks=[*dspy.settings.callbacks, self._uncounted]):
-            return evaluate(program, self._devset[:rows], self._metric, lm=lm, threads=self._threads)
+            return evaluate(
+                program, self._devset[:rows], self._metric, lm=lm, threads=self._threads, approve=self._approve
+            )
 
     def trace(self, program: dspy.Module, index: int) -> str | None:
         """Run a program again on an example that it was measured on, with the recorded answers.
@@ -158,10 +164,11 @@ class Session:
         with (
             replaced_cache(memory=True),  # an answer from an earlier cache would not be counted
             dspy.context(lm=lm, callbacks=[*dspy.settings.callbacks, *callbacks], max_errors=_ERRORS),
+            approving(self._approve),
         ):
             yield journaled_teacher
 
-    def _notify_usage(self, totals: Totals) -> None:
+    def _notify_usage(self, totals: Usage) -> None:
         self.notify("on_usage", totals, self.journal.seconds)
 
 

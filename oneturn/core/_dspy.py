@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import dspy
@@ -20,6 +20,7 @@ from dspy.adapters.chat_adapter import field_header_pattern
 from dspy.adapters.types.tool import _resolve_json_schema_reference
 from dspy.adapters.utils import format_field_value, serialize_for_json
 from dspy.clients import execution, model_metadata
+from dspy.clients.call_result import usage_dict
 from dspy.clients.costs import estimate_cost
 from dspy.lm15 import (
     AsyncOpenAIChatLM,
@@ -81,6 +82,19 @@ class EngineCall:
         )[0]
         return cost
 
+    def with_inclusive_usage(self, response: Response) -> Response:
+        """Return a response with a usage whose input includes cached tokens, and whose output includes reasoning.
+
+        Anthropic's excludes the former, Gemini's and xAI's the latter. DSPy adds them for an LM's own engine, but not
+        for an engine that wraps it, whose provider it doesn't know.
+
+        Relies on: ``usage_dict`` adds them by the name of the provider.
+        """
+        tokens = usage_dict(response, self.provider)
+        names = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tokens", "total_tokens": "total_tokens"}
+        usage = replace(response.usage, **{field: tokens.get(name) for field, name in names.items()})
+        return replace(response, usage=usage)
+
 
 def engine_call(lm: dspy.LM, request: Request) -> EngineCall:
     """Prepare a call of the engine that ``lm`` itself would use, without DSPy's cache, retries, usage and history.
@@ -122,6 +136,15 @@ def has_price_list() -> bool:
     Relies on: ``model_metadata._data`` is ``None`` until then.
     """
     return model_metadata._data is not None
+
+
+def price_namespaces(provider: str) -> tuple[str, ...]:
+    """Return the names under which DSPy's price list has the models of a provider.
+
+    Relies on: ``model_metadata._provider_names``.
+    """
+    names: tuple[str, ...] = model_metadata._provider_names(provider)
+    return names
 
 
 # Prompts
@@ -219,6 +242,7 @@ __all__ = [
     "inline_references",
     "mark_uncompiled",
     "parse_with",
+    "price_namespaces",
     "replaced_cache",
     "request_to_dict",
     "response_from_dict",
@@ -226,6 +250,7 @@ __all__ = [
     "restore_forward",
     "serialize_for_json",
     "to_content_parts",
+    "usage_dict",
     "uses_engine",
     "with_engine",
     "with_field",

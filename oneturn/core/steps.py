@@ -7,11 +7,13 @@ terminal) read this one stream.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import dspy
 from mlflow.entities import Document
+
+from oneturn.core.usage import Usage
 
 Item = Mapping[str, Any]
 """An item of the Responses protocol."""
@@ -133,15 +135,8 @@ class Answer:
     prediction: dspy.Prediction
 
 
-@dataclass(frozen=True)
-class Usage:
-    """Usage of the run: number of LM calls, and token counts by LM in the format of ``dspy.track_usage``."""
-
-    lm_calls: int
-    tokens: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
 Step = Thought | Working | ToolCall | ToolProgress | ToolResult | ApprovalWanted | AnswerDelta | Answer | Usage
+"""A step of a run. The last one is the run's ``Usage``."""
 
 
 def source(document: Document) -> dict[str, str]:

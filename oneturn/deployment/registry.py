@@ -38,7 +38,7 @@ from oneturn.programs.signature import signature_of
 
 _SCRIPT = Path(__file__).with_name("_answer_as_version.py")
 _PREDICTED = "pred_"
-_RUN_COLUMNS = {"pred_tool_calls", "pred_sources"}
+_RUN_COLUMNS = ("pred_tool_calls", "pred_sources", "pred_approvals")
 """The ``pred_…`` columns that aren't outputs."""
 
 
@@ -153,7 +153,8 @@ def _row(agent: Agent, example: dspy.Example, answered: Mapping[str, Any], types
         for name, value in answered.items()
         if name.startswith(_PREDICTED) and name not in _RUN_COLUMNS
     }
-    record = RunRecord(tuple(answered.get("pred_tool_calls") or ()), tuple(answered.get("pred_sources") or ()))
+    calls, sources, approvals = (tuple(answered.get(name) or ()) for name in _RUN_COLUMNS)
+    record = RunRecord(calls, sources, approvals=approvals)
     prediction = with_record(dspy.Prediction(**dict(_convert(outputs, types))), record)
     return judged(row, {"score": agent.metric}, example, prediction)
 

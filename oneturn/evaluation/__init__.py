@@ -1,5 +1,6 @@
 """Evaluate a program, an agent or an endpoint on rows; compare evaluations."""
 
+from oneturn.evaluation.approval import ApprovalPolicy, approve_all, approve_none
 from oneturn.evaluation.comparison import compare
 from oneturn.evaluation.data_sources import to_agent_evaluation
 from oneturn.evaluation.plots import category_plot, score_plot
@@ -9,8 +10,11 @@ from oneturn.evaluation.spark import evaluate_into, evaluate_table
 from oneturn.evaluation.statistics import interval
 
 __all__ = [
+    "ApprovalPolicy",
     "Evaluation",
     "Metric",
+    "approve_all",
+    "approve_none",
     "category_plot",
     "compare",
     "evaluate",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from oneturn.core.usage import USAGE_COLUMNS
 from oneturn.evaluation.results_file import read_results
 from oneturn.evaluation.statistics import PassHatK, interval, pass_hat_k
 
@@ -20,7 +21,7 @@ Metric = Callable[..., Any]
 
 PASSED = 1 - 1e-9
 REPEAT = "repeat"
-_TOTALLED = ("lm_calls", "prompt_tokens", "completion_tokens")
+_TOTALLED = tuple(name for name in USAGE_COLUMNS if name != "cost")
 _USAGE = (*_TOTALLED, "seconds")
 MEASURED = {REPEAT, "score", "feedback", "error", *_USAGE, "cost", "tries", "trace_id"}
 """Columns that an evaluation adds, besides the ``pred_…`` columns and the metrics."""

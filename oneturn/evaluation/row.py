@@ -42,7 +42,11 @@ def evaluated(
     row |= {f"pred_{name}": jsonable(value) for name, value in answered.prediction.items()}
     row |= _measured(answered, attempts)
     if error is None:
-        return judged(row, metrics, example, answered.noted)
+        row = judged(row, metrics, example, answered.noted)
+        if answered.approvals and row["error"] is not None:  # the metric can't score it
+            names = ", ".join(str(call["name"]) for call in answered.approvals)
+            return {**row, **_failed(metrics, f"approval_required: {names} needs a person's approval")}
+        return row
     return {**row, **_failed(metrics, f"{type(error).__name__}: {error}")}
 
 
@@ -69,11 +73,8 @@ def _measured(answered: Answered, tries: int) -> Row:
     return {
         "pred_tool_calls": answered.tool_calls,
         "pred_sources": answered.sources,
-        "lm_calls": 0,
-        "prompt_tokens": 0,
-        "completion_tokens": 0,
-        "cost": None,
-        **answered.spend,
+        "pred_approvals": answered.approvals,
+        **answered.usage.to_dict(),
         "seconds": answered.seconds,
         "trace_id": answered.trace_id,
         "tries": tries,
@@ -93,7 +94,7 @@ def _answered(
             else:
                 limiter.answered()
                 return answered, attempt + 1, None
-        if not _busy(failure) or attempt + 1 == tries:
+        if not _busy(failure) or answered.approved or attempt + 1 == tries:  # no approved call is run twice
             return answered, attempt + 1, failure
         limiter.refused(getattr(failure, "retry_after", None), attempt)
     raise ValueError(f"tries is {tries}; it must be at least 1.")

@@ -33,11 +33,19 @@ class RunRecord:
             ``url`` of each document that the tool returned.
         sources: the sources that the answer cites.
         trace_id: the id of its MLflow trace; ``None`` if there is none.
+        approvals: the calls that need a person's approval and weren't made, each with ``name`` and ``arguments``: the
+            run ended there, without an answer.
     """
 
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     sources: tuple[str, ...] = ()
     trace_id: str | None = None
+    approvals: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def outcome(self) -> str:
+        """``"approval_required"``, or ``"completed"``."""
+        return "approval_required" if self.approvals else "completed"
 
     @property
     def found(self) -> list[Mapping[str, str]]:
@@ -54,9 +62,18 @@ def run_record(prediction: Any) -> RunRecord:
     return RunRecord(tuple(tool_calls(prediction)), tuple(cited(prediction)))
 
 
+class Unanswered(dspy.Prediction):
+    """The prediction of a run that ended in ``approval_required``: each of its outputs is ``None``."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self._store.get(name)
+
+
 def with_record(prediction: dspy.Prediction, record: RunRecord) -> dspy.Prediction:
     """A copy of a prediction with the record of its run."""
-    return with_field(prediction, KEY, record)
+    return with_field(Unanswered(**prediction) if record.approvals else prediction, KEY, record)
 
 
 def cited(prediction: Any, field: str = "citations") -> list[str]:

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from oneturn.core._dspy import replaced_cache
 from oneturn.errors import DataError
+from oneturn.evaluation.approval import ApprovalPolicy
 from oneturn.evaluation.data_sources import Source, Unreadable, source_of
 from oneturn.evaluation.rate_limit import Limiter
 from oneturn.evaluation.result import REPEAT, Evaluation, Metric
@@ -66,6 +67,7 @@ def evaluate(
     api_key: str | None = None,
     trace: bool = False,
     progress: bool = True,
+    approve: ApprovalPolicy | None = None,
 ) -> Evaluation:
     """Run ``target`` on every row and judge each answer.
 
@@ -96,26 +98,30 @@ def evaluate(
         api_key: the token for a URL; see :func:`oneturn.query`.
         trace: whether to record an MLflow trace for each row of a program, with its id in ``trace_id``.
         progress: whether to show a progress bar.
+        approve: decides on each tool call that needs a person's approval. Without it no such call is run: its row ends
+            in ``approval_required``. A metric sees that in ``run_record(prediction).outcome``, and all outputs are
+            ``None``; if it raises, the row has the error ``approval_required``.
 
     Returns:
         The evaluation. Its rows have the data's own fields, ``pred_…`` for each output, ``score``, ``feedback``, the
-        other metrics, ``pred_tool_calls``, ``pred_sources``, ``lm_calls``, ``prompt_tokens``, ``completion_tokens``,
-        ``cost`` (US dollars, if the LM's price is known), ``seconds``, ``trace_id``, ``tries`` and ``error``.
+        other metrics, ``pred_tool_calls``, ``pred_sources``, ``pred_approvals`` (the calls that need approval, where a
+        run ended), the usage (``lm_calls``, ``prompt_tokens``, ``completion_tokens``, ``cached_tokens``,
+        ``cache_write_tokens``, ``reasoning_tokens``, and ``cost`` in US dollars, if the LM's price is known),
+        ``seconds``, ``trace_id``, ``tries`` and ``error``.
 
     Raises:
         DataError: there are no rows; the target or the data is of an unsupported type; ``repeats`` isn't positive; or
             ``output`` belongs to another evaluation.
     """
     named = named_metrics(metrics)
-    resolved = resolve_target(target, lm, api_key, trace)
+    resolved = resolve_target(target, lm, api_key, trace, approve)
     source = repeated(source_of(data, tuple(inputs or resolved.inputs)), repeats)
-    with (
-        contextlib.nullcontext() if repeats == 1 else replaced_cache(memory=False)
-    ):  # the cache gives each repeat the same answer
+    # DSPy's cache would give each repeat the same answer.
+    with contextlib.nullcontext() if repeats == 1 else replaced_cache(memory=False):
         if output is None:
             done = sorted(rows_of(resolved, source, named, threads, repeats, progress), key=lambda entry: entry[0])
             return Evaluation(_table([row for _, row in done]))
-        results = ResultsFile(Path(output), _key(resolved, source, named), fresh)
+        results = ResultsFile(Path(output), _key(resolved, source, named, approve), fresh)
         with closing(results):
             for number, row in rows_of(resolved, source, named, threads, repeats, progress, results.done):
                 results.add(number, row)
@@ -204,8 +210,9 @@ def _table(rows: list[Row]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _key(target: Target, source: Source, metrics: Mapping[str, Metric]) -> str:
-    text = repr([target.key, source.key, [(name, _metric_key(metric)) for name, metric in metrics.items()]])
+def _key(target: Target, source: Source, metrics: Mapping[str, Metric], approve: ApprovalPolicy | None = None) -> str:
+    parts = [target.key, source.key, [(name, _metric_key(metric)) for name, metric in metrics.items()]]
+    text = repr(parts if approve is None else [*parts, _name(approve)])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -213,5 +220,5 @@ def _metric_key(metric: Metric) -> str:
     return str(getattr(metric, "key", _name(metric)))
 
 
-def _name(metric: Metric) -> str:
+def _name(metric: Callable[..., Any]) -> str:
     return str(getattr(metric, "__name__", type(metric).__name__))

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from oneturn.core.usage import USAGE_COLUMNS
 from oneturn.errors import DataError
 from oneturn.evaluation._spark_worker import Job, Made, made
 from oneturn.evaluation.runner import Metrics, named_metrics
@@ -17,10 +18,8 @@ if TYPE_CHECKING:
 _MEASURED = {
     "pred_tool_calls": "string",
     "pred_sources": "string",
-    "lm_calls": "bigint",
-    "prompt_tokens": "bigint",
-    "completion_tokens": "bigint",
-    "cost": "double",
+    "pred_approvals": "string",
+    **{name: "double" if name == "cost" else "bigint" for name in USAGE_COLUMNS},
     "seconds": "double",
     "trace_id": "string",
     "tries": "bigint",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,8 +15,9 @@ from mlflow.types.responses import ResponsesAgentRequest
 
 from oneturn.agent import Agent
 from oneturn.core.serialization import jsonable
-from oneturn.core.usage import Spend, spending
-from oneturn.errors import DataError, ProgramError
+from oneturn.core.usage import NO_USAGE, CallTracker, Usage, track_usage
+from oneturn.errors import ApprovalRequired, DataError, ProgramError
+from oneturn.evaluation.approval import ApprovalPolicy, approving, decide
 from oneturn.evaluation.run_record import RunRecord, arguments, cited, tool_calls, with_record
 from oneturn.programs.signature import signature_of
 from oneturn.responses.client import input_items, query
@@ -34,22 +35,30 @@ class Answered:
         prediction: the outputs, as a metric reads them.
         tool_calls: the tool calls, in order; see :class:`oneturn.evaluation.run_record.RunRecord`.
         sources: the sources that the answer cites.
-        spend: LM calls and tokens.
+        usage: the usage of its LM calls.
         seconds: the duration.
         trace_id: the id of its MLflow trace; ``None`` if there is none.
+        approvals: the calls that need a person's approval, at which the run ended: ``name`` and ``arguments`` of each.
+        approved: how many calls the policy approved; they may have been run.
     """
 
     prediction: dspy.Prediction = field(default_factory=dspy.Prediction)
     tool_calls: list[Fields] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
-    spend: Mapping[str, float | None] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
     seconds: float = 0.0
     trace_id: str | None = None
+    approvals: list[Fields] = field(default_factory=list)
+    approved: int = 0
+
+    def count_approval(self) -> None:
+        """Count a call that the policy approved, before it is run."""
+        self.approved += 1
 
     @property
     def record(self) -> RunRecord:
-        """Tool calls, sources and trace of the run."""
-        return RunRecord(tuple(self.tool_calls), tuple(self.sources), self.trace_id)
+        """Tool calls, sources, trace and pending approvals of the run."""
+        return RunRecord(tuple(self.tool_calls), tuple(self.sources), self.trace_id, tuple(self.approvals))
 
     @property
     def noted(self) -> dspy.Prediction:
@@ -72,20 +81,22 @@ class Target(Protocol):
         """Answer one row and write the result to ``into``; errors are raised."""
 
 
-def resolve_target(target: Any, lm: dspy.BaseLM | None, api_key: str | None, trace: bool) -> Target:
+def resolve_target(
+    target: Any, lm: dspy.BaseLM | None, api_key: str | None, trace: bool, approve: ApprovalPolicy | None = None
+) -> Target:
     """Build the target for a program, an :class:`oneturn.Agent`, a URL, or a ``models:/`` URI.
 
     Raises:
         DataError: ``target`` is none of these.
     """
     if isinstance(target, Agent):
-        return ProgramTarget(target.program(), lm or target.lm(), trace)
+        return ProgramTarget(target.program(), lm or target.lm(), trace, approve)
     if isinstance(target, dspy.Module):
-        return ProgramTarget(target, lm, trace)
+        return ProgramTarget(target, lm, trace, approve)
     if isinstance(target, str) and target.startswith(("http://", "https://")):
-        return EndpointTarget(target, api_key)
+        return EndpointTarget(target, api_key, approve)
     if isinstance(target, str) and target.startswith(("models:/", "runs:/")):
-        return ModelTarget(target)
+        return ModelTarget(target, approve)
     raise DataError(f"{target!r:.80} can't be evaluated: give a dspy.Module, an Agent, a URL or a models:/ URI.")
 
 
@@ -96,26 +107,37 @@ class ProgramTarget:
         program: any ``dspy.Module``.
         lm: the LM to use; ``None`` for the configured LM.
         trace: whether each row is an MLflow trace.
+        approve: decides on calls that need approval; ``None`` ends the run there.
     """
 
-    def __init__(self, program: dspy.Module, lm: dspy.BaseLM | None, trace: bool):
+    def __init__(
+        self, program: dspy.Module, lm: dspy.BaseLM | None, trace: bool, approve: ApprovalPolicy | None = None
+    ):
         self._program = program
         self._lm = lm
         self._trace = trace
+        self._approve = approve
         lms = [lm] if lm is not None else [each.lm or dspy.settings.lm for _, each in program.named_predictors()]
         self.key = repr([type(program).__name__, _state(program), [_lm_settings(each) for each in lms]])
         self.inputs = _inputs(program)
 
     def answer(self, example: dspy.Example, into: Answered) -> None:
         """Run the program on a row."""
-        with dspy.context(**({"lm": self._lm} if self._lm is not None else {})), _measure(into) as spend:
+        with dspy.context(**({"lm": self._lm} if self._lm is not None else {})), _measure(into) as tracker:
             try:
-                with self._traced(example, into):
-                    into.prediction = _prediction(self._program(**self._program_inputs(example)))
+                with self._traced(example, into), approving(self._approve, into.count_approval):
+                    into.prediction = self._run(example, into)
             finally:
-                into.spend = spend.to_dict()
+                into.usage = tracker.usage
         into.tool_calls = tool_calls(into.prediction)
         into.sources = cited(into.prediction)
+
+    def _run(self, example: dspy.Example, into: Answered) -> dspy.Prediction:
+        try:
+            return _prediction(self._program(**self._program_inputs(example)))
+        except ApprovalRequired as wanted:
+            into.approvals = [{"name": wanted.name, "arguments": wanted.arguments}]
+            return dspy.Prediction(trajectory=wanted.trajectory)
 
     def _program_inputs(self, example: dspy.Example) -> Mapping[str, Any]:
         """The program's inputs; a conversation is converted to inputs as in a served request."""
@@ -151,8 +173,9 @@ class EndpointTarget:
     It is sent a row's ``question``, a text or the messages of a conversation; the other inputs are ``custom_inputs``.
     """
 
-    def __init__(self, url: str, api_key: str | None):
+    def __init__(self, url: str, api_key: str | None, approve: ApprovalPolicy | None = None):
         self.key = url
+        self._approve = approve
         self.inputs: tuple[str, ...] = ("question",)
         self._url = url
         self._api_key = api_key
@@ -160,24 +183,50 @@ class EndpointTarget:
     def answer(self, example: dspy.Example, into: Answered) -> None:
         """Query the endpoint."""
         question, custom_inputs = _request(example)
+
+        def send(items: list[Mapping[str, Any]]) -> Reply:
+            return query(self._url, items, custom_inputs=custom_inputs, api_key=self._api_key)
+
         with _measure(into):
-            read_into(query(self._url, question, custom_inputs=custom_inputs, api_key=self._api_key), into)
+            read_into(_replies(send, question, self._approve, into), into)
 
 
 class ModelTarget:
     """A logged model, loaded into this process."""
 
-    def __init__(self, uri: str):
+    def __init__(self, uri: str, approve: ApprovalPolicy | None = None):
         self.key = uri
+        self._approve = approve
         self.inputs: tuple[str, ...] = ("question",)
         self._model = mlflow.pyfunc.load_model(uri)
 
     def answer(self, example: dspy.Example, into: Answered) -> None:
         """Query the model."""
         question, custom_inputs = _request(example)
+
+        def send(items: list[Mapping[str, Any]]) -> Reply:
+            response = self._model.predict({"input": items, "custom_inputs": custom_inputs})
+            return read_reply([{"type": "response.completed", "response": response}], asked=items)
+
         with _measure(into):
-            response = self._model.predict({"input": input_items(question), "custom_inputs": custom_inputs})
-            read_into(read_reply([{"type": "response.completed", "response": response}]), into)
+            read_into(_replies(send, question, self._approve, into), into)
+
+
+_MAX_APPROVALS = 50
+"""The maximum number of approval requests per row; a remote agent may request approvals without end."""
+
+
+def _replies(
+    send: Callable[[list[Mapping[str, Any]]], Reply], question: Any, approve: ApprovalPolicy | None, into: Answered
+) -> list[Reply]:
+    """Ask a question, and answer the approvals that the agent requests; all replies, in order."""
+    replies = [send(input_items(question))]
+    while approve is not None and (wanted := replies[-1].approvals) and len(replies) <= _MAX_APPROVALS:
+        approved = decide(approve, wanted[0])
+        if approved:
+            into.count_approval()
+        replies.append(send(replies[-1].answering(approved)))
+    return replies
 
 
 def _prediction(output: Any) -> dspy.Prediction:
@@ -188,13 +237,13 @@ def _prediction(output: Any) -> dspy.Prediction:
 
 
 @contextlib.contextmanager
-def _measure(into: Answered) -> Iterator[Spend]:
+def _measure(into: Answered) -> Iterator[CallTracker]:
     start = time.perf_counter()
-    with spending() as spend:
+    with track_usage() as tracker:
         try:
-            yield spend
+            yield tracker
         finally:
-            into.seconds = time.perf_counter() - start + spend.replayed
+            into.seconds = time.perf_counter() - start + tracker.replayed
 
 
 def _request(example: dspy.Example) -> tuple[Any, Fields]:
@@ -202,10 +251,13 @@ def _request(example: dspy.Example) -> tuple[Any, Fields]:
     return inputs.pop("question", None), inputs
 
 
-def read_into(reply: Reply, into: Answered) -> None:
-    """Convert the reply of a served agent to the result of a program."""
+def read_into(replies: Sequence[Reply], into: Answered) -> None:
+    """Convert the replies of a served agent, several if calls were approved, to the result of a program."""
+    reply = replies[-1]
     urls = [source.url for source in reply.sources]
-    into.prediction = dspy.Prediction(**{"answer": reply.text, "citations": urls, **reply.custom_outputs})
+    into.approvals = [{"name": each.name, "arguments": arguments(each.arguments)} for each in reply.approvals]
+    if not into.approvals:
+        into.prediction = dspy.Prediction(**{"answer": reply.text, "citations": urls, **reply.custom_outputs})
     into.tool_calls = [
         {
             "name": call.name,
@@ -213,11 +265,11 @@ def read_into(reply: Reply, into: Answered) -> None:
             "output": call.output,
             "sources": [dict(source) for source in call.sources],
         }
-        for call in reply.tool_calls
+        for each in replies
+        for call in each.tool_calls
     ]
     into.sources = urls
-    read, written = (int(reply.usage.get(name) or 0) for name in ("input_tokens", "output_tokens"))
-    into.spend = {"prompt_tokens": read, "completion_tokens": written}
+    into.usage = sum((each.usage for each in replies), NO_USAGE)
 
 
 def _lm_settings(lm: dspy.BaseLM | None) -> list[Any]:

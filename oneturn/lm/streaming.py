@@ -57,13 +57,13 @@ class StreamingEngine:
         """Return the response to ``request`` from the LM's own engine, streamed if that engine can stream."""
         call = engine_call(self._lm, request)
         if not hasattr(call.engine, "stream"):
-            return call.engine.complete(call.request)
+            return call.with_inclusive_usage(call.engine.complete(call.request))
         on_delta = self._on_reply()
         with ResponseStream(call.engine.stream(call.request), call.request) as stream:
             for event in stream.events():
                 if event.type == "delta":
                     on_delta(event.delta)
-            return stream.response
+            return call.with_inclusive_usage(stream.response)
 
 
 def tapped(lm: dspy.BaseLM, on_text: OnText) -> dspy.BaseLM:

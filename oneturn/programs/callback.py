@@ -17,7 +17,7 @@ from oneturn.core.run_context import RunContext, current_run
 from oneturn.core.serialization import jsonable
 from oneturn.core.steps import Item, Thought, ToolCall, ToolProgress, ToolResult, Working
 from oneturn.core.tracing import child_span
-from oneturn.core.usage import RunUsage
+from oneturn.core.usage import CallTracker
 from oneturn.programs.predictor import PredictorCall, StreamedFields, TappingAdapter
 from oneturn.programs.react.module import ReAct
 from oneturn.programs.signature import SUBMIT, ending_tool
@@ -32,12 +32,7 @@ _RUN = "oneturn_run"
 _THOUGHTS = ("reasoning", "next_thought", "thought")
 
 
-@dataclass(frozen=True)
-class LMCall:
-    """An LM call begins."""
-
-
-RunEvent = Thought | ToolCall | ToolProgress | ToolResult | AnswerPiece | LMCall | Working | None
+RunEvent = Thought | ToolCall | ToolProgress | ToolResult | AnswerPiece | Working | None
 """An event of a run. ``None`` has no content: emitting it only checks that the consumer is still there."""
 
 
@@ -60,7 +55,7 @@ class RunCallback(BaseCallback):
         emit: receives the events; raises once the consumer is gone, which ends the run.
         signature: the program's signature.
         answer_field: the output field that holds the answer, if there is one.
-        usage: the usage of the run so far.
+        tracker: counts the LM calls of the run.
         context: the run's cancellation and deadline.
         span: the parent of the spans to create; ``None`` creates no spans.
     """
@@ -70,14 +65,14 @@ class RunCallback(BaseCallback):
         emit: Callable[[RunEvent], None],
         signature: type[dspy.Signature],
         answer_field: str | None,
-        usage: RunUsage,
+        tracker: CallTracker,
         context: RunContext,
         span: LiveSpan | None,
     ):
         self._emit = emit
         self._answer_field = answer_field
         self._thoughts = [name for name in _THOUGHTS if name not in signature.output_fields]
-        self._usage = usage
+        self._tracker = tracker
         self._context = context
         self._span = span
         self._replies = itertools.count(1)
@@ -104,7 +99,7 @@ class RunCallback(BaseCallback):
             self._emit_at_end(opened.predictor_call.thought_in(outputs))
         outermost = self._is_own() and not dspy.settings.caller_modules
         if dspy.settings.track_usage and outermost and isinstance(outputs, dspy.Prediction):
-            outputs.set_lm_usage(self._usage.get_total_tokens())
+            outputs.set_lm_usage(self._tracker.get_total_tokens())
 
     def on_adapter_format_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Record the adapter that writes the prompt: it determines the format of the reply."""
@@ -113,8 +108,8 @@ class RunCallback(BaseCallback):
             adapter.call.format = instance
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        """Count an LM call and start its span."""
-        self._emit(LMCall())
+        """Start the span of an LM call."""
+        self._emit(None)
         if not self._is_own():
             return
         prompt = inputs.get("messages") or inputs.get("prompt")

@@ -9,8 +9,8 @@ from typing import Any
 import dspy
 import json_repair
 
-from oneturn.core._dspy import UsageTracker
-from oneturn.core.steps import Answer, Step, ToolCall, ToolResult, Usage
+from oneturn.core.steps import Answer, Step, ToolCall, ToolResult
+from oneturn.core.usage import NO_USAGE, Usage
 from oneturn.errors import ProgramError
 from oneturn.programs.stream_parsers import AnswerPiece, AnswerText
 
@@ -54,34 +54,6 @@ class PendingCalls:
         pending, self._pending = self._pending, {}
         for _, call in sorted(pending.items()):
             yield ToolCall(call["id"], call["name"], _parse_arguments(call["arguments"]))
-
-
-class ChatUsage:
-    """Collects the usage in the chunks; the last usage of each completion counts."""
-
-    def __init__(self) -> None:
-        self._usages: dict[str, tuple[str, Mapping[str, Any]]] = {}
-        self._completions: set[str] = set()
-
-    @property
-    def lm_calls(self) -> int:
-        """The number of completions."""
-        return len(self._completions)
-
-    def add(self, chunk: Mapping[str, Any]) -> None:
-        """Add the usage of a chunk."""
-        completion = str(chunk.get("id") or "")
-        self._completions.add(completion)
-        if chunk.get("usage"):
-            self._usages[completion] = (str(chunk.get("model") or "chat"), chunk["usage"])
-
-    def tokens(self) -> dict[str, dict[str, Any]]:
-        """Return the token counts by LM."""
-        tracker = UsageTracker()
-        for model, usage in self._usages.values():
-            tracker.add_usage(model, dict(usage))
-        total: dict[str, dict[str, Any]] = tracker.get_total_tokens()
-        return total
 
 
 def _parse_arguments(text: str) -> dict[str, Any]:
@@ -134,12 +106,16 @@ class ChatCompletionsProgram:
 
 
 def _steps(chunks: Iterable[Any]) -> Iterator[Step]:
-    calls, usage, answer = PendingCalls(), ChatUsage(), AnswerText()
+    calls, answer = PendingCalls(), AnswerText()
+    usages: dict[str, Usage] = {}
     message = 1
     text = ""
     after_tools = False
     for chunk in map(to_mapping, chunks):
-        usage.add(chunk)
+        completion = str(chunk.get("id") or "")
+        if usage := chunk.get("usage"):  # of a completion's usages, the last one counts
+            usages[completion] = Usage.from_dspy(usage)
+        usages.setdefault(completion, Usage(lm_calls=1))
         for delta in _deltas(chunk):
             if delta.get("role") == "tool":
                 yield from calls.flush()
@@ -160,7 +136,7 @@ def _steps(chunks: Iterable[Any]) -> Iterator[Step]:
         text = ""
     yield from answer.finish(text)
     yield Answer(dspy.Prediction(answer=text))
-    yield Usage(usage.lm_calls, usage.tokens())
+    yield sum(usages.values(), NO_USAGE)
 
 
 def _chunks(result: Any) -> Any:

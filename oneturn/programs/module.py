@@ -11,10 +11,10 @@ from mlflow.entities import LiveSpan
 
 from oneturn.core.background import stream_in_thread
 from oneturn.core.run_context import RunContext, current_run
-from oneturn.core.steps import Answer, Step, Usage, Working
-from oneturn.core.usage import RunUsage
+from oneturn.core.steps import Answer, Step, Working
+from oneturn.core.usage import CallTracker, track_usage
 from oneturn.errors import ProgramError
-from oneturn.programs.callback import LMCall, RunCallback, RunEvent
+from oneturn.programs.callback import RunCallback, RunEvent
 from oneturn.programs.react import ReAct
 from oneturn.programs.react.grounding import citing_fields
 from oneturn.programs.signature import answer_field_of, signature_of, with_submitted_turns
@@ -74,14 +74,13 @@ class ModuleProgram:
             ProgramError: ``forward`` doesn't return the signature's outputs.
             Exception: any exception of the module.
         """
-        usage = RunUsage()
+        tracker = CallTracker()
         answer = AnswerText()
         context = RunContext(parent=current_run())
-        lm_calls = 0
 
         def call(emit: Callable[[RunEvent], None]) -> dspy.Prediction:
             with context.active():
-                return self._run(inputs, emit, usage, context)
+                return self._run(inputs, emit, tracker, context)
 
         run = stream_in_thread(call, Working())
         try:
@@ -89,8 +88,6 @@ class ModuleProgram:
                 event = next(run)
                 if isinstance(event, AnswerPiece):
                     yield from answer.add(event)
-                elif isinstance(event, LMCall):
-                    lm_calls += 1
                 elif event is not None:
                     yield event
         except StopIteration as end:
@@ -101,20 +98,15 @@ class ModuleProgram:
         if self.answer_field is not None:
             yield from answer.finish(_text(prediction[self.answer_field]))
         yield Answer(prediction)
-        yield Usage(lm_calls, usage.get_total_tokens())
+        yield tracker.usage
 
     def _run(
-        self, inputs: dict[str, Any], emit: Callable[[RunEvent], None], usage: RunUsage, context: RunContext
+        self, inputs: dict[str, Any], emit: Callable[[RunEvent], None], tracker: CallTracker, context: RunContext
     ) -> dspy.Prediction:
-        outer_tracker = dspy.settings.usage_tracker
-        callback = RunCallback(emit, self.signature, self.answer_field, usage, context, _parent_span())
+        callback = RunCallback(emit, self.signature, self.answer_field, tracker, context, _parent_span())
         callbacks = [callback, *dspy.settings.callbacks]
-        try:
-            with dspy.context(callbacks=callbacks, usage_tracker=usage, trace=[], **callback.run_settings()):
-                return self._to_prediction(self.module(**self._module_inputs(inputs)))
-        finally:
-            if outer_tracker is not None:
-                usage.add_to(outer_tracker)
+        with track_usage(tracker), dspy.context(callbacks=callbacks, trace=[], **callback.run_settings()):
+            return self._to_prediction(self.module(**self._module_inputs(inputs)))
 
     def _module_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         return with_submitted_turns(self.signature, inputs) if isinstance(self.module, dspy.ReActV2) else inputs

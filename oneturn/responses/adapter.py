@@ -25,9 +25,9 @@ from oneturn.core.steps import (
     ToolCall,
     ToolProgress,
     ToolResult,
-    Usage,
     Working,
 )
+from oneturn.core.usage import Usage
 from oneturn.errors import AgentError, ProgramError, RunCancelled
 from oneturn.programs import Program, as_program
 from oneturn.responses.approval_items import Item, read_waiting
@@ -203,7 +203,7 @@ class ResponsesAdapter(SelfTraced):
                 prediction = step.prediction
                 yield from _write_answer(writer, program, prediction, seen)
             elif isinstance(step, Usage):
-                usage = _usage_fields(step)
+                usage = step.to_responses()
         if prediction is None and not waits_for_approval:
             raise ProgramError("The program ended without an Answer; its steps() must yield one.")
         yield from writer.completed(usage, _custom_outputs(program, prediction))
@@ -272,15 +272,3 @@ def _custom_outputs(program: Program, prediction: dspy.Prediction | None) -> dic
         return {}
     names = [name for name in program.signature.output_fields if name != program.answer_field]
     return {name: plain(prediction.get(name)) for name in names}
-
-
-def _usage_fields(step: Usage) -> dict[str, Any]:
-    prompt = sum(int(tokens.get("prompt_tokens") or 0) for tokens in step.tokens.values())
-    completion = sum(int(tokens.get("completion_tokens") or 0) for tokens in step.tokens.values())
-    return {
-        "input_tokens": prompt,
-        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-        "output_tokens": completion,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": prompt + completion,
-    }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from oneturn.core.usage import Usage
 from oneturn.errors import EndpointError, RequestError
 
 Event = Mapping[str, Any]
@@ -69,7 +70,7 @@ class Reply:
         sources: the sources that the answer cites.
         approvals: the calls that wait for a person's approval; the answer is empty until then, see :meth:`answering`.
         custom_outputs: the program's other outputs.
-        usage: token counts, with the keys of the Responses protocol.
+        usage: token counts; the protocol reports neither the number of LM calls nor the cost.
         response_id: the response's id.
         output: the response's items, unchanged.
         asked: the input items of the request.
@@ -80,7 +81,7 @@ class Reply:
     sources: tuple[Source, ...]
     approvals: tuple[ApprovalRequest, ...]
     custom_outputs: Mapping[str, Any]
-    usage: Mapping[str, Any]
+    usage: Usage
     response_id: str | None
     output: tuple[Mapping[str, Any], ...]
     asked: tuple[Mapping[str, Any], ...] = ()
@@ -174,7 +175,7 @@ def _reply(
         sources=tuple(source(annotation) for annotation in annotations),
         approvals=tuple(_approval(item) for item in _select(output, "mcp_approval_request")),
         custom_outputs=response.get("custom_outputs") or event.get("custom_outputs") or {},
-        usage=response.get("usage") or {},
+        usage=Usage.from_responses(response.get("usage")),
         response_id=response.get("id"),
         output=tuple(output),
         asked=tuple(asked),

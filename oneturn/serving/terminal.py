@@ -15,7 +15,7 @@ from rich.console import Console
 from oneturn.agent import Agent
 from oneturn.config.tracking import use_tracking
 from oneturn.core.serialization import read_json
-from oneturn.core.usage import spending
+from oneturn.core.usage import track_usage
 from oneturn.programs import guarded_tools
 from oneturn.responses.client import input_items, query
 from oneturn.responses.reply import ApprovalRequest, Event, Reply, Source, read_reply
@@ -57,10 +57,10 @@ def ask(
 
     def send(items: list[Mapping[str, Any]]) -> Reply:
         body = {"input": items, "custom_inputs": dict(custom_inputs or {})}
-        with spending() as spend:
+        with track_usage() as tracker:
             stream = responder.predict_stream(ResponsesAgentRequest.model_validate(body))
             reply = read_reply((event.model_dump() for event in stream), renderer, items)
-        renderer.finish(reply, lm_calls=spend.lm_calls)
+        renderer.finish(reply, lm_calls=tracker.usage.lm_calls)
         return reply
 
     return _answer_approvals(send, question, approve)
@@ -190,8 +190,10 @@ def _escaped(char: str) -> str:
 def _costs(reply: Reply, lm_calls: int | None, seconds: float) -> Iterable[str]:
     if lm_calls is not None:
         yield f"{lm_calls} LM call{'' if lm_calls == 1 else 's'}"
-    if reply.usage.get("total_tokens"):
-        yield f"{reply.usage.get('input_tokens'):,} tokens read, {reply.usage.get('output_tokens'):,} written"
+    usage = reply.usage
+    if usage.tokens:
+        cached = f" ({usage.cached_tokens:,} of them cached)" if usage.cached_tokens else ""
+        yield f"{usage.input_tokens:,} tokens read{cached}, {usage.output_tokens:,} written"
     yield f"{seconds:.1f} s"
 
 

@@ -103,7 +103,7 @@ class Approvals:
         agent: the agent's configured name, the same for all its versions.
         seconds: seconds until an approval request expires.
         ledger: records used approvals, or a function that connects to it when the first approval is used; ``None``
-            for a :class:`oneturn.tools.ledger.MemoryLedger`.
+            for a :class:`oneturn.tools.MemoryLedger`.
         clock: returns the time in seconds since 1970.
 
     Raises:

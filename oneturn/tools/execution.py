@@ -12,8 +12,8 @@ import dspy
 
 from oneturn.core.background import KEEP_ALIVE
 from oneturn.core.run_context import RunContext, current_run
-from oneturn.core.steps import Item, ToolCall, ToolProgress, ToolResult, Usage
-from oneturn.core.usage import Spend, spending
+from oneturn.core.steps import Item, ToolCall, ToolProgress, ToolResult
+from oneturn.core.usage import CallTracker, track_usage
 from oneturn.tools.decorator import options_of
 from oneturn.tools.registry import failed, run_tool
 
@@ -25,7 +25,7 @@ class _RunningCall:
     call: ToolCall
     control: RunContext
     timeout: float | None
-    spend: Spend
+    tracker: CallTracker
 
 
 def run_tools(
@@ -73,20 +73,20 @@ def _start(
         events.put(ToolProgress(call.call_id, call.name, message, fraction, item))
 
     control = RunContext(timeout, parent, report)
-    spend = Spend()
+    tracker = CallTracker()
 
     def work() -> None:
         with control.active():
             try:
-                with spending(spend):
+                with track_usage(tracker):
                     result = run_tool(tools, call)
-                events.put(_with_usage(result, spend))
+                events.put(_with_usage(result, tracker))
             except BaseException as error:  # not a tool failure: raised in the run's thread
                 events.put(error)
 
     context = contextvars.copy_context()
     threading.Thread(target=context.run, args=(work,), name=f"oneturn-tool-{call.name}", daemon=True).start()
-    return _RunningCall(call, control, timeout, spend)
+    return _RunningCall(call, control, timeout, tracker)
 
 
 def _next_event(events: queue.SimpleQueue[_Event], running: Mapping[str, _RunningCall], keep_alive: float) -> _Event:
@@ -108,10 +108,10 @@ def _timed_out(running: dict[str, _RunningCall]) -> list[ToolResult]:
         del running[item.call.call_id]
         item.control.cancel("deadline_exceeded")
     return [
-        _with_usage(failed(item.call, f"the tool exceeded its timeout of {item.timeout:g} s"), item.spend)
+        _with_usage(failed(item.call, f"the tool exceeded its timeout of {item.timeout:g} s"), item.tracker)
         for item in overdue
     ]
 
 
-def _with_usage(result: ToolResult, spend: Spend) -> ToolResult:
-    return replace(result, usage=Usage(spend.lm_calls, spend.get_total_tokens())) if spend.lm_calls else result
+def _with_usage(result: ToolResult, tracker: CallTracker) -> ToolResult:
+    return replace(result, usage=tracker.usage) if tracker.usage_data else result

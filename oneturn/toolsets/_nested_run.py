@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from oneturn.core.fields import field_default, field_description, field_type
 from oneturn.core.run_context import RunContext, current_run
 from oneturn.core.serialization import jsonable
-from oneturn.core.usage import Spend, spending
+from oneturn.core.usage import CallTracker, track_usage
 from oneturn.errors import AgentError, EndpointError, ProgramError, RunCancelled, ToolError
 from oneturn.programs.callback import inside_another_run
 from oneturn.responses.errors import to_client_error
@@ -36,13 +36,13 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def run_nested(name: str, timeout: float | None, run: Callable[[Spend], T]) -> T:
+def run_nested(name: str, timeout: float | None, run: Callable[[CallTracker], T]) -> T:
     """Return the result of ``run``, called as a part of the current tool call.
 
     Args:
         name: the tool's name.
         timeout: seconds until the run is stopped; ``None`` for the outer run's limit only.
-        run: does the work; it gets the counter of its cost. ``oneturn.core.run_context.current_run()`` signals
+        run: does the work; it gets the tracker of its LM calls. ``oneturn.core.run_context.current_run()`` signals
             cancellation.
 
     Raises:
@@ -58,16 +58,16 @@ def run_nested(name: str, timeout: float | None, run: Callable[[Spend], T]) -> T
         with (
             control.active(),
             dspy.context(**{_DEPTH: depth, "trace": None}, **inside_another_run()),
-            spending() as spend,
+            track_usage() as tracker,
         ):
-            return run(spend)
+            return run(tracker)
     except ToolError:
         raise
     except RunCancelled as stopped:
         outer.check()
         timed_out = timeout is not None and control.reason == "deadline_exceeded"
         raise ToolError(
-            f"the tool took longer than its {timeout:g} s" if timed_out else _no_answer(stopped.reason)
+            f"the tool exceeded its timeout of {timeout:g} s" if timed_out else _no_answer(stopped.reason)
         ) from None
     except Exception as error:  # an agent's error becomes a message for the LM; it never ends the outer run
         raise ToolError(_describe_failure(error, name)) from None

@@ -12,8 +12,8 @@ from mlflow.types.responses import ResponsesAgentStreamEvent
 
 from oneturn.core.background import run_in_thread
 from oneturn.core.run_context import report
-from oneturn.core.steps import Answer, AnswerDelta, Step, Thought, ToolCall, ToolProgress, ToolResult, Usage
-from oneturn.core.usage import Spend
+from oneturn.core.steps import Answer, AnswerDelta, Step, Thought, ToolCall, ToolProgress, ToolResult
+from oneturn.core.usage import CallTracker, Usage
 from oneturn.errors import ToolError
 from oneturn.programs import Program, as_program
 from oneturn.responses import ResponsesAdapter
@@ -68,12 +68,12 @@ def agent_tool(
 
     def call(arguments: dict[str, Any]) -> SourcedText:
         inputs = program_inputs(signature, arguments)
-        return run_nested(name, timeout, lambda spend: _run(program, inputs, spend, on_step))
+        return run_nested(name, timeout, lambda tracker: _run(program, inputs, tracker, on_step))
 
     return build_tool(call, name, description or signature.instructions, signature_arguments(signature))
 
 
-def _run(program: Program, inputs: dict[str, Any], spend: Spend, on_step: OnStep | None) -> SourcedText:
+def _run(program: Program, inputs: dict[str, Any], tracker: CallTracker, on_step: OnStep | None) -> SourcedText:
     seen: dict[str, Document] = {}
     answers: list[dspy.Prediction] = []
 
@@ -90,9 +90,8 @@ def _run(program: Program, inputs: dict[str, Any], spend: Spend, on_step: OnStep
             seen.update({str(document.id): document for document in step.documents})
         elif isinstance(step, Answer):
             answers.append(step.prediction)
-        elif isinstance(step, Usage) and not spend.lm_calls:  # only a program that calls its LM without DSPy gets here
-            for model, tokens in step.tokens.items():
-                spend.add_usage(model, dict(tokens))
+        elif isinstance(step, Usage) and not tracker.usage_data:  # a program that calls its LM without DSPy
+            tracker.add_usage(type(program).__name__, step.to_dspy())
 
     def run(emit: Callable[[Step], None]) -> None:
         for step in _steps(program, inputs):

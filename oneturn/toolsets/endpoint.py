@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -18,7 +18,7 @@ from oneturn.core.background import run_in_thread
 from oneturn.core.databricks_auth import as_tool_error, describing, workspace_client, workspace_token
 from oneturn.core.run_context import report
 from oneturn.core.serialization import jsonable
-from oneturn.core.usage import Spend
+from oneturn.core.usage import CallTracker
 from oneturn.errors import EndpointError, ProgramError, ToolError
 from oneturn.programs.react.grounding import citing_fields
 from oneturn.programs.signature import answer_field_of
@@ -84,7 +84,7 @@ def endpoint_tool(
     _check_url(name, url)
     form = _form(name, inputs)
 
-    def send(arguments: dict[str, Any], spend: Spend) -> SourcedText:
+    def send(arguments: dict[str, Any], tracker: CallTracker) -> SourcedText:
         question, custom_inputs = form.to_request(arguments)
         key = api_key() if api_key is not None else _key(api_key_env)
 
@@ -102,11 +102,12 @@ def endpoint_tool(
             reply = run_in_thread(run_query, _progress_handler(on_event))
         except EndpointError as error:
             raise _redact_key(key, error) from None
-        _count(spend, name, reply)
+        if reply.usage.tokens:  # counted as one LM call: the reply doesn't contain the number of calls
+            tracker.add_usage(f"endpoint/{name}", replace(reply.usage, lm_calls=1).to_dspy())
         return form.to_text(reply)
 
     def call(arguments: dict[str, Any]) -> SourcedText:
-        return run_nested(name, timeout, lambda spend: send(arguments, spend))
+        return run_nested(name, timeout, lambda tracker: send(arguments, tracker))
 
     return build_tool(call, name, description, form.arguments)
 
@@ -225,14 +226,6 @@ def _arguments(item: Mapping[str, Any]) -> dict[str, Any]:
     return arguments if isinstance(arguments, dict) else {}
 
 
-def _count(spend: Spend, name: str, reply: Reply) -> None:
-    """Count the endpoint's tokens as one LM call: its reply doesn't contain the number of calls."""
-    read, written = (int(reply.usage.get(key) or 0) for key in ("input_tokens", "output_tokens"))
-    if read or written:
-        tokens = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
-        spend.add_usage(f"endpoint/{name}", tokens)
-
-
 def _text(reply: Reply) -> str:
     parts = [part for item in reply.output if item.get("type") == "message" for part in item.get("content") or []]
     if not reply.text and any(part.get("type") == "refusal" for part in parts):
@@ -272,10 +265,10 @@ def _chat_tool(entry: ServingEndpointTool) -> dspy.Tool:
     def call(arguments: dict[str, Any]) -> str:
         question = arguments["question"]
         return run_nested(
-            name, None, lambda spend: run_in_thread(lambda emit: send(question, spend), lambda event: None)
+            name, None, lambda tracker: run_in_thread(lambda emit: send(question, tracker), lambda event: None)
         )
 
-    def send(question: str, spend: Spend) -> str:
+    def send(question: str, tracker: CallTracker) -> str:
         from databricks.sdk.service.serving import ChatMessage, ChatMessageRole
 
         with as_tool_error():
@@ -283,9 +276,7 @@ def _chat_tool(entry: ServingEndpointTool) -> dspy.Tool:
             client = workspace_client(entry.credentials)
             response = client.serving_endpoints.query(entry.endpoint, messages=messages)
         if usage := response.usage:
-            read, written = usage.prompt_tokens or 0, usage.completion_tokens or 0
-            tokens = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
-            spend.add_usage(f"endpoint/{name}", tokens)
+            tracker.add_usage(f"endpoint/{name}", usage.as_dict())
         answers = [choice.message.content for choice in response.choices or [] if choice.message]
         if not answers or not answers[0]:
             raise ToolError("the model gave no answer; do without it, or rephrase the request")

@@ -358,6 +358,21 @@ def test_ask_approves_by_option_or_exits_with_3(folder: Path):
     assert waiting.stderr == "No answer yet: pay waits for approval. Pass --approve or --refuse.\n"
 
 
+@pytest.mark.parametrize("command", ["evaluate", "compile"])
+@pytest.mark.parametrize("policy", ["all", "none", None])
+def test_evaluate_and_compile_take_an_approval_policy(command: str, policy: str | None, folder: Path):
+    pays = APPROVAL_AGENT.replace('return "paid"', 'Path("paid").touch(); return "paid"').replace(
+        "ScriptedLM(payment, lambda request: finish(",
+        "ScriptedLM(*99 * [lambda request: payment if 'question:' in request.messages[-1]['content'] else finish(",
+    )
+    pays = pays.replace('else "yes")', 'else "yes")]')
+    (folder / "paying.py").write_text(AGENT + pays)
+    config = "uncompiled.yaml" if command == "evaluate" else "config.yaml"
+    options = () if policy is None else ("--approve", policy)
+    output(command, "--config", config, "--agent", "paying.py", *options)
+    assert (folder / "paid").exists() is (policy == "all")
+
+
 LOGGED_AGENT = f"""
 from pathlib import Path
 

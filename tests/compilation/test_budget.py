@@ -17,7 +17,7 @@ from oneturn.compilation import Candidate, CompileCallback, estimate_compile
 from oneturn.compilation.budget import Budget, BudgetSpent, reached_limit
 from oneturn.compilation.journal import Journal, JournalEntry
 from oneturn.config import BudgetConfig
-from oneturn.core.usage import Totals
+from oneturn.core.usage import Usage
 from oneturn.errors import ConfigError, ProgramError, RunError
 from oneturn.programs.state import read_manifest
 from tests.compilation.agent import ANSWERED, CountingLM, agent
@@ -66,7 +66,7 @@ def test_threads_share_the_limit(tmp_path: Path):
     def ask(number: int) -> bool:
         try:
             with budget.call():
-                journal.add(str(number), JournalEntry({"model": "m"}, 0.0, None))
+                journal.add(str(number), JournalEntry({"model": "m"}, 0.0, Usage(lm_calls=1)))
         except BudgetSpent:
             return False
         return True
@@ -85,7 +85,7 @@ def test_calls_in_progress_at_the_limit_are_completed_and_saved(tmp_path: Path):
         with budget.call():
             started.set()
             may_answer.wait()
-            journal.add("slow", JournalEntry({"model": "m"}, 0.0, None))
+            journal.add("slow", JournalEntry({"model": "m"}, 0.0, Usage(lm_calls=1)))
 
     with ThreadPoolExecutor(2) as pool:
         asking = pool.submit(ask)
@@ -115,7 +115,7 @@ def test_calls_in_progress_at_the_limit_are_completed_and_saved(tmp_path: Path):
     ],
 )
 def test_reached_limit_returns_the_limit(limits: dict[str, Any], message: str | None):
-    spent = Totals(lm_calls=5, prompt_tokens=900, completion_tokens=100, cost=0.2)
+    spent = Usage(lm_calls=5, input_tokens=900, output_tokens=100, cost=0.2)
     assert reached_limit(BudgetConfig(**limits), spent, seconds=150) == message
 
 
@@ -204,7 +204,7 @@ def test_program_that_fails_before_its_first_call_is_an_error(recipe: str, tmp_p
     broken = agent(tmp_path)
     object.__setattr__(broken, "build", Failing)
     with pytest.raises(
-        ProgramError, match=r"failed on all . questions before it called its LM, first with TypeError: a bug"
+        ProgramError, match=r"failed on all .* questions before it called its LM, first with TypeError: a bug"
     ):
         oneturn.compile(broken, recipe=recipe)
 
@@ -238,7 +238,7 @@ class RecordingCallback(CompileCallback):
     def on_candidate(self, candidate: Candidate) -> None:
         self.candidates.append(candidate)
 
-    def on_usage(self, totals: Totals, seconds: float) -> None:
+    def on_usage(self, totals: Usage, seconds: float) -> None:
         self.spent.append(totals.lm_calls)
 
     def on_end(self, compilation: Any) -> None:

@@ -19,7 +19,7 @@ import oneturn
 from oneturn.compilation import estimate_compile
 from oneturn.compilation.journal import Journal, JournalEntry
 from oneturn.config import BudgetConfig
-from oneturn.core.usage import Totals
+from oneturn.core.usage import Usage
 from oneturn.errors import DataError, OneTurnError
 from tests.compilation.agent import ANSWERED, agent
 
@@ -60,14 +60,18 @@ def test_replayed_answers_keep_their_duration(tmp_path: Path):
 
 
 def response(text: str) -> dict[str, Any]:
-    return {"model": "m", "message": {"text": text}, "usage": {"input_tokens": 10, "output_tokens": 2}}
+    return {"model": "m", "message": {"text": text}}
+
+
+def usage(cost: float | None) -> Usage:
+    return Usage(lm_calls=1, input_tokens=10, output_tokens=2, cached_tokens=8, cost=cost)
 
 
 def test_journal_replays_answers_in_order_and_sums_their_cost(tmp_path: Path):
     path = tmp_path / "journal.jsonl"
     first = Journal(path)
     for text, cost in (("a", 0.5), ("b", None)):
-        first.add("same", JournalEntry(response(text), 1.0, cost))
+        first.add("same", JournalEntry(response(text), 1.0, usage(cost)))
     first.close()
     with path.open("a") as file:
         file.write('{"request":"half')
@@ -75,8 +79,8 @@ def test_journal_replays_answers_in_order_and_sums_their_cost(tmp_path: Path):
     entries = [second.answer("same", n) for n in range(3)]
     assert [entry and entry.response["message"]["text"] for entry in entries] == ["a", "b", None]
     assert second.answer("other", 0) is None
-    assert second.totals == Totals(lm_calls=2, prompt_tokens=20, completion_tokens=4, cost=0.5)
-    second.add("other", JournalEntry(response("c"), 1.0, 0.25))
+    assert second.totals == Usage(lm_calls=2, input_tokens=20, output_tokens=4, cached_tokens=16, cost=0.5)
+    second.add("other", JournalEntry(response("c"), 1.0, usage(0.25)))
     second.close()
     third = Journal(path)
     assert third.totals.cost == 0.75
@@ -88,7 +92,7 @@ def test_answer_is_flushed_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     on_disk: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda file: on_disk.append(path.read_text()))
     journal = Journal(path)
-    journal.add("same", JournalEntry(response("a"), 1.0, None))
+    journal.add("same", JournalEntry(response("a"), 1.0, usage(None)))
     assert on_disk[-1] == path.read_text()
     assert on_disk[-1].endswith('"output_tokens":2}}}\n')
     journal.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import dataclasses
 import functools
 import importlib
 import json
@@ -43,6 +44,7 @@ NAMES = {
     "dspy.clients.execution": "streaming (lm/streaming.py) and the journal of a compile (compilation/replay_lm.py)",
     "dspy.clients.model_metadata": "costs (core/usage.py)",
     "dspy.clients.costs.estimate_cost": "costs (core/usage.py) and a compile's budget (compilation/replay_lm.py)",
+    "dspy.clients.call_result.usage_dict": "the usage of wrapped engines (lm/streaming.py, compilation/replay_lm.py)",
     "dspy.teleprompt.bootstrap_trace_data": "the candidates of a compile (compilation/callbacks.py)",
     "dspy.utils.usage_tracker.UsageTracker": "the count of LM calls and tokens (core/usage.py)",
 }
@@ -228,6 +230,24 @@ def test_prices_are_loaded_when_a_call_is_priced(private: Any, monkeypatch: pyte
     cost, _ = private.estimate_cost(reply("gpt-4o-mini"), provider="openai", requested_model="gpt-4o-mini")
     assert cost > 0
     assert private.has_price_list()
+
+
+@relies_on("`model_metadata` names the models of a provider", "the price of cached tokens (core/usage.py)")
+def test_prices_are_found_by_the_name_of_the_provider(private: Any):
+    for provider, name in (("openai", "gpt-4o-mini"), ("anthropic", "claude-sonnet-4-5")):
+        cost, _ = private.estimate_cost(
+            reply(name), provider="openai", requested_model=name, namespaces=private.price_namespaces(provider)
+        )
+        assert cost == private.estimate_cost(reply(name), provider=provider, requested_model=name)[0] > 0
+
+
+@relies_on("`usage_dict` adds what a provider counts apart", "the usage of streamed replies, and of a compile's")
+def test_cached_tokens_are_part_of_the_input(private: Any):
+    response = reply("claude")
+    apart = dataclasses.replace(response, usage=Usage(input_tokens=10, output_tokens=2, cache_read_tokens=90))
+    call = private.EngineCall(None, REQUEST, "anthropic")
+    assert call.with_inclusive_usage(apart).usage.input_tokens == 100
+    assert call.with_inclusive_usage(response).usage == response.usage
 
 
 @relies_on("a UsageTracker keeps a list of entries for each LM in `usage_data`", "the count of LM calls and tokens")

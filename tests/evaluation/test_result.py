@@ -24,12 +24,15 @@ COLUMNS = {
     "cost",
     "prompt_tokens",
     "completion_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
     "seconds",
     "trace_id",
     "tries",
     "error",
 }
-CALLED = {"pred_tool_calls", "pred_sources"}
+CALLED = {"pred_tool_calls", "pred_sources", "pred_approvals"}
 
 
 def examples(*questions: str, **labels: Any) -> list[dspy.Example]:

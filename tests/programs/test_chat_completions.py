@@ -13,7 +13,8 @@ from mlflow.types.llm import ChatCompletionChunk as MlflowChunk
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from oneturn import ResponsesAdapter
-from oneturn.core.steps import Answer, AnswerDelta, ToolCall, ToolResult, Usage
+from oneturn.core.steps import Answer, AnswerDelta, ToolCall, ToolResult
+from oneturn.core.usage import Usage
 from oneturn.errors import ProgramError
 from oneturn.programs import ChatCompletionsProgram, as_program
 
@@ -28,7 +29,13 @@ def tool_call(index: int, arguments: str, id: str | None = None, name: str | Non
     return {"index": index, "id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+USAGE = {
+    "prompt_tokens": 5,
+    "completion_tokens": 2,
+    "total_tokens": 7,
+    "prompt_tokens_details": {"cached_tokens": 4},
+    "completion_tokens_details": {"reasoning_tokens": 1},
+}
 HELLO = [chunk(role="assistant", content=""), chunk(content="Hel"), chunk(content="lo"), chunk(usage=USAGE)]
 
 
@@ -44,8 +51,7 @@ def test_chunks_are_the_answer_as_it_is_written(kind: Any):
     steps = steps_of(*map(kind, HELLO))
     assert steps[:2] == [AnswerDelta("Hel"), AnswerDelta("lo")]
     assert steps[2].prediction.answer == "Hello"
-    assert steps[3].lm_calls == 1
-    assert {key: steps[3].tokens["some/lm"][key] for key in USAGE} == USAGE
+    assert steps[3] == Usage(1, 5, 2, cached_tokens=4, reasoning_tokens=1)
 
 
 def test_tool_calls_are_put_together_by_their_index():
@@ -71,8 +77,7 @@ def test_tool_calls_are_put_together_by_their_index():
     ]
     (answer,) = (step for step in steps if isinstance(step, Answer))
     assert answer.prediction.answer == "4 euros"
-    assert steps[-1].lm_calls == 3
-    assert steps[-1].tokens["some/lm"]["total_tokens"] == 14
+    assert steps[-1] == Usage(3, 10, 4, cached_tokens=8, reasoning_tokens=2)
 
 
 def test_a_run_that_ends_with_tool_calls_has_no_text():

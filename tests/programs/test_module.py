@@ -12,7 +12,7 @@ from mlflow.entities import Document
 
 import oneturn
 from oneturn.core.steps import Answer, AnswerDelta, Thought, ToolCall, ToolResult
-from oneturn.core.steps import Usage as RunUsage
+from oneturn.core.usage import NO_USAGE, Usage
 from oneturn.errors import ProgramError
 from oneturn.programs import as_program
 from oneturn.testing import ScriptedLM, call, finish, sections
@@ -69,16 +69,16 @@ FORMATS = [
 def test_predict_writes_its_answer(adapter: dspy.Adapter, reply: str, options: dict[str, Any]):
     steps = stream(PREDICT, reply, adapter=adapter, **options)
     assert answers(steps) == [ANSWER]
-    assert kinds(steps) == [AnswerDelta, Answer, RunUsage]
+    assert kinds(steps) == [AnswerDelta, Answer, Usage]
     assert prediction(steps).answer == ANSWER
     assert (len(only(steps, AnswerDelta)) > 2) == (options in ({}, {"piece": 1}))
     assert steps[-1].lm_calls == 1
-    assert steps[-1].tokens["scripted/lm"]["total_tokens"] > 0
+    assert steps[-1].tokens > 0
 
 
 def test_chain_of_thought_thinks_first():
     steps = stream(dspy.ChainOfThought("question -> answer"), sections(reasoning="So.\nAnd so.", answer="4 euros"))
-    assert kinds(steps) == [Thought, AnswerDelta, Answer, RunUsage]
+    assert kinds(steps) == [Thought, AnswerDelta, Answer, Usage]
     assert steps[0] == Thought("So.\nAnd so.")
 
 
@@ -106,7 +106,7 @@ V2_SCRIPT = (
 def test_an_agent_tells_its_tool_calls_and_not_how_it_ends(module: dspy.Module, script: Any, lm_calls: int):
     steps = stream(module, *script)
     assert kinds(steps)[:4] == [Thought, ToolCall, ToolResult, Thought]
-    assert kinds(steps)[-3:] == [AnswerDelta, Answer, RunUsage]
+    assert kinds(steps)[-3:] == [AnswerDelta, Answer, Usage]
     (asked,), (found,) = only(steps, ToolCall), only(steps, ToolResult)
     assert (asked.name, asked.args) == ("look_up", {"item": "tea"})
     assert (found.name, found.output, found.is_error) == ("look_up", "tea costs 4 euros", False)
@@ -196,7 +196,7 @@ def test_tools_and_predictors_in_parallel_threads_are_told_too():
         assert result.output == ("Error: no price of gold" if item == "gold" else f"{item} costs 4 euros")
     assert items == {}
     assert steps[-1].lm_calls == 4
-    assert steps[-1].tokens["scripted/lm"]["completion_tokens"] == 4 * len(sections(verdict="good").split())
+    assert steps[-1].output_tokens == 4 * len(sections(verdict="good").split())
 
 
 # ---- the answer is written more than once
@@ -220,7 +220,7 @@ class Drafting(dspy.Module):
 def test_the_last_of_several_answers_counts():
     steps = stream(Drafting(), sections(answer="5 euros"), sections(answer="4 euros"))
     assert answers(steps) == ["5 euros", "4 euros"]
-    assert kinds(steps) == [AnswerDelta, ToolCall, ToolResult, AnswerDelta, Answer, RunUsage]
+    assert kinds(steps) == [AnswerDelta, ToolCall, ToolResult, AnswerDelta, Answer, Usage]
 
 
 def test_an_answer_that_forward_changes_is_told_anew():
@@ -274,7 +274,7 @@ def test_the_same_comes_from_the_cache():
         asked, cached = (list(program.steps(question="?")) for _ in range(2))
     assert answers(cached) == answers(asked) == [ANSWER]
     assert len(only(cached, AnswerDelta)) == 1
-    assert cached[-1].tokens == {}
+    assert cached[-1] == NO_USAGE
 
 
 # ---- agents in agents
@@ -312,7 +312,7 @@ def test_a_oneturn_react_may_be_a_part():
 
     script = (sections(query="tea"), call("look_up", "see", item="tea"), finish("there", answer="4 euros", sure=True))
     steps = stream(Rewriting(), *script)
-    assert kinds(steps) == [Thought, ToolCall, ToolResult, Thought, AnswerDelta, Answer, RunUsage]
+    assert kinds(steps) == [Thought, ToolCall, ToolResult, Thought, AnswerDelta, Answer, Usage]
     assert answers(steps) == ["4 euros"]
     assert len(only(steps, AnswerDelta)) > 1
 
@@ -335,7 +335,7 @@ class Giving(dspy.Module):
 
 def test_outputs_without_text_are_no_answer():
     steps = stream(dspy.Predict("question -> n: int, tags: list[str]"), sections(n=3, tags=["a"]))
-    assert kinds(steps) == [Answer, RunUsage]
+    assert kinds(steps) == [Answer, Usage]
     assert (prediction(steps).n, prediction(steps).tags) == (3, ["a"])
 
 

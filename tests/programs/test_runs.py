@@ -11,14 +11,16 @@ from typing import Any
 import dspy
 import mlflow
 import pytest
+from dspy import lm15
 from dspy.dsp.utils.settings import thread_local_overrides
-from dspy.lm15 import Message, Request, Response, ToolCallPart, Usage, response_to_events
+from dspy.lm15 import Message, Request, Response, ToolCallPart, response_to_events
 from dspy.utils.callback import BaseCallback
 from mlflow.entities import SpanType
 
 import oneturn
 from oneturn.core.run_context import RunContext
 from oneturn.core.steps import Answer, AnswerDelta, Thought, ToolCall, ToolProgress, ToolResult
+from oneturn.core.usage import Usage
 from oneturn.errors import RunCancelled
 from oneturn.programs import as_program
 from oneturn.testing import ScriptedLM, ScriptedRequest, sections
@@ -231,7 +233,7 @@ def test_the_caller_s_context_reaches_the_run_and_stays_as_it_was():
         steps = list(as_program(REACT).steps(question="?"))
         assert dict(thread_local_overrides.get()) == before
     assert heard == ["scripted/lm"] * 3
-    assert usage.get_total_tokens() == steps[-1].tokens
+    assert Usage.from_dspy({**usage.get_total_tokens()["scripted/lm"], "lm_calls": 3}) == steps[-1]
     assert dspy.settings.callbacks == []
     assert dspy.settings.trace == []
 
@@ -240,7 +242,7 @@ def test_a_prediction_knows_its_cost_where_dspy_tracks_it():
     with ScriptedLM(*SCRIPT) as lm, dspy.context(lm=lm, track_usage=True):
         steps = list(as_program(REACT).steps(question="?"))
     (answer,) = (step for step in steps if isinstance(step, Answer))
-    assert answer.prediction.get_lm_usage() == steps[-1].tokens
+    assert Usage.from_dspy({**answer.prediction.get_lm_usage()["scripted/lm"], "lm_calls": 3}) == steps[-1]
 
 
 def test_a_predictor_s_own_lm_is_streamed_too():
@@ -408,7 +410,7 @@ class NativeEngine:
     def stream(self, request: Request) -> Iterator[Any]:
         assert [tool.name for tool in request.tools] == ["look_up", "submit"]
         message = Message.assistant(next(self.parts))
-        response = Response(None, request.model, message, "tool_call", Usage(input_tokens=1, output_tokens=1))
+        response = Response(None, request.model, message, "tool_call", lm15.Usage(input_tokens=1, output_tokens=1))
         for event in response_to_events(response):
             if event.type != "delta":
                 yield event

@@ -16,7 +16,8 @@ from mlflow.types.responses import ResponsesAgentRequest
 
 from oneturn import ResponsesAdapter
 from oneturn.core.run_context import RunContext
-from oneturn.core.steps import Answer, AnswerDelta, Step, ToolCall, ToolProgress, ToolResult, Usage
+from oneturn.core.steps import Answer, AnswerDelta, Step, ToolCall, ToolProgress, ToolResult
+from oneturn.core.usage import Usage
 from oneturn.tools.approvals import Approvals
 from tests.proof.failures import SECRET, Nameless
 from tests.proof.judging import (

@@ -21,9 +21,9 @@ from oneturn.core.steps import (
     ToolCall,
     ToolProgress,
     ToolResult,
-    Usage,
     WaitingCall,
 )
+from oneturn.core.usage import Usage
 from tests.proof.failures import errors
 
 HALF_PAIR = "half a pair: \ud800"
@@ -100,10 +100,15 @@ documents = st.lists(
     ),
     max_size=2,
 ).map(tuple)
-tokens = st.dictionaries(
-    st.sampled_from(["lm/a", "lm/b"]),
-    st.fixed_dictionaries({}, optional={name: st.none() | st.integers(0, 9) for name in ("prompt_tokens", "other")}),
-    max_size=2,
+usages = st.builds(
+    Usage.from_dspy,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            **{name: st.none() | st.integers(0, 9) for name in ("prompt_tokens", "completion_tokens", "other")},
+            "prompt_tokens_details": st.none() | st.fixed_dictionaries({"cached_tokens": st.integers(0, 9)}),
+        },
+    ),
 )
 waiting = st.builds(WaitingCall, names, arguments, texts)
 finished = st.lists(st.builds(FinishedCall, names, arguments, texts, texts), max_size=1).map(tuple)
@@ -123,7 +128,7 @@ steps = st.one_of(
     tool_results,
     deltas,
     answers,
-    st.builds(Usage, st.integers(0, 3), tokens),
+    usages,
     st.builds(
         ApprovalWanted,
         waiting,
@@ -145,7 +150,7 @@ def orderly_runs(draw: st.DrawFn) -> list[RunEvent]:
         run += [ToolProgress(call_id, name, draw(texts)) for _ in range(draw(st.integers(0, 1)))]
         run.append(ToolResult(call_id, name, draw(texts), documents=draw(documents)))
     run += draw(st.lists(deltas, max_size=4))
-    run += [draw(answers), Usage(1, draw(tokens))]
+    run += [draw(answers), draw(usages)]
     if draw(st.booleans()):
         run.insert(draw(st.integers(0, len(run))), Raise(draw(errors)))
     return run

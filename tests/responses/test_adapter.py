@@ -19,7 +19,8 @@ from pydantic import TypeAdapter
 import oneturn
 from oneturn import Citation, ReAct, ResponsesAdapter
 from oneturn.core.run_context import RunContext
-from oneturn.core.steps import Answer, AnswerDelta, Thought, ToolCall, ToolResult, Usage
+from oneturn.core.steps import Answer, AnswerDelta, Thought, ToolCall, ToolResult
+from oneturn.core.usage import Usage
 from oneturn.errors import AgentError, ProgramError
 from oneturn.retrieval import Bm25Retriever
 from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish

@@ -200,7 +200,7 @@ def test_calling_the_program_directly_fails_and_keeps_the_trajectory(shop: Shop)
     with pytest.raises(RunError, match="refund needs a person's approval") as failed:
         program(question="Refund?")
     assert failed.value.code == "approval_required"
-    assert [done.name for done in failed.value.trajectory] == ["look_up"]
+    assert [done.tool_call.name for done in failed.value.trajectory] == ["look_up"]
 
 
 def test_an_adapter_without_a_key_fails(shop: Shop):

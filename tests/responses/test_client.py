@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import oneturn
+from oneturn.core.usage import Usage
 from oneturn.errors import EndpointError, RequestError
 from oneturn.responses.reply import ApprovalRequest, Source, ToolUse
 
@@ -45,7 +46,12 @@ COMPLETED = {
     "response": {
         "id": "resp_1",
         "output": ITEMS,
-        "usage": {"input_tokens": 3, "output_tokens": 1, "total_tokens": 4},
+        "usage": {
+            "input_tokens": 3,
+            "input_tokens_details": {"cached_tokens": 2},
+            "output_tokens": 1,
+            "total_tokens": 4,
+        },
         "custom_outputs": {"sure": True},
     },
 }
@@ -112,7 +118,7 @@ def test_a_reply_has_all_parts_of_the_response():
     assert reply.tool_calls == (ToolUse("add", '{"a": 2}', "4"),)
     assert reply.sources == (Source("Sums", "sums.md"),)
     assert reply.custom_outputs == {"sure": True}
-    assert reply.usage["total_tokens"] == 4
+    assert reply.usage == Usage(input_tokens=3, output_tokens=1, cached_tokens=2)
     assert reply.response_id == "resp_1"
 
 

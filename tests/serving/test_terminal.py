@@ -14,7 +14,7 @@ from rich.console import Console
 
 import oneturn
 from oneturn.errors import EndpointError
-from oneturn.responses.reply import ApprovalRequest
+from oneturn.responses.reply import ApprovalRequest, read_reply
 from oneturn.serving.terminal import Renderer, ask, ask_endpoint, describe_approval, visible
 from oneturn.testing import ScriptedLM, call, finish
 
@@ -66,6 +66,14 @@ def test_a_run_is_shown_with_its_tools_its_sources_and_its_cost():
     ]
     assert re.fullmatch(r"2 LM calls, [\d,]+ tokens read, \d+ written, 0.0 s", lines[-1])
     assert reply.text == "Twice a day."
+
+
+def test_cached_input_is_shown():
+    usage = {"input_tokens": 1200, "input_tokens_details": {"cached_tokens": 1000}, "output_tokens": 20}
+    completed = {"type": "response.completed", "response": {"usage": usage}}
+    console = text_console()
+    Renderer(console).finish(read_reply([completed]))
+    assert written(console) == "1,200 tokens read (1,000 of them cached), 20 written, 0.0 s\n"
 
 
 def test_a_served_agent_has_the_same_output():

@@ -17,7 +17,8 @@ from mlflow.entities import Document, SpanType
 import oneturn
 from oneturn.conformance import Severity, check_stream
 from oneturn.core.run_context import RunContext
-from oneturn.core.steps import Answer, AnswerDelta, Step, ToolCall, ToolProgress, ToolResult, Usage
+from oneturn.core.steps import Answer, AnswerDelta, Step, ToolCall, ToolProgress, ToolResult
+from oneturn.core.usage import Usage
 from oneturn.errors import ProgramError, RunCancelled
 from oneturn.programs import ChatCompletionsProgram, as_program
 from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish, sections
@@ -143,18 +144,18 @@ def test_an_agent_that_reads_a_chat_is_asked_a_question():
     assert list(tool.args) == ["question"]
     result = result_of(tool, question="hey")
     assert result.output == "HEY"
-    assert result.usage == Usage(1, {"m": {"prompt_tokens": 7, "completion_tokens": 2}})
+    assert result.usage == Usage(lm_calls=1, input_tokens=7, output_tokens=2)
 
 
 def test_what_can_not_be_a_tool_is_refused():
     for name in ("", "no blanks", "1st", "a" * 65, "é"):
-        with pytest.raises(ProgramError, match="is no name of a tool"):
+        with pytest.raises(ProgramError, match=r"isn.t a valid tool name"):
             oneturn.agent_tool(dspy.Predict("question -> answer"), name)
     with pytest.raises(ProgramError, match="above 0"):
         oneturn.agent_tool(dspy.Predict("question -> answer"), "a", timeout=0)
-    with pytest.raises(ProgramError, match=r"'picture' of .* no input that an LM can write"):
+    with pytest.raises(ProgramError, match=r"An LM can.t write the input .picture."):
         oneturn.agent_tool(dspy.Predict("picture: dspy.Image -> answer"), "a")
-    with pytest.raises(ProgramError, match="is no program"):
+    with pytest.raises(ProgramError, match=r"is no program|isn.t a program|not a program"):
         oneturn.agent_tool(3, "a")  # type: ignore[arg-type]
 
 
@@ -243,9 +244,10 @@ def test_its_lm_calls_count_as_the_outer_run_s_once():
     (usage,), (result,) = of(Usage, steps), of(ToolResult, steps)
     asked = [len(request.text.split()) for agent in (outer, inner) for request in agent.step.lm.requests]
     assert (usage.lm_calls, result.usage.lm_calls) == (4, 2)
-    assert usage.tokens["scripted/lm"]["prompt_tokens"] == sum(asked)
-    assert result.usage.tokens["scripted/lm"]["prompt_tokens"] == sum(asked[2:])
-    assert around.get_total_tokens() == usage.tokens
+    assert usage.input_tokens == sum(asked)
+    assert result.usage.input_tokens == sum(asked[2:])
+    total = around.get_total_tokens()["scripted/lm"]
+    assert (total["prompt_tokens"], total["completion_tokens"]) == (usage.input_tokens, usage.output_tokens)
 
 
 def test_what_a_tool_asks_an_lm_counts_whatever_the_tool_is():

@@ -10,13 +10,11 @@ from typing import Any
 import pandas as pd
 
 from oneturn.core.serialization import plain
+from oneturn.evaluation.result import MEASURED
 
 STATES = ("passed", "partial", "failed", "error")
 
-_MEASURED = {
-    *("score", "feedback", "lm_calls", "prompt_tokens", "completion_tokens", "cost", "seconds"),
-    *("trace_id", "tries", "error", "repeat", "pred_tool_calls", "pred_sources"),
-}
+_MEASURED = {*MEASURED, "pred_tool_calls", "pred_sources", "pred_approvals"}
 
 
 @dataclass(frozen=True)

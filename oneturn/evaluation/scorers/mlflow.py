@@ -121,7 +121,7 @@ def prediction_of(outputs: Any, trace: Trace | None = None) -> dspy.Prediction |
         return None
     answered = Answered()
     if isinstance(reply, Mapping) and isinstance(reply.get("output"), list):
-        read_into(read_reply([{"type": "response.completed", "response": reply}]), answered)
+        read_into([read_reply([{"type": "response.completed", "response": reply}])], answered)
     else:
         answered.prediction = dspy.Prediction(**(reply if isinstance(reply, Mapping) else {"answer": str(reply)}))
     if trace is not None:

@@ -9,10 +9,10 @@ from typing import Any
 import dspy
 from mlflow.entities import SpanType
 
-from oneturn.core._dspy import UsageTracker
 from oneturn.core.background import stream_in_thread
-from oneturn.core.steps import AnswerDelta, Thought, Usage, Working
+from oneturn.core.steps import AnswerDelta, Thought, Working
 from oneturn.core.tracing import child_span
+from oneturn.core.usage import NO_USAGE, CallTracker, track_usage
 from oneturn.errors import ProgramError
 from oneturn.lm.streaming import tapped
 from oneturn.programs.react.grounding import SeenValues
@@ -46,7 +46,7 @@ class StepCall:
 
 
 class StepCaller:
-    """Calls the LM for the steps of one run, and counts its calls and tokens.
+    """Calls the LM for the steps of one run, and counts its usage.
 
     Args:
         predict: the step predictor, which an optimizer may have compiled.
@@ -54,6 +54,9 @@ class StepCaller:
         answer_field: the output field whose text is streamed, if there is one.
         inputs: the run's inputs.
         streaming: whether steps are streamed; a cancelled run then doesn't wait for its LM.
+
+    Attributes:
+        usage: the usage of the run so far; the run adds that of its tools.
 
     Raises:
         ProgramError: no LM is configured.
@@ -76,8 +79,7 @@ class StepCaller:
         self._inputs = inputs
         self._answer_field = answer_field
         self._streaming = streaming
-        self._usage = UsageTracker()
-        self.lm_calls = 0
+        self.usage = NO_USAGE
 
     def next_step(
         self, trajectory: list[Turn], allowed: Allowed, attempt: int
@@ -88,7 +90,6 @@ class StepCaller:
             AdapterParseError: the reply can't be parsed as a step.
             ContextWindowExceededError: the prompt is too long.
         """
-        self.lm_calls += 1
         if not self._streaming:
             prediction = self._call(self._lm, trajectory, allowed)
             return StepCall(prediction.get("thought"), _calls(prediction))
@@ -127,35 +128,21 @@ class StepCaller:
         turns = [turn.model_dump(mode="json") for turn in trajectory]
         trace.append((self._predict, {**self._inputs, "trajectory": turns}, entry))
 
-    def add_usage(self, usage: Usage) -> None:
-        """Add the usage of another part of the run, such as a tool's LM calls."""
-        self.lm_calls += usage.lm_calls
-        for model, tokens in usage.tokens.items():
-            self._usage.add_usage(model, dict(tokens))
-
-    def tokens(self) -> dict[str, dict[str, Any]]:
-        """Return the token counts so far, by LM."""
-        total: dict[str, dict[str, Any]] = self._usage.get_total_tokens()
-        return total
-
     def _call(self, lm: dspy.BaseLM, trajectory: list[Turn], allowed: Allowed) -> dspy.Prediction:
         adapter = StepAdapter(self._schema, allowed.names, allowed.seen_values)
-        outer_tracker: UsageTracker | None = dspy.settings.usage_tracker
-        tracker = UsageTracker()
+        tracker = CallTracker()
         try:
             with (
                 child_span(self._lm.model, SpanType.CHAT_MODEL, {"steps_so_far": len(trajectory)}) as span,
-                dspy.context(adapter=adapter, trace=None, usage_tracker=tracker),
+                dspy.context(adapter=adapter, trace=None),
+                track_usage(tracker),
             ):
                 prediction = self._predict(lm=lm, **self._inputs, trajectory=list(trajectory))
                 if span is not None:
                     span.set_outputs({"thought": prediction.get("thought"), **prediction.tool_call.model_dump()})
                 return prediction
         finally:
-            for target in (self._usage, outer_tracker):
-                if target is not None:
-                    for model, entries in tracker.usage_data.items():
-                        target.usage_data[model].extend(entries)
+            self.usage += tracker.usage
 
 
 def _step_outputs(step: StepCall | None) -> dict[str, Any]:

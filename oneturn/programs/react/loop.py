@@ -20,14 +20,13 @@ from oneturn.core.steps import (
     Thought,
     ToolCall,
     ToolResult,
-    Usage,
     WaitingCall,
 )
 from oneturn.errors import RunError
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.llm_step import Allowed, StepCall, StepCaller
 from oneturn.programs.react.schema import MOST_AT_ONCE, StepSchema
-from oneturn.programs.react.trajectory import ToolCallArgs, Turn
+from oneturn.programs.react.trajectory import ToolCallArgs, Turn, turn_of
 from oneturn.tools.decorator import options_of
 from oneturn.tools.execution import run_tools
 from oneturn.tools.registry import FINISH, failed
@@ -89,7 +88,7 @@ class Run:
                 prediction = yield from self._finish(call)
                 if prediction is not None:
                     yield Answer(prediction)
-                    yield Usage(self.caller.lm_calls, self.caller.tokens())
+                    yield self.caller.usage
                     return
             elif remaining <= 0:
                 raise self._error("max_iters", f"{max_iters} steps were taken without a {FINISH} call", call)
@@ -151,7 +150,7 @@ class Run:
             thought = "" if ready else step.thought or ""
             args = normalise_arguments(waiting[0].args)
             yield ApprovalWanted(WaitingCall(waiting[0].name, args, thought), tuple(self.finished))
-            yield Usage(self.caller.lm_calls, self.caller.tokens())
+            yield self.caller.usage
 
     def _new_calls(self, step: StepCall) -> list[ToolCallArgs]:
         """Return the distinct calls of a step that weren't made before."""
@@ -191,9 +190,7 @@ class Run:
     def _add_finished(self, finished: FinishedCall, seen: bool) -> None:
         """Add a finished call to the trajectory; with ``seen``, its output counts as seen text."""
         self.finished.append(finished)
-        call = ToolCallArgs(name=finished.name, args=dict(finished.args))
-        turn = Turn(thought=finished.thought, tool_call=call, observation=finished.output)
-        self.trajectory.append(turn.with_sources(finished.documents))
+        self.trajectory.append(turn_of(finished))
         if seen:
             self.seen.append(finished.output)
         self.sources += [str(doc.id) for doc in finished.documents if str(doc.id) not in self.sources]

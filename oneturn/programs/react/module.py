@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
 import dspy
 
 from oneturn.core.fields import field_default, field_description
-from oneturn.core.steps import Answer, ApprovalWanted, Resumption, Step, ToolResult
-from oneturn.errors import ProgramError, RunError
+from oneturn.core.steps import Answer, ApprovalWanted, Resumption, Step, ToolResult, WaitingCall
+from oneturn.errors import ApprovalRequired, ProgramError, RunError
 from oneturn.programs.react.grounding import citing_fields, with_annotated_args
 from oneturn.programs.react.llm_step import StepCaller
 from oneturn.programs.react.loop import Run
 from oneturn.programs.react.prompt import StepAdapter
 from oneturn.programs.react.schema import StepSchema
-from oneturn.programs.react.trajectory import ToolCallArgs, Turn
+from oneturn.programs.react.trajectory import ToolCallArgs, Turn, turn_of
 from oneturn.programs.signature import answer_field_of
 from oneturn.tools.registry import ToolLike, toolset
 
-_APPROVAL_REQUIRED = (
-    "The run ended without an answer: {name} needs a person's approval, and there is nobody to ask. Serve the program "
-    "with oneturn.ResponsesAdapter, or give it a tool that needs none for this purpose."
-)
 _CAPTURE_RUN_ERRORS = "oneturn_keep_failed_runs"
+_APPROVE = "oneturn_approve_call"
 _RESERVED = {"trajectory", "thought", "tool_call", "parallel_calls"}
 
 
@@ -37,6 +34,23 @@ def capture_run_errors() -> Iterator[None]:
     """
     with dspy.context(**{_CAPTURE_RUN_ERRORS: True}):
         yield
+
+
+@contextmanager
+def approving_calls(approve: Callable[[WaitingCall], bool]) -> Iterator[None]:
+    """Make a :class:`ReAct` that is called ask ``approve`` about each call that needs a person's approval.
+
+    Without it, such a call ends the run with :class:`oneturn.errors.ApprovalRequired`. A streamed run (``steps``)
+    always ends with an ``ApprovalWanted``.
+    """
+    with dspy.context(**{_APPROVE: approve}):
+        yield
+
+
+def ask_for_approval(call: WaitingCall) -> bool | None:
+    """Ask the function that :func:`approving_calls` has set; ``None`` if there is none."""
+    approve = dspy.settings.get(_APPROVE)
+    return None if approve is None else approve(call) is True
 
 
 class ReAct(dspy.Module):
@@ -134,7 +148,8 @@ class ReAct(dspy.Module):
 
         Raises:
             ProgramError: an input is missing or unknown.
-            RunError: the run ended without an answer, or a call requires human approval.
+            ApprovalRequired: a call needs a person's approval; see :func:`approving_calls`.
+            RunError: the run ended without an answer.
         """
         try:
             return self._run_to_end(inputs)
@@ -144,12 +159,19 @@ class ReAct(dspy.Module):
             raise
 
     def _run_to_end(self, inputs: dict[str, Any]) -> dspy.Prediction:
-        for step in self._run(inputs, streaming=False):
-            if isinstance(step, Answer):
-                return step.prediction
-            if isinstance(step, ApprovalWanted):
-                raise RunError(_APPROVAL_REQUIRED.format(name=step.waiting.name), "approval_required", step.finished)
-        raise RunError("The run ended without an answer; this is a bug in oneturn.", "server_error")
+        at: Resumption | None = None
+        while True:
+            steps = self._run(inputs, streaming=False, at=at)
+            last = next((step for step in steps if isinstance(step, Answer | ApprovalWanted)), None)
+            if isinstance(last, Answer):
+                return last.prediction
+            if last is None:
+                raise RunError("The run ended without an answer; this is a bug in oneturn.", "server_error")
+            approved = ask_for_approval(last.waiting)
+            if approved is None:
+                turns = [turn_of(call) for call in last.finished]
+                raise ApprovalRequired(last.waiting.name, last.waiting.args, turns)
+            at = Resumption(last.waiting, last.finished, approved)
 
     def _run(self, inputs: dict[str, Any], streaming: bool, at: Resumption | None = None) -> Iterator[Step]:
         self._check_inputs(inputs)
@@ -160,7 +182,7 @@ class ReAct(dspy.Module):
         with closing(generator) as steps:
             for step in steps:
                 if isinstance(step, ToolResult) and step.usage is not None:
-                    caller.add_usage(step.usage)
+                    caller.usage += step.usage
                 yield step
 
     def _check(self) -> None:

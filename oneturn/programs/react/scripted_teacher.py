@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dspy
 
-from oneturn.core.steps import ToolCall
-from oneturn.errors import ProgramError
+from oneturn.core.serialization import normalise_arguments
+from oneturn.core.steps import ToolCall, ToolResult, WaitingCall
+from oneturn.errors import ApprovalRequired, ProgramError
 from oneturn.programs.react.grounding import SeenValues
-from oneturn.programs.react.module import ReAct
+from oneturn.programs.react.module import ReAct, ask_for_approval
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
-from oneturn.tools.registry import FINISH, run_tool
+from oneturn.tools.decorator import options_of
+from oneturn.tools.registry import FINISH, failed, run_tool, succeeded
 
 
 @dataclass(frozen=True)
 class Demonstration:
-    """The script for a labelled example: the calls to make, as ``(tool, args)``, and the outputs of ``finish``."""
+    """The script for a labelled example.
+
+    Attributes:
+        outputs: the outputs of ``finish``.
+        calls: the calls to make, as ``(tool, args)``.
+        thoughts: the thoughts, in the order of the calls; the last one is that of ``finish``.
+        results: recorded results of calls, by their position in ``calls``: what the tool returned. Such a call isn't
+            made. A call that needs a person's approval should have one.
+    """
 
     outputs: Mapping[str, Any]
     calls: Sequence[tuple[str, Mapping[str, Any]]] = ()
     thoughts: Sequence[str] = field(default=())
+    results: Mapping[int, Any] = field(default_factory=dict)
 
 
 class ScriptedTeacher(dspy.Module):
     """Replaces a ``ReAct`` as an optimizer's ``teacher``: it runs scripted demonstrations instead of calling an LM.
 
-    The real tools run, so a demo shows exactly the results that the program gets. A demonstration that cites a source
-    which its tools didn't return yields an empty ``Prediction``, which no metric accepts, so it never becomes a demo.
+    The real tools run, so a demo shows exactly the results that the program gets. A call that needs a person's approval
+    is never run by itself: the demonstration has its recorded result, or the compile an approval policy. A
+    demonstration that cites a source which its tools didn't return yields an empty ``Prediction``, which no metric
+    accepts, so it never becomes a demo.
 
     Args:
         student: the program to compile.
@@ -50,6 +63,7 @@ class ScriptedTeacher(dspy.Module):
         """Run the demonstration for these inputs.
 
         Raises:
+            ApprovalRequired: a call needs a person's approval, and has no recorded result and no policy to approve it.
             ProgramError: no example has these inputs.
         """
         demonstration = self.demonstrations.get(_key(inputs))
@@ -58,8 +72,12 @@ class ScriptedTeacher(dspy.Module):
         thoughts = iter(demonstration.thoughts)
         trajectory: list[Turn] = []
         sources: list[str] = []
-        for name, args in demonstration.calls:
-            result = run_tool(self.tools, ToolCall("scripted", name, args))
+        for position, (name, args) in enumerate(demonstration.calls):
+            scripted = ToolCall("scripted", name, args)
+            if position in demonstration.results:
+                result = succeeded(scripted, demonstration.results[position])
+            else:
+                result = self._run_tool(scripted, trajectory)
             call = ToolCallArgs(name=name, args=dict(args))
             turn = Turn(thought=next(thoughts, None), tool_call=call, observation=result.output)
             trajectory.append(turn.with_sources(result.documents))
@@ -69,6 +87,16 @@ class ScriptedTeacher(dspy.Module):
         finish = ToolCallArgs(name=FINISH, args=dict(demonstration.outputs))
         self._record(inputs, trajectory, next(thoughts, None), finish)
         return dspy.Prediction(**demonstration.outputs, trajectory=trajectory)
+
+    def _run_tool(self, call: ToolCall, trajectory: list[Turn]) -> ToolResult:
+        if options_of(self.tools.get(call.name)).needs_approval(call.args):
+            call = replace(call, args=normalise_arguments(call.args))
+            approved = ask_for_approval(WaitingCall(call.name, call.args))
+            if approved is None:
+                raise ApprovalRequired(call.name, call.args, trajectory)
+            if not approved:
+                return failed(call, "a person refused this call")
+        return run_tool(self.tools, call)
 
     def _record(self, inputs: dict[str, Any], trajectory: list[Turn], thought: str | None, call: ToolCallArgs) -> None:
         if dspy.settings.trace is None:

@@ -9,7 +9,7 @@ import pydantic
 from mlflow.entities import Document
 from typing_extensions import Self
 
-from oneturn.core.steps import source
+from oneturn.core.steps import FinishedCall, source
 
 
 class ToolCallArgs(pydantic.BaseModel):
@@ -36,3 +36,9 @@ class Turn(pydantic.BaseModel):
         """Set the sources from retrieved documents; return this turn."""
         self._sources = tuple(source(document) for document in documents)
         return self
+
+
+def turn_of(call: FinishedCall) -> Turn:
+    """Return a finished call as a turn, with its sources."""
+    made = ToolCallArgs(name=call.name, args=dict(call.args))
+    return Turn(thought=call.thought, tool_call=made, observation=call.output).with_sources(call.documents)

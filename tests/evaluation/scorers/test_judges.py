@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.genai.scorers import RelevanceToQuery, RetrievalGroundedness, scorer
+from sklearn.metrics import cohen_kappa_score
 
 import oneturn
 from oneturn.config import JudgeConfig
@@ -207,6 +209,9 @@ def test_kappa_is_one_for_agreement_and_below_for_less(pairs: list[tuple[bool, b
         assert -1 - 1e-9 <= kappa <= 1 + 1e-9
         assert math.isclose(kappa, 1) == bool((one == other).all())
     assert np.isclose(kappa, float(cohens_kappa(other, one)), equal_nan=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn warns where kappa is undefined
+        assert np.isclose(kappa, cohen_kappa_score(one, other, labels=[False, True]), equal_nan=True)
 
 
 def test_mlflow_s_own_scorer_stays_what_it_is():

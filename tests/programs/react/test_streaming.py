@@ -12,7 +12,8 @@ from typing import Any
 import dspy
 import mlflow
 import pytest
-from dspy.lm15 import Message, Request, Response, ServerError, TextPart, Usage, response_to_events
+from dspy import lm15
+from dspy.lm15 import Message, Request, Response, ServerError, TextPart, response_to_events
 from dspy.utils.callback import BaseCallback
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from mlflow.entities import SpanType
 
 from oneturn import ReAct
 from oneturn.core.steps import Answer, AnswerDelta, Thought, ToolCall, ToolResult
-from oneturn.core.steps import Usage as RunUsage
+from oneturn.core.usage import NO_USAGE, Usage
 from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish
 from tests.gated_engine import GatedEngine
 
@@ -66,14 +67,14 @@ def told(steps: list[Any]) -> list[Any]:
 def test_steps_come_as_they_happen_the_answer_in_pieces():
     steps = stream(ScriptedLM(*SCRIPT))
     kinds = list(dict.fromkeys(type(step) for step in steps))
-    assert kinds == [Thought, ToolCall, ToolResult, AnswerDelta, Answer, RunUsage]
+    assert kinds == [Thought, ToolCall, ToolResult, AnswerDelta, Answer, Usage]
     assert [step.text for step in steps if isinstance(step, Thought)] == ["see the list", "it's there"]
     assert sum(isinstance(step, AnswerDelta) for step in steps) > 2
     assert answer_of(steps) == "Tea costs 4 euros."
     calls = [step.call_id for step in steps if isinstance(step, ToolCall)]
     assert [step.call_id for step in steps if isinstance(step, ToolResult)] == calls
     assert steps[-1].lm_calls == 2
-    assert steps[-1].tokens["scripted/lm"]["total_tokens"] > 0
+    assert steps[-1].tokens > 0
 
 
 AWKWARD = st.text(
@@ -104,7 +105,7 @@ def test_the_same_steps_come_from_the_cache():
         asked = stream(lm)
         cached = stream(lm)
     assert told(cached) == told(asked)
-    assert cached[-1].tokens == {}
+    assert cached[-1] == NO_USAGE
 
 
 def test_the_same_steps_come_from_an_lm_that_owns_its_connection():
@@ -159,7 +160,7 @@ def test_an_lm_that_breaks_off_and_is_asked_again_has_its_answer_told_anew():
             self.asked += 1
             text = json.dumps(finish(answer="4 euros", sure=True))
             message = Message.assistant(TextPart(text))
-            start, delta, end = response_to_events(Response(None, request.model, message, "stop", Usage()))
+            start, delta, end = response_to_events(Response(None, request.model, message, "stop", lm15.Usage()))
             yield start
             if self.asked == 1:
                 yield replace(delta, delta=replace(delta.delta, text=text[: text.index("euros") + 2]))
@@ -180,7 +181,7 @@ def test_text_that_is_no_step_is_never_told_as_the_answer():
 
 def test_a_program_without_a_text_output_streams_no_text():
     steps = stream(ScriptedLM(finish(count=3)), ReAct("question -> count: int", tools=[]))
-    assert [type(step) for step in steps] == [Answer, RunUsage]
+    assert [type(step) for step in steps] == [Answer, Usage]
 
 
 def test_without_thoughts_there_are_none():
@@ -234,7 +235,8 @@ def test_callbacks_and_usage_of_the_caller_s_context_see_a_streamed_run():
     with dspy.context(callbacks=[listener]), dspy.track_usage() as usage:
         steps = stream(ScriptedLM(*SCRIPT))
     assert listener.heard == ["scripted/lm"] * 2
-    assert usage.get_total_tokens() == steps[-1].tokens
+    total = usage.get_total_tokens()["scripted/lm"]
+    assert Usage.from_dspy({**total, "lm_calls": 2}) == steps[-1]
 
 
 def test_spans_of_a_streamed_run_stand_below_the_caller_s(traced: None):
