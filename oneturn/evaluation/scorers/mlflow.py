@@ -24,7 +24,7 @@ from oneturn.evaluation.result import Metric
 from oneturn.evaluation.run_record import RunRecord
 from oneturn.evaluation.scorers.retrieval import names_of
 from oneturn.evaluation.targets import Answered, EndpointTarget, read_into, resolve_target
-from oneturn.responses.reply import read_reply
+from oneturn.responses.reply import read_response
 
 
 def record_of_trace(trace: Trace) -> list[Fields]:
@@ -121,7 +121,7 @@ def prediction_of(outputs: Any, trace: Trace | None = None) -> dspy.Prediction |
         return None
     answered = Answered()
     if isinstance(reply, Mapping) and isinstance(reply.get("output"), list):
-        read_into([read_reply([{"type": "response.completed", "response": reply}])], answered)
+        read_into([read_response(reply)], answered)
     else:
         answered.prediction = dspy.Prediction(**(reply if isinstance(reply, Mapping) else {"answer": str(reply)}))
     if trace is not None:
