@@ -8,6 +8,7 @@ from typing import Any
 
 from mlflow.entities.span import NO_OP_SPAN_TRACE_ID
 
+from oneturn.core.steps import safe_url
 from oneturn.core.usage import Usage
 from oneturn.errors import EndpointError, RequestError
 
@@ -343,8 +344,8 @@ def _approval(item: Mapping[str, Any]) -> ApprovalRequest:
 
 def source(annotation: Mapping[str, Any]) -> Source:
     """The source in an annotation."""
-    url = annotation.get("url") or annotation.get("file_id") or ""
-    return Source(str(annotation.get("title") or annotation.get("filename") or url), str(url))
+    link = str(annotation.get("url") or annotation.get("file_id") or "")
+    return Source(str(annotation.get("title") or annotation.get("filename") or link), safe_url(link))
 
 
 def _select(items: Iterable[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:

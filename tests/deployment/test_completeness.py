@@ -71,7 +71,7 @@ def test_a_complete_agent_is_logged(tmp_path: Path):
     ("top", "lazy", "named"),
     [
         ("import helpers_parts", "", "helpers_parts (agent.py, line 6) isn't logged"),
-        ("", "from helpers_parts import GREETING", "helpers_parts (agent.py, line 13) isn't logged"),
+        ("", "from helpers_parts import GREETING", "helpers_parts (agent.py, line 11) isn't logged"),
         ("import importlib; importlib.import_module('helpers_parts')", "", "the module helpers_parts"),
         ("", "import importlib; importlib.import_module('helpers_parts')", "the module helpers_parts"),
         ("(Path(__file__).parent / 'prompts.txt').read_text()", "", "prompts.txt"),
@@ -96,8 +96,8 @@ def test_doctor_names_it_without_logging(tmp_path: Path):
     folder = write_agent(tmp_path, "doctor_parts", lazy="import helpers_doctor_parts; HERE / 'prompts.txt'")
     findings = list(carried_code(oneturn.load_agent(folder / "agent.py")))
     assert [finding.state.value for finding in findings] == ["problem", "warning"]
-    assert "helpers_doctor_parts (agent.py, line 13)" in findings[0].said
-    assert "prompts.txt (agent.py, line 13)" in findings[1].said
+    assert "helpers_doctor_parts (agent.py, line 11)" in findings[0].said
+    assert "prompts.txt (agent.py, line 11)" in findings[1].said
 
 
 def test_optional_imports_may_be_missing(tmp_path: Path):
