@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from oneturn.cli.options import AGENT_FILE, AgentFile, ApprovalOption, ConfigFile, build_policy, load
+from oneturn.cli.options import AGENT_FILE, AgentFile, ApprovalOption, ConfigFile, build_console, build_policy, load
 
 
 def report(
@@ -121,8 +121,6 @@ def evaluate(
         )
     loaded = load(agent, config)
 
-    from rich.console import Console
-
     from oneturn.cli.tables import detail_tables, score_table
     from oneturn.evaluation import evaluate
     from oneturn.evaluation.report import write_report
@@ -145,7 +143,7 @@ def evaluate(
     lm = loaded.lm() if target is None else None
     metrics: dict[str, Any] = {"score": loaded.metric, **{judge.name: judge for judge in judges(loaded.config.judge)}}
     evaluation = evaluate(program, rows, metrics, lm=lm, api_key=api_key, **options)
-    console = Console()
+    console = build_console()
     for table in (score_table({name: evaluation}), *detail_tables(evaluation)):
         console.print(table)
     for column, (unjudged, reason) in evaluation.not_judged().items():
@@ -181,8 +179,6 @@ def compare(
     """
     loaded = load(agent, config)
 
-    from rich.console import Console
-
     from oneturn.evaluation.comparison import compare
     from oneturn.evaluation.result import Evaluation
 
@@ -192,7 +188,7 @@ def compare(
     if json_file == "-":
         typer.echo(comparison.to_json())
     else:
-        Console().print(comparison)
+        build_console().print(comparison)
         if json_file is not None:
             Path(json_file).write_text(comparison.to_json() + "\n", encoding="utf-8")
     if markdown is not None:

@@ -20,6 +20,7 @@ from oneturn.agent import Agent
 from oneturn.config import MlflowConfig
 from oneturn.config.tracking import shown, use_store, use_tracking
 from oneturn.core.serialization import plain
+from oneturn.core.terminal import can_redraw
 from oneturn.datasets.duplicates import NEAR, input_text, near_pairs, same_text
 from oneturn.datasets.redaction import Redaction
 from oneturn.datasets.review import (
@@ -243,7 +244,7 @@ def _traces_with_feedback(settings: MlflowConfig, max_traces: int | None) -> Ite
     use_tracking(settings)
     heads = mlflow.search_traces(max_results=max_traces, return_type="list", include_spans=False, flush=True)
     trace_ids = [head.info.trace_id for head in heads if human_feedback(head) is not None]
-    for trace_id in tqdm(trace_ids, desc="read", unit="trace", delay=_SECONDS):
+    for trace_id in tqdm(trace_ids, desc="read", unit="trace", delay=_SECONDS, disable=not can_redraw()):
         if (trace := mlflow.get_trace(trace_id)) is not None:  # it may have been deleted since the search
             yield trace
 
