@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from oneturn.core.findings import Severity
+from oneturn.core.secrets import redact
 
 
 @dataclass(frozen=True)
@@ -440,6 +441,6 @@ class Findings:
 
 
 def format_value(value: Any, max_length: int = 60) -> str:
-    """Return the ``repr`` of ``value``, shortened for a message."""
-    text = repr(value)
+    """Return the ``repr`` of ``value`` for a message: shortened, without secrets."""
+    text = redact(repr(value))
     return text if len(text) <= max_length else f"{text[: max_length - 1]}…"

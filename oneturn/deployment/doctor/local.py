@@ -15,6 +15,7 @@ from oneturn.agent import Agent
 from oneturn.config import AgentConfig, LMConfig
 from oneturn.config.tools import McpTools, ToolConfig
 from oneturn.core.findings import Finding, ok, problem, unknown, warning
+from oneturn.core.secrets import redact
 from oneturn.errors import OneTurnError
 from oneturn.programs import guarded_tools
 from oneturn.programs.state import load_compiled
@@ -126,7 +127,7 @@ def _weights(config: LMConfig) -> Finding:
 
 
 def _line(error: Exception) -> str:
-    first = next(iter(str(error).strip().splitlines()), "")[:300]
+    first = redact(next(iter(str(error).strip().splitlines()), ""))[:300]
     return first if isinstance(error, OneTurnError) else f"{type(error).__name__}: {first}"
 
 
