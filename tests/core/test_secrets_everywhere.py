@@ -68,8 +68,8 @@ def in_configuration(text: str) -> bool:
 
 def in_conformance_check(text: str) -> bool:
     found = check_stream([{"type": "error", "code": "server_error", "message": text}])
-    leaks = [str(each) for each in found if "error-leaks" in str(each) and "secret" in str(each)]
-    return bool(leaks) and text not in "".join(leaks)
+    leaks = [each.message for each in found if each.check == "error-leaks"]
+    return any("secret" in message for message in leaks) and text not in "".join(leaks)
 
 
 def in_examples(text: str) -> bool:
