@@ -123,5 +123,5 @@ def test_an_agent_that_nobody_has_asked_has_no_rows(tmp_path: Path):
 
 
 def test_another_table_is_refused():
-    with pytest.raises(DataError, match="no inference table: row 1 has no input 'request'"):
+    with pytest.raises(DataError, match="isn't an inference table: row 1 has no input 'request'"):
         read_inference_table(pd.DataFrame([{"a": 1}]))
