@@ -7,7 +7,6 @@ process would silently run the code of the first. All answers are judged in this
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -110,8 +109,8 @@ def _answers(
         agent_file = Path(_pyfunc(mlmodel)["model_code_path"]).name
     config, questions, answers = folder / "config.yaml", folder / "questions.jsonl", folder / "answers.jsonl"
     config.write_text(json.dumps(_config(mlmodel)), encoding="utf-8")
-    lines = (json.dumps(jsonable(example.inputs().toDict()), ensure_ascii=False) for example in examples)
-    questions.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    inputs = (json.dumps(jsonable(example.inputs().toDict())) for example in examples)
+    questions.write_text("".join(f"{line}\n" for line in inputs), encoding="utf-8")
     command = [sys.executable, str(_SCRIPT), str(model), agent_file, str(questions), str(answers)]
     # --set overrides apply to the local agent only; a version uses the configuration that it was logged with.
     environment = {name: value for name, value in os.environ.items() if name != SET_VARIABLE}
@@ -121,7 +120,8 @@ def _answers(
         cwd=root,
         check=False,
     )
-    rows = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()] if answers.exists() else []
+    lines = answers.read_text(encoding="utf-8").split("\n") if answers.exists() else []
+    rows = [json.loads(line) for line in lines if line]
     failure = rows[0].get("failed") if rows else f"its process exited with code {completed.returncode}"
     if failure:
         raise _unusable(version, failure)
@@ -144,7 +144,6 @@ def _unusable(version: ModelVersion, reason: str) -> ProgramError:
 
 
 def _row(agent: Agent, example: dspy.Example, answered: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
-    answered = {name: None if _is_nan(value) else value for name, value in answered.items()}
     row = {name: jsonable(value) for name, value in example.items()} | answered
     if answered["error"] is not None:
         return row
@@ -157,10 +156,6 @@ def _row(agent: Agent, example: dspy.Example, answered: Mapping[str, Any], types
     record = RunRecord(calls, sources, approvals=approvals)
     prediction = with_record(dspy.Prediction(**dict(_convert(outputs, types))), record)
     return judged(row, {"score": agent.metric}, example, prediction)
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
 
 
 def _types(agent: Agent) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def to_agent_evaluation(rows: Iterable[Any], inputs: Sequence[str] = ("question"
 def _evaluation_row(number: int, row: Any, inputs: Sequence[str]) -> Fields:
     if isinstance(row, dspy.Example):
         inputs = tuple(row.inputs().keys()) if has_inputs(row) else inputs
-    fields = row.model_dump() if isinstance(row, BaseModel) else dict(row.items())
+    fields = without_nan(row.model_dump() if isinstance(row, BaseModel) else dict(row.items()))
     if missing := [name for name in inputs if name not in fields]:
         raise DataError(f"row {number} has no input {missing[0]!r}; its fields are {', '.join(map(str, fields))}")
     values = {name: jsonable(fields.pop(name)) for name in inputs}
@@ -241,7 +241,7 @@ def _plain(row: Any) -> dict[str, Any]:
     if isinstance(row, BaseModel):
         return row.model_dump(mode="json")
     if isinstance(row, Mapping):
-        return dict(row)
+        return without_nan(dict(row))
     raise DataError(f"{row!r:.80} isn't a row: give a dspy.Example or a mapping.")
 
 
