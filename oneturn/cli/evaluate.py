@@ -87,6 +87,14 @@ def evaluate(
     api_key: Annotated[
         str | None, typer.Option(envvar="ONETURN_API_KEY", help="The token to send to a URL, if it requires one.")
     ] = None,
+    same_errors: Annotated[
+        tuple[int, int],
+        typer.Option(
+            "--max-same-errors",
+            metavar="FIRST IN_A_ROW",
+            help="Stop if the first rows, or rows in a row, failed with the same error; 0 for no limit.",
+        ),
+    ] = (10, 20),
     approve: ApprovalOption = None,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
@@ -124,7 +132,9 @@ def evaluate(
     from rich.console import Console
 
     from oneturn.cli.tables import detail_tables, score_table
-    from oneturn.evaluation import evaluate
+    from oneturn.errors import OneTurnError
+    from oneturn.evaluation import ErrorLimits, evaluate
+    from oneturn.evaluation.error_limits import first_errors
     from oneturn.evaluation.report import write_report
     from oneturn.evaluation.report.mlflow import log_evaluation
     from oneturn.evaluation.result import Evaluation
@@ -139,12 +149,17 @@ def evaluate(
         "fresh": fresh,
         "threads": threads or loaded.config.compile.threads,
         "approve": build_policy(approve),
+        "max_same_errors": ErrorLimits(*same_errors),
     }
     rows = data if data is not None else loaded.examples(split.value)[:limit]
     program = loaded.program(compiled=not uncompiled) if target is None else target
     lm = loaded.lm() if target is None else None
     metrics: dict[str, Any] = {"score": loaded.metric, **{judge.name: judge for judge in judges(loaded.config.judge)}}
     evaluation = evaluate(program, rows, metrics, lm=lm, api_key=api_key, **options)
+    errors = evaluation.figures["error"]
+    if errors.notna().all():
+        where = f" They are in {output}." if output is not None else ""
+        raise OneTurnError(f"All {len(errors)} rows failed; there is no score.{where}\n{first_errors(errors)}")
     console = Console()
     for table in (score_table({name: evaluation}), *detail_tables(evaluation)):
         console.print(table)

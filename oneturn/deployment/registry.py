@@ -144,7 +144,7 @@ def _unusable(version: ModelVersion, reason: str) -> ProgramError:
 
 
 def _row(agent: Agent, example: dspy.Example, answered: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
-    row = {name: jsonable(value) for name, value in example.items()} | answered
+    row: dict[str, Any] = {**{name: jsonable(value) for name, value in example.items()}, **answered}
     if answered["error"] is not None:
         return row
     outputs = {

@@ -92,7 +92,7 @@ class Evaluation:
         repeated examples. ``…_not_judged`` is the number of answered rows that a metric gave no score for.
         """
         low, high = self.interval
-        columns = [name for name in (*_USAGE, "tries") if name in self.figures]
+        columns = [name for name in (*_USAGE, "tries") if name in self.figures and self.figures[name].notna().any()]
         return {
             "score": self.score,
             "score_low": low,

@@ -10,7 +10,7 @@ import heapq
 import itertools
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,15 @@ class ResultsFile:
             self._file.write(line)
             self._file.flush()
             self._mark_done(number)
+
+    def discard(self, numbers: Collection[int]) -> None:
+        """Remove rows, so that they are run again when the evaluation resumes, and close the partial file."""
+        self._file.close()
+        temporary = self.partial.with_name(self.partial.name + ".tmp")
+        with self.partial.open(encoding="utf-8") as old, temporary.open("w", encoding="utf-8") as new:
+            new.write(next(old))
+            new.writelines(line for line in old if json.loads(line)[_ROW_NUMBER] not in numbers)
+        temporary.replace(self.partial)
 
     def finish(self) -> None:
         """Write the rows in the order of the data and in the file's format; delete the partial file."""

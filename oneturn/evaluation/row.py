@@ -76,6 +76,7 @@ def _measured(answered: Answered, tries: int) -> Row:
         "pred_sources": answered.sources,
         "pred_approvals": answered.approvals,
         **answered.usage.to_dict(),
+        **dict.fromkeys(answered.unknown),
         "seconds": answered.seconds,
         "trace_id": answered.trace_id,
         "tries": tries,

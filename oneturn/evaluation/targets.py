@@ -15,7 +15,7 @@ from mlflow.types.responses import ResponsesAgentRequest
 
 from oneturn.agent import Agent
 from oneturn.core.serialization import jsonable
-from oneturn.core.usage import NO_USAGE, CallTracker, Usage, track_usage
+from oneturn.core.usage import NO_USAGE, USAGE_COLUMNS, CallTracker, Usage, track_usage
 from oneturn.errors import ApprovalRequired, DataError, ProgramError
 from oneturn.evaluation.approval import ApprovalPolicy, approving, decide
 from oneturn.evaluation.run_record import RunRecord, arguments, cited, tool_calls, with_record
@@ -36,6 +36,7 @@ class Answered:
         tool_calls: the tool calls, in order; see :class:`oneturn.evaluation.run_record.RunRecord`.
         sources: the sources that the answer cites.
         usage: the usage of its LM calls.
+        unknown: the usage columns that the target doesn't report; they are blank.
         seconds: the duration.
         trace_id: the id of its MLflow trace; ``None`` if there is none.
         approvals: the calls that need a person's approval, at which the run ended: ``name`` and ``arguments`` of each.
@@ -46,6 +47,7 @@ class Answered:
     tool_calls: list[Fields] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
+    unknown: tuple[str, ...] = ()
     seconds: float = 0.0
     trace_id: str | None = None
     approvals: list[Fields] = field(default_factory=list)
@@ -187,6 +189,7 @@ class EndpointTarget:
         def send(items: list[Mapping[str, Any]]) -> Reply:
             return query(self._url, items, custom_inputs=custom_inputs, api_key=self._api_key)
 
+        into.unknown = USAGE_COLUMNS
         with _measure(into):
             read_into(_replies(send, question, self._approve, into), into)
 
@@ -208,6 +211,7 @@ class ModelTarget:
             response = self._model.predict({"input": items, "custom_inputs": custom_inputs})
             return read_reply([{"type": "response.completed", "response": response}], asked=items)
 
+        into.unknown = USAGE_COLUMNS
         with _measure(into):
             read_into(_replies(send, question, self._approve, into), into)
 
@@ -257,7 +261,10 @@ def read_into(replies: Sequence[Reply], into: Answered) -> None:
     urls = [source.url for source in reply.sources]
     into.approvals = [{"name": each.name, "arguments": arguments(each.arguments)} for each in reply.approvals]
     if not into.approvals:
-        into.prediction = dspy.Prediction(**{"answer": reply.text, "citations": urls, **reply.custom_outputs})
+        outputs = dict(reply.custom_outputs) or {"citations": urls}
+        if reply.answer_field is not None:
+            outputs = {reply.answer_field: reply.text, **outputs}
+        into.prediction = dspy.Prediction(**outputs)
     into.tool_calls = [
         {
             "name": call.name,
@@ -270,6 +277,7 @@ def read_into(replies: Sequence[Reply], into: Answered) -> None:
     ]
     into.sources = urls
     into.usage = sum((each.usage for each in replies), NO_USAGE)
+    into.unknown = ("lm_calls",) if into.usage.tokens else USAGE_COLUMNS  # the protocol reports tokens only
 
 
 def _lm_settings(lm: dspy.BaseLM | None) -> list[Any]:
