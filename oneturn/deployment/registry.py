@@ -19,7 +19,6 @@ from typing import Any
 import dspy
 import mlflow
 import pandas as pd
-import pydantic
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
@@ -27,13 +26,11 @@ from mlflow.models import Model
 from oneturn.agent import Agent
 from oneturn.config.loading import CONFIG_VARIABLE, SET_VARIABLE
 from oneturn.core.serialization import jsonable
-from oneturn.errors import OneTurnError, ProgramError
+from oneturn.errors import ProgramError
 from oneturn.evaluation.result import Evaluation
 from oneturn.evaluation.row import judged
 from oneturn.evaluation.run_record import RunRecord, with_record
-from oneturn.programs.react import ReAct
-from oneturn.programs.react.trajectory import Turn
-from oneturn.programs.signature import signature_of
+from oneturn.evaluation.typed_outputs import output_types, with_types
 
 _SCRIPT = Path(__file__).with_name("_answer_as_version.py")
 _PREDICTED = "pred_"
@@ -95,7 +92,7 @@ def evaluate_version(
     """
     with tempfile.TemporaryDirectory() as folder:
         rows = _answers(version, examples, Path(folder), agent.root, compiled)
-    types = _types(agent)
+    types = output_types(agent)
     judged_rows = [_row(agent, example, row, types) for example, row in zip(examples, rows, strict=True)]
     return Evaluation(pd.DataFrame(judged_rows))
 
@@ -154,26 +151,8 @@ def _row(agent: Agent, example: dspy.Example, answered: Mapping[str, Any], types
     }
     calls, sources, approvals = (tuple(answered.get(name) or ()) for name in _RUN_COLUMNS)
     record = RunRecord(calls, sources, approvals=approvals)
-    prediction = with_record(dspy.Prediction(**dict(_convert(outputs, types))), record)
+    prediction = with_record(dspy.Prediction(**with_types(outputs, types)), record)
     return judged(row, {"score": agent.metric}, example, prediction)
-
-
-def _types(agent: Agent) -> dict[str, Any]:
-    """The output types that the program declares; empty if it declares none."""
-    program = agent.build()
-    try:
-        types = {name: field.annotation for name, field in signature_of(program).output_fields.items()}
-    except OneTurnError:
-        return {}
-    return {**types, "trajectory": list[Turn]} if isinstance(program, ReAct) else types
-
-
-def _convert(outputs: Mapping[str, Any], types: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in outputs.items():
-        try:
-            yield name, pydantic.TypeAdapter(types[name]).validate_python(value)
-        except (KeyError, pydantic.ValidationError, pydantic.errors.PydanticSchemaGenerationError):
-            yield name, value
 
 
 def _uri(version: ModelVersion) -> str:

@@ -5,6 +5,7 @@ from oneturn.evaluation.comparison import compare
 from oneturn.evaluation.data_sources import to_agent_evaluation
 from oneturn.evaluation.error_limits import ErrorLimits, EvaluationStopped
 from oneturn.evaluation.plots import category_plot, score_plot
+from oneturn.evaluation.rescoring import rescore
 from oneturn.evaluation.result import Evaluation, Metric
 from oneturn.evaluation.runner import evaluate
 from oneturn.evaluation.spark import evaluate_into, evaluate_table
@@ -24,6 +25,7 @@ __all__ = [
     "evaluate_into",
     "evaluate_table",
     "interval",
+    "rescore",
     "score_plot",
     "to_agent_evaluation",
 ]

@@ -152,6 +152,17 @@ def read_results(path: Path, part: Part | None = None, most: int | None = None) 
     return rows
 
 
+def read_records(path: Path) -> Iterator[Row]:
+    """Yield the rows of a results file as mappings.
+
+    Raises:
+        DataError: the file doesn't exist, or can't be read.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} doesn't exist: write it with oneturn evaluate --output {path}.")
+    yield from _read(path)
+
+
 def check_rows(rows: pd.DataFrame, name: str) -> None:
     """Raise ``DataError`` if ``rows`` aren't the rows of an evaluation."""
     if rows.empty:

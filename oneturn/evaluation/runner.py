@@ -20,8 +20,9 @@ from tqdm.auto import tqdm
 from oneturn.core._dspy import replaced_cache
 from oneturn.errors import DataError
 from oneturn.evaluation.approval import ApprovalPolicy
-from oneturn.evaluation.data_sources import Source, Unreadable, source_of
+from oneturn.evaluation.data_sources import SPARK, Source, Unreadable, source_of
 from oneturn.evaluation.error_limits import ErrorLimits, EvaluationStopped, stopping
+from oneturn.evaluation.metric_columns import check_columns
 from oneturn.evaluation.rate_limit import Limiter
 from oneturn.evaluation.result import REPEAT, Evaluation, Metric
 from oneturn.evaluation.results_file import ResultsFile
@@ -116,14 +117,17 @@ def evaluate(
         ``seconds``, ``trace_id``, ``tries`` and ``error``.
 
     Raises:
-        DataError: there are no rows; the target or the data is of an unsupported type; ``repeats`` isn't positive; or
-            ``output`` belongs to another evaluation.
+        DataError: there are no rows; a metric needs a column that no row has; the target or the data is of an
+            unsupported type; ``repeats`` isn't positive; or ``output`` belongs to another evaluation.
         EvaluationStopped: the rows keep failing with the same error. With ``output``, the other rows are kept.
     """
     limits = max_same_errors or ErrorLimits(0, 0)
     named = named_metrics(metrics)
     resolved = resolve_target(target, lm, api_key, trace, approve)
-    source = repeated(source_of(data, tuple(inputs or resolved.inputs)), repeats)
+    source = source_of(data, tuple(inputs or resolved.inputs), resolved.optional)
+    if source.key != SPARK:  # reading its rows twice costs a job
+        check_columns(named, source.rows())
+    source = repeated(source, repeats)
     # DSPy's cache would give each repeat the same answer.
     with contextlib.nullcontext() if repeats == 1 else replaced_cache(memory=False):
         if output is None:

@@ -74,10 +74,12 @@ class Target(Protocol):
     Attributes:
         key: identifies the target; equal for targets with the same program and settings.
         inputs: the names of its inputs; empty if unknown.
+        optional: the inputs that have a default.
     """
 
     key: str
     inputs: tuple[str, ...]
+    optional: frozenset[str]
 
     def answer(self, example: dspy.Example, into: Answered) -> None:
         """Answer one row and write the result to ``into``; errors are raised."""
@@ -121,7 +123,7 @@ class ProgramTarget:
         self._approve = approve
         lms = [lm] if lm is not None else [each.lm or dspy.settings.lm for _, each in program.named_predictors()]
         self.key = repr([type(program).__name__, _state(program), [_lm_settings(each) for each in lms]])
-        self.inputs = _inputs(program)
+        self.inputs, self.optional = _inputs(program)
 
     def answer(self, example: dspy.Example, into: Answered) -> None:
         """Run the program on a row."""
@@ -179,6 +181,7 @@ class EndpointTarget:
         self.key = url
         self._approve = approve
         self.inputs: tuple[str, ...] = ("question",)
+        self.optional: frozenset[str] = frozenset()
         self._url = url
         self._api_key = api_key
 
@@ -201,6 +204,7 @@ class ModelTarget:
         self.key = uri
         self._approve = approve
         self.inputs: tuple[str, ...] = ("question",)
+        self.optional: frozenset[str] = frozenset()
         self._model = mlflow.pyfunc.load_model(uri)
 
     def answer(self, example: dspy.Example, into: Answered) -> None:
@@ -286,8 +290,10 @@ def _lm_settings(lm: dspy.BaseLM | None) -> list[Any]:
     return [getattr(lm, "model", None), options]
 
 
-def _inputs(program: dspy.Module) -> tuple[str, ...]:
+def _inputs(program: dspy.Module) -> tuple[tuple[str, ...], frozenset[str]]:
+    """The names of a program's inputs, and of those with a default."""
     try:
-        return tuple(signature_of(program, None).input_fields)
+        fields = signature_of(program, None).input_fields
     except Exception:  # the module declares no inputs: the examples mark them
-        return ()
+        return (), frozenset()
+    return tuple(fields), frozenset(name for name, field in fields.items() if not field.is_required())
