@@ -29,10 +29,13 @@ def score_table(evaluations: Mapping[str, Evaluation]) -> Table:
             _interval(figures["score_low"], figures["score_high"]),
             f"{figures['rows']:.0f}{failed}",
             f"{figures['seconds_per_row']:.2f}\n({', '.join(latency)})",
-            f"{figures['lm_calls_per_row']:.2f}",
-            f"{figures['prompt_tokens_per_row']:.0f} / {figures['completion_tokens_per_row']:.0f}",
+            f"{figures['lm_calls_per_row']:.2f}" if "lm_calls_per_row" in figures else "",
+            " / ".join(f"{figures[name]:.0f}" for name in _TOKENS if name in figures),
         )
     return table
+
+
+_TOKENS = ("prompt_tokens_per_row", "completion_tokens_per_row")
 
 
 def detail_tables(evaluation: Evaluation) -> Iterator[Table | str]:

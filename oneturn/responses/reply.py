@@ -70,6 +70,7 @@ class Reply:
         sources: the sources that the answer cites.
         approvals: the calls that wait for a person's approval; the answer is empty until then, see :meth:`answering`.
         custom_outputs: the program's other outputs.
+        answer_field: the name of the program's output that is the answer; ``None`` if the text is all outputs as JSON.
         usage: token counts; the protocol reports neither the number of LM calls nor the cost.
         response_id: the response's id.
         output: the response's items, unchanged.
@@ -85,6 +86,7 @@ class Reply:
     response_id: str | None
     output: tuple[Mapping[str, Any], ...]
     asked: tuple[Mapping[str, Any], ...] = ()
+    answer_field: str | None = "answer"
 
     @property
     def conversation(self) -> list[Mapping[str, Any]]:
@@ -179,6 +181,7 @@ def _reply(
         response_id=response.get("id"),
         output=tuple(output),
         asked=tuple(asked),
+        answer_field=(response.get("metadata") or {}).get("answer_field", "answer") or None,
     )
 
 
