@@ -16,6 +16,7 @@ from oneturn.config import AgentConfig, LMConfig
 from oneturn.config.tools import McpTools, ToolConfig
 from oneturn.core.findings import Finding, ok, problem, unknown, warning
 from oneturn.core.secrets import redact
+from oneturn.deployment.completeness import missing_files, missing_modules
 from oneturn.errors import OneTurnError
 from oneturn.programs import guarded_tools
 from oneturn.programs.state import load_compiled
@@ -89,6 +90,18 @@ def program(agent: Agent) -> Iterator[Finding]:
         yield warning("compiled", observation, "Prompts are optimized for one LM; run `oneturn compile`.")
     else:
         yield ok("compiled", agent.config.compiled)
+
+
+def carried_code(agent: Agent) -> Iterator[Finding]:
+    """Check that a logged model would carry the modules and files of the agent's folder that its code names."""
+    modules, files = missing_modules(agent), missing_files(agent)
+    fix = "Add it to code_paths in agent.py."
+    for name in modules:
+        yield problem("code_paths", f"{name} isn't carried by a logged model", fix)
+    for name in files:
+        yield warning("code_paths", f"{name} isn't carried by a logged model", fix)
+    if not (modules or files):
+        yield ok("code_paths", ", ".join(agent.code_paths) or "none")
 
 
 def unsigned_approvals(tools: Sequence[str]) -> str:

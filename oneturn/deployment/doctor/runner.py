@@ -42,6 +42,7 @@ def _local_findings(agent: Agent, ask: bool, seen: Callable[[Finding], object]) 
         partial(local.lm, config.lm),
         partial(local.variables, config),
         partial(local.program, agent),
+        partial(local.carried_code, agent),
         partial(local.port, config),
         *([partial(local.lm_answers, agent)] if ask else []),
         *([partial(deployable, config)] if _on_databricks(config) else []),

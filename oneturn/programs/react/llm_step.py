@@ -11,7 +11,7 @@ from mlflow.entities import SpanType
 
 from oneturn.core.background import stream_in_thread
 from oneturn.core.steps import AnswerDelta, Thought, Working
-from oneturn.core.tracing import child_span
+from oneturn.core.tracing import child_span, set_usage
 from oneturn.core.usage import NO_USAGE, CallTracker, track_usage
 from oneturn.errors import ProgramError
 from oneturn.lm.streaming import tapped
@@ -131,18 +131,17 @@ class StepCaller:
     def _call(self, lm: dspy.BaseLM, trajectory: list[Turn], allowed: Allowed) -> dspy.Prediction:
         adapter = StepAdapter(self._schema, allowed.names, allowed.seen_values)
         tracker = CallTracker()
-        try:
-            with (
-                child_span(self._lm.model, SpanType.CHAT_MODEL, {"steps_so_far": len(trajectory)}) as span,
-                dspy.context(adapter=adapter, trace=None),
-                track_usage(tracker),
-            ):
-                prediction = self._predict(lm=lm, **self._inputs, trajectory=list(trajectory))
+        with child_span(self._lm.model, SpanType.CHAT_MODEL, {"steps_so_far": len(trajectory)}) as span:
+            try:
+                with dspy.context(adapter=adapter, trace=None), track_usage(tracker):
+                    prediction = self._predict(lm=lm, **self._inputs, trajectory=list(trajectory))
                 if span is not None:
                     span.set_outputs({"thought": prediction.get("thought"), **prediction.tool_call.model_dump()})
                 return prediction
-        finally:
-            self.usage += tracker.usage
+            finally:
+                self.usage += tracker.usage
+                if span is not None:
+                    set_usage(span, tracker.usage)
 
 
 def _step_outputs(step: StepCall | None) -> dict[str, Any]:
