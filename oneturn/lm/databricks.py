@@ -120,12 +120,44 @@ CHAT = OpenAIChatCompat(instruction_role="system", max_tokens_field="max_tokens"
 _TOO_LONG = re.compile(r"context.?(?:length|window)|(?:prompt|input)\b.*\btoo long|maximum.*tokens", re.I)
 
 
+_HAS_PARTS = re.compile(r'"content"\s*:\s*\[')
+
+
 class EndpointClient(OpenAIChatLM):
     """A synchronous chat client of an endpoint."""
 
     def normalize_error(self, status: int, body: str) -> ProviderError:
         """Return the lm15 error for an error response, Databricks' envelope included."""
         return super().normalize_error(status, _as_openai(status, body))
+
+    def parse_response(self, request: Request, response: Any) -> Response:
+        """Return the response, with the reasoning of a thinking model."""
+        if _HAS_PARTS.search(response.body.decode(errors="replace")):
+            body = response.json()
+            for choice in body.get("choices") or []:
+                _flatten(choice.get("message"))
+            response = replace(response, body=json.dumps(body).encode())
+        return super().parse_response(request, response)
+
+    def parse_stream_events(self, request: Request, raw_event: Any) -> Iterator[StreamEvent]:
+        """Yield the events of a chunk, with the text and the reasoning of a thinking model."""
+        if _HAS_PARTS.search(raw_event.data):
+            chunk = json.loads(raw_event.data)
+            for choice in chunk.get("choices") or []:
+                _flatten(choice.get("delta"))
+            raw_event = replace(raw_event, data=json.dumps(chunk))
+        yield from super().parse_stream_events(request, raw_event)
+
+
+def _flatten(message: Any) -> None:
+    """Replace a content of parts, as thinking models have it on Databricks, by its text and its reasoning."""
+    if not isinstance(message, dict) or not isinstance(message.get("content"), list):
+        return
+    parts = [part for part in message["content"] if isinstance(part, dict)]
+    message["content"] = "".join(str(part.get("text") or "") for part in parts if part.get("type") == "text")
+    summaries = [summary for part in parts for summary in part.get("summary") or [] if isinstance(summary, dict)]
+    if reasoning := "".join(str(summary.get("text") or "") for summary in summaries):
+        message["reasoning_content"] = reasoning
 
 
 class AsyncEndpointClient(AsyncOpenAIChatLM):
