@@ -89,7 +89,8 @@ class ScriptedLM(dspy.LM):
     Args:
         *replies: the replies; see :data:`Reply`.
         piece: characters per chunk of a streamed reply.
-        response_schema: whether the LM is held to JSON schemas by a grammar, as the embedded LM is. Replies are never validated against one.
+        response_schema: whether the LM is held to JSON schemas by a grammar, as the embedded LM is. Replies are never
+            validated against one.
         streams: whether the LM supports streaming.
         **options: further options of ``dspy.LM``. By default, replies aren't cached and errors aren't retried.
     """

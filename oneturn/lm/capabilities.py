@@ -59,13 +59,12 @@ def has_local_grammar(lm: dspy.BaseLM) -> bool:
 
 def supports_schema(lm: dspy.BaseLM) -> bool:
     """Return whether the LM takes a JSON schema of its reply."""
-    capabilities = capabilities_of(lm)
-    return "response_format" in capabilities["supported_params"] and bool(capabilities["supports_response_schema"])
+    return supports_json_mode(lm) and bool(capabilities_of(lm)["supports_response_schema"])
 
 
 def supports_json_mode(lm: dspy.BaseLM) -> bool:
     """Return whether the LM takes a response format at all."""
-    return "response_format" in capabilities_of(lm)["supported_params"]
+    return bool("response_format" in capabilities_of(lm)["supported_params"])
 
 
 def best_tool_calling(lm: dspy.BaseLM) -> ToolCalling:

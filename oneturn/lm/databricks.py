@@ -15,7 +15,6 @@ import dspy
 from dspy.lm15 import (
     AsyncOpenAIChatLM,
     AuthError,
-    InvalidRequestError,
     LM15Error,
     NotConfiguredError,
     OpenAIChatCompat,
@@ -29,11 +28,6 @@ from dspy.lm15 import (
 from oneturn.core._dspy import StdlibAsyncTransport, StdlibTransport, StreamEvent, parse_with
 from oneturn.core.databricks_auth import Who, first_line, workspace_token
 from oneturn.errors import ConfigError
-
-_ABOUT_SCHEMA = re.compile(r"response_format|json_?schema|structured output|anyOf|oneOf|allOf|\$ref|prefixItems", re.I)
-
-_schemaless: set[tuple[str, str]] = set()
-"""Endpoints, by workspace host and name, that rejected a response schema. This process sends them none again."""
 
 
 @dataclass(frozen=True)
@@ -69,23 +63,20 @@ def prepare_request(endpoint: str, credentials: Who, request: Request, renew: bo
         raise NotConfiguredError(f"There are no credentials for {endpoint!r}: {first_line(error)}") from error
     except OSError as error:
         raise TransportError(f"The workspace of {endpoint!r} can't be reached: {error}") from error
-    return PreparedRequest(host, token, _for_endpoint(request, endpoint, (host, endpoint) not in _schemaless))
+    return PreparedRequest(host, token, replace(request, model=endpoint))
 
 
 def prepare_retry(previous: PreparedRequest, credentials: Who, request: Request, error: LM15Error) -> PreparedRequest:
-    """Return the request to send after ``error``: with a renewed token, or without a schema.
+    """Return the request to send after ``error``, with a renewed token.
 
     Raises:
-        LM15Error: neither would help; this is ``error``, with the endpoint's name and a fix.
+        LM15Error: a new token wouldn't help; this is ``error``, with the endpoint's name and a fix.
     """
     endpoint = previous.request.model
     if isinstance(error, AuthError) and credentials == "agent":
         renewed = prepare_request(endpoint, credentials, request, renew=True)
         if renewed.token != previous.token:
             return renewed
-    if isinstance(error, InvalidRequestError) and _rejects_schema(previous.request, error):
-        _schemaless.add((previous.host, endpoint))
-        return replace(previous, request=_for_endpoint(request, endpoint, False))
     raise explain_error(previous, error)
 
 
@@ -102,17 +93,6 @@ def explain_error(prepared: PreparedRequest, error: LM15Error) -> LM15Error:
         )
         error.args = (error.message,)
     return error
-
-
-def _for_endpoint(request: Request, endpoint: str, schema: bool) -> Request:
-    response_format = request.config.response_format
-    if response_format is not None and not schema:
-        return replace(request, model=endpoint, config=replace(request.config, response_format=None))
-    return replace(request, model=endpoint)
-
-
-def _rejects_schema(sent: Request, error: LM15Error) -> bool:
-    return sent.config.response_format is not None and bool(_ABOUT_SCHEMA.search(error.message))
 
 
 CHAT = OpenAIChatCompat(instruction_role="system", max_tokens_field="max_tokens")

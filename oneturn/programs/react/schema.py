@@ -103,7 +103,7 @@ class StepSchema:
         return self._api_format
 
     def functions(self, narrow: bool) -> list[dict[str, Any]]:
-        """Return the tools and ``finish`` as functions for an LM with function calling: the same for all steps and runs.
+        """Return the tools and ``finish`` as functions for function calling: the same for all steps and runs.
 
         Args:
             narrow: whether the LM's provider takes a narrow dialect of JSON Schema only.

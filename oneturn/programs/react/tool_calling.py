@@ -79,7 +79,10 @@ class AdapterSelector:
         return next((each for each in candidates if not is_refused(self._lm, _format(each))), last)
 
     def falls_back(self, adapter: StepAdapter, error: Exception) -> bool:
-        """Return whether ``error`` refuses the adapter's tools or schema and another way is left; remember that it did."""
+        """Return whether ``error`` refuses the adapter's tools or schema, and another way is left.
+
+        The refusal is remembered.
+        """
         if self.narrows or not is_format_refusal(error):
             return False
         *candidates, last = self._candidates(adapter.allowed)
