@@ -85,7 +85,7 @@ def takes_narrow_schemas(lm: dspy.BaseLM) -> bool:
 
 def replays_reasoning(lm: dspy.BaseLM) -> bool:
     """Return whether the LM's API requires the reasoning of a run in the run's later requests."""
-    return lm.model.startswith(_REASONING_REPLAYED)
+    return bool(lm.model.startswith(_REASONING_REPLAYED))
 
 
 _refused: set[tuple[str, str, str]] = set()
