@@ -17,6 +17,7 @@ from oneturn.config.tools import McpTools, ToolConfig
 from oneturn.core.findings import Finding, ok, problem, unknown, warning
 from oneturn.errors import OneTurnError
 from oneturn.programs import guarded_tools
+from oneturn.programs.react import ReAct
 from oneturn.programs.state import load_compiled
 from oneturn.tools.approvals import weakness_of
 from oneturn.toolsets.mcp import mcp_tools
@@ -73,6 +74,8 @@ def program(agent: Agent) -> Iterator[Finding]:
         yield problem("program", f"it can't be built: {_line(error)}", "")
         return
     yield ok("program", type(built).__name__)
+    if isinstance(built, ReAct):
+        yield from _tool_calling(agent, built)
     if agent.config.approvals.key_env is None and (tools := guarded_tools(built)):
         yield problem("approvals", unsigned_approvals(tools), "")
     if agent.config.compiled is None:
@@ -88,6 +91,15 @@ def program(agent: Agent) -> Iterator[Finding]:
         yield warning("compiled", observation, "Prompts are optimized for one LM; run `oneturn compile`.")
     else:
         yield ok("compiled", agent.config.compiled)
+
+
+def _tool_calling(agent: Agent, program: ReAct) -> Iterator[Finding]:
+    try:
+        lm = agent.lm()
+    except OneTurnError:  # reported by the checks of the LM
+        return
+    reason = "" if program.tool_calling == "auto" else ", as declared"
+    yield ok("tool calling", f"{program.tool_calling_with(lm)} with {lm.model}{reason}")
 
 
 def unsigned_approvals(tools: Sequence[str]) -> str:
