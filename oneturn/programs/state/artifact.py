@@ -34,6 +34,7 @@ class Manifest(pydantic.BaseModel):
         spend: LM calls, tokens, seconds and, where prices are known, US dollars of the whole compile.
         estimate: the estimate made before the compile, each value as minimum and maximum.
         stopped: the budget limit that ended the compile, if one did.
+        tool_calling: how a ``oneturn.ReAct`` asked that LM for its steps; ``None`` for another program.
         interface: the signature and the tools of the uncompiled program, with their SHA-256; without it, only a
             changed number of fields is detected as drift.
     """
@@ -48,6 +49,7 @@ class Manifest(pydantic.BaseModel):
     spend: dict[str, float]
     estimate: dict[str, list[float]] | None = None
     stopped: str | None = None
+    tool_calling: str | None = None
     interface: Interface | None = None
 
 
