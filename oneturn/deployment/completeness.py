@@ -61,7 +61,7 @@ def _environment() -> dict[str, str]:
     variables = {name: value for name, value in os.environ.items() if name != CONFIG_VARIABLE}
     variables |= {"MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": mlflow.get_registry_uri()}
     try:
-        return variables | dict(get_databricks_env_vars(uri))
+        return {**variables, **get_databricks_env_vars(uri)}
     except mlflow.MlflowException:  # credentials of Databricks' command line: the process reads them itself
         return variables
 

@@ -76,6 +76,7 @@ class Reply:
         sources: the sources that the answer cites.
         approvals: the calls that wait for a person's approval; the answer is empty until then, see :meth:`answering`.
         custom_outputs: the program's other outputs.
+        answer_field: the name of the program's output that is the answer; ``None`` if the text is all outputs as JSON.
         usage: token counts; the protocol reports neither the number of LM calls nor the cost.
         response_id: the response's id.
         output: the response's items, unchanged.
@@ -92,6 +93,7 @@ class Reply:
     response_id: str | None
     output: tuple[Mapping[str, Any], ...]
     asked: tuple[Mapping[str, Any], ...] = ()
+    answer_field: str | None = "answer"
     trace_id: str | None = None
 
     @property
@@ -165,6 +167,7 @@ class ReplyReader:
         self._custom_outputs: dict[str, Any] = {}
         self._usage = Usage()
         self._response_id: str | None = None
+        self._answer_field: str | None = "answer"
         self._trace_id: str | None = None
         self._completed = False  # whether the last event was response.completed
         self.ended = False
@@ -226,6 +229,7 @@ class ReplyReader:
         self._custom_outputs |= response.get("custom_outputs") or {}
         self._usage += Usage.from_responses(response.get("usage"))
         self._response_id = response.get("id") or self._response_id
+        self._answer_field = (response.get("metadata") or {}).get("answer_field", self._answer_field) or None
         self._open.clear()
         self.ended = not self._ends_in_call(output or self._output)
 
@@ -266,6 +270,7 @@ class ReplyReader:
             response_id=self._response_id,
             output=tuple(output),
             asked=tuple(self._asked),
+            answer_field=self._answer_field,
             trace_id=self._trace_id,
         )
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from oneturn.core.serialization import jsonable
 from oneturn.evaluation.data_sources import conversation, example_inputs, example_labels, question_field
 from oneturn.evaluation.result import Metric
+from oneturn.evaluation.row import finite
 from oneturn.evaluation.run_record import RunRecord
 from oneturn.evaluation.scorers.retrieval import names_of
 from oneturn.evaluation.targets import Answered, EndpointTarget, read_into, resolve_target
@@ -244,8 +245,8 @@ def _root(trace: Trace) -> tuple[Any, Any]:
 
 def _feedback(name: str, result: Any) -> Feedback:
     if not isinstance(result, dspy.Prediction):
-        return Feedback(name=name, value=float(result))
+        return Feedback(name=name, value=finite(result))
     text = result.get("feedback")
     if result.score is None:
         return Feedback(name=name, error=AssessmentError(error_code="NOT_JUDGED", error_message=text))
-    return Feedback(name=name, value=float(result.score), rationale=text)
+    return Feedback(name=name, value=finite(result.score), rationale=text)
