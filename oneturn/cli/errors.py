@@ -39,12 +39,16 @@ def describe(error: Exception) -> str | None:
 
 def user_place(trace: TracebackType | None) -> str | None:
     """The last frame of a traceback in the agent's folder: file, line and function; ``None`` if there is none."""
-    root = Path.cwd().resolve()
+    agent_file = getattr(sys.modules.get("agent"), "__file__", None)  # as load_agent names it
+    roots = [Path.cwd().resolve(), *([Path(agent_file).resolve().parent] if agent_file else [])]
     for frame in reversed(traceback.extract_tb(trace)):
         file = Path(frame.filename).resolve()
         installed = file.is_relative_to(sys.prefix) or file.is_relative_to(sys.base_prefix)
-        if file.is_file() and file.is_relative_to(root) and not installed and not file.is_relative_to(_PACKAGE):
-            return f"{file.relative_to(root)}, line {frame.lineno}, in {frame.name}"
+        if not file.is_file() or installed or file.is_relative_to(_PACKAGE):
+            continue
+        for root in roots:
+            if file.is_relative_to(root):
+                return f"{file.relative_to(root)}, line {frame.lineno}, in {frame.name}"
     return None
 
 

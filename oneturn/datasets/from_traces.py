@@ -72,7 +72,8 @@ def human_feedback(trace: Trace) -> Feedback | None:
     if not own:
         return None
     own.sort(key=_timestamp)
-    expected = {item.name: item.expectation.value for item in own if item.expectation}
+    values = {item.name: item.expectation.value for item in own if item.expectation}
+    expected = {name: value for name, value in values.items() if not _is_blank(value)}
     verdicts = {(item.name, item.source.source_id): _verdict(item) for item in own if item.feedback}
     clear = [verdict for verdict in verdicts.values() if verdict is not None]
     conclusive = [item for item in own if item.expectation or _verdict(item) is not None]
@@ -173,9 +174,18 @@ def _human_labels(feedback: Feedback, program: Program) -> tuple[dict[str, Any],
     for name, value in feedback.expected.items():
         entries = value if isinstance(value, Mapping) and name not in outputs else {name: value}
         for entry_name, entry in entries.items():
+            if _is_blank(entry):
+                continue
             output = answer if answer and entry_name in _ANSWERS and entry_name not in outputs else entry_name
             (corrected if output in outputs else rest)[output] = entry
     return corrected, rest
+
+
+def _is_blank(value: Any) -> bool:
+    """Whether a reviewer's field was left empty; an empty text or object is no correction, an empty list may be one."""
+    if isinstance(value, Mapping):
+        return all(map(_is_blank, value.values()))
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _as_list(value: Any) -> list[Any]:

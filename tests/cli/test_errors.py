@@ -32,6 +32,14 @@ def test_an_exception_in_the_agent_file_names_the_user_s_line(tmp_path: Path, mo
     assert result.stderr == "Error: agent.py, line 2, in build: KeyError: 'missing'\n"
 
 
+def test_an_agent_in_another_folder_is_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "agent.py").write_text("\nraise RuntimeError('\x1b[2Jbroken')\n")
+    result = run("doctor", "--agent", str(tmp_path / "agent.py"))
+    assert result.stderr == "Error: agent.py, line 2, in <module>: RuntimeError: \\u001b[2Jbroken\n"
+
+
 @pytest.mark.parametrize("error", [MlflowException("API request to http://127.0.0.1:9 failed"), PermissionError("no")])
 def test_an_error_of_a_service_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch):
     def fail(*arguments: Any) -> None:
