@@ -84,7 +84,9 @@ class Journal:
         self.progress = Progress(self.totals, 0.0)
         self.id = ""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open(
+            "a", encoding="utf-8", errors="backslashreplace"
+        )  # half a surrogate pair becomes its JSON escape
         try:
             self._open_journal(fresh)
         except OneTurnError:
