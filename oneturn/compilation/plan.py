@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -76,6 +77,7 @@ class Plan:
             settings.seed,
             settings.threads,
             agent.config.lm.model_dump(mode="json"),
+            [_settings(each) for each in (lm, teacher)],
             settings.teacher and settings.teacher.model_dump(mode="json"),
             student.dump_state(),
             [dataset_hash(cls.rows(examples)) for examples in (train, dev)],
@@ -110,6 +112,24 @@ class Plan:
     def rows(examples: Sequence[dspy.Example]) -> list[dict[str, Any]]:
         """Convert examples to dictionaries."""
         return [example.toDict() for example in examples]
+
+
+def _settings(lm: dspy.BaseLM) -> list[Any]:
+    """What decides an LM's answers besides its name, without keys: an agent may build it from more than its config."""
+    options = {name: value for name, value in lm.kwargs.items() if "key" not in name and name != "token"}
+    addresses = [os.environ.get(name) for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE")]
+    plain = {name: value if _is_plain(value) else type(value).__name__ for name, value in options.items()}
+    attributes = getattr(getattr(lm, "engine", None), "__dict__", {})
+    engine = {name: value for name, value in attributes.items() if isinstance(value, str) and "key" not in name}
+    return [type(lm).__name__, lm.model, lm.model_type, plain, engine, addresses]
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    return value is None or isinstance(value, str | int | float)
 
 
 def _short_hash(text: str) -> str:

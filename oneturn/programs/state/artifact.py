@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from pathlib import Path
@@ -73,7 +74,7 @@ def save_compiled(program: dspy.Module, manifest: Manifest, path: Path) -> None:
     The same program and manifest give the same bytes.
 
     Raises:
-        ProgramError: a value looks like a secret.
+        ProgramError: a value looks like a secret, or the file can't be written.
     """
     state = program.dump_state()
     if isinstance(program, dspy.Predict):  # the state of a single predictor has no name
@@ -84,12 +85,17 @@ def save_compiled(program: dspy.Module, manifest: Manifest, path: Path) -> None:
             predictor["traces"] = []
     document = {"manifest": manifest.model_dump(), "state": state}
     refuse_secrets_in(document, str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".tmp")
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     # A truncated reply may end with half a surrogate pair, which UTF-8 can't encode; escaped, the text is valid JSON.
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # the folder doesn't exist, or can't be written
+            partial.unlink()
+        raise ProgramError(f"{path} can't be written: {error.strerror or error}.") from error
 
 
 def load_compiled(program: dspy.Module, path: str | Path) -> Manifest:
