@@ -60,13 +60,13 @@ def example_fields(row: Mapping[str, Any], inputs: Sequence[str]) -> tuple[Field
 def example_inputs(request: Any, inputs: Sequence[str] = ("question",)) -> Fields:
     """The program's inputs from ``inputs`` or ``request``; a conversation of several turns stays a list of messages."""
     if not isinstance(request, Mapping):
-        return {_question_field(inputs): request}
+        return {question_field(inputs): request}
     fields = dict(request)
     fields |= _mapping(fields.pop("request", None)) if isinstance(fields.get("request"), Mapping) else {}
     fields |= _mapping(fields.pop("custom_inputs", None))
     for name in _CHAT_FIELDS:
         if name in fields and name not in inputs:
-            fields[_question_field(inputs)] = _question(fields.pop(name))
+            fields[question_field(inputs)] = _question(fields.pop(name))
     missing, others = [name for name in inputs if name not in fields], [name for name in fields if name not in inputs]
     if len(missing) == 1 and len(others) == 1 and isinstance(fields[others[0]], str):
         fields[missing[0]] = fields.pop(others[0])
@@ -114,7 +114,14 @@ def _evaluation_row(number: int, row: Any, inputs: Sequence[str]) -> Fields:
     return {"inputs": values, "expectations": labels}
 
 
-def _question_field(inputs: Sequence[str]) -> str:
+def conversation(request: Mapping[str, Any], inputs: Sequence[str]) -> list[Any] | None:
+    """The messages of a conversation in a request, one message too; ``None`` if the request has none."""
+    given = (request[name] for name in _CHAT_FIELDS if name in request and name not in inputs)
+    return next((list(messages) for messages in given if isinstance(messages, list | tuple)), None)
+
+
+def question_field(inputs: Sequence[str]) -> str:
+    """The name of the input for the question."""
     return "question" if not inputs or "question" in inputs else inputs[0]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import dspy
 from dspy.utils.exceptions import is_retryable_lm_error
 
+from oneturn.core.secrets import redact
 from oneturn.core.serialization import jsonable
 from oneturn.errors import AgentError, DataError, EndpointError
 from oneturn.evaluation.data_sources import Unreadable
@@ -145,6 +146,7 @@ def finite(score: Any) -> float:
 
 
 def _failed(metrics: Mapping[str, Metric], reason: str) -> Row:
+    reason = redact(reason)  # rows are written to files and logged
     row: Row = {"score": 0.0, "feedback": reason}
     for name in metrics:
         if name != "score":

@@ -21,7 +21,7 @@ from oneturn.evaluation.approval import ApprovalPolicy, approving, decide
 from oneturn.evaluation.run_record import RunRecord, arguments, cited, tool_calls, with_record
 from oneturn.programs.signature import signature_of
 from oneturn.responses.client import input_items, query
-from oneturn.responses.reply import Reply, read_reply
+from oneturn.responses.reply import Reply, read_response
 from oneturn.responses.request import program_inputs
 
 Fields = dict[str, Any]
@@ -213,7 +213,7 @@ class ModelTarget:
 
         def send(items: list[Mapping[str, Any]]) -> Reply:
             response = self._model.predict({"input": items, "custom_inputs": custom_inputs})
-            return read_reply([{"type": "response.completed", "response": response}], asked=items)
+            return read_response(response, items)
 
         into.unknown = USAGE_COLUMNS
         with _measure(into):

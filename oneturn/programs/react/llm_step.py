@@ -7,19 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import dspy
+from dspy.utils.exceptions import LMError
 from mlflow.entities import SpanType
 
 from oneturn.core.background import stream_in_thread
 from oneturn.core.steps import AnswerDelta, Thought, Working
-from oneturn.core.tracing import child_span
+from oneturn.core.tracing import child_span, set_usage
 from oneturn.core.usage import NO_USAGE, CallTracker, track_usage
 from oneturn.errors import ProgramError
-from oneturn.lm.streaming import tapped
+from oneturn.lm.capabilities import ToolCalling
+from oneturn.lm.streaming import tapped_replies
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.prompt import StepAdapter
 from oneturn.programs.react.schema import StepSchema
+from oneturn.programs.react.step_stream import DeltaReader
+from oneturn.programs.react.tool_calling import AdapterSelector, ToolCallingOption
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
-from oneturn.programs.stream_parsers import StepReader
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,12 @@ class Allowed:
 
 @dataclass(frozen=True)
 class StepCall:
-    """The LM's step: its thought and its calls, and which parts of them were streamed."""
+    """The LM's step: its reasoning, its thought and its calls, and which parts of them were streamed."""
 
     thought: str | None
     calls: tuple[ToolCallArgs, ...]
+    reasoning: str = ""
+    reasoning_emitted: bool = False
     thought_emitted: bool = False
     emitted_answer: str = ""
 
@@ -54,8 +59,10 @@ class StepCaller:
         answer_field: the output field whose text is streamed, if there is one.
         inputs: the run's inputs.
         streaming: whether steps are streamed; a cancelled run then doesn't wait for its LM.
+        tool_calling: how the LM is asked for its steps.
 
     Attributes:
+        narrows: whether the LM is held to what the run allows at each step.
         usage: the usage of the run so far; the run adds that of its tools.
 
     Raises:
@@ -69,6 +76,7 @@ class StepCaller:
         answer_field: str | None,
         inputs: dict[str, Any],
         streaming: bool,
+        tool_calling: ToolCallingOption = "auto",
     ):
         lm = predict.lm or dspy.settings.lm
         if lm is None:
@@ -79,7 +87,14 @@ class StepCaller:
         self._inputs = inputs
         self._answer_field = answer_field
         self._streaming = streaming
+        self._adapters = AdapterSelector(lm, schema, tool_calling, answer_field)
+        self.narrows = self._adapters.narrows
         self.usage = NO_USAGE
+
+    @property
+    def tool_calling(self) -> ToolCalling:
+        """How the LM is asked now; a refusal of its provider changes it."""
+        return self._adapters.adapter(self._schema.names, SeenValues()).tool_calling
 
     def next_step(
         self, trajectory: list[Turn], allowed: Allowed, attempt: int
@@ -91,16 +106,15 @@ class StepCaller:
             ContextWindowExceededError: the prompt is too long.
         """
         if not self._streaming:
-            prediction = self._call(self._lm, trajectory, allowed)
-            return StepCall(prediction.get("thought"), _calls(prediction))
-        reader = StepReader(self._answer_field, attempt, self._schema.thoughts)
+            return self._step(self._call(self._lm, trajectory, allowed))
+        reader = DeltaReader(self._answer_field, attempt, self._schema.thoughts)
         return (yield from self._stream_next_step(reader, trajectory, allowed))
 
     def _stream_next_step(
-        self, reader: StepReader, trajectory: list[Turn], allowed: Allowed
+        self, reader: DeltaReader, trajectory: list[Turn], allowed: Allowed
     ) -> Generator[Thought | AnswerDelta | Working, None, StepCall]:
-        def call(on_text: Callable[[str | Working], None]) -> dspy.Prediction:
-            return self._call(tapped(self._lm, on_text), trajectory, allowed)
+        def call(emit: Callable[[Any], None]) -> dspy.Prediction:
+            return self._call(tapped_replies(self._lm, lambda: emit), trajectory, allowed)
 
         events = stream_in_thread(call, Working())
         try:
@@ -111,7 +125,19 @@ class StepCaller:
             prediction: dspy.Prediction = end.value
         finally:
             events.close()
-        return StepCall(prediction.get("thought"), _calls(prediction), reader.thought_emitted, reader.emitted_answer)
+        return self._step(prediction, reader)
+
+    def _step(self, prediction: dspy.Prediction, reader: DeltaReader | None = None) -> StepCall:
+        calls = [prediction.tool_call, *(prediction.get("parallel_calls") or ())]
+        made = tuple(
+            ToolCallArgs(name=call.name, args=self._schema.without_nulls(call.name, call.args)) for call in calls
+        )
+        thought = prediction.get("thought") if self._schema.thoughts else None
+        reasoning = (prediction.get("reasoning") or "").strip()
+        if reader is None:
+            return StepCall(thought, made, reasoning)
+        emitted = reader.reasoning_emitted, reader.thought_emitted, reader.emitted_answer
+        return StepCall(thought, made, reasoning, *emitted)
 
     def record(self, trajectory: list[Turn], step: StepCall | None, error: str | None = None) -> None:
         """Add the run to DSPy's trace as one entry: its last step and the trajectory before it, as plain data.
@@ -129,20 +155,28 @@ class StepCaller:
         trace.append((self._predict, {**self._inputs, "trajectory": turns}, entry))
 
     def _call(self, lm: dspy.BaseLM, trajectory: list[Turn], allowed: Allowed) -> dspy.Prediction:
-        adapter = StepAdapter(self._schema, allowed.names, allowed.seen_values)
+        while True:
+            adapter = self._adapters.adapter(allowed.names, allowed.seen_values)
+            try:
+                return self._call_with(adapter, lm, trajectory)
+            except LMError as error:
+                if not self._adapters.falls_back(adapter, error):
+                    raise
+
+    def _call_with(self, adapter: StepAdapter, lm: dspy.BaseLM, trajectory: list[Turn]) -> dspy.Prediction:
         tracker = CallTracker()
-        try:
-            with (
-                child_span(self._lm.model, SpanType.CHAT_MODEL, {"steps_so_far": len(trajectory)}) as span,
-                dspy.context(adapter=adapter, trace=None),
-                track_usage(tracker),
-            ):
-                prediction = self._predict(lm=lm, **self._inputs, trajectory=list(trajectory))
+        inputs = {"steps_so_far": len(trajectory), "tool_calling": adapter.tool_calling}
+        with child_span(self._lm.model, SpanType.CHAT_MODEL, inputs) as span:
+            try:
+                with dspy.context(adapter=adapter, trace=None), track_usage(tracker):
+                    prediction = self._predict(lm=lm, **self._inputs, trajectory=list(trajectory))
                 if span is not None:
                     span.set_outputs({"thought": prediction.get("thought"), **prediction.tool_call.model_dump()})
                 return prediction
-        finally:
-            self.usage += tracker.usage
+            finally:
+                self.usage += tracker.usage
+                if span is not None:
+                    set_usage(span, tracker.usage)
 
 
 def _step_outputs(step: StepCall | None) -> dict[str, Any]:
@@ -150,7 +184,3 @@ def _step_outputs(step: StepCall | None) -> dict[str, Any]:
         return {}
     thought = {} if step.thought is None else {"thought": step.thought}
     return {**thought, "tool_call": step.call.model_dump(mode="json")}
-
-
-def _calls(prediction: dspy.Prediction) -> tuple[ToolCallArgs, ...]:
-    return (prediction.tool_call, *(prediction.get("parallel_calls") or ()))
