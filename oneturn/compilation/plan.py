@@ -19,6 +19,7 @@ from oneturn.datasets.rows import dataset_hash
 from oneturn.errors import ConfigError
 from oneturn.evaluation.metric_columns import check_columns
 from oneturn.lm import build_lm
+from oneturn.programs.state import check_savable
 
 WORK = Path(".oneturn") / "compile"
 """Directory of the journals, relative to the agent's root."""
@@ -61,6 +62,7 @@ class Plan:
         Raises:
             ConfigError: no recipe has that name, or it has an unknown required parameter.
             DataError: the metric needs a column that no example has.
+            ProgramError: an example has an input that a compiled program can't save.
         """
         settings = agent.config.compile
         name = recipe or settings.recipe
@@ -70,6 +72,8 @@ class Plan:
         train, dev = agent.examples("train"), agent.examples("dev")[: settings.dev_examples]
         check_columns({getattr(agent.metric, "__name__", "metric"): agent.metric}, [*dev, *train])
         lm, student = agent.lm(), agent.program(compiled=False)
+        for _, predictor in student.named_predictors():
+            check_savable(cls.rows(train), predictor.signature)
         teacher = lm if settings.teacher is None else build_lm(settings.teacher)
         inputs = [
             agent.name,
