@@ -114,8 +114,8 @@ class AgentConfig(Section):
     max_iters: Count = 6
     """The maximum number of LM steps per question."""
     tool_calling: Literal["auto", "native", "schema", "text"] = "auto"
-    """How the LM is asked for its steps: by `native` function calling, by a JSON `schema` of its reply, or by the prompt
-    alone (`text`); `auto` chooses by what the LM can do."""
+    """How the LM is asked for its steps: by `native` function calling, by a JSON `schema` of its reply, or by the
+    prompt alone (`text`); `auto` chooses by what the LM can do."""
     retriever: RetrieverConfig = RetrieverConfig()
     """Retrieval of passages."""
     tools: list[ToolConfig] = []
