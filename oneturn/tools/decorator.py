@@ -21,6 +21,9 @@ from oneturn.errors import ProgramError, RunCancelled, ToolError
 
 _OPTIONS = "__oneturn_options__"
 
+MAX_CHARS = 50_000
+"""The default maximum length of a tool's output."""
+
 
 @dataclass(frozen=True)
 class ToolOptions:
@@ -28,6 +31,7 @@ class ToolOptions:
 
     timeout: float | None = None
     approval: bool | Callable[..., bool] = False
+    max_chars: int = MAX_CHARS
 
     def needs_approval(self, args: Mapping[str, Any]) -> bool:
         """Whether a call with these arguments needs approval; ``True`` if the predicate raises."""
@@ -44,8 +48,9 @@ def tool(
     *,
     timeout: float | None = None,
     approval: bool | Callable[..., bool] = False,
+    max_chars: int = MAX_CHARS,
 ) -> Any:
-    """Declare a tool's timeout and approval; plain functions without options don't need the decorator.
+    """Declare a tool's timeout, approval and output limit; plain functions without options don't need the decorator.
 
         @oneturn.tool(timeout=60)
         def run_report(month: str) -> str:
@@ -56,18 +61,23 @@ def tool(
         timeout: time limit in seconds; after it, the call fails, ``oneturn.cancelled()`` returns ``True`` in the tool,
             and the run continues.
         approval: whether each call needs a person's approval, or a predicate over the call's arguments.
+        max_chars: the maximum length of its output, in characters. A longer one is cut, lists and objects between two
+            entries, and ends with ``(cut; N characters)``, its full length.
 
     Returns:
         A ``dspy.Tool``; without ``func``, a decorator that returns one.
 
     Raises:
-        ProgramError: the timeout isn't positive.
+        ProgramError: the timeout or ``max_chars`` isn't positive.
     """
     if timeout is not None and not timeout > 0:
         raise ProgramError(f"A tool's timeout is {timeout!r} s; it must be positive.")
 
+    if max_chars < 1:
+        raise ProgramError(f"A tool's max_chars is {max_chars!r}; it must be positive.")
+
     def declare(function: Callable[..., Any]) -> dspy.Tool:
-        options = ToolOptions(timeout, approval)
+        options = ToolOptions(timeout, approval, max_chars)
 
         @functools.wraps(function)
         def declared(*args: Any, **kwargs: Any) -> Any:

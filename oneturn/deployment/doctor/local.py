@@ -15,6 +15,8 @@ from oneturn.agent import Agent
 from oneturn.config import AgentConfig, LMConfig
 from oneturn.config.tools import McpTools, ToolConfig
 from oneturn.core.findings import Finding, ok, problem, unknown, warning
+from oneturn.core.secrets import redact
+from oneturn.deployment.completeness import missing_files, missing_modules
 from oneturn.errors import OneTurnError
 from oneturn.programs import guarded_tools
 from oneturn.programs.react import ReAct
@@ -93,6 +95,18 @@ def program(agent: Agent) -> Iterator[Finding]:
         yield ok("compiled", agent.config.compiled)
 
 
+def carried_code(agent: Agent) -> Iterator[Finding]:
+    """Check that a logged model would carry the modules and files of the agent's folder that its code names."""
+    modules, files = missing_modules(agent), missing_files(agent)
+    fix = "Add it to code_paths in agent.py."
+    for name in modules:
+        yield problem("code_paths", f"{name} isn't carried by a logged model", fix)
+    for name in files:
+        yield warning("code_paths", f"{name} isn't carried by a logged model", fix)
+    if not (modules or files):
+        yield ok("code_paths", ", ".join(agent.code_paths) or "none")
+
+
 def _tool_calling(agent: Agent, program: ReAct) -> Iterator[Finding]:
     try:
         lm = agent.lm()
@@ -138,7 +152,7 @@ def _weights(config: LMConfig) -> Finding:
 
 
 def _line(error: Exception) -> str:
-    first = next(iter(str(error).strip().splitlines()), "")[:300]
+    first = redact(next(iter(str(error).strip().splitlines()), ""))[:300]
     return first if isinstance(error, OneTurnError) else f"{type(error).__name__}: {first}"
 
 

@@ -12,7 +12,7 @@ from mlflow.entities import SpanType
 
 from oneturn.core.background import stream_in_thread
 from oneturn.core.steps import AnswerDelta, Thought, Working
-from oneturn.core.tracing import child_span
+from oneturn.core.tracing import child_span, set_usage
 from oneturn.core.usage import NO_USAGE, CallTracker, track_usage
 from oneturn.errors import ProgramError
 from oneturn.lm.capabilities import ToolCalling
@@ -166,18 +166,17 @@ class StepCaller:
     def _call_with(self, adapter: StepAdapter, lm: dspy.BaseLM, trajectory: list[Turn]) -> dspy.Prediction:
         tracker = CallTracker()
         inputs = {"steps_so_far": len(trajectory), "tool_calling": adapter.tool_calling}
-        try:
-            with (
-                child_span(self._lm.model, SpanType.CHAT_MODEL, inputs) as span,
-                dspy.context(adapter=adapter, trace=None),
-                track_usage(tracker),
-            ):
-                prediction = self._predict(lm=lm, **self._inputs, trajectory=list(trajectory))
+        with child_span(self._lm.model, SpanType.CHAT_MODEL, inputs) as span:
+            try:
+                with dspy.context(adapter=adapter, trace=None), track_usage(tracker):
+                    prediction = self._predict(lm=lm, **self._inputs, trajectory=list(trajectory))
                 if span is not None:
                     span.set_outputs({"thought": prediction.get("thought"), **prediction.tool_call.model_dump()})
                 return prediction
-        finally:
-            self.usage += tracker.usage
+            finally:
+                self.usage += tracker.usage
+                if span is not None:
+                    set_usage(span, tracker.usage)
 
 
 def _step_outputs(step: StepCall | None) -> dict[str, Any]:
