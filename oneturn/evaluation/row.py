@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -111,6 +112,8 @@ def _judged(example: dspy.Example, prediction: dspy.Prediction, metrics: Mapping
     columns: Row = {}
     for name, metric in metrics.items():
         score, feedback = _verdict(metric(example, prediction))
+        if score is not None and not math.isfinite(score):  # a mean would skip the row, or be infinite
+            raise DataError(f"{name} returned {score}, which isn't a finite number")
         if not columns:
             if score is None:
                 raise DataError(f"{name} returned no score: {feedback}")

@@ -28,7 +28,7 @@ from oneturn.core.steps import (
     Working,
 )
 from oneturn.core.usage import Usage
-from oneturn.errors import AgentError, ProgramError, RunCancelled
+from oneturn.errors import AgentError, ProgramError, RunCancelled, RunError
 from oneturn.programs import Program, as_program
 from oneturn.responses.approval_items import Item, read_waiting
 from oneturn.responses.errors import to_client_error
@@ -161,12 +161,22 @@ class ResponsesAdapter(SelfTraced):
             yield from writer.incomplete(cancelled.reason)
         except GeneratorExit:
             raise
+        except RunError as error:
+            if error.code == "max_output_tokens":  # what was written of the answer is in the response
+                yield from writer.incomplete(error.code)
+            else:
+                yield from self._failed(writer, error, on_failure)
         except BaseException as error:  # the client gets a terminal event, the trace the original exception
-            failure = to_client_error(error)
-            on_failure(failure)
-            yield from writer.failed(failure.code, str(failure))
+            yield from self._failed(writer, error, on_failure)
             if not isinstance(error, Exception):
                 raise
+
+    def _failed(
+        self, writer: EventWriter, error: BaseException, on_failure: Callable[[AgentError], object]
+    ) -> Iterator[ResponsesAgentStreamEvent]:
+        failure = to_client_error(error)
+        on_failure(failure)
+        yield from writer.failed(failure.code, str(failure))
 
     def _run_events(
         self, writer: EventWriter, parsed: ParsedRequest, run: RunContext

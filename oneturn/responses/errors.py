@@ -41,6 +41,8 @@ _STATUS = {
     "lm_error": 502,
     "upstream_error": 502,
     "invalid_output": 502,
+    "content_filter": 422,
+    "refusal": 422,
 }
 
 

@@ -15,6 +15,7 @@ from oneturn.core.tracing import child_span
 from oneturn.errors import ProgramError
 from oneturn.tools.decorator import options_of, ready
 from oneturn.tools.errors import to_lm_error
+from oneturn.tools.functions import CLASHING_NAMES, adapt_tool, build_tool
 
 FINISH = "finish"
 """Name of the tool that ends a run; its arguments are the signature's output fields."""
@@ -49,11 +50,12 @@ def toolset(tools: Iterable[ToolLike]) -> dict[str, dspy.Tool]:
     """Return the tools by name.
 
     Raises:
-        ProgramError: two tools have the same name, or one has the reserved name ``finish``.
+        ProgramError: two tools have the same name, one has the reserved name ``finish``, or the arguments of one can't be
+            described to an LM.
     """
     by_name: dict[str, dspy.Tool] = {}
     for tool in tools:
-        wrapped = tool if isinstance(tool, dspy.Tool) else dspy.Tool(tool)
+        wrapped = adapt_tool(tool) if isinstance(tool, dspy.Tool) else build_tool(tool)
         name = str(wrapped.name)
         if name == FINISH:
             raise ProgramError(
@@ -84,7 +86,7 @@ def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
             return failed(call, f"there is no tool {call.name!r}; available tools: {names}", span)
         try:
             with ready(options_of(tool)):
-                value = tool(**call.args)
+                value = _call(tool, call.args)
         except Exception as error:  # an exception of a user's tool never ends the run
             if span is not None:
                 span.record_exception(error)
@@ -93,6 +95,21 @@ def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
         if span is not None:
             span.set_outputs(result.output)
         return result
+
+
+def _call(tool: dspy.Tool, args: Mapping[str, Any]) -> Any:
+    """Call the tool. A null for an optional argument that takes none means that the argument is left out."""
+    schemas = tool.args or {}
+    given = {name: value for name, value in args.items() if value is not None or not _omits_null(schemas.get(name))}
+    if CLASHING_NAMES.isdisjoint(given):
+        return tool(**given)
+    return tool.func(**given)  # DSPy's own call has parameters of these names
+
+
+def _omits_null(schema: Mapping[str, Any] | None) -> bool:
+    if not schema or schema.get("default") is None:
+        return False
+    return '"null"' not in json.dumps([schema.get("type"), schema.get("anyOf")], default=str)
 
 
 def render_result(value: Any) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import dspy
+from dspy.utils.exceptions import AdapterParseError
 from mlflow.entities import SpanType
 
 from oneturn.core.background import stream_in_thread
@@ -14,12 +15,16 @@ from oneturn.core.steps import AnswerDelta, Thought, Working
 from oneturn.core.tracing import child_span
 from oneturn.core.usage import NO_USAGE, CallTracker, track_usage
 from oneturn.errors import ProgramError
-from oneturn.lm.streaming import tapped
+from oneturn.lm.reply_ending import ReplyEnded, checked
+from oneturn.lm.streaming import OnText
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.prompt import StepAdapter
+from oneturn.programs.react.reply_parser import parse_reply
 from oneturn.programs.react.schema import StepSchema
+from oneturn.programs.react.step_reader import StepReader
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
-from oneturn.programs.stream_parsers import StepReader
+
+_NO_CONFIG: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -89,18 +94,24 @@ class StepCaller:
         Raises:
             AdapterParseError: the reply can't be parsed as a step.
             ContextWindowExceededError: the prompt is too long.
+            ReplyEnded: the reply was cut, filtered or refused. The part of the answer that was written is yielded.
         """
-        if not self._streaming:
-            prediction = self._call(self._lm, trajectory, allowed)
-            return StepCall(prediction.get("thought"), _calls(prediction))
         reader = StepReader(self._answer_field, attempt, self._schema.thoughts)
-        return (yield from self._stream_next_step(reader, trajectory, allowed))
+        try:
+            if self._streaming:
+                return (yield from self._stream_next_step(reader, trajectory, allowed))
+            prediction = self._call(trajectory, allowed)
+            return StepCall(prediction.get("thought"), _calls(prediction))
+        except ReplyEnded as ended:
+            if ended.ending == "max_output_tokens" and not reader.emitted_answer:
+                yield from StepReader(self._answer_field, attempt, thoughts=False).read(ended.text)
+            raise
 
     def _stream_next_step(
         self, reader: StepReader, trajectory: list[Turn], allowed: Allowed
     ) -> Generator[Thought | AnswerDelta | Working, None, StepCall]:
         def call(on_text: Callable[[str | Working], None]) -> dspy.Prediction:
-            return self._call(tapped(self._lm, on_text), trajectory, allowed)
+            return self._call(trajectory, allowed, on_text)
 
         events = stream_in_thread(call, Working())
         try:
@@ -128,7 +139,19 @@ class StepCaller:
         turns = [turn.model_dump(mode="json") for turn in trajectory]
         trace.append((self._predict, {**self._inputs, "trajectory": turns}, entry))
 
-    def _call(self, lm: dspy.BaseLM, trajectory: list[Turn], allowed: Allowed) -> dspy.Prediction:
+    def _call(self, trajectory: list[Turn], allowed: Allowed, on_text: OnText | None = None) -> dspy.Prediction:
+        """Call the LM. An unreadable reply from DSPy's cache is asked for again: it would fail every run alike."""
+        lm, check = checked(self._lm, _is_complete, on_text)
+        try:
+            return self._predict_step(lm, trajectory, allowed)
+        except AdapterParseError:
+            if check is None or check.called:
+                raise
+        return self._predict_step(checked(self._lm, _is_complete, on_text)[0], trajectory, allowed, {"cache": False})
+
+    def _predict_step(
+        self, lm: dspy.BaseLM, trajectory: list[Turn], allowed: Allowed, config: Mapping[str, Any] = _NO_CONFIG
+    ) -> dspy.Prediction:
         adapter = StepAdapter(self._schema, allowed.names, allowed.seen_values)
         tracker = CallTracker()
         try:
@@ -137,7 +160,11 @@ class StepCaller:
                 dspy.context(adapter=adapter, trace=None),
                 track_usage(tracker),
             ):
-                prediction = self._predict(lm=lm, **self._inputs, trajectory=list(trajectory))
+                try:
+                    prediction = self._predict(lm=lm, config=dict(config), **self._inputs, trajectory=list(trajectory))
+                except ReplyEnded as ended:  # DSPy counts only replies that it gets
+                    tracker.add_usage(self._lm.model, ended.usage)
+                    raise
                 if span is not None:
                     span.set_outputs({"thought": prediction.get("thought"), **prediction.tool_call.model_dump()})
                 return prediction
@@ -154,3 +181,10 @@ def _step_outputs(step: StepCall | None) -> dict[str, Any]:
 
 def _calls(prediction: dspy.Prediction) -> tuple[ToolCallArgs, ...]:
     return (prediction.tool_call, *(prediction.get("parallel_calls") or ()))
+
+
+def _is_complete(text: str) -> bool:
+    try:
+        return parse_reply(text).complete
+    except ValueError:
+        return False

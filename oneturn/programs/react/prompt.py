@@ -13,14 +13,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dspy
-import json_repair
-import pydantic
 from dspy.utils.exceptions import AdapterParseError
 
 from oneturn.core._dspy import ResponseFormatAdapter, format_field_value, to_content_parts
 from oneturn.core.fields import field_description
-from oneturn.core.serialization import jsonable, plain, replace_surrogates
+from oneturn.core.serialization import jsonable, replace_surrogates
 from oneturn.programs.react.grounding import SeenValues
+from oneturn.programs.react.reply_parser import parse_reply
 from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
 from oneturn.tools.registry import FINISH
@@ -89,22 +88,21 @@ class StepAdapter(ResponseFormatAdapter):
         Raises:
             AdapterParseError: the reply isn't a JSON object that calls a tool.
         """
-        reply: Any = plain(json_repair.loads(completion))
         try:
-            call = ToolCallArgs.model_validate(reply["tool_call"])
-            more = [ToolCallArgs.model_validate(other) for other in reply.get("parallel_calls") or []]
-        except (TypeError, KeyError, IndexError, AttributeError, pydantic.ValidationError) as error:
+            reply = parse_reply(completion)
+        except ValueError as error:
             raise AdapterParseError(
                 adapter_name=type(self).__name__,
                 signature=signature,
                 lm_response=completion,
                 message="The reply is not one JSON object with a tool_call.",
             ) from error
+        call, *more = [ToolCallArgs(name=each.name, args=each.args) for each in (reply.call, *reply.parallel)]
         step: dict[str, Any] = {"tool_call": call}
         if self.steps.parallel:
             step["parallel_calls"] = more
         if self.steps.thoughts:
-            step["thought"] = str(reply.get("thought") or "")
+            step["thought"] = reply.thought
         return step
 
     def _demo_messages(self, signature: type[dspy.Signature], demo: Mapping[str, Any]) -> list[Message]:

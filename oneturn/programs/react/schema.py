@@ -18,6 +18,8 @@ from oneturn.programs.react.grounding import (
     is_citation_list,
     restrict_to_seen,
 )
+from oneturn.programs.react.outputs import validate_outputs
+from oneturn.tools.functions import argument_docs
 from oneturn.tools.registry import FINISH
 
 MOST_AT_ONCE = 8
@@ -47,11 +49,14 @@ class StepSchema:
         self._outputs = _outputs_model(signature)
         finish = self._outputs.model_json_schema()
         self._defs: dict[str, Any] = finish.pop("$defs", {})
-        self._calls = {name: _object(tool.args or {}) for name, tool in tools.items()}
+        docs = {name: argument_docs(tool.desc) for name, tool in tools.items()}
+        self._calls = {
+            name: _object(_with_descriptions(tool.args or {}, docs[name][1])) for name, tool in tools.items()
+        }
         self._calls[FINISH] = _object(finish.get("properties", {}))
         self._check_marks()
-        self._descriptions = {name: _first_paragraph(tool.desc) for name, tool in tools.items()}
-        self._descriptions[FINISH] = "End the run with the final outputs."
+        self._descriptions = {name: _paragraphs(text) for name, (text, _) in docs.items()}
+        self._descriptions[FINISH] = ["End the run with the final outputs."]
 
     @property
     def names(self) -> frozenset[str]:
@@ -98,20 +103,15 @@ class StepSchema:
         }
 
     def validate(self, args: Mapping[str, Any], seen_values: SeenValues) -> dict[str, Any]:
-        """Return the outputs of a ``finish`` call, converted to the signature's types.
+        """Return the outputs of a ``finish`` call, converted to the signature's types as DSPy converts them.
 
         Raises:
             ValueError: an output is missing, has the wrong type, or cites an unseen source. The message is one line.
         """
-        try:
-            outputs = self._outputs.model_validate(args)
-        except pydantic.ValidationError as error:
-            detail = error.errors()[0]
-            place = ".".join(str(part) for part in detail["loc"])
-            raise ValueError(f"{place}: {detail['msg']}") from error
-        if message := self.ungrounded_value(FINISH, args, seen_values):
+        outputs = validate_outputs(self._outputs, args)
+        if message := self.ungrounded_value(FINISH, outputs, seen_values):
             raise ValueError(message)
-        return {name: getattr(outputs, name) for name in type(outputs).model_fields}
+        return outputs
 
     def description(self) -> str:
         """Return the tools as the prompt lists them: one line each, then a line for every described argument."""
@@ -127,8 +127,9 @@ class StepSchema:
             raise ProgramError(f"{', '.join(self._defs)}: the model can't be checked against seen values: {supported}.")
 
     def _describe(self, name: str, args: Mapping[str, Any]) -> str:
-        signature = ", ".join(f"{arg}: {type_name(schema)}" for arg, schema in args.items())
-        lines = [f"- {name}({signature}): {self._descriptions[name]}"]
+        signature = ", ".join(f"{arg}: {type_name(schema)}{_default(schema)}" for arg, schema in args.items())
+        first, *more = self._descriptions[name]
+        lines = [f"- {name}({signature}): {first}", *(f"    {paragraph}" for paragraph in more)]
         lines += [f"    {arg}: {schema['description']}" for arg, schema in args.items() if schema.get("description")]
         return "\n".join(lines)
 
@@ -164,5 +165,19 @@ def type_name(schema: Mapping[str, Any]) -> str:
     return str(schema.get("type", "any"))
 
 
-def _first_paragraph(text: str | None) -> str:
-    return " ".join((text or "").strip().split("\n\n")[0].split())
+def _default(schema: Mapping[str, Any]) -> str:
+    return f" = {json.dumps(schema['default'], ensure_ascii=False)}" if "default" in schema else ""
+
+
+def _with_descriptions(args: Mapping[str, Any], descriptions: Mapping[str, str]) -> dict[str, Any]:
+    """Return the arguments with descriptions from the docstring where they have none of their own."""
+    return {
+        name: {**schema, "description": descriptions[name]}
+        if descriptions.get(name) and not schema.get("description")
+        else schema
+        for name, schema in args.items()
+    }
+
+
+def _paragraphs(text: str) -> list[str]:
+    return [" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")]

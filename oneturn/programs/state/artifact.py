@@ -11,6 +11,7 @@ import dspy
 import pydantic
 
 from oneturn.core.secrets import refuse_secrets_in
+from oneturn.core.serialization import jsonable
 from oneturn.errors import ProgramError
 from oneturn.programs.state.drift import differences
 from oneturn.programs.state.interface import PROGRAM, Interface, interface_of
@@ -82,6 +83,7 @@ def save_compiled(program: dspy.Module, manifest: Manifest, path: Path) -> None:
         if isinstance(predictor, dict):
             predictor["lm"] = None
             predictor["traces"] = []
+            predictor["demos"] = jsonable(predictor.get("demos") or [])  # DSPy leaves dates as they are
     document = {"manifest": manifest.model_dump(), "state": state}
     refuse_secrets_in(document, str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
