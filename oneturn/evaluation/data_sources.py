@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,7 +165,7 @@ class Source:
     key: str
 
 
-def source_of(data: Any, inputs: Sequence[str]) -> Source:
+def source_of(data: Any, inputs: Sequence[str], optional: Collection[str] = ()) -> Source:
     """Build the source for any supported kind of data.
 
     Args:
@@ -173,34 +173,37 @@ def source_of(data: Any, inputs: Sequence[str]) -> Source:
             dataset (``mlflow.data`` or ``mlflow.genai.datasets``); a Spark ``DataFrame``. Rows may have the format of
             MLflow's Agent Evaluation (:func:`to_agent_evaluation`).
         inputs: the program's inputs; inputs marked on an example take precedence.
+        optional: the inputs with a default, which a row may leave out.
 
     Raises:
         DataError: the data is of an unsupported type, or there are no rows.
     """
     if isinstance(data, str | Path):
-        return _file(Path(data), inputs)
+        return _file(Path(data), inputs, optional)
     if hasattr(data, "toLocalIterator"):
-        return Source(lambda: examples_of((row.asDict(True) for row in data.toLocalIterator()), inputs), None, "spark")
+        return Source(
+            lambda: examples_of((row.asDict(True) for row in data.toLocalIterator()), inputs, optional), None, "spark"
+        )
     frame = _frame(data)
     if frame is not None:
         rows = frame.to_dict("records")
-        return Source(lambda: examples_of(map(without_nan, rows), inputs), len(rows), dataset_hash(rows))
+        return Source(lambda: examples_of(map(without_nan, rows), inputs, optional), len(rows), dataset_hash(rows))
     if not isinstance(data, Sequence):
         raise DataError(
             f"{type(data).__name__} can't be read as rows: give examples, a DataFrame, a dataset or a file."
         )
     if not data:
         raise DataError("There are no examples to evaluate; give at least one.")
-    return Source(lambda: examples_of(data, inputs), len(data), dataset_hash(_plain(row) for row in data))
+    return Source(lambda: examples_of(data, inputs, optional), len(data), dataset_hash(_plain(row) for row in data))
 
 
-def _file(path: Path, inputs: Sequence[str]) -> Source:
+def _file(path: Path, inputs: Sequence[str], optional: Collection[str]) -> Source:
     if not path.is_file():
         raise DataError(f"The file {path} doesn't exist.")
     count = count_rows(path)
     stat = path.stat()
     key = hashlib.sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()
-    return Source(lambda: examples_of(_rows_of_file(path), inputs), count, key)
+    return Source(lambda: examples_of(_rows_of_file(path), inputs, optional), count, key)
 
 
 def _frame(data: Any) -> pd.DataFrame | None:
@@ -220,7 +223,9 @@ def _rows_of_file(path: Path) -> Iterator[dict[str, Any] | Unreadable]:
         yield Unreadable(f"{path.name}, {place}: {cells}") if isinstance(cells, str) else cells
 
 
-def examples_of(rows: Iterable[Any], inputs: Sequence[str]) -> Iterator[dspy.Example | Unreadable]:
+def examples_of(
+    rows: Iterable[Any], inputs: Sequence[str], optional: Collection[str] = ()
+) -> Iterator[dspy.Example | Unreadable]:
     for number, row in enumerate(rows, start=1):
         if isinstance(row, Unreadable) or (isinstance(row, dspy.Example) and has_inputs(row)):
             yield row
@@ -228,11 +233,11 @@ def examples_of(rows: Iterable[Any], inputs: Sequence[str]) -> Iterator[dspy.Exa
         fields, input_names = _plain(row), inputs
         if is_agent_evaluation(fields, inputs):
             fields, input_names = example_fields(fields, inputs)
-        if missing := [name for name in inputs if name not in fields]:
+        if missing := [name for name in inputs if name not in fields and name not in optional]:
             names = ", ".join(map(str, fields))
             yield Unreadable(f"row {number} has no input {missing[0]!r}; its fields are {names}")
         else:
-            yield dspy.Example(**fields).with_inputs(*input_names)
+            yield dspy.Example(**fields).with_inputs(*(name for name in input_names if name in fields))
 
 
 def _plain(row: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from oneturn.evaluation.rate_limit import Limiter
 from oneturn.evaluation.result import REPEAT, Evaluation, Metric
 from oneturn.evaluation.results_file import ResultsFile
 from oneturn.evaluation.row import clash, evaluated, unreadable
-from oneturn.evaluation.targets import Target, resolve_target
+from oneturn.evaluation.targets import Target, optional_inputs, resolve_target
 
 
 def repeated(source: Source, repeats: int) -> Source:
@@ -115,7 +115,7 @@ def evaluate(
     """
     named = named_metrics(metrics)
     resolved = resolve_target(target, lm, api_key, trace, approve)
-    source = repeated(source_of(data, tuple(inputs or resolved.inputs)), repeats)
+    source = repeated(source_of(data, tuple(inputs or resolved.inputs), optional_inputs(resolved)), repeats)
     # DSPy's cache would give each repeat the same answer.
     with contextlib.nullcontext() if repeats == 1 else replaced_cache(memory=False):
         if output is None:

@@ -113,7 +113,7 @@ class ProgramTarget:
     def __init__(
         self, program: dspy.Module, lm: dspy.BaseLM | None, trace: bool, approve: ApprovalPolicy | None = None
     ):
-        self._program = program
+        self.program = program
         self._lm = lm
         self._trace = trace
         self._approve = approve
@@ -134,7 +134,7 @@ class ProgramTarget:
 
     def _run(self, example: dspy.Example, into: Answered) -> dspy.Prediction:
         try:
-            return _prediction(self._program(**self._program_inputs(example)))
+            return _prediction(self.program(**self._program_inputs(example)))
         except ApprovalRequired as wanted:
             into.approvals = [{"name": wanted.name, "arguments": wanted.arguments}]
             return dspy.Prediction(trajectory=wanted.trajectory)
@@ -145,7 +145,7 @@ class ProgramTarget:
         if not isinstance(question, list):
             return dict(example.inputs())
         request = ResponsesAgentRequest(input=question, custom_inputs=others)
-        return program_inputs(signature_of(self._program, None), request)
+        return program_inputs(signature_of(self.program, None), request)
 
     @contextlib.contextmanager
     def _traced(self, example: dspy.Example, into: Answered) -> Iterator[None]:
@@ -283,3 +283,11 @@ def _inputs(program: dspy.Module) -> tuple[str, ...]:
         return tuple(signature_of(program, None).input_fields)
     except Exception:  # the module declares no inputs: the examples mark them
         return ()
+
+
+def optional_inputs(target: Target) -> frozenset[str]:
+    """Return the inputs with a default, if the target is a program in this process."""
+    if not isinstance(target, ProgramTarget) or not target.inputs:
+        return frozenset()
+    fields = signature_of(target.program, None).input_fields
+    return frozenset(name for name, field in fields.items() if not field.is_required())

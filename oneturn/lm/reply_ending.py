@@ -6,14 +6,14 @@ as an answer nor cached.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import dspy
-from dspy.lm15 import RefusalPart, Request, Response, TextPart
+from dspy.lm15 import RefusalPart, Request, Response, ResponseStream, TextPart, response_to_events
 from dspy.utils.exceptions import LMError
 
-from oneturn.core._dspy import engine_call, usage_dict, uses_engine, with_engine
+from oneturn.core._dspy import StreamEvent, engine_call, usage_dict, uses_engine, with_engine
 from oneturn.core.run_context import current_run
 from oneturn.lm.streaming import OnText, StreamingEngine, copy_capabilities
 
@@ -62,7 +62,24 @@ class ReplyCheck:
             ReplyEnded: the reply was cut, filtered or refused.
         """
         self.called = True
-        response = self._complete(request)
+        return self._check(self._complete(request))
+
+    def stream(self, request: Request) -> Iterator[StreamEvent]:
+        """Yield the events of the LM's own engine, for a program that contains this one and streams it.
+
+        Raises:
+            ReplyEnded: the reply was cut, filtered or refused.
+        """
+        self.called = True
+        call = engine_call(self._lm, request)
+        if not hasattr(call.engine, "stream"):
+            yield from response_to_events(self._check(call.engine.complete(call.request)))
+            return
+        with ResponseStream(call.engine.stream(call.request), call.request) as stream:
+            yield from stream.events()
+            self._check(stream.response)
+
+    def _check(self, response: Response) -> Response:
         text = "".join(part.text for part in response.message.parts if isinstance(part, TextPart))
         refusals = [part.text for part in response.message.parts if isinstance(part, RefusalPart)]
         if refusals and not text.strip():

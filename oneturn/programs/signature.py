@@ -111,8 +111,7 @@ def _from_predictor(module: dspy.Module) -> type[dspy.Signature]:
 
 def _check(module: dspy.Module, signature: type[dspy.Signature]) -> None:
     check_field_names(signature)
-    for predictor in module.predictors():
-        check_field_names(predictor.signature)
+    check_predictors(module)
     name, inputs = type(module).__name__, ", ".join(signature.input_fields)
     if unaccepted := _unaccepted_inputs(module, signature):
         raise ProgramError(f"{name}.forward doesn't accept {unaccepted[0]!r}; the signature's inputs are: {inputs}.")
@@ -121,8 +120,8 @@ def _check(module: dspy.Module, signature: type[dspy.Signature]) -> None:
         raise ProgramError(f"{name}.forward requires {missing[0]!r}; the signature's inputs are: {inputs}. {_HINT}")
 
 
-PREDICTOR_NAMES = frozenset({"config", "demos", "instance", "lm", "new_signature", "prediction", "self", "signature"})
-"""Input names that ``dspy.Predict`` and ``dspy.Module`` take as their own arguments: the value wouldn't reach the LM."""
+PREDICTOR_NAMES = frozenset({"config", "demos", "instance", "lm", "new_signature", "self", "signature"})
+"""Input names that ``dspy.Predict`` and ``dspy.Module`` take as their own arguments."""
 
 _PREDICTION_NAMES = frozenset({"base", "self"})
 """Output names that ``dspy.Prediction`` takes as its own arguments."""
@@ -141,6 +140,16 @@ def check_field_names(signature: type[dspy.Signature]) -> None:
             f"{signature.__name__} can't have a field named {clashing[0]!r}: DSPy has an argument of this name. Rename "
             f"the field, for example to {clashing[0] + '_text'!r}."
         )
+
+
+def check_predictors(module: dspy.Module) -> None:
+    """Check that DSPy can pass the fields of all predictors by name.
+
+    Raises:
+        ProgramError: it can't; the message names the field.
+    """
+    for predictor in module.predictors():
+        check_field_names(predictor.signature)
 
 
 def _unaccepted_inputs(module: dspy.Module, signature: type[dspy.Signature]) -> list[str]:

@@ -30,6 +30,7 @@ from oneturn.core.steps import (
 from oneturn.core.usage import Usage
 from oneturn.errors import AgentError, ProgramError, RunCancelled, RunError
 from oneturn.programs import Program, as_program
+from oneturn.programs.signature import check_predictors
 from oneturn.responses.approval_items import Item, read_waiting
 from oneturn.responses.errors import to_client_error
 from oneturn.responses.event_writer import EventWriter, url_citations
@@ -61,6 +62,9 @@ class ResponsesAdapter(SelfTraced):
 
     Attributes:
         approvals: the same; set it before the first request.
+
+    Raises:
+        ProgramError: an input of the program has a name that DSPy reserves, such as ``config`` or ``demos``.
     """
 
     def __init__(
@@ -72,6 +76,8 @@ class ResponsesAdapter(SelfTraced):
         deadline: float | None = None,
         approvals: Approvals | None = None,
     ):
+        if isinstance(program, dspy.Module):
+            check_predictors(program)
         self._source = program
         self._signature = signature
         self._answer_field = answer_field

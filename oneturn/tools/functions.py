@@ -16,6 +16,7 @@ import pydantic
 
 from oneturn.core._dspy import inline_references
 from oneturn.core.background import run_async
+from oneturn.core.serialization import jsonable
 from oneturn.errors import ProgramError, ToolError
 
 CLASHING_NAMES = frozenset({"instance", "self"})
@@ -209,10 +210,7 @@ def _schema(adapter: pydantic.TypeAdapter[Any], parameter: inspect.Parameter) ->
     if parameter.kind is parameter.VAR_KEYWORD:
         return {**schema, "description": "Further arguments by name.", "default": {}}
     if parameter.default is not parameter.empty:
-        return {
-            **schema,
-            "default": pydantic.TypeAdapter(Any).dump_python(parameter.default, mode="json", fallback=str),
-        }
+        return {**schema, "default": jsonable(parameter.default)}
     return schema
 
 

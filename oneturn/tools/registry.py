@@ -50,8 +50,7 @@ def toolset(tools: Iterable[ToolLike]) -> dict[str, dspy.Tool]:
     """Return the tools by name.
 
     Raises:
-        ProgramError: two tools have the same name, one has the reserved name ``finish``, or the arguments of one can't be
-            described to an LM.
+        ProgramError: two tools have the same name, one is named ``finish``, or one can't be described to an LM.
     """
     by_name: dict[str, dspy.Tool] = {}
     for tool in tools:
@@ -113,11 +112,16 @@ def _omits_null(schema: Mapping[str, Any] | None) -> bool:
 
 
 def render_result(value: Any) -> str:
-    """Render a tool's value for the LM: documents as ``[id] text``, text unchanged, anything else as JSON."""
+    """Render a tool's value for the LM: documents as ``[id] text``, text unchanged, an image or a file as a
+    label, anything else as JSON.
+    """
     if isinstance(value, str) and value.strip():
         return str(value)
     if isinstance(value, Sequence) and (isinstance(value, str) or not value):  # providers reject an empty message
         return "Nothing was found."
+    if media := media_in(value):
+        items = value if isinstance(value, list | tuple) else [value]
+        return "\n".join(_media_label(item) if item in media else render_result(item) for item in items)
     if documents := documents_in(value):
         return "\n".join(_format_document(document) for document in documents)
     return json.dumps(jsonable(value), ensure_ascii=False)
@@ -134,10 +138,23 @@ def documents_in(value: Any) -> tuple[Document, ...]:
     return ()
 
 
+def media_in(value: Any) -> tuple[dspy.Image | dspy.Audio | dspy.File, ...]:
+    """Return the images, audio and files of a result: one, or those in a list."""
+    items = value if isinstance(value, list | tuple) else [value]
+    return tuple(item for item in items if isinstance(item, dspy.Image | dspy.Audio | dspy.File))
+
+
+def _media_label(item: Any) -> str:
+    kind = type(item).__name__.lower()
+    name = getattr(item, "filename", None)
+    return f"[{kind}: {name}]" if name else f"[{kind}]"
+
+
 def succeeded(call: ToolCall, value: Any) -> ToolResult:
     """Return the result of a call that returned ``value``, with its citable documents."""
     citable = tuple(document for document in documents_in(value) if document.id is not None)
-    return ToolResult(call.call_id, call.name, replace_surrogates(render_result(value)), documents=citable)
+    output = replace_surrogates(render_result(value))
+    return ToolResult(call.call_id, call.name, output, documents=citable, media=media_in(value))
 
 
 def failed(call: ToolCall, reason: str, span: LiveSpan | None = None) -> ToolResult:

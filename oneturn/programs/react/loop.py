@@ -210,7 +210,8 @@ class Run:
             yield step
         for number, call in enumerate(calls):
             result = results[call.call_id]
-            finished = FinishedCall(call.name, call.args, "" if number else thought, result.output, result.documents)
+            first = "" if number else thought
+            finished = FinishedCall(call.name, call.args, first, result.output, result.documents, result.media)
             self._add_finished(finished, seen=call.call_id not in rejected)  # a rejection may repeat invented values
 
     def _add_finished(self, finished: FinishedCall, seen: bool) -> None:

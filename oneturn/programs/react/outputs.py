@@ -1,4 +1,4 @@
-"""Validate the outputs of a ``finish`` call: as lenient as DSPy's own parsing, with the declared types as the result."""
+"""Validate the outputs of a ``finish`` call, as lenient as DSPy's own parsing."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
@@ -125,22 +125,30 @@ class StepAdapter(ResponseFormatAdapter):
             turn = raw if isinstance(raw, Turn) else Turn.model_validate(raw)
             if turn.tool_call is not None:
                 messages.append(_assistant(turn.thought, turn.tool_call, self.steps.thoughts))
-            messages.append({"role": "user", "content": turn.observation})
+            messages.append(_observation(turn))
         return messages
 
     def _history(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:
         """Return earlier exchanges in the format of this run: the inputs, and the ``finish`` call with the outputs."""
-        fields = signature.input_fields.items()
-        history = next((run.get(name) for name, field in fields if field.annotation is dspy.History), None)
         messages: list[Message] = []
-        for exchange in history.messages if history else []:
+        for exchange in _exchanges(signature, run):
             if question := _inputs_text(signature, exchange):
                 messages.append({"role": "user", "content": question})
             outputs = {key: value for key, value in exchange.items() if key not in signature.input_fields}
+            if any(name in outputs for name in self.steps.outputs):  # a prediction also has a trajectory or reasoning
+                outputs = {name: outputs[name] for name in self.steps.outputs if name in outputs}
             if outputs:
                 finish = ToolCallArgs(name=FINISH, args=jsonable(outputs))
                 messages.append(_assistant("", finish, self.steps.thoughts))
         return messages
+
+
+def _observation(turn: Turn) -> Message:
+    """Return a result's message: its text, then its images and files as content parts."""
+    if not turn.media:
+        return {"role": "user", "content": turn.observation}
+    media = "\n".join(str(part.model_dump()) for part in turn.media)  # DSPy's markers
+    return to_content_parts({"role": "user", "content": f"{turn.observation}\n{media}"})
 
 
 def _assistant(thought: str | None, call: ToolCallArgs | Mapping[str, Any], thoughts: bool) -> Message:
@@ -150,11 +158,25 @@ def _assistant(thought: str | None, call: ToolCallArgs | Mapping[str, Any], thou
     return {"role": "assistant", "content": json.dumps(step, ensure_ascii=False)}
 
 
+def _is_history(annotation: Any) -> bool:
+    return annotation is dspy.History or dspy.History in get_args(annotation)
+
+
+def _exchanges(signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the earlier exchanges: of a ``dspy.History``, or of its JSON form in a saved demo or a dataset."""
+    for name, field in signature.input_fields.items():
+        if _is_history(field.annotation):
+            history = run.get(name) or ()
+            exchanges = history.get("messages", ()) if isinstance(history, Mapping) else history
+            return list(getattr(exchanges, "messages", exchanges))
+    return []
+
+
 def _inputs_text(signature: type[dspy.Signature], values: Mapping[str, Any]) -> str:
     fields = {
         name: field
         for name, field in signature.input_fields.items()
-        if name in values and name != "trajectory" and field.annotation is not dspy.History
+        if name in values and name != "trajectory" and not _is_history(field.annotation)
     }
     return replace_surrogates(
         "\n".join(f"{name}: {format_field_value(field, values[name])}" for name, field in fields.items())
@@ -165,6 +187,6 @@ def _describe_inputs(signature: type[dspy.Signature]) -> str:
     lines = []
     for name, field in signature.input_fields.items():
         description = field_description(name, field)
-        if name != "trajectory" and field.annotation is not dspy.History and description:
+        if name != "trajectory" and not _is_history(field.annotation) and description:
             lines.append(f"- {name}: {description}")
     return "You are given:\n" + "\n".join(lines) if lines else ""

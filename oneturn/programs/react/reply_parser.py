@@ -86,7 +86,7 @@ class PartialStep:
         self._tried = 0
 
     def read(self, text: str) -> Mapping[str, Any] | None:
-        """Return ``thought`` and ``tool_call`` of the step in ``text``, the reply so far; ``None`` if none has begun."""
+        """Return ``thought`` and ``tool_call`` of the step in ``text``, the reply so far; ``None`` before it."""
         visible = without_thinking(text)
         if self._start is not None:
             return _partial_step(visible, self._start)
@@ -132,13 +132,13 @@ def _object_at(text: str, start: int) -> tuple[Any, bool]:
 def _repaired(text: str) -> Any:
     try:
         value = json_repair.loads(text)
-    except RecursionError:
+    except (ValueError, RecursionError):  # nested too deep
         return None
     return value[0] if isinstance(value, list) and value else value
 
 
 def _end_of_object(text: str, start: int) -> int | None:
-    """Return the end of the braces that open at ``start``; ``None`` if they don't close. Braces in strings don't count."""
+    """Return the end of the braces that open at ``start``, not counting those in strings; ``None`` if still open."""
     depth, quote, escaped, before = 0, "", False, ""
     for index in range(start, len(text)):
         char = text[index]
@@ -221,8 +221,8 @@ def _decoded(text: str, otherwise: Any) -> Any:
 def _repaired_list(text: str) -> Any:
     try:
         return _DECODER.raw_decode(text)[0]
-    except ValueError:
-        return json_repair.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _partial_step(text: str, start: int) -> Mapping[str, Any] | None:

@@ -127,7 +127,8 @@ class StepSchema:
             raise ProgramError(f"{', '.join(self._defs)}: the model can't be checked against seen values: {supported}.")
 
     def _describe(self, name: str, args: Mapping[str, Any]) -> str:
-        signature = ", ".join(f"{arg}: {type_name(schema)}{_default(schema)}" for arg, schema in args.items())
+        defaults = {arg: "" if name == FINISH else _default(schema) for arg, schema in args.items()}
+        signature = ", ".join(f"{arg}: {type_name(schema)}{defaults[arg]}" for arg, schema in args.items())
         first, *more = self._descriptions[name]
         lines = [f"- {name}({signature}): {first}", *(f"    {paragraph}" for paragraph in more)]
         lines += [f"    {arg}: {schema['description']}" for arg, schema in args.items() if schema.get("description")]
