@@ -22,7 +22,9 @@ from oneturn.core.serialization import plain, replace_surrogates
 _THINKING = re.compile(r"\s*<(think|thinking|thought|reasoning)>(.*?)(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _THINKING_END = "</think>"
 _ARGUMENTS = ("args", "arguments", "parameters", "input")
-_MAX_CANDIDATES = 200
+_MAX_CANDIDATES = 100
+_MAX_REPAIRS = 5  # of open braces: each repair reads the rest of the reply
+_MAX_BRACKETS = 1000
 _DECODER = json.JSONDecoder(strict=False)  # LMs write line breaks inside strings
 
 
@@ -106,11 +108,13 @@ class PartialStep:
 
 def _objects(text: str) -> Iterator[tuple[Any, bool]]:
     """Yield the JSON objects in a text in order, inner ones after the outer one, and whether each is closed."""
-    start = text.find("{")
+    start, repairs = text.find("{"), 0
     for _ in range(_MAX_CANDIDATES):
-        if start < 0:
+        if start < 0 or repairs > _MAX_REPAIRS:
             return
-        yield _object_at(text, start)
+        value, complete = _object_at(text, start)
+        repairs += not complete
+        yield value, complete
         start = text.find("{", start + 1)
 
 
@@ -130,6 +134,8 @@ def _object_at(text: str, start: int) -> tuple[Any, bool]:
 
 
 def _repaired(text: str) -> Any:
+    if text.count("{") + text.count("[") > _MAX_BRACKETS:
+        return None  # json_repair takes minutes for it
     try:
         value = json_repair.loads(text)
     except (ValueError, RecursionError):  # nested too deep

@@ -7,6 +7,7 @@ import contextvars
 import dataclasses
 import datetime
 import enum
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,7 +135,7 @@ def test_the_prompt_of_a_step_begins_with_that_of_the_step_before():
         program.set_lm(lm)
         program(question="?")
     prompts = [json.dumps([dict(message) for message in request.messages])[:-1] for request in lm.requests]
-    assert all(later.startswith(earlier) for earlier, later in zip(prompts, prompts[1:], strict=False))
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(prompts))
 
 
 # ---- outputs

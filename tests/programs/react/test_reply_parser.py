@@ -36,7 +36,7 @@ CALL = ParsedCall("search", {"query": "fees"})
         '{"name": "search", "parameters": {"query": "fees"}}',
         '{"name": "search", "arguments": "{\\"query\\": \\"fees\\"}"}',
         '<tool_call>\n{"name": "search", "arguments": {"query": "fees"}}\n</tool_call>',
-        '{"tool_calls": [{"type": "function", "function": {"name": "search", "arguments": "{\\"query\\": \\"fees\\"}"}}]}',
+        '{"tool_calls": [{"function": {"name": "search", "arguments": "{\\"query\\": \\"fees\\"}"}}]}',
         "{thought: 'it is', tool_call: {name: 'search', args: {query: 'fees'}}}",
         STEP[:-1],
         STEP[:-2],
