@@ -19,7 +19,12 @@ HANDBOOK = oneturn.build_retriever(CONFIG, documents=lambda: read_markdown(CORPU
 AGENT = oneturn.Agent(
     name="support_desk",
     config=CONFIG,
-    build=lambda: support_desk(HANDBOOK, max_iters=CONFIG.max_iters, more_tools=oneturn.build_tools(CONFIG)),
+    build=lambda: support_desk(
+        HANDBOOK,
+        max_iters=CONFIG.max_iters,
+        more_tools=oneturn.build_tools(CONFIG),
+        tool_calling=CONFIG.tool_calling,
+    ),
     metric=support_metric,
     examples=lambda split: load_split(split, ROOT / CONFIG.data.examples),
     recipes=RECIPES,

@@ -11,7 +11,11 @@ from signatures.answer import AnswerFromHandbook
 
 
 def support_desk(
-    retriever: oneturn.Retriever, max_iters: int = 6, thoughts: bool = False, more_tools: Sequence[dspy.Tool] = ()
+    retriever: oneturn.Retriever,
+    max_iters: int = 6,
+    thoughts: bool = False,
+    more_tools: Sequence[dspy.Tool] = (),
+    tool_calling: str = "auto",
 ) -> oneturn.ReAct:
     """Build the program, uncompiled.
 
@@ -20,6 +24,9 @@ def support_desk(
         max_iters: the maximum number of LM steps per question.
         thoughts: whether the LM writes a reason for each step.
         more_tools: further tools, such as those of ``oneturn.build_tools(config)``.
+        tool_calling: how the LM is asked for its steps.
     """
     tools = [handbook_search(retriever), order_lookup(ORDERS), dspy.Tool(calculate), *more_tools]
-    return oneturn.ReAct(AnswerFromHandbook, tools=tools, max_iters=max_iters, thoughts=thoughts)
+    return oneturn.ReAct(
+        AnswerFromHandbook, tools=tools, max_iters=max_iters, thoughts=thoughts, tool_calling=tool_calling
+    )

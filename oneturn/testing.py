@@ -89,7 +89,8 @@ class ScriptedLM(dspy.LM):
     Args:
         *replies: the replies; see :data:`Reply`.
         piece: characters per chunk of a streamed reply.
-        response_schema: whether the LM declares support for JSON schemas. Replies are never validated against one.
+        response_schema: whether the LM is held to JSON schemas by a grammar, as the embedded LM is. Replies are never
+            validated against one.
         streams: whether the LM supports streaming.
         **options: further options of ``dspy.LM``. By default, replies aren't cached and errors aren't retried.
     """
@@ -98,7 +99,7 @@ class ScriptedLM(dspy.LM):
         self, *replies: Reply, piece: int = 4, response_schema: bool = True, streams: bool = True, **options: Any
     ):
         script = _StreamingScript(replies, piece) if streams else _Script(replies)
-        script.supports_response_schema = response_schema
+        script.supports_response_schema = script.local_grammar = response_schema
         super().__init__("scripted/lm", engine=script, **{"cache": False, "num_retries": 0, **options})
 
     @property
@@ -127,6 +128,7 @@ class ScriptedLM(dspy.LM):
 class _Script:
     """A DSPy engine that returns a list of replies in order. Thread-safe."""
 
+    local_grammar = True
     supports_response_schema = True
     supported_params = frozenset({"temperature", "max_tokens", "response_format"})
 

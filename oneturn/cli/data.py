@@ -149,14 +149,16 @@ def from_inference_table(
     rules = load(agent, config).config.data.redact
 
     from oneturn.datasets import write_rows
-    from oneturn.deployment.databricks.inference_table import read_inference_table, redacted
+    from oneturn.deployment.databricks.inference_table import FEEDBACK, read_inference_table, redacted
 
     rows, counts = redacted(read_inference_table(table, question=question), rules)
-    if failed:
-        rows = rows[rows["error"].notna()]
+    is_feedback = rows["error"] == FEEDBACK
+    rows = rows[~is_feedback & (rows["error"].notna() if failed else True)]
     write_rows(output, json.loads(rows.to_json(orient="records", date_format="iso")))
     errors = int(rows["error"].notna().sum())
     typer.echo(f"Wrote {len(rows)} rows to {output}, {errors} without an answer.")
+    if is_feedback.any():
+        typer.echo(f"  {is_feedback.sum()} rows of feedback skipped; see: oneturn data from-traces")
     for rule, count in counts.items():
         typer.echo(f"  redacted: {count} × {rule}")
     typer.echo(f"Evaluate them:  oneturn evaluate --data {output}")

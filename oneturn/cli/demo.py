@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, load
@@ -68,13 +69,13 @@ def _evaluate_programs(agent: Agent) -> dict[str, Evaluation]:
 
 
 def _ask(console: Console, client: OpenAI, question: str) -> None:
-    from oneturn.responses.reply import read_reply
+    from oneturn.responses.reply import DONE, read_reply
     from oneturn.serving.terminal import Renderer
 
     console.print(f"\n[bold]{question}[/bold]")
     renderer = Renderer(console)
     with client.responses.create(model="agent", input=[{"role": "user", "content": question}], stream=True) as events:
-        renderer.finish(read_reply((event.to_dict() for event in events), renderer))
+        renderer.finish(read_reply(chain((event.to_dict() for event in events), [DONE]), renderer))
 
 
 def _show_next_steps(console: Console, agent: Agent, model_uri: str) -> None:

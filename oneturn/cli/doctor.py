@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
     from oneturn.deployment.doctor import Finding, Report
 
-_MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "unknown": "[dim]?[/]", "problem": "[red]✗[/]"}
+_STATES = {"ok": "ok", "warning": "warning", "unknown": "unknown", "error": "problem"}
+"""The words for severities here."""
+_MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "unknown": "[dim]?[/]", "error": "[red]✗[/]"}
 
 
 def doctor(
@@ -47,7 +50,7 @@ def doctor(
 
     if as_json:
         report = check(loaded, ask=ask)
-        typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(_to_dict(report), indent=2, ensure_ascii=False))
     else:
         console = Console()
         with console.status("checking") if console.is_terminal else nullcontext():
@@ -59,15 +62,22 @@ def doctor(
 def _show(finding: Finding, console: Console) -> None:
     from rich.markup import escape
 
-    text = f"{_MARKS[finding.state.value]} {escape(finding.subject)}: {escape(finding.said)}"
+    text = f"{_MARKS[finding.severity.value]} {escape(finding.check)}: {escape(finding.message)}"
     console.print(text, highlight=False, soft_wrap=True)
     if finding.fix:
         console.print(f"  [dim]{escape(finding.fix)}[/]", highlight=False, soft_wrap=True)
 
 
 def _show_verdict(report: Report, console: Console) -> None:
-    from oneturn.deployment.doctor import State
-
-    counts = ", ".join(f"{report.count(state)} {state.value}" for state in State if report.count(state))
+    numbers = Counter(finding.severity.value for finding in report.findings)
+    counts = ", ".join(f"{numbers[severity]} {state}" for severity, state in _STATES.items() if numbers[severity])
     verdict = "[green]The agent can run.[/]" if report.passed() else "[red]The agent can't run.[/]"
     console.print(f"{verdict} {counts}", highlight=False)
+
+
+def _to_dict(report: Report) -> dict[str, Any]:
+    findings = [
+        {"subject": each.check, "state": _STATES[each.severity.value], "said": each.message, "fix": each.fix}
+        for each in report.findings
+    ]
+    return {"passed": report.passed(), "findings": findings}

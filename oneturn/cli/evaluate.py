@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from oneturn.cli.options import AGENT_FILE, AgentFile, ApprovalOption, ConfigFile, build_policy, load
+
+if TYPE_CHECKING:
+    from oneturn.agent import Agent
+    from oneturn.evaluation import Evaluation
 
 
 def report(
@@ -68,6 +72,10 @@ def evaluate(
     data: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Your own rows instead of a split: .jsonl, .csv or .parquet.")
     ] = None,
+    rescore: Annotated[
+        Path | None,
+        typer.Option(metavar="ROWS", help="Score the answers in rows of --output again, without asking the LM."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N examples of the split.")] = None,
     uncompiled: Annotated[bool, typer.Option("--uncompiled", help="Evaluate the program before compilation.")] = False,
     output: Annotated[
@@ -87,6 +95,14 @@ def evaluate(
     api_key: Annotated[
         str | None, typer.Option(envvar="ONETURN_API_KEY", help="The token to send to a URL, if it requires one.")
     ] = None,
+    same_errors: Annotated[
+        tuple[int, int],
+        typer.Option(
+            "--max-same-errors",
+            metavar="FIRST IN_A_ROW",
+            help="Stop if the first rows, or rows in a row, failed with the same error; 0 for no limit.",
+        ),
+    ] = (10, 20),
     approve: ApprovalOption = None,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
@@ -104,6 +120,8 @@ def evaluate(
         oneturn evaluate --split dev --limit 20 --uncompiled
 
         oneturn evaluate --data questions.parquet --output rows.parquet --threads 16
+
+        oneturn evaluate --rescore rows.parquet --output rows.parquet
 
         oneturn evaluate --report report.html --baseline rows-of-last-week.jsonl
 
@@ -124,11 +142,16 @@ def evaluate(
     from rich.console import Console
 
     from oneturn.cli.tables import detail_tables, score_table
-    from oneturn.evaluation import evaluate
+    from oneturn.errors import OneTurnError
+    from oneturn.evaluation import ErrorLimits
+    from oneturn.evaluation.agent_data import load_data
+    from oneturn.evaluation.error_limits import first_errors
     from oneturn.evaluation.report import write_report
     from oneturn.evaluation.report.mlflow import log_evaluation
+    from oneturn.evaluation.rescoring import rescore as score_again
     from oneturn.evaluation.result import Evaluation
     from oneturn.evaluation.scorers import judges
+    from oneturn.evaluation.typed_outputs import output_types
 
     before = None if baseline is None else Evaluation.read(baseline)
 
@@ -139,12 +162,22 @@ def evaluate(
         "fresh": fresh,
         "threads": threads or loaded.config.compile.threads,
         "approve": build_policy(approve),
+        "max_same_errors": ErrorLimits(*same_errors),
     }
-    rows = data if data is not None else loaded.examples(split.value)[:limit]
-    program = loaded.program(compiled=not uncompiled) if target is None else target
-    lm = loaded.lm() if target is None else None
     metrics: dict[str, Any] = {"score": loaded.metric, **{judge.name: judge for judge in judges(loaded.config.judge)}}
-    evaluation = evaluate(program, rows, metrics, lm=lm, api_key=api_key, **options)
+    if rescore is not None:
+        examples = None if data is None else load_data(loaded, data, agent, config)
+        if isinstance(examples, Path):
+            raise typer.BadParameter(f"{data} isn't in the form of the agent's examples.", param_hint="--data")
+        name = f"{rescore} again"
+        evaluation = score_again(rescore, metrics, examples=examples, types=output_types(loaded), output=output)
+    else:
+        rows = load_data(loaded, data, agent, config) if data is not None else loaded.examples(split.value)[:limit]
+        evaluation = _run(loaded, target, rows, metrics, uncompiled, api_key, options)
+    errors = evaluation.figures["error"]
+    if errors.notna().all():
+        where = f" They are in {output}." if output is not None else ""
+        raise OneTurnError(f"All {len(errors)} rows failed; there is no score.{where}\n{first_errors(errors)}")
     console = Console()
     for table in (score_table({name: evaluation}), *detail_tables(evaluation)):
         console.print(table)
@@ -158,6 +191,23 @@ def evaluate(
         console.out(f"Page: {report}")
     if log:
         console.out(f"MLflow run: {log_evaluation(loaded, evaluation, name)}")
+
+
+def _run(
+    agent: Agent,
+    target: str | None,
+    rows: Any,
+    metrics: dict[str, Any],
+    uncompiled: bool,
+    api_key: str | None,
+    options: dict[str, Any],
+) -> Evaluation:
+    """Evaluate the agent, or the target if one is given."""
+    from oneturn.evaluation import evaluate
+
+    if target is not None:
+        return evaluate(target, rows, metrics, api_key=api_key, **options)
+    return evaluate(agent.program(compiled=not uncompiled), rows, metrics, lm=agent.lm(), **options)
 
 
 def compare(

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from oneturn.conformance import RULES, Report, Violation
-from oneturn.core.findings import DataFinding, Severity
+from oneturn.conformance import RULES, EndpointReport
+from oneturn.core.findings import Finding, Severity
 from oneturn.datasets.check import Balance, DataReport
 from oneturn.evaluation.result import Evaluation
 
@@ -29,10 +29,13 @@ def score_table(evaluations: Mapping[str, Evaluation]) -> Table:
             _interval(figures["score_low"], figures["score_high"]),
             f"{figures['rows']:.0f}{failed}",
             f"{figures['seconds_per_row']:.2f}\n({', '.join(latency)})",
-            f"{figures['lm_calls_per_row']:.2f}",
-            f"{figures['prompt_tokens_per_row']:.0f} / {figures['completion_tokens_per_row']:.0f}",
+            f"{figures['lm_calls_per_row']:.2f}" if "lm_calls_per_row" in figures else "",
+            " / ".join(f"{figures[name]:.0f}" for name in _TOKENS if name in figures),
         )
     return table
+
+
+_TOKENS = ("prompt_tokens_per_row", "completion_tokens_per_row")
 
 
 def detail_tables(evaluation: Evaluation) -> Iterator[Table | str]:
@@ -75,7 +78,7 @@ def _table(*headers: str) -> Table:
     return table
 
 
-_COLOURS = {Severity.error: "red", Severity.warning: "yellow", Severity.note: "dim"}
+_COLOURS = {Severity.error: "red", Severity.warning: "yellow", Severity.note: "dim"}  # in the order of the report
 _MAX_FINDINGS = 10  # per check; the JSON has all
 _BAR_WIDTH = 6
 
@@ -86,12 +89,12 @@ def show_data_report(report: DataReport, console: Console, strict: bool = False)
     console.print(f"{escape(str(report.folder))}: {rows} rows", highlight=False)
     for balance in report.balances:
         console.print(_balance_table(balance, list(report.rows)))
-    for severity in Severity:
+    for severity in _COLOURS:
         findings = [finding for finding in report.findings if finding.severity is severity]
         for check, group in groupby(sorted(findings, key=lambda finding: finding.check), lambda finding: finding.check):
             _show_check(check, list(group), console)
     verdict = "[green]passed[/]" if report.passed(strict) else "[red]failed[/]"
-    counts = ", ".join(_pluralize(report.count(severity), severity.value) for severity in Severity)
+    counts = ", ".join(_pluralize(report.count(severity), severity.value) for severity in _COLOURS)
     console.print(f"{verdict}: {counts}", highlight=False)
 
 
@@ -106,7 +109,7 @@ def _balance_table(balance: Balance, splits: list[str]) -> Table:
     return table
 
 
-def _show_check(check: str, findings: list[DataFinding], console: Console) -> None:
+def _show_check(check: str, findings: list[Finding], console: Console) -> None:
     severity = findings[0].severity
     console.print(f"[{_COLOURS[severity]}]{severity.value} {check}[/]: {len(findings)}", highlight=False)
     for finding in findings[:_MAX_FINDINGS]:
@@ -116,7 +119,7 @@ def _show_check(check: str, findings: list[DataFinding], console: Console) -> No
         console.print(f"  and {len(findings) - _MAX_FINDINGS} more (all of them: --json FILE)", highlight=False)
 
 
-def _format_finding(finding: DataFinding) -> str:
+def _format_finding(finding: Finding) -> str:
     where = ", ".join(filter(None, (finding.file, finding.place)))
     field = f"{finding.field} = {_shorten(finding.value)}: " if finding.field and finding.value is not None else ""
     return f"{where}: {field}{finding.message}" if where else finding.message
@@ -134,11 +137,11 @@ def _pluralize(number: int, word: str) -> str:
 _CONTRACTS = {"OpenAI": "OpenAI's contract", "MLflow": "MLflow's weaker contract", "": "no stream"}
 
 
-def show_conformance_report(report: Report, console: Console) -> None:
+def show_conformance_report(report: EndpointReport, console: Console) -> None:
     """Print the probes, the violations by rule, and the verdict."""
     console.print(f"{escape(report.url)}: {_CONTRACTS[report.contract]}", highlight=False)
     console.print(_probe_table(report))
-    for severity in Severity:
+    for severity in _COLOURS:
         for rule, violations in _by_rule(report, severity).items():
             _show_rule(rule, severity, violations, console)
     errors, warnings = (len(report.broken_rules(severity)) for severity in (Severity.error, Severity.warning))
@@ -146,7 +149,7 @@ def show_conformance_report(report: Report, console: Console) -> None:
     console.print(f"{verdict}: {_pluralize(errors, 'error')}, {_pluralize(warnings, 'warning')}", highlight=False)
 
 
-def _probe_table(report: Report) -> Table:
+def _probe_table(report: EndpointReport) -> Table:
     table = Table("probe", "requests", "errors", "warnings", "counts")
     for probe in report.probes:
         facts = ", ".join(f"{name} {value}" for name, value in probe.facts.items())
@@ -155,9 +158,9 @@ def _probe_table(report: Report) -> Table:
     return table
 
 
-def _show_rule(rule: str, severity: Severity, violations: list[tuple[str, Violation]], console: Console) -> None:
+def _show_rule(rule: str, severity: Severity, violations: list[tuple[str, Finding]], console: Console) -> None:
     console.print(f"[{_COLOURS[severity]}]{severity.value} {rule}[/]: {escape(RULES[rule].asks)}", highlight=False)
-    by_probe: dict[str, list[Violation]] = {}
+    by_probe: dict[str, list[Finding]] = {}
     for probe, violation in violations:
         by_probe.setdefault(probe, []).append(violation)
     for probe, (first, *others) in by_probe.items():
@@ -169,10 +172,10 @@ def _show_rule(rule: str, severity: Severity, violations: list[tuple[str, Violat
     console.print(f"  [dim]{escape(RULES[rule].why)}[/]", highlight=False)
 
 
-def _by_rule(report: Report, severity: Severity) -> dict[str, list[tuple[str, Violation]]]:
-    grouped: dict[str, list[tuple[str, Violation]]] = {}
+def _by_rule(report: EndpointReport, severity: Severity) -> dict[str, list[tuple[str, Finding]]]:
+    grouped: dict[str, list[tuple[str, Finding]]] = {}
     for probe in report.probes:
-        for violation in probe.violations:
+        for violation in probe.findings:
             if violation.severity is severity:
-                grouped.setdefault(violation.rule, []).append((probe.name, violation))
+                grouped.setdefault(violation.check, []).append((probe.name, violation))
     return grouped

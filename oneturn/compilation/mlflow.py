@@ -19,12 +19,12 @@ from oneturn.compilation.callbacks import CompileCallback
 from oneturn.compilation.render import format_prompts
 from oneturn.compilation.result import Candidate
 from oneturn.config.tracking import use_tracking
-from oneturn.core.secrets import refuse_secrets_in
 from oneturn.core.usage import Usage
 from oneturn.datasets.rows import to_mlflow_dataset
 from oneturn.errors import OneTurnError
 from oneturn.evaluation.result import Evaluation
 from oneturn.evaluation.statistics import interval
+from oneturn.programs.state import refuse_secrets_in
 
 if TYPE_CHECKING:
     from oneturn.agent import Agent

@@ -16,6 +16,7 @@ from oneturn.agent import Agent, Recipe
 from oneturn.compilation.recipes import call, check, described
 from oneturn.datasets.rows import dataset_hash
 from oneturn.errors import ConfigError
+from oneturn.evaluation.metric_columns import check_columns
 from oneturn.lm import build_lm
 
 WORK = Path(".oneturn") / "compile"
@@ -58,6 +59,7 @@ class Plan:
 
         Raises:
             ConfigError: no recipe has that name, or it has an unknown required parameter.
+            DataError: the metric needs a column that no example has.
         """
         settings = agent.config.compile
         name = recipe or settings.recipe
@@ -65,6 +67,7 @@ class Plan:
             raise ConfigError(f"There is no recipe {name!r}. Available recipes:\n{described(dict(agent.recipes))}")
         check(agent.recipes[name])
         train, dev = agent.examples("train"), agent.examples("dev")[: settings.dev_examples]
+        check_columns({getattr(agent.metric, "__name__", "metric"): agent.metric}, [*dev, *train])
         lm, student = agent.lm(), agent.program(compiled=False)
         teacher = lm if settings.teacher is None else build_lm(settings.teacher)
         inputs = [

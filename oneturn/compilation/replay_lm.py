@@ -26,7 +26,7 @@ from oneturn.core._dspy import (
 )
 from oneturn.core.usage import Usage, note_replayed
 from oneturn.errors import ConfigError
-from oneturn.lm.streaming import copy_capabilities
+from oneturn.lm.capabilities import capabilities_of
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class JournaledEngine:
         self._journal = journal
         self._cursor = cursor
         self._budget = budget
-        copy_capabilities(lm, self)
+        vars(self).update(capabilities_of(lm))
 
     def complete(self, request: Request) -> Response:
         """Return the response to a request."""
@@ -103,7 +103,7 @@ class AsyncJournaledEngine:
 
     def __init__(self, engine: JournaledEngine, lm: dspy.LM):
         self._engine = engine
-        copy_capabilities(lm, self)
+        vars(self).update(capabilities_of(lm))
 
     async def complete(self, request: Request) -> Response:
         """Return the response to a request."""

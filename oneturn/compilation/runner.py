@@ -24,6 +24,7 @@ from oneturn.datasets.rows import dataset_hash
 from oneturn.errors import ConfigError, LMUnavailableError, OneTurnError, ProgramError
 from oneturn.evaluation.approval import ApprovalPolicy
 from oneturn.evaluation.result import Evaluation
+from oneturn.programs.react import ReAct
 from oneturn.programs.state import Manifest, save_compiled
 from oneturn.programs.state.interface import interface_of
 
@@ -238,6 +239,7 @@ def _manifest(
         spend={**spent, "seconds": round(session.journal.seconds, 1)},
         estimate=estimated.to_dict() if estimated is not None else None,
         stopped=stop_reason,
+        tool_calling=plan.student.tool_calling_with(plan.lm) if isinstance(plan.student, ReAct) else None,
         interface=interface_of(plan.student),
     )
 

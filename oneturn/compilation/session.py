@@ -110,7 +110,13 @@ class Session:
         lm = journaled_lm(self._lm, self.journal, Cursor(), self.budget, cache=False)
         with dspy.context(callbacks=[*dspy.settings.callbacks, self._uncounted]):
             return evaluate(
-                program, self._devset[:rows], self._metric, lm=lm, threads=self._threads, approve=self._approve
+                program,
+                self._devset[:rows],
+                self._metric,
+                lm=lm,
+                threads=self._threads,
+                approve=self._approve,
+                max_same_errors=None,  # a candidate whose prompt fails on every row scores 0
             )
 
     def trace(self, program: dspy.Module, index: int) -> str | None:

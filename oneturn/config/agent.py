@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from typing_extensions import Self
@@ -113,6 +113,9 @@ class AgentConfig(Section):
     """The agent's LM."""
     max_iters: Count = 6
     """The maximum number of LM steps per question."""
+    tool_calling: Literal["auto", "native", "schema", "text"] = "auto"
+    """How the LM is asked for its steps: by `native` function calling, by a JSON `schema` of its reply, or by the
+    prompt alone (`text`); `auto` chooses by what the LM can do."""
     retriever: RetrieverConfig = RetrieverConfig()
     """Retrieval of passages."""
     tools: list[ToolConfig] = []

@@ -57,6 +57,8 @@ class GateConfig(Section):
     """Categories with fewer examples are pooled."""
     min_examples: Count = 10
     """With fewer examples, the comparison is inconclusive and the version isn't promoted."""
+    max_failed_rows: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """The maximum share of either version's rows that failed; with more, the version isn't promoted."""
 
 
 class JudgeConfig(Section):

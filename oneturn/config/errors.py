@@ -10,15 +10,10 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from oneturn.core.secrets import IN_PROSE, SECRET_KEY, leaves
+from oneturn.core.secrets import find_secrets, is_secret_name, leaves
 from oneturn.errors import ConfigError
 
-_SECRET_VALUE = re.compile(
-    r"""^(Bearer\s+\S+
-        |(sk-|sk_|dapi|dkea|dose|gh[opsu]_|github_pat_|hf_|xox[abp]-|AKIA|AIza|eyJ)(?=\S*\d)\S{12,}
-        |\w+://[^/\s:@]+:[^/\s@]+@.*)$""",
-    re.VERBOSE,
-)
+_PROSE = ("possible_assignment",)  # guidelines and descriptions may say "password: optional"
 _SECRET_REFERENCE = re.compile(r"\{\{secrets/[\w.@-]+/[\w.@-]+\}\}")  # resolved by Databricks
 _VARIABLES = {"approvals.ledger": "approvals.ledger_env", "approvals.key_env": "approvals.key_env"}
 _EXPECTED = {
@@ -39,7 +34,7 @@ def refuse_secrets(keys: Any, source: str) -> None:
             continue
         if key == "credentials" and value in ("agent", "user"):  # an allowed value, not a secret
             continue
-        if SECRET_KEY.search(key) or _SECRET_VALUE.match(value) or IN_PROSE.search(value):
+        if is_secret_name(key) or find_secrets(value, without=_PROSE):
             setting = _VARIABLES.get(path, "api_key_env")
             raise ConfigError(
                 f"{source}: {path} looks like a secret, and a configuration is stored in plain text. Put the secret in "

@@ -43,6 +43,8 @@ class ToolEntry(Section):
     """Require a person's approval for each call."""
     timeout: Annotated[float, Field(gt=0)] | None = 120.0
     """Time limit of a call in seconds; null for no limit."""
+    max_chars: Count = 50_000
+    """The maximum length of the output in characters; a longer one is cut and says so."""
 
 
 class UnityCatalogTool(ToolEntry):

@@ -6,19 +6,19 @@ assert check_stream(agent.predict_stream(request)) == []
 """
 
 from oneturn.conformance.grading import check_endpoint
-from oneturn.conformance.report import Probe, Report
+from oneturn.conformance.report import EndpointReport, Probe
 from oneturn.conformance.response import check_response, compare
-from oneturn.conformance.rules import RULES, Rule, Violation
+from oneturn.conformance.rules import RULES, Rule
 from oneturn.conformance.stream import check_stream
-from oneturn.core.findings import Severity
+from oneturn.core.findings import Finding, Severity
 
 __all__ = [
     "RULES",
+    "EndpointReport",
+    "Finding",
     "Probe",
-    "Report",
     "Rule",
     "Severity",
-    "Violation",
     "check_endpoint",
     "check_response",
     "check_stream",

@@ -14,18 +14,14 @@ from pydantic import BaseModel, ValidationError
 from oneturn.conformance.events import Event, integer, kind, mapping, objects, same, untyped_error
 from oneturn.conformance.items import Item
 from oneturn.conformance.rules import Findings, format_value
+from oneturn.core.secrets import UNCERTAIN, find_secrets, leaves
 
 _TRACEBACK = re.compile(r'Traceback \(most recent call last\)|File "[^"]+", line \d+|\bat 0x[0-9a-f]{6,}')
 _PATH = re.compile(
     r"(?<![\w:/.])/(?:home|root|Users|tmp|usr|opt|var|etc|app|mnt|srv|databricks|Workspace|Volumes|local_disk0)/[\w./-]+"
     r"|\b[A-Za-z]:\\[\w\\.-]+|[\w/-]+/site-packages/|\b[\w/-]+\.py\b:\d+"
 )
-_SECRET = re.compile(
-    r"\bsk-[\w-]{8,}|\bdapi[0-9a-f]{16,}|\bgh[pousr]_\w{16,}|\bAKIA[A-Z0-9]{12,}|\bxox[abp]-[\w-]{10,}"
-    r"|\beyJ[\w-]{8,}\.[\w-]{8,}|-----BEGIN [A-Z ]*PRIVATE KEY|(?i:bearer\s+[\w.~+/-]{16,})"
-    r"|(?i:(?:password|secret|token|api[_-]?key)\s*[=:]\s*['\"]?[\w-]{8,})"
-)
-_LEAKS = {"a traceback": _TRACEBACK, "a server path": _PATH, "a likely secret": _SECRET}
+_LEAKS = {"a traceback": _TRACEBACK, "a server path": _PATH}
 
 
 def check_ending(events: Sequence[Event], items: Sequence[Item], findings: Findings) -> None:
@@ -81,18 +77,13 @@ def check_error(error: Any, findings: Findings, position: int | None = None) -> 
 
 def check_leaks(error: Any, findings: Findings, position: int | None = None) -> None:
     """Check that the texts of an error hold no traceback, server path or secret."""
-    text = "\n".join(_texts(error))
+    text = "\n".join(value for _, _, value in leaves(error) if isinstance(value, str))
     for leak, pattern in _LEAKS.items():
         if hit := pattern.search(text):
-            hidden = f"{hit[0][:6]}…" if pattern is _SECRET else format_value(hit[0])
-            findings.add("error-leaks", f"An error contains {leak}: {hidden}", position)
-
-
-def _texts(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    nested = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else []
-    return [text for entry in nested for text in _texts(entry)]
+            findings.add("error-leaks", f"An error contains {leak}: {format_value(hit[0])}", position)
+    # Somebody else's endpoint isn't accused for a word after "password:".
+    for secret in find_secrets(text, without=UNCERTAIN):
+        findings.add("error-leaks", f"An error contains a likely secret ({secret.kind}).", position)
 
 
 def _check_output(

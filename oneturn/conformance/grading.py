@@ -20,7 +20,7 @@ from oneturn.conformance.probes import (
     probe_response,
     probe_stream,
 )
-from oneturn.conformance.report import Probe, Report
+from oneturn.conformance.report import EndpointReport, Probe
 from oneturn.conformance.rules import Findings
 from oneturn.core.findings import Severity
 from oneturn.errors import ConfigError, EndpointError
@@ -44,7 +44,7 @@ def check_endpoint(
     answered: bool = False,
     timeout: float = 120.0,
     on_probe: OnProbe | None = None,
-) -> Report:
+) -> EndpointReport:
     """Check the Responses endpoint at ``url``.
 
     Sends at most ``concurrency`` + 14 requests, each limited to ``timeout`` seconds: two streams, the first of them
@@ -85,7 +85,7 @@ class _Grader:
         self._settings = settings
         self._on_probe = on_probe
 
-    def grade(self, concurrency: int) -> Report:
+    def grade(self, concurrency: int) -> EndpointReport:
         self._on_probe("a stream")
         marker = new_marker()
         first, answer = probe_stream("stream", self._endpoint, self._settings, marker)
@@ -93,7 +93,8 @@ class _Grader:
         probes = [first]
         if not answer.late:  # the other probes would each wait for the timeout too
             probes += self._run_other_probes(marker, answer, first, concurrency)
-        return Report(self._endpoint.address, detect_contract(answer), probes)
+        findings = [finding for probe in probes for finding in probe.findings]
+        return EndpointReport(findings, self._endpoint.address, detect_contract(answer), probes)
 
     def _run_other_probes(self, marker: str, answer: Answer, first: Probe, concurrency: int) -> list[Probe]:
         endpoint, settings = self._endpoint, self._settings
@@ -106,9 +107,7 @@ class _Grader:
         probes.append(probe_bad_requests(endpoint, settings))
         self._on_probe("clients that leave")
         earlier_errors = {
-            violation.rule
-            for violation in (*first.violations, *second.violations)
-            if violation.severity is Severity.error
+            finding.check for finding in (*first.findings, *second.findings) if finding.severity is Severity.error
         }
         probes.append(probe_disconnects(endpoint, settings, new_marker(), earlier_errors))
         if concurrency > 1:
@@ -122,7 +121,7 @@ def _check_text_lost(probe: Probe, answer: Answer, streamed_before: bool) -> Pro
         return probe
     findings = Findings()
     findings.add("text-lost", "The previous stream has deltas, this one has none.")
-    return dataclasses.replace(probe, violations=[*findings.in_order(), *probe.violations])
+    return dataclasses.replace(probe, findings=[*findings.in_order(), *probe.findings])
 
 
 def _raise_for_access(answer: Answer, address: str) -> None:

@@ -23,9 +23,9 @@ from oneturn.conformance.events import (
 )
 from oneturn.conformance.report import Probe
 from oneturn.conformance.response import check_response, compare
-from oneturn.conformance.rules import Findings, Violation, format_value
+from oneturn.conformance.rules import Findings, format_value
 from oneturn.conformance.stream import check_stream
-from oneturn.core.findings import Severity
+from oneturn.core.findings import Finding, Severity
 
 QUESTION = "In one sentence: what can you do for me? (Reference: {marker})"
 _UNKNOWN_INPUT = "no_such_input_of_oneturn_check"
@@ -53,7 +53,7 @@ class Settings:
         return self.question.replace("{marker}", marker)
 
 
-def stream_violations(answer: Answer, settings: Settings) -> list[Violation]:
+def stream_violations(answer: Answer, settings: Settings) -> list[Finding]:
     """Check an answer that should be a stream."""
     findings = Findings()
     if answer.late:
@@ -76,7 +76,7 @@ def stream_violations(answer: Answer, settings: Settings) -> list[Violation]:
     return [*findings.in_order(), *check_stream(stream.events, answered=settings.answered)]
 
 
-def error_violations(answer: Answer) -> list[Violation]:
+def error_violations(answer: Answer) -> list[Finding]:
     """Check an HTTP error."""
     findings = Findings()
     body = answer.json
@@ -99,10 +99,10 @@ def probe_stream(name: str, endpoint: Endpoint, settings: Settings, marker: str)
     if settings.echo and events:
         violations = [*violations, *echo_violations(answer, marker)]
     facts = {"events": len(events), "deltas": sum(kind(event).endswith(".delta") for event in events)}
-    return Probe(name, 1, violations, facts), answer
+    return Probe(violations, name, 1, facts), answer
 
 
-def echo_violations(answer: Answer, marker: str) -> list[Violation]:
+def echo_violations(answer: Answer, marker: str) -> list[Finding]:
     """Check that an agent that repeats its question kept the marker, in its deltas and in the finished message."""
     findings = Findings()
     events = answer.stream.events
@@ -124,15 +124,15 @@ def probe_response(endpoint: Endpoint, settings: Settings, marker: str, streamed
         findings.add("answer-late" if answer.late else "http-body", f"{answer.broken}.")
     elif answer.status != 200:
         findings.add("http-status", f"A valid request is answered with {answer.status}.")
-        return Probe("response", 1, [*findings.in_order(), *error_violations(answer)])
+        return Probe([*findings.in_order(), *error_violations(answer)], "response", 1)
     elif not isinstance(body, dict):
         findings.add("http-body", f"The body is {format_value(answer.body)}.")
     else:
         violations = check_response(body, answered=settings.answered)
         if settings.deterministic and streamed.is_stream:
             violations += compare(streamed.stream.events, body)
-        return Probe("response", 1, violations)
-    return Probe("response", 1, findings.in_order())
+        return Probe(violations, "response", 1)
+    return Probe(findings.in_order(), "response", 1)
 
 
 def probe_bad_requests(endpoint: Endpoint, settings: Settings) -> Probe:
@@ -151,7 +151,7 @@ def probe_bad_requests(endpoint: Endpoint, settings: Settings) -> Probe:
             _may_ignore_input,
         ),
     }
-    violations: list[Violation] = []
+    violations: list[Finding] = []
     facts: dict[str, Any] = {}
     for name, (body, check) in cases.items():
         findings = Findings()
@@ -165,7 +165,7 @@ def probe_bad_requests(endpoint: Endpoint, settings: Settings) -> Probe:
             errors = [error for error in stream_violations(answer, settings) if error.severity is Severity.error]
         named = (dataclasses.replace(error, message=f"{name}: {error.message}", event=None) for error in errors)
         violations += [*findings.in_order(), *named]
-    return Probe("bad requests", len(cases), violations, facts)
+    return Probe(violations, "bad requests", len(cases), facts)
 
 
 def _must_refuse(findings: Findings, name: str, answer: Answer) -> None:
@@ -202,10 +202,10 @@ def probe_disconnects(endpoint: Endpoint, settings: Settings, marker: str, earli
     if before and not endpoint.healthy():
         findings.add("healthy-after-disconnect", "GET /health returned 200 before, and doesn't now.")
     after, _ = probe_stream("after", endpoint, settings, marker)
-    broken = {error.rule for error in after.violations if error.severity is Severity.error} - earlier_errors
+    broken = {error.check for error in after.findings if error.severity is Severity.error} - earlier_errors
     if broken:
         findings.add("healthy-after-disconnect", f"The next stream breaks {', '.join(sorted(broken))}.")
-    return Probe("clients that leave", _DISCONNECTS + 1, findings.in_order(), {"left": len(statuses)})
+    return Probe(findings.in_order(), "clients that leave", _DISCONNECTS + 1, {"left": len(statuses)})
 
 
 def detect_contract(answer: Answer) -> str:
@@ -247,7 +247,7 @@ def probe_concurrency(endpoint: Endpoint, settings: Settings, streams: int, earl
     per_stream = [
         list(_check_answer(answer, marker, context, settings)) for answer, marker in zip(answers, markers, strict=True)
     ]
-    return Probe(f"{streams} at once", streams, _merge(per_stream), _facts(per_stream))
+    return Probe(_merge(per_stream), f"{streams} at once", streams, _facts(per_stream))
 
 
 def has_deltas(answer: Answer) -> bool:
@@ -281,7 +281,7 @@ class _Context:
     shared: frozenset[str]
 
 
-def _check_answer(answer: Answer, marker: str, context: _Context, settings: Settings) -> Iterator[Violation]:
+def _check_answer(answer: Answer, marker: str, context: _Context, settings: Settings) -> Iterator[Finding]:
     findings = Findings()
     if answer.status in _BUSY_STATUSES:
         findings.add("refused-under-load", f"HTTP {answer.status}.")
@@ -320,8 +320,8 @@ def _shared_ids(answers: Sequence[Answer]) -> frozenset[str]:
     return frozenset(shared)
 
 
-def _facts(per_stream: Sequence[Sequence[Violation]]) -> dict[str, Any]:
-    broken = [{violation.rule for violation in violations} for violations in per_stream]
+def _facts(per_stream: Sequence[Sequence[Finding]]) -> dict[str, Any]:
+    broken = [{violation.check for violation in violations} for violations in per_stream]
     return {
         "streams": len(broken),
         "lost": sum(bool(rules & LOSS_RULES) for rules in broken),
@@ -330,14 +330,14 @@ def _facts(per_stream: Sequence[Sequence[Violation]]) -> dict[str, Any]:
     }
 
 
-def _merge(per_stream: Sequence[Sequence[Violation]]) -> list[Violation]:
+def _merge(per_stream: Sequence[Sequence[Finding]]) -> list[Finding]:
     """Merge violations to one per rule: the first, with the number of streams that break the rule."""
-    first: dict[str, Violation] = {}
+    first: dict[str, Finding] = {}
     streams: dict[str, int] = {}
     for violations in per_stream:
         for violation in violations:
-            first.setdefault(violation.rule, violation)
-        for rule in {violation.rule for violation in violations}:
+            first.setdefault(violation.check, violation)
+        for rule in {violation.check for violation in violations}:
             streams[rule] = streams.get(rule, 0) + 1
     return [
         dataclasses.replace(

@@ -1,38 +1,39 @@
-"""The report of a check of an endpoint."""
+"""The report of a check of an endpoint. The ``check`` of a finding is the name of the broken rule."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
-from oneturn.conformance.rules import Violation
-from oneturn.core.findings import Severity
+from oneturn.core.findings import Report, Severity
 
 
 @dataclass(frozen=True)
-class Probe:
+class Probe(Report):
     """The result of one probe.
 
     Attributes:
         name: its name.
         requests: the number of requests sent.
-        violations: the broken rules.
         facts: counts and statuses.
     """
 
     name: str
     requests: int
-    violations: Sequence[Violation] = ()
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def count(self, severity: Severity) -> int:
-        """Count the violations of this severity."""
-        return sum(violation.severity is severity for violation in self.violations)
+    def to_dict(self) -> dict[str, Any]:
+        """Return the probe as a JSON object."""
+        violations = [
+            {"rule": each.check, "severity": each.severity.value, "message": each.message, "event": each.event}
+            for each in self.findings
+        ]
+        return {"name": self.name, "requests": self.requests, "violations": violations, "facts": self.facts}
 
 
 @dataclass(frozen=True)
-class Report:
+class EndpointReport(Report):
     """The result of checking one endpoint.
 
     Attributes:
@@ -45,20 +46,12 @@ class Report:
     contract: str
     probes: Sequence[Probe]
 
-    @property
-    def violations(self) -> list[Violation]:
-        """The violations of all probes."""
-        return [violation for probe in self.probes for violation in probe.violations]
-
     def broken_rules(self, *severities: Severity) -> set[str]:
         """Return the names of the broken rules of ``severities``; of errors by default."""
         selected = severities or (Severity.error,)
-        return {violation.rule for violation in self.violations if violation.severity in selected}
-
-    def passed(self, strict: bool = False) -> bool:
-        """Whether there are no errors and, if ``strict``, no warnings."""
-        return not self.broken_rules(Severity.error, *([Severity.warning] if strict else []))
+        return {finding.check for finding in self.findings if finding.severity in selected}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as a JSON object."""
-        return {"passed": self.passed(), **asdict(self)}
+        probes = [probe.to_dict() for probe in self.probes]
+        return {"passed": self.passed(), "url": self.url, "contract": self.contract, "probes": probes}

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from oneturn.conformance.endings import check_error, check_reason, check_response_types, check_usage
 from oneturn.conformance.events import done_items, objects, same, to_mapping
 from oneturn.conformance.items import check_calls
-from oneturn.conformance.rules import Findings, Violation, format_value
+from oneturn.conformance.rules import Findings, format_value
+from oneturn.core.findings import Finding
 
 _STATUSES = ("completed", "incomplete", "failed")
 _VOLATILE_FIELDS = frozenset({"id", "call_id", "status"})
@@ -18,7 +19,7 @@ _VOLATILE_FIELDS = frozenset({"id", "call_id", "status"})
 
 def check_response(
     response: Mapping[str, Any] | BaseModel, *, answered: bool = False, earlier_calls: Collection[str] = ()
-) -> list[Violation]:
+) -> list[Finding]:
     """Check a response of ``/responses`` without a stream. Return its violations.
 
     Args:
@@ -48,9 +49,7 @@ def check_response(
     return findings.in_order()
 
 
-def compare(
-    events: Iterable[Mapping[str, Any] | BaseModel], response: Mapping[str, Any] | BaseModel
-) -> list[Violation]:
+def compare(events: Iterable[Mapping[str, Any] | BaseModel], response: Mapping[str, Any] | BaseModel) -> list[Finding]:
     """Compare a stream with the response to the same question, ids aside. Return the differences.
 
     Requires a deterministic agent.

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from oneturn.core.findings import Severity
+from oneturn.core.findings import Finding, Severity
+from oneturn.core.secrets import redact
 
 
 @dataclass(frozen=True)
@@ -396,29 +397,8 @@ RULES: dict[str, Rule] = {rule.name: rule for section in SECTIONS.values() for r
 """All rules by name, in the order of the documentation."""
 
 
-@dataclass(frozen=True)
-class Violation:
-    """A broken rule.
-
-    Attributes:
-        rule: the rule's name; :data:`RULES` explains it.
-        severity: its severity.
-        message: the details.
-        event: the position of the event in the stream, from 0; ``None`` if there is none.
-    """
-
-    rule: str
-    severity: Severity
-    message: str
-    event: int | None = None
-
-    def __str__(self) -> str:
-        position = "" if self.event is None else f" (event {self.event})"
-        return f"{self.severity.value} {self.rule}: {self.message}{position}"
-
-
 class Findings:
-    """Collects violations, without duplicates.
+    """Collects violations of rules, without duplicates.
 
     Args:
         weaker: whether to use the severities of MLflow's weaker contract.
@@ -426,20 +406,20 @@ class Findings:
 
     def __init__(self, weaker: bool = False):
         self._weaker = weaker
-        self._violations: dict[tuple[str, str], Violation] = {}
+        self._findings: dict[tuple[str, str], Finding] = {}
 
     def add(self, rule: str, message: str, event: int | None = None) -> None:
         """Add a violation of the rule named ``rule``."""
         broken = RULES[rule]
         severity = broken.weaker if self._weaker and broken.weaker else broken.severity
-        self._violations.setdefault((rule, message), Violation(rule, severity, message, event))
+        self._findings.setdefault((rule, message), Finding(severity, rule, message, event=event))
 
-    def in_order(self) -> list[Violation]:
+    def in_order(self) -> list[Finding]:
         """Return the violations in stream order; those without an event last."""
-        return sorted(self._violations.values(), key=lambda violation: (violation.event is None, violation.event or 0))
+        return sorted(self._findings.values(), key=lambda finding: (finding.event is None, finding.event or 0))
 
 
 def format_value(value: Any, max_length: int = 60) -> str:
-    """Return the ``repr`` of ``value``, shortened for a message."""
-    text = repr(value)
+    """Return the ``repr`` of ``value`` for a message: shortened, without secrets."""
+    text = redact(repr(value))
     return text if len(text) <= max_length else f"{text[: max_length - 1]}…"

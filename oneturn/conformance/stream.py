@@ -11,8 +11,9 @@ from pydantic import BaseModel
 from oneturn.conformance.endings import check_ending, check_event_types
 from oneturn.conformance.events import TERMINAL, Event, integer, is_mlflow_contract, kind, mapping, same, to_mapping
 from oneturn.conformance.items import check_calls, collect_items
-from oneturn.conformance.rules import Findings, Violation, format_value
+from oneturn.conformance.rules import Findings, format_value
 from oneturn.conformance.texts import check_texts
+from oneturn.core.findings import Finding
 
 _STATUS = {
     "response.created": ("in_progress", "queued"),
@@ -132,7 +133,7 @@ _FAILURES = frozenset({"error", "response.failed", "response.incomplete"})
 
 def check_stream(
     events: Iterable[Mapping[str, Any] | BaseModel], *, answered: bool = False, earlier_calls: Collection[str] = ()
-) -> list[Violation]:
+) -> list[Finding]:
     """Check a stream of Responses events. Return its violations.
 
     A stream with neither ``response.created`` nor ``response.output_item.added`` follows MLflow's weaker contract;

@@ -160,20 +160,30 @@ def to_content_parts(message: dict[str, Any]) -> dict[str, Any]:
     return converted
 
 
-class ResponseFormatAdapter(dspy.JSONAdapter):
-    """A ``dspy.JSONAdapter`` whose subclass decides on the response format.
+class RequestAdapter(dspy.JSONAdapter):
+    """A ``dspy.JSONAdapter`` whose subclass decides on the options of the request, and reads the whole reply.
 
     Relies on: ``JSONAdapter`` calls ``_prepare_response_format`` before each call, and sends what that adds to
-    ``lm_kwargs``.
+    ``lm_kwargs``; it drops ``tools`` only if told not to use native function calling. ``_call_postprocess`` gets the
+    reply's text, or a dict with ``text``, ``reasoning_content`` and ``tool_calls``.
     """
 
-    def response_format(self, lm: dspy.BaseLM) -> Mapping[str, Any] | None:
-        """Return the response format to request from ``lm``; ``None`` to request none."""
+    def request_options(self, lm: dspy.BaseLM) -> Mapping[str, Any]:
+        """Return the options of the request to ``lm``, such as ``response_format`` or ``tools``."""
+        raise NotImplementedError
+
+    def read(self, signature: type[dspy.Signature], reply: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the output fields in a reply, a dict with ``text`` and what else there is."""
         raise NotImplementedError
 
     def _prepare_response_format(self, lm: dspy.BaseLM, lm_kwargs: dict[str, Any], signature: Any) -> None:
-        if (response_format := self.response_format(lm)) is not None:
-            lm_kwargs["response_format"] = response_format
+        lm_kwargs.update(self.request_options(lm))
+
+    def _call_postprocess(
+        self, processed_signature: Any, original_signature: Any, outputs: list[Any], lm: Any, lm_kwargs: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        replies = [output if isinstance(output, dict) else {"text": output} for output in outputs]
+        return [self.read(original_signature, reply) for reply in replies]
 
 
 def inline_references(schema: dict[str, Any]) -> dict[str, Any]:
@@ -228,7 +238,7 @@ def restore_forward(program: dspy.Module) -> dspy.Module:
 
 __all__ = [
     "EngineCall",
-    "ResponseFormatAdapter",
+    "RequestAdapter",
     "StdlibAsyncTransport",
     "StdlibTransport",
     "StreamEvent",

@@ -1,125 +1,97 @@
-"""Results of checks: findings with a state, a message and a fix."""
+"""Findings of checks and their reports: what was checked, how severe the finding is, and what to do."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from oneturn.core.serialization import plain
-
-
-class State(str, Enum):
-    """State of a finding: a problem breaks the agent, a warning may, and unknown means it couldn't be checked."""
-
-    ok = "ok"
-    warning = "warning"
-    unknown = "unknown"
-    problem = "problem"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check.
-
-    Attributes:
-        subject: what was checked, such as ``"lm"`` or ``"function main.shop.status"``.
-        state: the result.
-        said: the observation.
-        fix: what to do; empty if nothing is needed.
-    """
-
-    subject: str
-    state: State
-    said: str
-    fix: str = ""
-
-    def line(self) -> str:
-        """The finding as one line of text."""
-        return " ".join(filter(None, (f"{self.subject}: {self.said}.", self.fix)))
-
-
-Check = Callable[[], Iterator[Finding]]
-"""A check: a function that yields its findings."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """All findings, in order of dependency: later checks depend on earlier ones."""
-
-    findings: Sequence[Finding]
-
-    def passed(self) -> bool:
-        """Whether there are no problems."""
-        return not self.problems()
-
-    def problems(self) -> list[Finding]:
-        """The findings with state ``problem``."""
-        return [finding for finding in self.findings if finding.state is State.problem]
-
-    def count(self, state: State) -> int:
-        """The number of findings with this state."""
-        return sum(finding.state is state for finding in self.findings)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as a JSON-serializable dict."""
-        findings = [{**asdict(finding), "state": finding.state.value} for finding in self.findings]
-        return {"passed": self.passed(), "findings": findings}
-
-
-def ok(subject: str, said: str) -> Finding:
-    """Return a finding without a problem."""
-    return Finding(subject, State.ok, said)
-
-
-def warning(subject: str, said: str, fix: str) -> Finding:
-    """Return a finding that may break the agent."""
-    return Finding(subject, State.warning, said, fix)
-
-
-def unknown(subject: str, said: str, fix: str = "") -> Finding:
-    """Return a finding for something that couldn't be checked."""
-    return Finding(subject, State.unknown, said, fix)
-
-
-def problem(subject: str, said: str, fix: str) -> Finding:
-    """Return a finding that breaks the agent."""
-    return Finding(subject, State.problem, said, fix)
-
 
 class Severity(str, Enum):
-    """Severity of a finding: an error fails the check, a warning needs review, a note is informational."""
+    """Severity of a finding.
+
+    An error fails the check, a warning needs review, a note is informational. What couldn't be checked is unknown.
+    """
 
     error = "error"
     warning = "warning"
     note = "note"
+    unknown = "unknown"
+    ok = "ok"
 
 
 @dataclass(frozen=True)
-class DataFinding:
-    """A problem found in a dataset.
+class Finding:
+    """What a check found. Its place is empty where it has none.
 
     Attributes:
-        severity: error, warning or note.
-        check: the name of the check, such as ``"schema"`` or ``"near-duplicate"``.
-        message: the problem.
-        fix: what to do about it.
-        file: the file's name; empty if the finding isn't about a single file.
+        severity: its severity.
+        check: the check's or the rule's name, such as ``"near-duplicate"``, or what was checked, such as ``"lm"``.
+        message: the observation.
+        fix: what to do; empty if nothing is needed.
+        file: the name of the file.
         place: the row's position in the file, such as ``"line 3"``.
-        field: the field's name; empty if the finding isn't about a single field.
+        field: the name of the field.
         value: the field's value.
+        event: the position of the event in the stream, from 0.
     """
 
     severity: Severity
     check: str
     message: str
-    fix: str
+    fix: str = ""
     file: str = ""
     place: str = ""
     field: str = ""
     value: Any = None
+    event: int | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the finding as a JSON-serializable dict."""
-        return {**asdict(self), "severity": self.severity.value, "value": plain(self.value)}
+    def __str__(self) -> str:
+        event = "" if self.event is None else f"event {self.event}"
+        place = ", ".join(filter(None, (self.file, self.place, event)))
+        text = f"{self.severity.value} {self.check}{f' ({place})' if place else ''}: {self.message}"
+        return f"{text.rstrip('.')}. {self.fix}" if self.fix else text
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of a check.
+
+    Attributes:
+        findings: the findings.
+    """
+
+    findings: Sequence[Finding]
+
+    def count(self, severity: Severity) -> int:
+        """Return the number of findings of this severity."""
+        return sum(finding.severity is severity for finding in self.findings)
+
+    def errors(self) -> list[Finding]:
+        """Return the findings that fail the check."""
+        return [finding for finding in self.findings if finding.severity is Severity.error]
+
+    def passed(self, strict: bool = False) -> bool:
+        """Return whether there is no error and, if ``strict``, no warning."""
+        return not self.count(Severity.error) and not (strict and self.count(Severity.warning))
+
+
+def ok(check: str, message: str) -> Finding:
+    """Return a finding that needs nothing."""
+    return Finding(Severity.ok, check, message)
+
+
+def warning(check: str, message: str, fix: str) -> Finding:
+    """Return a finding that needs review."""
+    return Finding(Severity.warning, check, message, fix)
+
+
+def unknown(check: str, message: str, fix: str = "") -> Finding:
+    """Return a finding about what couldn't be checked."""
+    return Finding(Severity.unknown, check, message, fix)
+
+
+def problem(check: str, message: str, fix: str) -> Finding:
+    """Return a finding that fails the check."""
+    return Finding(Severity.error, check, message, fix)

@@ -6,6 +6,7 @@ terminal) read this one stream.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -148,5 +149,15 @@ def source(document: Document) -> dict[str, str]:
     return {
         "id": str(document.id),
         "title": str(metadata.get("title") or document.id),
-        "url": str(metadata.get("doc_uri") or document.id),
+        "url": safe_url(str(metadata.get("doc_uri") or document.id)),
     }
+
+
+def safe_url(url: str) -> str:
+    """Return ``url`` if it is http(s) or relative, otherwise an empty text: clients open the links of sources.
+
+    Browsers ignore control characters and spaces at the start of a URL, and tabs and newlines inside.
+    """
+    scheme, colon, _ = re.sub(r"[\x00-\x20]", "", url).partition(":")
+    is_relative = not colon or re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme) is None
+    return url if is_relative or scheme.lower() in ("http", "https") else ""

@@ -8,6 +8,9 @@ from typing import Any
 
 import mlflow
 from mlflow.entities import LiveSpan
+from mlflow.tracing.constant import SpanAttributeKey, TokenUsageKey
+
+from oneturn.core.usage import Usage
 
 
 @contextmanager
@@ -32,6 +35,23 @@ def child_span(
         yield from _child_of(parent, name, span_type, inputs)
     else:
         yield None
+
+
+def set_usage(span: LiveSpan, usage: Usage) -> None:
+    """Set the tokens of a span's LM calls. MLflow sums them in ``trace.info.token_usage``, nested spans once."""
+    if not usage.tokens:
+        return
+    tokens = {
+        TokenUsageKey.INPUT_TOKENS: usage.input_tokens,
+        TokenUsageKey.OUTPUT_TOKENS: usage.output_tokens,
+        TokenUsageKey.TOTAL_TOKENS: usage.tokens,
+        TokenUsageKey.CACHE_READ_INPUT_TOKENS: usage.cached_tokens,
+        TokenUsageKey.CACHE_CREATION_INPUT_TOKENS: usage.cache_write_tokens,
+    }
+    cache = TokenUsageKey.cache_keys()
+    span.set_attribute(
+        SpanAttributeKey.CHAT_USAGE, {key: count for key, count in tokens.items() if count or key not in cache}
+    )
 
 
 def _child_of(parent: LiveSpan, name: str, span_type: str, inputs: Mapping[str, Any]) -> Iterator[LiveSpan]:

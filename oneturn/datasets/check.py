@@ -14,7 +14,8 @@ from scipy.stats import chi2_contingency, random_table
 from tqdm.auto import tqdm
 
 from oneturn.agent import Agent
-from oneturn.core.findings import DataFinding, Severity
+from oneturn.core.findings import Finding, Report, Severity
+from oneturn.core.serialization import plain
 from oneturn.datasets.duplicates import NEAR, duplicates, input_text, same_text
 from oneturn.datasets.row_files import read_rows
 from oneturn.datasets.schema import against_loader, against_schema, against_signature, unique_ids, unreadable
@@ -66,7 +67,7 @@ def balances(rows: Sequence[Row], fields: Sequence[str]) -> list[Balance]:
     return result
 
 
-def imbalances(balance: Balance, splits: Sequence[str]) -> Iterator[DataFinding]:
+def imbalances(balance: Balance, splits: Sequence[str]) -> Iterator[Finding]:
     """Yield warnings for values missing from train and for splits that differ more than chance explains."""
     for value, counts in balance.counts.items():
         if "train" in splits and not counts.get("train"):
@@ -107,8 +108,8 @@ def _format_value(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _warning(balance: Balance, message: str, fix: str, value: Any = None) -> DataFinding:
-    return DataFinding(Severity.warning, "balance", message, fix, field=balance.field, value=value)
+def _warning(balance: Balance, message: str, fix: str, value: Any = None) -> Finding:
+    return Finding(Severity.warning, "balance", message, fix, field=balance.field, value=value)
 
 
 RIGHT = 0.999
@@ -131,7 +132,7 @@ def read_results(path: Path, inputs: Sequence[str]) -> dict[str, list[float]]:
 
 def difficulty(
     rows: Sequence[Row], results: Mapping[Path, Mapping[str, list[float]]], inputs: Sequence[str]
-) -> Iterator[DataFinding]:
+) -> Iterator[Finding]:
     """Yield a note for each example whose scores are all below 0.5, or all at least 0.999.
 
     For the test split, only counts are reported, to avoid tuning on test.
@@ -144,7 +145,7 @@ def difficulty(
     for path, scores in results.items():
         if not any(_scores_of(row, scores, inputs) for row in rows):
             fix = "Pass a file that oneturn evaluate --output wrote for train or dev of this agent."
-            yield DataFinding(Severity.warning, "results", f"{path} has no scores for these examples.", fix)
+            yield Finding(Severity.warning, "results", f"{path} has no scores for these examples.", fix)
     scored = [
         (row, [score for scores in results.values() for score in _scores_of(row, scores, inputs)]) for row in rows
     ]
@@ -165,10 +166,10 @@ def difficulty(
             yield _note("always-right", row, message, "Use a harder example to distinguish programs.")
 
 
-def _count_findings(never: int, always: int, total: int) -> Iterator[DataFinding]:
+def _count_findings(never: int, always: int, total: int) -> Iterator[Finding]:
     if total:
         message = f"of {total} scored test examples, {never} are never correct and {always} always."
-        yield DataFinding(Severity.note, "never-right", message, "Their ids are withheld to avoid tuning on test.")
+        yield Finding(Severity.note, "never-right", message, "Their ids are withheld to avoid tuning on test.")
 
 
 def _score(path: Path, place: str, cells: Any) -> float:
@@ -192,8 +193,8 @@ def _format_evaluations(scores: list[float]) -> str:
     return "1 evaluation" if len(scores) == 1 else f"{len(scores)} evaluations"
 
 
-def _note(check: str, row: Row, message: str, fix: str) -> DataFinding:
-    return DataFinding(Severity.note, check, message, fix, row.file, row.place)
+def _note(check: str, row: Row, message: str, fix: str) -> Finding:
+    return Finding(Severity.note, check, message, fix, row.file, row.place)
 
 
 _ORDER = list(Severity)
@@ -206,28 +207,18 @@ _SECONDS = 2.0  # delay before the progress bar is shown
 
 
 @dataclass(frozen=True)
-class DataReport:
-    """The result of :func:`check_data`.
+class DataReport(Report):
+    """The result of :func:`check_data`; its findings are ordered, most severe first.
 
     Attributes:
         folder: the examples folder.
         rows: number of rows per split.
-        findings: the findings, most severe first.
         balances: label counts per split.
     """
 
     folder: Path
     rows: Mapping[str, int]
-    findings: tuple[DataFinding, ...]
     balances: tuple[Balance, ...]
-
-    def count(self, severity: Severity) -> int:
-        """Return the number of findings of this severity."""
-        return sum(finding.severity is severity for finding in self.findings)
-
-    def passed(self, strict: bool = False) -> bool:
-        """Return whether there is no error and, if ``strict``, no warning."""
-        return not self.count(Severity.error) and not (strict and self.count(Severity.warning))
 
     def to_dict(self, strict: bool = False) -> dict[str, Any]:
         """Return the report as JSON-compatible values; ``"passed"`` is :meth:`passed`."""
@@ -235,7 +226,7 @@ class DataReport:
             "folder": str(self.folder),
             "rows": dict(self.rows),
             "passed": self.passed(strict),
-            "findings": [finding.to_dict() for finding in self.findings],
+            "findings": [_to_dict(finding) for finding in self.findings],
             "balance": {
                 balance.field: {value: dict(counts) for value, counts in balance.counts.items()}
                 for balance in self.balances
@@ -278,18 +269,18 @@ def check_data(
     findings += difficulty(rows, {Path(path): read_results(Path(path), inputs) for path in results}, inputs)
     numbers = {split: sum(row.split == split for row in rows) for split in files}
     findings += _missing_splits(files, {row.file for row in parsed})
-    return DataReport(folder, numbers, tuple(sorted(findings, key=_severity_rank)), tuple(label_balances))
+    return DataReport(tuple(sorted(findings, key=_severity_rank)), folder, numbers, tuple(label_balances))
 
 
 def _check_rows(
     rows: Sequence[Row], schema: Mapping[str, Any] | None, signature: type[dspy.Signature], progress: bool
-) -> list[DataFinding]:
+) -> list[Finding]:
     rows_with_progress = tqdm(rows, desc="check", unit="row", delay=_SECONDS, disable=not progress)
     findings = list(against_schema(rows_with_progress, schema)) if schema is not None else []
     return [*findings, *against_signature(rows, signature)]
 
 
-def _check_loader(agent: Agent, split: str, path: Path, findings: Sequence[DataFinding]) -> list[DataFinding]:
+def _check_loader(agent: Agent, split: str, path: Path, findings: Sequence[Finding]) -> list[Finding]:
     try:
         agent.examples(split)
     except DataError as error:
@@ -300,15 +291,28 @@ def _check_loader(agent: Agent, split: str, path: Path, findings: Sequence[DataF
     return []
 
 
-def _missing_splits(files: Mapping[str, Path], files_with_rows: Container[str]) -> Iterator[DataFinding]:
+def _missing_splits(files: Mapping[str, Path], files_with_rows: Container[str]) -> Iterator[Finding]:
     """Yield findings for missing and empty splits."""
     for split in SPLITS:
         if split not in files:
             message = f"there is no {split}.jsonl, {split}.csv or {split}.parquet."
-            yield DataFinding(Severity.note, "split", message, _PURPOSE[split])
+            yield Finding(Severity.note, "split", message, _PURPOSE[split])
         elif files[split].name not in files_with_rows:
-            yield DataFinding(Severity.warning, "split", "the file has no rows.", _PURPOSE[split], files[split].name)
+            yield Finding(Severity.warning, "split", "the file has no rows.", _PURPOSE[split], files[split].name)
 
 
-def _severity_rank(finding: DataFinding) -> int:
+def _to_dict(finding: Finding) -> dict[str, Any]:
+    return {
+        "severity": finding.severity.value,
+        "check": finding.check,
+        "message": finding.message,
+        "fix": finding.fix,
+        "file": finding.file,
+        "place": finding.place,
+        "field": finding.field,
+        "value": plain(finding.value),
+    }
+
+
+def _severity_rank(finding: Finding) -> int:
     return _ORDER.index(finding.severity)

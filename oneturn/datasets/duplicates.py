@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 from tqdm.auto import tqdm
 
-from oneturn.core.findings import DataFinding, Severity
+from oneturn.core.findings import Finding, Severity
 from oneturn.datasets.splits import Row
 
 NEAR = 0.7
@@ -114,7 +114,7 @@ def duplicates(
     outputs: Sequence[str],
     threshold: float = NEAR,
     progress: bool = False,
-) -> Iterator[DataFinding]:
+) -> Iterator[Finding]:
     """Yield a finding for each duplicate row and, per other split, for its worst near-duplicate.
 
     Args:
@@ -143,7 +143,7 @@ def _pair_rank(pair: Pair, rows: Sequence[Row], outputs: Sequence[str]) -> tuple
     return _agree(rows[pair.first], rows[pair.second], outputs), pair.similarity
 
 
-def _duplicate(original: Row, row: Row, outputs: Sequence[str]) -> DataFinding:
+def _duplicate(original: Row, row: Row, outputs: Sequence[str]) -> Finding:
     if not _agree(original, row, outputs):
         message = f"has the same question as {_describe_row(original)} and a different answer."
         return _finding(Severity.error, "duplicate", row, message, "Check which answer is correct, and keep that row.")
@@ -154,7 +154,7 @@ def _duplicate(original: Row, row: Row, outputs: Sequence[str]) -> DataFinding:
     return _finding(Severity.warning, "duplicate", row, message, "Keep one of them.")
 
 
-def _near_duplicate(original: Row, row: Row, similarity: float, outputs: Sequence[str]) -> DataFinding:
+def _near_duplicate(original: Row, row: Row, similarity: float, outputs: Sequence[str]) -> Finding:
     agree = _agree(original, row, outputs)
     and_answer = "with the same answer" if agree else "with a different answer"
     message = f"has nearly the same question as {_describe_row(original)} ({similarity:.2f}), {and_answer}."
@@ -178,5 +178,5 @@ def _describe_row(row: Row) -> str:
     return f"{row.values['id']} ({row.split})" if row.values.get("id") else f"{row.file}, {row.place}"
 
 
-def _finding(severity: Severity, check: str, row: Row, message: str, fix: str) -> DataFinding:
-    return DataFinding(severity, check, f"{row.name} {message}", fix, row.file, row.place)
+def _finding(severity: Severity, check: str, row: Row, message: str, fix: str) -> Finding:
+    return Finding(severity, check, f"{row.name} {message}", fix, row.file, row.place)

@@ -35,7 +35,7 @@ from oneturn.datasets.splits import Row, read_schema, split_files, split_rows
 from oneturn.errors import DataError, RequestError
 from oneturn.programs import as_program
 from oneturn.programs.program import Program
-from oneturn.responses.reply import read_reply
+from oneturn.responses.reply import read_response
 from oneturn.responses.request import program_inputs
 from oneturn.responses.tracing import COMPLETED, OUTCOME
 
@@ -156,7 +156,7 @@ def _agent_span(trace: Trace) -> tuple[Span, Mapping[str, Any]]:
 def _agent_outputs(span: Span, program: Program) -> dict[str, Any]:
     """Return the agent's outputs by field; empty unless the run completed."""
     outputs = span.outputs if isinstance(span.outputs, Mapping) else {}
-    reply = read_reply([{"type": "response.completed", "response": outputs}])
+    reply = read_response(outputs)
     if span.get_attribute(OUTCOME) not in (None, COMPLETED) or reply.approvals:
         return {}
     answer = {program.answer_field: reply.text} if program.answer_field else {}

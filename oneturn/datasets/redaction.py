@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from oneturn.core.secrets import IN_PROSE
+from oneturn.core.secrets import UNCERTAIN, find_secrets, is_like_a_key, is_secret_name, redact
 
 _MAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _GAP = "[ \u00a0\u202f-]"  # between groups of digits; web pages use non-breaking spaces
@@ -52,13 +52,22 @@ class Redaction:
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, Mapping):
-            return {name: self.apply(inner) for name, inner in value.items()}
+            return {name: self._named(str(name), inner) for name, inner in value.items()}
         return [self.apply(inner) for inner in value] if isinstance(value, list) else value
+
+    def _named(self, name: str, value: Any) -> Any:
+        if is_secret_name(name) and isinstance(value, str) and is_like_a_key(value):
+            self.counts["secret"] += 1
+            return "[secret]"
+        return self.apply(value)
 
     def _text(self, text: str) -> str:
         for name, pattern in self._own.items():
             text = self._replace(name, pattern, text)
-        text = self._replace("secret", IN_PROSE, text)
+        # Questions and answers are prose: words that only may be secrets stay.
+        if secrets := find_secrets(text, without=UNCERTAIN):
+            self.counts["secret"] += len(secrets)
+            text = redact(text, "[secret]", without=UNCERTAIN)
         text = self._replace("email", _MAIL, text)
         text = self._replace("iban", _IBAN, text, _is_iban)
         text = self._replace("card", _CARD, text, _is_card)

@@ -15,7 +15,7 @@ from pydantic import ValidationError as TypeProblem
 from referencing.exceptions import Unresolvable
 
 from oneturn.core.fields import field_type
-from oneturn.core.findings import DataFinding, Severity
+from oneturn.core.findings import Finding, Severity
 from oneturn.datasets.splits import BadRow, Row, types
 from oneturn.errors import DataError
 
@@ -29,14 +29,14 @@ _TYPES = {
 _adapter = cache(TypeAdapter)
 
 
-def unreadable(rows: Iterable[BadRow]) -> Iterator[DataFinding]:
+def unreadable(rows: Iterable[BadRow]) -> Iterator[Finding]:
     """Yield a finding for each row that can't be parsed."""
     for row in rows:
         fix = "Write each row as one JSON object per line." if row.file.endswith(".jsonl") else "Fix the row."
-        yield DataFinding(Severity.error, "schema", row.reason, fix, row.file, row.place)
+        yield Finding(Severity.error, "schema", row.reason, fix, row.file, row.place)
 
 
-def against_schema(rows: Iterable[Row], schema: Mapping[str, Any]) -> Iterator[DataFinding]:
+def against_schema(rows: Iterable[Row], schema: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield a finding for each violation of the JSON schema.
 
     Raises:
@@ -49,7 +49,7 @@ def against_schema(rows: Iterable[Row], schema: Mapping[str, Any]) -> Iterator[D
     validator = Draft202012Validator(schema)
     try:
         for row in rows:
-            findings: list[DataFinding] = []
+            findings: list[Finding] = []
             for problem in validator.iter_errors(dict(row.values)):  # a missing field gives one error per name
                 if (finding := _schema_finding(row, problem)) not in findings:
                     findings.append(finding)
@@ -58,7 +58,7 @@ def against_schema(rows: Iterable[Row], schema: Mapping[str, Any]) -> Iterator[D
         raise DataError(f"schema.json has an unresolvable reference: {reference}.") from None
 
 
-def against_signature(rows: Iterable[Row], signature: type[dspy.Signature]) -> Iterator[DataFinding]:
+def against_signature(rows: Iterable[Row], signature: type[dspy.Signature]) -> Iterator[Finding]:
     """Yield a finding for each missing input, and for each value that doesn't match its field's type."""
     fields = {**signature.input_fields, **signature.output_fields}
     for row in rows:
@@ -70,18 +70,18 @@ def against_signature(rows: Iterable[Row], signature: type[dspy.Signature]) -> I
                 yield _finding(row, "signature", message, f"Add {name!r}.", name)
 
 
-def against_loader(file: str, error: DataError, findings: Sequence[DataFinding]) -> Iterator[DataFinding]:
+def against_loader(file: str, error: DataError, findings: Sequence[Finding]) -> Iterator[Finding]:
     """Yield a finding for each row that the agent's own loader rejects and no other check has reported."""
     reported = {(finding.file, finding.place) for finding in findings}
     fix = "Change the row so that the agent's loader accepts it."
     for place, reason in error.problems:
         if (file, place) not in reported:
-            yield DataFinding(Severity.error, "loader", f"{reason}.", fix, file, place)
+            yield Finding(Severity.error, "loader", f"{reason}.", fix, file, place)
     if not error.problems:
-        yield DataFinding(Severity.error, "loader", str(error), "Fix the file or the agent's loader.", file)
+        yield Finding(Severity.error, "loader", str(error), "Fix the file or the agent's loader.", file)
 
 
-def unique_ids(rows: Iterable[Row]) -> Iterator[DataFinding]:
+def unique_ids(rows: Iterable[Row]) -> Iterator[Finding]:
     """Yield a finding for each duplicate id."""
     first: dict[Any, Row] = {}
     for row in rows:
@@ -91,7 +91,7 @@ def unique_ids(rows: Iterable[Row]) -> Iterator[DataFinding]:
             yield _finding(row, "ids", message, "Give each row a unique id.", "id", ident)
 
 
-def _schema_finding(row: Row, error: ValidationError) -> DataFinding:
+def _schema_finding(row: Row, error: ValidationError) -> Finding:
     field = ".".join(map(str, error.absolute_path))
     if error.validator == "required":
         missing = [name for name in error.validator_value if name not in error.instance]
@@ -107,7 +107,7 @@ def _schema_finding(row: Row, error: ValidationError) -> DataFinding:
     return _finding(row, "schema", f"{error.message}.", fix, field, error.instance)
 
 
-def _unknown_fields_finding(row: Row, error: ValidationError, field: str) -> DataFinding:
+def _unknown_fields_finding(row: Row, error: ValidationError, field: str) -> Finding:
     allowed = list(error.schema.get("properties", {}))
     unknown = [name for name in error.instance if name not in allowed]
     nearest = difflib.get_close_matches(unknown[0], allowed, n=1)
@@ -117,7 +117,7 @@ def _unknown_fields_finding(row: Row, error: ValidationError, field: str) -> Dat
     return _finding(row, "schema", message, fix, name, error.instance[unknown[0]])
 
 
-def _check_type(row: Row, name: str, field: Any) -> Iterator[DataFinding]:
+def _check_type(row: Row, name: str, field: Any) -> Iterator[Finding]:
     value = row.values[name]
     try:
         _adapter(field_type(field)).validate_python(value)
@@ -127,5 +127,5 @@ def _check_type(row: Row, name: str, field: Any) -> Iterator[DataFinding]:
         yield _finding(row, "signature", f"{problem['msg']}.", "Use the type in the signature.", place, value)
 
 
-def _finding(row: Row, check: str, message: str, fix: str, field: str = "", value: Any = None) -> DataFinding:
-    return DataFinding(Severity.error, check, message, fix, row.file, row.place, field, value)
+def _finding(row: Row, check: str, message: str, fix: str, field: str = "", value: Any = None) -> Finding:
+    return Finding(Severity.error, check, message, fix, row.file, row.place, field, value)

@@ -32,14 +32,13 @@ def _evaluate(model: Path, agent_file: str, questions: Path, compiled: bool) -> 
     from oneturn import evaluate, load_agent
 
     agent = load_agent(model / agent_file)
-    lines = questions.read_text(encoding="utf-8").splitlines()
+    lines = filter(None, questions.read_text(encoding="utf-8").split("\n"))
     examples = [dspy.Example(**inputs).with_inputs(*inputs) for inputs in map(json.loads, lines)]
     program, threads = agent.program(compiled=compiled), agent.config.compile.threads
-    evaluation = evaluate(program, examples, lambda *_: 0.0, lm=agent.lm(), threads=threads)
-    rows = evaluation.rows
-    # Missing values become null: pandas has NaN for them, even for None in a text column.
-    records: list[dict[Any, Any]] = rows.astype(object).where(rows.notna(), None).to_dict("records")
-    return records
+    # The rows are read from the file that evaluate writes: a DataFrame has NaN where a row has no value.
+    file = questions.with_name("rows.jsonl")
+    evaluate(program, examples, lambda *_: 0.0, lm=agent.lm(), threads=threads, output=file)
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from oneturn.agent import Agent
 from oneturn.config.tracking import use_tracking
 from oneturn.datasets.rows import find_measured_dataset
+from oneturn.deployment.completeness import check_complete, missing_modules
 from oneturn.deployment.preflight import refuse_unsigned_approvals
 from oneturn.deployment.resources import auth_policy_of
 from oneturn.errors import ConfigError, ProgramError
@@ -37,7 +38,8 @@ class LoggedAgent:
 def log_model(agent: Agent, *, register: bool = False, alias: str | None = None) -> LoggedAgent:
     """Log ``agent`` as a models-from-code MLflow model.
 
-    MLflow sends the agent its example question while logging, so the LM must be available. The model declares the
+    MLflow sends the agent its example question while logging, so the LM must be available. The question is then asked
+    again in a new process, in which the agent's folder can't be imported. The model declares the
     Databricks workspace resources that the configuration needs; the deployed agent gets access to exactly these.
 
     Args:
@@ -47,7 +49,8 @@ def log_model(agent: Agent, *, register: bool = False, alias: str | None = None)
 
     Raises:
         ProgramError: a folder that the agent declares doesn't exist; or its compiled program is in none of them,
-            contains what looks like a secret, or was compiled for another program.
+            contains what looks like a secret, or was compiled for another program; or the logged model fails in a
+            clean process, for example for a module that ``code_paths`` doesn't carry.
         ConfigError: ``alias`` is given without ``register``; or a tool may need a person's approval, and no key is
             configured to sign it.
     """
@@ -61,6 +64,8 @@ def log_model(agent: Agent, *, register: bool = False, alias: str | None = None)
     paths, pinned_requirements = [str(path) for path in code_paths(agent)], requirements(agent)
     if agent.config.compiled is not None:
         _check_compiled_path(agent)
+    if missing := missing_modules(agent):
+        raise ProgramError(f"{missing[0]} isn't logged with the model: add it to code_paths in agent.py.")
     use_tracking(settings)
     with mlflow.start_run(run_name=agent.name) as run:
         _log_origin(agent)
@@ -72,11 +77,14 @@ def log_model(agent: Agent, *, register: bool = False, alias: str | None = None)
             input_example=input_example(agent),
             pip_requirements=pinned_requirements,
             auth_policy=auth_policy_of(agent.config),
-            registered_model_name=settings.model_name if register else None,
         )
+        try:
+            check_complete(agent, info.model_uri)
+        except ProgramError:
+            MlflowClient().delete_logged_model(info.model_id)
+            raise
         _log_scores(agent, info.model_id)
-    registered = info.registered_model_version
-    number = None if registered is None else str(registered)
+    number = str(mlflow.register_model(info.model_uri, settings.model_name).version) if register else None
     if alias is not None and number is not None:
         MlflowClient().set_registered_model_alias(settings.model_name, alias, number)
     return LoggedAgent(info.model_uri, run.info.run_id, number)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from oneturn.agent import Agent
 from oneturn.config import AgentConfig
-from oneturn.core.findings import Finding, State
+from oneturn.core.findings import Finding, Severity
 from oneturn.deployment.doctor.local import deployable, unsigned_approvals
 from oneturn.deployment.doctor.runner import check_workspace
 from oneturn.errors import ConfigError, DeployError
@@ -15,13 +15,13 @@ from oneturn.programs import guarded_tools
 
 def refuse_undeployable(config: AgentConfig) -> None:
     """Raise ``DeployError`` if the configuration can't be deployed; the message has one line per problem."""
-    _refuse(finding for finding in deployable(config) if finding.state is State.problem)
+    _refuse(finding for finding in deployable(config) if finding.severity is Severity.error)
 
 
 def refuse_problems(config: AgentConfig) -> None:
     """Raise ``DeployError`` for problems of the configuration or of the workspace resources that it names."""
     refuse_undeployable(config)
-    _refuse(check_workspace(config).problems(), "(`oneturn doctor` shows more; --no-check skips the workspace checks.)")
+    _refuse(check_workspace(config).errors(), "(`oneturn doctor` shows more; --no-check skips the workspace checks.)")
 
 
 def refuse_unsigned_approvals(agent: Agent) -> None:
@@ -31,6 +31,6 @@ def refuse_unsigned_approvals(agent: Agent) -> None:
 
 
 def _refuse(problems: Iterable[Finding], more: str | None = None) -> None:
-    if lines := [problem.line() for problem in problems]:
+    if lines := [f"{problem.check}: {problem.message}. {problem.fix}".strip() for problem in problems]:
         text = ["This configuration can't be deployed:", *lines, *([more] if more else [])]
         raise DeployError((" " if len(lines) == 1 else "\n").join(text))

@@ -12,7 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from oneturn.agent import Agent
 from oneturn.config.tracking import use_tracking
-from oneturn.core.secrets import looks_secret
+from oneturn.core.secrets import UNCERTAIN, find_secrets
 from oneturn.deployment.registry import champion_of, evaluate_version, is_compiled, version_of
 from oneturn.errors import OneTurnError, ProgramError
 from oneturn.evaluation.comparison import GateResult, check_split, compare
@@ -110,7 +110,7 @@ def _check_reason(reason: str | None, force: bool) -> None:
         raise ProgramError("A forced promotion needs a reason, which is recorded on the version: give --reason.")
     if len(reason or "") > _MAX_TAG_LENGTH:
         raise ProgramError(f"The reason has {len(reason or '')} characters; a version's tag allows {_MAX_TAG_LENGTH}.")
-    if looks_secret(reason or ""):
+    if find_secrets(reason or "", without=UNCERTAIN):  # a reason is prose
         raise ProgramError("The reason contains what looks like a secret; remove it, because the reason is public.")
 
 

@@ -7,7 +7,6 @@ process would silently run the code of the first. All answers are judged in this
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from typing import Any
 import dspy
 import mlflow
 import pandas as pd
-import pydantic
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
@@ -28,13 +26,11 @@ from mlflow.models import Model
 from oneturn.agent import Agent
 from oneturn.config.loading import CONFIG_VARIABLE, SET_VARIABLE
 from oneturn.core.serialization import jsonable
-from oneturn.errors import OneTurnError, ProgramError
+from oneturn.errors import ProgramError
 from oneturn.evaluation.result import Evaluation
 from oneturn.evaluation.row import judged
 from oneturn.evaluation.run_record import RunRecord, with_record
-from oneturn.programs.react import ReAct
-from oneturn.programs.react.trajectory import Turn
-from oneturn.programs.signature import signature_of
+from oneturn.evaluation.typed_outputs import output_types, with_types
 
 _SCRIPT = Path(__file__).with_name("_answer_as_version.py")
 _PREDICTED = "pred_"
@@ -96,7 +92,7 @@ def evaluate_version(
     """
     with tempfile.TemporaryDirectory() as folder:
         rows = _answers(version, examples, Path(folder), agent.root, compiled)
-    types = _types(agent)
+    types = output_types(agent)
     judged_rows = [_row(agent, example, row, types) for example, row in zip(examples, rows, strict=True)]
     return Evaluation(pd.DataFrame(judged_rows))
 
@@ -110,8 +106,8 @@ def _answers(
         agent_file = Path(_pyfunc(mlmodel)["model_code_path"]).name
     config, questions, answers = folder / "config.yaml", folder / "questions.jsonl", folder / "answers.jsonl"
     config.write_text(json.dumps(_config(mlmodel)), encoding="utf-8")
-    lines = (json.dumps(jsonable(example.inputs().toDict()), ensure_ascii=False) for example in examples)
-    questions.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    inputs = (json.dumps(jsonable(example.inputs().toDict())) for example in examples)
+    questions.write_text("".join(f"{line}\n" for line in inputs), encoding="utf-8")
     command = [sys.executable, str(_SCRIPT), str(model), agent_file, str(questions), str(answers)]
     # --set overrides apply to the local agent only; a version uses the configuration that it was logged with.
     environment = {name: value for name, value in os.environ.items() if name != SET_VARIABLE}
@@ -121,7 +117,8 @@ def _answers(
         cwd=root,
         check=False,
     )
-    rows = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()] if answers.exists() else []
+    lines = answers.read_text(encoding="utf-8").split("\n") if answers.exists() else []
+    rows = [json.loads(line) for line in lines if line]
     failure = rows[0].get("failed") if rows else f"its process exited with code {completed.returncode}"
     if failure:
         raise _unusable(version, failure)
@@ -144,8 +141,7 @@ def _unusable(version: ModelVersion, reason: str) -> ProgramError:
 
 
 def _row(agent: Agent, example: dspy.Example, answered: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
-    answered = {name: None if _is_nan(value) else value for name, value in answered.items()}
-    row = {name: jsonable(value) for name, value in example.items()} | answered
+    row: dict[str, Any] = {**{name: jsonable(value) for name, value in example.items()}, **answered}
     if answered["error"] is not None:
         return row
     outputs = {
@@ -155,30 +151,8 @@ def _row(agent: Agent, example: dspy.Example, answered: Mapping[str, Any], types
     }
     calls, sources, approvals = (tuple(answered.get(name) or ()) for name in _RUN_COLUMNS)
     record = RunRecord(calls, sources, approvals=approvals)
-    prediction = with_record(dspy.Prediction(**dict(_convert(outputs, types))), record)
+    prediction = with_record(dspy.Prediction(**with_types(outputs, types)), record)
     return judged(row, {"score": agent.metric}, example, prediction)
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
-
-
-def _types(agent: Agent) -> dict[str, Any]:
-    """The output types that the program declares; empty if it declares none."""
-    program = agent.build()
-    try:
-        types = {name: field.annotation for name, field in signature_of(program).output_fields.items()}
-    except OneTurnError:
-        return {}
-    return {**types, "trajectory": list[Turn]} if isinstance(program, ReAct) else types
-
-
-def _convert(outputs: Mapping[str, Any], types: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in outputs.items():
-        try:
-            yield name, pydantic.TypeAdapter(types[name]).validate_python(value)
-        except (KeyError, pydantic.ValidationError, pydantic.errors.PydanticSchemaGenerationError):
-            yield name, value
 
 
 def _uri(version: ModelVersion) -> str:

@@ -3,7 +3,9 @@
 from oneturn.evaluation.approval import ApprovalPolicy, approve_all, approve_none
 from oneturn.evaluation.comparison import compare
 from oneturn.evaluation.data_sources import to_agent_evaluation
+from oneturn.evaluation.error_limits import ErrorLimits, EvaluationStopped
 from oneturn.evaluation.plots import category_plot, score_plot
+from oneturn.evaluation.rescoring import rescore
 from oneturn.evaluation.result import Evaluation, Metric
 from oneturn.evaluation.runner import evaluate
 from oneturn.evaluation.spark import evaluate_into, evaluate_table
@@ -11,7 +13,9 @@ from oneturn.evaluation.statistics import interval
 
 __all__ = [
     "ApprovalPolicy",
+    "ErrorLimits",
     "Evaluation",
+    "EvaluationStopped",
     "Metric",
     "approve_all",
     "approve_none",
@@ -21,6 +25,7 @@ __all__ = [
     "evaluate_into",
     "evaluate_table",
     "interval",
+    "rescore",
     "score_plot",
     "to_agent_evaluation",
 ]

@@ -15,7 +15,7 @@ from oneturn.agent import load_agent
 from oneturn.evaluation.data_sources import Source, Unreadable, examples_of, without_nan
 from oneturn.evaluation.result import Metric
 from oneturn.evaluation.runner import rows_of
-from oneturn.evaluation.targets import Target, optional_inputs, resolve_target
+from oneturn.evaluation.targets import Target, resolve_target
 
 _BATCH = 500
 """Rows per returned batch."""
@@ -72,7 +72,7 @@ class Job:
                 pending[number] = row
                 yield {name: value for name, value in without_nan(row).items() if value is not None}
 
-        return examples_of(record_rows(), self.inputs, optional_inputs(_target(self)))
+        return examples_of(record_rows(), self.inputs, _target(self).optional)
 
 
 def made(target: str | Made, api_key: str | None) -> Target:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -137,9 +137,9 @@ def compare(
 ) -> GateResult:
     """Compare two evaluations of the same examples with a paired test, and apply the rule.
 
-    The default rule: the lower bound of the difference's 95% interval is above zero, and no category loses more than
-    0.10. Categories with fewer than five examples are merged into one; if the merged category still has fewer than
-    five, it is shown but not judged.
+    The default rule: the lower bound of the difference's 95% interval is above zero, no category loses more than 0.10,
+    and at most 10% of each side's rows failed. Categories with fewer than five examples are merged into one; if the
+    merged category still has fewer than five, it is shown but not judged.
 
     Examples are matched by their ``id`` if they have one, else by their order. Repeats are averaged first.
 
@@ -154,6 +154,7 @@ def compare(
         OneTurnError: every example of one side failed.
     """
     rule = rule or GateConfig()
+    failed = dict(zip(names, (_failed_share(side) for side in (champion, challenger)), strict=True))
     champion, challenger = (
         champion.by_example(),
         _align(champion.by_example(), challenger.by_example(), names),
@@ -178,7 +179,7 @@ def compare(
         better=tuple(sorted((flip for flip in flips if flip.difference > 0), key=lambda flip: -flip.difference)),
         worse=tuple(sorted((flip for flip in flips if flip.difference < 0), key=lambda flip: flip.difference)),
         categories=categories,
-        reasons=tuple(_reasons(low, len(differences), categories, rule)),
+        reasons=tuple(_reasons(low, len(differences), categories, rule, failed)),
     )
 
 
@@ -247,6 +248,11 @@ def _errors(evaluation: Evaluation) -> int:
     return int(evaluation.rows["error"].notna().sum())
 
 
+def _failed_share(evaluation: Evaluation) -> float:
+    """The share of failed rows, repeats counted one by one."""
+    return float(evaluation.rows["error"].notna().mean()) if len(evaluation.rows) else 0.0
+
+
 def _flips(rows: pd.DataFrame, labels: Sequence[str | None] | None, before: Any, after: Any) -> Iterator[Flip]:
     names = _example_names(rows)
     for index in np.flatnonzero(np.abs(after - before) > _TOLERANCE).tolist():
@@ -277,7 +283,12 @@ def _category(name: str, rows: pd.DataFrame, judged: bool) -> CategoryChange:
     return CategoryChange(name, len(rows), float(rows["champion"].mean()), float(rows["challenger"].mean()), judged)
 
 
-def _reasons(low: float, rows: int, categories: Sequence[CategoryChange], rule: GateConfig) -> Iterator[str]:
+def _reasons(
+    low: float, rows: int, categories: Sequence[CategoryChange], rule: GateConfig, failed: Mapping[str, float]
+) -> Iterator[str]:
+    for name, share in failed.items():
+        if share > rule.max_failed_rows + _TOLERANCE:
+            yield f"{share:.1%} of the rows of {name} failed; the rule allows {rule.max_failed_rows:.1%}. Run it again."
     if rows < rule.min_examples:
         yield f"There are {rows} examples; the rule requires at least {rule.min_examples}."
     if not low > rule.min_difference + _TOLERANCE:

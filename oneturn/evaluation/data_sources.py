@@ -60,13 +60,13 @@ def example_fields(row: Mapping[str, Any], inputs: Sequence[str]) -> tuple[Field
 def example_inputs(request: Any, inputs: Sequence[str] = ("question",)) -> Fields:
     """The program's inputs from ``inputs`` or ``request``; a conversation of several turns stays a list of messages."""
     if not isinstance(request, Mapping):
-        return {_question_field(inputs): request}
+        return {question_field(inputs): request}
     fields = dict(request)
     fields |= _mapping(fields.pop("request", None)) if isinstance(fields.get("request"), Mapping) else {}
     fields |= _mapping(fields.pop("custom_inputs", None))
     for name in _CHAT_FIELDS:
         if name in fields and name not in inputs:
-            fields[_question_field(inputs)] = _question(fields.pop(name))
+            fields[question_field(inputs)] = _question(fields.pop(name))
     missing, others = [name for name in inputs if name not in fields], [name for name in fields if name not in inputs]
     if len(missing) == 1 and len(others) == 1 and isinstance(fields[others[0]], str):
         fields[missing[0]] = fields.pop(others[0])
@@ -102,7 +102,7 @@ def to_agent_evaluation(rows: Iterable[Any], inputs: Sequence[str] = ("question"
 def _evaluation_row(number: int, row: Any, inputs: Sequence[str]) -> Fields:
     if isinstance(row, dspy.Example):
         inputs = tuple(row.inputs().keys()) if has_inputs(row) else inputs
-    fields = row.model_dump() if isinstance(row, BaseModel) else dict(row.items())
+    fields = without_nan(row.model_dump() if isinstance(row, BaseModel) else dict(row.items()))
     if missing := [name for name in inputs if name not in fields]:
         raise DataError(f"row {number} has no input {missing[0]!r}; its fields are {', '.join(map(str, fields))}")
     values = {name: jsonable(fields.pop(name)) for name in inputs}
@@ -114,7 +114,14 @@ def _evaluation_row(number: int, row: Any, inputs: Sequence[str]) -> Fields:
     return {"inputs": values, "expectations": labels}
 
 
-def _question_field(inputs: Sequence[str]) -> str:
+def conversation(request: Mapping[str, Any], inputs: Sequence[str]) -> list[Any] | None:
+    """The messages of a conversation in a request, one message too; ``None`` if the request has none."""
+    given = (request[name] for name in _CHAT_FIELDS if name in request and name not in inputs)
+    return next((list(messages) for messages in given if isinstance(messages, list | tuple)), None)
+
+
+def question_field(inputs: Sequence[str]) -> str:
+    """The name of the input for the question."""
     return "question" if not inputs or "question" in inputs else inputs[0]
 
 
@@ -165,6 +172,10 @@ class Source:
     key: str
 
 
+SPARK = "spark"
+"""The key of a Spark table."""
+
+
 def source_of(data: Any, inputs: Sequence[str], optional: Collection[str] = ()) -> Source:
     """Build the source for any supported kind of data.
 
@@ -173,7 +184,7 @@ def source_of(data: Any, inputs: Sequence[str], optional: Collection[str] = ()) 
             dataset (``mlflow.data`` or ``mlflow.genai.datasets``); a Spark ``DataFrame``. Rows may have the format of
             MLflow's Agent Evaluation (:func:`to_agent_evaluation`).
         inputs: the program's inputs; inputs marked on an example take precedence.
-        optional: the inputs with a default, which a row may leave out.
+        optional: the inputs that have a default; a row may lack them.
 
     Raises:
         DataError: the data is of an unsupported type, or there are no rows.
@@ -182,7 +193,7 @@ def source_of(data: Any, inputs: Sequence[str], optional: Collection[str] = ()) 
         return _file(Path(data), inputs, optional)
     if hasattr(data, "toLocalIterator"):
         return Source(
-            lambda: examples_of((row.asDict(True) for row in data.toLocalIterator()), inputs, optional), None, "spark"
+            lambda: examples_of((row.asDict(True) for row in data.toLocalIterator()), inputs, optional), None, SPARK
         )
     frame = _frame(data)
     if frame is not None:
@@ -246,7 +257,7 @@ def _plain(row: Any) -> dict[str, Any]:
     if isinstance(row, BaseModel):
         return row.model_dump(mode="json")
     if isinstance(row, Mapping):
-        return dict(row)
+        return without_nan(dict(row))
     raise DataError(f"{row!r:.80} isn't a row: give a dspy.Example or a mapping.")
 
 

@@ -92,7 +92,7 @@ class Evaluation:
         repeated examples. ``…_not_judged`` is the number of answered rows that a metric gave no score for.
         """
         low, high = self.interval
-        columns = [name for name in (*_USAGE, "tries") if name in self.figures]
+        columns = [name for name in (*_USAGE, "tries") if name in self.figures and self.figures[name].notna().any()]
         return {
             "score": self.score,
             "score_low": low,
@@ -136,6 +136,11 @@ class Evaluation:
     def metrics(self) -> list[str]:
         """The names of the metrics besides the score."""
         return metrics_among(self._columns)
+
+    def judged(self) -> list[str]:
+        """The metrics that scored at least one answer; no figure is given for another, such as an unset judge."""
+        answered = self.figures["error"].isna()
+        return [name for name in self.metrics() if self.figures.loc[answered, name].notna().any()]
 
     def not_judged(self) -> dict[str, tuple[int, str]]:
         """For each metric with unjudged answers: their number, and the reason for the first one."""
@@ -183,10 +188,10 @@ class Evaluation:
         return self.figures[name].groupby(self._examples()).mean().dropna().to_numpy()
 
     def _metrics(self) -> Iterator[tuple[str, float]]:
-        for name in self.metrics():
-            if len(scores := self._by_example(name)):
-                low, high = interval(scores)
-                yield from ((name, float(scores.mean())), (f"{name}_low", low), (f"{name}_high", high))
+        for name in self.judged():
+            scores = self._by_example(name)
+            low, high = interval(scores)
+            yield from ((name, float(scores.mean())), (f"{name}_low", low), (f"{name}_high", high))
 
 
 def metrics_among(columns: Sequence[str]) -> list[str]:

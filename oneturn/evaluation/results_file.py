@@ -10,7 +10,7 @@ import heapq
 import itertools
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,15 @@ class ResultsFile:
             self._file.write(line)
             self._file.flush()
             self._mark_done(number)
+
+    def discard(self, numbers: Collection[int]) -> None:
+        """Remove rows, so that they are run again when the evaluation resumes, and close the partial file."""
+        self._file.close()
+        temporary = self.partial.with_name(self.partial.name + ".tmp")
+        with self.partial.open(encoding="utf-8") as old, temporary.open("w", encoding="utf-8") as new:
+            new.write(next(old))
+            new.writelines(line for line in old if json.loads(line)[_ROW_NUMBER] not in numbers)
+        temporary.replace(self.partial)
 
     def finish(self) -> None:
         """Write the rows in the order of the data and in the file's format; delete the partial file."""
@@ -141,6 +150,17 @@ def read_results(path: Path, part: Part | None = None, most: int | None = None) 
     rows = _concat(_batches(path), part, most)
     check_rows(rows, str(path))
     return rows
+
+
+def read_records(path: Path) -> Iterator[Row]:
+    """Yield the rows of a results file as mappings.
+
+    Raises:
+        DataError: the file doesn't exist, or can't be read.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} doesn't exist: write it with oneturn evaluate --output {path}.")
+    yield from _read(path)
 
 
 def check_rows(rows: pd.DataFrame, name: str) -> None:

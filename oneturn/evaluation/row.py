@@ -9,6 +9,7 @@ from typing import Any
 import dspy
 from dspy.utils.exceptions import is_retryable_lm_error
 
+from oneturn.core.secrets import redact
 from oneturn.core.serialization import jsonable
 from oneturn.errors import AgentError, DataError, EndpointError
 from oneturn.evaluation.data_sources import Unreadable
@@ -76,6 +77,7 @@ def _measured(answered: Answered, tries: int) -> Row:
         "pred_sources": answered.sources,
         "pred_approvals": answered.approvals,
         **answered.usage.to_dict(),
+        **dict.fromkeys(answered.unknown),
         "seconds": answered.seconds,
         "trace_id": answered.trace_id,
         "tries": tries,
@@ -112,8 +114,6 @@ def _judged(example: dspy.Example, prediction: dspy.Prediction, metrics: Mapping
     columns: Row = {}
     for name, metric in metrics.items():
         score, feedback = _verdict(metric(example, prediction))
-        if score is not None and not math.isfinite(score):  # a mean would skip the row, or be infinite
-            raise DataError(f"{name} returned {score}, which isn't a finite number")
         if not columns:
             if score is None:
                 raise DataError(f"{name} returned no score: {feedback}")
@@ -126,11 +126,27 @@ def _judged(example: dspy.Example, prediction: dspy.Prediction, metrics: Mapping
 def _verdict(result: Any) -> tuple[float | None, str | None]:
     """The score, or ``None`` if the metric gave none, and the feedback."""
     if not isinstance(result, dspy.Prediction):
-        return float(result), None
-    return None if result.score is None else float(result.score), result.get("feedback")
+        return finite(result), None
+    return None if result.score is None else finite(result.score), result.get("feedback")
+
+
+def finite(score: Any) -> float:
+    """A metric's score as a number.
+
+    Raises:
+        DataError: it isn't a finite number.
+    """
+    try:
+        number = float(score)
+    except (TypeError, ValueError):
+        raise DataError(f"the metric returned {score!r:.80}; a score is a number, True or False") from None
+    if not math.isfinite(number):
+        raise DataError(f"the metric returned {number}; a score is a finite number")
+    return number
 
 
 def _failed(metrics: Mapping[str, Metric], reason: str) -> Row:
+    reason = redact(reason)  # rows are written to files and logged
     row: Row = {"score": 0.0, "feedback": reason}
     for name in metrics:
         if name != "score":

@@ -68,7 +68,7 @@ class Unanswered(dspy.Prediction):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        return self._store.get(name)
+        return self.get(name)
 
 
 def with_record(prediction: dspy.Prediction, record: RunRecord) -> dspy.Prediction:

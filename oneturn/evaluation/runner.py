@@ -20,12 +20,14 @@ from tqdm.auto import tqdm
 from oneturn.core._dspy import replaced_cache
 from oneturn.errors import DataError
 from oneturn.evaluation.approval import ApprovalPolicy
-from oneturn.evaluation.data_sources import Source, Unreadable, source_of
+from oneturn.evaluation.data_sources import SPARK, Source, Unreadable, source_of
+from oneturn.evaluation.error_limits import ErrorLimits, EvaluationStopped, stopping
+from oneturn.evaluation.metric_columns import check_columns
 from oneturn.evaluation.rate_limit import Limiter
 from oneturn.evaluation.result import REPEAT, Evaluation, Metric
 from oneturn.evaluation.results_file import ResultsFile
 from oneturn.evaluation.row import clash, evaluated, unreadable
-from oneturn.evaluation.targets import Target, optional_inputs, resolve_target
+from oneturn.evaluation.targets import Target, resolve_target
 
 
 def repeated(source: Source, repeats: int) -> Source:
@@ -49,6 +51,8 @@ def repeated(source: Source, repeats: int) -> Source:
 TRIES = 4
 """The maximum number of attempts of a row while the LM or the endpoint is rate-limited."""
 
+_SAME_ERRORS = ErrorLimits()
+
 Row = dict[str, Any]
 Metrics = Metric | Mapping[str, Metric] | Sequence[Metric]
 
@@ -68,6 +72,7 @@ def evaluate(
     trace: bool = False,
     progress: bool = True,
     approve: ApprovalPolicy | None = None,
+    max_same_errors: ErrorLimits | None = _SAME_ERRORS,
 ) -> Evaluation:
     """Run ``target`` on every row and judge each answer.
 
@@ -101,6 +106,8 @@ def evaluate(
         approve: decides on each tool call that needs a person's approval. Without it no such call is run: its row ends
             in ``approval_required``. A metric sees that in ``run_record(prediction).outcome``, and all outputs are
             ``None``; if it raises, the row has the error ``approval_required``.
+        max_same_errors: stop if the first 10 rows, or 20 rows in a row, failed with the same error; ``None`` to run all
+            rows, whatever happens.
 
     Returns:
         The evaluation. Its rows have the data's own fields, ``pred_…`` for each output, ``score``, ``feedback``, the
@@ -110,21 +117,32 @@ def evaluate(
         ``seconds``, ``trace_id``, ``tries`` and ``error``.
 
     Raises:
-        DataError: there are no rows; the target or the data is of an unsupported type; ``repeats`` isn't positive; or
-            ``output`` belongs to another evaluation.
+        DataError: there are no rows; a metric needs a column that no row has; the target or the data is of an
+            unsupported type; ``repeats`` isn't positive; or ``output`` belongs to another evaluation.
+        EvaluationStopped: the rows keep failing with the same error. With ``output``, the other rows are kept.
     """
+    limits = max_same_errors or ErrorLimits(0, 0)
     named = named_metrics(metrics)
     resolved = resolve_target(target, lm, api_key, trace, approve)
-    source = repeated(source_of(data, tuple(inputs or resolved.inputs), optional_inputs(resolved)), repeats)
+    source = source_of(data, tuple(inputs or resolved.inputs), resolved.optional)
+    if source.key != SPARK:  # reading its rows twice costs a job
+        check_columns(named, source.rows())
+    source = repeated(source, repeats)
     # DSPy's cache would give each repeat the same answer.
     with contextlib.nullcontext() if repeats == 1 else replaced_cache(memory=False):
         if output is None:
-            done = sorted(rows_of(resolved, source, named, threads, repeats, progress), key=lambda entry: entry[0])
+            completed = rows_of(resolved, source, named, threads, repeats, progress)
+            done = sorted(stopping(completed, limits), key=lambda entry: entry[0])
             return Evaluation(_table([row for _, row in done]))
         results = ResultsFile(Path(output), _key(resolved, source, named, approve), fresh)
         with closing(results):
-            for number, row in rows_of(resolved, source, named, threads, repeats, progress, results.done):
-                results.add(number, row)
+            completed = rows_of(resolved, source, named, threads, repeats, progress, results.done)
+            try:
+                for number, row in stopping(completed, limits):
+                    results.add(number, row)
+            except EvaluationStopped as stopped:
+                results.discard(stopped.rows)
+                raise
             results.finish()
     return Evaluation.read(results.path)
 

@@ -15,13 +15,13 @@ from mlflow.types.responses import ResponsesAgentRequest
 
 from oneturn.agent import Agent
 from oneturn.core.serialization import jsonable
-from oneturn.core.usage import NO_USAGE, CallTracker, Usage, track_usage
+from oneturn.core.usage import NO_USAGE, USAGE_COLUMNS, CallTracker, Usage, track_usage
 from oneturn.errors import ApprovalRequired, DataError, ProgramError
 from oneturn.evaluation.approval import ApprovalPolicy, approving, decide
 from oneturn.evaluation.run_record import RunRecord, arguments, cited, tool_calls, with_record
 from oneturn.programs.signature import signature_of
 from oneturn.responses.client import input_items, query
-from oneturn.responses.reply import Reply, read_reply
+from oneturn.responses.reply import Reply, read_response
 from oneturn.responses.request import program_inputs
 
 Fields = dict[str, Any]
@@ -36,6 +36,7 @@ class Answered:
         tool_calls: the tool calls, in order; see :class:`oneturn.evaluation.run_record.RunRecord`.
         sources: the sources that the answer cites.
         usage: the usage of its LM calls.
+        unknown: the usage columns that the target doesn't report; they are blank.
         seconds: the duration.
         trace_id: the id of its MLflow trace; ``None`` if there is none.
         approvals: the calls that need a person's approval, at which the run ended: ``name`` and ``arguments`` of each.
@@ -46,6 +47,7 @@ class Answered:
     tool_calls: list[Fields] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
+    unknown: tuple[str, ...] = ()
     seconds: float = 0.0
     trace_id: str | None = None
     approvals: list[Fields] = field(default_factory=list)
@@ -72,10 +74,12 @@ class Target(Protocol):
     Attributes:
         key: identifies the target; equal for targets with the same program and settings.
         inputs: the names of its inputs; empty if unknown.
+        optional: the inputs that have a default.
     """
 
     key: str
     inputs: tuple[str, ...]
+    optional: frozenset[str]
 
     def answer(self, example: dspy.Example, into: Answered) -> None:
         """Answer one row and write the result to ``into``; errors are raised."""
@@ -113,13 +117,13 @@ class ProgramTarget:
     def __init__(
         self, program: dspy.Module, lm: dspy.BaseLM | None, trace: bool, approve: ApprovalPolicy | None = None
     ):
-        self.program = program
+        self._program = program
         self._lm = lm
         self._trace = trace
         self._approve = approve
         lms = [lm] if lm is not None else [each.lm or dspy.settings.lm for _, each in program.named_predictors()]
         self.key = repr([type(program).__name__, _state(program), [_lm_settings(each) for each in lms]])
-        self.inputs = _inputs(program)
+        self.inputs, self.optional = _inputs(program)
 
     def answer(self, example: dspy.Example, into: Answered) -> None:
         """Run the program on a row."""
@@ -134,7 +138,7 @@ class ProgramTarget:
 
     def _run(self, example: dspy.Example, into: Answered) -> dspy.Prediction:
         try:
-            return _prediction(self.program(**self._program_inputs(example)))
+            return _prediction(self._program(**self._program_inputs(example)))
         except ApprovalRequired as wanted:
             into.approvals = [{"name": wanted.name, "arguments": wanted.arguments}]
             return dspy.Prediction(trajectory=wanted.trajectory)
@@ -145,7 +149,7 @@ class ProgramTarget:
         if not isinstance(question, list):
             return dict(example.inputs())
         request = ResponsesAgentRequest(input=question, custom_inputs=others)
-        return program_inputs(signature_of(self.program, None), request)
+        return program_inputs(signature_of(self._program, None), request)
 
     @contextlib.contextmanager
     def _traced(self, example: dspy.Example, into: Answered) -> Iterator[None]:
@@ -177,6 +181,7 @@ class EndpointTarget:
         self.key = url
         self._approve = approve
         self.inputs: tuple[str, ...] = ("question",)
+        self.optional: frozenset[str] = frozenset()
         self._url = url
         self._api_key = api_key
 
@@ -187,6 +192,7 @@ class EndpointTarget:
         def send(items: list[Mapping[str, Any]]) -> Reply:
             return query(self._url, items, custom_inputs=custom_inputs, api_key=self._api_key)
 
+        into.unknown = USAGE_COLUMNS
         with _measure(into):
             read_into(_replies(send, question, self._approve, into), into)
 
@@ -198,6 +204,7 @@ class ModelTarget:
         self.key = uri
         self._approve = approve
         self.inputs: tuple[str, ...] = ("question",)
+        self.optional: frozenset[str] = frozenset()
         self._model = mlflow.pyfunc.load_model(uri)
 
     def answer(self, example: dspy.Example, into: Answered) -> None:
@@ -206,8 +213,9 @@ class ModelTarget:
 
         def send(items: list[Mapping[str, Any]]) -> Reply:
             response = self._model.predict({"input": items, "custom_inputs": custom_inputs})
-            return read_reply([{"type": "response.completed", "response": response}], asked=items)
+            return read_response(response, items)
 
+        into.unknown = USAGE_COLUMNS
         with _measure(into):
             read_into(_replies(send, question, self._approve, into), into)
 
@@ -257,7 +265,10 @@ def read_into(replies: Sequence[Reply], into: Answered) -> None:
     urls = [source.url for source in reply.sources]
     into.approvals = [{"name": each.name, "arguments": arguments(each.arguments)} for each in reply.approvals]
     if not into.approvals:
-        into.prediction = dspy.Prediction(**{"answer": reply.text, "citations": urls, **reply.custom_outputs})
+        outputs = dict(reply.custom_outputs) or {"citations": urls}
+        if reply.answer_field is not None:
+            outputs = {reply.answer_field: reply.text, **outputs}
+        into.prediction = dspy.Prediction(**outputs)
     into.tool_calls = [
         {
             "name": call.name,
@@ -270,6 +281,7 @@ def read_into(replies: Sequence[Reply], into: Answered) -> None:
     ]
     into.sources = urls
     into.usage = sum((each.usage for each in replies), NO_USAGE)
+    into.unknown = ("lm_calls",) if into.usage.tokens else USAGE_COLUMNS  # the protocol reports tokens only
 
 
 def _lm_settings(lm: dspy.BaseLM | None) -> list[Any]:
@@ -278,16 +290,10 @@ def _lm_settings(lm: dspy.BaseLM | None) -> list[Any]:
     return [getattr(lm, "model", None), options]
 
 
-def _inputs(program: dspy.Module) -> tuple[str, ...]:
+def _inputs(program: dspy.Module) -> tuple[tuple[str, ...], frozenset[str]]:
+    """The names of a program's inputs, and of those with a default."""
     try:
-        return tuple(signature_of(program, None).input_fields)
+        fields = signature_of(program, None).input_fields
     except Exception:  # the module declares no inputs: the examples mark them
-        return ()
-
-
-def optional_inputs(target: Target) -> frozenset[str]:
-    """Return the inputs with a default, if the target is a program in this process."""
-    if not isinstance(target, ProgramTarget) or not target.inputs:
-        return frozenset()
-    fields = signature_of(target.program, None).input_fields
-    return frozenset(name for name, field in fields.items() if not field.is_required())
+        return (), frozenset()
+    return tuple(fields), frozenset(name for name, field in fields.items() if not field.is_required())

@@ -15,7 +15,6 @@ import dspy
 from dspy.lm15 import (
     AsyncOpenAIChatLM,
     AuthError,
-    InvalidRequestError,
     LM15Error,
     NotConfiguredError,
     OpenAIChatCompat,
@@ -29,11 +28,6 @@ from dspy.lm15 import (
 from oneturn.core._dspy import StdlibAsyncTransport, StdlibTransport, StreamEvent, parse_with
 from oneturn.core.databricks_auth import Who, first_line, workspace_token
 from oneturn.errors import ConfigError
-
-_ABOUT_SCHEMA = re.compile(r"response_format|json_?schema|structured output|anyOf|oneOf|allOf|\$ref|prefixItems", re.I)
-
-_schemaless: set[tuple[str, str]] = set()
-"""Endpoints, by workspace host and name, that rejected a response schema. This process sends them none again."""
 
 
 @dataclass(frozen=True)
@@ -69,23 +63,20 @@ def prepare_request(endpoint: str, credentials: Who, request: Request, renew: bo
         raise NotConfiguredError(f"There are no credentials for {endpoint!r}: {first_line(error)}") from error
     except OSError as error:
         raise TransportError(f"The workspace of {endpoint!r} can't be reached: {error}") from error
-    return PreparedRequest(host, token, _for_endpoint(request, endpoint, (host, endpoint) not in _schemaless))
+    return PreparedRequest(host, token, replace(request, model=endpoint))
 
 
 def prepare_retry(previous: PreparedRequest, credentials: Who, request: Request, error: LM15Error) -> PreparedRequest:
-    """Return the request to send after ``error``: with a renewed token, or without a schema.
+    """Return the request to send after ``error``, with a renewed token.
 
     Raises:
-        LM15Error: neither would help; this is ``error``, with the endpoint's name and a fix.
+        LM15Error: a new token wouldn't help; this is ``error``, with the endpoint's name and a fix.
     """
     endpoint = previous.request.model
     if isinstance(error, AuthError) and credentials == "agent":
         renewed = prepare_request(endpoint, credentials, request, renew=True)
         if renewed.token != previous.token:
             return renewed
-    if isinstance(error, InvalidRequestError) and _rejects_schema(previous.request, error):
-        _schemaless.add((previous.host, endpoint))
-        return replace(previous, request=_for_endpoint(request, endpoint, False))
     raise explain_error(previous, error)
 
 
@@ -104,20 +95,12 @@ def explain_error(prepared: PreparedRequest, error: LM15Error) -> LM15Error:
     return error
 
 
-def _for_endpoint(request: Request, endpoint: str, schema: bool) -> Request:
-    response_format = request.config.response_format
-    if response_format is not None and not schema:
-        return replace(request, model=endpoint, config=replace(request.config, response_format=None))
-    return replace(request, model=endpoint)
-
-
-def _rejects_schema(sent: Request, error: LM15Error) -> bool:
-    return sent.config.response_format is not None and bool(_ABOUT_SCHEMA.search(error.message))
-
-
 CHAT = OpenAIChatCompat(instruction_role="system", max_tokens_field="max_tokens")
 
 _TOO_LONG = re.compile(r"context.?(?:length|window)|(?:prompt|input)\b.*\btoo long|maximum.*tokens", re.I)
+
+
+_HAS_PARTS = re.compile(r'"content"\s*:\s*\[')
 
 
 class EndpointClient(OpenAIChatLM):
@@ -126,6 +109,35 @@ class EndpointClient(OpenAIChatLM):
     def normalize_error(self, status: int, body: str) -> ProviderError:
         """Return the lm15 error for an error response, Databricks' envelope included."""
         return super().normalize_error(status, _as_openai(status, body))
+
+    def parse_response(self, request: Request, response: Any) -> Response:
+        """Return the response, with the reasoning of a thinking model."""
+        if _HAS_PARTS.search(response.body.decode(errors="replace")):
+            body = response.json()
+            for choice in body.get("choices") or []:
+                _flatten(choice.get("message"))
+            response = replace(response, body=json.dumps(body).encode())
+        return super().parse_response(request, response)
+
+    def parse_stream_events(self, request: Request, raw_event: Any) -> Iterator[StreamEvent]:
+        """Yield the events of a chunk, with the text and the reasoning of a thinking model."""
+        if _HAS_PARTS.search(raw_event.data):
+            chunk = json.loads(raw_event.data)
+            for choice in chunk.get("choices") or []:
+                _flatten(choice.get("delta"))
+            raw_event = replace(raw_event, data=json.dumps(chunk))
+        yield from super().parse_stream_events(request, raw_event)
+
+
+def _flatten(message: Any) -> None:
+    """Replace a content of parts, as thinking models have it on Databricks, by its text and its reasoning."""
+    if not isinstance(message, dict) or not isinstance(message.get("content"), list):
+        return
+    parts = [part for part in message["content"] if isinstance(part, dict)]
+    message["content"] = "".join(str(part.get("text") or "") for part in parts if part.get("type") == "text")
+    summaries = [summary for part in parts for summary in part.get("summary") or [] if isinstance(summary, dict)]
+    if reasoning := "".join(str(summary.get("text") or "") for summary in summaries):
+        message["reasoning_content"] = reasoning
 
 
 class AsyncEndpointClient(AsyncOpenAIChatLM):

@@ -15,7 +15,8 @@ from dspy.utils.exceptions import LMError
 
 from oneturn.core._dspy import StreamEvent, engine_call, usage_dict, uses_engine, with_engine
 from oneturn.core.run_context import current_run
-from oneturn.lm.streaming import OnText, StreamingEngine, copy_capabilities
+from oneturn.lm.capabilities import capabilities_of
+from oneturn.lm.streaming import OnDelta, StreamingEngine
 
 Ending = Literal["max_output_tokens", "content_filter", "refusal"]
 
@@ -42,18 +43,18 @@ class ReplyCheck:
     Args:
         lm: the LM that answers.
         is_complete: whether a text is a complete reply; such a reply counts even at the token limit.
-        on_text: called with each piece of text while the reply is written, if the LM and the run stream.
+        on_delta: called with each delta while the reply is written, if the LM and the run stream.
 
     Attributes:
         called: whether the LM was asked; if not, DSPy's cache answered.
     """
 
-    def __init__(self, lm: dspy.LM, is_complete: Callable[[str], bool], on_text: OnText | None = None):
+    def __init__(self, lm: dspy.LM, is_complete: Callable[[str], bool], on_delta: OnDelta | None = None):
         self._lm = lm
         self._is_complete = is_complete
-        self._on_text = on_text if current_run().streaming else None
+        self._on_delta = on_delta if current_run().streaming else None
         self.called = False
-        copy_capabilities(lm, self)
+        vars(self).update(capabilities_of(lm))  # DSPy asks the engine of an LM for the capabilities
 
     def complete(self, request: Request) -> Response:
         """Return the response of the LM's own engine.
@@ -91,13 +92,8 @@ class ReplyCheck:
         return response
 
     def _complete(self, request: Request) -> Response:
-        if self._on_text is not None:
-            on_text = self._on_text
-
-            def on_delta(delta: Any) -> None:
-                if delta.type == "text":
-                    on_text(delta.text)
-
+        if self._on_delta is not None:
+            on_delta = self._on_delta
             response = StreamingEngine(self._lm, lambda: on_delta).complete(request)
             if response.finish_reason != "stop" or _has_content(response):
                 return response
@@ -107,12 +103,12 @@ class ReplyCheck:
 
 
 def checked(
-    lm: dspy.BaseLM, is_complete: Callable[[str], bool], on_text: OnText | None = None
+    lm: dspy.BaseLM, is_complete: Callable[[str], bool], on_delta: OnDelta | None = None
 ) -> tuple[dspy.BaseLM, ReplyCheck | None]:
     """Return a copy of ``lm`` with a :class:`ReplyCheck`; ``lm`` and ``None`` if it handles its own connection."""
     if not uses_engine(lm):
         return lm, None
-    check = ReplyCheck(lm, is_complete, on_text)
+    check = ReplyCheck(lm, is_complete, on_delta)
     return with_engine(lm, check), check
 
 

@@ -7,7 +7,6 @@ callbacks and history.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -16,28 +15,11 @@ from dspy.lm15 import Request, Response, ResponseStream
 
 from oneturn.core._dspy import engine_call, uses_engine, with_engine
 from oneturn.core.run_context import current_run
+from oneturn.lm.capabilities import capabilities_of
 
 OnText = Callable[[str], None]
 OnDelta = Callable[[Any], None]
 """Called with one ``lm15`` delta of a reply: text, thinking, a part of a tool call."""
-
-
-_CAPABILITIES = ("supports_function_calling", "supports_reasoning", "supports_response_schema", "supported_params")
-"""What an LM says about itself, and an engine about its LM: DSPy uses the same attributes for both."""
-
-_capabilities: weakref.WeakKeyDictionary[dspy.LM, tuple[str, dict[str, Any]]] = weakref.WeakKeyDictionary()
-
-
-def copy_capabilities(lm: dspy.LM, engine: object) -> None:
-    """Give ``engine``, which wraps the engine of ``lm``, the capabilities of ``lm``: from the cache if unchanged.
-
-    DSPy searches its whole list of models at each lookup.
-    """
-    model, capabilities = _capabilities.get(lm, (None, {}))
-    if model != lm.model:
-        capabilities = {name: getattr(lm, name) for name in _CAPABILITIES}
-        _capabilities[lm] = (lm.model, capabilities)
-    vars(engine).update(capabilities)
 
 
 class StreamingEngine:
@@ -51,7 +33,7 @@ class StreamingEngine:
     def __init__(self, lm: dspy.LM, on_reply: Callable[[], OnDelta]):
         self._lm = lm
         self._on_reply = on_reply
-        copy_capabilities(lm, self)
+        vars(self).update(capabilities_of(lm))  # DSPy asks the engine of an LM for the capabilities
 
     def complete(self, request: Request) -> Response:
         """Return the response to ``request`` from the LM's own engine, streamed if that engine can stream."""

@@ -16,8 +16,8 @@ from oneturn.core.background import ConsumerGone
 from oneturn.core.run_context import RunContext, current_run
 from oneturn.core.serialization import jsonable
 from oneturn.core.steps import Item, Thought, ToolCall, ToolProgress, ToolResult, Working
-from oneturn.core.tracing import child_span
-from oneturn.core.usage import CallTracker
+from oneturn.core.tracing import child_span, set_usage
+from oneturn.core.usage import CallTracker, track_usage
 from oneturn.programs.predictor import PredictorCall, StreamedFields, TappingAdapter
 from oneturn.programs.react.module import ReAct
 from oneturn.programs.signature import SUBMIT, ending_tool
@@ -38,12 +38,13 @@ RunEvent = Thought | ToolCall | ToolProgress | ToolResult | AnswerPiece | Workin
 
 @dataclass
 class _OpenCall:
-    """A call that has started and not ended: its contexts, its span, and its tool or predictor call."""
+    """A call that has started and not ended: its contexts, its span, its tool or predictor call, and its usage."""
 
     contexts: ExitStack
     span: LiveSpan | None = None
     tool_call: ToolCall | None = None
     predictor_call: PredictorCall | None = None
+    tracker: CallTracker | None = None
 
 
 class RunCallback(BaseCallback):
@@ -113,7 +114,10 @@ class RunCallback(BaseCallback):
         if not self._is_own():
             return
         prompt = inputs.get("messages") or inputs.get("prompt")
-        self._begin(call_id, instance.model, SpanType.CHAT_MODEL, {"messages": prompt})
+        opened = self._begin(call_id, instance.model, SpanType.CHAT_MODEL, {"messages": prompt})
+        if opened.span is not None:
+            opened.tracker = CallTracker()
+            opened.contexts.enter_context(track_usage(opened.tracker))
 
     def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """Set the LM's reply on the span and end it."""
@@ -181,6 +185,8 @@ class RunCallback(BaseCallback):
         if opened is None:
             return None
         try:
+            if opened.span is not None and opened.tracker is not None:
+                set_usage(opened.span, opened.tracker.usage)
             if opened.span is not None and exception is None:
                 opened.span.set_outputs(outputs)
         finally:

@@ -222,7 +222,7 @@ class ResponsesAdapter(SelfTraced):
                 usage = step.to_responses()
         if prediction is None and not waits_for_approval:
             raise ProgramError("The program ended without an Answer; its steps() must yield one.")
-        yield from writer.completed(usage, _custom_outputs(program, prediction))
+        yield from writer.completed(usage, _custom_outputs(program, prediction), program.answer_field)
 
     def _steps(self, parsed: ParsedRequest, seen: dict[str, Document]) -> Iterator[Step]:
         """The steps of a new run, or of the resumed run if the request answers an approval."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +18,11 @@ import openai
 from oneturn.core.databricks_auth import bearer_token, is_app
 from oneturn.core.run_context import current_run
 from oneturn.errors import EndpointError
-from oneturn.responses.reply import Event, OnEvent, Reply, read_reply
+from oneturn.responses.reply import DONE, Event, OnEvent, Reply, ReplyReader
 
 _CONNECT_SECONDS = 10.0
+_LINGER_SECONDS = 5.0
+_RETURN_TRACE_ID = {"x-mlflow-return-trace-id": "true"}
 _SERVING = "/serving-endpoints/"
 _NO_KEY = "none"  # the client requires a key, our server ignores it
 
@@ -39,6 +41,7 @@ def query(
     question: str | Sequence[Mapping[str, Any]] | None,
     *,
     custom_inputs: Mapping[str, Any] | None = None,
+    context: Mapping[str, str] | None = None,
     api_key: str | None = None,
     on_event: OnEvent | None = None,
     timeout: float = 300.0,
@@ -54,6 +57,7 @@ def query(
         question: the question; or the items of a conversation, such as ``reply.answering(approve=True)``; or ``None``
             for an agent that takes ``custom_inputs`` only.
         custom_inputs: the program's other inputs.
+        context: ``conversation_id`` and ``user_id``, which become the session and the user of the agent's trace.
         api_key: the token to send; ``None`` sends none. On Databricks, ``None`` uses ``DATABRICKS_TOKEN`` or, with the
             extra ``databricks``, the credentials of its SDK: a service principal's or a profile's, renewed as needed.
         on_event: called with each Responses event, a dict.
@@ -72,30 +76,66 @@ def query(
         api_key=key,
         max_retries=0,
         timeout=httpx.Timeout(timeout, connect=_CONNECT_SECONDS),
-        http_client=openai.DefaultHttpxClient(event_hooks={"request": [connection.attach]}),
+        http_client=openai.DefaultHttpxClient(
+            event_hooks={"request": [connection.attach], "response": [connection.watch]}
+        ),
     )
+    items = input_items(question)
+    extras = {"custom_inputs": custom_inputs, "context": context}
+    body = {name: dict(values) for name, values in extras.items() if values}
+    reader = ReplyReader(on_event, items)
     try:
         with client, run.waking(connection.shut_down):
             run.check()
-            items = input_items(question)
-            return read_reply(_events(client, address, items, custom_inputs), on_event, items)
+            _read(reader, _events(client, address, items, body, connection), connection)
+            return reader.reply()
     except EndpointError as error:
+        if reader.ended:  # after the answer
+            return reader.reply()
         run.check()  # the connection broke because the run was stopped
         if key != _NO_KEY:
             error.args = (str(error).replace(key, "…"),)  # a server may echo the key
         raise
 
 
+def _read(reader: ReplyReader, events: Iterator[Event], connection: _Connection) -> None:
+    """Read the whole stream; after the answer, only until the server is silent for ``_LINGER_SECONDS``."""
+    silence: threading.Timer | None = None
+    try:
+        for event in events:
+            if silence is not None:
+                silence.cancel()
+            reader.read(event)
+            if reader.ended:
+                silence = threading.Timer(_LINGER_SECONDS, connection.shut_down)
+                silence.start()
+    finally:
+        if silence is not None:
+            silence.cancel()
+
+
 class _Connection:
-    """The socket of a request, from httpx's ``trace`` extension, so that another thread can shut it down."""
+    """The connection of a request: its socket, so that another thread can shut it down, and whether it was read whole.
+
+    The socket is known from httpx's ``trace`` extension.
+
+    Attributes:
+        exhausted: whether the body was read to its end. The ``openai`` client stops reading at ``data: [DONE]``.
+    """
 
     def __init__(self) -> None:
+        self.exhausted = False
         self._socket: socket.socket | None = None
         self._shut_down = False
 
     def attach(self, request: httpx.Request) -> None:
         """Record the socket that ``request`` opens."""
         request.extensions["trace"] = self._trace
+
+    def watch(self, response: httpx.Response) -> None:
+        """Record whether the body of ``response`` is read to its end."""
+        if isinstance(response.stream, httpx.SyncByteStream):
+            response.stream = _WatchedBody(response.stream, self)
 
     def shut_down(self) -> None:
         """Shut the socket down; a blocked read returns end of file."""
@@ -112,6 +152,19 @@ class _Connection:
                 self.shut_down()
 
 
+class _WatchedBody(httpx.SyncByteStream):
+    def __init__(self, body: httpx.SyncByteStream, connection: _Connection):
+        self._body = body
+        self._connection = connection
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._body
+        self._connection.exhausted = True
+
+    def close(self) -> None:
+        self._body.close()
+
+
 def input_items(question: str | Sequence[Mapping[str, Any]] | None) -> list[Mapping[str, Any]]:
     """Convert a question to the ``input`` of a request, a list of items."""
     if isinstance(question, str):
@@ -120,16 +173,15 @@ def input_items(question: str | Sequence[Mapping[str, Any]] | None) -> list[Mapp
 
 
 def _events(
-    client: openai.OpenAI, address: _Address, items: list[Any], custom_inputs: Mapping[str, Any] | None
+    client: openai.OpenAI, address: _Address, items: list[Any], body: Mapping[str, Any], connection: _Connection
 ) -> Iterator[Event]:
-    body = {"custom_inputs": dict(custom_inputs)} if custom_inputs else None
+    options: dict[str, Any] = {"extra_body": body or None, "extra_headers": _RETURN_TRACE_ID}
     try:
-        with client.responses.create(model=address.model, input=items, stream=True, extra_body=body) as stream:
+        with client.responses.create(model=address.model, input=items, stream=True, **options) as stream:
             for event in stream:
-                fields = event.to_dict(warnings=False)  # the server's events need not match OpenAI's own types
-                if fields.get("type") == "response.completed" and _is_traced():
-                    list(stream)
-                yield fields
+                yield event.to_dict(warnings=False)  # the server's events need not match OpenAI's own types
+        if not connection.exhausted:
+            yield DONE
     except openai.APIStatusError as error:
         raise _status_error(error, address) from error
     except openai.APITimeoutError as error:
@@ -147,12 +199,6 @@ def _events(
         raise EndpointError(reason, code="stream_ended") from error
     except ValueError as error:  # the client parses each event as JSON
         raise EndpointError(f"{address.base_url} sent data that isn't a Responses event.", "bad_stream") from error
-
-
-def _is_traced() -> bool:
-    """Whether an MLflow span is open. A child span of MLflow's OpenAI autolog ends only with the end of the stream."""
-    mlflow = sys.modules.get("mlflow")
-    return mlflow is not None and mlflow.get_current_active_span() is not None
 
 
 def _address(url: str) -> _Address:

@@ -10,8 +10,11 @@ from dspy.utils.exceptions import (
     LMBillingError,
     LMConfigurationError,
     LMError,
+    LMInvalidRequestError,
     LMRateLimitError,
     LMTimeoutError,
+    LMUnsupportedFeatureError,
+    is_retryable_lm_error,
 )
 
 from oneturn.errors import AgentError, EndpointError, RequestError, RunError
@@ -30,17 +33,23 @@ _LM_ERRORS: tuple[tuple[type[Exception], str, str], ...] = (
         "The request is too long for the language model; shorten it.",
     ),
     (AdapterParseError, "invalid_output", "The language model's reply can't be parsed; retry."),
+    (LMInvalidRequestError, "lm_unusable", _LM_UNUSABLE),
+    (LMUnsupportedFeatureError, "lm_unusable", _LM_UNUSABLE),
     (LMError, "lm_error", "The call to the language model failed ({name}); retry later."),
 )
+_NOT_RETRYABLE = 424
+"""The status of a failed dependency that a retry can't fix. MLflow's client, which retries 429, 500, 502 and 503 seven
+times, and OpenAI's, which retries 5xx twice, would run the agent's tools again."""
+
 _STATUS = {
     "invalid_request": 400,
     "context_length_exceeded": 400,
     "rate_limit_exceeded": 429,
     "lm_timeout": 504,
-    "lm_unusable": 502,
+    "lm_unusable": _NOT_RETRYABLE,
     "lm_error": 502,
     "upstream_error": 502,
-    "invalid_output": 502,
+    "invalid_output": 500,
     "content_filter": 422,
     "refusal": 422,
 }
@@ -66,7 +75,17 @@ def to_client_error(error: BaseException) -> AgentError:
         return error
     code, message = _code_and_message(error)
     retry_after = getattr(error, "retry_after", None)
-    return AgentError(message, code, _STATUS.get(code, 500), retry_after=retry_after)
+    status = _STATUS.get(code, 500) if _is_retryable(error) else _NOT_RETRYABLE
+    return AgentError(message, code, status, retry_after=retry_after)
+
+
+def _is_retryable(error: BaseException) -> bool:
+    """Whether a retry may succeed; ``True`` for errors whose code alone tells it."""
+    if isinstance(error, EndpointError):
+        return error.status is None or error.status >= 500 or error.status in (408, 429)
+    if isinstance(error, LMError) and not isinstance(error, ContextWindowExceededError):
+        return bool(is_retryable_lm_error(error))
+    return True
 
 
 def _for_span(error: BaseException) -> Exception | str:

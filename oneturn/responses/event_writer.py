@@ -184,14 +184,24 @@ class EventWriter:
             yield from self._close_message(interrupted, "incomplete", [])
             self._interrupted = interrupted
 
-    def completed(self, usage: Mapping[str, Any] | None, custom_outputs: Mapping[str, Any]) -> Iterator[Event]:
-        """Write the terminal ``response.completed``, with all items, usage and custom outputs."""
+    def completed(
+        self,
+        usage: Mapping[str, Any] | None,
+        custom_outputs: Mapping[str, Any],
+        answer_field: str | None = "answer",
+    ) -> Iterator[Event]:
+        """Write the terminal ``response.completed``, with all items, usage and custom outputs.
+
+        ``answer_field``, the name of the output that is the message, is in ``metadata`` if it isn't ``answer``.
+        """
         outputs = plain(custom_outputs)
         if self._message is not None:  # streamed text that isn't part of an answer
             yield from self._close_message(self._message, "incomplete", [])
         if not self._ends_with_calls():
             yield from self._close_calls()
         response = {**self._response("completed"), "usage": usage, "custom_outputs": outputs}
+        if answer_field != "answer":
+            response["metadata"] = {"answer_field": answer_field or ""}  # the protocol's values are texts
         yield self._event("response.completed", response=response, custom_outputs=outputs)
 
     def incomplete(self, reason: str) -> Iterator[Event]:

@@ -6,11 +6,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow.entities.span import NO_OP_SPAN_TRACE_ID
+
+from oneturn.core.steps import safe_url
 from oneturn.core.usage import Usage
 from oneturn.errors import EndpointError, RequestError
 
 Event = Mapping[str, Any]
 OnEvent = Callable[[Event], object]
+
+DONE: Event = {"type": "[DONE]"}
+"""Stands for ``data: [DONE]``, with which most servers end a stream."""
 
 _ENDED_EARLY = (
     "The stream ended without a terminal event: the server, or a proxy in front of it, closed the connection. "
@@ -70,10 +76,12 @@ class Reply:
         sources: the sources that the answer cites.
         approvals: the calls that wait for a person's approval; the answer is empty until then, see :meth:`answering`.
         custom_outputs: the program's other outputs.
+        answer_field: the name of the program's output that is the answer; ``None`` if the text is all outputs as JSON.
         usage: token counts; the protocol reports neither the number of LM calls nor the cost.
         response_id: the response's id.
         output: the response's items, unchanged.
         asked: the input items of the request.
+        trace_id: the id of the run's MLflow trace, if the server reports it.
     """
 
     text: str
@@ -85,6 +93,8 @@ class Reply:
     response_id: str | None
     output: tuple[Mapping[str, Any], ...]
     asked: tuple[Mapping[str, Any], ...] = ()
+    answer_field: str | None = "answer"
+    trace_id: str | None = None
 
     @property
     def conversation(self) -> list[Mapping[str, Any]]:
@@ -110,31 +120,199 @@ class Reply:
 def read_reply(
     events: Iterable[Event], on_event: OnEvent | None = None, asked: Sequence[Mapping[str, Any]] = ()
 ) -> Reply:
-    """Read events of the Responses protocol up to the terminal one.
+    """Read a stream of the Responses protocol; see :class:`ReplyReader`.
 
     Args:
-        events: the stream; each event is a dict.
+        events: the stream; each event is a dict. :data:`DONE` stands for ``data: [DONE]``.
         on_event: called with each event.
         asked: the input items of the request.
 
     Raises:
-        EndpointError: the stream ends with an error, or without a terminal event; ``partial`` holds the items received.
+        EndpointError: the stream ends with an error, or before the answer is complete; ``partial`` holds the items
+            received.
     """
-    output: list[Mapping[str, Any]] = []
-    try:
-        for event in events:
-            if on_event is not None:
-                on_event(event)
+    reader = ReplyReader(on_event, asked)
+    for event in events:
+        reader.read(event)
+    return reader.reply()
+
+
+def read_response(response: Mapping[str, Any], asked: Sequence[Mapping[str, Any]] = ()) -> Reply:
+    """Read a response that wasn't streamed.
+
+    Raises:
+        EndpointError: the response holds an error instead of output.
+    """
+    return read_reply([{"type": "response.completed", "response": response}, DONE], asked=asked)
+
+
+class ReplyReader:
+    """Collects a ``Reply`` from the events of one stream.
+
+    Agents differ in how a stream ends. OpenAI's ends with one ``response.completed``; an agent that forwards the events
+    of its LM calls sends one per call; agents written after MLflow's documentation send none. So a
+    ``response.completed`` that ends in a call without output isn't the end. Without a terminal event, the answer is
+    complete if the stream ended with ``[DONE]``, a message is finished, no item is open and every call has its output.
+
+    Args:
+        on_event: called with each event.
+        asked: the input items of the request.
+    """
+
+    def __init__(self, on_event: OnEvent | None = None, asked: Sequence[Mapping[str, Any]] = ()):
+        self._on_event = on_event
+        self._asked = asked
+        self._output: list[Mapping[str, Any]] = []
+        self._open: dict[str, str] = {}  # the open items by id, with the text received
+        self._custom_outputs: dict[str, Any] = {}
+        self._usage = Usage()
+        self._response_id: str | None = None
+        self._answer_field: str | None = "answer"
+        self._trace_id: str | None = None
+        self._completed = False  # whether the last event was response.completed
+        self.ended = False
+        """Whether the answer is complete; more events may follow."""
+
+    def read(self, event: Event) -> None:
+        """Read one event.
+
+        Raises:
+            EndpointError: the event is an error; ``partial`` holds the items received.
+        """
+        kind = event.get("type")
+        if event is DONE:
+            self.ended = self.ended or self._completed or self._is_complete()
+            return
+        self._trace_id = _trace_id(event) or self._trace_id
+        if kind is None and "trace_id" in event:  # sent by MLflow's server after the last event
+            return
+        if self._on_event is not None:
+            self._on_event(event)
+        try:
             _raise_for_error(event)
-            if event.get("type") == "response.output_item.done":
-                output.append(event.get("item") or {})
-            elif event.get("type") == "response.completed":
-                return _reply(event.get("response") or {}, event, output, asked)
-        raise EndpointError(_ENDED_EARLY, code="stream_ended")
-    except EndpointError as error:
-        if output:
-            error.partial = _reply({}, {}, output, asked)
-        raise
+        except EndpointError as error:
+            raise self._with_partial(error) from None
+        self._custom_outputs |= event.get("custom_outputs") or {}
+        self._completed = kind == "response.completed"
+        if kind == "response.completed":
+            self._read_completed(event.get("response") or {})
+        else:
+            self._read_item(str(kind), event)
+
+    def reply(self) -> Reply:
+        """Return the reply.
+
+        Raises:
+            EndpointError: the answer isn't complete; ``partial`` holds the items received.
+        """
+        if not self.ended:
+            raise self._with_partial(EndpointError(_ENDED_EARLY, code="stream_ended"))
+        return self._reply()
+
+    def _read_item(self, kind: str, event: Event) -> None:
+        item = event.get("item") or {}
+        key = str(item.get("id") or event.get("item_id") or event.get("output_index"))
+        if kind == "response.output_item.added":
+            self._open[key] = ""
+        elif kind == "response.output_text.delta":
+            self._open[key] = self._open.get(key, "") + str(event.get("delta") or "")
+        elif kind == "response.output_item.done":
+            self._output.append(item)
+            self._open.pop(key, None)
+        else:
+            return
+        self.ended = False
+
+    def _read_completed(self, response: Mapping[str, Any]) -> None:
+        output = list(response.get("output") or ())
+        self._output = _merge(self._output, output)
+        self._custom_outputs |= response.get("custom_outputs") or {}
+        self._usage += Usage.from_responses(response.get("usage"))
+        self._response_id = response.get("id") or self._response_id
+        self._answer_field = (response.get("metadata") or {}).get("answer_field", self._answer_field) or None
+        self._open.clear()
+        self.ended = not self._ends_in_call(output or self._output)
+
+    def _ends_in_call(self, output: Sequence[Mapping[str, Any]]) -> bool:
+        if _select(output, "mcp_approval_request"):
+            return False
+        last = list(output[-1:])
+        return bool(_without_output(last, last) or _without_output(output, self._output))
+
+    def _is_complete(self) -> bool:
+        messages = [item for item in _select(self._output, "message") if _is_complete(item)]
+        if not messages or _without_output(self._output, self._output):
+            return False
+        text = "".join(map(_text, messages))
+        return all(received and received in text for received in self._open.values())  # ids of deltas may differ
+
+    def _with_partial(self, error: EndpointError) -> EndpointError:
+        if self._output:
+            error.partial = self._reply(partial=True)
+        return error
+
+    def _reply(self, partial: bool = False) -> Reply:
+        output = self._output
+        results = {item.get("call_id"): item for item in _select(output, "function_call_output")}
+        messages = _select(output, "message")
+        answers = [item for item in messages if _is_complete(item)] or (messages[-1:] if partial else [])
+        parts = [part for item in answers for part in _parts(item)]
+        annotations = [annotation for part in parts for annotation in part.get("annotations") or []]
+        return Reply(
+            text="".join(map(_text, answers)),
+            tool_calls=tuple(
+                _tool_use(item, results.get(item.get("call_id"))) for item in _select(output, "function_call")
+            ),
+            sources=tuple(source(annotation) for annotation in annotations),
+            approvals=tuple(_approval(item) for item in _select(output, "mcp_approval_request")),
+            custom_outputs=self._custom_outputs,
+            usage=self._usage,
+            response_id=self._response_id,
+            output=tuple(output),
+            asked=tuple(self._asked),
+            answer_field=self._answer_field,
+            trace_id=self._trace_id,
+        )
+
+
+def _trace_id(event: Event) -> str | None:
+    """The trace's id, from MLflow's server (``x-mlflow-return-trace-id``) or from Model Serving (``return_trace``)."""
+    response = event.get("response") or event
+    trace = (response.get("databricks_output") or {}).get("trace") or {}
+    id = event.get("trace_id") or (response.get("metadata") or {}).get("trace_id")
+    id = id or (trace.get("info") or {}).get("trace_id")
+    return str(id) if id and id != NO_OP_SPAN_TRACE_ID else None
+
+
+def _without_output(items: Sequence[Mapping[str, Any]], output: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The calls among ``items`` whose outputs aren't in ``output``."""
+    results = {item.get("call_id") for item in _select(output, "function_call_output")}
+    return [item for item in _select(items, "function_call") if item.get("call_id") not in results]
+
+
+def _merge(streamed: list[Mapping[str, Any]], output: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Merge the items streamed so far with the output of a response, which may hold those of one LM call only."""
+    latest = {_identity(item): item for item in output}
+    known = {_identity(item) for item in streamed}
+    if known <= latest.keys():
+        return output
+    merged = [latest.get(_identity(item), item) for item in streamed]
+    return merged + [item for item in output if _identity(item) not in known]
+
+
+def _identity(item: Mapping[str, Any]) -> tuple[str, str]:
+    """What tells an item from others. Ids of messages don't: some agents give all of them the same."""
+    text = _text(item) if item.get("type") == "message" else ""
+    return str(item.get("type")), str(text or item.get("call_id") or item.get("id") or item)
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    return "".join(part.get("text") or "" for part in _parts(message))
+
+
+def _parts(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    content = message.get("content") or []
+    return [{"text": content}] if isinstance(content, str) else list(content)
 
 
 def _raise_for_error(event: Event) -> None:
@@ -158,30 +336,6 @@ def _error(error: Any) -> EndpointError:
     return EndpointError(str(error.get("message") or code), code=str(code))
 
 
-def _reply(
-    response: Mapping[str, Any], event: Event, streamed: list[Mapping[str, Any]], asked: Sequence[Mapping[str, Any]]
-) -> Reply:
-    output = response.get("output") or streamed
-    results = {item.get("call_id"): item for item in _select(output, "function_call_output")}
-    messages = _select(output, "message")
-    answers = [item for item in messages if _is_complete(item)] or ([] if response else messages[-1:])
-    parts = [part for item in answers for part in item.get("content") or []]
-    annotations = [annotation for part in parts for annotation in part.get("annotations") or []]
-    return Reply(
-        text="".join(part.get("text") or "" for part in parts),
-        tool_calls=tuple(
-            _tool_use(item, results.get(item.get("call_id"))) for item in _select(output, "function_call")
-        ),
-        sources=tuple(source(annotation) for annotation in annotations),
-        approvals=tuple(_approval(item) for item in _select(output, "mcp_approval_request")),
-        custom_outputs=response.get("custom_outputs") or event.get("custom_outputs") or {},
-        usage=Usage.from_responses(response.get("usage")),
-        response_id=response.get("id"),
-        output=tuple(output),
-        asked=tuple(asked),
-    )
-
-
 def _tool_use(call: Mapping[str, Any], result: Mapping[str, Any] | None) -> ToolUse:
     output = None if result is None else str(result.get("output"))
     sources = tuple((result or {}).get("sources") or ())
@@ -195,8 +349,8 @@ def _approval(item: Mapping[str, Any]) -> ApprovalRequest:
 
 def source(annotation: Mapping[str, Any]) -> Source:
     """The source in an annotation."""
-    url = annotation.get("url") or annotation.get("file_id") or ""
-    return Source(str(annotation.get("title") or annotation.get("filename") or url), str(url))
+    link = str(annotation.get("url") or annotation.get("file_id") or "")
+    return Source(str(annotation.get("title") or annotation.get("filename") or link), safe_url(link))
 
 
 def _select(items: Iterable[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:

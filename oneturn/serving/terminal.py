@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 from mlflow.pyfunc import ResponsesAgent
@@ -18,7 +19,7 @@ from oneturn.core.serialization import read_json
 from oneturn.core.usage import track_usage
 from oneturn.programs import guarded_tools
 from oneturn.responses.client import input_items, query
-from oneturn.responses.reply import ApprovalRequest, Event, Reply, Source, read_reply
+from oneturn.responses.reply import DONE, ApprovalRequest, Event, Reply, Source, read_reply
 from oneturn.serving.server import warm_up
 from oneturn.tools.approvals import Approvals
 
@@ -59,7 +60,7 @@ def ask(
         body = {"input": items, "custom_inputs": dict(custom_inputs or {})}
         with track_usage() as tracker:
             stream = responder.predict_stream(ResponsesAgentRequest.model_validate(body))
-            reply = read_reply((event.model_dump() for event in stream), renderer, items)
+            reply = read_reply(chain((event.model_dump() for event in stream), [DONE]), renderer, items)
         renderer.finish(reply, lm_calls=tracker.usage.lm_calls)
         return reply
 

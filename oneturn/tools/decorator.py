@@ -23,6 +23,9 @@ from oneturn.tools.functions import describe_callable, is_async, name_of, synchr
 
 _OPTIONS = "__oneturn_options__"
 
+MAX_CHARS = 50_000
+"""The default maximum length of a tool's output."""
+
 
 @dataclass(frozen=True)
 class ToolOptions:
@@ -31,6 +34,7 @@ class ToolOptions:
     timeout: float | None = None
     approval: bool | Callable[..., bool] = False
     repeatable: bool = False
+    max_chars: int = MAX_CHARS
 
     def needs_approval(self, args: Mapping[str, Any]) -> bool:
         """Whether a call with these arguments needs approval; ``True`` if the predicate raises."""
@@ -48,8 +52,9 @@ def tool(
     timeout: float | None = None,
     approval: bool | Callable[..., bool] = False,
     repeatable: bool = False,
+    max_chars: int = MAX_CHARS,
 ) -> Any:
-    """Declare a tool's timeout, approval and repeatability; plain functions without options don't need the decorator.
+    """Declare a tool's options. A plain function without options doesn't need the decorator.
 
         @oneturn.tool(timeout=60)
         def run_report(month: str) -> str:
@@ -62,18 +67,23 @@ def tool(
         approval: whether each call needs a person's approval, or a predicate over the call's arguments.
         repeatable: whether a run may repeat a call with the same arguments, because its result changes: the status of
             a job, a mailbox, a clock.
+        max_chars: the maximum length of its output, in characters. A longer one is cut, lists and objects between two
+            entries, and ends with ``(cut; N characters)``, its full length.
 
     Returns:
         A ``dspy.Tool``; without ``func``, a decorator that returns one.
 
     Raises:
-        ProgramError: the timeout isn't positive.
+        ProgramError: the timeout or ``max_chars`` isn't positive.
     """
     if timeout is not None and not timeout > 0:
         raise ProgramError(f"A tool's timeout is {timeout!r} s; it must be positive.")
 
+    if max_chars < 1:
+        raise ProgramError(f"A tool's max_chars is {max_chars!r}; it must be positive.")
+
     def declare(function: Callable[..., Any]) -> dspy.Tool:
-        options = ToolOptions(timeout, approval, repeatable)
+        options = ToolOptions(timeout, approval, repeatable, max_chars)
         run = synchronous(function) if is_async(function) else function
 
         @functools.wraps(function)

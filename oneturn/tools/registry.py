@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -13,7 +14,7 @@ from oneturn.core.serialization import jsonable, replace_surrogates
 from oneturn.core.steps import ToolCall, ToolResult
 from oneturn.core.tracing import child_span
 from oneturn.errors import ProgramError
-from oneturn.tools.decorator import options_of, ready
+from oneturn.tools.decorator import MAX_CHARS, options_of, ready
 from oneturn.tools.errors import to_lm_error
 from oneturn.tools.functions import CLASHING_NAMES, adapt_tool, build_tool
 
@@ -90,7 +91,7 @@ def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
             if span is not None:
                 span.record_exception(error)
             return failed(call, to_lm_error(error), span)
-        result = succeeded(call, value)
+        result = succeeded(call, value, options_of(tool).max_chars)
         if span is not None:
             span.set_outputs(result.output)
         return result
@@ -150,11 +151,40 @@ def _media_label(item: Any) -> str:
     return f"[{kind}: {name}]" if name else f"[{kind}]"
 
 
-def succeeded(call: ToolCall, value: Any) -> ToolResult:
-    """Return the result of a call that returned ``value``, with its citable documents."""
+def succeeded(call: ToolCall, value: Any, max_chars: int = MAX_CHARS) -> ToolResult:
+    """Return the result of a call that returned ``value``, cut to ``max_chars``, with its citable documents."""
+    output = render_result(value)
+    if len(output) > max_chars:
+        value, output = _cut(value, output, max_chars)
     citable = tuple(document for document in documents_in(value) if document.id is not None)
-    output = replace_surrogates(render_result(value))
-    return ToolResult(call.call_id, call.name, output, documents=citable, media=media_in(value))
+    return ToolResult(call.call_id, call.name, replace_surrogates(output), documents=citable, media=media_in(value))
+
+
+def _cut(value: Any, output: str, max_chars: int) -> tuple[Any, str]:
+    """Cut a value and its text: documents, lists and objects between two entries, anything else anywhere."""
+    note = f"\n(cut; {len(output)} characters)"
+    room = max(0, max_chars - len(note))
+    if not isinstance(value, str | Document):
+        entries = value if isinstance(value, Sequence) else jsonable(value)
+        kept = _leading(entries, room)
+        if kept:
+            return kept, render_result(kept) + note
+        if documents_in(value):
+            value = value[:1]
+    return value, output[:room] + note
+
+
+def _leading(entries: Any, room: int) -> Any:
+    """The leading entries of a list or an object whose text has at most ``room`` characters; ``None`` for others."""
+    if not isinstance(entries, Mapping | Sequence) or isinstance(entries, str):
+        return None
+    items = list(entries.items()) if isinstance(entries, Mapping) else list(entries)
+
+    def first(count: int) -> Any:
+        return dict(items[:count]) if isinstance(entries, Mapping) else items[:count]
+
+    counts = range(1, len(items) + 1)
+    return first(bisect.bisect_right(counts, room, key=lambda count: len(render_result(first(count)))))
 
 
 def failed(call: ToolCall, reason: str, span: LiveSpan | None = None) -> ToolResult:

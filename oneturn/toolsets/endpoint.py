@@ -255,7 +255,7 @@ def _agent_tool(entry: ServingEndpointTool) -> dspy.Tool:
     url = f"{workspace_client(describing(entry.credentials)).config.host}/serving-endpoints/{entry.endpoint}"
     name, description = entry.name or entry.endpoint, entry.description or ""
     responses_tool = endpoint_tool(url, name, description, api_key=token, timeout=entry.timeout)
-    guarded = tool(responses_tool.func, approval=entry.approval)
+    guarded = tool(responses_tool.func, approval=entry.approval, max_chars=entry.max_chars)
     return dspy.Tool(guarded.func, name, description, responses_tool.args, responses_tool.arg_types)
 
 

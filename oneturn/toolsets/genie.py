@@ -12,11 +12,12 @@ from oneturn.core.databricks_auth import as_tool_error, first_line, workspace_cl
 from oneturn.core.run_context import pause, report
 from oneturn.errors import ToolError
 from oneturn.toolsets.json_schema import QUESTION_SCHEMA, schema_tool
-from oneturn.toolsets.unity_catalog import fetch_rows, render_table
+from oneturn.toolsets.unity_catalog import fetch_rows, render_table, wait_until_finished
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
     from databricks.sdk.service.dashboards import GenieAttachment, GenieMessage
+    from databricks.sdk.service.sql import StatementResponse
 
 _DESCRIPTION = "Ask a question about the tables of a Genie space, in plain words; it answers with SQL and its result."
 _FINAL = ("COMPLETED", "FAILED", "CANCELLED", "QUERY_RESULT_EXPIRED")
@@ -73,9 +74,12 @@ def _attachment_texts(
         if attachment.query.description:
             texts.append(attachment.query.description)
         texts.append(f"SQL: {attachment.query.query}")
-        result = client.genie.get_message_attachment_query_result(
-            entry.space, message.conversation_id, message.message_id, str(attachment.attachment_id)
-        )
-        if (response := result.statement_response) is not None:
+
+        def fetch() -> StatementResponse | None:
+            ids = (message.conversation_id, message.message_id, str(attachment.attachment_id))
+            return client.genie.get_message_attachment_query_result(entry.space, *ids).statement_response
+
+        if (response := fetch()) is not None:
+            response = wait_until_finished(client, response, fetch)
             texts.append(render_table(response, fetch_rows(client, response), entry.rows))
     return texts

@@ -54,7 +54,7 @@ def schema_tool(
         return call(arguments)
 
     validated_call.__name__, validated_call.__doc__ = name, description
-    guarded = tool(validated_call, timeout=entry.timeout, approval=entry.approval)
+    guarded = tool(validated_call, timeout=entry.timeout, approval=entry.approval, max_chars=entry.max_chars)
     args = {arg: _nullable(_resolved(part, schema), arg in omit_null) for arg, part in properties.items()}
     return dspy.Tool(guarded.func, name, description, args, dict.fromkeys(args, Any))
 

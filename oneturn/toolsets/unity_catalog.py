@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dspy
@@ -116,7 +116,7 @@ def execute(
             wait_timeout=_WAIT_TIMEOUT,
             on_wait_timeout=OnWaitTimeout.CONTINUE,
         )
-        response = _wait_until_finished(client, response)
+        response = wait_until_finished(client, response)
         return response, fetch_rows(client, response)
 
 
@@ -133,7 +133,20 @@ def fetch_rows(client: WorkspaceClient, response: StatementResponse) -> Rows:
     return rows
 
 
-def _wait_until_finished(client: WorkspaceClient, response: StatementResponse) -> StatementResponse:
+def wait_until_finished(
+    client: WorkspaceClient, response: StatementResponse, poll: Callable[[], StatementResponse | None] | None = None
+) -> StatementResponse:
+    """Poll a statement until it has ended.
+
+    Args:
+        client: the workspace.
+        response: the statement's first response.
+        poll: returns its next response; by default the statement is requested by its id.
+
+    Raises:
+        ToolError: the statement failed; the message is the warehouse's.
+        RunCancelled: the run is cancelled; so is the statement.
+    """
     wait = 0.2
     while (state := _state(response)) in ("PENDING", "RUNNING"):
         try:
@@ -142,10 +155,9 @@ def _wait_until_finished(client: WorkspaceClient, response: StatementResponse) -
         except RunCancelled:
             client.statement_execution.cancel_execution(str(response.statement_id))
             raise
-        response, wait = (
-            client.statement_execution.get_statement(str(response.statement_id)),
-            min(2 * wait, _MAX_POLL_SECONDS),
-        )
+        polled = poll() if poll else client.statement_execution.get_statement(str(response.statement_id))
+        response = polled or response
+        wait = min(2 * wait, _MAX_POLL_SECONDS)
     if state != "SUCCEEDED":
         error = response.status.error if response.status else None
         raise ToolError(

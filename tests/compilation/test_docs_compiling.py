@@ -17,7 +17,7 @@ def test_custom_recipe_example_compiles(tmp_path: Path):
     object.__setattr__(taught, "recipes", {"mine": own["mine"]})
     done = oneturn.compile(taught, recipe="mine")
     assert len(done.program.step.demos) == 3
-    assert described({"mine": own["mine"]}).startswith("  mine  Take it to see what three right runs bring. Then: ")
+    assert described({"mine": own["mine"]}).startswith("  mine  Use it to see what three right runs bring. Then: ")
 
 
 def test_work_example_declares_its_work():

@@ -199,3 +199,22 @@ def test_the_result_is_readable_for_people_and_machines():
     Console(file=shown, width=120).print(found)
     assert "look[up]|" in shown.getvalue()
     assert "29 examples are better (9 more aren't shown)" in shown.getvalue()
+
+
+@pytest.mark.parametrize("side", ["champion", "challenger"])
+def test_comparison_with_many_failed_rows_is_refused(side: str):
+    """A failed row counts as 0: an outage of the champion's endpoint would promote anything."""
+    failed = [None] * 24 + ["EndpointError: no route"] * 6
+    whole, broken = evaluation([1.0] * 30), evaluation([1.0] * 24 + [0.0] * 6, error=failed)
+    found = compare(broken, whole) if side == "champion" else compare(whole, broken)
+    reason = f"20.0% of the rows of {side} failed; the rule allows 10.0%. Run it again."
+    assert found.reasons[0] == reason
+    lenient = GateConfig(max_failed_rows=0.2, min_difference=-1)
+    assert compare(broken, whole, lenient).passed
+
+
+def test_failed_rows_are_counted_one_by_one_with_repeats():
+    tries = {"id": [f"dev-{number // 2}" for number in range(40)], "repeat": [0, 1] * 20}
+    broken = evaluation([1.0, 0.0] * 20, error=[None, "EndpointError: no route"] * 20, **tries)
+    found = compare(broken, evaluation([1.0] * 40, **tries))
+    assert found.reasons == ("50.0% of the rows of champion failed; the rule allows 10.0%. Run it again.",)

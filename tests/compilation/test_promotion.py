@@ -1,4 +1,4 @@
-"""The registry's alias moves when the rule holds, or when somebody says why it should: on a real registry."""
+"""The alias moves to a better version, or by force with a reason, on a real registry."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
     return say
 
 
-def test_each_version_answers_with_its_own_code_and_the_better_one_becomes_champion(client, agent, monkeypatch):
+def test_versions_run_with_their_own_code_and_the_better_one_is_promoted(client, agent, monkeypatch):
     client.set_registered_model_alias(NAME, "champion", "1")
     monkeypatch.setenv("ONETURN_SET", "compiled=null")  # what is set for a command isn't what a version serves with
     found = promote(agent)
@@ -212,7 +212,7 @@ def test_each_version_answers_with_its_own_code_and_the_better_one_becomes_champ
     assert client.get_run(found.run_id).data.metrics["difference"] == pytest.approx(0.3)
 
 
-def test_a_version_that_is_not_better_stays_where_it_is(client, agent, measured):
+def test_version_that_is_not_better_is_refused(client, agent, measured):
     client.set_registered_model_alias(NAME, "champion", "2")
     measured(v1=10, v2=16)
     found = promote(agent, "1")
@@ -222,7 +222,7 @@ def test_a_version_that_is_not_better_stays_where_it_is(client, agent, measured)
     assert client.get_run(found.run_id).data.tags["oneturn.gate"] == "refused", "a refusal is kept too"
 
 
-def test_force_moves_it_and_is_recorded(client, agent, measured):
+def test_forced_promotion_is_recorded(client, agent, measured):
     client.set_registered_model_alias(NAME, "champion", "2")
     measured(v1=10, v2=16)
     found = promote(agent, 1, force=True, reason="version 2 is too slow")
@@ -235,27 +235,27 @@ def test_force_moves_it_and_is_recorded(client, agent, measured):
     assert record["gate"].startswith("The rule doesn't hold: version 1 differs from version 2 by -30.0%")
 
 
-def test_force_that_was_not_needed_is_no_force(client, agent, measured):
+def test_unneeded_force_is_a_normal_promotion(client, agent, measured):
     client.set_registered_model_alias(NAME, "champion", "1")
     measured(v1=10, v2=16)
     assert not promote(agent, force=True, reason="hurry").forced
     assert tags(client, "2")["promotion"] == "by the gate"
 
 
-def test_the_run_tells_of_force_too_and_a_later_promotion_leaves_nothing_of_it_on_the_version(client, agent, measured):
+def test_force_is_recorded_on_the_run_and_cleared_by_a_later_promotion(client, agent, measured):
     client.set_registered_model_alias(NAME, "champion", "2")
     measured(v1=10, v2=16)
     forced = promote(agent, 1, force=True, reason="version 2 is too slow")
-    told = client.get_run(forced.run_id).data.tags
-    assert told["oneturn.promotion"] == "forced"
-    assert told["oneturn.promotion_reason"] == "version 2 is too slow"
-    assert {"oneturn.promoted_by", "oneturn.promoted_at", "oneturn.promoted_as"} <= set(told)
+    run_tags = client.get_run(forced.run_id).data.tags
+    assert run_tags["oneturn.promotion"] == "forced"
+    assert run_tags["oneturn.promotion_reason"] == "version 2 is too slow"
+    assert {"oneturn.promoted_by", "oneturn.promoted_at", "oneturn.promoted_as"} <= set(run_tags)
     client.set_registered_model_alias(NAME, "champion", "2")
     measured(v1=16, v2=10)
     assert not promote(agent, 1).forced
     assert tags(client, "1")["promotion"] == "by the gate"
     assert "promotion_reason" not in tags(client, "1")
-    assert client.get_run(forced.run_id).data.tags["oneturn.promotion"] == "forced", "the run is of its own time"
+    assert client.get_run(forced.run_id).data.tags["oneturn.promotion"] == "forced", "the earlier run is unchanged"
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_the_run_tells_of_force_too_and_a_later_promotion_leaves_nothing_of_it_o
     ],
     ids=["long", "secret"],
 )
-def test_a_reason_that_can_not_be_recorded_is_refused_before_anything_is_measured(client, agent, reason, message):
+def test_invalid_reason_is_refused_before_the_evaluation(client, agent, reason, message):
     client.set_registered_model_alias(NAME, "champion", "1")
     with pytest.raises(ProgramError, match=message) as caught:
         promote(agent, force=True, reason=reason)
@@ -280,7 +280,7 @@ def test_force_without_a_reason_is_refused(client, agent, reason):
         promote(agent, force=True, reason=reason)
 
 
-def test_a_champion_that_can_not_be_run_can_only_be_replaced_by_force(client, agent, measured):
+def test_failing_champion_is_replaced_by_force_only(client, agent, measured):
     client.set_registered_model_alias(NAME, "champion", "1")
     measured(v1=ProgramError("Version 1 can't be run here: x"), v2=16)
     with pytest.raises(OneTurnError, match="can't be run here"):
@@ -291,7 +291,7 @@ def test_a_champion_that_can_not_be_run_can_only_be_replaced_by_force(client, ag
     assert champion(client) == "2"
 
 
-def test_a_champion_whose_model_is_gone_can_only_be_replaced_by_force(client, agent, monkeypatch):
+def test_champion_without_a_model_is_replaced_by_force_only(client, agent, monkeypatch):
     gone = ModelVersion(NAME, "9", 0)
     monkeypatch.setattr(promotion, "champion_of", lambda *_: gone)
     monkeypatch.setattr(promotion, "evaluate_version", lambda agent, version, *_: evaluate_version(agent, gone, []))
@@ -301,7 +301,7 @@ def test_a_champion_whose_model_is_gone_can_only_be_replaced_by_force(client, ag
     assert (champion(client), tags(client, "2")["replaced"]) == ("2", "9")
 
 
-def test_a_champion_that_something_else_has_logged_is_named(client, agent, monkeypatch, tmp_path):
+def test_champion_of_another_kind_is_an_error(client, agent, monkeypatch, tmp_path):
     """The registered model may have served another kind of agent before."""
     (tmp_path / "MLmodel").write_text("flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n")
     monkeypatch.setattr("mlflow.artifacts.download_artifacts", lambda *_, **__: str(tmp_path))
@@ -309,7 +309,7 @@ def test_a_champion_that_something_else_has_logged_is_named(client, agent, monke
         evaluate_version(agent, client.get_model_version(NAME, "1"), agent.examples("dev"))
 
 
-def test_within_a_run_of_one_s_own_the_gate_has_a_run_of_its_own(client, agent, measured):
+def test_gate_has_its_own_run_inside_an_active_run(client, agent, measured):
     client.set_registered_model_alias(NAME, "champion", "1")
     measured(v1=10, v2=16)
     with mlflow.start_run() as release:
@@ -329,14 +329,14 @@ def test_the_first_champion_is_compared_with_its_own_uncompiled_program(client, 
     assert (champion(client), tags(client, "1")["replaced"]) == ("1", "none")
 
 
-def test_a_first_version_that_is_not_compiled_has_nothing_to_be_compared_with(client, agent, monkeypatch):
+def test_uncompiled_first_version_is_promoted_without_comparison(client, agent, monkeypatch):
     monkeypatch.setattr(promotion, "is_compiled", lambda version: False)
     found = promote(agent, "1")
     assert (found.moved, found.forced, found.result) == (True, False, None)
     assert tags(client, "1")["gate"] == "Not compared: there is no champion, and the version isn't compiled."
 
 
-def test_a_dry_run_leaves_all_as_it_is(client, agent, measured):
+def test_dry_run_changes_nothing(client, agent, measured):
     client.set_registered_model_alias(NAME, "champion", "1")
     measured(v1=10, v2=16)
     found = promote(agent, dry_run=True)
@@ -345,12 +345,12 @@ def test_a_dry_run_leaves_all_as_it_is(client, agent, measured):
     assert (champion(client), tags(client, "2")) == ("1", {})
 
 
-def test_the_champion_itself_is_left_alone(client, agent):
+def test_champion_is_not_promoted_again(client, agent):
     client.set_registered_model_alias(NAME, "champion", "2")
     assert promote(agent, "2").verdict == "Version 2 already has the alias champion."
 
 
-def test_an_alias_that_was_moved_meanwhile_is_not_moved_over(client, agent, measured, monkeypatch):
+def test_concurrently_moved_alias_is_not_overwritten(client, agent, measured, monkeypatch):
     client.set_registered_model_alias(NAME, "champion", "1")
     measured(v1=10, v2=16)
     compare = promotion.compare
@@ -365,7 +365,7 @@ def test_an_alias_that_was_moved_meanwhile_is_not_moved_over(client, agent, meas
     assert tags(client, "2") == {}
 
 
-def test_what_can_not_be_promoted_is_named(client, agent):
+def test_invalid_version_is_an_error(client, agent):
     with pytest.raises(ProgramError, match=r"no version '7' of 'counting'; existing versions: 1, 2\."):
         promote(agent, 7)
     with pytest.raises(DataError, match="can't be compared on the test split"):
@@ -377,7 +377,7 @@ def command(registered: tuple[Path, str], *words: str) -> Result:
     return CliRunner(env={"COLUMNS": "160"}).invoke(app, [*words, *files])
 
 
-def test_the_command_says_what_became_of_it(registered, client, measured):
+def test_command_prints_the_result(registered, client, measured):
     client.set_registered_model_alias(NAME, "champion", "2")
     measured(v1=10, v2=16)
     refused = command(registered, "promote", "1")
@@ -401,7 +401,7 @@ def test_the_command_says_what_became_of_it(registered, client, measured):
     assert "can't be compared on the test split" in test.output
 
 
-def test_a_registered_version_is_compared_with_the_file_here(registered, client, agent):
+def test_diff_compares_a_registered_version_with_the_local_file(registered, client, agent):
     client.set_registered_model_alias(NAME, "champion", "1")
     same = command(registered, "diff", f"models:/{NAME}@champion")
     assert same.exit_code == 0, same.output
@@ -411,7 +411,7 @@ def test_a_registered_version_is_compared_with_the_file_here(registered, client,
     assert f"models:/{NAME}/9 has no compiled program that can be read" in missing.output
 
 
-def test_what_is_logged_says_which_interface_it_has(registered, client, agent):
+def test_logged_model_records_its_interface(registered, client, agent):
     run = client.get_run(client.get_model_version(NAME, "1").run_id)
     interface = interface_of(agent.build())
     assert run.data.params["signature_sha256"] == interface.signature_sha256

@@ -114,7 +114,7 @@ def test_the_command_line_accepts_overrides(tmp_path: Path, monkeypatch: pytest.
     arguments = ["--set", "lm.model=openai/gpt", "--set", "lm.api_key_env=NO_SUCH_KEY", "doctor"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 1
-    assert "NO_SUCH_KEY isn't set: it should hold the key for openai/gpt" in done.output
+    assert "NO_SUCH_KEY isn't set: it must contain the key for openai/gpt" in done.output
     refused = CliRunner().invoke(app, ["--set", "max_iters", "doctor"])
     assert refused.exit_code == 1
     assert "'max_iters' isn't KEY=VALUE" in refused.output

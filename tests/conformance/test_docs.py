@@ -21,4 +21,4 @@ def test_page_text_names_only_existing_rules():
 
 def test_check_stream_example_reports_the_violation():
     delta = {"type": "response.output_text.delta", "item_id": "m", "delta": "4"}
-    assert "item-not-done" in {violation.rule for violation in check_stream([delta])}
+    assert "item-not-done" in {violation.check for violation in check_stream([delta])}

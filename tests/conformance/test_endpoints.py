@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from oneturn.cli import app
-from oneturn.conformance import Report, Severity, check_endpoint
+from oneturn.conformance import EndpointReport, Severity, check_endpoint
 from oneturn.conformance.endpoint import address
 from oneturn.errors import ConfigError, EndpointError
 
@@ -130,14 +130,14 @@ def serving(answer: Callable[[ServerRequest], Reply | None], seen: list[ServerRe
             thread.join()
 
 
-def graded(answer: Callable[[ServerRequest], Reply | None], **options: Any) -> Report:
+def graded(answer: Callable[[ServerRequest], Reply | None], **options: Any) -> EndpointReport:
     with serving(answer) as url:
         return check_endpoint(url, **{"concurrency": 4, "timeout": 30, **options})
 
 
 def test_correct_mlflow_endpoint_passes_with_warnings():
     report = graded(good, echo=True, deterministic=True, concurrency=64)
-    assert report.broken_rules() == set(), report.violations
+    assert report.broken_rules() == set(), report.findings
     assert report.passed()
     assert not report.passed(strict=True)
     assert report.contract == "MLflow"
@@ -361,7 +361,9 @@ def test_command_writes_the_report_as_json(tmp_path: Path):
         assert report["passed"] is False
         assert report["url"] == f"{url}/responses"
         assert report["probes"][-1]["facts"] == {"streams": 2, "lost": 2, "mixed": 0, "refused": 0}
-        assert {"rule", "severity", "message", "event"} == set(report["probes"][0]["violations"][0])
+        assert list(report) == ["passed", "url", "contract", "probes"]
+        assert list(report["probes"][0]) == ["name", "requests", "violations", "facts"]
+        assert list(report["probes"][0]["violations"][0]) == ["rule", "severity", "message", "event"]
 
 
 def test_command_reads_the_token_from_the_environment_and_the_request_from_a_file(tmp_path: Path):

@@ -130,7 +130,7 @@ def test_shared_listeners_stream_only_the_first_request():
     assert report.broken_rules() == {"text-lost", "marker-lost"}
     first, again, *_, barrier = report.probes
     assert first.count(Severity.error) == 0, "a listener works for one stream"
-    assert {"text-lost", "marker-lost"} <= {violation.rule for violation in again.violations}
+    assert {"text-lost", "marker-lost"} <= {violation.check for violation in again.findings}
     assert barrier.facts == {"streams": STREAMS, "lost": STREAMS, "mixed": 0, "refused": 0}
 
 
@@ -140,7 +140,7 @@ def at_once(agent: ResponsesAgent) -> Probe:
 
 
 def errors(probe: Probe) -> set[str]:
-    return {violation.rule for violation in probe.violations if violation.severity is Severity.error}
+    return {violation.check for violation in probe.findings if violation.severity is Severity.error}
 
 
 def test_reused_listeners_lose_concurrent_answers():

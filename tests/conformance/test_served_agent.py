@@ -48,7 +48,7 @@ def test_served_agent_passes():
             timeout=60,
             on_probe=probes.append,
         )
-    assert report.broken_rules() == set(), report.violations
+    assert report.broken_rules() == set(), report.findings
     assert report.broken_rules(Severity.warning) <= KNOWN_WARNINGS
     assert report.passed()
     assert report.contract == "OpenAI"
@@ -78,4 +78,4 @@ def test_stream_is_valid_for_every_outcome(case: str):
     program.set_lm(ScriptedLM(*RUNS[case]))
     request = ResponsesAgentRequest(input=[{"role": "user", "content": "?"}])
     violations = check_stream(oneturn.ResponsesAdapter(program).predict_stream(request), answered=True)
-    assert {violation.rule for violation in violations} <= KNOWN_WARNINGS
+    assert {violation.check for violation in violations} <= KNOWN_WARNINGS

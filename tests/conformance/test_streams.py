@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.types.responses import ResponsesAgentStreamEvent
 
-from oneturn.conformance import Severity, Violation, check_stream
+from oneturn.conformance import Finding, Severity, check_stream
 
 Event = dict[str, Any]
 CITATION = {"type": "url_citation", "title": "Tides", "url": "tides.md", "start_index": 0, "end_index": 2}
@@ -169,7 +169,7 @@ def renumbered(events: list[Event]) -> list[Event]:
     return [{**event, "sequence_number": number} for number, event in enumerate(copy.deepcopy(events))]
 
 
-def faults(events: list[Any]) -> list[Violation]:
+def faults(events: list[Any]) -> list[Finding]:
     return [violation for violation in check_stream(events) if violation.severity is not Severity.note]
 
 
@@ -214,7 +214,7 @@ def test_swapped_events_are_reported():
 def test_missing_event_leaves_a_sequence_gap():
     for position in POSITIONS[1:-1]:
         assert "sequence-gap" in {
-            violation.rule for violation in check_stream(RIGHT[:position] + RIGHT[position + 1 :])
+            violation.check for violation in check_stream(RIGHT[:position] + RIGHT[position + 1 :])
         }
 
 
@@ -360,17 +360,17 @@ CHANGES: dict[str, tuple[list[Event], set[str]]] = {
 @pytest.mark.parametrize("case", CHANGES)
 def test_change_breaks_the_expected_rules(case: str):
     stream, expected = CHANGES[case]
-    assert {violation.rule for violation in faults(stream)} == expected
+    assert {violation.check for violation in faults(stream)} == expected
 
 
 def test_annotations_without_events_are_reported():
     stream = [event for event in RIGHT if not event["type"].endswith("annotation.added")]
-    assert {violation.rule for violation in faults(renumbered(stream))} == {"annotations-not-told"}
+    assert {violation.check for violation in faults(renumbered(stream))} == {"annotations-not-told"}
 
 
 def test_text_without_deltas_is_reported():
     stream = [event for event in RIGHT if event["type"] != "response.output_text.delta"]
-    assert {violation.rule for violation in faults(renumbered(stream))} == {"text-not-streamed"}
+    assert {violation.check for violation in faults(renumbered(stream))} == {"text-not-streamed"}
 
 
 @pytest.mark.parametrize(
@@ -391,15 +391,15 @@ def test_other_call_inputs_must_add_up(prefix: str, field: str, kind: str, rule:
         writer.done(**{field: "{}"})
         return writer.completed()
 
-    assert rule in {violation.rule for violation in faults(stream("x"))}
-    assert rule not in {violation.rule for violation in faults(stream("}"))}
+    assert rule in {violation.check for violation in faults(stream("x"))}
+    assert rule not in {violation.check for violation in faults(stream("}"))}
 
 
 def test_items_left_open_by_a_failure_are_a_warning():
     writer = Writer()
     writer.added("message", role="assistant", content=[])
     [violation] = faults(writer.failed("error"))
-    assert (violation.rule, violation.severity) == ("item-left-open", Severity.warning)
+    assert (violation.check, violation.severity) == ("item-left-open", Severity.warning)
 
 
 anything = st.recursive(

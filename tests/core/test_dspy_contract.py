@@ -288,13 +288,17 @@ def test_a_prompt_may_be_dicts(private: Any):
 
 
 @relies_on(
-    "JSONAdapter asks `_prepare_response_format` for the format of a reply", "the JSON schema of oneturn.ReAct's steps"
+    "JSONAdapter asks `_prepare_response_format` for the format of a reply and `_call_postprocess` for its fields",
+    "the tools and the JSON schema of oneturn.ReAct's steps, and its function calls",
 )
-def test_an_adapter_sets_the_response_format(private: Any):
-    class Answers(private.ResponseFormatAdapter):  # type: ignore[name-defined, misc]
-        def response_format(self, lm: Any) -> dict[str, Any]:
+def test_an_adapter_sets_the_options_of_the_request_and_reads_the_reply(private: Any):
+    class Answers(private.RequestAdapter):  # type: ignore[name-defined, misc]
+        def request_options(self, lm: Any) -> dict[str, Any]:
             schema = {"type": "object", "properties": {"answer": {"const": "a"}}}
-            return {"type": "json_schema", "json_schema": {"name": "step", "schema": schema}}
+            return {"response_format": {"type": "json_schema", "json_schema": {"name": "step", "schema": schema}}}
+
+        def read(self, signature: Any, reply: Any) -> dict[str, Any]:
+            return dict(json.loads(reply["text"]))
 
     lm = dspy.LM("echo/lm", engine=Echo('{"answer": "a"}'), cache=False)
     with dspy.context(lm=lm, adapter=Answers()):

@@ -1,4 +1,4 @@
-"""The support desk's data keeps its promises: every gold answer can be found and computed, and no split leaks."""
+"""The support desk's data: gold answers can be found and computed, and no split leaks into another."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def rows(*categories: str) -> list[object]:
     return [pytest.param(row, id=row.id) for row in ALL if not categories or row.category in categories]
 
 
-def test_there_is_enough_of_it() -> None:
+def test_sizes_of_the_data() -> None:
     assert len(PASSAGES) == 40
     assert {split: len(examples) for split, examples in ROWS.items()} == {"train": 54, "dev": 54, "test": 84}
 
 
-def test_the_splits_have_the_same_mixture() -> None:
+def test_splits_have_the_same_categories() -> None:
     for category, total in Counter(row.category for row in ALL).items():
         for split, examples in ROWS.items():
             share = sum(row.category == category for row in examples) / len(examples)
@@ -66,7 +66,7 @@ def test_a_passage_is_a_title_and_a_short_body(ident: str) -> None:
     assert 35 <= len(body.split()) <= 70
 
 
-def test_the_orders_agree_with_the_handbook_and_with_themselves() -> None:
+def test_orders_are_consistent_with_the_handbook() -> None:
     prices = " ".join(PASSAGES.values())
     for ident, order in RECORDS.items():
         assert re.fullmatch(r"M-\d{4}", ident)
@@ -77,7 +77,7 @@ def test_the_orders_agree_with_the_handbook_and_with_themselves() -> None:
 
 
 @pytest.mark.parametrize("row", rows())
-def test_the_evidence_stands_where_the_example_says(row: SupportExample) -> None:
+def test_evidence_is_in_its_source(row: SupportExample) -> None:
     for evidence in row.evidence:
         if evidence.source in RECORDS:
             column, value = evidence.fact.split(": ", 1)
@@ -87,7 +87,7 @@ def test_the_evidence_stands_where_the_example_says(row: SupportExample) -> None
 
 
 @pytest.mark.parametrize("row", rows("lookup", "paraphrase", "two_hop", "record"))
-def test_the_answer_stands_in_the_evidence(row: SupportExample) -> None:
+def test_answer_is_in_the_evidence(row: SupportExample) -> None:
     fact = row.evidence[-1].fact.casefold()
     words = re.findall(r"\d+(?:[.:-]\d+)*|\w+", row.answer.casefold())
     assert set(words) - {"to", "every", "within"} <= set(re.findall(r"\d+(?:[.:-]\d+)*|\w+", fact))
@@ -102,7 +102,7 @@ def test_a_two_hop_question_needs_two_sources(row: SupportExample) -> None:
 
 
 @pytest.mark.parametrize("row", rows("sum"))
-def test_an_expression_gives_the_answer(row: SupportExample) -> None:
+def test_expression_has_the_value_of_the_answer(row: SupportExample) -> None:
     assert row.expression is not None
     value = evaluate(ast.parse(row.expression, mode="eval").body)
     assert same_answer(row.answer, f"{value}")
@@ -111,7 +111,7 @@ def test_an_expression_gives_the_answer(row: SupportExample) -> None:
 
 
 @pytest.mark.parametrize("row", rows("sum"))
-def test_the_numbers_of_an_expression_are_given(row: SupportExample) -> None:
+def test_numbers_of_an_expression_are_in_question_or_evidence(row: SupportExample) -> None:
     assert row.expression is not None
     facts = " ".join(evidence.fact for evidence in row.evidence)
     allowed = numbers(f"{facts} {row.question}")
@@ -142,40 +142,40 @@ def test_ids_and_questions_are_unique() -> None:
     assert len({" ".join(tokens(row.question)) for row in ALL}) == len(ALL)
 
 
-def test_no_question_returns_in_another_split_in_other_clothes() -> None:
+def test_no_question_is_repeated_in_another_split() -> None:
     for one, other in across_splits():
         mine, theirs = set(tokens(one.question)), set(tokens(other.question))
         assert len(mine & theirs) / len(mine | theirs) < NEAR_DUPLICATE, (one.question, other.question)
 
 
-def test_no_split_gives_away_the_evidence_of_another() -> None:
+def test_splits_do_not_share_evidence() -> None:
     for one, other in across_splits():
         assert not one.evidence or one.evidence != other.evidence, (one.id, other.id)
 
 
 @pytest.mark.parametrize("row", rows("lookup", "paraphrase", "sum", "two_hop"))
-def test_search_finds_the_passages_among_the_first(row: SupportExample) -> None:
+def test_search_returns_the_evidence(row: SupportExample) -> None:
     for source in row.citations:
         if source in PASSAGES:
             assert any(source in search(query) for query in queries(row, source)), source
 
 
-def test_the_schema_is_current() -> None:
+def test_schema_is_up_to_date() -> None:
     assert SCHEMA.read_text(encoding="utf-8") == schema_text(), "run: python -m data.support"
 
 
-def test_a_split_gives_the_question_away_and_keeps_the_rest() -> None:
+def test_only_the_question_is_an_input() -> None:
     example = load_split("train")[0]
     assert set(example.inputs().keys()) == {"question"}
     assert set(example.labels().keys()) == {"id", "category", "answer", "answerable", "citations", "expression"}
 
 
-def test_an_unknown_split_is_refused_with_the_known_ones() -> None:
+def test_unknown_split_is_an_error_that_lists_the_splits() -> None:
     with pytest.raises(DataError, match="unknown split 'validation'; the splits are train, dev, test"):
         load_split("validation")
 
 
-def test_the_configured_folder_is_read_whatever_form_its_files_have(tmp_path: Path) -> None:
+def test_configured_folder_is_read_in_any_format(tmp_path: Path) -> None:
     rows = load_rows(EXAMPLES / "dev.jsonl", SupportExample)[:3]
     write_rows(tmp_path / "dev.csv", [row.model_dump(mode="json") for row in rows])
     (tmp_path / "config.yaml").write_text(f"lm:\n  model: local/1.5B\ndata:\n  examples: {tmp_path}\n")
@@ -185,7 +185,7 @@ def test_the_configured_folder_is_read_whatever_form_its_files_have(tmp_path: Pa
         agent.examples("train")
 
 
-def test_paths_stay_with_the_folder() -> None:
+def test_paths_are_relative_to_the_data_folder() -> None:
     assert ORDERS.parent.parent == CORPUS.parent == Path(schema_text.__code__.co_filename).resolve().parent
 
 
@@ -212,7 +212,7 @@ def across_splits() -> Iterator[tuple[SupportExample, SupportExample]]:
 
 
 def queries(row: SupportExample, source: str) -> Iterator[str]:
-    """What an agent would search for: the question, with what the order said, or the part about this source."""
+    """Return a plausible query: the question with data of the order, or the part about this source."""
     yield row.question
     said = " ".join(evidence.fact.split(": ")[1] for evidence in row.evidence if evidence.source in RECORDS)
     yield f"{said} {row.question}"

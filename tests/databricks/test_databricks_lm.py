@@ -25,10 +25,10 @@ from dspy.utils.exceptions import (
 import oneturn
 from oneturn.config import AgentConfig, LMConfig
 from oneturn.core.run_context import RunContext
+from oneturn.core.steps import AnswerDelta, Thought
 from oneturn.deployment.resources import resources_of, scopes_of
 from oneturn.errors import AgentError, ConfigError
-from oneturn.lm import build_lm
-from oneturn.lm import databricks as databricks_lm
+from oneturn.lm import build_lm, capabilities
 from tests.databricks.workspace import OWNER, TOKEN, Answer, Call, Workspace, refused, signed_in
 
 CHAT = "/serving-endpoints/chat/completions"
@@ -39,7 +39,7 @@ FINISH = json.dumps({"tool_call": {"name": "finish", "args": {"answer": "It is i
 @pytest.fixture
 def workspace(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
     with signed_in(monkeypatch) as fake:
-        monkeypatch.setattr(databricks_lm, "_schemaless", set())
+        monkeypatch.setattr(capabilities, "_refused", set())
         yield fake
 
 
@@ -301,8 +301,10 @@ def test_the_agents_client_gets_an_error_code_without_the_host(workspace: Worksp
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_an_endpoint_that_rejects_schemas_gets_none_afterwards(workspace: Workspace, streaming: bool):
+def test_an_endpoint_that_rejects_tools_and_schemas_gets_neither_afterwards(workspace: Workspace, streaming: bool):
     def check(call: Call) -> Any:
+        if call.body.get("tools"):
+            return refused(400, "BAD_REQUEST", "This endpoint doesn't support tools.")
         if call.body.get("response_format"):
             return refused(400, "BAD_REQUEST", "response_format: anyOf is not supported.")
         return None
@@ -314,8 +316,39 @@ def test_an_endpoint_that_rejects_schemas_gets_none_afterwards(workspace: Worksp
             list(program.steps(question=f"{number}?"))
         else:
             assert program(question=f"{number}?").answer == "It is in the attic."
-    formats = [bool(call.body.get("response_format")) for call in workspace.asked("POST", CHAT)]
-    assert formats == [True, False, False], "only the first request has a schema"
+    bodies = [call.body for call in workspace.asked("POST", CHAT)]
+    formats = ["tools" if "tools" in body else body.get("response_format", {}).get("type") for body in bodies]
+    assert formats == ["tools", "json_schema", "json_object", None, None]
+
+
+THINKING = [
+    {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Where was it?"}]},
+    {"type": "text", "text": "It is in the attic."},
+]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_the_parts_of_a_thinking_models_reply_are_reasoning_and_answer(workspace: Workspace, streaming: bool):
+    def answer(call: Call) -> Any:
+        envelope = {"id": "c", "created": 0, "model": call.body["model"]}
+        if not call.body.get("stream"):
+            message = {"role": "assistant", "content": THINKING}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            return {**envelope, "object": "chat.completion", "choices": [choice], "usage": USAGE}
+        deltas = [{"role": "assistant", "content": [part]} for part in THINKING]
+        pieces = [{**envelope, "choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+        pieces.append({**envelope, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        lines = [f"data: {json.dumps(piece)}\n\n".encode() for piece in pieces]
+        return Answer(body=iter([*lines, b"data: [DONE]\n\n"]), headers={"Content-Type": "text/event-stream"})
+
+    workspace.on("POST", CHAT, answer)
+    program = agent_of()
+    if not streaming:
+        assert program(question="?").answer == "It is in the attic."
+        return
+    steps = list(program.steps(question="?"))
+    assert [step.text for step in steps if isinstance(step, Thought)] == ["Where was it?"]
+    assert "".join(step.text for step in steps if isinstance(step, AnswerDelta)) == "It is in the attic."
 
 
 def test_an_unreachable_workspace_fails_quickly(monkeypatch: pytest.MonkeyPatch, unused_port: int):

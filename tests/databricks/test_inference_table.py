@@ -69,8 +69,9 @@ def test_an_answer_is_read_however_it_was_sent(answered: dict[str, Any], form: s
     ("response", "error"),
     [
         ('{"error_code": "RATE_LIMIT", "message": "Too many requests."}', "Too many requests."),
-        ("", "without a terminal event"),
-        ("null", "without a terminal event"),
+        ("", "The response is empty (HTTP 500)."),
+        ("null", "The response is empty (HTTP 500)."),
+        ('[{"type": "response.output_text.delta", "item_id": "m", "delta": "Unt"}]', "without a terminal event"),
         ('{"output": [', "isn't stored"),
         ('data: {"type": "error", "code": "server_error", "message": "It broke."}\n\n', "It broke."),
     ],
@@ -104,6 +105,39 @@ def test_a_request_that_is_not_kept_leaves_its_answer(answered: dict[str, Any]):
     assert (found["question"], found["answer"]) == (None, ANSWER)
 
 
+MESSAGE = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": ANSWER}]}
+CHAT = {"choices": [{"message": {"role": "assistant", "content": ANSWER}}]}
+
+
+@pytest.mark.parametrize(
+    ("request_body", "response"),
+    [
+        ({"input": "Is it open?"}, {"output": [MESSAGE]}),
+        ({"input": ITEMS, "custom_inputs": None}, {"predictions": {"output": [MESSAGE]}}),
+        ({"messages": [{"role": "user", "content": "Is it open?"}]}, CHAT),
+        ({"input": ITEMS}, [{"type": "response.output_item.done", "item": MESSAGE}]),
+    ],
+)
+def test_other_agents_and_the_playground_are_read(request_body: dict[str, Any], response: Any):
+    table = pd.DataFrame([{"request": json.dumps(request_body), "response": json.dumps(response), "status_code": 200}])
+    found = read_inference_table(table).to_dict("records")[0]
+    assert (found["question"], found["answer"], found["error"]) == ("Is it open?", ANSWER, None)
+
+
+@pytest.mark.parametrize("wrap", [lambda body: body, lambda body: {"dataframe_records": [body]}])
+def test_feedback_is_no_question(answered: dict[str, Any], tmp_path: Path, wrap: Any):
+    feedback = wrap({"request_id": "r-1", "text_assessments": [{"ratings": {"answer_correct": {"value": "positive"}}}]})
+    rows = [row(answered, '{"result": "ok"}') | {"request": json.dumps(feedback)}, row(answered, answered["whole"])]
+    found = read_inference_table(pd.DataFrame(rows)).to_dict("records")
+    assert pd.isna(found[0]["answer"])
+    assert found[0]["error"] == "This row holds feedback, not a question."
+    table, asked = tmp_path / "payload.parquet", tmp_path / "asked.jsonl"
+    pd.DataFrame(rows).to_parquet(table)
+    result = CliRunner().invoke(app, ["data", "from-inference-table", str(table), "--output", str(asked)])
+    assert "Wrote 1 rows" in result.output, result.output
+    assert "1 rows of feedback skipped" in result.output
+
+
 def test_what_says_who_somebody_is_is_taken_out(answered: dict[str, Any]):
     request = json.dumps({"input": [{"role": "user", "content": "Mail me at ann@example.com, customer K-17"}]})
     table = pd.DataFrame([row(answered, answered["whole"]) | {"request": request}])
@@ -123,5 +157,5 @@ def test_an_agent_that_nobody_has_asked_has_no_rows(tmp_path: Path):
 
 
 def test_another_table_is_refused():
-    with pytest.raises(DataError, match="no inference table: row 1 has no input 'request'"):
+    with pytest.raises(DataError, match="isn't an inference table: row 1 has no input 'request'"):
         read_inference_table(pd.DataFrame([{"a": 1}]))

@@ -17,7 +17,7 @@ from rich.console import Console
 import oneturn
 from agent import AGENT
 from oneturn.cli.tables import show_data_report
-from oneturn.core.findings import DataFinding, Severity
+from oneturn.core.findings import Finding, Severity
 from oneturn.datasets import check_data
 from oneturn.datasets.check import DataReport
 from oneturn.errors import ConfigError, DataError
@@ -34,7 +34,7 @@ def check(root: Path, **splits: Any) -> DataReport:
     return check_data(agent_with(root, **{**CLEAN, **splits}), progress=False)
 
 
-def only(report: DataReport) -> DataFinding:
+def only(report: DataReport) -> Finding:
     assert len(report.findings) == 1, report.findings
     return report.findings[0]
 

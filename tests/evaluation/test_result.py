@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 import oneturn
 from oneturn.errors import DataError
+from oneturn.evaluation import to_agent_evaluation
+from oneturn.evaluation.report.figures import figures
 from oneturn.evaluation.statistics import interval
 from oneturn.testing import ScriptedLM, ScriptedRequest, finish
 
@@ -188,3 +190,38 @@ def test_the_interval_is_the_same_each_time_and_narrows_with_more_rows():
     assert interval([0, 1, 1, 0, 1]) == interval([0, 1, 1, 0, 1])
     few, many = interval([0, 1] * 5), interval([0, 1] * 50)
     assert many[1] - many[0] < few[1] - few[0]
+
+
+@pytest.mark.parametrize("verdict", [float("nan"), float("inf"), np.nan, None, "good", dspy.Prediction(score=np.nan)])
+def test_score_that_is_not_a_number_is_an_error_of_its_row(verdict: Any):
+    verdicts = iter([verdict, 1.0, 1.0, 0.0])
+    found = evaluate(Shout(), examples(*"abcd"), lambda gold, pred, trace=None: next(verdicts))
+    assert found.score == 0.5
+    assert found.errors() == {"DataError": 1}
+    assert "the metric returned" in found.rows["error"][0]
+
+
+def test_metric_that_judged_nothing_has_no_figure_although_a_row_failed():
+    def unset(gold: dspy.Example, pred: Any, trace: object = None) -> dspy.Prediction:
+        return dspy.Prediction(score=None, feedback="Not judged: no judge is configured.")
+
+    found = evaluate(Shout(), examples("a", "bad", "c"), {"score": right, "groundedness": unset})
+    assert "groundedness" not in found.summary()
+    assert found.judged() == []
+    assert [scored.name for scored in figures(found, None, "category", 1.0).metrics] == []
+    assert found.not_judged() == {"groundedness": (2, "Not judged: no judge is configured.")}
+    assert "groundedness" in found.metrics()
+
+
+def test_missing_value_of_a_table_is_no_label():
+    frame = pd.DataFrame({"question": ["a", "b"], "gold": ["A", None], "answer": [None, "x"]})
+    seen: list[Any] = []
+
+    def metric(gold: dspy.Example, pred: Any, trace: object = None) -> float:
+        seen.append(gold.gold)
+        return 1.0
+
+    oneturn.evaluate(Shout(), frame.to_dict("records"), metric, inputs=["question"], progress=False)
+    assert seen == ["A", None]
+    labels = [row["expectations"] for row in to_agent_evaluation(frame.to_dict("records"))]
+    assert labels == [{"gold": "A"}, {"expected_response": "x"}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import dspy
 import mlflow
 import pandas as pd
 import pytest
+from rich.console import Console
 
 import oneturn
+from oneturn.cli.tables import score_table
 from oneturn.errors import DataError
 from oneturn.evaluation._spark_worker import Job
 from oneturn.evaluation.data_sources import source_of
@@ -66,6 +69,50 @@ def test_a_served_agent_is_evaluated_by_its_url():
     adapter = oneturn.ResponsesAdapter(program(*SCRIPT))
     with oneturn.running_server(adapter) as url:
         check(oneturn.evaluate(url, FRAME, {"answered": answered, "short": short}, progress=False))
+
+
+def named(*script: Any) -> oneturn.ReAct:
+    made = oneturn.ReAct("question -> reply: str, used: list[str]", tools=[])
+    made.set_lm(ScriptedLM(*script))
+    return made
+
+
+NAMED = (finish(reply="1", used=["a"]), finish(reply="two", used=[]))
+
+
+def replied(gold: Any, pred: Any, trace: Any = None) -> float:
+    return float(pred.reply == gold.gold and pred.used == ["a"])
+
+
+@pytest.mark.parametrize("kind", ["program", "url", "model"])
+def test_scores_are_the_same_whatever_the_outputs_are_called(kind: str, tmp_path: Path, traced: None):
+    if kind == "program":
+        found = oneturn.evaluate(named(*NAMED), FRAME, replied, progress=False)
+    elif kind == "url":
+        with oneturn.running_server(oneturn.ResponsesAdapter(named(*NAMED))) as url:
+            found = oneturn.evaluate(url, FRAME, replied, progress=False)
+    else:
+        text = MODEL.replace("SCRIPT", "NAMED").replace("import NAMED, program", "import NAMED, named")
+        (tmp_path / "model.py").write_text(text.replace("program(*", "named(*"))
+        with mlflow.start_run():
+            info = mlflow.pyfunc.log_model(
+                name="agent", python_model=str(tmp_path / "model.py"), pip_requirements=["mlflow"], input_example=None
+            )
+        found = oneturn.evaluate(info.model_uri, FRAME, replied, progress=False)
+    assert found.rows["error"].isna().all()
+    assert found.rows["score"].tolist() == [1.0, 0.0]
+    outputs = {name for name in found.rows if name.startswith("pred_")} - {"pred_trajectory"}
+    assert outputs == {"pred_reply", "pred_used", "pred_tool_calls", "pred_sources", "pred_approvals"}
+
+
+def test_figures_that_a_served_agent_does_not_report_are_blank():
+    with oneturn.running_server(oneturn.ResponsesAdapter(program(*SCRIPT))) as url:
+        found = oneturn.evaluate(url, FRAME, answered, progress=False)
+    assert found.rows["lm_calls"].isna().all()
+    assert "lm_calls_per_row" not in found.summary()
+    shown = io.StringIO()
+    Console(file=shown, width=120).print(score_table({"served": found}))
+    assert "0.00 " not in shown.getvalue()
 
 
 MODEL = """

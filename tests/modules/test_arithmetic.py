@@ -1,4 +1,4 @@
-"""The calculator: exact, and nothing but a calculator."""
+"""The calculator is exact and evaluates arithmetic only."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_sums_and_products_are_exact(term: Term):
 
 
 @given(terms, st.decimals("0.01", 999, places=2))
-def test_quotients_are_right_to_many_places(term: Term, divisor: Decimal):
+def test_quotients_are_precise(term: Term, divisor: Decimal):
     expression, value = term
     expected = value / Fraction(divisor)
     assert abs(Fraction(evaluate(f"{expression} / {divisor}")) - expected) <= abs(expected) / 10**25
@@ -60,7 +60,7 @@ def test_quotients_are_right_to_many_places(term: Term, divisor: Decimal):
         ("480 - 10 * 480 / 100", "432"),
     ],
 )
-def test_it_reckons_as_people_do(expression: str, value: str):
+def test_expression_has_its_usual_value(expression: str, value: str):
     assert evaluate(expression) == Decimal(value)
 
 
@@ -110,14 +110,14 @@ def test_it_reckons_as_people_do(expression: str, value: str):
         "9" * 201,
     ],
 )
-def test_anything_else_is_refused_in_one_line(expression: str):
+def test_anything_else_is_an_error_of_one_line(expression: str):
     with pytest.raises(ValueError, match=r"is not an arithmetic|has no value|holds more|characters") as caught:
         evaluate(expression)
     assert "\n" not in str(caught.value)
 
 
 @given(st.text(max_size=60))
-def test_no_text_does_anything_but_give_a_number_or_an_error(text: str):
+def test_any_text_gives_a_number_or_an_error(text: str):
     with contextlib.suppress(ValueError):
         assert isinstance(evaluate(text), Decimal)
 
@@ -138,12 +138,12 @@ def test_no_text_does_anything_but_give_a_number_or_an_error(text: str):
         ("-0.00001", "0"),
     ],
 )
-def test_a_number_is_written_as_people_do(value: str, text: str):
+def test_number_is_formatted(value: str, text: str):
     assert plain(Decimal(value)) == text
 
 
 @given(st.decimals(-(10**9), 10**9, places=6))
-def test_what_is_written_is_the_number_to_four_places(value: Decimal):
+def test_formatted_number_is_rounded_to_four_places(value: Decimal):
     text = plain(value)
     assert re.fullmatch(r"-?\d+(\.\d{2,4})?", text)
     assert abs(Decimal(text) - value) <= Decimal("0.00005")

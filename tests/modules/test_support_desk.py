@@ -1,4 +1,4 @@
-"""The declared agent over its real handbook and records, with an LM that knows what to do."""
+"""The support desk with its real handbook and orders, and a scripted LM."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(question: str, *replies: dict[str, Any]) -> tuple[dspy.Prediction, Scrip
         return support_desk(HANDBOOK)(question=question), lm
 
 
-def test_a_price_is_looked_up_and_reckoned():
+def test_price_is_looked_up_and_calculated():
     prediction, lm = run(
         "What do 3 bags of house beans cost?",
         call("search_handbook", query="house beans price"),
@@ -42,7 +42,7 @@ def test_a_price_is_looked_up_and_reckoned():
     assert len(lm.requests) == 3
 
 
-def test_an_order_is_only_looked_up_where_the_question_names_it():
+def test_only_an_order_in_the_question_is_looked_up():
     prediction, lm = run(
         "Where is m-1042?",
         call("lookup_order", order_id="m-1042"),
@@ -55,7 +55,7 @@ def test_an_order_is_only_looked_up_where_the_question_names_it():
 
 
 @pytest.mark.parametrize(
-    ("made", "told"),
+    ("tool_call", "observation"),
     [
         (call("lookup_order", order_id="M-9999"), "Error: there is no order 'M-9999'"),
         (call("calculate", expression="1 / 0"), "Error: '1 / 0' has no value (a division by zero?)"),
@@ -63,12 +63,12 @@ def test_an_order_is_only_looked_up_where_the_question_names_it():
         (call("search_handbook", query=""), "Nothing was found."),
     ],
 )
-def test_what_its_tools_can_not_do_is_told_in_a_line(made: dict[str, Any], told: str):
-    prediction, _ = run("What of M-9999?", made, finish(answer="I can't tell.", citations=[], answerable=False))
-    assert prediction.trajectory[0].observation == told
+def test_tool_error_is_one_line(tool_call: dict[str, Any], observation: str):
+    prediction, _ = run("What of M-9999?", tool_call, finish(answer="I can't tell.", citations=[], answerable=False))
+    assert prediction.trajectory[0].observation == observation
 
 
-def test_its_step_schema_is_one_that_constrained_decoding_takes():
+def test_step_schema_works_with_constrained_decoding():
     _, lm = run("M-1042?", finish(answer="x", citations=[], answerable=False))
     schema = json.dumps(lm.requests[0].schema)
     assert "$ref" not in schema
@@ -81,7 +81,7 @@ def test_its_step_schema_is_one_that_constrained_decoding_takes():
     assert "pattern" in expression
 
 
-def test_a_client_gets_its_sources_with_titles_and_addresses():
+def test_client_gets_sources_with_titles_and_urls():
     program = support_desk(HANDBOOK)
     program.set_lm(
         ScriptedLM(

@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, as they stand, on the embedded LM; and are committed without outputs."""
+"""The notebooks run unchanged on the embedded LM, and are committed without outputs."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def test_compile_and_log(run):
         "answer",
     )
     assert (demos, rows) == ("6", "4")
-    assert recipe == "'scripted'", "what was compiled is what is logged"
+    assert recipe == "'scripted'", "the compiled program is the logged one"
     assert len(answer) > len("''")
 
 
@@ -49,7 +49,7 @@ def test_query_endpoint(run):
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run a notebook with its MLflow store and its files in a folder of the test; give the values of expressions."""
+    """Run a notebook with its MLflow store and files in a temporary folder; return the values of expressions."""
     config = yaml.safe_load((ROOT / "configs" / "dev.yaml").read_text(encoding="utf-8"))
     config["mlflow"]["tracking_uri"] = f"sqlite:///{tmp_path}/mlflow.db"
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")

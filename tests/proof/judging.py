@@ -32,7 +32,7 @@ def judged(
     stream = [event.model_dump() for event in events]
     found = check_stream(stream, earlier_calls=set(earlier_calls))
     broken = [violation for violation in found if violation.severity is not Severity.note]
-    assert [violation for violation in broken if violation.rule not in known] == []
+    assert [violation for violation in broken if violation.check not in known] == []
     assert [event["type"] for event in stream if event["type"] in TERMINAL] == [stream[-1]["type"]]
     for event in stream:
         known_to_clients(event)
@@ -83,7 +83,7 @@ def without_a_stream_it_says_the_same(
     response = agent.predict(request)
     told = response.model_dump()
     found = [violation for violation in check_response(response) if violation.severity is not Severity.note]
-    assert {violation.rule for violation in found} <= {LESS_WITHOUT_A_STREAM, NO_COST_TOLD}
+    assert {violation.check for violation in found} <= {LESS_WITHOUT_A_STREAM, NO_COST_TOLD}
     assert told["status"] == last["status"]
     assert told["custom_outputs"] == last.get("custom_outputs")
     assert (told["usage"] or {}).get("total_tokens") == (last.get("usage") or {}).get("total_tokens")

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
+import dspy
 import mlflow
 import pytest
 from mlflow.types.responses import ResponsesAgentRequest
 
+import oneturn
 from oneturn import ReAct, ResponsesAdapter
 from oneturn.errors import AgentError
-from oneturn.testing import ScriptedLM, _StreamingScript
+from oneturn.testing import ScriptedLM, _StreamingScript, call
 from tests.responses.test_adapter import finish
 
 QUESTION = ResponsesAgentRequest(input=[{"role": "user", "content": "How many?"}])
@@ -81,3 +89,72 @@ def test_predict_does_not_make_the_lm_stream(monkeypatch: pytest.MonkeyPatch):
     assert len(streamed) == 1
     adapter(finish(answer="12")).predict(QUESTION)
     assert len(streamed) == 1
+
+
+def look_up(word: str) -> str:
+    """Look a word up."""
+    return word
+
+
+PROGRAMS = {
+    "ReAct": (lambda: ReAct("question -> answer", tools=[look_up]), 2),
+    "a dspy.Module": (lambda: dspy.Predict("question -> answer"), 1),
+}
+
+
+@pytest.mark.parametrize("autolog", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_lm_spans_and_the_trace_have_the_token_usage(traced: None, name: str, stream: bool, autolog: bool):
+    build, calls = PROGRAMS[name]
+    program = build()
+    replies = (
+        [call("look_up", word="a"), finish(answer="12")]
+        if calls == 2
+        else ["[[ ## answer ## ]]\n12\n\n[[ ## completed ## ]]"]
+    )
+    program.set_lm(ScriptedLM(*replies))
+    served = ResponsesAdapter(program)
+    mlflow.dspy.autolog(disable=not autolog)
+    try:
+        response = (
+            list(served.predict_stream(QUESTION))[-1].response if stream else served.predict(QUESTION).model_dump()
+        )
+    finally:
+        mlflow.dspy.autolog(disable=True)
+    mlflow.flush_trace_async_logging()
+    trace = mlflow.get_trace(mlflow.get_last_active_trace_id())
+    spans = trace.search_spans(span_type="CHAT_MODEL")
+    assert sum("mlflow.chat.tokenUsage" in span.attributes for span in spans) == calls or autolog
+    assert trace.info.token_usage["input_tokens"] == response["usage"]["input_tokens"] > 0
+    assert trace.info.token_usage["output_tokens"] == response["usage"]["output_tokens"] > 0
+
+
+def test_the_context_of_a_request_is_the_session_and_the_user(traced: None):
+    context = {"conversation_id": "conv-1", "user_id": "alice"}
+    with oneturn.running_server(adapter(finish(answer="12"), finish(answer="12"))) as url:
+        reply = oneturn.query(url, "How many?", context=context)
+    mlflow.flush_trace_async_logging()
+    metadata = mlflow.get_trace(reply.trace_id).info.trace_metadata
+    assert (metadata["mlflow.trace.session"], metadata["mlflow.trace.user"]) == ("conv-1", "alice")
+
+
+ANSWER_AND_END = """
+import mlflow
+from oneturn import ReAct, ResponsesAdapter
+from oneturn.testing import ScriptedLM, finish
+mlflow.set_tracking_uri("sqlite:///t.db")
+program = ReAct("question -> answer", tools=[])
+program.set_lm(ScriptedLM(finish(answer="12")))
+ResponsesAdapter(program).predict({"input": [{"role": "user", "content": "How many?"}]})
+"""
+
+
+def test_traces_are_flushed_before_the_process_ends(tmp_path: Path):
+    environment = {**os.environ, "PYTHONPATH": str(Path(oneturn.__file__).parents[1])}
+    command = [sys.executable, "-c", ANSWER_AND_END]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert "before program exit" not in run.stderr  # MLflow's own flush, which comes too late on Python 3.12
+    with contextlib.closing(sqlite3.connect(tmp_path / "t.db")) as database:
+        assert database.execute("SELECT count(*) FROM spans").fetchone()[0] >= 2

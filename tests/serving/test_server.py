@@ -427,7 +427,7 @@ def test_an_upstream_error_is_redacted(stream: bool):
     body = {"input": [{"role": "user", "content": "Hello"}], "stream": stream}
     with oneturn.running_server(agent) as url:
         answer = httpx.post(f"{url}/responses", json=body)
-    assert answer.status_code == (200 if stream else 502)
+    assert answer.status_code == (200 if stream else 424)
     assert "upstream_error" in answer.text
     assert "glpat-" not in answer.text
     assert "/opt/models" not in answer.text

@@ -83,7 +83,7 @@ def test_a_module_that_can_t_wait_for_a_person_is_refused_with_such_a_tool():
         return "paid"
 
     program = dspy.ReAct("question -> answer", tools=[oneturn.tool(refund, approval=True)])
-    with pytest.raises(ProgramError, match="'refund' of ReAct needs a person's approval, which ReAct can't wait for"):
+    with pytest.raises(ProgramError, match="'refund' of ReAct needs human approval, which ReAct doesn't support"):
         oneturn.ResponsesAdapter(program).load_context(None)
 
 

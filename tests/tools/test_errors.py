@@ -25,6 +25,7 @@ from oneturn.tools.errors import to_lm_error
         (ValueError("refused: Bearer abc.def"), "refused: Bearer …"),
         (ValueError("refused: dapi0123456789abcdef"), "refused: …"),
         (ValueError("token=abc is old"), "token=… is old"),
+        (ValueError("can't use /srv/x and/or y"), "can't use … and/or y"),
     ],
 )
 def test_one_line_without_path_or_secret(error: Exception, told: str):
@@ -80,6 +81,7 @@ def test_a_value_of_the_environment_is_redacted(monkeypatch: pytest.MonkeyPatch)
         "the token count is 5",
         "the password must have 8 characters",
         "yes and/or no, 5/3, 30 euros/unit, 30 €/month",
+        "the token budget is 4096, order resp_68a1b2c3d4e5f607 of 2026-11-23",
         "use the basic authentication of the shop",
         "see https://docs.test/a/b",
         "expected <b>x</b>",

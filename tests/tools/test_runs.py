@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import Any
 
 import pytest
+from mlflow.entities import Document
 
 import oneturn
 from oneturn.core.run_context import RunContext, current_run
@@ -13,7 +15,7 @@ from oneturn.core.steps import ToolCall, ToolProgress, ToolResult
 from oneturn.errors import ProgramError, RunCancelled
 from oneturn.testing import ScriptError
 from oneturn.tools.execution import run_tools
-from oneturn.tools.registry import toolset
+from oneturn.tools.registry import run_tool, toolset
 
 PATIENCE = 30  # seconds until a test gives up
 
@@ -197,3 +199,36 @@ def test_whoever_waits_is_woken_once_by_part_or_whole():
         whole.cancel()
         whole.cancel()
     assert sorted(woken) == ["part", "whole"]
+
+
+def cut(value: Any, max_chars: int = 50_000) -> str:
+    """The output of a tool that returns ``value``."""
+    tools = toolset([oneturn.tool(max_chars=max_chars)(lambda: value)])
+    (name,) = tools
+    return run_tool(tools, ToolCall("c", name, {})).output
+
+
+def test_a_long_output_is_cut_and_says_so():
+    output = cut("y" * 3_000_000)
+    assert len(output) == 50_000
+    assert output.endswith("y\n(cut; 3000000 characters)")
+    assert cut("y" * 50_000) == "y" * 50_000
+
+
+@pytest.mark.parametrize("value", [[{"n": n} for n in range(100)], {str(n): n for n in range(100)}])
+def test_a_long_list_or_object_is_cut_between_two_entries(value: Any):
+    structure, _, note = cut(value, max_chars=200).rpartition("\n")
+    kept = json.loads(structure)
+    assert kept == (dict(list(value.items())[: len(kept)]) if isinstance(value, dict) else value[: len(kept)])
+    assert 5 < len(kept) < 50
+    assert note == f"(cut; {len(json.dumps(value))} characters)"
+
+
+def test_documents_that_are_cut_cannot_be_cited():
+    documents = [Document("x" * 50, id=str(n)) for n in range(10)]
+    tools = toolset([oneturn.tool(max_chars=200)(lambda: documents)])
+    (name,) = tools
+    result = run_tool(tools, ToolCall("c", name, {}))
+    assert [document.id for document in result.documents] == ["0", "1", "2"]
+    assert "[2] " in result.output
+    assert "[3] " not in result.output

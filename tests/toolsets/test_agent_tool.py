@@ -92,7 +92,7 @@ def result_of(tool: dspy.Tool, **args: Any) -> ToolResult:
 
 
 def broken_rules(events: list[dict[str, Any]]) -> list[str]:
-    return [broken.rule for broken in check_stream(events) if broken.severity is not Severity.note]
+    return [broken.check for broken in check_stream(events) if broken.severity is not Severity.note]
 
 
 # ---- what it takes

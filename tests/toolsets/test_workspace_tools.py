@@ -21,7 +21,7 @@ import oneturn
 from oneturn.config import AgentConfig
 from oneturn.conformance import Severity, check_stream
 from oneturn.core.run_context import RunContext
-from oneturn.errors import ConfigError
+from oneturn.errors import ConfigError, ToolError
 from oneturn.testing import ScriptedLM, call, finish
 from oneturn.toolsets.factory import build_tools, tool_resources
 from tests.databricks.conftest import unused_port
@@ -237,3 +237,33 @@ def test_a_users_credentials_are_refused_where_there_is_no_user(workspace: Works
     shipped(workspace)
     with pytest.raises(ConfigError, match="needs a calling user"):
         build_tools(configured({**FUNCTION, "credentials": "user"}))[0](order="M-7", n=1)
+
+
+def answer_with_query(workspace: Workspace, *states: dict[str, Any]) -> str:
+    """Ask a Genie space whose query has the given states, one per request, and return the tool's text."""
+    place = "/api/2.0/genie/spaces/g1"
+    message = {"space_id": "g1", "conversation_id": "c", "content": "q", "message_id": "m", "status": "COMPLETED"}
+    query = {"attachment_id": "a", "query": {"query": "SELECT 1", "description": "One."}}
+    remaining = list(states)
+
+    def state(asked: Any) -> dict[str, Any]:
+        statement = {"statement_id": "z", "status": remaining.pop(0)}
+        if statement["status"]["state"] == "SUCCEEDED":
+            statement |= {"manifest": {"schema": {"columns": [{"name": "n"}]}}, "result": {"data_array": [["42"]]}}
+        return {"statement_response": statement}
+
+    workspace.on("POST", f"{place}/start-conversation", lambda asked: {"message_id": "m", "conversation_id": "c"})
+    workspace.on("GET", f"{place}/conversations/c/messages/m", lambda asked: {**message, "attachments": [query]})
+    workspace.on("GET", f"{place}/conversations/c/messages/m/(attachments/a/query-result|query-result/a)", state)
+    (tool,) = build_tools(configured(GENIE))
+    return str(tool(question="How many?"))
+
+
+def test_a_pending_result_of_genie_is_polled(workspace: Workspace):
+    assert "42" in answer_with_query(workspace, {"state": "PENDING"}, {"state": "RUNNING"}, {"state": "SUCCEEDED"})
+
+
+def test_a_failed_result_of_genie_is_an_error(workspace: Workspace):
+    failed = {"state": "FAILED", "error": {"message": "The warehouse is stopped."}}
+    with pytest.raises(ToolError, match="The warehouse is stopped"):
+        answer_with_query(workspace, failed)

@@ -15,8 +15,12 @@ import pandas as pd
 from oneturn.datasets.redaction import Redaction
 from oneturn.errors import DataError, EndpointError
 from oneturn.evaluation.data_sources import source_of
-from oneturn.responses.reply import Reply, read_reply
+from oneturn.responses.reply import DONE, Event, Reply, read_reply
 
+FEEDBACK = "This row holds feedback, not a question."
+"""The ``error`` of a row that holds feedback."""
+
+_FEEDBACK_FIELDS = {"text_assessments", "retrieval_assessments", "assessments"}
 _COPIED_COLUMNS = ("request_time", "requester", "served_entity_id", "client_request_id")
 
 
@@ -32,7 +36,8 @@ def read_inference_table(table: Any, *, question: str = "question") -> pd.DataFr
         A table for ``oneturn.evaluate``: the question, one column per custom input, ``answer`` (the text), ``input``
         (all input items), ``sources`` (cited URLs), ``tool_calls`` (names), ``error``, ``status_code``, ``seconds``,
         ``request_id``, and the table's ``request_time``, ``requester``, ``served_entity_id``, ``client_request_id``.
-        Rows with an ``error`` have no answer.
+        Rows with an ``error`` have no answer. Rows that hold feedback have only the ``error``. Questions asked in the
+        chat-completions format, as AI Playground may do, are read like others.
 
     Raises:
         DataError: the table lacks the column ``request`` or ``response``.
@@ -52,12 +57,12 @@ def _rows(table: Any) -> Iterable[Mapping[str, Any]]:
 
 def _read(row: Mapping[str, Any], question: str) -> dict[str, Any]:
     request = _request(row["request"])
-    items = [item for item in request.get("input") or [] if isinstance(item, Mapping)]
-    reply, error = _reply(row)
+    items = _items(request)
+    reply, error = (None, FEEDBACK) if _is_feedback(request) else _reply(row)
     milliseconds = row.get("execution_duration_ms", row.get("execution_time_ms"))
     fields = {
         question: _last_question(items),
-        **(request.get("custom_inputs") or {}),
+        **(custom_inputs if isinstance(custom_inputs := request.get("custom_inputs"), Mapping) else {}),
         "answer": reply.text if reply else None,
         "input": items,
         "sources": [source.url for source in reply.sources] if reply else [],
@@ -79,20 +84,51 @@ def _request(text: Any) -> Mapping[str, Any]:
     return request if isinstance(request, Mapping) else {}
 
 
+def _items(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    given = request.get("input") or request.get("messages") or []
+    if isinstance(given, str):
+        return [{"role": "user", "content": given}]
+    return [item for item in given if isinstance(item, Mapping)]
+
+
+def _is_feedback(request: Mapping[str, Any]) -> bool:
+    """Whether a row holds feedback: agents deployed with Databricks' Review App have a second entity that takes it."""
+    records = request.get("dataframe_records") or request.get("inputs") or [request]
+    records = records if isinstance(records, list) else [records]
+    return any(isinstance(record, Mapping) and not _FEEDBACK_FIELDS.isdisjoint(record) for record in records)
+
+
 def _reply(row: Mapping[str, Any]) -> tuple[Reply | None, str | None]:
     """The reply or the error, from a response, from stream events as JSON, or from a raw event stream."""
     try:
         response = _parsed(row["response"])
     except ValueError:
         return None, "The response isn't stored: it isn't JSON, or it was too long."
-    if isinstance(response, Mapping) and "output" not in response:
-        response = [response]
-    events = [{"type": "response.completed", "response": response}] if isinstance(response, Mapping) else response
+    if not response:
+        status = row.get("status_code")
+        return None, f"The response is empty{'' if pd.isna(status) else f' (HTTP {status:.0f})'}."
+    events = _events(response)
     try:
-        return read_reply(event for event in events or [] if isinstance(event, Mapping)), None
+        return read_reply(events), None
     except EndpointError as error:
         partial_text = error.partial.text if error.partial else ""
         return None, f"{_message(events) or error}{f' After: {partial_text}' if partial_text else ''}"
+
+
+def _events(response: Any) -> list[Event]:
+    if isinstance(response, list):
+        return [event for event in response if isinstance(event, Mapping)]
+    if not isinstance(response, Mapping):
+        return []
+    if isinstance(response.get("predictions"), Mapping):
+        response = response["predictions"]
+    choices = response.get("choices")
+    if isinstance(choices, list) and choices and "output" not in response:  # a chat completion
+        message = choices[0].get("message") or {}
+        response = {**response, "output": [{"type": "message", "content": message.get("content") or ""}]}
+    if "output" in response:
+        return [{"type": "response.completed", "response": response}, DONE]
+    return [response]
 
 
 def _message(events: Any) -> str | None:
@@ -106,8 +142,9 @@ def _parsed(text: Any) -> Any:
         return text
     lines = [line.removeprefix("data:").strip() for line in text.splitlines() if line.startswith("data:")]
     if lines:
-        return [json.loads(line) for line in lines if line != "[DONE]"]
-    return json.loads(text) if text.strip() else None
+        return [DONE if line == "[DONE]" else json.loads(line) for line in lines]
+    value = json.loads(text) if text.strip() else None
+    return [*value, DONE] if value and isinstance(value, list) else value  # a list of events is stored when it ended
 
 
 def _last_question(items: list[Mapping[str, Any]]) -> str | None:

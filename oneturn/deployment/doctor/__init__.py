@@ -4,7 +4,7 @@
 packages, weights and keys, and in a workspace endpoints, indexes, functions and permissions.
 """
 
-from oneturn.core.findings import Finding, Report, State
+from oneturn.core.findings import Finding, Report, Severity
 from oneturn.deployment.doctor.runner import check
 
-__all__ = ["Finding", "Report", "State", "check"]
+__all__ = ["Finding", "Report", "Severity", "check"]

@@ -15,8 +15,11 @@ from oneturn.agent import Agent
 from oneturn.config import AgentConfig, LMConfig
 from oneturn.config.tools import McpTools, ToolConfig
 from oneturn.core.findings import Finding, ok, problem, unknown, warning
+from oneturn.core.secrets import redact
+from oneturn.deployment.completeness import missing_files, missing_modules
 from oneturn.errors import OneTurnError
 from oneturn.programs import guarded_tools
+from oneturn.programs.react import ReAct
 from oneturn.programs.state import load_compiled
 from oneturn.tools.approvals import weakness_of
 from oneturn.toolsets.mcp import mcp_tools
@@ -73,6 +76,8 @@ def program(agent: Agent) -> Iterator[Finding]:
         yield problem("program", f"it can't be built: {_line(error)}", "")
         return
     yield ok("program", type(built).__name__)
+    if isinstance(built, ReAct):
+        yield from _tool_calling(agent, built)
     if agent.config.approvals.key_env is None and (tools := guarded_tools(built)):
         yield problem("approvals", unsigned_approvals(tools), "")
     if agent.config.compiled is None:
@@ -88,6 +93,27 @@ def program(agent: Agent) -> Iterator[Finding]:
         yield warning("compiled", observation, "Prompts are optimized for one LM; run `oneturn compile`.")
     else:
         yield ok("compiled", agent.config.compiled)
+
+
+def carried_code(agent: Agent) -> Iterator[Finding]:
+    """Check that a logged model would carry the modules and files of the agent's folder that its code names."""
+    modules, files = missing_modules(agent), missing_files(agent)
+    fix = "Add it to code_paths in agent.py."
+    for name in modules:
+        yield problem("code_paths", f"{name} isn't carried by a logged model", fix)
+    for name in files:
+        yield warning("code_paths", f"{name} isn't carried by a logged model", fix)
+    if not (modules or files):
+        yield ok("code_paths", ", ".join(agent.code_paths) or "none")
+
+
+def _tool_calling(agent: Agent, program: ReAct) -> Iterator[Finding]:
+    try:
+        lm = agent.lm()
+    except OneTurnError:  # reported by the checks of the LM
+        return
+    reason = "" if program.tool_calling == "auto" else ", as declared"
+    yield ok("tool calling", f"{program.tool_calling_with(lm)} with {lm.model}{reason}")
 
 
 def unsigned_approvals(tools: Sequence[str]) -> str:
@@ -126,7 +152,7 @@ def _weights(config: LMConfig) -> Finding:
 
 
 def _line(error: Exception) -> str:
-    first = next(iter(str(error).strip().splitlines()), "")[:300]
+    first = redact(next(iter(str(error).strip().splitlines()), ""))[:300]
     return first if isinstance(error, OneTurnError) else f"{type(error).__name__}: {first}"
 
 

@@ -8,12 +8,13 @@ from functools import partial
 
 from oneturn.agent import Agent
 from oneturn.config import AgentConfig
-from oneturn.core.findings import Check, Finding, Report, ok
+from oneturn.core.findings import Finding, Report, ok
 from oneturn.deployment.doctor import local, workspace
 from oneturn.deployment.doctor.local import deployable
 from oneturn.deployment.doctor.workspace import Asker, NotSignedInError, asker, named
 from oneturn.deployment.resources import resources_of, scopes_of
 
+_Check = Callable[[], Iterator[Finding]]
 _PARALLEL_CHECKS = 8
 
 
@@ -35,12 +36,13 @@ def check_workspace(config: AgentConfig) -> Report:
 
 def _local_findings(agent: Agent, ask: bool, seen: Callable[[Finding], object]) -> list[Finding]:
     config = agent.config
-    checks: list[Check] = [
+    checks: list[_Check] = [
         local.python,
         partial(local.packages, config),
         partial(local.lm, config.lm),
         partial(local.variables, config),
         partial(local.program, agent),
+        partial(local.carried_code, agent),
         partial(local.port, config),
         *([partial(local.lm_answers, agent)] if ask else []),
         *([partial(deployable, config)] if _on_databricks(config) else []),
@@ -69,7 +71,7 @@ def _workspace_findings(config: AgentConfig) -> Iterator[Finding]:
         yield error.finding
         return
     yield ok("workspace", f"{session.client.config.host}, as {session.name}")
-    checks: list[Check] = [partial(named, session, resource) for resource in resources]
+    checks: list[_Check] = [partial(named, session, resource) for resource in resources]
     if _on_databricks(config):
         checks += _tracking_checks(session, config)
     with ThreadPoolExecutor(_PARALLEL_CHECKS) as pool:
@@ -78,7 +80,7 @@ def _workspace_findings(config: AgentConfig) -> Iterator[Finding]:
     yield from workspace.whose(config, scopes)
 
 
-def _tracking_checks(session: Asker, config: AgentConfig) -> list[Check]:
+def _tracking_checks(session: Asker, config: AgentConfig) -> list[_Check]:
     return [
         partial(workspace.experiment, session, config.mlflow.experiment),
         partial(workspace.model, session, config.mlflow.model_name),

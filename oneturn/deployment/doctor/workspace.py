@@ -53,7 +53,7 @@ class NotSignedInError(Exception):
     """Credentials are missing or invalid; carries the finding."""
 
     def __init__(self, finding: Finding):
-        super().__init__(finding.said)
+        super().__init__(finding.message)
         self.finding = finding
 
 

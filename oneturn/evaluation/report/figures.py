@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,10 +159,18 @@ def figures(evaluation: Evaluation, baseline: Evaluation | None, category: str, 
         states={name: states[name] for name in STATES},
         latency=evaluation.latency(),
         sums=evaluation.spent(),
-        metrics=tuple(_scored(name, numbers(rows, name).fillna(0)) for name in Columns.of(rows).metrics),
+        metrics=tuple(_metrics(rows, failed)),
         categories=tuple(each for each in scored if each in largest),
         left_out=len(scored) - len(largest),
     )
+
+
+def _metrics(rows: pd.DataFrame, failed: pd.Series) -> Iterator[Scored]:
+    """The metrics that scored at least one answer; an unset judge has no figure."""
+    for name in Columns.of(rows).metrics:
+        scores = numbers(rows, name)
+        if scores[~failed].notna().any():
+            yield _scored(name, scores.dropna())
 
 
 def compared(

@@ -27,6 +27,9 @@ _WORDS = {
     "lm_calls": "LM calls",
     "prompt_tokens": "tokens read",
     "completion_tokens": "tokens written",
+    "cached_tokens": "tokens read from a prompt cache",
+    "cache_write_tokens": "tokens written to a prompt cache",
+    "reasoning_tokens": "tokens of reasoning",
     "cost": "US dollars",
 }
 

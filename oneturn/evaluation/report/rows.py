@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from oneturn.core.secrets import UNCERTAIN, redact
 from oneturn.core.serialization import plain
 from oneturn.evaluation.result import MEASURED
 
@@ -108,9 +109,11 @@ def _value(value: Any) -> Any:
 
 
 def _truncate(value: Any) -> Any:
-    """The value with long texts truncated."""
-    if isinstance(value, str) and len(value) > LONGEST:
-        return f"{value[:LONGEST]}… ({len(value) - LONGEST:,} more characters aren't shown)"
+    """The value with long texts truncated, and secrets redacted."""
+    if isinstance(value, str):
+        text = redact(value[: LONGEST + 1000], without=UNCERTAIN)[:LONGEST]  # answers are prose
+        rest = len(value) - LONGEST
+        return f"{text}… ({rest:,} more characters aren't shown)" if rest > 0 else text
     if isinstance(value, Mapping):
         return {name: _truncate(inner) for name, inner in value.items()}
     return [_truncate(inner) for inner in value] if isinstance(value, list) else value

@@ -19,12 +19,13 @@ from mlflow.types.responses import (
 from pydantic import BaseModel
 
 from oneturn.core.serialization import jsonable
-from oneturn.evaluation.data_sources import example_inputs, example_labels
+from oneturn.evaluation.data_sources import conversation, example_inputs, example_labels, question_field
 from oneturn.evaluation.result import Metric
+from oneturn.evaluation.row import finite
 from oneturn.evaluation.run_record import RunRecord
 from oneturn.evaluation.scorers.retrieval import names_of
 from oneturn.evaluation.targets import Answered, EndpointTarget, read_into, resolve_target
-from oneturn.responses.reply import read_reply
+from oneturn.responses.reply import read_response
 
 
 def record_of_trace(trace: Trace) -> list[Fields]:
@@ -121,7 +122,7 @@ def prediction_of(outputs: Any, trace: Trace | None = None) -> dspy.Prediction |
         return None
     answered = Answered()
     if isinstance(reply, Mapping) and isinstance(reply.get("output"), list):
-        read_into([read_reply([{"type": "response.completed", "response": reply}])], answered)
+        read_into([read_response(reply)], answered)
     else:
         answered.prediction = dspy.Prediction(**(reply if isinstance(reply, Mapping) else {"answer": str(reply)}))
     if trace is not None:
@@ -172,6 +173,8 @@ def predict_fn(target: Any, *, lm: dspy.BaseLM | None = None, api_key: str | Non
     MLflow makes one extra call to validate the function, unless the environment variable
     ``MLFLOW_GENAI_EVAL_SKIP_TRACE_VALIDATION`` is ``true``.
 
+    MLflow's ``ConversationSimulator`` calls it with ``input``, the messages of the conversation so far.
+
     Args:
         target: as :func:`oneturn.evaluate` takes it.
         lm: the LM for a program; ``None`` for the LM configured in DSPy.
@@ -183,9 +186,15 @@ def predict_fn(target: Any, *, lm: dspy.BaseLM | None = None, api_key: str | Non
     # MLflow calls the function in its own threads, which don't inherit dspy.context.
     resolved = resolve_target(target, lm or dspy.settings.lm, api_key, trace=False)
 
-    def predict(**inputs: Any) -> Fields:
+    def predict(*, input: Any = None, **inputs: Any) -> Fields:
+        inputs |= {} if input is None else {"input": input}
+        inputs.pop("mlflow_session_id", None)  # the simulator sets it on the trace, too
         fields = example_inputs(inputs, resolved.inputs)
         names = [name for name in fields if not resolved.inputs or name in resolved.inputs]
+        if (messages := conversation(inputs, resolved.inputs)) is not None:
+            fields.pop(question_field(resolved.inputs), None)
+            names = [*(name for name in names if name in fields), "question"]
+            fields["question"] = messages
         answered = Answered()
         with mlflow.start_span("predict", SpanType.AGENT) as span:
             span.set_inputs(inputs)
@@ -236,8 +245,8 @@ def _root(trace: Trace) -> tuple[Any, Any]:
 
 def _feedback(name: str, result: Any) -> Feedback:
     if not isinstance(result, dspy.Prediction):
-        return Feedback(name=name, value=float(result))
+        return Feedback(name=name, value=finite(result))
     text = result.get("feedback")
     if result.score is None:
         return Feedback(name=name, error=AssessmentError(error_code="NOT_JUDGED", error_message=text))
-    return Feedback(name=name, value=float(result.score), rationale=text)
+    return Feedback(name=name, value=finite(result.score), rationale=text)

@@ -46,6 +46,7 @@ class LocalEngine:
     settings: ServerSettings = field(default_factory=ServerSettings)
     timeout: float = 300.0
 
+    local_grammar = True  # a schema holds for each token, and a new one costs nothing
     supports_response_schema = True
     # Native tool calls don't work with these models on llama.cpp; a response schema does.
     supports_function_calling = False

@@ -109,7 +109,7 @@ def verify_file(file: Path, weights: Weights, folder: Path) -> None:
     """Raise ``WeightsError``, with expected and actual values, unless ``file`` is exactly the weights' file.
 
     The result is remembered in ``folder`` with the file's size and modification time, which saves hashing it at each
-    start (0.5 to 4 s). That guards against accidents only: whoever can write to this folder can change both.
+    start (0.5 to 4 s). That guards against accidents only: a process that can write to this folder can change both.
     """
     record = folder / f"{weights.filename}.verified"
     stat = file.stat()

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
 import dspy
-from dspy.utils.exceptions import AdapterParseError
+from dspy.utils.exceptions import AdapterParseError, LMError
 from mlflow.entities import SpanType
 
 from oneturn.core.background import stream_in_thread
 from oneturn.core.steps import AnswerDelta, Thought, Working
-from oneturn.core.tracing import child_span
+from oneturn.core.tracing import child_span, set_usage
 from oneturn.core.usage import NO_USAGE, CallTracker, track_usage
 from oneturn.errors import ProgramError
+from oneturn.lm.capabilities import ToolCalling
 from oneturn.lm.reply_ending import ReplyEnded, checked
-from oneturn.lm.streaming import OnText
+from oneturn.lm.streaming import OnDelta
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.prompt import StepAdapter
 from oneturn.programs.react.reply_parser import parse_reply
 from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.step_reader import StepReader
+from oneturn.programs.react.step_stream import DeltaReader
+from oneturn.programs.react.tool_calling import AdapterSelector, ToolCallingOption
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
-
-_NO_CONFIG: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,12 @@ class Allowed:
 
 @dataclass(frozen=True)
 class StepCall:
-    """The LM's step: its thought and its calls, and which parts of them were streamed."""
+    """The LM's step: its reasoning, its thought and its calls, and which parts of them were streamed."""
 
     thought: str | None
     calls: tuple[ToolCallArgs, ...]
+    reasoning: str = ""
+    reasoning_emitted: bool = False
     thought_emitted: bool = False
     emitted_answer: str = ""
 
@@ -59,8 +62,10 @@ class StepCaller:
         answer_field: the output field whose text is streamed, if there is one.
         inputs: the run's inputs.
         streaming: whether steps are streamed; a cancelled run then doesn't wait for its LM.
+        tool_calling: how the LM is asked for its steps.
 
     Attributes:
+        narrows: whether the LM is held to what the run allows at each step.
         usage: the usage of the run so far; the run adds that of its tools.
 
     Raises:
@@ -74,6 +79,7 @@ class StepCaller:
         answer_field: str | None,
         inputs: dict[str, Any],
         streaming: bool,
+        tool_calling: ToolCallingOption = "auto",
     ):
         lm = predict.lm or dspy.settings.lm
         if lm is None:
@@ -84,7 +90,14 @@ class StepCaller:
         self._inputs = inputs
         self._answer_field = answer_field
         self._streaming = streaming
+        self._adapters = AdapterSelector(lm, schema, tool_calling, answer_field)
+        self.narrows = self._adapters.narrows
         self.usage = NO_USAGE
+
+    @property
+    def tool_calling(self) -> ToolCalling:
+        """How the LM is asked now; a refusal of its provider changes it."""
+        return self._adapters.adapter(self._schema.names, SeenValues()).tool_calling
 
     def next_step(
         self, trajectory: list[Turn], allowed: Allowed, attempt: int
@@ -96,22 +109,21 @@ class StepCaller:
             ContextWindowExceededError: the prompt is too long.
             ReplyEnded: the reply was cut, filtered or refused. The part of the answer that was written is yielded.
         """
-        reader = StepReader(self._answer_field, attempt, self._schema.thoughts)
+        reader = DeltaReader(self._answer_field, attempt, self._schema.thoughts)
         try:
             if self._streaming:
                 return (yield from self._stream_next_step(reader, trajectory, allowed))
-            prediction = self._call(trajectory, allowed)
-            return StepCall(prediction.get("thought"), _calls(prediction))
+            return self._step(self._call(trajectory, allowed))
         except ReplyEnded as ended:
             if ended.ending == "max_output_tokens" and not reader.emitted_answer:
                 yield from StepReader(self._answer_field, attempt, thoughts=False).read(ended.text)
             raise
 
     def _stream_next_step(
-        self, reader: StepReader, trajectory: list[Turn], allowed: Allowed
+        self, reader: DeltaReader, trajectory: list[Turn], allowed: Allowed
     ) -> Generator[Thought | AnswerDelta | Working, None, StepCall]:
-        def call(on_text: Callable[[str | Working], None]) -> dspy.Prediction:
-            return self._call(trajectory, allowed, on_text)
+        def call(emit: Callable[[Any], None]) -> dspy.Prediction:
+            return self._call(trajectory, allowed, emit)
 
         events = stream_in_thread(call, Working())
         try:
@@ -122,7 +134,19 @@ class StepCaller:
             prediction: dspy.Prediction = end.value
         finally:
             events.close()
-        return StepCall(prediction.get("thought"), _calls(prediction), reader.thought_emitted, reader.emitted_answer)
+        return self._step(prediction, reader)
+
+    def _step(self, prediction: dspy.Prediction, reader: DeltaReader | None = None) -> StepCall:
+        calls = [prediction.tool_call, *(prediction.get("parallel_calls") or ())]
+        made = tuple(
+            ToolCallArgs(name=call.name, args=self._schema.without_nulls(call.name, call.args)) for call in calls
+        )
+        thought = prediction.get("thought") if self._schema.thoughts else None
+        reasoning = (prediction.get("reasoning") or "").strip()
+        if reader is None:
+            return StepCall(thought, made, reasoning)
+        emitted = reader.reasoning_emitted, reader.thought_emitted, reader.emitted_answer
+        return StepCall(thought, made, reasoning, *emitted)
 
     def record(self, trajectory: list[Turn], step: StepCall | None, error: str | None = None) -> None:
         """Add the run to DSPy's trace as one entry: its last step and the trajectory before it, as plain data.
@@ -139,37 +163,44 @@ class StepCaller:
         turns = [turn.model_dump(mode="json") for turn in trajectory]
         trace.append((self._predict, {**self._inputs, "trajectory": turns}, entry))
 
-    def _call(self, trajectory: list[Turn], allowed: Allowed, on_text: OnText | None = None) -> dspy.Prediction:
+    def _call(self, trajectory: list[Turn], allowed: Allowed, on_delta: OnDelta | None = None) -> dspy.Prediction:
         """Call the LM. An unreadable reply from DSPy's cache is asked for again: it would fail every run alike."""
-        lm, check = checked(self._lm, _is_complete, on_text)
-        try:
-            return self._predict_step(lm, trajectory, allowed)
-        except AdapterParseError:
-            if check is None or check.called:
-                raise
-        return self._predict_step(checked(self._lm, _is_complete, on_text)[0], trajectory, allowed, {"cache": False})
-
-    def _predict_step(
-        self, lm: dspy.BaseLM, trajectory: list[Turn], allowed: Allowed, config: Mapping[str, Any] = _NO_CONFIG
-    ) -> dspy.Prediction:
-        adapter = StepAdapter(self._schema, allowed.names, allowed.seen_values)
-        tracker = CallTracker()
-        try:
-            with (
-                child_span(self._lm.model, SpanType.CHAT_MODEL, {"steps_so_far": len(trajectory)}) as span,
-                dspy.context(adapter=adapter, trace=None),
-                track_usage(tracker),
-            ):
-                try:
-                    prediction = self._predict(lm=lm, config=dict(config), **self._inputs, trajectory=list(trajectory))
-                except ReplyEnded as ended:  # DSPy counts only replies that it gets
-                    tracker.add_usage(self._lm.model, ended.usage)
+        config: dict[str, Any] = {}
+        while True:
+            lm, check = checked(self._lm, _is_complete, on_delta)
+            adapter = self._adapters.adapter(allowed.names, allowed.seen_values)
+            try:
+                return self._call_with(adapter, lm, trajectory, config)
+            except AdapterParseError:
+                if check is None or check.called or config:
                     raise
+                config = {"cache": False}
+            except ReplyEnded:
+                raise
+            except LMError as error:
+                if not self._adapters.falls_back(adapter, error):
+                    raise
+
+    def _call_with(
+        self, adapter: StepAdapter, lm: dspy.BaseLM, trajectory: list[Turn], config: dict[str, Any]
+    ) -> dspy.Prediction:
+        tracker = CallTracker()
+        inputs = {"steps_so_far": len(trajectory), "tool_calling": adapter.tool_calling}
+        with child_span(self._lm.model, SpanType.CHAT_MODEL, inputs) as span:
+            try:
+                with dspy.context(adapter=adapter, trace=None), track_usage(tracker):
+                    prediction = self._predict(lm=lm, config=config, **self._inputs, trajectory=list(trajectory))
                 if span is not None:
                     span.set_outputs({"thought": prediction.get("thought"), **prediction.tool_call.model_dump()})
                 return prediction
-        finally:
-            self.usage += tracker.usage
+            except ReplyEnded as ended:  # DSPy counts only replies that it gets
+                with track_usage(tracker):
+                    tracker.add_usage(self._lm.model, ended.usage)
+                raise
+            finally:
+                self.usage += tracker.usage
+                if span is not None:
+                    set_usage(span, tracker.usage)
 
 
 def _step_outputs(step: StepCall | None) -> dict[str, Any]:
@@ -177,10 +208,6 @@ def _step_outputs(step: StepCall | None) -> dict[str, Any]:
         return {}
     thought = {} if step.thought is None else {"thought": step.thought}
     return {**thought, "tool_call": step.call.model_dump(mode="json")}
-
-
-def _calls(prediction: dspy.Prediction) -> tuple[ToolCallArgs, ...]:
-    return (prediction.tool_call, *(prediction.get("parallel_calls") or ()))
 
 
 def _is_complete(text: str) -> bool:

@@ -33,6 +33,7 @@ from oneturn.tools.execution import run_tools
 from oneturn.tools.registry import FINISH, failed
 
 _UNPARSABLE = "Error: that was not one JSON object with a tool_call. Write only the JSON object."
+_NO_CALL = f"Error: that was no tool call. Call {FINISH} with all outputs, or another tool."
 _REPEATED = f"Error: that call was made before and its result stands above. Call {FINISH}."
 
 _REFUSED = "Error: a person refused this call"
@@ -91,6 +92,8 @@ class Run:
                 if remaining <= 0:
                     raise self._error("invalid_output", "the LM's last reply can't be parsed as a step")
                 continue
+            if call.reasoning and not call.reasoning_emitted:
+                yield Thought(call.reasoning)
             if call.thought and not call.thought_emitted:
                 yield Thought(call.thought)
             if call.call.name == FINISH:
@@ -137,8 +140,8 @@ class Run:
         while True:
             try:
                 return (yield from self.caller.next_step(self.trajectory, allowed, self.attempt))
-            except AdapterParseError:
-                self.trajectory.append(Turn(observation=_UNPARSABLE))
+            except AdapterParseError as error:
+                self._keep_unreadable(error.lm_response)
                 return None
             except ReplyEnded as ended:
                 raise self._ended(ended) from ended
@@ -146,16 +149,25 @@ class Run:
                 if not _shorten(self.trajectory):
                     raise self._error("context_length_exceeded", "the prompt is too long for the LM") from error
 
+    def _keep_unreadable(self, reply: str) -> None:
+        """Keep a reply that is no step in the chat, with one line that says so."""
+        native = self.caller.tool_calling == "native"
+        if native and any(turn.observation == _NO_CALL for turn in self.trajectory):
+            raise self._error("invalid_output", "the LM replies with text instead of the outputs")
+        self.trajectory.append(Turn(reply=reply, observation=_NO_CALL if native else _UNPARSABLE))
+
     def _use_tools(self, step: StepCall) -> Generator[Step, None, None]:
         calls = self._new_calls(step)
         if not calls:
-            if self.must_finish:  # the LM ignores the schema, so the error must be in its prompt
+            if (
+                self.must_finish or not self.caller.narrows
+            ):  # no schema stops the LM, so the error must be in its prompt
                 self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=_REPEATED))
             self.must_finish = True
             return
         waiting = [call for call in calls if self._needs_approval(call)]
         ready = [call for call in calls if call not in waiting]
-        yield from self._run_calls(ready, step.thought or "")
+        yield from self._run_calls(ready, step.thought or "", reasoning=step.reasoning)
         if waiting:  # only the first; the LM repeats the others later
             self.waits_for_approval = True
             thought = "" if ready else step.thought or ""
@@ -192,7 +204,7 @@ class Run:
         return not ungrounded_value and options_of(self.tools.get(call.name)).needs_approval(call.args)
 
     def _run_calls(
-        self, requested: Sequence[ToolCallArgs], thought: str, refusal: str | None = None
+        self, requested: Sequence[ToolCallArgs], thought: str, refusal: str | None = None, reasoning: str = ""
     ) -> Generator[Step, None, None]:
         """Run calls in parallel. Refused calls, and calls with unseen values, fail without being run."""
         seen_values = self._seen_values()
@@ -213,6 +225,7 @@ class Run:
             first = "" if number else thought
             finished = FinishedCall(call.name, call.args, first, result.output, result.documents, result.media)
             self._add_finished(finished, seen=call.call_id not in rejected)  # a rejection may repeat invented values
+            self.trajectory[-1].in_step(bool(number), reasoning)
 
     def _add_finished(self, finished: FinishedCall, seen: bool) -> None:
         """Add a finished call to the trajectory; with ``seen``, its output counts as seen text."""

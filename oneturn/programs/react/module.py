@@ -13,11 +13,13 @@ from oneturn.core.fields import field_default, field_description
 from oneturn.core.run_context import RunContext, current_run
 from oneturn.core.steps import Answer, ApprovalWanted, Resumption, Step, ToolResult, WaitingCall
 from oneturn.errors import ApprovalRequired, ProgramError, RunError
-from oneturn.programs.react.grounding import citing_fields, with_annotated_args
+from oneturn.lm.capabilities import ToolCalling
+from oneturn.programs.react.grounding import SeenValues, citing_fields, with_annotated_args
 from oneturn.programs.react.llm_step import StepCaller
 from oneturn.programs.react.loop import Run
 from oneturn.programs.react.prompt import StepAdapter
 from oneturn.programs.react.schema import StepSchema
+from oneturn.programs.react.tool_calling import AdapterSelector, check_tool_calling
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn, turn_of
 from oneturn.programs.signature import answer_field_of, check_field_names
 from oneturn.tools.registry import ToolLike, toolset
@@ -78,11 +80,14 @@ class ReAct(dspy.Module):
         tools: functions or ``dspy.Tool``s; a function's docstring and type hints describe it to the LM.
         max_iters: the maximum number of steps of a run, ``finish`` included; at least 1.
         thoughts: whether the LM writes a ``thought`` before each call.
-        parallel_calls: whether a step may contain several independent calls, which run in parallel.
+        parallel_calls: whether a step may contain several independent calls, which run in parallel. An LM with
+            function calling may always make them.
+        tool_calling: how the LM is asked for its steps: by ``"native"`` function calling, by a JSON ``"schema"`` of
+            its reply, or by the prompt alone (``"text"``). ``"auto"`` chooses by what the LM can do.
 
     Raises:
-        ProgramError: the signature or the tools use a reserved name, ``max_iters`` is below 1, or a ``Citation`` or
-            ``Seen`` is used where it isn't supported.
+        ProgramError: the signature or the tools use a reserved name, ``max_iters`` is below 1, ``tool_calling`` is
+            unknown, or a ``Citation`` or ``Seen`` is used where it isn't supported.
     """
 
     def __init__(
@@ -92,12 +97,14 @@ class ReAct(dspy.Module):
         max_iters: int = 6,
         thoughts: bool = True,
         parallel_calls: bool = False,
+        tool_calling: str = "auto",
     ):
         super().__init__()
         self.signature = dspy.ensure_signature(signature)
         self.tools = {name: with_annotated_args(tool) for name, tool in toolset(tools).items()}
         self.max_iters = max_iters
         self.thoughts = thoughts
+        self.tool_calling = check_tool_calling(tool_calling)
         self._check()
         self.steps_schema = StepSchema(self.signature, self.tools, thoughts, parallel_calls)
         self.step = dspy.Predict(_step_signature(self.signature, thoughts, parallel_calls))
@@ -114,8 +121,7 @@ class ReAct(dspy.Module):
 
     def shared_messages(self) -> list[dict[str, Any]]:
         """Return the messages that every run starts with: the instructions, the tools and the demos."""
-        adapter = StepAdapter(self.steps_schema, self.steps_schema.names)
-        messages: list[dict[str, Any]] = adapter.format(self.step.signature, self.step.demos, {})
+        messages: list[dict[str, Any]] = self._adapter().format(self.step.signature, self.step.demos, {})
         return messages[:-1]
 
     def protocol(self) -> str:
@@ -124,7 +130,20 @@ class ReAct(dspy.Module):
         Include it in the prompt of an instruction proposer, such as ``dspy.GEPA``'s, so that the instructions don't
         repeat it.
         """
-        return StepAdapter(self.steps_schema, self.steps_schema.names).protocol()
+        return self._adapter().protocol()
+
+    def tool_calling_with(self, lm: dspy.BaseLM) -> ToolCalling:
+        """Return how ``lm`` is asked for its steps: ``native``, ``schema`` or ``text``."""
+        return self._adapter(lm).tool_calling
+
+    def _adapter(self, lm: dspy.BaseLM | None = None) -> StepAdapter:
+        """Return the adapter for any step with the LM; that of the local grammar if there is no LM yet."""
+        lm = lm or self.step.lm or dspy.settings.lm
+        names = self.steps_schema.names
+        if lm is None:
+            return StepAdapter(self.steps_schema, names)
+        selector = AdapterSelector(lm, self.steps_schema, self.tool_calling, self.answer_field)
+        return selector.adapter(names, SeenValues())
 
     def steps(self, **inputs: Any) -> Iterator[Step]:
         """Run the program and yield its steps as they happen, text token by token if the LM streams.
@@ -197,7 +216,7 @@ class ReAct(dspy.Module):
     def _run(self, inputs: dict[str, Any], streaming: bool, at: Resumption | None = None) -> Iterator[Step]:
         self._check_inputs(inputs)
         values = {**self._default_inputs(), **inputs}
-        caller = StepCaller(self.step, self.steps_schema, self.answer_field, values, streaming)
+        caller = StepCaller(self.step, self.steps_schema, self.answer_field, values, streaming, self.tool_calling)
         run = Run(caller, self.steps_schema, self.tools, self.answer_field, values)
         generator = run.steps(self.max_iters) if at is None else run.resume(at, self.max_iters)
         with closing(generator) as steps:

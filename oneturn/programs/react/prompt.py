@@ -15,9 +15,10 @@ from typing import Any, get_args
 import dspy
 from dspy.utils.exceptions import AdapterParseError
 
-from oneturn.core._dspy import ResponseFormatAdapter, format_field_value, to_content_parts
+from oneturn.core._dspy import RequestAdapter, format_field_value, to_content_parts
 from oneturn.core.fields import field_description
 from oneturn.core.serialization import jsonable, replace_surrogates
+from oneturn.lm.capabilities import ToolCalling
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.reply_parser import parse_reply
 from oneturn.programs.react.schema import StepSchema
@@ -31,19 +32,24 @@ You work in steps. Every step is one JSON object: {shape}
 It calls exactly one tool;{together} you then read its result and take the next step. Take arguments from the question \
 or from results, never invent them. As soon as the results hold the answer, or can't, call finish. The tools:
 {tools}"""
+EMPTY_REPLY = "(empty)"
+LAST_STEP = f"This is the last step. Call {FINISH} now, with what the results say."
 _LEFT_OUT = "(The steps in between are left out.)"
 _TOGETHER = " further calls that don't need its result go into parallel_calls, and all are made at the same time;"
 
 
-class StepAdapter(ResponseFormatAdapter):
-    """Formats and parses the steps of one :class:`oneturn.ReAct`.
+class StepAdapter(RequestAdapter):
+    """Formats and parses the steps of one :class:`oneturn.ReAct` for an LM that is held to a schema by a local grammar.
 
     Args:
         steps: the schema of a step.
-        allowed: the names that the step may call; the reply is constrained to them if the LM supports JSON schemas.
-            The prompt always lists every tool.
-        seen_values: the values that the run has seen, to which grounded arguments are restricted.
+        allowed: the names that the step may call, to which the grammar restricts the reply. The prompt always lists
+            every tool.
+        seen_values: the values that the run has seen, to which the grammar restricts grounded arguments.
     """
+
+    tool_calling: ToolCalling = "schema"
+    full_description = False
 
     def __init__(self, steps: StepSchema, allowed: Iterable[str], seen_values: SeenValues = SeenValues()):
         super().__init__(use_native_function_calling=False)
@@ -51,14 +57,24 @@ class StepAdapter(ResponseFormatAdapter):
         self.allowed = frozenset(allowed)
         self.seen_values = seen_values
 
-    def response_format(self, lm: dspy.BaseLM) -> dict[str, Any] | None:
-        """Return the schema of the allowed steps, or JSON mode if ``lm`` doesn't support schemas."""
-        if "response_format" not in lm.supported_params:
-            return None
-        if not lm.supports_response_schema:
-            return {"type": "json_object"}
+    def request_options(self, lm: dspy.BaseLM) -> dict[str, Any]:
+        """Return the schema of the allowed steps as the response format."""
         schema = self.steps.json_schema(self.allowed, self.seen_values)
-        return {"type": "json_schema", "json_schema": {"name": "step", "schema": schema, "strict": True}}
+        return {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "step", "schema": schema, "strict": True},
+            }
+        }
+
+    def read(self, signature: type[dspy.Signature], reply: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the step in a reply, with the LM's ``reasoning`` if there is any.
+
+        Raises:
+            AdapterParseError: the reply is no step.
+        """
+        step = self.parse(signature, reply.get("text") or "")
+        return {**step, "reasoning": reply.get("reasoning_content") or ""}
 
     def format(
         self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
@@ -80,7 +96,7 @@ class StepAdapter(ResponseFormatAdapter):
         more = ', "parallel_calls": []' if self.steps.parallel else ""
         shape = f'{{{thought}"tool_call": {{"name": "<tool>", "args": {{…}}}}{more}}}'
         together = _TOGETHER if self.steps.parallel else ""
-        return _PROTOCOL.format(shape=shape, together=together, tools=self.steps.description())
+        return _PROTOCOL.format(shape=shape, together=together, tools=self.steps.description(self.full_description))
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
         """Parse the LM's reply as a step.
@@ -107,39 +123,53 @@ class StepAdapter(ResponseFormatAdapter):
 
     def _demo_messages(self, signature: type[dspy.Signature], demo: Mapping[str, Any]) -> list[Message]:
         if demo.get("tool_call") is not None:
-            last_message = _assistant(demo.get("thought"), demo["tool_call"], self.steps.thoughts)
-            return [*self._run_messages(signature, demo), last_message]
+            call = _call(demo["tool_call"])
+            return [*self._run_messages(signature, demo), *self._end_messages(demo.get("thought"), call)]
         labels = {name: jsonable(demo[name]) for name in self.steps.outputs if name in demo}
         if not labels:
             return []
         messages = self._run_messages(signature, {name: demo[name] for name in signature.input_fields if name in demo})
         if len(self.steps.names) > 1:
             messages.append({"role": "user", "content": _LEFT_OUT})
-        return [*messages, _assistant("", ToolCallArgs(name=FINISH, args=labels), self.steps.thoughts)]
+        return [*messages, *self._end_messages("", ToolCallArgs(name=FINISH, args=labels))]
 
     def _run_messages(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:
         messages = self._history(signature, run)
-        question = {"role": "user", "content": _inputs_text(signature, run)}
+        question = {"role": "user", "content": inputs_text(signature, run)}
         messages.append(to_content_parts(question))
-        for raw in run.get("trajectory") or []:
-            turn = raw if isinstance(raw, Turn) else Turn.model_validate(raw)
+        trajectory = run.get("trajectory") or []
+        turns = [turn if isinstance(turn, Turn) else Turn.model_validate(turn) for turn in trajectory]
+        return messages + self._turn_messages(turns)
+
+    def _turn_messages(self, turns: Iterable[Turn]) -> list[Message]:
+        """Return each turn as the LM's step and its result."""
+        messages: list[Message] = []
+        for turn in turns:
             if turn.tool_call is not None:
-                messages.append(_assistant(turn.thought, turn.tool_call, self.steps.thoughts))
+                messages += self._end_messages(turn.thought, turn.tool_call)
+            elif turn.reply is not None:
+                messages.append({"role": "assistant", "content": turn.reply or EMPTY_REPLY})
             messages.append(_observation(turn))
         return messages
+
+    def _end_messages(self, thought: str | None, call: ToolCallArgs) -> list[Message]:
+        """Return the last step of an exchange."""
+        step: dict[str, Any] = {"thought": thought or ""} if self.steps.thoughts else {}
+        step["tool_call"] = call.model_dump(mode="json")
+        return [{"role": "assistant", "content": json.dumps(step, ensure_ascii=False)}]
 
     def _history(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:
         """Return earlier exchanges in the format of this run: the inputs, and the ``finish`` call with the outputs."""
         messages: list[Message] = []
         for exchange in _exchanges(signature, run):
-            if question := _inputs_text(signature, exchange):
+            if question := inputs_text(signature, exchange):
                 messages.append({"role": "user", "content": question})
             outputs = {key: value for key, value in exchange.items() if key not in signature.input_fields}
             if any(name in outputs for name in self.steps.outputs):  # a prediction also has a trajectory or reasoning
                 outputs = {name: outputs[name] for name in self.steps.outputs if name in outputs}
             if outputs:
                 finish = ToolCallArgs(name=FINISH, args=jsonable(outputs))
-                messages.append(_assistant("", finish, self.steps.thoughts))
+                messages += self._end_messages("", finish)
         return messages
 
 
@@ -149,13 +179,6 @@ def _observation(turn: Turn) -> Message:
         return {"role": "user", "content": turn.observation}
     media = "\n".join(str(part.model_dump()) for part in turn.media)  # DSPy's markers
     return to_content_parts({"role": "user", "content": f"{turn.observation}\n{media}"})
-
-
-def _assistant(thought: str | None, call: ToolCallArgs | Mapping[str, Any], thoughts: bool) -> Message:
-    parsed = call if isinstance(call, ToolCallArgs) else ToolCallArgs.model_validate(call)
-    step: dict[str, Any] = {"thought": thought or ""} if thoughts else {}
-    step["tool_call"] = parsed.model_dump(mode="json")
-    return {"role": "assistant", "content": json.dumps(step, ensure_ascii=False)}
 
 
 def _is_history(annotation: Any) -> bool:
@@ -172,7 +195,79 @@ def _exchanges(signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[
     return []
 
 
-def _inputs_text(signature: type[dspy.Signature], values: Mapping[str, Any]) -> str:
+class APIStepAdapter(StepAdapter):
+    """Formats and parses steps for an LM behind an API, which gets the same schema, or none, in all requests.
+
+    The prompt tells all that the schema would, so that the schema can be left out where it is refused, and asks for
+    ``finish`` where the local grammar would allow nothing else. Roles alternate, as some LMs' templates require.
+
+    Args:
+        steps: the schema of a step.
+        allowed: the names that the step may call.
+        schema: whether to send the schema; otherwise JSON mode is requested if the LM has one.
+        json_mode: whether to request JSON mode if no schema is sent.
+    """
+
+    full_description = True
+
+    def __init__(self, steps: StepSchema, allowed: Iterable[str], schema: bool, json_mode: bool = True):
+        super().__init__(steps, allowed)
+        self.tool_calling = "schema" if schema else "text"
+        self.json_mode = json_mode
+
+    def response_format(self) -> dict[str, Any]:
+        """Return the response format: the schema of all steps, or JSON mode; empty if there is none."""
+        if self.tool_calling == "schema":
+            return self.steps.response_format()
+        return {"type": "json_object"} if self.json_mode else {}
+
+    def request_options(self, lm: dspy.BaseLM) -> dict[str, Any]:
+        """Return the response format, if there is one."""
+        return {"response_format": self.response_format()} if self.response_format() else {}
+
+    def format(
+        self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
+    ) -> list[Message]:
+        """Return the complete chat with alternating roles."""
+        messages = super().format(signature, demos, inputs)
+        if self.allowed == {FINISH} and len(self.steps.names) > 1:
+            messages = with_last_step(messages)
+        return alternate(messages)
+
+
+def with_last_step(messages: list[Message]) -> list[Message]:
+    """Ask for ``finish`` at the end of the last message, unless that does so already."""
+    *earlier, last = messages
+    if f"Call {FINISH}" in str(last["content"]):
+        return messages
+    content = last["content"]
+    asked = f"{content}\n\n{LAST_STEP}" if isinstance(content, str) else [*content, {"type": "text", "text": LAST_STEP}]
+    return [*earlier, {**last, "content": asked}]
+
+
+def alternate(messages: Iterable[Message]) -> list[Message]:
+    """Join each run of messages of the same role, of texts or content parts, into one message."""
+    joined: list[Message] = []
+    for message in messages:
+        last = joined[-1] if joined else {}
+        if message["role"] != last.get("role") or message["role"] == "tool":
+            joined.append(message)
+        elif isinstance(last["content"], str) and isinstance(message["content"], str):
+            joined[-1] = {**last, "content": f"{last['content']}\n\n{message['content']}"}
+        else:
+            joined[-1] = {**last, "content": [*_parts(last["content"]), *_parts(message["content"])]}
+    return joined
+
+
+def _parts(content: Any) -> list[Any]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+
+
+def _call(call: ToolCallArgs | Mapping[str, Any]) -> ToolCallArgs:
+    return call if isinstance(call, ToolCallArgs) else ToolCallArgs.model_validate(call)
+
+
+def inputs_text(signature: type[dspy.Signature], values: Mapping[str, Any]) -> str:
     fields = {
         name: field
         for name, field in signature.input_fields.items()

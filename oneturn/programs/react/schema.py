@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,6 +18,8 @@ from oneturn.programs.react.grounding import (
     restrict_to_seen,
 )
 from oneturn.programs.react.outputs import validate_outputs
+from oneturn.programs.react.strict_schema import function_parameters, strict_schema, without_nulls
+from oneturn.programs.react.tool_list import describe_call, describe_call_fully, describe_types
 from oneturn.tools.functions import argument_docs
 from oneturn.tools.registry import FINISH
 
@@ -51,12 +52,16 @@ class StepSchema:
         self._defs: dict[str, Any] = finish.pop("$defs", {})
         docs = {name: argument_docs(tool.desc) for name, tool in tools.items()}
         self._calls = {
-            name: _object(_with_descriptions(tool.args or {}, docs[name][1])) for name, tool in tools.items()
+            name: _object(_with_descriptions(tool.args or {}, docs[name][1]), _required_args(tool))
+            for name, tool in tools.items()
         }
         self._calls[FINISH] = _object(finish.get("properties", {}))
+        self._finish = _object(finish.get("properties", {}), finish.get("required", []))
         self._check_marks()
-        self._descriptions = {name: _paragraphs(text) for name, (text, _) in docs.items()}
-        self._descriptions[FINISH] = ["End the run with the final outputs."]
+        self._descriptions = {name: " ".join(text.split()) for name, (text, _) in docs.items()}
+        self._descriptions[FINISH] = "End the run with the final outputs."
+        self._api_format: dict[str, Any] | None = None
+        self._functions: dict[bool, list[dict[str, Any]]] = {}
 
     @property
     def names(self) -> frozenset[str]:
@@ -68,6 +73,15 @@ class StepSchema:
         """The names of the final outputs."""
         return tuple(self._outputs.model_fields)
 
+    @property
+    def required_outputs(self) -> frozenset[str]:
+        """The outputs without a default."""
+        return frozenset(self._finish["required"])
+
+    def has_argument(self, name: str, argument: str) -> bool:
+        """Return whether the tool ``name`` takes the argument."""
+        return argument in self._calls.get(name, {}).get("properties", {})
+
     def json_schema(self, allowed: Iterable[str], seen_values: SeenValues = SeenValues()) -> dict[str, Any]:
         """Return the JSON schema of a step.
 
@@ -76,10 +90,56 @@ class StepSchema:
             seen_values: the values that the run has seen; a tool that requires an unseen value is left out.
         """
         permitted = frozenset(allowed)
-        calls = {
-            name: _object({"name": {"type": "string", "enum": [name]}, "args": args})
+        args = {
+            name: restricted
             for name, schema in self._calls.items()
-            if name in permitted and (args := restrict_to_seen(name, schema, seen_values)) is not None
+            if name in permitted and (restricted := restrict_to_seen(name, schema, seen_values)) is not None
+        }
+        return self._step(args)
+
+    def response_format(self) -> dict[str, Any]:
+        """Return the response format for an LM behind an API: the same for all steps and runs, strict if possible."""
+        if self._api_format is None:
+            schema, strict = strict_schema(self._step({**self._calls, FINISH: self._finish}))
+            self._api_format = {
+                "type": "json_schema",
+                "json_schema": {"name": "step", "schema": schema, "strict": strict},
+            }
+        return self._api_format
+
+    def functions(self, narrow: bool) -> list[dict[str, Any]]:
+        """Return the tools and ``finish`` as functions for function calling: the same for all steps and runs.
+
+        Args:
+            narrow: whether the LM's provider takes a narrow dialect of JSON Schema only.
+        """
+        if narrow not in self._functions:
+            self._functions[narrow] = [
+                {
+                    "type": "function",
+                    "function": {
+                        "name": name,
+                        "description": self._descriptions[name],
+                        "parameters": function_parameters(schema, narrow),
+                    },
+                }
+                for name, schema in self._all_args().items()
+            ]
+        return self._functions[narrow]
+
+    def without_nulls(self, name: str, args: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a call without the ``null``s that stand for optional ones left out."""
+        schema = self._all_args().get(name)
+        left: dict[str, Any] = dict(args) if schema is None else without_nulls(args, schema)
+        return left
+
+    def _all_args(self) -> dict[str, dict[str, Any]]:
+        finish = {**self._finish, "$defs": self._defs} if self._defs else self._finish
+        return {**self._calls, FINISH: finish}
+
+    def _step(self, args: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+        calls = {
+            name: _object({"name": {"type": "string", "enum": [name]}, "args": schema}) for name, schema in args.items()
         }
         properties: dict[str, Any] = {"thought": {"type": "string"}} if self.thoughts else {}
         properties["tool_call"] = _any_of(calls.values())
@@ -103,7 +163,7 @@ class StepSchema:
         }
 
     def validate(self, args: Mapping[str, Any], seen_values: SeenValues) -> dict[str, Any]:
-        """Return the outputs of a ``finish`` call, converted to the signature's types as DSPy converts them.
+        """Return the outputs of a ``finish`` call, converted to the signature's types.
 
         Raises:
             ValueError: an output is missing, has the wrong type, or cites an unseen source. The message is one line.
@@ -113,9 +173,21 @@ class StepSchema:
             raise ValueError(message)
         return outputs
 
-    def description(self) -> str:
-        """Return the tools as the prompt lists them: one line each, then a line for every described argument."""
-        return "\n".join(self._describe(name, schema["properties"]) for name, schema in self._calls.items())
+    def description(self, full: bool = False) -> str:
+        """Return the tools as the prompt lists them: one line each, then a line for every described argument.
+
+        Args:
+            full: also tell all else that the schema would, for an LM that may not be held to it.
+        """
+        if not full:
+            return "\n".join(
+                describe_call(name, schema, self._descriptions[name]) for name, schema in self._calls.items()
+            )
+        calls = {**self._calls, FINISH: self._finish}
+        lines = [describe_call_fully(name, schema, self._descriptions[name]) for name, schema in calls.items()]
+        if self._defs:
+            lines += ["Types:", describe_types(self._defs)]
+        return "\n".join(lines)
 
     def _check_marks(self) -> None:
         supported = "Citation is supported only in list[oneturn.Citation], Seen only in a tool's plain str argument"
@@ -126,14 +198,6 @@ class StepSchema:
         if has_misplaced_mark(self._defs, output=True):
             raise ProgramError(f"{', '.join(self._defs)}: the model can't be checked against seen values: {supported}.")
 
-    def _describe(self, name: str, args: Mapping[str, Any]) -> str:
-        defaults = {arg: "" if name == FINISH else _default(schema) for arg, schema in args.items()}
-        signature = ", ".join(f"{arg}: {type_name(schema)}{defaults[arg]}" for arg, schema in args.items())
-        first, *more = self._descriptions[name]
-        lines = [f"- {name}({signature}): {first}", *(f"    {paragraph}" for paragraph in more)]
-        lines += [f"    {arg}: {schema['description']}" for arg, schema in args.items() if schema.get("description")]
-        return "\n".join(lines)
-
 
 def _outputs_model(signature: type[dspy.Signature]) -> type[pydantic.BaseModel]:
     fields: dict[str, Any] = {}
@@ -143,31 +207,24 @@ def _outputs_model(signature: type[dspy.Signature]) -> type[pydantic.BaseModel]:
     return pydantic.create_model(f"{signature.__name__}Outputs", **fields)
 
 
-def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
+def _object(properties: Mapping[str, Any], required: Iterable[str] | None = None) -> dict[str, Any]:
+    """Return a closed object; by default all its properties are required."""
     untitled = {name: {k: v for k, v in schema.items() if k != "title"} for name, schema in properties.items()}
-    return {"type": "object", "properties": untitled, "required": list(untitled), "additionalProperties": False}
+    names = list(untitled if required is None else required)
+    return {"type": "object", "properties": untitled, "required": names, "additionalProperties": False}
+
+
+def _required_args(tool: dspy.Tool) -> list[str]:
+    """Return the arguments that can't be left out. DSPy marks those of an MCP tool in their descriptions only."""
+    args, described = tool.args or {}, tool.arg_desc or {}
+    if tool.has_kwargs and described.keys() >= args.keys():
+        return [name for name in args if described[name].endswith("(Required)")]
+    return [name for name, schema in args.items() if "default" not in schema]
 
 
 def _any_of(options: Iterable[dict[str, Any]]) -> dict[str, Any]:
     schemas = list(options)
     return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
-
-
-def type_name(schema: Mapping[str, Any]) -> str:
-    """Return a short name for a JSON schema's type, for prompts and messages."""
-    if "enum" in schema:
-        return " | ".join(json.dumps(value) for value in schema["enum"])
-    if "anyOf" in schema:
-        return " | ".join(type_name(option) for option in schema["anyOf"])
-    if schema.get("type") == "array":
-        return f"list of {type_name(schema.get('items', {}))}"
-    if "$ref" in schema:
-        return str(schema["$ref"]).rsplit("/", 1)[-1]
-    return str(schema.get("type", "any"))
-
-
-def _default(schema: Mapping[str, Any]) -> str:
-    return f" = {json.dumps(schema['default'], ensure_ascii=False)}" if "default" in schema else ""
 
 
 def _with_descriptions(args: Mapping[str, Any], descriptions: Mapping[str, str]) -> dict[str, Any]:
@@ -178,7 +235,3 @@ def _with_descriptions(args: Mapping[str, Any], descriptions: Mapping[str, str])
         else schema
         for name, schema in args.items()
     }
-
-
-def _paragraphs(text: str) -> list[str]:
-    return [" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")]

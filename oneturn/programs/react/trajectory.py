@@ -23,13 +23,23 @@ class ToolCallArgs(pydantic.BaseModel):
 
 
 class Turn(pydantic.BaseModel):
-    """One finished step of a run: what was thought, what was called, what came back."""
+    """One finished step of a run: what was thought, what was called, what came back.
+
+    Attributes:
+        thought: why the step was taken.
+        tool_call: the call; ``None`` if the LM's reply was no step.
+        observation: the result of the call, or what was wrong with the reply.
+        reply: the LM's reply if it was no step.
+    """
 
     thought: str | None = None
     tool_call: ToolCallArgs | None = None
     observation: str
+    reply: str | None = pydantic.Field(default=None, exclude_if=lambda reply: reply is None)
     _sources: tuple[dict[str, str], ...] = pydantic.PrivateAttr(default=())
     _media: tuple[Media, ...] = pydantic.PrivateAttr(default=())
+    _same_step: bool = pydantic.PrivateAttr(default=False)
+    _reasoning: str = pydantic.PrivateAttr(default="")
 
     @property
     def sources(self) -> tuple[dict[str, str], ...]:
@@ -44,6 +54,21 @@ class Turn(pydantic.BaseModel):
     def with_media(self, media: Iterable[Media]) -> Self:
         """Set the images, audio and files; return this turn."""
         self._media = tuple(media)
+        return self
+
+    @property
+    def same_step(self) -> bool:
+        """Whether the call was made in the same step as that of the turn before; not part of demos."""
+        return self._same_step
+
+    @property
+    def reasoning(self) -> str:
+        """The LM's reasoning before the step, which some APIs require in later requests; not part of demos."""
+        return self._reasoning
+
+    def in_step(self, same: bool, reasoning: str) -> Self:
+        """Set how the call was made; return this turn."""
+        self._same_step, self._reasoning = same, reasoning
         return self
 
     def with_sources(self, documents: Iterable[Document]) -> Self:

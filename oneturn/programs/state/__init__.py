@@ -7,6 +7,7 @@ from oneturn.programs.state.artifact import (
     load_compiled,
     read_compiled,
     read_manifest,
+    refuse_secrets_in,
     save_compiled,
 )
 
@@ -17,5 +18,6 @@ __all__ = [
     "load_compiled",
     "read_compiled",
     "read_manifest",
+    "refuse_secrets_in",
     "save_compiled",
 ]

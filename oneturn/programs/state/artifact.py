@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import dspy
 import pydantic
 
-from oneturn.core.secrets import refuse_secrets_in
+from oneturn.core.secrets import UNCERTAIN, environment_secrets, find_secrets, is_like_a_key, is_secret_name, leaves
 from oneturn.core.serialization import jsonable
 from oneturn.errors import ProgramError
 from oneturn.programs.state.drift import differences
@@ -34,6 +35,7 @@ class Manifest(pydantic.BaseModel):
         spend: LM calls, tokens, seconds and, where prices are known, US dollars of the whole compile.
         estimate: the estimate made before the compile, each value as minimum and maximum.
         stopped: the budget limit that ended the compile, if one did.
+        tool_calling: how a ``oneturn.ReAct`` asked that LM for its steps; ``None`` for another program.
         interface: the signature and the tools of the uncompiled program, with their SHA-256; without it, only a
             changed number of fields is detected as drift.
     """
@@ -48,6 +50,7 @@ class Manifest(pydantic.BaseModel):
     spend: dict[str, float]
     estimate: dict[str, list[float]] | None = None
     stopped: str | None = None
+    tool_calling: str | None = None
     interface: Interface | None = None
 
 
@@ -133,6 +136,54 @@ def read_compiled(path: Path) -> tuple[Manifest, dict[str, Any]]:
     """Return the manifest and the state of the compiled program in ``path``; raises as ``load_compiled`` does."""
     document = _read(path)
     return _manifest(document, path), document["state"]
+
+
+def refuse_secrets_in(state: Any, source: str) -> None:
+    """Check that a compiled program contains no text that looks like a secret or is one from the environment.
+
+    Secrets of the environment are the values of variables with names such as ``OPENAI_API_KEY``.
+
+    Args:
+        state: mappings, lists and texts.
+        source: the name of the program in the message.
+
+    Raises:
+        ProgramError: a key or value looks like a secret.
+    """
+    environment = environment_secrets()
+    for path, name in _names(state):
+        if _secret_kind(name):
+            _refuse(source, path or "the program", "has a key that looks like a secret")
+    for path, key, value in leaves(state):
+        if not isinstance(value, str):
+            continue
+        if variable := next((name for name, secret in environment.items() if secret in value), None):
+            _refuse(source, path, f"contains the value of the environment variable {variable}")
+        if kind := _secret_kind(value):
+            _refuse(source, path, f"looks like a secret ({kind})")
+        if is_secret_name(key) and is_like_a_key(value):
+            _refuse(source, path, "looks like a secret")
+
+
+def _secret_kind(text: str) -> str | None:
+    # Prompts and demos are prose: what only may be a secret doesn't stop a compile.
+    return next((secret.kind for secret in find_secrets(text, without=UNCERTAIN)), None)
+
+
+def _names(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each key of mappings, with the dotted path of its mapping."""
+    listed = value if isinstance(value, list | tuple) else ()
+    for name, inner in value.items() if isinstance(value, Mapping) else enumerate(listed):
+        if isinstance(name, str):
+            yield path, name
+        yield from _names(inner, f"{path}.{name}" if path else str(name))
+
+
+def _refuse(source: str, path: str, reason: str) -> None:
+    raise ProgramError(
+        f"{source}: {path} {reason}, and everyone with access to a compiled program can read it. Remove the secret "
+        "from the examples or the tools' results, then compile again."
+    )
 
 
 def check_secrets(path: Path) -> None:

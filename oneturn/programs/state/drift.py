@@ -7,7 +7,7 @@ from typing import Any
 
 from oneturn.core.secrets import leaves
 from oneturn.core.text_diff import paragraphs, render_paragraph
-from oneturn.programs.react.schema import type_name
+from oneturn.programs.react.tool_list import type_name
 from oneturn.programs.state.interface import PROGRAM, Interface, PredictorShape, SignatureShape, ToolShape
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import oneturn
 from oneturn.agent import Agent
 from oneturn.cli import app
 from oneturn.config import AgentConfig
-from oneturn.deployment.doctor import Finding, State, check
+from oneturn.deployment.doctor import Finding, Severity, check
 from oneturn.deployment.doctor import local as here
 from oneturn.deployment.doctor import local as packages
 from oneturn.testing import ScriptedLM
@@ -41,7 +42,7 @@ def agent(tmp_path: Path) -> Agent:
 
 
 def states(findings: Any) -> dict[str, str]:
-    return {finding.subject: finding.state.value for finding in findings}
+    return {finding.check: finding.severity.value for finding in findings}
 
 
 def test_all_packages_of_the_tests_are_what_oneturn_needs():
@@ -52,8 +53,8 @@ def test_all_packages_of_the_tests_are_what_oneturn_needs():
         tools=[{"kind": "mcp", "command": "server"}],
     )
     found = list(packages.packages(config))
-    assert {finding.state for finding in found} == {State.ok}
-    assert [finding.subject for finding in found] == [
+    assert {finding.severity for finding in found} == {Severity.ok}
+    assert [finding.check for finding in found] == [
         "packages",
         "packages for the embedded LM",
         "packages for Databricks",
@@ -66,8 +67,8 @@ def test_a_package_that_is_missing_or_old_names_the_command_that_brings_it(monke
     needs = ["pandas>=9999", "there-is-no-such-package>=1", 'rich>=9999; extra == "local"']
     monkeypatch.setattr(packages, "requires", lambda name: needs)
     base, local = packages.packages(configured(lm={"model": "local/0.5B"}))
-    assert base.state is State.problem
-    assert ">=9999 is required; there-is-no-such-package isn't installed" in base.said
+    assert base.severity is Severity.error
+    assert ">=9999 is required; there-is-no-such-package isn't installed" in base.message
     assert local.fix == 'Run: pip install --upgrade "oneturn[local]"'
 
 
@@ -82,17 +83,17 @@ def test_an_extra_that_the_configuration_does_not_need_is_not_asked_for():
 def test_a_key_is_set_or_not_and_never_shown(lm: dict[str, Any], variable: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv(variable, raising=False)
     (missing,) = here.lm(configured(lm=lm).lm)
-    assert (missing.state, missing.fix) == (State.problem, f"Run: export {variable}=…")
+    assert (missing.severity, missing.fix) == (Severity.error, f"Run: export {variable}=…")
     monkeypatch.setenv(variable, "sk-of-nobody")
     (there,) = here.lm(configured(lm=lm).lm)
-    assert there.state is State.ok
-    assert "sk-of-nobody" not in there.line()
+    assert there.severity is Severity.ok
+    assert "sk-of-nobody" not in repr(there)
 
 
 def test_missing_weights_are_reported_with_their_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("ONETURN_CACHE", str(tmp_path))
     (found,) = here.lm(configured(lm={"model": "local/0.5B"}).lm)
-    assert (found.state, found.fix) == (State.warning, "They are downloaded on first use: 491 MB.")
+    assert (found.severity, found.fix) == (Severity.warning, "They are downloaded on first use: 491 MB.")
 
 
 def test_variables_of_servers_and_approvals_are_looked_for(monkeypatch: pytest.MonkeyPatch):
@@ -100,7 +101,7 @@ def test_variables_of_servers_and_approvals_are_looked_for(monkeypatch: pytest.M
     monkeypatch.setenv("APPROVALS_KEY", "0123456789abcdef" * 2)
     server = {"kind": "mcp", "url": "https://example.com/mcp", "headers": {"Authorization": "SHOP_TOKEN"}}
     found = here.variables(configured(tools=[server], approvals={"key_env": "APPROVALS_KEY"}))
-    assert states(found) == {"approvals": "ok", "tools mcp": "problem"}
+    assert states(found) == {"approvals": "ok", "tools mcp": "error"}
 
 
 def test_a_port_that_is_taken_is_a_warning():
@@ -108,7 +109,7 @@ def test_a_port_that_is_taken_is_a_warning():
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         (found,) = here.port(configured(serve={"port": listener.getsockname()[1]}))
-    assert found.state is State.warning
+    assert found.severity is Severity.warning
 
 
 def test_a_program_that_cannot_be_built_is_a_problem(agent: Agent):
@@ -116,21 +117,21 @@ def test_a_program_that_cannot_be_built_is_a_problem(agent: Agent):
         raise FileNotFoundError("no corpus")
 
     (found,) = here.program(replace(agent, build=build))
-    assert (found.state, found.said) == (State.problem, "it can't be built: FileNotFoundError: no corpus")
+    assert (found.severity, found.message) == (Severity.error, "it can't be built: FileNotFoundError: no corpus")
 
 
 def test_a_compiled_program_is_looked_at(agent: Agent):
     assert states(here.program(agent)) == {"program": "ok", "compiled": "warning"}
     missing = replace(agent, config=configured(compiled="compiled.json"))
-    assert states(here.program(missing))["compiled"] == "problem"
+    assert states(here.program(missing))["compiled"] == "error"
 
 
 def test_an_lm_that_answers_and_one_that_does_not(agent: Agent, monkeypatch: pytest.MonkeyPatch):
     (found,) = here.lm_answers(agent)
-    assert (found.state, "openai/some-lm doesn't" in found.said) == (State.problem, True)
+    assert (found.severity, "openai/some-lm doesn't" in found.message) == (Severity.error, True)
     monkeypatch.setattr(Agent, "lm", lambda self: ScriptedLM("OK"))
     (found,) = here.lm_answers(agent)
-    assert found.state is State.ok
+    assert found.severity is Severity.ok
 
 
 def test_findings_are_passed_on_as_they_come(agent: Agent):
@@ -147,8 +148,9 @@ def test_the_command_says_what_to_mend(tmp_path: Path):
     assert done.exit_code == 1, done.output
     assert "✗ lm: NO_SUCH_KEY isn't set" in done.output
     assert "Run: export NO_SUCH_KEY=…" in done.output
-    assert "The agent can't run." in done.output
+    assert re.search(r"The agent can't run. \d+ ok, (\d+ warning, )?1 problem", done.output)
     done = CliRunner().invoke(app, ["doctor", "--config", str(config), "--json"])
     report = json.loads(done.output)
     assert report["passed"] is False
     assert {"subject": "lm", "state": "problem"}.items() <= report["findings"][2].items()
+    assert {tuple(finding) for finding in report["findings"]} == {("subject", "state", "said", "fix")}

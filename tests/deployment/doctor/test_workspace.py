@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from oneturn.config import AgentConfig
-from oneturn.core.findings import State
+from oneturn.core.findings import Severity
 from oneturn.deployment.doctor.runner import check_workspace
 from tests.databricks.catalog_routes import Catalog
 from tests.databricks.workspace import OWNER, Workspace, refused, signed_in
@@ -29,7 +29,7 @@ def catalog(workspace: Workspace) -> Catalog:
 
 
 def found(**sections: Any) -> dict[str, Any]:
-    return {finding.subject: finding for finding in check_workspace(AgentConfig.read(sections)).findings}
+    return {finding.check: finding for finding in check_workspace(AgentConfig.read(sections)).findings}
 
 
 def resources(**kinds: str) -> dict[str, Any]:
@@ -47,19 +47,19 @@ def test_an_agent_that_needs_nothing_of_a_workspace_asks_none():
 
 def test_an_endpoint_that_is_ready(workspace: Workspace):
     findings = endpoint(workspace, permission_level="CAN_QUERY")
-    assert findings["workspace"].said == f"{workspace.host}, as {OWNER}"
-    assert findings["serving endpoint claude"].said == "ready, CAN_QUERY"
+    assert findings["workspace"].message == f"{workspace.host}, as {OWNER}"
+    assert findings["serving endpoint claude"].message == "ready, CAN_QUERY"
 
 
 def test_an_endpoint_that_may_be_seen_and_not_asked(workspace: Workspace):
     finding = endpoint(workspace, permission_level="CAN_VIEW")["serving endpoint claude"]
-    assert finding.state is State.problem
+    assert finding.severity is Severity.error
     assert "CAN QUERY" in finding.fix
 
 
 def test_an_endpoint_that_is_not_ready(workspace: Workspace):
     finding = endpoint(workspace, state={"ready": "NOT_READY"})["serving endpoint claude"]
-    assert (finding.state, finding.said) == (State.problem, "it isn't ready")
+    assert (finding.severity, finding.message) == (Severity.error, "it isn't ready")
 
 
 def test_an_endpoint_that_is_not_there_names_those_like_it(workspace: Workspace):
@@ -67,22 +67,21 @@ def test_an_endpoint_that_is_not_there_names_those_like_it(workspace: Workspace)
     there = [{"name": "claude-sonnet"}, {"name": "llama"}]
     workspace.on("GET", "/api/2.0/serving-endpoints", lambda call: {"endpoints": there})
     finding = found(lm={"model": "databricks/claude"})["serving endpoint claude"]
-    assert finding.line() == (
-        "serving endpoint claude: it doesn't exist (No such endpoint). Existing endpoints: claude-sonnet."
-    )
+    assert finding.message == "it doesn't exist (No such endpoint)"
+    assert finding.fix == "Existing endpoints: claude-sonnet."
 
 
 def test_a_workspace_that_does_not_tell_is_no_problem_of_the_configuration(workspace: Workspace):
     workspace.on("GET", ENDPOINT, lambda call: refused(501, "NOT_IMPLEMENTED", "Not here."))
-    assert found(lm={"model": "databricks/claude"})["serving endpoint claude"].state is State.unknown
+    assert found(lm={"model": "databricks/claude"})["serving endpoint claude"].severity is Severity.unknown
 
 
 def test_credentials_that_do_not_hold_end_it_there(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DATABRICKS_TOKEN", "dapi-expired")
     findings = found(lm={"model": "databricks/claude"})
     assert list(findings) == ["workspace"]
-    assert findings["workspace"].state is State.problem
-    assert "dapi-expired" not in findings["workspace"].line()
+    assert findings["workspace"].severity is Severity.error
+    assert "dapi-expired" not in repr(findings["workspace"])
 
 
 def test_no_credentials_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Any):
@@ -90,7 +89,7 @@ def test_no_credentials_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Any):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path / "none"))
     finding = found(lm={"model": "databricks/claude"})["workspace"]
-    assert finding.said == "there are no credentials here"
+    assert finding.message == "there are no credentials here"
     assert "DATABRICKS_HOST" in finding.fix
 
 
@@ -100,9 +99,9 @@ def test_a_function_and_its_warehouse(catalog: Catalog):
     catalog.grants["FUNCTION", "main.shop.status"] = {"somebody@example.com": ["EXECUTE"]}
     findings = found(tools=[FUNCTION])
     function, warehouse = findings["function main.shop.status"], findings["sql warehouse w1"]
-    assert function.state is State.warning
+    assert function.severity is Severity.warning
     assert function.fix == f"Unless you own it: GRANT EXECUTE ON FUNCTION main.shop.status TO `{OWNER}`"
-    assert (warehouse.state, warehouse.said) == (State.warning, "it is STOPPED")
+    assert (warehouse.severity, warehouse.message) == (Severity.warning, "it is STOPPED")
 
 
 @pytest.mark.parametrize("who", [OWNER, "account users", "desk-team"])
@@ -113,14 +112,14 @@ def test_a_grant_counts_for_the_user_their_groups_and_everybody(workspace: Works
     catalog.add("warehouses", "w1", state="RUNNING")
     catalog.grants["FUNCTION", "main.shop.status"] = {who: ["EXECUTE"]}
     findings = found(tools=[FUNCTION])
-    assert findings["function main.shop.status"].said == "exists, EXECUTE"
-    assert findings["sql warehouse w1"].state is State.ok
+    assert findings["function main.shop.status"].message == "exists, EXECUTE"
+    assert findings["sql warehouse w1"].severity is Severity.ok
 
 
 def test_grants_that_may_not_be_seen_are_not_held_against_it(catalog: Catalog):
     catalog.add("tables", "main.shop.orders")
     finding = found(**resources(table="main.shop.orders"))["table main.shop.orders"]
-    assert (finding.state, finding.said) == (State.ok, "exists; its grants can't be read")
+    assert (finding.severity, finding.message) == (Severity.ok, "exists; its grants can't be read")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +133,7 @@ def test_grants_that_may_not_be_seen_are_not_held_against_it(catalog: Catalog):
 )
 def test_what_is_not_there_is_a_problem(catalog: Catalog, kind: str, fix: str):
     finding = found(**resources(**{kind: "a.b.c"}))[f"{kind.replace('_', ' ')} a.b.c"]
-    assert (finding.state, finding.fix) == (State.problem, fix)
+    assert (finding.severity, finding.fix) == (Severity.error, fix)
 
 
 def test_an_index_and_its_endpoint(catalog: Catalog):
@@ -143,14 +142,14 @@ def test_an_index_and_its_endpoint(catalog: Catalog):
     catalog.add("endpoints", "search", endpoint_status={"state": "ONLINE"})
     catalog.grants["TABLE", "main.shop.handbook"] = {OWNER: ["ALL_PRIVILEGES"]}
     findings = found(**resources(vector_search_index="main.shop.handbook"))
-    assert findings["vector search index main.shop.handbook"].said == "ready, 1,200 rows, SELECT"
-    assert findings["vector search endpoint search"].state is State.ok
+    assert findings["vector search index main.shop.handbook"].message == "ready, 1,200 rows, SELECT"
+    assert findings["vector search endpoint search"].severity is Severity.ok
     catalog.things["endpoints", "search"]["endpoint_status"]["state"] = "STOPPED"
     findings = found(**resources(vector_search_index="main.shop.handbook"))
-    assert findings["vector search endpoint search"].said == "it is STOPPED"
+    assert findings["vector search endpoint search"].message == "it is STOPPED"
     status["ready"] = False
     findings = found(**resources(vector_search_index="main.shop.handbook"))
-    assert findings["vector search index main.shop.handbook"].state is State.problem
+    assert findings["vector search index main.shop.handbook"].severity is Severity.error
 
 
 def test_where_runs_models_and_secrets_are_kept(workspace: Workspace, catalog: Catalog):
@@ -171,23 +170,23 @@ def test_where_runs_models_and_secrets_are_kept(workspace: Workspace, catalog: C
     catalog.add("schemas", "main.agents")
     catalog.secrets["desk"] = ["other"]
     findings = found(**kept)
-    assert findings["experiment /Teams/desk"].state is State.ok
-    assert findings["registered model main.agents.desk"].state is State.ok
+    assert findings["experiment /Teams/desk"].severity is Severity.ok
+    assert findings["registered model main.agents.desk"].severity is Severity.ok
     assert findings["deploy.environment KEY"].fix == "Run: databricks secrets put-secret desk key"
     catalog.secrets["desk"] = ["key"]
     catalog.grants["SCHEMA", "main.agents"] = {}
     findings = found(**kept)
-    assert findings["deploy.environment KEY"].state is State.ok
+    assert findings["deploy.environment KEY"].severity is Severity.ok
     assert "GRANT CREATE MODEL" in findings["registered model main.agents.desk"].fix
 
 
 def test_what_users_may_do_is_not_known_here(catalog: Catalog):
     catalog.add("functions", "main.shop.status")
     finding = found(tools=[{**FUNCTION, "credentials": "user"}])["on behalf of users"]
-    assert finding.state is State.unknown
-    assert "sql.statement-execution" in finding.said
+    assert finding.severity is Severity.unknown
+    assert "sql.statement-execution" in finding.message
 
 
 def test_a_server_that_does_not_start_is_a_problem():
     finding = found(tools=[{"kind": "mcp", "command": "there-is-no-such-program"}])
-    assert finding["MCP server there-is-no-such-program"].state is State.problem
+    assert finding["MCP server there-is-no-such-program"].severity is Severity.error

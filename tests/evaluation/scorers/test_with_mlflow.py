@@ -9,6 +9,7 @@ import dspy
 import mlflow
 import pandas as pd
 import pytest
+from mlflow.genai.simulators import BaseSimulatedUserAgent, ConversationSimulator
 from mlflow.genai.utils.trace_utils import extract_retrieval_context_from_trace
 
 import oneturn
@@ -206,3 +207,34 @@ def test_our_rows_become_theirs_and_come_back():
         assert back[name].tolist() == [row[name] for row in ROWS]
     with pytest.raises(DataError, match="row 1 has no input 'question'"):
         to_agent_evaluation([{"answer": "1"}])
+
+
+class Guide(dspy.Signature):
+    """Answer."""
+
+    question: str = dspy.InputField()
+    history: dspy.History = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+class Customer(BaseSimulatedUserAgent):
+    """A simulated user without an LM."""
+
+    def generate_message(self, context: Any) -> str:
+        return f"Question {context.turn}?"
+
+
+def test_a_conversation_simulator_asks_the_predict_function(experiment: None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ConversationSimulator, "_check_goal_achieved", lambda *args, **kwargs: False)
+    program = oneturn.ReAct(Guide, tools=[])
+    lm = ScriptedLM(finish(answer="one"), finish(answer="two"))
+    program.set_lm(lm)
+    simulator = ConversationSimulator(
+        test_cases=[{"goal": "return a grinder"}], max_turns=2, user_model="openai:/none", user_agent_class=Customer
+    )
+    ((first, second),) = simulator.simulate(scorers.predict_fn(program))
+    lm.check()
+    assert "Question 0?" in lm.requests[0].text
+    assert all(part in lm.requests[1].text for part in ("Question 0?", "one", "Question 1?"))
+    session = first.info.trace_metadata["mlflow.trace.session"]
+    assert session == second.info.trace_metadata["mlflow.trace.session"]

@@ -1,0 +1,105 @@
+"""Score the rows of an earlier evaluation again, without asking the LM."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pandas as pd
+
+from oneturn.datasets.row_files import write_rows
+from oneturn.errors import DataError
+from oneturn.evaluation.metric_columns import check_columns
+from oneturn.evaluation.result import MEASURED, Evaluation, metrics_among
+from oneturn.evaluation.results_file import check_rows, read_records
+from oneturn.evaluation.row import Row, judged
+from oneturn.evaluation.run_record import RunRecord, with_record
+from oneturn.evaluation.runner import Metrics, named_metrics
+from oneturn.evaluation.typed_outputs import with_types
+
+_PREDICTED = "pred_"
+_RUN_COLUMNS = ("pred_tool_calls", "pred_sources", "pred_approvals")
+
+
+def rescore(
+    rows: str | Path,
+    metrics: Metrics,
+    *,
+    examples: Sequence[dspy.Example] | None = None,
+    types: Mapping[str, Any] | None = None,
+    output: str | Path | None = None,
+) -> Evaluation:
+    """Apply metrics to the recorded answers of an evaluation.
+
+    A row without an answer keeps its error.
+
+    Args:
+        rows: a file written by :func:`oneturn.evaluate` with ``output``.
+        metrics: as :func:`oneturn.evaluate` takes them.
+        examples: provide the labels, matched by ``id``, or else by their order; ``None`` for the labels in the rows.
+        types: the types of the outputs; see :func:`oneturn.evaluation.typed_outputs.output_types`.
+        output: a file for the rows; may be the same file.
+
+    Raises:
+        DataError: the file has no rows of an evaluation, the examples are others, or a metric needs a column that no
+            row has.
+    """
+    named, path = named_metrics(metrics), Path(rows)
+    records = list(read_records(path))
+    check_rows(pd.DataFrame(records[:1]), str(path))
+    old = set(metrics_among(list(records[0])))
+    measured = {*MEASURED, *old, *(f"{name}_feedback" for name in old)}
+    labelled = _matched(records, examples, path)
+    golds = [
+        dspy.Example(**({} if example is None else dict(example.items())) | _labels(record, measured)).with_inputs(
+            *(() if example is None else example.inputs().keys())
+        )
+        for record, example in zip(records, labelled, strict=True)
+    ]
+    check_columns(named, golds)
+    scored = [_row(*each, named, types or {}, old) for each in zip(records, golds, strict=True)]
+    if output is None:
+        return Evaluation(pd.DataFrame(scored))
+    write_rows(output, scored)
+    return Evaluation.read(output)
+
+
+def _row(record: Row, gold: dspy.Example, metrics: Mapping[str, Any], types: Mapping[str, Any], old: set[str]) -> Row:
+    outputs = {
+        name.removeprefix(_PREDICTED): value
+        for name, value in record.items()
+        if name.startswith(_PREDICTED) and name not in _RUN_COLUMNS
+    }
+    calls, sources, approvals = (tuple(_as_list(record.get(name))) for name in _RUN_COLUMNS)
+    results = {"score", "feedback", "error", *old, *(f"{name}_feedback" for name in old)}
+    row = {name: value for name, value in record.items() if name not in results}
+    if not approvals and not any(value is not None for value in outputs.values()):
+        failed = {name: 0.0 for name in metrics if name != "score"}
+        return {**row, "score": 0.0, "feedback": record["error"], **failed, "error": record["error"]}
+    run = RunRecord(calls, sources, record.get("trace_id"), approvals)
+    return judged(row, metrics, gold, with_record(dspy.Prediction(**with_types(outputs, types)), run))
+
+
+def _labels(record: Row, measured: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in measured and not name.startswith(_PREDICTED)}
+
+
+def _matched(
+    records: Sequence[Row], examples: Sequence[dspy.Example] | None, path: Path
+) -> Iterable[dspy.Example | None]:
+    if examples is None:
+        return [None] * len(records)
+    by_id = {str(example["id"]): example for example in examples if "id" in example}
+    if len(by_id) == len(examples) and all(str(record.get("id")) in by_id for record in records):
+        return [by_id[str(record["id"])] for record in records]
+    if len(examples) != len(records):
+        raise DataError(f"{path} has {len(records)} rows, and there are {len(examples)} examples: give the same ones.")
+    return examples
+
+
+def _as_list(value: Any) -> list[Any]:
+    parsed = json.loads(value) if isinstance(value, str) else value
+    return list(parsed) if parsed is not None else []

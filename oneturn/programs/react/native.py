@@ -1,0 +1,167 @@
+"""Function calling: the tools and ``finish`` are functions, and the chat consists of their calls and results.
+
+The functions are the same in all requests, so that providers compile and cache them once; ``tool_choice`` alone ends a
+run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import dspy
+import json_repair
+from dspy.utils.exceptions import AdapterParseError
+
+from oneturn.core.serialization import plain
+from oneturn.lm.capabilities import ToolCalling
+from oneturn.programs.react.prompt import EMPTY_REPLY, Message, StepAdapter, alternate, with_last_step
+from oneturn.programs.react.schema import StepSchema
+from oneturn.programs.react.trajectory import ToolCallArgs, Turn
+from oneturn.tools.registry import FINISH
+
+_PROTOCOL = f"""\
+You work in steps: call a tool, read its result, and take the next step. Take arguments from the question or from \
+results, never invent them. As soon as the results hold the answer, or can't, call {FINISH}."""
+_ENDED = "The run has ended."
+
+
+class NativeAdapter(StepAdapter):
+    """Formats and parses steps for an LM with function calling.
+
+    Args:
+        steps: the schema of a step.
+        allowed: the names that the step may call; if that is ``finish`` alone, ``tool_choice`` names it.
+        choice: the strongest ``tool_choice`` that the LM takes.
+        narrow: whether the LM's provider takes a narrow dialect of JSON Schema only.
+        answer_field: the output field that holds the answer, if there is one.
+        replay_reasoning: whether to send the LM's reasoning of this run back to it.
+    """
+
+    tool_calling: ToolCalling = "native"
+
+    def __init__(
+        self,
+        steps: StepSchema,
+        allowed: Iterable[str],
+        choice: Literal["required", "auto"] = "required",
+        narrow: bool = False,
+        answer_field: str | None = None,
+        replay_reasoning: bool = False,
+    ):
+        super().__init__(steps, allowed)
+        self.use_native_function_calling = True  # DSPy would drop the tools otherwise
+        self.choice = choice
+        self.narrow = narrow
+        self.answer_field = answer_field
+        self.replay_reasoning = replay_reasoning
+
+    def request_options(self, lm: dspy.BaseLM) -> dict[str, Any]:
+        """Return the functions, and the choice among them."""
+        choice: Any = self.choice
+        if self.allowed == {FINISH} and choice == "required":
+            choice = {"type": "function", "function": {"name": FINISH}}
+        return {"tools": self.steps.functions(self.narrow), "tool_choice": choice}
+
+    def protocol(self) -> str:
+        """Return how to work; the request's functions describe the tools."""
+        return _PROTOCOL
+
+    def format(
+        self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
+    ) -> list[Message]:
+        """Return the complete chat, with function calls and their results."""
+        messages = _number_calls(alternate(super().format(signature, demos, inputs)))
+        if self.allowed == {FINISH} and self.choice == "auto" and len(self.steps.names) > 1:
+            return with_last_step(messages)
+        return messages
+
+    def read(self, signature: type[dspy.Signature], reply: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the calls in a reply as a step. A reply of text is the answer if no other output is required.
+
+        Raises:
+            AdapterParseError: the reply has no call, and its text isn't the answer.
+        """
+        text, reasoning = (reply.get("text") or "").strip(), reply.get("reasoning_content") or ""
+        if calls := [self._call(call["function"]) for call in reply.get("tool_calls") or ()]:
+            return {"thought": text, "tool_call": calls[0], "parallel_calls": calls[1:], "reasoning": reasoning}
+        if (step := self._written_step(signature, text)) is not None:
+            return {**step, "reasoning": reasoning}
+        if text and self.answer_field is not None and self.steps.required_outputs <= {self.answer_field}:
+            finish = ToolCallArgs(name=FINISH, args={self.answer_field: text})
+            return {"thought": "", "tool_call": finish, "reasoning": reasoning}
+        raise AdapterParseError(
+            adapter_name=type(self).__name__,
+            signature=signature,
+            lm_response=text,
+            message="The reply calls no function.",
+        )
+
+    def _written_step(self, signature: type[dspy.Signature], text: str) -> dict[str, Any] | None:
+        """Return a step that the LM wrote as text, as some do; ``None`` if the text is none."""
+        if "{" not in text:
+            return None
+        try:
+            step = self.parse(signature, text)
+        except AdapterParseError:
+            return None
+        return step if step["tool_call"].name in self.steps.names else None
+
+    def _call(self, function: Mapping[str, Any]) -> ToolCallArgs:
+        name, args = str(function["name"]), plain(json.loads(function["arguments"] or "{}"))
+        unread = args.get("partial_json", args.get("value")) if len(args) == 1 else None  # lm15's keys for no object
+        if isinstance(unread, str) and not self.steps.has_argument(name, *args):
+            repaired = json_repair.loads(unread)
+            args = plain(repaired) if isinstance(repaired, dict) else args
+        return ToolCallArgs(name=name, args=args)
+
+    def _turn_messages(self, turns: Iterable[Turn]) -> list[Message]:
+        messages: list[Message] = []
+        calling: Message = {}
+        for turn in turns:
+            if turn.tool_call is None:
+                calling = {}
+                if turn.reply is not None:
+                    messages.append({"role": "assistant", "content": turn.reply or EMPTY_REPLY})
+                messages.append({"role": "user", "content": turn.observation})
+                continue
+            if turn.same_step and calling:
+                calling["tool_calls"] += _tool_calls(turn.tool_call)
+            else:
+                calling = self._calling(turn.thought, turn.tool_call, turn.reasoning)
+                messages.append(calling)
+            messages.append({"role": "tool", "content": turn.observation})
+        return messages
+
+    def _end_messages(self, thought: str | None, call: ToolCallArgs) -> list[Message]:
+        return [self._calling(thought, call), {"role": "tool", "content": _ENDED}]
+
+    def _calling(self, thought: str | None, call: ToolCallArgs, reasoning: str = "") -> Message:
+        content = thought if thought and self.steps.thoughts else None
+        message: Message = {"role": "assistant", "content": content, "tool_calls": _tool_calls(call)}
+        return {**message, "reasoning_content": reasoning} if reasoning and self.replay_reasoning else message
+
+
+def _tool_calls(call: ToolCallArgs) -> list[dict[str, Any]]:
+    arguments = json.dumps(call.model_dump(mode="json")["args"], ensure_ascii=False)
+    return [{"type": "function", "function": {"name": call.name, "arguments": arguments}}]
+
+
+def _number_calls(messages: Iterable[Message]) -> list[Message]:
+    """Give each call, and its result, an id by its position, so that a request begins with the bytes of the last.
+
+    Mistral's API takes nine letters and digits only.
+    """
+    numbered: list[Message] = []
+    made = answered = 0
+    for message in messages:
+        if calls := message.get("tool_calls"):
+            ids = [f"call{made + offset:05d}" for offset in range(len(calls))]
+            made += len(calls)
+            message = {**message, "tool_calls": [{"id": id, **call} for id, call in zip(ids, calls, strict=True)]}
+        elif message["role"] == "tool":
+            message = {**message, "tool_call_id": f"call{answered:05d}"}
+            answered += 1
+        numbered.append(message)
+    return numbered

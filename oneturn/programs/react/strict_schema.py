@@ -1,0 +1,187 @@
+"""JSON schemas in the dialects that LMs' APIs take.
+
+- OpenAI's strict mode wants every object closed and each of its properties required, so that an optional one is
+  nullable. It takes some keywords only, and no ``default``, ``oneOf``, ``prefixItems`` and ``uniqueItems``.
+- The arguments of function calling may be left out, and take most keywords. Databricks and Gemini document a narrow
+  dialect, without ``anyOf``, ``$ref``, ``pattern`` and the like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Schema = Mapping[str, Any]
+
+_KEYWORDS = frozenset(
+    {"type", "enum", "description", "pattern", "format", "minItems", "maxItems"}
+    | {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
+)
+_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
+_NULL = {"type": "null"}
+
+
+def strict_schema(schema: Schema) -> tuple[dict[str, Any], bool]:
+    """Return a schema as OpenAI's strict mode takes it, and whether strict mode can be on.
+
+    It can't with an open mapping or an ``Any``, which strict mode has no form for.
+    """
+    dialect = _Dialect(strict=True)
+    converted = dialect.convert(schema)
+    if definitions := schema.get("$defs"):
+        converted["$defs"] = {name: dialect.convert(definition) for name, definition in definitions.items()}
+    return converted, not dialect.open_ended
+
+
+def function_parameters(schema: Schema, narrow: bool = False) -> dict[str, Any]:
+    """Return the schema of a function's arguments for function calling.
+
+    Args:
+        schema: an object with its ``$defs``.
+        narrow: whether the provider takes no ``anyOf``, ``$ref`` and ``pattern``.
+    """
+    dialect = _Dialect(strict=False, narrow=narrow, definitions=schema.get("$defs", {}))
+    converted = dialect.convert(schema)
+    if (definitions := schema.get("$defs")) and not narrow:
+        converted["$defs"] = {name: dialect.convert(definition) for name, definition in definitions.items()}
+    return converted
+
+
+def is_nullable(schema: Schema) -> bool:
+    """Return whether a JSON schema admits ``null``; one without a type admits anything."""
+    if "anyOf" in schema or "oneOf" in schema:
+        return any(is_nullable(option) for option in schema.get("anyOf") or schema["oneOf"])
+    if "enum" in schema:
+        return None in schema["enum"]
+    kind = schema.get("type")
+    return "$ref" not in schema and (kind is None or kind == "null" or (isinstance(kind, list) and "null" in kind))
+
+
+@dataclass
+class _Dialect:
+    strict: bool
+    narrow: bool = False
+    definitions: Schema = field(default_factory=dict)
+    open_ended: bool = False
+    resolving: tuple[str, ...] = ()
+
+    def convert(self, schema: Any) -> dict[str, Any]:
+        if not isinstance(schema, Mapping):  # true: anything
+            self.open_ended = True
+            return {}
+        if "$ref" in schema:
+            return self._reference(schema)
+        if "oneOf" in schema or "anyOf" in schema:
+            return self._union(schema, schema.get("anyOf") or schema["oneOf"])
+        if "allOf" in schema:
+            merged = {key: value for part in schema["allOf"] for key, value in part.items()}
+            return self.convert({**merged, **{key: value for key, value in schema.items() if key != "allOf"}})
+        converted = self._keywords(schema)
+        if schema.get("type") == "object" or "properties" in schema:
+            return {**converted, **self._object(schema)}
+        if schema.get("type") == "array" or "prefixItems" in schema:
+            return {**converted, **self._array(schema)}
+        if not converted.keys() & {"type", "enum"}:
+            self.open_ended = True
+        return converted
+
+    def _keywords(self, schema: Schema) -> dict[str, Any]:
+        converted = {key: value for key, value in schema.items() if key in _KEYWORDS}
+        if "const" in schema:
+            converted["enum"] = [schema["const"]]
+        if converted.get("format") not in _FORMATS:
+            mark = converted.pop("format", None)
+            if mark == "seen":  # checked in the reply, against values in any spelling
+                converted.pop("pattern", None)
+        if self.narrow:
+            converted.pop("pattern", None)
+            kind = converted.get("type")
+            if isinstance(kind, list):
+                converted["type"] = next((each for each in kind if each != "null"), "string")
+        if "default" in schema and not self.strict and schema["default"] is not None:
+            description = converted.get("description")
+            default = f"default: {schema['default']!r}"
+            converted["description"] = f"{description} ({default})" if description else default
+        return converted
+
+    def _object(self, schema: Schema) -> dict[str, Any]:
+        properties = schema.get("properties") or {}
+        if (not properties and schema.get("additionalProperties", True)) or schema.get("additionalProperties"):
+            self.open_ended = True
+            values = schema.get("additionalProperties", True)
+            rest = {"additionalProperties": self.convert(values) if isinstance(values, Mapping) else True}
+            if self.narrow:
+                rest = {}
+        else:
+            rest = {"additionalProperties": False}
+        required = schema.get("required", [])
+        converted = {name: self.convert(inner) for name, inner in properties.items()}
+        if self.strict:
+            for name in converted.keys() - set(required):
+                if not is_nullable(properties[name]):
+                    converted[name] = _nullable(converted[name])
+            required = list(converted)
+        elif self.narrow:
+            required = [name for name in required if not is_nullable(properties.get(name, {}))]
+        return {"type": "object", "properties": converted, "required": list(required), **rest}
+
+    def _array(self, schema: Schema) -> dict[str, Any]:
+        if prefix := schema.get("prefixItems"):
+            options: list[Any] = [option for index, option in enumerate(prefix) if option not in prefix[:index]]
+            items = options[0] if len(options) == 1 else {"anyOf": options}
+            return {
+                "type": "array",
+                "items": self.convert(items),
+                "minItems": schema.get("minItems", len(prefix)),
+                "maxItems": schema.get("maxItems", len(prefix)),
+            }
+        if "items" not in schema:
+            self.open_ended = True
+            return {"type": "array", "items": {}}
+        return {"type": "array", "items": self.convert(schema["items"])}
+
+    def _union(self, schema: Schema, options: list[Any]) -> dict[str, Any]:
+        description = {"description": schema["description"]} if "description" in schema else {}
+        if not self.narrow:
+            return {"anyOf": [self.convert(option) for option in options], **description}
+        some = [option for option in options if option != _NULL] or [{"type": "string"}]
+        return {**self.convert(some[0]), **description}
+
+    def _reference(self, schema: Schema) -> dict[str, Any]:
+        if not self.narrow:
+            return {"$ref": schema["$ref"]}
+        name = str(schema["$ref"]).rsplit("/", 1)[-1]
+        if name in self.resolving or name not in self.definitions:  # a recursive model has no finite schema
+            return {"type": "object"}
+        outer, self.resolving = self.resolving, (*self.resolving, name)
+        converted = self.convert(self.definitions[name])
+        self.resolving = outer
+        return {**converted, **({"description": schema["description"]} if "description" in schema else {})}
+
+
+def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    if "anyOf" in schema:
+        return {**schema, "anyOf": [*schema["anyOf"], _NULL]}
+    description = {"description": schema["description"]} if "description" in schema else {}
+    return {"anyOf": [{key: value for key, value in schema.items() if key != "description"}, _NULL], **description}
+
+
+def without_nulls(value: Any, schema: Schema, definitions: Schema | None = None) -> Any:
+    """Return ``value`` without the ``null``s of optional properties that aren't nullable.
+
+    In strict mode, an LM can only leave a property out by a ``null``; its default applies then.
+    """
+    definitions = schema.get("$defs", {}) if definitions is None else definitions
+    if "$ref" in schema:
+        schema = definitions.get(str(schema["$ref"]).rsplit("/", 1)[-1], {})
+    if isinstance(value, list):
+        return [without_nulls(item, schema.get("items") or {}, definitions) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    properties, required = schema.get("properties", {}), schema.get("required", [])
+    return {
+        name: without_nulls(inner, properties.get(name, {}), definitions)
+        for name, inner in value.items()
+        if inner is not None or name not in properties or name in required or is_nullable(properties[name])
+    }

@@ -1,0 +1,101 @@
+"""The tools as a prompt lists them.
+
+An LM that is held to a schema needs a line for each tool. Any other LM is told all that the schema would: nested
+fields, enum values, descriptions and defaults.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+Schema = Mapping[str, Any]
+
+
+def describe_call(name: str, schema: Schema, description: str, type_of: Callable[[Schema], str] | None = None) -> str:
+    """Return a line for a tool with its arguments, then a line for every described argument.
+
+    Args:
+        name: the tool's name.
+        schema: the JSON schema of its arguments.
+        description: what it does.
+        type_of: returns the text of an argument's type; by default :func:`type_name`.
+    """
+    properties = schema["properties"]
+    signature = ", ".join(
+        _argument(arg, inner, arg in schema["required"], type_of or type_name) for arg, inner in properties.items()
+    )
+    lines = [f"- {name}({signature}): {description}"]
+    lines += [f"    {arg}: {inner['description']}" for arg, inner in properties.items() if inner.get("description")]
+    return "\n".join(lines)
+
+
+def describe_call_fully(name: str, schema: Schema, description: str) -> str:
+    """Return the lines of :func:`describe_call`, and one for every described field of a nested object."""
+    text = describe_call(name, schema, description, type_of=_full_type)
+    nested = [line for arg, inner in schema["properties"].items() for line in _described_fields(arg, inner)]
+    return "\n".join([text, *(f"    {line}" for line in nested)])
+
+
+def describe_types(definitions: Mapping[str, Schema]) -> str:
+    """Return the named types of arguments: their values, or their fields with descriptions."""
+    lines = []
+    for name, schema in definitions.items():
+        description = f"  ({' '.join(schema['description'].split())})" if schema.get("description") else ""
+        lines.append(f"- {name}: {_full_type(schema)}{description}")
+        lines += [f"    {line}" for line in _described_fields("", schema)]
+    return "\n".join(lines)
+
+
+def type_name(schema: Schema) -> str:
+    """Return a short name for a JSON schema's type, for prompts and messages."""
+    if "enum" in schema:
+        return " | ".join(json.dumps(value) for value in schema["enum"])
+    if "anyOf" in schema:
+        return " | ".join(type_name(option) for option in schema["anyOf"])
+    if schema.get("type") == "array":
+        return f"list of {type_name(schema.get('items', {}))}"
+    if "$ref" in schema:
+        return str(schema["$ref"]).rsplit("/", 1)[-1]
+    return str(schema.get("type", "any"))
+
+
+def _argument(name: str, schema: Schema, required: bool, type_of: Callable[[Schema], str]) -> str:
+    if required:
+        return f"{name}: {type_of(schema)}"
+    default = schema.get("default")
+    if default is None:
+        return f"{name}?: {type_of(schema)}"
+    return f"{name}: {type_of(schema)} = {json.dumps(default, ensure_ascii=False, default=str)}"
+
+
+def _full_type(schema: Schema) -> str:
+    """Return the type with the fields of objects, which :func:`type_name` leaves out."""
+    if "const" in schema:
+        return json.dumps(schema["const"])
+    if options := schema.get("anyOf") or schema.get("oneOf"):
+        return " | ".join(_full_type(option) for option in options)
+    if isinstance(schema.get("type"), list):
+        return " | ".join(schema["type"])
+    if properties := schema.get("properties"):
+        required = schema.get("required", ())
+        fields = [_argument(name, inner, name in required, _full_type) for name, inner in properties.items()]
+        return "{" + ", ".join(fields) + "}"
+    if schema.get("type") == "array":
+        return f"list of {_full_type(schema.get('items') or {})}"
+    if schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), Mapping):
+        return f"object of {_full_type(schema['additionalProperties'])} values"
+    return type_name(schema)
+
+
+def _described_fields(path: str, schema: Schema) -> Iterator[str]:
+    for option in schema.get("anyOf") or schema.get("oneOf") or ():
+        yield from _described_fields(path, option)
+    if isinstance(schema.get("items"), Mapping):
+        yield from _described_fields(f"{path}[]", schema["items"])
+    for name, inner in (schema.get("properties") or {}).items():
+        field = f"{path}.{name}" if path else name
+        if inner.get("description"):
+            yield f"{field}: {' '.join(inner['description'].split())}"
+        yield from _described_fields(field, inner)

@@ -1,0 +1,106 @@
+"""A logged agent carries what it needs: seen in a process that can't import the agent's folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import oneturn
+from oneturn.deployment.completeness import missing_files, missing_modules
+from oneturn.deployment.doctor.local import carried_code
+
+AGENT = '''
+from pathlib import Path
+import dspy, mlflow, oneturn
+from oneturn.testing import ScriptedLM, call, finish
+import {parts}
+{top}
+HERE = Path(__file__).parent
+CONFIG = oneturn.AgentConfig.read("config.yaml", root=Path({parts}.__file__).parents[1])
+def tool(x: int) -> str:
+    """T."""
+    {lazy}
+    return "ok"
+class Scripted(oneturn.Agent):
+    def lm(self):
+        return ScriptedLM(*[reply for _ in range(20) for reply in (call("tool", x=1), finish(answer="open"))])
+AGENT = Scripted(
+    name="desk", config=CONFIG, build=lambda: oneturn.ReAct("question -> answer", tools=[tool]),
+    metric=lambda e, p, trace=None: True, examples=lambda split: [], recipes={{}},
+    root=Path({parts}.__file__).parents[1], code_paths=("{parts}",), example_questions=("Is it open?",),
+)
+mlflow.models.set_model(AGENT.adapter())
+'''
+RUN = "from oneturn.cli import app; app()"
+
+
+def write_agent(folder: Path, parts: str, top: str = "", lazy: str = "") -> Path:
+    """An agent that carries the package ``parts`` and whose folder also has ``helpers_*.py`` and ``prompts.txt``."""
+    (folder / parts).mkdir(parents=True)
+    (folder / parts / "__init__.py").write_text("")
+    (folder / f"helpers_{parts}.py").write_text("GREETING = 'hello'\n")
+    (folder / "prompts.txt").write_text("Be brief.")
+    lines = [
+        "lm: {model: openai/stub}",
+        f"mlflow: {{tracking_uri: 'sqlite:///{folder.parent}/t.db', model_name: desk}}",
+    ]
+    (folder / "config.yaml").write_text("\n".join(lines))
+    (folder / "agent.py").write_text(AGENT.format(parts=parts, top=top, lazy=lazy))
+    return folder
+
+
+def log(agent: Path) -> subprocess.CompletedProcess[str]:
+    """Run ``oneturn log`` in the agent's folder, which PYTHONPATH names, too."""
+    path = os.pathsep.join([str(Path(oneturn.__file__).parents[1]), str(agent)])
+    environment = {**os.environ, "PYTHONPATH": path, "ONETURN_CONFIG": "config.yaml"}
+    command = [sys.executable, "-c", RUN, "log"]
+    return subprocess.run(command, cwd=agent, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_a_complete_agent_is_logged(tmp_path: Path):
+    run = log(write_agent(tmp_path / "desk", "parts"))
+    assert run.returncode == 0, run.stderr
+    assert "Logged models:/" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("top", "lazy", "named"),
+    [
+        ("import helpers_parts", "", "helpers_parts (agent.py, line 6) isn't logged"),
+        ("", "from helpers_parts import GREETING", "helpers_parts (agent.py, line 11) isn't logged"),
+        ("import importlib; importlib.import_module('helpers_parts')", "", "the module helpers_parts"),
+        ("", "import importlib; importlib.import_module('helpers_parts')", "the module helpers_parts"),
+        ("(Path(__file__).parent / 'prompts.txt').read_text()", "", "prompts.txt"),
+    ],
+)
+def test_what_the_model_does_not_carry_is_named(tmp_path: Path, top: str, lazy: str, named: str):
+    run = log(write_agent(tmp_path / "desk", "parts", top, lazy))
+    assert run.returncode == 1
+    assert named in " ".join(run.stderr.split())
+    assert "Logged" not in run.stdout
+    assert "Traceback" not in run.stderr
+
+
+def test_a_file_named_by_its_absolute_path_is_named(tmp_path: Path):
+    prompts = tmp_path / "desk" / "prompts.txt"
+    run = log(write_agent(tmp_path / "desk", "parts", lazy=f"open({str(prompts)!r}).close()"))
+    assert run.returncode == 1
+    assert "the file prompts.txt" in run.stderr
+
+
+def test_doctor_names_it_without_logging(tmp_path: Path):
+    folder = write_agent(tmp_path, "doctor_parts", lazy="import helpers_doctor_parts; HERE / 'prompts.txt'")
+    findings = list(carried_code(oneturn.load_agent(folder / "agent.py")))
+    assert [finding.state.value for finding in findings] == ["problem", "warning"]
+    assert "helpers_doctor_parts (agent.py, line 11)" in findings[0].said
+    assert "prompts.txt (agent.py, line 11)" in findings[1].said
+
+
+def test_optional_imports_may_be_missing(tmp_path: Path):
+    optional = "try:\n    import helpers_optional_parts\nexcept ImportError:\n    pass"
+    agent = oneturn.load_agent(write_agent(tmp_path, "optional_parts", top=optional) / "agent.py")
+    assert (missing_modules(agent), missing_files(agent)) == ([], [])

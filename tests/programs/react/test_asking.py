@@ -1,0 +1,240 @@
+"""The three ways to ask an LM: which is taken, what each tells the LM, and what happens when one is refused."""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import dspy
+import pydantic
+import pytest
+
+from oneturn import Citation, ReAct, Seen
+from oneturn.errors import ProgramError
+from oneturn.lm import capabilities
+from oneturn.lm.capabilities import best_tool_calling
+from oneturn.programs.react.strict_schema import function_parameters, strict_schema
+from oneturn.testing import ScriptedLM, call, finish
+from tests.programs.react.chat_stub import ChatStub, calls, chat_stub
+
+STREAMING = pytest.mark.parametrize("streaming", [False, True])
+
+
+class Colour(enum.Enum):
+    RED = "crimson"
+    BLUE = "navy"
+
+
+class Person(pydantic.BaseModel):
+    full_name: str = pydantic.Field(description="as in the passport")
+    age: int | None = None
+
+
+Painted = dspy.Signature(
+    "question -> answer, colour: Colour, person: Person", custom_types={"Colour": Colour, "Person": Person}
+)
+PAINTED = finish(answer="ok", colour="navy", person={"full_name": "A", "age": None})
+
+
+def look_up(item: str, limit: int = 30) -> str:
+    """Look up an item."""
+    return f"{item} is here"
+
+
+@pytest.fixture(autouse=True)
+def nothing_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capabilities, "_refused", set())
+
+
+def run(stub: ChatStub, program: ReAct, streaming: bool, model: str = "openai/gpt-4o-mini") -> None:
+    program.set_lm(stub.lm(model))
+    if streaming:
+        list(program.steps(question="?"))
+    else:
+        program(question="?")
+
+
+def formats(stub: ChatStub) -> list[str | None]:
+    """What each request asked for."""
+    return [
+        "tools" if "tools" in body else body.get("response_format", {}).get("type", "text") for body in stub.requests
+    ]
+
+
+def test_auto_chooses_by_what_the_lm_can_do():
+    def engine(**declared: Any) -> dspy.LM:
+        return dspy.LM("own/lm", engine=type("Engine", (), {**declared, "complete": print})())
+
+    assert best_tool_calling(ScriptedLM()) == "schema"
+    assert best_tool_calling(ScriptedLM(response_schema=False)) == "text"
+    assert best_tool_calling(dspy.LM("openai/gpt-4o-mini", api_key="k")) == "native"
+    assert best_tool_calling(dspy.LM("openai/a-name-of-my-own", api_key="k")) == "text"
+    formats = frozenset({"response_format"})
+    assert best_tool_calling(engine(supported_params=formats, supports_response_schema=True)) == "schema"
+    tools = frozenset({"tools", "response_format"})
+    assert best_tool_calling(engine(supported_params=tools, supports_function_calling=True)) == "native"
+
+
+def test_an_unknown_way_is_refused():
+    with pytest.raises(ProgramError, match="tool_calling is 'json'; it must be one of 'auto', 'native'"):
+        ReAct("question -> answer", tools=[], tool_calling="json")
+
+
+@STREAMING
+@pytest.mark.parametrize("way", ["schema", "text"])
+def test_without_functions_the_prompt_tells_all_that_the_schema_would(way: str, streaming: bool):
+    with chat_stub(json.dumps(call("look_up", item="x")), json.dumps(PAINTED)) as stub:
+        run(stub, ReAct(Painted, tools=[look_up], tool_calling=way), streaming)
+    prompt = stub.requests[0]["messages"][0]["content"]
+    for told in ('"crimson" | "navy"', "full_name: string", "as in the passport", "limit: integer = 30"):
+        assert told in prompt
+    assert formats(stub)[0] == {"schema": "json_schema", "text": "json_object"}[way]
+    assert stub.requests[0].get("response_format") == stub.requests[1].get("response_format")
+
+
+@STREAMING
+def test_the_schema_for_an_api_is_strict_and_the_same_at_each_step(streaming: bool):
+    def find(code: Annotated[str, Seen(r"[A-Z]-\d")]) -> list[str]:
+        """Find."""
+        return [code]
+
+    signature = dspy.Signature("question -> answer, sources: list[Citation]", custom_types={"Citation": Citation})
+    steps = [call("find", code="A-1"), call("find", code="A-2"), finish(answer="x", sources=[])]
+    with chat_stub(*map(json.dumps, steps)) as stub:
+        run(stub, ReAct(signature, tools=[find], tool_calling="schema", max_iters=3), streaming)
+    sent = [body["response_format"] for body in stub.requests]
+    assert sent == [sent[0]] * 3
+    assert sent[0]["json_schema"]["strict"] is True
+    assert list(refused_by_strict_mode(sent[0]["json_schema"]["schema"])) == []
+    assert "has not been seen" in json.dumps(stub.requests[1]["messages"][-1])
+    assert "Call finish now" in stub.requests[2]["messages"][-1]["content"]
+
+
+def test_an_lm_under_a_grammar_gets_a_narrowed_schema_and_the_short_prompt():
+    lm = ScriptedLM(call("look_up", item="x"), finish(**PAINTED["tool_call"]["args"]))
+    program = ReAct(Painted, tools=[look_up], max_iters=2)
+    with dspy.context(lm=lm):
+        program(question="?")
+    assert [request.offered for request in lm.requests] == [["look_up", "finish"], ["finish"]]
+    assert "as in the passport" not in lm.requests[0].messages[0]["content"]
+
+
+@STREAMING
+def test_a_refusal_falls_back_and_is_remembered_for_what_was_refused(streaming: bool):
+    def check(body: dict[str, Any]) -> str | None:
+        if "Painted" in json.dumps(body.get("tools", [])) or "colour" in json.dumps(body.get("tools", [])):
+            return "Invalid schema for function 'finish'"
+        return None
+
+    reply = json.dumps(PAINTED)
+    plain = calls(("finish", {"answer": "x"}))
+    with chat_stub(reply, reply, plain, check=check) as stub:
+        run(stub, ReAct(Painted, tools=[]), streaming)
+        assert formats(stub) == ["tools", "tools", "json_schema"], "the second tools are in the narrow dialect"
+        run(stub, ReAct(Painted, tools=[]), streaming)
+        run(stub, ReAct("question -> answer", tools=[]), streaming)
+        assert formats(stub)[3:] == ["json_schema", "tools"]
+
+
+@STREAMING
+def test_a_refused_choice_is_weakened_and_the_prompt_asks_for_finish(streaming: bool):
+    def check(body: dict[str, Any]) -> str | None:
+        return (
+            "Thinking may not be enabled when tool_choice forces tool use." if body["tool_choice"] != "auto" else None
+        )
+
+    done = calls(("finish", {"answer": "x", "sure": True}))
+    with chat_stub(calls(("look_up", {"item": "x"})), done, check=check) as stub:
+        run(stub, ReAct("question -> answer, sure: bool", tools=[look_up], max_iters=2), streaming)
+    assert [body["tool_choice"] for body in stub.requests] == ["required", "auto", "auto"]
+    assert "Call finish now" in stub.requests[-1]["messages"][-1]["content"]
+
+
+@STREAMING
+def test_an_lm_without_any_of_it_is_asked_by_the_prompt_alone(streaming: bool):
+    def check(body: dict[str, Any]) -> str | None:
+        refused = {"tools", "response_format"}.intersection(body)
+        return f"{refused.pop()} is not supported" if refused else None
+
+    with chat_stub(json.dumps(finish(answer="x")), check=check) as stub:
+        run(stub, ReAct("question -> answer", tools=[look_up]), streaming)
+    assert formats(stub)[-1] == "text"
+
+
+def test_another_refusal_is_an_error():
+    with chat_stub(check=lambda body: "temperature is not supported") as stub, pytest.raises(Exception, match="temp"):
+        run(stub, ReAct("question -> answer", tools=[look_up]), False)
+    assert len(stub.requests) == 1
+
+
+@STREAMING
+def test_an_unreadable_reply_stays_in_the_chat_and_roles_alternate(streaming: bool):
+    program = ReAct("question -> answer, sure: bool", tools=[look_up], tool_calling="text")
+    program.step.demos = [dspy.Example(question="Rum?", answer="8", sure=True).with_inputs("question")]
+    done = finish(answer="x", sure=True)
+    with chat_stub("Let me think.", json.dumps(call("look_up", item="x")), json.dumps(done)) as stub:
+        run(stub, program, streaming)
+    for body in stub.requests:
+        roles = [message["role"] for message in body["messages"]]
+        assert roles == ["system", *["user", "assistant"] * (len(roles) // 2)][: len(roles)]
+    reply, told = stub.requests[1]["messages"][-2:]
+    assert reply == {"role": "assistant", "content": "Let me think."}
+    assert told["content"].startswith("Error: that was not one JSON object")
+
+
+# ---- schemas
+
+
+class Node(pydantic.BaseModel):
+    name: str = "root"
+    pair: tuple[int, str] = (1, "a")
+    tags: set[str] = set()
+    either: int | str = 3
+    children: list[Node] = []
+
+
+def schema_of(kind: Any) -> dict[str, Any]:
+    return pydantic.create_model("Outputs", value=(kind, ...)).model_json_schema()
+
+
+def refused_by_strict_mode(schema: Any, path: str = "$") -> Iterator[str]:
+    """What OpenAI's documentation of structured outputs rules out."""
+    if isinstance(schema, list):
+        for item in schema:
+            yield from refused_by_strict_mode(item, path)
+    if not isinstance(schema, dict):
+        return
+    if schema.get("type") == "object":
+        if schema.get("additionalProperties") is not False:
+            yield f"{path} is open"
+        if set(schema["required"]) != set(schema["properties"]):
+            yield f"{path} has optional properties"
+    words = {"default", "oneOf", "allOf", "prefixItems", "uniqueItems"} & set(schema)
+    yield from (f"{path} has {word}" for word in words)
+    if schema.get("format") in ("seen", "source-id"):
+        yield f"{path} has a format of its own"
+    for key in ("properties", "$defs"):
+        for name, inner in schema.get(key, {}).items():
+            yield from refused_by_strict_mode(inner, f"{path}.{name}")
+    for key in ("items", "anyOf"):
+        yield from refused_by_strict_mode(schema.get(key), f"{path}.{key}")
+
+
+def test_a_strict_schema_closes_objects_and_makes_optional_fields_nullable():
+    schema, strict = strict_schema(schema_of(Node))
+    assert (strict, list(refused_by_strict_mode(schema))) == (True, [])
+    assert schema["$defs"]["Node"]["properties"]["name"] == {"anyOf": [{"type": "string"}, {"type": "null"}]}
+
+
+@pytest.mark.parametrize("kind", [dict[str, int], Any, list[Any], dict])
+def test_open_types_switch_strict_mode_off(kind: Any):
+    assert strict_schema(schema_of(kind))[1] is False
+
+
+def test_the_narrow_dialect_has_no_references_and_unions():
+    text = json.dumps(function_parameters(schema_of(Node | None), narrow=True))
+    for word in ("$ref", "$defs", "anyOf", "oneOf", "prefixItems", '"default"', "uniqueItems"):
+        assert word not in text
+    assert "default: 'root'" in text
