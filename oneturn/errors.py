@@ -76,7 +76,8 @@ class RunError(OneTurnError):
 
     Args:
         message: the problem and its fix.
-        code: ``"invalid_output"``, ``"context_length_exceeded"``, ``"max_iters"`` or ``"approval_required"``.
+        code: ``"invalid_output"``, ``"context_length_exceeded"``, ``"max_iters"``, ``"approval_required"``,
+            ``"max_output_tokens"`` (the reply was cut), ``"content_filter"`` or ``"refusal"``.
         trajectory: the turns finished before the error.
     """
 

@@ -19,7 +19,7 @@ from dspy._vendor.lm15.transports import StdlibAsyncTransport, StdlibTransport
 from dspy.adapters._legacy_type_markers import _expand_legacy_custom_type_markers_in_chat_message
 from dspy.adapters.chat_adapter import field_header_pattern
 from dspy.adapters.types.tool import _resolve_json_schema_reference
-from dspy.adapters.utils import format_field_value, serialize_for_json
+from dspy.adapters.utils import format_field_value, parse_value, serialize_for_json
 from dspy.clients import execution, model_metadata
 from dspy.clients.call_result import usage_dict
 from dspy.clients.costs import estimate_cost
@@ -257,6 +257,7 @@ __all__ = [
     "has_price_list",
     "inline_references",
     "mark_uncompiled",
+    "parse_value",
     "parse_with",
     "price_namespaces",
     "replaced_cache",

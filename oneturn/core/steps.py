@@ -63,10 +63,11 @@ class ToolResult:
     """The result of a tool call.
 
     Attributes:
-        output: the text passed to the LM.
+        output: the text passed to the LM and to the client.
         is_error: whether the tool failed; ``output`` is then one short line.
         documents: retrieved documents that can be cited.
         usage: usage of the tool's own LM calls, if the program counts it per tool; included in the run's ``Usage``.
+        media: the result's images, audio and files, which only the LM gets.
     """
 
     call_id: str
@@ -75,6 +76,7 @@ class ToolResult:
     is_error: bool = False
     documents: tuple[Document, ...] = ()
     usage: Usage | None = None
+    media: tuple[dspy.Image | dspy.Audio | dspy.File, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,11 @@ class WaitingCall:
 
 @dataclass(frozen=True)
 class FinishedCall(WaitingCall):
-    """A completed tool call with its result, which a later run needs to resume from it."""
+    """A completed tool call with its result, which a later run needs to resume from it; it has no ``media`` then."""
 
     output: str = ""
     documents: tuple[Document, ...] = ()
+    media: tuple[dspy.Image | dspy.Audio | dspy.File, ...] = ()
 
 
 @dataclass(frozen=True)

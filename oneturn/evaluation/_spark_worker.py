@@ -72,7 +72,7 @@ class Job:
                 pending[number] = row
                 yield {name: value for name, value in without_nan(row).items() if value is not None}
 
-        return examples_of(record_rows(), self.inputs)
+        return examples_of(record_rows(), self.inputs, _target(self).optional)
 
 
 def made(target: str | Made, api_key: str | None) -> Target:

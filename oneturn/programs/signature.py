@@ -69,14 +69,16 @@ def signature_of(module: dspy.Module, given: str | type[dspy.Signature] | None =
 
 
 def answer_field_of(signature: type[dspy.Signature], given: str | None = None) -> str | None:
-    """Return the output field whose text is the answer: ``given``, or the first of type ``str``.
+    """Return the output field whose text is the answer: ``given``, or the first of type ``str``, or ``str | None``.
 
     Raises:
         ProgramError: the signature has no output field ``given``.
     """
     outputs = signature.output_fields
     if given is None:
-        return next((name for name, field in outputs.items() if field.annotation is str), None)
+        texts = [name for name, field in outputs.items() if field.annotation is str]
+        optional_texts = [name for name, field in outputs.items() if field.annotation == str | None]
+        return next(iter(texts + optional_texts), None)
     if given not in outputs:
         raise ProgramError(f"answer_field is {given!r}; the outputs of {signature.__name__} are: {', '.join(outputs)}.")
     return given
@@ -108,12 +110,46 @@ def _from_predictor(module: dspy.Module) -> type[dspy.Signature]:
 
 
 def _check(module: dspy.Module, signature: type[dspy.Signature]) -> None:
+    check_field_names(signature)
+    check_predictors(module)
     name, inputs = type(module).__name__, ", ".join(signature.input_fields)
     if unaccepted := _unaccepted_inputs(module, signature):
         raise ProgramError(f"{name}.forward doesn't accept {unaccepted[0]!r}; the signature's inputs are: {inputs}.")
     required = [parameter for parameter, is_required in (_parameters(module) or {}).items() if is_required]
     if missing := [parameter for parameter in required if parameter not in signature.input_fields]:
         raise ProgramError(f"{name}.forward requires {missing[0]!r}; the signature's inputs are: {inputs}. {_HINT}")
+
+
+PREDICTOR_NAMES = frozenset({"config", "demos", "instance", "lm", "new_signature", "self", "signature"})
+"""Input names that ``dspy.Predict`` and ``dspy.Module`` take as their own arguments."""
+
+_PREDICTION_NAMES = frozenset({"base", "self"})
+"""Output names that ``dspy.Prediction`` takes as its own arguments."""
+
+
+def check_field_names(signature: type[dspy.Signature]) -> None:
+    """Check that DSPy can pass the signature's fields by name.
+
+    Raises:
+        ProgramError: it can't; the message names the field.
+    """
+    clashing = [name for name in signature.input_fields if name in PREDICTOR_NAMES]
+    clashing += [name for name in signature.output_fields if name in _PREDICTION_NAMES]
+    if clashing:
+        raise ProgramError(
+            f"{signature.__name__} can't have a field named {clashing[0]!r}: DSPy has an argument of this name. Rename "
+            f"the field, for example to {clashing[0] + '_text'!r}."
+        )
+
+
+def check_predictors(module: dspy.Module) -> None:
+    """Check that DSPy can pass the fields of all predictors by name.
+
+    Raises:
+        ProgramError: it can't; the message names the field.
+    """
+    for predictor in module.predictors():
+        check_field_names(predictor.signature)
 
 
 def _unaccepted_inputs(module: dspy.Module, signature: type[dspy.Signature]) -> list[str]:

@@ -17,8 +17,7 @@ from pydantic_core import from_json
 
 from oneturn.core._dspy import field_header_pattern
 from oneturn.core.serialization import replace_surrogates
-from oneturn.core.steps import AnswerDelta, Thought
-from oneturn.tools.registry import FINISH
+from oneturn.core.steps import AnswerDelta
 
 Piece = tuple[str, str]
 """A field's name, and the text to append to it."""
@@ -288,52 +287,3 @@ class AnswerText:
     def _emit(self, text: str) -> AnswerDelta:
         self._emitted.append(text)
         return AnswerDelta(text, self._attempt)
-
-
-class StepReader:
-    """Reads one step's JSON piece by piece: yields its thought once it is complete, and its answer as it grows.
-
-    The answer is the string argument ``answer_field`` of a ``finish`` call. Text that isn't JSON yields nothing; the
-    run emits its content after parsing the step.
-
-    Args:
-        answer_field: the output field that holds the answer, if there is one.
-        attempt: the number of the attempt at the answer.
-        thoughts: whether steps have thoughts; if not, a thought in the reply is ignored.
-
-    Attributes:
-        thought_emitted: whether the thought has been yielded.
-        emitted_answer: the part of the answer that has been yielded.
-    """
-
-    def __init__(self, answer_field: str | None, attempt: int, thoughts: bool = True):
-        self._answer_field = answer_field
-        self._thoughts = thoughts
-        self._attempt = attempt
-        self._reply = ""
-        self.thought_emitted = False
-        self.emitted_answer = ""
-
-    def read(self, piece: str) -> Iterator[Thought | AnswerDelta]:
-        """Take the next piece of text; yield what it completes."""
-        self._reply += piece
-        try:
-            step = from_json(replace_surrogates(self._reply), allow_partial="trailing-strings")
-        except ValueError:
-            return
-        if not isinstance(step, Mapping) or not isinstance(step.get("tool_call"), Mapping):
-            return
-        if self._thoughts and not self.thought_emitted and step.get("thought"):
-            self.thought_emitted = True
-            yield Thought(str(step["thought"]))
-        answer = self._answer(step["tool_call"])
-        if new := answer[len(self.emitted_answer) :]:
-            self.emitted_answer += new
-            yield AnswerDelta(new, self._attempt)
-
-    def _answer(self, call: Mapping[str, Any]) -> str:
-        args = call.get("args")
-        if call.get("name") != FINISH or not isinstance(args, Mapping):
-            return ""
-        answer = args.get(self._answer_field) if self._answer_field is not None else None
-        return answer if isinstance(answer, str) else ""

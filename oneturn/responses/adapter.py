@@ -28,8 +28,9 @@ from oneturn.core.steps import (
     Working,
 )
 from oneturn.core.usage import Usage
-from oneturn.errors import AgentError, ProgramError, RunCancelled
+from oneturn.errors import AgentError, ProgramError, RunCancelled, RunError
 from oneturn.programs import Program, as_program
+from oneturn.programs.signature import check_predictors
 from oneturn.responses.approval_items import Item, read_waiting
 from oneturn.responses.errors import to_client_error
 from oneturn.responses.event_writer import EventWriter, url_citations
@@ -61,6 +62,9 @@ class ResponsesAdapter(SelfTraced):
 
     Attributes:
         approvals: the same; set it before the first request.
+
+    Raises:
+        ProgramError: an input of the program has a name that DSPy reserves, such as ``config`` or ``demos``.
     """
 
     def __init__(
@@ -72,6 +76,8 @@ class ResponsesAdapter(SelfTraced):
         deadline: float | None = None,
         approvals: Approvals | None = None,
     ):
+        if isinstance(program, dspy.Module):
+            check_predictors(program)
         self._source = program
         self._signature = signature
         self._answer_field = answer_field
@@ -161,12 +167,22 @@ class ResponsesAdapter(SelfTraced):
             yield from writer.incomplete(cancelled.reason)
         except GeneratorExit:
             raise
+        except RunError as error:
+            if error.code == "max_output_tokens":  # what was written of the answer is in the response
+                yield from writer.incomplete(error.code)
+            else:
+                yield from self._failed(writer, error, on_failure)
         except BaseException as error:  # the client gets a terminal event, the trace the original exception
-            failure = to_client_error(error)
-            on_failure(failure)
-            yield from writer.failed(failure.code, str(failure))
+            yield from self._failed(writer, error, on_failure)
             if not isinstance(error, Exception):
                 raise
+
+    def _failed(
+        self, writer: EventWriter, error: BaseException, on_failure: Callable[[AgentError], object]
+    ) -> Iterator[ResponsesAgentStreamEvent]:
+        failure = to_client_error(error)
+        on_failure(failure)
+        yield from writer.failed(failure.code, str(failure))
 
     def _run_events(
         self, writer: EventWriter, parsed: ParsedRequest, run: RunContext

@@ -50,6 +50,8 @@ _STATUS = {
     "lm_error": 502,
     "upstream_error": 502,
     "invalid_output": 500,
+    "content_filter": 422,
+    "refusal": 422,
 }
 
 

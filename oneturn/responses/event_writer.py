@@ -39,6 +39,8 @@ _OPENAI_CODES = {
     "rate_limit_exceeded": "rate_limit_exceeded",
     "invalid_request": "invalid_prompt",
     "context_length_exceeded": "invalid_prompt",
+    "content_filter": "invalid_prompt",
+    "refusal": "invalid_prompt",
 }
 
 

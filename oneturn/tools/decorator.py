@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import dspy
 from oneturn.core.background import run_in_thread
 from oneturn.core.run_context import RunContext, current_run
 from oneturn.errors import ProgramError, RunCancelled, ToolError
+from oneturn.tools.functions import describe_callable, is_async, name_of, synchronous
 
 _OPTIONS = "__oneturn_options__"
 
@@ -31,6 +33,7 @@ class ToolOptions:
 
     timeout: float | None = None
     approval: bool | Callable[..., bool] = False
+    repeatable: bool = False
     max_chars: int = MAX_CHARS
 
     def needs_approval(self, args: Mapping[str, Any]) -> bool:
@@ -48,9 +51,10 @@ def tool(
     *,
     timeout: float | None = None,
     approval: bool | Callable[..., bool] = False,
+    repeatable: bool = False,
     max_chars: int = MAX_CHARS,
 ) -> Any:
-    """Declare a tool's timeout, approval and output limit; plain functions without options don't need the decorator.
+    """Declare a tool's options. A plain function without options doesn't need the decorator.
 
         @oneturn.tool(timeout=60)
         def run_report(month: str) -> str:
@@ -61,6 +65,8 @@ def tool(
         timeout: time limit in seconds; after it, the call fails, ``oneturn.cancelled()`` returns ``True`` in the tool,
             and the run continues.
         approval: whether each call needs a person's approval, or a predicate over the call's arguments.
+        repeatable: whether a run may repeat a call with the same arguments, because its result changes: the status of
+            a job, a mailbox, a clock.
         max_chars: the maximum length of its output, in characters. A longer one is cut, lists and objects between two
             entries, and ends with ``(cut; N characters)``, its full length.
 
@@ -77,16 +83,23 @@ def tool(
         raise ProgramError(f"A tool's max_chars is {max_chars!r}; it must be positive.")
 
     def declare(function: Callable[..., Any]) -> dspy.Tool:
-        options = ToolOptions(timeout, approval, max_chars)
+        options = ToolOptions(timeout, approval, repeatable, max_chars)
+        run = synchronous(function) if is_async(function) else function
 
         @functools.wraps(function)
         def declared(*args: Any, **kwargs: Any) -> Any:
             if _enforced.get() is options or not dspy.settings.caller_modules:
-                return _call(function, args, kwargs)
-            return _enforce(declared.__name__, options, lambda: _call(function, args, kwargs), kwargs)
+                return _call(run, args, kwargs)
+            return _enforce(declared.__name__, options, lambda: _call(run, args, kwargs), kwargs)
 
         declared.__dict__[_OPTIONS] = options
-        return dspy.Tool(declared)
+        if not inspect.isroutine(function):
+            declared.__name__ = name_of(function)
+            return describe_callable(declared)
+        try:
+            return dspy.Tool(declared)
+        except RecursionError:  # a model that refers to itself
+            return describe_callable(declared)
 
     return declare if func is None else declare(func)
 

@@ -16,6 +16,7 @@ from oneturn.core.tracing import child_span
 from oneturn.errors import ProgramError
 from oneturn.tools.decorator import MAX_CHARS, options_of, ready
 from oneturn.tools.errors import to_lm_error
+from oneturn.tools.functions import CLASHING_NAMES, adapt_tool, build_tool
 
 FINISH = "finish"
 """Name of the tool that ends a run; its arguments are the signature's output fields."""
@@ -50,11 +51,11 @@ def toolset(tools: Iterable[ToolLike]) -> dict[str, dspy.Tool]:
     """Return the tools by name.
 
     Raises:
-        ProgramError: two tools have the same name, or one has the reserved name ``finish``.
+        ProgramError: two tools have the same name, one is named ``finish``, or one can't be described to an LM.
     """
     by_name: dict[str, dspy.Tool] = {}
     for tool in tools:
-        wrapped = tool if isinstance(tool, dspy.Tool) else dspy.Tool(tool)
+        wrapped = adapt_tool(tool) if isinstance(tool, dspy.Tool) else build_tool(tool)
         name = str(wrapped.name)
         if name == FINISH:
             raise ProgramError(
@@ -85,7 +86,7 @@ def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
             return failed(call, f"there is no tool {call.name!r}; available tools: {names}", span)
         try:
             with ready(options_of(tool)):
-                value = tool(**call.args)
+                value = _call(tool, call.args)
         except Exception as error:  # an exception of a user's tool never ends the run
             if span is not None:
                 span.record_exception(error)
@@ -96,12 +97,32 @@ def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
         return result
 
 
+def _call(tool: dspy.Tool, args: Mapping[str, Any]) -> Any:
+    """Call the tool. A null for an optional argument that takes none means that the argument is left out."""
+    schemas = tool.args or {}
+    given = {name: value for name, value in args.items() if value is not None or not _omits_null(schemas.get(name))}
+    if CLASHING_NAMES.isdisjoint(given):
+        return tool(**given)
+    return tool.func(**given)  # DSPy's own call has parameters of these names
+
+
+def _omits_null(schema: Mapping[str, Any] | None) -> bool:
+    if not schema or schema.get("default") is None:
+        return False
+    return '"null"' not in json.dumps([schema.get("type"), schema.get("anyOf")], default=str)
+
+
 def render_result(value: Any) -> str:
-    """Render a tool's value for the LM: documents as ``[id] text``, text unchanged, anything else as JSON."""
+    """Render a tool's value for the LM: documents as ``[id] text``, text unchanged, an image or a file as a
+    label, anything else as JSON.
+    """
     if isinstance(value, str) and value.strip():
         return str(value)
     if isinstance(value, Sequence) and (isinstance(value, str) or not value):  # providers reject an empty message
         return "Nothing was found."
+    if media := media_in(value):
+        items = value if isinstance(value, list | tuple) else [value]
+        return "\n".join(_media_label(item) if item in media else render_result(item) for item in items)
     if documents := documents_in(value):
         return "\n".join(_format_document(document) for document in documents)
     return json.dumps(jsonable(value), ensure_ascii=False)
@@ -118,13 +139,25 @@ def documents_in(value: Any) -> tuple[Document, ...]:
     return ()
 
 
+def media_in(value: Any) -> tuple[dspy.Image | dspy.Audio | dspy.File, ...]:
+    """Return the images, audio and files of a result: one, or those in a list."""
+    items = value if isinstance(value, list | tuple) else [value]
+    return tuple(item for item in items if isinstance(item, dspy.Image | dspy.Audio | dspy.File))
+
+
+def _media_label(item: Any) -> str:
+    kind = type(item).__name__.lower()
+    name = getattr(item, "filename", None)
+    return f"[{kind}: {name}]" if name else f"[{kind}]"
+
+
 def succeeded(call: ToolCall, value: Any, max_chars: int = MAX_CHARS) -> ToolResult:
     """Return the result of a call that returned ``value``, cut to ``max_chars``, with its citable documents."""
     output = render_result(value)
     if len(output) > max_chars:
         value, output = _cut(value, output, max_chars)
     citable = tuple(document for document in documents_in(value) if document.id is not None)
-    return ToolResult(call.call_id, call.name, replace_surrogates(output), documents=citable)
+    return ToolResult(call.call_id, call.name, replace_surrogates(output), documents=citable, media=media_in(value))
 
 
 def _cut(value: Any, output: str, max_chars: int) -> tuple[Any, str]:

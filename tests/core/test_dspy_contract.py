@@ -40,6 +40,7 @@ NAMES = {
     "dspy.adapters.chat_adapter.field_header_pattern": "streamed replies to ChatAdapter (programs/stream_parsers.py)",
     "dspy.adapters.types.tool._resolve_json_schema_reference": "annotated tool arguments (programs/react/grounding.py)",
     "dspy.adapters.utils.format_field_value": "inputs in the prompt of oneturn.ReAct (programs/react/prompt.py)",
+    "dspy.adapters.utils.parse_value": "outputs of the wrong type (programs/react/outputs.py)",
     "dspy.adapters.utils.serialize_for_json": "every value that is written as JSON (core/serialization.py)",
     "dspy.clients.execution": "streaming (lm/streaming.py) and the journal of a compile (compilation/replay_lm.py)",
     "dspy.clients.model_metadata": "costs (core/usage.py)",
@@ -318,6 +319,7 @@ def test_values_are_formatted(private: Any):
     assert private.format_field_value(field, ["a", "b"]) == "[1] «a»\n[2] «b»"
     assert private.serialize_for_json({"image": object, "at": [1, "a", None]})["at"] == [1, "a", None]
     assert isinstance(private.serialize_for_json(object()), str)
+    assert private.parse_value('{"a": 1}', dict[str, int]) == {"a": 1}
 
 
 @relies_on("references in a JSON schema are inlined", "tools with annotated arguments (programs/react/grounding.py)")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import dspy
-from dspy.utils.exceptions import LMError
+from dspy.utils.exceptions import AdapterParseError, LMError
 from mlflow.entities import SpanType
 
 from oneturn.core.background import stream_in_thread
@@ -16,10 +16,13 @@ from oneturn.core.tracing import child_span, set_usage
 from oneturn.core.usage import NO_USAGE, CallTracker, track_usage
 from oneturn.errors import ProgramError
 from oneturn.lm.capabilities import ToolCalling
-from oneturn.lm.streaming import tapped_replies
+from oneturn.lm.reply_ending import ReplyEnded, checked
+from oneturn.lm.streaming import OnDelta
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.prompt import StepAdapter
+from oneturn.programs.react.reply_parser import parse_reply
 from oneturn.programs.react.schema import StepSchema
+from oneturn.programs.react.step_reader import StepReader
 from oneturn.programs.react.step_stream import DeltaReader
 from oneturn.programs.react.tool_calling import AdapterSelector, ToolCallingOption
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
@@ -104,17 +107,23 @@ class StepCaller:
         Raises:
             AdapterParseError: the reply can't be parsed as a step.
             ContextWindowExceededError: the prompt is too long.
+            ReplyEnded: the reply was cut, filtered or refused. The part of the answer that was written is yielded.
         """
-        if not self._streaming:
-            return self._step(self._call(self._lm, trajectory, allowed))
         reader = DeltaReader(self._answer_field, attempt, self._schema.thoughts)
-        return (yield from self._stream_next_step(reader, trajectory, allowed))
+        try:
+            if self._streaming:
+                return (yield from self._stream_next_step(reader, trajectory, allowed))
+            return self._step(self._call(trajectory, allowed))
+        except ReplyEnded as ended:
+            if ended.ending == "max_output_tokens" and not reader.emitted_answer:
+                yield from StepReader(self._answer_field, attempt, thoughts=False).read(ended.text)
+            raise
 
     def _stream_next_step(
         self, reader: DeltaReader, trajectory: list[Turn], allowed: Allowed
     ) -> Generator[Thought | AnswerDelta | Working, None, StepCall]:
         def call(emit: Callable[[Any], None]) -> dspy.Prediction:
-            return self._call(tapped_replies(self._lm, lambda: emit), trajectory, allowed)
+            return self._call(trajectory, allowed, emit)
 
         events = stream_in_thread(call, Working())
         try:
@@ -154,25 +163,40 @@ class StepCaller:
         turns = [turn.model_dump(mode="json") for turn in trajectory]
         trace.append((self._predict, {**self._inputs, "trajectory": turns}, entry))
 
-    def _call(self, lm: dspy.BaseLM, trajectory: list[Turn], allowed: Allowed) -> dspy.Prediction:
+    def _call(self, trajectory: list[Turn], allowed: Allowed, on_delta: OnDelta | None = None) -> dspy.Prediction:
+        """Call the LM. An unreadable reply from DSPy's cache is asked for again: it would fail every run alike."""
+        config: dict[str, Any] = {}
         while True:
+            lm, check = checked(self._lm, _is_complete, on_delta)
             adapter = self._adapters.adapter(allowed.names, allowed.seen_values)
             try:
-                return self._call_with(adapter, lm, trajectory)
+                return self._call_with(adapter, lm, trajectory, config)
+            except AdapterParseError:
+                if check is None or check.called or config:
+                    raise
+                config = {"cache": False}
+            except ReplyEnded:
+                raise
             except LMError as error:
                 if not self._adapters.falls_back(adapter, error):
                     raise
 
-    def _call_with(self, adapter: StepAdapter, lm: dspy.BaseLM, trajectory: list[Turn]) -> dspy.Prediction:
+    def _call_with(
+        self, adapter: StepAdapter, lm: dspy.BaseLM, trajectory: list[Turn], config: dict[str, Any]
+    ) -> dspy.Prediction:
         tracker = CallTracker()
         inputs = {"steps_so_far": len(trajectory), "tool_calling": adapter.tool_calling}
         with child_span(self._lm.model, SpanType.CHAT_MODEL, inputs) as span:
             try:
                 with dspy.context(adapter=adapter, trace=None), track_usage(tracker):
-                    prediction = self._predict(lm=lm, **self._inputs, trajectory=list(trajectory))
+                    prediction = self._predict(lm=lm, config=config, **self._inputs, trajectory=list(trajectory))
                 if span is not None:
                     span.set_outputs({"thought": prediction.get("thought"), **prediction.tool_call.model_dump()})
                 return prediction
+            except ReplyEnded as ended:  # DSPy counts only replies that it gets
+                with track_usage(tracker):
+                    tracker.add_usage(self._lm.model, ended.usage)
+                raise
             finally:
                 self.usage += tracker.usage
                 if span is not None:
@@ -184,3 +208,10 @@ def _step_outputs(step: StepCall | None) -> dict[str, Any]:
         return {}
     thought = {} if step.thought is None else {"thought": step.thought}
     return {**thought, "tool_call": step.call.model_dump(mode="json")}
+
+
+def _is_complete(text: str) -> bool:
+    try:
+        return parse_reply(text).complete
+    except ValueError:
+        return False

@@ -23,6 +23,7 @@ from oneturn.core.steps import (
     WaitingCall,
 )
 from oneturn.errors import RunError
+from oneturn.lm.reply_ending import ReplyEnded
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.llm_step import Allowed, StepCall, StepCaller
 from oneturn.programs.react.schema import MOST_AT_ONCE, StepSchema
@@ -34,6 +35,14 @@ from oneturn.tools.registry import FINISH, failed
 _UNPARSABLE = "Error: that was not one JSON object with a tool_call. Write only the JSON object."
 _NO_CALL = f"Error: that was no tool call. Call {FINISH} with all outputs, or another tool."
 _REPEATED = f"Error: that call was made before and its result stands above. Call {FINISH}."
+
+_REFUSED = "Error: a person refused this call"
+_MOST_ATTEMPTS = 3
+_ENDINGS = {
+    "max_output_tokens": "the LM's reply was cut at its token limit; raise max_tokens",
+    "content_filter": "the content filter of the LM's provider stopped the reply; change the request",
+    "refusal": "the LM refused to answer: {text}",
+}
 
 
 class Run:
@@ -123,7 +132,7 @@ class Run:
     def _seen_values(self) -> SeenValues:
         used: dict[str, list[Any]] = {}
         for turn in self.trajectory:
-            if turn.tool_call is not None:
+            if turn.tool_call is not None and not self._may_make(turn.tool_call):
                 used.setdefault(turn.tool_call.name, []).extend(turn.tool_call.args.values())
         return SeenValues(tuple(self.seen), tuple(self.sources), used)
 
@@ -134,6 +143,8 @@ class Run:
             except AdapterParseError as error:
                 self._keep_unreadable(error.lm_response)
                 return None
+            except ReplyEnded as ended:
+                raise self._ended(ended) from ended
             except ContextWindowExceededError as error:
                 if not _shorten(self.trajectory):
                     raise self._error("context_length_exceeded", "the prompt is too long for the LM") from error
@@ -165,13 +176,28 @@ class Run:
             yield self.caller.usage
 
     def _new_calls(self, step: StepCall) -> list[ToolCallArgs]:
-        """Return the distinct calls of a step that weren't made before."""
-        earlier = [turn.tool_call for turn in self.trajectory]
+        """Return the distinct calls of a step that weren't made before, or may be repeated."""
         calls: list[ToolCallArgs] = []
         for call in step.calls[:MOST_AT_ONCE]:
-            if call.name != FINISH and call not in earlier and call not in calls:
+            if call.name != FINISH and call not in calls and self._may_make(call):
                 calls.append(call)
         return calls
+
+    def _may_make(self, call: ToolCallArgs) -> bool:
+        """Whether a call wasn't made before, or may be made again.
+
+        A repeatable one may, one whose result another tool may have changed since, and one that failed.
+        """
+        earlier = [index for index, turn in enumerate(self.trajectory) if turn.tool_call == call]
+        if not earlier or options_of(self.tools.get(call.name)).repeatable:
+            return True
+        if len(earlier) >= _MOST_ATTEMPTS:
+            return False
+        last = self.trajectory[earlier[-1]]
+        if _has_failed(last):
+            return call.name in self.tools and not last.observation.startswith(_REFUSED)
+        later = self.trajectory[earlier[-1] + 1 :]
+        return any(turn.tool_call is not None and turn.tool_call.name != call.name for turn in later)
 
     def _needs_approval(self, call: ToolCallArgs) -> bool:
         ungrounded_value = self.schema.ungrounded_value(call.name, call.args, self._seen_values())
@@ -196,7 +222,8 @@ class Run:
             yield step
         for number, call in enumerate(calls):
             result = results[call.call_id]
-            finished = FinishedCall(call.name, call.args, "" if number else thought, result.output, result.documents)
+            first = "" if number else thought
+            finished = FinishedCall(call.name, call.args, first, result.output, result.documents, result.media)
             self._add_finished(finished, seen=call.call_id not in rejected)  # a rejection may repeat invented values
             self.trajectory[-1].in_step(bool(number), reasoning)
 
@@ -223,7 +250,8 @@ class Run:
             yield from self._rest_of_answer(outputs[self.answer_field], step.emitted_answer)
         return prediction
 
-    def _rest_of_answer(self, answer: str, streamed: str) -> Iterator[Step]:
+    def _rest_of_answer(self, answer: str | None, streamed: str) -> Iterator[Step]:
+        answer = answer or ""
         if not answer.startswith(streamed):
             self.attempt += 1
             streamed = ""
@@ -238,6 +266,11 @@ class Run:
         observation = f"Error: {error}. Call {FINISH} again with outputs that fit."
         self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=observation))
 
+    def _ended(self, ended: ReplyEnded) -> RunError:
+        reason = _ENDINGS[ended.ending].format(text=" ".join(ended.text.split())[:200].rstrip("."))
+        self.caller.record(self.trajectory, None, error=reason)
+        return RunError(f"The run ended without an answer: {reason}.", ended.ending, self.trajectory)
+
     def _error(self, code: str, reason: str, step: StepCall | None = None) -> RunError:
         self.caller.record(self.trajectory, step, error=reason)
         advice = "Compile the program, raise max_iters, or take a stronger LM."
@@ -246,6 +279,10 @@ class Run:
 
 def _refusal(reason: str) -> str:
     return f"a person refused this call: {reason}" if reason else "a person refused this call"
+
+
+def _has_failed(turn: Turn) -> bool:
+    return turn.observation.startswith("Error: ")
 
 
 def _shorten(trajectory: list[Turn]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import dspy
 
 from oneturn.core.fields import field_default, field_description
+from oneturn.core.run_context import RunContext, current_run
 from oneturn.core.steps import Answer, ApprovalWanted, Resumption, Step, ToolResult, WaitingCall
 from oneturn.errors import ApprovalRequired, ProgramError, RunError
 from oneturn.lm.capabilities import ToolCalling
@@ -19,7 +21,7 @@ from oneturn.programs.react.prompt import StepAdapter
 from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.tool_calling import AdapterSelector, check_tool_calling
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn, turn_of
-from oneturn.programs.signature import answer_field_of
+from oneturn.programs.signature import answer_field_of, check_field_names
 from oneturn.tools.registry import ToolLike, toolset
 
 _CAPTURE_RUN_ERRORS = "oneturn_keep_failed_runs"
@@ -67,7 +69,8 @@ class ReAct(dspy.Module):
     - ``finish`` with outputs that don't validate: the LM gets the reason and one more attempt;
     - a tool that fails, an unknown tool, a reply that can't be parsed: the LM gets one short error line and the run
       continues;
-    - a call made before: it isn't repeated, and the next step can only be ``finish``;
+    - a call made before: it isn't repeated, and the next step can only be ``finish``. A call that failed may be made
+      again, and so may one after a call of another tool, and one of a tool declared with ``repeatable``;
     - the last of ``max_iters`` steps can only be ``finish``;
     - a prompt too long for the LM: the longest observation is cut in half and the step is retried.
 
@@ -108,7 +111,7 @@ class ReAct(dspy.Module):
 
     @property
     def answer_field(self) -> str | None:
-        """The output field whose text is the answer: the first of type ``str``."""
+        """The output field whose text is the answer: the first of type ``str``, or else ``str | None``."""
         return answer_field_of(self.signature)
 
     @property
@@ -177,6 +180,24 @@ class ReAct(dspy.Module):
                 return dspy.Prediction(trajectory=error.trajectory, error=str(error))
             raise
 
+    async def aforward(self, **inputs: Any) -> dspy.Prediction:
+        """Run :meth:`forward` in a thread, with this task's ``dspy.context``. Cancelling the task stops the run.
+
+        Raises:
+            Exception: as :meth:`forward`.
+        """
+        context = RunContext(parent=current_run())
+
+        def run() -> dspy.Prediction:
+            with context.active():
+                return self.forward(**inputs)
+
+        try:
+            return await asyncio.to_thread(run)
+        except asyncio.CancelledError:
+            context.cancel("cancelled")
+            raise
+
     def _run_to_end(self, inputs: dict[str, Any]) -> dspy.Prediction:
         at: Resumption | None = None
         while True:
@@ -205,6 +226,7 @@ class ReAct(dspy.Module):
                 yield step
 
     def _check(self) -> None:
+        check_field_names(self.signature)
         if reserved := _RESERVED.intersection(self.signature.fields):
             raise ProgramError(
                 f"{self.signature.__name__} can't have a field named {sorted(reserved)[0]!r}: ReAct reserves this name."

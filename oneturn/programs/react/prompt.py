@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import dspy
-import json_repair
-import pydantic
 from dspy.utils.exceptions import AdapterParseError
 
 from oneturn.core._dspy import RequestAdapter, format_field_value, to_content_parts
 from oneturn.core.fields import field_description
-from oneturn.core.serialization import jsonable, plain, replace_surrogates
+from oneturn.core.serialization import jsonable, replace_surrogates
 from oneturn.lm.capabilities import ToolCalling
 from oneturn.programs.react.grounding import SeenValues
+from oneturn.programs.react.reply_parser import parse_reply
 from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
 from oneturn.tools.registry import FINISH
@@ -105,22 +104,21 @@ class StepAdapter(RequestAdapter):
         Raises:
             AdapterParseError: the reply isn't a JSON object that calls a tool.
         """
-        reply: Any = plain(json_repair.loads(completion))
         try:
-            call = ToolCallArgs.model_validate(reply["tool_call"])
-            more = [ToolCallArgs.model_validate(other) for other in reply.get("parallel_calls") or []]
-        except (TypeError, KeyError, IndexError, AttributeError, pydantic.ValidationError) as error:
+            reply = parse_reply(completion)
+        except ValueError as error:
             raise AdapterParseError(
                 adapter_name=type(self).__name__,
                 signature=signature,
                 lm_response=completion,
                 message="The reply is not one JSON object with a tool_call.",
             ) from error
+        call, *more = [ToolCallArgs(name=each.name, args=each.args) for each in (reply.call, *reply.parallel)]
         step: dict[str, Any] = {"tool_call": call}
         if self.steps.parallel:
             step["parallel_calls"] = more
         if self.steps.thoughts:
-            step["thought"] = str(reply.get("thought") or "")
+            step["thought"] = reply.thought
         return step
 
     def _demo_messages(self, signature: type[dspy.Signature], demo: Mapping[str, Any]) -> list[Message]:
@@ -151,7 +149,7 @@ class StepAdapter(RequestAdapter):
                 messages += self._end_messages(turn.thought, turn.tool_call)
             elif turn.reply is not None:
                 messages.append({"role": "assistant", "content": turn.reply or EMPTY_REPLY})
-            messages.append({"role": "user", "content": turn.observation})
+            messages.append(_observation(turn))
         return messages
 
     def _end_messages(self, thought: str | None, call: ToolCallArgs) -> list[Message]:
@@ -162,17 +160,39 @@ class StepAdapter(RequestAdapter):
 
     def _history(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:
         """Return earlier exchanges in the format of this run: the inputs, and the ``finish`` call with the outputs."""
-        fields = signature.input_fields.items()
-        history = next((run.get(name) for name, field in fields if field.annotation is dspy.History), None)
         messages: list[Message] = []
-        for exchange in history.messages if history else []:
+        for exchange in _exchanges(signature, run):
             if question := inputs_text(signature, exchange):
                 messages.append({"role": "user", "content": question})
             outputs = {key: value for key, value in exchange.items() if key not in signature.input_fields}
+            if any(name in outputs for name in self.steps.outputs):  # a prediction also has a trajectory or reasoning
+                outputs = {name: outputs[name] for name in self.steps.outputs if name in outputs}
             if outputs:
                 finish = ToolCallArgs(name=FINISH, args=jsonable(outputs))
                 messages += self._end_messages("", finish)
         return messages
+
+
+def _observation(turn: Turn) -> Message:
+    """Return a result's message: its text, then its images and files as content parts."""
+    if not turn.media:
+        return {"role": "user", "content": turn.observation}
+    media = "\n".join(str(part.model_dump()) for part in turn.media)  # DSPy's markers
+    return to_content_parts({"role": "user", "content": f"{turn.observation}\n{media}"})
+
+
+def _is_history(annotation: Any) -> bool:
+    return annotation is dspy.History or dspy.History in get_args(annotation)
+
+
+def _exchanges(signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the earlier exchanges: of a ``dspy.History``, or of its JSON form in a saved demo or a dataset."""
+    for name, field in signature.input_fields.items():
+        if _is_history(field.annotation):
+            history = run.get(name) or ()
+            exchanges = history.get("messages", ()) if isinstance(history, Mapping) else history
+            return list(getattr(exchanges, "messages", exchanges))
+    return []
 
 
 class APIStepAdapter(StepAdapter):
@@ -251,7 +271,7 @@ def inputs_text(signature: type[dspy.Signature], values: Mapping[str, Any]) -> s
     fields = {
         name: field
         for name, field in signature.input_fields.items()
-        if name in values and name != "trajectory" and field.annotation is not dspy.History
+        if name in values and name != "trajectory" and not _is_history(field.annotation)
     }
     return replace_surrogates(
         "\n".join(f"{name}: {format_field_value(field, values[name])}" for name, field in fields.items())
@@ -262,6 +282,6 @@ def _describe_inputs(signature: type[dspy.Signature]) -> str:
     lines = []
     for name, field in signature.input_fields.items():
         description = field_description(name, field)
-        if name != "trajectory" and field.annotation is not dspy.History and description:
+        if name != "trajectory" and not _is_history(field.annotation) and description:
             lines.append(f"- {name}: {description}")
     return "You are given:\n" + "\n".join(lines) if lines else ""

@@ -17,8 +17,10 @@ from oneturn.programs.react.grounding import (
     is_citation_list,
     restrict_to_seen,
 )
+from oneturn.programs.react.outputs import validate_outputs
 from oneturn.programs.react.strict_schema import function_parameters, strict_schema, without_nulls
 from oneturn.programs.react.tool_list import describe_call, describe_call_fully, describe_types
+from oneturn.tools.functions import argument_docs
 from oneturn.tools.registry import FINISH
 
 MOST_AT_ONCE = 8
@@ -48,13 +50,16 @@ class StepSchema:
         self._outputs = _outputs_model(signature)
         finish = self._outputs.model_json_schema()
         self._defs: dict[str, Any] = finish.pop("$defs", {})
-        self._calls = {name: _object(tool.args or {}, _required_args(tool)) for name, tool in tools.items()}
+        docs = {name: argument_docs(tool.desc) for name, tool in tools.items()}
+        self._calls = {
+            name: _object(_with_descriptions(tool.args or {}, docs[name][1]), _required_args(tool))
+            for name, tool in tools.items()
+        }
         self._calls[FINISH] = _object(finish.get("properties", {}))
         self._finish = _object(finish.get("properties", {}), finish.get("required", []))
         self._check_marks()
-        self._descriptions = {name: " ".join((tool.desc or "").split()) for name, tool in tools.items()}
-        self._short_descriptions = {name: _first_paragraph(tool.desc) for name, tool in tools.items()}
-        self._descriptions[FINISH] = self._short_descriptions[FINISH] = "End the run with the final outputs."
+        self._descriptions = {name: " ".join(text.split()) for name, (text, _) in docs.items()}
+        self._descriptions[FINISH] = "End the run with the final outputs."
         self._api_format: dict[str, Any] | None = None
         self._functions: dict[bool, list[dict[str, Any]]] = {}
 
@@ -163,15 +168,10 @@ class StepSchema:
         Raises:
             ValueError: an output is missing, has the wrong type, or cites an unseen source. The message is one line.
         """
-        try:
-            outputs = self._outputs.model_validate(args)
-        except pydantic.ValidationError as error:
-            detail = error.errors()[0]
-            place = ".".join(str(part) for part in detail["loc"])
-            raise ValueError(f"{place}: {detail['msg']}") from error
-        if message := self.ungrounded_value(FINISH, args, seen_values):
+        outputs = validate_outputs(self._outputs, args)
+        if message := self.ungrounded_value(FINISH, outputs, seen_values):
             raise ValueError(message)
-        return {name: getattr(outputs, name) for name in type(outputs).model_fields}
+        return outputs
 
     def description(self, full: bool = False) -> str:
         """Return the tools as the prompt lists them: one line each, then a line for every described argument.
@@ -181,7 +181,7 @@ class StepSchema:
         """
         if not full:
             return "\n".join(
-                describe_call(name, schema, self._short_descriptions[name]) for name, schema in self._calls.items()
+                describe_call(name, schema, self._descriptions[name]) for name, schema in self._calls.items()
             )
         calls = {**self._calls, FINISH: self._finish}
         lines = [describe_call_fully(name, schema, self._descriptions[name]) for name, schema in calls.items()]
@@ -227,5 +227,11 @@ def _any_of(options: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
 
 
-def _first_paragraph(text: str | None) -> str:
-    return " ".join((text or "").strip().split("\n\n")[0].split())
+def _with_descriptions(args: Mapping[str, Any], descriptions: Mapping[str, str]) -> dict[str, Any]:
+    """Return the arguments with descriptions from the docstring where they have none of their own."""
+    return {
+        name: {**schema, "description": descriptions[name]}
+        if descriptions.get(name) and not schema.get("description")
+        else schema
+        for name, schema in args.items()
+    }

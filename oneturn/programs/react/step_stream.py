@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from oneturn.core.steps import AnswerDelta, Thought
-from oneturn.programs.stream_parsers import EndingCall, NativeCallReader, StepReader
+from oneturn.programs.react.step_reader import StepReader
+from oneturn.programs.stream_parsers import EndingCall, NativeCallReader
 from oneturn.tools.registry import FINISH
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
+import dspy
 import pydantic
 from mlflow.entities import Document
 from typing_extensions import Self
 
 from oneturn.core.steps import FinishedCall, source
+
+Media: TypeAlias = dspy.Image | dspy.Audio | dspy.File
 
 
 class ToolCallArgs(pydantic.BaseModel):
@@ -34,6 +37,7 @@ class Turn(pydantic.BaseModel):
     observation: str
     reply: str | None = pydantic.Field(default=None, exclude_if=lambda reply: reply is None)
     _sources: tuple[dict[str, str], ...] = pydantic.PrivateAttr(default=())
+    _media: tuple[Media, ...] = pydantic.PrivateAttr(default=())
     _same_step: bool = pydantic.PrivateAttr(default=False)
     _reasoning: str = pydantic.PrivateAttr(default="")
 
@@ -41,6 +45,16 @@ class Turn(pydantic.BaseModel):
     def sources(self) -> tuple[dict[str, str], ...]:
         """The ``id``, ``title`` and ``url`` of each retrieved document; not part of prompts or demos."""
         return self._sources
+
+    @property
+    def media(self) -> tuple[Media, ...]:
+        """The images, audio and files of the result; part of this run's prompts, not of demos."""
+        return self._media
+
+    def with_media(self, media: Iterable[Media]) -> Self:
+        """Set the images, audio and files; return this turn."""
+        self._media = tuple(media)
+        return self
 
     @property
     def same_step(self) -> bool:
@@ -66,4 +80,5 @@ class Turn(pydantic.BaseModel):
 def turn_of(call: FinishedCall) -> Turn:
     """Return a finished call as a turn, with its sources."""
     made = ToolCallArgs(name=call.name, args=dict(call.args))
-    return Turn(thought=call.thought, tool_call=made, observation=call.output).with_sources(call.documents)
+    turn = Turn(thought=call.thought, tool_call=made, observation=call.output)
+    return turn.with_sources(call.documents).with_media(call.media)

@@ -15,7 +15,7 @@ from dspy.predict.predict import serialize_object
 from pydantic_core import to_jsonable_python
 
 from oneturn.core.secrets import UNCERTAIN, environment_secrets, find_secrets, is_like_a_key, is_secret_name, leaves
-from oneturn.core.serialization import canonical
+from oneturn.core.serialization import canonical, jsonable
 from oneturn.errors import ProgramError
 from oneturn.programs.state.drift import differences
 from oneturn.programs.state.interface import PROGRAM, Interface, interface_of
@@ -91,6 +91,7 @@ def save_compiled(program: dspy.Module, manifest: Manifest, path: Path) -> None:
         if isinstance(predictor, dict):
             predictor["lm"] = None
             predictor["traces"] = []
+            predictor["demos"] = jsonable(predictor.get("demos") or [])  # DSPy leaves dates as they are
     document = {"manifest": manifest.model_dump(), "state": state}
     refuse_secrets_in(document, str(path))
     partial = path.with_suffix(".tmp")

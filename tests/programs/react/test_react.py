@@ -48,7 +48,7 @@ PRICES = {"beans": "14.50 EUR", "filter": "12.00 EUR"}
 def look_up(item: str) -> str:
     """Look up the price of an item.
 
-    The second paragraph is for people.
+    The second paragraph warns.
     """
     return PRICES[item]
 
@@ -116,7 +116,7 @@ def test_the_prompt_tells_the_tools_and_what_the_fields_mean():
     )
     system = lm.requests[0].messages[0]["content"]
     assert "- look_up(item: string): Look up the price of an item." in system
-    assert "The second paragraph" not in system
+    assert "Look up the price of an item. The second paragraph warns." in system, "the whole docstring"
     assert "one sentence" in system
     assert "- question: as the customer wrote it" in system
     assert lm.requests[0].messages[1]["content"] == "question: beans?\nlimit: 3", "defaults are told too"

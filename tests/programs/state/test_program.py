@@ -96,8 +96,8 @@ def test_a_file_that_can_not_be_written_leaves_the_old_one(tmp_path: Path):
     save_compiled(compiled(), MANIFEST, path)
     before = path.read_text()
     unwritable = compiled()
-    unwritable.step.demos = [{"question": object()}]
-    with pytest.raises(TypeError):
+    unwritable.step.signature = unwritable.step.signature.with_instructions("key: " + "sk-proj-" + "a1B2" * 12)
+    with pytest.raises(ProgramError):
         save_compiled(unwritable, MANIFEST, path)
     assert path.read_text() == before
     assert [found.name for found in tmp_path.iterdir()] == ["program.json"]

@@ -1,0 +1,268 @@
+"""Parse an LM's text as one step, whatever is written around it.
+
+LMs that no grammar constrains write prose, fences or their reasoning before the JSON, arguments as JSON text, Python
+literals, OpenAI's names, or several steps at once. The first step of a reply counts: what follows it was written
+without the result of its call.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import json_repair
+from pydantic_core import from_json
+
+from oneturn.core.serialization import plain, replace_surrogates
+
+_THINKING = re.compile(r"\s*<(think|thinking|thought|reasoning)>(.*?)(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+_THINKING_END = "</think>"
+_ARGUMENTS = ("args", "arguments", "parameters", "input")
+_MAX_CANDIDATES = 100
+_MAX_REPAIRS = 5  # of open braces: each repair reads the rest of the reply
+_MAX_BRACKETS = 1000
+_DECODER = json.JSONDecoder(strict=False)  # LMs write line breaks inside strings
+
+
+@dataclass(frozen=True)
+class ParsedCall:
+    """A tool call in a reply."""
+
+    name: str
+    args: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ParsedReply:
+    """The first step of a reply.
+
+    Attributes:
+        call: the step's call.
+        parallel: the further calls of its ``parallel_calls``.
+        thought: its thought; empty if it has none.
+        complete: whether the step's JSON is closed; if not, its end was made up by the parser.
+    """
+
+    call: ParsedCall
+    parallel: tuple[ParsedCall, ...] = field(default=())
+    thought: str = ""
+    complete: bool = True
+
+
+def parse_reply(text: str) -> ParsedReply:
+    """Return the first step in an LM's reply.
+
+    Raises:
+        ValueError: the reply has no step.
+    """
+    visible = without_thinking(text)
+    for value, complete in _objects(visible):
+        step = _to_step(value, complete)
+        if step is not None:
+            return step
+    raise ValueError("the reply has no JSON object that calls a tool")
+
+
+def without_thinking(text: str) -> str:
+    """Return the reply without reasoning between ``<think>`` tags; empty while the tag is open."""
+    if match := _THINKING.match(text):
+        return text[match.end() :]
+    head, end, tail = text.partition(_THINKING_END)
+    if end and not head.lstrip().startswith(("{", "[", "`")):  # some chat templates write the opening tag themselves
+        return tail
+    return text
+
+
+class PartialStep:
+    """Reads a reply that is still being written: the call so far of its first step.
+
+    The step is found once its ``tool_call`` has begun; a later step is never read.
+    """
+
+    def __init__(self) -> None:
+        self._start: int | None = None
+        self._tried = 0
+
+    def read(self, text: str) -> Mapping[str, Any] | None:
+        """Return ``thought`` and ``tool_call`` of the step in ``text``, the reply so far; ``None`` before it."""
+        visible = without_thinking(text)
+        if self._start is not None:
+            return _partial_step(visible, self._start)
+        start = visible.find("{", self._tried)
+        while start >= 0:
+            value = _parse_partial(visible, start)
+            if value is not None and (step := _to_partial_step(value)) is not None:
+                self._start = start
+                return step
+            if value is not None and not _is_closed(visible, start):
+                return None  # it may still become a step
+            self._tried = start = visible.find("{", start + 1)
+            if start < 0:
+                self._tried = len(visible)
+        return None
+
+
+def _objects(text: str) -> Iterator[tuple[Any, bool]]:
+    """Yield the JSON objects in a text in order, inner ones after the outer one, and whether each is closed."""
+    start, repairs = text.find("{"), 0
+    for _ in range(_MAX_CANDIDATES):
+        if start < 0 or repairs > _MAX_REPAIRS:
+            return
+        value, complete = _object_at(text, start)
+        repairs += not complete
+        yield value, complete
+        start = text.find("{", start + 1)
+
+
+def _object_at(text: str, start: int) -> tuple[Any, bool]:
+    try:
+        return _DECODER.raw_decode(text, start)[0], True
+    except (ValueError, RecursionError):
+        pass
+    end = _end_of_object(text, start)
+    if end is None:
+        return _repaired(text[start:]), False
+    segment = text[start:end]
+    try:
+        return ast.literal_eval(segment), True
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return _repaired(segment), True
+
+
+def _repaired(text: str) -> Any:
+    if text.count("{") + text.count("[") > _MAX_BRACKETS:
+        return None  # json_repair takes minutes for it
+    try:
+        value = json_repair.loads(text)
+    except (ValueError, RecursionError):  # nested too deep
+        return None
+    return value[0] if isinstance(value, list) and value else value
+
+
+def _end_of_object(text: str, start: int) -> int | None:
+    """Return the end of the braces that open at ``start``, not counting those in strings; ``None`` if still open."""
+    depth, quote, escaped, before = 0, "", False, ""
+    for index in range(start, len(text)):
+        char = text[index]
+        if quote:
+            if escaped:
+                escaped = False
+            elif char == "\\":
+                escaped = True
+            elif char == quote:
+                quote = ""
+                before = char
+            continue
+        if char == '"' or (char == "'" and before in "{[,:("):
+            quote = char
+        elif char == "{":
+            depth += 1
+        elif char == "}":
+            depth -= 1
+            if depth == 0:
+                return index + 1
+        if not char.isspace():
+            before = char
+    return None
+
+
+def _to_step(value: Any, complete: bool) -> ParsedReply | None:
+    if not isinstance(value, Mapping):
+        return None
+    found = _calls_of(value)
+    if not found:
+        return None
+    first, *rest = found
+    more = value.get("parallel_calls")
+    others = [_to_call(each) for each in more] if isinstance(more, list) else []
+    parallel = [each for each in (*rest, *others) if each is not None]
+    thought = value.get("thought")
+    return ParsedReply(first, tuple(parallel), str(plain(thought)) if thought else "", complete)
+
+
+def _calls_of(value: Mapping[str, Any]) -> list[ParsedCall]:
+    """Return the calls that an object makes: ``tool_call``, ``tool_calls``, or the object itself."""
+    given = value.get("tool_call", value.get("tool_calls"))
+    if given is None:
+        call = _to_call(value, bare=True)
+        return [] if call is None else [call]
+    if isinstance(given, str):
+        arguments = {key: value[key] for key in _ARGUMENTS if key in value}
+        given = _decoded(given, {"name": given, **arguments} if arguments else None)
+    calls = [_to_call(each) for each in given] if isinstance(given, list) else [_to_call(given)]
+    return [call for call in calls if call is not None]
+
+
+def _to_call(value: Any, bare: bool = False) -> ParsedCall | None:
+    if not isinstance(value, Mapping):
+        return None
+    if isinstance(value.get("function"), Mapping):  # as OpenAI writes calls
+        value = value["function"]
+    name = value.get("name")
+    key = next((each for each in _ARGUMENTS if each in value), None)
+    if not isinstance(name, str) or not name or (bare and key is None):
+        return None
+    args = value[key] if key is not None else {}
+    if isinstance(args, str):
+        args = _decoded(args, {} if not args.strip() else args)
+    if args is None:
+        args = {}
+    if not isinstance(args, Mapping):
+        return None
+    return ParsedCall(replace_surrogates(name), plain(args))
+
+
+def _decoded(text: str, otherwise: Any) -> Any:
+    """Return the object or list that a text contains as JSON; ``otherwise`` if it contains none."""
+    stripped = text.strip()
+    if not stripped.startswith(("{", "[")):
+        return otherwise
+    return _object_at(stripped, 0)[0] if stripped.startswith("{") else _repaired_list(stripped)
+
+
+def _repaired_list(text: str) -> Any:
+    try:
+        return _DECODER.raw_decode(text)[0]
+    except (ValueError, RecursionError):
+        return None
+
+
+def _partial_step(text: str, start: int) -> Mapping[str, Any] | None:
+    value = _parse_partial(text, start)
+    return None if value is None else _to_partial_step(value)
+
+
+def _parse_partial(text: str, start: int) -> Mapping[str, Any] | None:
+    written = replace_surrogates(text[start:])
+    try:
+        value = from_json(written, allow_partial="trailing-strings")
+    except ValueError:
+        try:
+            value = _DECODER.raw_decode(written)[0]
+        except (ValueError, RecursionError):
+            return None
+    return value if isinstance(value, Mapping) else None
+
+
+def _is_closed(text: str, start: int) -> bool:
+    return _end_of_object(text, start) is not None
+
+
+def _to_partial_step(value: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    call: Any = value.get("tool_call")
+    if call is None and "name" in value and any(key in value for key in _ARGUMENTS):
+        call = value
+    if not isinstance(call, Mapping):
+        return None
+    key = next((each for each in _ARGUMENTS if each in call), None)
+    args = call.get(key) if key is not None else None
+    if isinstance(args, str):
+        try:
+            args = from_json(args, allow_partial="trailing-strings")
+        except ValueError:
+            args = None
+    return {"thought": value.get("thought"), "tool_call": {"name": call.get("name"), "args": args}}

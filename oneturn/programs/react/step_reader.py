@@ -1,0 +1,57 @@
+"""Read a step while the LM writes it: its thought, and the text of its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from oneturn.core.steps import AnswerDelta, Thought
+from oneturn.programs.react.reply_parser import PartialStep
+from oneturn.tools.registry import FINISH
+
+
+class StepReader:
+    """Reads one step's JSON piece by piece: yields its thought once it is complete, and its answer as it grows.
+
+    The answer is the string argument ``answer_field`` of a ``finish`` call. Text before the step's JSON yields nothing,
+    nor does anything after it.
+
+    Args:
+        answer_field: the output field that holds the answer, if there is one.
+        attempt: the number of the attempt at the answer.
+        thoughts: whether steps have thoughts; if not, a thought in the reply is ignored.
+
+    Attributes:
+        thought_emitted: whether the thought has been yielded.
+        emitted_answer: the part of the answer that has been yielded.
+    """
+
+    def __init__(self, answer_field: str | None, attempt: int, thoughts: bool = True):
+        self._answer_field = answer_field
+        self._thoughts = thoughts
+        self._attempt = attempt
+        self._reply = ""
+        self._step = PartialStep()
+        self.thought_emitted = False
+        self.emitted_answer = ""
+
+    def read(self, piece: str) -> Iterator[Thought | AnswerDelta]:
+        """Take the next piece of text; yield what it completes."""
+        self._reply += piece
+        step = self._step.read(self._reply)
+        if step is None:
+            return
+        if self._thoughts and not self.thought_emitted and step.get("thought"):
+            self.thought_emitted = True
+            yield Thought(str(step["thought"]))
+        answer = self._answer(step["tool_call"])
+        if new := answer[len(self.emitted_answer) :]:
+            self.emitted_answer += new
+            yield AnswerDelta(new, self._attempt)
+
+    def _answer(self, call: Mapping[str, Any]) -> str:
+        args = call.get("args")
+        if call.get("name") != FINISH or not isinstance(args, Mapping):
+            return ""
+        answer = args.get(self._answer_field) if self._answer_field is not None else None
+        return answer if isinstance(answer, str) else ""
