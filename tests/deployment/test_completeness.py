@@ -95,9 +95,9 @@ def test_a_file_named_by_its_absolute_path_is_named(tmp_path: Path):
 def test_doctor_names_it_without_logging(tmp_path: Path):
     folder = write_agent(tmp_path, "doctor_parts", lazy="import helpers_doctor_parts; HERE / 'prompts.txt'")
     findings = list(carried_code(oneturn.load_agent(folder / "agent.py")))
-    assert [finding.state.value for finding in findings] == ["problem", "warning"]
-    assert "helpers_doctor_parts (agent.py, line 11)" in findings[0].said
-    assert "prompts.txt (agent.py, line 11)" in findings[1].said
+    assert [finding.severity.value for finding in findings] == ["error", "warning"]
+    assert "helpers_doctor_parts (agent.py, line 11)" in findings[0].message
+    assert "prompts.txt (agent.py, line 11)" in findings[1].message
 
 
 def test_optional_imports_may_be_missing(tmp_path: Path):
