@@ -19,6 +19,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from oneturn.core._dspy import replaced_cache
+from oneturn.core.terminal import can_redraw
 from oneturn.errors import DataError
 from oneturn.evaluation.approval import ApprovalPolicy
 from oneturn.evaluation.data_sources import SPARK, Source, Unreadable, source_of
@@ -211,7 +212,7 @@ def _completed(
 ) -> Iterator[tuple[int, Row]]:
     """Yield the rows as they complete, each with its number; at most twice ``threads`` are submitted at a time."""
     pending = ((number, example) for number, example in enumerate(source.rows()) if not known(number))
-    bar = tqdm(total=source.count, desc="evaluate", unit="row", disable=not progress)
+    bar = tqdm(total=source.count, desc="evaluate", unit="row", disable=not (progress and can_redraw()))
     with ThreadPoolExecutor(threads, thread_name_prefix="oneturn-row") as pool, bar:
         running: dict[Future[Row], int] = {}
         done: SimpleQueue[Future[Row]] = SimpleQueue()
