@@ -117,7 +117,7 @@ def write_rows(path: Path | str, rows: Iterable[Row]) -> None:
 
 def json_line(row: Row) -> str:
     """Return a row as a line of a JSONL file."""
-    return replace_surrogates(json.dumps(row, ensure_ascii=False, default=str)) + "\n"
+    return replace_surrogates(json.dumps(row, ensure_ascii=False)) + "\n"
 
 
 def truncate_partial_line(path: Path) -> None:
@@ -269,5 +269,5 @@ def _column_type(kinds: set[type]) -> pa.DataType:
 def _cell(value: Any, kind: pa.DataType, escape: Callable[[str], str]) -> Any:
     if value is None or (kind != pa.string() and not isinstance(value, str)):
         return value
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return escape(replace_surrogates(text))
