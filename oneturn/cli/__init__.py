@@ -11,18 +11,21 @@ import typer
 from typer.core import TyperGroup
 
 from oneturn.cli import ask, check, compile, data, demo, deploy, doctor, evaluate, judge, serve
-from oneturn.errors import OneTurnError
+from oneturn.cli.errors import describe, show_error
 
 
 class Commands(TyperGroup):
-    """The command group. It prints a ``OneTurnError`` as one line on stderr and exits with code 1."""
+    """The command group. It prints errors as one line on stderr and exits with code 1."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except OneTurnError as error:
-            typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
+        except Exception as error:
+            text = describe(error)
+            if text is None:
+                raise
+            show_error(text)
             raise typer.Exit(1) from None
 
 

@@ -9,6 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from oneturn.cli.errors import show_error
+from oneturn.cli.options import build_console
+from oneturn.core.terminal import visible_lines
+
 _EXIT_UNREACHABLE = 2
 
 
@@ -58,13 +62,11 @@ def check(
     if json_file not in (None, "-") and not Path(str(json_file)).absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no folder for {json_file}.", param_hint="--json")
 
-    from rich.console import Console
-
     from oneturn.cli.tables import show_conformance_report
     from oneturn.conformance import check_endpoint
     from oneturn.errors import EndpointError
 
-    console = Console(stderr=True)
+    console = build_console(stderr=True)
     options: dict[str, Any] = {"question": question} if question else {}
     try:
         with console.status("a stream") as status:
@@ -81,12 +83,12 @@ def check(
                 **options,
             )
     except EndpointError as error:
-        typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
+        show_error(visible_lines(str(error)))
         raise typer.Exit(_EXIT_UNREACHABLE) from None
     if json_file == "-":
         typer.echo(json.dumps(report.to_dict(), indent=2))
     else:
-        show_conformance_report(report, Console())
+        show_conformance_report(report, build_console())
         if json_file is not None:
             Path(json_file).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
     if not report.passed(strict):

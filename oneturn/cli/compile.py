@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oneturn.cli.options import AGENT_FILE, AgentFile, ApprovalOption, ConfigFile, build_policy, load
+from oneturn.cli.options import AGENT_FILE, AgentFile, ApprovalOption, ConfigFile, build_console, build_policy, load
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,14 +67,12 @@ def compile(
     overrides = {name: limit for name, limit in limits.items() if limit is not None}
     budget = loaded.config.compile.budget.model_copy(update=overrides)
 
-    from rich.console import Console
-
     from oneturn.cli.tables import score_table
     from oneturn.compilation import compile, estimate_compile
     from oneturn.compilation.mlflow import MlflowRuns
     from oneturn.compilation.progress import SpendBar
 
-    console, policy = Console(), build_policy(approve)
+    console, policy = build_console(), build_policy(approve)
     if estimate:
         cost = estimate_compile(loaded, recipe=recipe, budget=budget, approve=policy)
         _show_estimate(cost, recipe or loaded.config.compile.recipe, console)
@@ -141,7 +139,7 @@ def diff(
             compiled_file(after, configured, Path(after_folder)) if after is not None else loaded.compiled_path,
         )
         changes = diff(*files, names=(before, after or str(loaded.config.compiled)))
-    console = Console()
+    console = build_console()
     for part in report(changes, marks=not console.is_terminal or console.no_color):
         console.print(part, soft_wrap=not console.is_terminal)
     if html is not None:

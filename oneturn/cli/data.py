@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, load
+from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, build_console, load
 
 data = typer.Typer(
     name="data",
@@ -50,8 +50,6 @@ def check(
         raise typer.BadParameter(f"there is no folder for {json_file}.", param_hint="--json")
     loaded = load(agent, config)
 
-    from rich.console import Console
-
     from oneturn.cli.tables import show_data_report
     from oneturn.datasets.check import check_data
 
@@ -60,7 +58,7 @@ def check(
     if json_file == "-":
         typer.echo(text)
     else:
-        show_data_report(report, Console(), strict)
+        show_data_report(report, build_console(), strict)
         if json_file is not None:
             Path(json_file).write_text(text + "\n", encoding="utf-8")
     if not report.passed(strict):

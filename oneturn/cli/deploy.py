@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, load
+from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, build_console, load
 
 STAGING, PRODUCTION = Path("configs/staging.yaml"), Path("configs/prod.yaml")
 
@@ -242,12 +242,10 @@ def promote(
         raise typer.BadParameter("pass --reason; it is recorded on the version.", param_hint="--force")
     loaded = load(agent, config)
 
-    from rich.console import Console
-
     from oneturn.deployment.promotion import promote
 
     promotion = promote(loaded, version, split=split, force=force, reason=reason, dry_run=dry_run)
-    console = Console()
+    console = build_console()
     if promotion.result is not None:
         console.print(promotion.result)
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, load
+from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, build_console, load
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,15 +44,13 @@ def doctor(
     """
     loaded = load(agent, config)
 
-    from rich.console import Console
-
     from oneturn.deployment.doctor import check
 
     if as_json:
         report = check(loaded, ask=ask)
         typer.echo(json.dumps(_to_dict(report), indent=2, ensure_ascii=False))
     else:
-        console = Console()
+        console = build_console()
         with console.status("checking") if console.is_terminal else nullcontext():
             report = check(loaded, ask=ask, seen=lambda finding: _show(finding, console))
         _show_verdict(report, console)

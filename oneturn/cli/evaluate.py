@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oneturn.cli.options import AGENT_FILE, AgentFile, ApprovalOption, ConfigFile, build_policy, load
+from oneturn.cli.options import AGENT_FILE, AgentFile, ApprovalOption, ConfigFile, build_console, build_policy, load
 
 if TYPE_CHECKING:
     from oneturn.agent import Agent
@@ -139,8 +139,6 @@ def evaluate(
         )
     loaded = load(agent, config)
 
-    from rich.console import Console
-
     from oneturn.cli.tables import detail_tables, score_table
     from oneturn.errors import OneTurnError
     from oneturn.evaluation import ErrorLimits
@@ -178,7 +176,7 @@ def evaluate(
     if errors.notna().all():
         where = f" They are in {output}." if output is not None else ""
         raise OneTurnError(f"All {len(errors)} rows failed; there is no score.{where}\n{first_errors(errors)}")
-    console = Console()
+    console = build_console()
     for table in (score_table({name: evaluation}), *detail_tables(evaluation)):
         console.print(table)
     for column, (unjudged, reason) in evaluation.not_judged().items():
@@ -231,8 +229,6 @@ def compare(
     """
     loaded = load(agent, config)
 
-    from rich.console import Console
-
     from oneturn.evaluation.comparison import compare
     from oneturn.evaluation.result import Evaluation
 
@@ -242,7 +238,7 @@ def compare(
     if json_file == "-":
         typer.echo(comparison.to_json())
     else:
-        Console().print(comparison)
+        build_console().print(comparison)
         if json_file is not None:
             Path(json_file).write_text(comparison.to_json() + "\n", encoding="utf-8")
     if markdown is not None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, load
+from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, build_console, load
 
 app = typer.Typer(name="judge", help="Measure the agreement of an LM judge with people.", no_args_is_help=True)
 
@@ -55,8 +55,6 @@ def calibrate(
     """
     loaded = load(agent, config).config.judge
 
-    from rich.console import Console
-
     from oneturn.errors import ConfigError
     from oneturn.evaluation import scorers
 
@@ -73,6 +71,6 @@ def calibrate(
     if json:
         typer.echo(calibration.to_json())
     else:
-        Console().print(calibration)
+        build_console().print(calibration)
     if gate and not calibration.trusted:
         raise typer.Exit(1)

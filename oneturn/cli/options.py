@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
+
     from oneturn.agent import Agent
     from oneturn.responses.reply import ApprovalRequest, Reply
 
@@ -27,6 +29,21 @@ CustomInputs = Annotated[
 ]
 
 AGENT_FILE = Path("agent.py")
+
+
+def build_console(**options: Any) -> Console:
+    """Return a console that shows control characters in remote texts instead of sending them to the terminal."""
+    from rich.console import Console
+    from rich.segment import Segment
+
+    from oneturn.core.terminal import visible_lines
+
+    class SafeConsole(Console):
+        def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else Segment(visible_lines(segment.text), segment.style)
+
+    return SafeConsole(**options)
 
 
 def load(agent: Path, config: Path | None) -> Agent:
@@ -97,7 +114,7 @@ def build_approver(verdict: bool | None) -> Callable[[ApprovalRequest], bool] | 
     if not sys.stdin.isatty():
         return None
 
-    from oneturn.serving.terminal import visible
+    from oneturn.core.terminal import visible
 
     return lambda request: typer.confirm(f"Call {visible(request.name)} with these arguments?")
 
@@ -105,7 +122,7 @@ def build_approver(verdict: bool | None) -> Callable[[ApprovalRequest], bool] | 
 def exit_if_waiting(reply: Reply) -> None:
     """Exit with code 3 if the reply waits for approval."""
     if reply.approvals:
-        from oneturn.serving.terminal import visible
+        from oneturn.core.terminal import visible
 
         names = ", ".join(visible(request.name) for request in reply.approvals)
         typer.echo(f"No answer yet: {names} waits for approval. Pass --approve or --refuse.", err=True)

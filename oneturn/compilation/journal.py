@@ -29,6 +29,13 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 """Error numbers of file systems without locks, such as some network file systems."""
 
 
+class JournalUnwritable(BaseException):
+    """The journal can't be written, such as on a full disk.
+
+    Not an ``Exception``: an optimizer must not treat it as a failed example.
+    """
+
+
 @dataclass(frozen=True)
 class JournalEntry:
     """One answer.
@@ -71,7 +78,7 @@ class Journal:
             an earlier run.
 
     Raises:
-        OneTurnError: another process is running the same compile.
+        OneTurnError: another process is running the same compile, or the file can't be written.
         DataError: a line of the file is damaged.
     """
 
@@ -83,19 +90,25 @@ class Journal:
         self.totals = Usage()
         self.progress = Progress(self.totals, 0.0)
         self.id = ""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8")
+        self._failed = False
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise OneTurnError(f"{path} can't be written: {error.strerror or error}.") from error
         try:
             self._open_journal(fresh)
-        except OneTurnError:
+            if not self.id:
+                self.id = uuid.uuid4().hex
+                self._write({"id": self.id})
+                _fsync_directory(path.parent)
+            self._started = time.time()
+            self._write({"started": self._started, "process": os.getpid(), "host": platform.node()})
+        except (OneTurnError, JournalUnwritable) as error:
             self._file.close()
+            if isinstance(error, JournalUnwritable):
+                raise OneTurnError(str(error)) from error
             raise
-        if not self.id:
-            self.id = uuid.uuid4().hex
-            self._write({"id": self.id})
-            _fsync_directory(path.parent)
-        self._started = time.time()
-        self._write({"started": self._started, "process": os.getpid(), "host": platform.node()})
 
     @property
     def seconds(self) -> float:
@@ -106,8 +119,13 @@ class Journal:
         """Record the end of this run and release the file."""
         with self._lock:
             if not self._file.closed:
-                self._write({"ended": time.time()})
-                self._file.close()
+                try:
+                    if not self._failed:
+                        self._write({"ended": time.time()})
+                except JournalUnwritable:
+                    pass  # the disk is full: what it holds is complete without this line
+                finally:
+                    self._file.close()
 
     def answer(self, key: str, occurrence: int) -> JournalEntry | None:
         """Return the recorded answer to a request.
@@ -169,9 +187,28 @@ class Journal:
         return f", in process {start_lines[-1]['process']} on {start_lines[-1]['host']}" if start_lines else ""
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Append a line and sync it; a line that can't be written whole is removed.
+
+        Raises:
+            JournalUnwritable: the disk is full, or the file can't be written.
+        """
+        text = json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n"
+        # Half a surrogate pair, which UTF-8 can't encode, becomes its JSON escape.
+        rest = memoryview(text.encode(errors="backslashreplace"))
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            if self._failed:
+                raise OSError(errno.EIO, "an earlier answer couldn't be written")
+            while rest:
+                rest = rest[self._file.write(rest) or 0 :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._failed = True
+            os.ftruncate(self._file.fileno(), size)
+            raise JournalUnwritable(
+                f"{self._path} can't be written: {error.strerror}. The answers before are saved: make room and run the "
+                "same command again to resume."
+            ) from error
 
     def _read(self) -> None:
         started = last = 0.0

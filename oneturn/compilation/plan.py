@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,6 +19,7 @@ from oneturn.datasets.rows import dataset_hash
 from oneturn.errors import ConfigError
 from oneturn.evaluation.metric_columns import check_columns
 from oneturn.lm import build_lm
+from oneturn.programs.state import check_savable
 
 WORK = Path(".oneturn") / "compile"
 """Directory of the journals, relative to the agent's root."""
@@ -60,6 +62,7 @@ class Plan:
         Raises:
             ConfigError: no recipe has that name, or it has an unknown required parameter.
             DataError: the metric needs a column that no example has.
+            ProgramError: an example has an input that a compiled program can't save.
         """
         settings = agent.config.compile
         name = recipe or settings.recipe
@@ -69,6 +72,8 @@ class Plan:
         train, dev = agent.examples("train"), agent.examples("dev")[: settings.dev_examples]
         check_columns({getattr(agent.metric, "__name__", "metric"): agent.metric}, [*dev, *train])
         lm, student = agent.lm(), agent.program(compiled=False)
+        for _, predictor in student.named_predictors():
+            check_savable(cls.rows(train), predictor.signature)
         teacher = lm if settings.teacher is None else build_lm(settings.teacher)
         inputs = [
             agent.name,
@@ -76,6 +81,7 @@ class Plan:
             settings.seed,
             settings.threads,
             agent.config.lm.model_dump(mode="json"),
+            [_settings(each) for each in (lm, teacher)],
             settings.teacher and settings.teacher.model_dump(mode="json"),
             student.dump_state(),
             [dataset_hash(cls.rows(examples)) for examples in (train, dev)],
@@ -110,6 +116,24 @@ class Plan:
     def rows(examples: Sequence[dspy.Example]) -> list[dict[str, Any]]:
         """Convert examples to dictionaries."""
         return [example.toDict() for example in examples]
+
+
+def _settings(lm: dspy.BaseLM) -> list[Any]:
+    """What decides an LM's answers besides its name, without keys: an agent may build it from more than its config."""
+    options = {name: value for name, value in lm.kwargs.items() if "key" not in name and name != "token"}
+    addresses = [os.environ.get(name) for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE")]
+    plain = {name: value if _is_plain(value) else type(value).__name__ for name, value in options.items()}
+    attributes = getattr(getattr(lm, "engine", None), "__dict__", {})
+    engine = {name: value for name, value in attributes.items() if isinstance(value, str) and "key" not in name}
+    return [type(lm).__name__, lm.model, lm.model_type, plain, engine, addresses]
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    return value is None or isinstance(value, str | int | float)
 
 
 def _short_hash(text: str) -> str:

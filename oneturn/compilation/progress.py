@@ -13,6 +13,7 @@ from oneturn.compilation.callbacks import CompileCallback
 from oneturn.compilation.recipes import Estimate
 from oneturn.compilation.result import Candidate
 from oneturn.config import BudgetConfig
+from oneturn.core.terminal import can_redraw
 from oneturn.core.usage import Usage
 
 _LOG_SECONDS = 30.0
@@ -40,8 +41,8 @@ class SpendBar(CompileCallback):
             tqdm.write(f"estimate: {estimate}")
         total = self._budget.lm_calls or (round(estimate.lm_calls[1]) if estimate is not None else None)
         options: dict[str, Any] = {"position": 1, "mininterval": 0}
-        if not _can_redraw():
-            options = {"position": 0, "mininterval": _LOG_SECONDS, "maxinterval": _LOG_SECONDS}
+        if not can_redraw():
+            options = {"position": 0, "mininterval": _LOG_SECONDS, "maxinterval": _LOG_SECONDS, "file": _Lines()}
         options |= {"initial": self._before[0].lm_calls, "postfix": self._format_spend(*self._before)}
         self._bar = tqdm(total=total, desc=f"compile, {recipe}", unit="LM call", miniters=1, **options)
 
@@ -73,8 +74,15 @@ class SpendBar(CompileCallback):
         return ", ".join(format_spend(totals, seconds, self._budget or BudgetConfig()))
 
 
-def _can_redraw() -> bool:
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+class _Lines:
+    """The standard error stream with a line for each state of a bar."""
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            sys.stderr.write(f"{line}\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def format_spend(totals: Usage, seconds: float, limits: BudgetConfig) -> Iterator[str]:

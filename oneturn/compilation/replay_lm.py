@@ -112,4 +112,4 @@ class AsyncJournaledEngine:
 
 def _key(request: Request) -> str:
     serialized = json.dumps(request_to_dict(request), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(serialized.encode()).hexdigest()
+    return hashlib.sha256(serialized.encode(errors="surrogatepass")).hexdigest()

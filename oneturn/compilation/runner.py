@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import dspy
 from dspy.utils.exceptions import DSPyError
@@ -15,6 +15,7 @@ from dspy.utils.exceptions import DSPyError
 from oneturn.agent import Agent
 from oneturn.compilation.budget import BudgetSpent
 from oneturn.compilation.callbacks import CompileCallback
+from oneturn.compilation.journal import JournalUnwritable
 from oneturn.compilation.plan import Plan
 from oneturn.compilation.recipes import Estimate, estimate, work_of
 from oneturn.compilation.result import Compilation
@@ -28,9 +29,7 @@ from oneturn.programs.react import ReAct
 from oneturn.programs.state import Manifest, save_compiled
 from oneturn.programs.state.interface import interface_of
 
-if TYPE_CHECKING:
-    pass
-
+_log = logging.getLogger(__name__)
 PROBE = 5
 """Number of development examples that an estimate is based on."""
 
@@ -70,7 +69,8 @@ def compile(
         DataError: the journal of an earlier run can't be read.
         LMUnavailableError: the LM is unavailable. Only its answers so far are saved.
         ProgramError: the uncompiled program fails on every question before it calls its LM.
-        OneTurnError: the recipe failed on a reply of the LM; or another process is running the same compile.
+        OneTurnError: the recipe failed on a reply of the LM; another process is running the same compile; or the
+            journal or the program can't be written.
     """
     plan = Plan.of(agent, recipe)
     path = save_to or agent.compiled_path
@@ -110,6 +110,8 @@ def estimate_compile(
             return _estimate(plan, session)
     except LMUnreachable as error:
         raise _to_unavailable_error(error) from error.__cause__
+    except JournalUnwritable as error:
+        raise OneTurnError(str(error)) from error.__cause__
     finally:
         session.close()
 
@@ -172,6 +174,8 @@ def _check_lm_calls(evaluation: Evaluation) -> None:
 
 def _run_with_callbacks(plan: Plan, session: Session, path: Path) -> Compilation:
     """Run the compile and notify its listeners."""
+    if recorded := session.journal.totals.lm_calls:
+        _log.warning("Replaying %d recorded LM answers of this compile; fresh=True (--fresh) discards them.", recorded)
     session.notify_past_usage()
     try:
         with raise_outages():
@@ -181,6 +185,8 @@ def _run_with_callbacks(plan: Plan, session: Session, path: Path) -> Compilation
             compilation = _run(plan, session, path, estimated)
     except LMUnreachable as error:
         raise _to_unavailable_error(error) from error.__cause__
+    except JournalUnwritable as error:
+        raise OneTurnError(str(error)) from error.__cause__
     session.notify("on_end", compilation)
     return compilation
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 
 import mlflow
 
 from oneturn.config import MlflowConfig
+from oneturn.core.terminal import can_redraw
 
 # They log a line per table of a new database, and a notice at every exit that waits for a trace.
 _VERBOSE_LOGGERS = (
@@ -28,6 +30,8 @@ def use_store(settings: MlflowConfig) -> None:
     """Use the configured tracking server for reading; no experiment is created."""
     for name in _VERBOSE_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+    if not can_redraw():
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     mlflow.set_tracking_uri(settings.tracking_uri)
 
 

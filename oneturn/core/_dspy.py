@@ -7,6 +7,7 @@ checks every reliance against the installed DSPy; where a new DSPy breaks one, t
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,6 +38,11 @@ from dspy.utils.usage_tracker import UsageTracker
 
 StreamEvent: TypeAlias = StreamStartEvent | StreamDeltaEvent | StreamEndEvent | StreamErrorEvent
 """An event of an engine's stream; ``dspy.lm15`` exports its members only."""
+
+
+# Without a network DSPy warns that it couldn't refresh its list of models, at each start; it has its own copy.
+# Relies on: the warning is the only one of this logger.
+logging.getLogger(model_metadata.__name__).setLevel(logging.ERROR)
 
 
 # Engines: the objects behind a dspy.LM that send one request and return one response.

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from oneturn.agent import Agent
 from oneturn.core.findings import Finding, Report, Severity
 from oneturn.core.serialization import plain
+from oneturn.core.terminal import can_redraw
 from oneturn.datasets.duplicates import NEAR, duplicates, input_text, same_text
 from oneturn.datasets.row_files import read_rows
 from oneturn.datasets.schema import against_loader, against_schema, against_signature, unique_ids, unreadable
@@ -275,7 +276,7 @@ def check_data(
 def _check_rows(
     rows: Sequence[Row], schema: Mapping[str, Any] | None, signature: type[dspy.Signature], progress: bool
 ) -> list[Finding]:
-    rows_with_progress = tqdm(rows, desc="check", unit="row", delay=_SECONDS, disable=not progress)
+    rows_with_progress = tqdm(rows, desc="check", unit="row", delay=_SECONDS, disable=not (progress and can_redraw()))
     findings = list(against_schema(rows_with_progress, schema)) if schema is not None else []
     return [*findings, *against_signature(rows, signature)]
 

@@ -12,6 +12,7 @@ from scipy import sparse
 from tqdm.auto import tqdm
 
 from oneturn.core.findings import Finding, Severity
+from oneturn.core.terminal import can_redraw
 from oneturn.datasets.splits import Row
 
 NEAR = 0.7
@@ -55,7 +56,9 @@ def near_pairs(
     compared = [_trigram_matrix(column) for column in (texts, *parts)]
     pairs = []
     starts = range(0, len(texts), _BLOCK)
-    for start in tqdm(starts, desc="compare", unit=f"{_BLOCK} rows", delay=_SECONDS, disable=not progress):
+    for start in tqdm(
+        starts, desc="compare", unit=f"{_BLOCK} rows", delay=_SECONDS, disable=not (progress and can_redraw())
+    ):
         rows = slice(start, min(start + _BLOCK, len(texts)))
         similarity = _similarities(compared[0], rows, 0.0)
         for part in compared[1:]:

@@ -20,6 +20,7 @@ from oneturn.agent import Agent
 from oneturn.config import MlflowConfig
 from oneturn.config.tracking import shown, use_store, use_tracking
 from oneturn.core.serialization import plain
+from oneturn.core.terminal import can_redraw
 from oneturn.datasets.duplicates import NEAR, input_text, near_pairs, same_text
 from oneturn.datasets.redaction import Redaction
 from oneturn.datasets.review import (
@@ -71,7 +72,8 @@ def human_feedback(trace: Trace) -> Feedback | None:
     if not own:
         return None
     own.sort(key=_timestamp)
-    expected = {item.name: item.expectation.value for item in own if item.expectation}
+    values = {item.name: item.expectation.value for item in own if item.expectation}
+    expected = {name: value for name, value in values.items() if not _is_blank(value)}
     verdicts = {(item.name, item.source.source_id): _verdict(item) for item in own if item.feedback}
     clear = [verdict for verdict in verdicts.values() if verdict is not None]
     conclusive = [item for item in own if item.expectation or _verdict(item) is not None]
@@ -172,9 +174,18 @@ def _human_labels(feedback: Feedback, program: Program) -> tuple[dict[str, Any],
     for name, value in feedback.expected.items():
         entries = value if isinstance(value, Mapping) and name not in outputs else {name: value}
         for entry_name, entry in entries.items():
+            if _is_blank(entry):
+                continue
             output = answer if answer and entry_name in _ANSWERS and entry_name not in outputs else entry_name
             (corrected if output in outputs else rest)[output] = entry
     return corrected, rest
+
+
+def _is_blank(value: Any) -> bool:
+    """Whether a reviewer's field was left empty; an empty text or object is no correction, an empty list may be one."""
+    if isinstance(value, Mapping):
+        return all(map(_is_blank, value.values()))
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -243,7 +254,7 @@ def _traces_with_feedback(settings: MlflowConfig, max_traces: int | None) -> Ite
     use_tracking(settings)
     heads = mlflow.search_traces(max_results=max_traces, return_type="list", include_spans=False, flush=True)
     trace_ids = [head.info.trace_id for head in heads if human_feedback(head) is not None]
-    for trace_id in tqdm(trace_ids, desc="read", unit="trace", delay=_SECONDS):
+    for trace_id in tqdm(trace_ids, desc="read", unit="trace", delay=_SECONDS, disable=not can_redraw()):
         if (trace := mlflow.get_trace(trace_id)) is not None:  # it may have been deleted since the search
             yield trace
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,6 +15,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 from pydantic_core import from_json
 
+from oneturn.core.serialization import replace_surrogates, replace_surrogates_deep
 from oneturn.errors import DataError
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
@@ -23,10 +25,14 @@ Row: TypeAlias = Mapping[str, Any]
 _BATCH = 1000
 _BLOCK_BYTES = 1 << 24  # of a CSV file read at once; a row can't be longer
 _INT64 = range(-(2**63), 2**63)
+# A spreadsheet runs text that begins like a formula; one "'" before it makes it text again (CWE-1236).
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_ESCAPED = r"^'('*[=+\-@\t\r])"
+_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
 # A number with a leading zero is an identifier, and stays text.
 _CSV_TYPES = (
     (pa.int64(), r"^-?(0|[1-9]\d{0,17})$"),
-    (pa.float64(), r"^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$"),
+    (pa.float64(), r"^-?(0|[1-9]\d{0,15})(\.\d+)?([eE][+-]?\d+)?$"),  # a longer integer isn't a float
     (pa.bool_(), r"^(?i:true|false)$"),
 )
 
@@ -85,7 +91,8 @@ def write_rows(path: Path | str, rows: Iterable[Row]) -> None:
     """Write rows of JSON values to a file in the format of its suffix; an existing file is replaced at the end.
 
     In a CSV or Parquet file, a column of one simple type has that type. Any other column is text: lists and mappings
-    are JSON.
+    are JSON. Text in a CSV file that a spreadsheet would run as a formula begins with ``'``, which :func:`read_rows`
+    removes. Half surrogates become U+FFFD.
 
     Args:
         path: the file.
@@ -110,7 +117,7 @@ def write_rows(path: Path | str, rows: Iterable[Row]) -> None:
 
 def json_line(row: Row) -> str:
     """Return a row as a line of a JSONL file."""
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return replace_surrogates(json.dumps(row, ensure_ascii=False, default=str)) + "\n"
 
 
 def truncate_partial_line(path: Path) -> None:
@@ -139,7 +146,10 @@ def _parse_object(line: str) -> dict[str, Any] | str:
     try:
         value = from_json(line)
     except ValueError as error:
-        return not_json(error)
+        try:
+            value = replace_surrogates_deep(json.loads(line))  # half surrogates are JSON, but no text
+        except ValueError:
+            return not_json(error)
     return value if isinstance(value, dict) else f"not a JSON object: {type(value).__name__}"
 
 
@@ -156,7 +166,8 @@ def _read_csv(path: Path, infer_types: bool) -> Iterator[tuple[str, dict[str, An
     number = 2
     for batch in _csv_batches(path, malformed):
         names = batch.schema.names
-        columns = [column.cast(types.get(name, pa.string())) for name, column in zip(names, batch.columns, strict=True)]
+        columns = [_typed(column, types.get(name)) for name, column in zip(names, batch.columns, strict=True)]
+        names = [_unescape(name) for name in names]
         for cells in pa.RecordBatch.from_arrays(columns, names=names).to_pylist():
             while number in malformed:
                 yield f"row {number}", malformed[number]
@@ -165,6 +176,18 @@ def _read_csv(path: Path, infer_types: bool) -> Iterator[tuple[str, dict[str, An
             number += 1
     for number in sorted(rest for rest in malformed if rest >= number):
         yield f"row {number}", malformed[number]
+
+
+def _typed(column: pa.Array, kind: pa.DataType | None) -> pa.Array:
+    return column.cast(kind) if kind is not None else pc.replace_substring_regex(column, _ESCAPED, r"\1")
+
+
+def _escape(text: str) -> str:
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def _unescape(text: str) -> str:
+    return re.sub(_ESCAPED, r"\1", text)
 
 
 def _csv_batches(path: Path, malformed: dict[int, str]) -> Iterator[pa.RecordBatch]:
@@ -204,12 +227,22 @@ def _write_table(path: Path, temporary: Path, rows: Iterable[Row]) -> None:
     schema = _schema(rows)
     if not schema.names:
         raise DataError(f"no rows to write to {path}: the columns of a CSV or Parquet file are unknown without a row")
-    write: Callable[..., Any] = pa_csv.CSVWriter if path.suffix == ".csv" else pa_parquet.ParquetWriter
+    is_csv = path.suffix == ".csv"
+    write: Callable[..., Any] = pa_csv.CSVWriter if is_csv else pa_parquet.ParquetWriter
     remaining = iter(rows)
-    with write(temporary, schema) as writer:
+    escape = _escape if is_csv else _same
+    written = pa.schema([(escape(field.name), field.type) for field in schema])
+    with write(temporary, written) as writer:
         while batch := list(itertools.islice(remaining, _BATCH)):
-            cells = [{field.name: _cell(row.get(field.name), field.type) for field in schema} for row in batch]
-            writer.write_table(pa.Table.from_pylist(cells, schema=schema))
+            cells = [
+                {escape(field.name): _cell(row.get(field.name), field.type, escape) for field in schema}
+                for row in batch
+            ]
+            writer.write_table(pa.Table.from_pylist(cells, schema=written))
+
+
+def _same(text: str) -> str:
+    return text
 
 
 def _schema(rows: Iterable[Row]) -> pa.Schema:
@@ -233,7 +266,8 @@ def _column_type(kinds: set[type]) -> pa.DataType:
     return pa.float64() if kinds and kinds <= {int, float} else pa.string()
 
 
-def _cell(value: Any, kind: pa.DataType) -> Any:
-    if value is None or isinstance(value, str) or kind != pa.string():
+def _cell(value: Any, kind: pa.DataType, escape: Callable[[str], str]) -> Any:
+    if value is None or (kind != pa.string() and not isinstance(value, str)):
         return value
-    return json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return escape(replace_surrogates(text))

@@ -21,6 +21,7 @@ from mlflow.data.pandas_dataset import PandasDataset, from_pandas
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
+from oneturn.core.serialization import canonical
 from oneturn.datasets.row_files import not_json, read_rows
 from oneturn.errors import DataError
 
@@ -68,7 +69,7 @@ def dataset_hash(source: Path | str | Iterable[Row], model: type[BaseModel] | No
     rows = load_rows(source, model or _AnyRow) if isinstance(source, Path | str) else source
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(_json(_plain(row), sort_keys=True).encode() + b"\n")
+        digest.update(_json(_plain(row), sort_keys=True).encode(errors="surrogatepass") + b"\n")
     return digest.hexdigest()
 
 
@@ -148,7 +149,7 @@ def _plain(row: Row) -> dict[str, Any]:
 
 
 def _json(value: Any, sort_keys: bool = False) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=sort_keys, default=str)
+    return json.dumps(value, ensure_ascii=False, sort_keys=sort_keys, default=canonical)
 
 
 def spread(examples: Sequence[dspy.Example], label: str) -> list[dspy.Example]:

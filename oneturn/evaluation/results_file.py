@@ -1,51 +1,78 @@
 """The results file of an evaluation. Each row is written when it is done, so that an evaluation can resume.
 
 While the evaluation runs, the rows are in ``<name>.partial``, one JSON line each, in order of completion. At the end
-they are sorted into the order of the data and written in the format of the file's suffix.
+they are sorted into the order of the data and written in the format of the file's suffix. ``.<name>.evaluation`` then
+records which evaluation it was, so that the same one isn't paid for again.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import hashlib
 import heapq
 import itertools
 import json
+import logging
+import os
 import threading
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from oneturn.core.serialization import replace_surrogates
 from oneturn.datasets.row_files import check_suffix, read_rows, truncate_partial_line, write_rows
 from oneturn.errors import DataError
 
 Row = dict[str, Any]
 _ROW_NUMBER = "__row__"
+_log = logging.getLogger(__name__)
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+"""Error numbers of file systems without locks, such as some network file systems."""
 
 
 class ResultsFile:
-    """Writer of a results file.
+    """Writer of a results file. The partial file is locked until the writer is closed.
 
     Args:
         path: the finished file: ``.jsonl``, ``.csv`` or ``.parquet``.
         key: identifies the evaluation: target, data and metrics.
-        fresh: discard the rows of an interrupted evaluation.
+        fresh: discard the rows of an interrupted or finished evaluation.
+
+    Attributes:
+        finished: whether the file already has all rows of this evaluation; then nothing can be added.
 
     Raises:
-        DataError: the suffix isn't supported, or the partial file belongs to another evaluation.
+        DataError: the suffix isn't supported, the partial file belongs to another evaluation, another process is
+            writing it, or it can't be written.
     """
 
     def __init__(self, path: Path, key: str, fresh: bool = False):
         check_suffix(path)
         self.path = path
         self.partial = path.with_name(path.name + ".partial")
+        self._record = path.with_name(f".{path.name}.evaluation")
+        self._key = key
         self._lock = threading.Lock()
         self._first_missing = 0
         self._done: set[int] = set()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if fresh:
-            self.partial.unlink(missing_ok=True)
-        self._open_partial(key)
+        with self._writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._open_locked()
+        try:
+            with self._writing():
+                if fresh:
+                    self._file.truncate(0)
+                    self._record.unlink(missing_ok=True)
+                self.finished = self._is_finished()
+                self._open_partial(key)
+        except BaseException:
+            self._file.close()
+            raise
 
     def done(self, number: int) -> bool:
         """Whether the row with this number is done."""
@@ -58,75 +85,165 @@ class ResultsFile:
         return self._first_missing + len(self._done)
 
     def add(self, number: int, row: Row) -> None:
-        """Append a row to the partial file; after this returns, the row survives the process."""
-        line = json.dumps({_ROW_NUMBER: number, **row}, ensure_ascii=False, default=str) + "\n"
-        with self._lock:
-            self._file.write(line)
-            self._file.flush()
+        """Append a row to the partial file; after this returns, the row survives the process.
+
+        Half surrogates, which UTF-8 can't encode, become U+FFFD.
+
+        Raises:
+            DataError: the file can't be written.
+        """
+        line = json.dumps({_ROW_NUMBER: number, **row}, ensure_ascii=False, default=str)
+        with self._lock, self._writing():
+            self._write(replace_surrogates(line))
             self._mark_done(number)
 
     def discard(self, numbers: Collection[int]) -> None:
         """Remove rows, so that they are run again when the evaluation resumes, and close the partial file."""
-        self._file.close()
         temporary = self.partial.with_name(self.partial.name + ".tmp")
-        with self.partial.open(encoding="utf-8") as old, temporary.open("w", encoding="utf-8") as new:
-            new.write(next(old))
-            new.writelines(line for line in old if json.loads(line)[_ROW_NUMBER] not in numbers)
-        temporary.replace(self.partial)
+        with self._writing():
+            lines = [json.dumps(row, ensure_ascii=False) for row in self._lines() if row[_ROW_NUMBER] not in numbers]
+            text = "".join(f"{line}\n" for line in [self._header(), *lines])
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(self.partial)
+        self._file.close()
 
     def finish(self) -> None:
-        """Write the rows in the order of the data and in the file's format; delete the partial file."""
+        """Write the rows in the order of the data and in the file's format; delete the partial file.
+
+        Raises:
+            DataError: the file can't be written; the rows stay in the partial file.
+        """
+        with self._writing():
+            write_rows(self.path, self)
+            record = {"evaluation": self._key, "sha256": _digest(self.path)}
+            self._record.write_text(json.dumps(record) + "\n", encoding="utf-8")
+            self.partial.unlink()
         self._file.close()
-        write_rows(self.path, self)
-        self.partial.unlink()
 
     def close(self) -> None:
         """Close the partial file; the same evaluation can resume from it."""
+        if self.finished and not self._file.closed:
+            self.partial.unlink(missing_ok=True)
         self._file.close()
 
     def __iter__(self) -> Iterator[Row]:
-        """The rows in the order of the data; only rows that are out of order are held in memory."""
+        """The rows in the order of the data, each once; only rows that are out of order are held in memory."""
         waiting: list[tuple[int, int, Row]] = []
         next_number = 0
         for position, row in enumerate(self._lines()):
-            heapq.heappush(waiting, (row.pop(_ROW_NUMBER), position, row))
-            while waiting and waiting[0][0] == next_number:
-                yield heapq.heappop(waiting)[2]
-                next_number += 1
-        yield from (row for _, _, row in sorted(waiting, key=lambda entry: entry[:2]))
+            if (number := row.pop(_ROW_NUMBER)) < next_number:
+                continue
+            heapq.heappush(waiting, (number, position, row))
+            while waiting and waiting[0][0] <= next_number:
+                number, _, first = heapq.heappop(waiting)
+                if number == next_number:
+                    yield first
+                    next_number += 1
+        numbers: set[int] = set()
+        for number, _, row in sorted(waiting, key=lambda entry: entry[:2]):
+            if number not in numbers:
+                numbers.add(number)
+                yield row
+
+    def _header(self) -> str:
+        return json.dumps({"evaluation": self._key})
+
+    def _open_locked(self) -> FileIO:
+        """Open the partial file and lock it; another process may finish, and delete it, in between."""
+        while True:
+            file = self.partial.open("ab", buffering=0)
+            try:
+                # The operating system releases the lock when the process ends, in any way.
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self.partial.exists() and os.path.samestat(os.fstat(file.fileno()), self.partial.stat()):
+                    return file
+            except BlockingIOError:
+                file.close()
+                raise DataError(
+                    f"Another evaluation is writing {self.path}. Wait until it ends, or name another file."
+                ) from None
+            except OSError as error:
+                if error.errno in NO_LOCKS:
+                    return file
+                file.close()
+                raise
+            file.close()
+
+    def _is_finished(self) -> bool:
+        if not self._record.is_file() or not self.path.is_file() or os.fstat(self._file.fileno()).st_size:
+            return False
+        try:
+            record = json.loads(self._record.read_bytes())
+        except ValueError:  # written half, or by hand
+            return False
+        return bool(record == {"evaluation": self._key, "sha256": _digest(self.path)})
 
     def _open_partial(self, key: str) -> None:
-        if self.partial.exists():
-            truncate_partial_line(self.partial)
-            self._resume(key)
-            self._file = self.partial.open("a", encoding="utf-8")
-            return
-        self._file = self.partial.open("w", encoding="utf-8")
-        self._file.write(json.dumps({"evaluation": key}) + "\n")
-        self._file.flush()
-
-    def _resume(self, key: str) -> None:
-        with self.partial.open(encoding="utf-8") as file:
+        truncate_partial_line(self.partial)
+        with self.partial.open("rb") as file:
             head = file.readline()
-        if head and json.loads(head) != {"evaluation": key}:
+        if not head:  # new, or the process was killed before its first line was written
+            self._write(self._header())
+            return
+        try:
+            header = json.loads(head)
+        except ValueError:
+            raise DataError(
+                f"{self.partial}, line 1 is damaged: it names the evaluation. Start over (fresh=True, --fresh)."
+            ) from None
+        if header != {"evaluation": key}:
             raise DataError(
                 f"{self.partial} belongs to another evaluation: the program, its LM, the data or the metrics changed. "
                 "Name another file, or start over (fresh=True, --fresh)."
             )
-        for row in self._lines():
+        for row in self._lines(warn=True):
             self._mark_done(row[_ROW_NUMBER])
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Convert an error of the disk to one that says how to resume."""
+        try:
+            yield
+        except OSError as error:
+            raise DataError(
+                f"{self.path} can't be written: {error.strerror or error}. The rows so far are in {self.partial.name}: "
+                "run the same command again to resume."
+            ) from error
+
+    def _write(self, line: str) -> None:
+        rest = memoryview(line.encode() + b"\n")
+        while rest:
+            rest = rest[self._file.write(rest) or 0 :]
+
     def _mark_done(self, number: int) -> None:
+        if number < self._first_missing:
+            return
         self._done.add(number)
         while self._first_missing in self._done:
             self._done.remove(self._first_missing)
             self._first_missing += 1
 
-    def _lines(self) -> Iterator[Row]:
-        with self.partial.open(encoding="utf-8") as file:
+    def _lines(self, warn: bool = False) -> Iterator[Row]:
+        """The rows of the partial file; a damaged line is skipped, so that its row is run again."""
+        with self.partial.open("rb") as file:
             next(file, None)
-            for line in file:
-                yield json.loads(line)
+            for number, line in enumerate(file, start=2):
+                try:
+                    row = json.loads(line)
+                    row[_ROW_NUMBER].bit_length()
+                except (ValueError, TypeError, KeyError, AttributeError):
+                    if warn:
+                        _log.warning("%s, line %d is damaged; its row is run again.", self.partial, number)
+                    continue
+                yield row
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 _READ_BATCH = 5000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -18,6 +19,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from oneturn.core._dspy import replaced_cache
+from oneturn.core.terminal import can_redraw
 from oneturn.errors import DataError
 from oneturn.evaluation.approval import ApprovalPolicy
 from oneturn.evaluation.data_sources import SPARK, Source, Unreadable, source_of
@@ -52,6 +54,11 @@ TRIES = 4
 """The maximum number of attempts of a row while the LM or the endpoint is rate-limited."""
 
 _SAME_ERRORS = ErrorLimits()
+_FINISHED = (
+    "{} has all rows of this evaluation already; nothing was run. To run it again, start over (fresh=True, --fresh); "
+    "to apply a changed metric to the same answers, use rescore (--rescore)."
+)
+_log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 Metrics = Metric | Mapping[str, Metric] | Sequence[Metric]
@@ -82,7 +89,7 @@ def evaluate(
 
     With ``output``, each row is written to the file when it is done. An interrupted evaluation resumes when it is
     started again: no row is repeated or lost. Memory doesn't grow with the number of rows; they are read from the file
-    on access.
+    on access. A finished evaluation isn't run again: its rows are returned.
 
     Args:
         target: a ``dspy.Module``; an :class:`oneturn.Agent`; the URL of a served agent; the URI of a logged model,
@@ -95,7 +102,7 @@ def evaluate(
         lm: the LM for a program; ``None`` for the configured LM.
         threads: rows in parallel.
         output: a ``.jsonl``, ``.csv`` or ``.parquet`` file for the rows.
-        fresh: discard the rows of an interrupted evaluation and start over.
+        fresh: discard the rows of an interrupted or finished evaluation and start over.
         repeats: how often each example is tried, one row each, with its number from 0 in ``repeat``: see
             :meth:`Evaluation.pass_hat_k`. DSPy's cache is disabled; an LM with temperature 0 still gives the same
             answer each time.
@@ -136,6 +143,9 @@ def evaluate(
             return Evaluation(_table([row for _, row in done]))
         results = ResultsFile(Path(output), _key(resolved, source, named, approve), fresh)
         with closing(results):
+            if results.finished:
+                _log.warning("%s", _FINISHED.format(results.path))
+                return Evaluation.read(results.path)
             completed = rows_of(resolved, source, named, threads, repeats, progress, results.done)
             try:
                 for number, row in stopping(completed, limits):
@@ -202,7 +212,7 @@ def _completed(
 ) -> Iterator[tuple[int, Row]]:
     """Yield the rows as they complete, each with its number; at most twice ``threads`` are submitted at a time."""
     pending = ((number, example) for number, example in enumerate(source.rows()) if not known(number))
-    bar = tqdm(total=source.count, desc="evaluate", unit="row", disable=not progress)
+    bar = tqdm(total=source.count, desc="evaluate", unit="row", disable=not (progress and can_redraw()))
     with ThreadPoolExecutor(threads, thread_name_prefix="oneturn-row") as pool, bar:
         running: dict[Future[Row], int] = {}
         done: SimpleQueue[Future[Row]] = SimpleQueue()

@@ -16,6 +16,7 @@ from rich.console import Console
 from oneturn.agent import Agent
 from oneturn.config.tracking import use_tracking
 from oneturn.core.serialization import read_json
+from oneturn.core.terminal import visible
 from oneturn.core.usage import track_usage
 from oneturn.programs import guarded_tools
 from oneturn.responses.client import input_items, query
@@ -177,15 +178,6 @@ def describe_approval(name: str, arguments: str) -> list[str]:
         return [f"? {visible(name)} needs your approval:", f"    {visible(arguments)}"]
     lines = [f"    {visible(key)}: {visible(json.dumps(value, ensure_ascii=False))}" for key, value in values.items()]
     return [f"? {visible(name)} needs your approval:", *(lines or ["    (no arguments)"])]
-
-
-def visible(text: str) -> str:
-    r"""Escape the characters that a terminal doesn't print, such as ``\u001b``."""
-    return "".join(char if char.isprintable() else _escaped(char) for char in text)
-
-
-def _escaped(char: str) -> str:
-    return f"\\u{ord(char):04x}" if ord(char) <= 0xFFFF else f"\\U{ord(char):08x}"
 
 
 def _costs(reply: Reply, lm_calls: int | None, seconds: float) -> Iterable[str]:

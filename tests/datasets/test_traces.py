@@ -84,6 +84,15 @@ def test_correction_is_the_label(agent: oneturn.Agent):
     assert (made["answer"], made["provenance"]["said"]) == ("at nine", "corrected")
 
 
+@pytest.mark.parametrize("blank", ["", " \n", {"expected_response": ""}])
+def test_an_empty_correction_is_no_label(agent: oneturn.Agent, blank: Any):
+    trace = ask(agent, "When do you open?", "never")
+    mlflow.log_feedback(trace_id=trace, name="thumbs", value=False, source=ADA)
+    mlflow.log_expectation(trace_id=trace, name="expected_response", value=blank, source=ADA)
+    found = from_traces(agent)
+    assert (found.candidates, len(found.to_label)) == ((), 1)
+
+
 def test_answer_judged_wrong_needs_a_label(agent: oneturn.Agent):
     trace = ask(agent, "When do you close?", "never")
     mlflow.log_feedback(trace_id=trace, name="thumbs", value=False, source=ADA, rationale="ask eve@example.com")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import datetime
 import json
 import signal
 import subprocess
@@ -18,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import oneturn
+from oneturn.datasets.row_files import read_rows, write_rows
 from oneturn.errors import DataError
 from oneturn.evaluation.result import Evaluation
 from oneturn.evaluation.results_file import ResultsFile
@@ -71,10 +74,157 @@ def test_a_file_of_another_evaluation_is_left_alone(tmp_path: Path):
     assert len(evaluate(tmp_path, "rows.jsonl", fresh=True).rows) == ROWS
 
 
-def test_a_finished_evaluation_is_done_anew_when_it_is_started_again(tmp_path: Path):
-    for _ in range(2):
-        evaluate(tmp_path, "rows.jsonl")
+def test_a_finished_evaluation_is_not_run_again(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    first = evaluate(tmp_path, "rows.jsonl")
+    again = evaluate(tmp_path, "rows.jsonl")
+    assert len((tmp_path / "done.txt").read_text().splitlines()) == ROWS
+    assert again.rows.equals(first.rows)
+    assert "has all rows of this evaluation already; nothing was run" in caplog.text
+    assert not list(tmp_path.glob("*.partial"))
+    evaluate(tmp_path, "rows.jsonl", fresh=True)
     assert len((tmp_path / "done.txt").read_text().splitlines()) == 2 * ROWS
+    (tmp_path / "rows.jsonl").write_text("changed by hand")
+    evaluate(tmp_path, "rows.jsonl")
+    assert len((tmp_path / "done.txt").read_text().splitlines()) == 3 * ROWS
+
+
+def test_two_evaluations_of_one_file_are_refused(tmp_path: Path):
+    command = "import sys; from pathlib import Path; from oneturn.evaluation.results_file import ResultsFile as R"
+    held = f"{command}; f = R(Path(sys.argv[1]), 'k'); print('held', flush=True); sys.stdin.read()"
+    path = tmp_path / "rows.jsonl"
+    arguments = [sys.executable, "-c", held, str(path)]
+    with subprocess.Popen(arguments, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        for fresh in (False, True):
+            with pytest.raises(DataError, match=r"Another evaluation is writing .*rows\.jsonl"):
+                ResultsFile(path, "k", fresh)
+        other.communicate("")
+    ResultsFile(path, "k").close()
+
+
+@pytest.mark.parametrize("head", ["", '{"evaluat'])
+def test_empty_or_half_written_header_loses_no_row(head: str, tmp_path: Path):
+    (tmp_path / "rows.jsonl.partial").write_text(head)
+    for dies in (True, False):
+        file = ResultsFile(tmp_path / "rows.jsonl", "k")
+        if dies:
+            file.add(0, {"n": 0})
+            file.close()
+            continue
+        assert file.done(0)
+        file.add(1, {"n": 1})
+        file.finish()
+    assert [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()] == [{"n": 0}, {"n": 1}]
+
+
+@pytest.mark.parametrize("damage", [b"{broken\n", b'{"n": 1}\n', b"\xff\xfe\n", b"[]\n", b"\n"])
+def test_damaged_row_is_run_again(damage: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    file = ResultsFile(tmp_path / "rows.jsonl", "k")
+    file.add(0, {"n": 0})
+    file.close()
+    with file.partial.open("ab") as partial:
+        partial.write(damage)
+    file = ResultsFile(tmp_path / "rows.jsonl", "k")
+    assert "line 3 is damaged; its row is run again" in caplog.text
+    assert (file.done(0), file.done(1)) == (True, False)
+    for number in (1, 0):  # a row that is there twice counts once
+        file.add(number, {"n": number})
+    file.finish()
+    assert [json.loads(line)["n"] for line in (tmp_path / "rows.jsonl").read_text().splitlines()] == [0, 1]
+
+
+def test_damaged_header_is_named(tmp_path: Path):
+    (tmp_path / "rows.jsonl.partial").write_text('{"evalu\n{"__row__": 0}\n')
+    with pytest.raises(DataError, match=r"rows\.jsonl\.partial, line 1 is damaged"):
+        ResultsFile(tmp_path / "rows.jsonl", "k")
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from oneturn.datasets.row_files import read_rows, write_rows
+from oneturn.errors import DataError
+from tests.evaluation.counting import Counting, right, rows
+import oneturn
+
+folder = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    oneturn.evaluate(Counting(folder), rows(), right, output=folder / sys.argv[3], inputs=["question"], progress=False)
+except DataError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.parquet"])
+def test_full_disk_is_one_line_and_nothing_is_run_twice(name: str, tmp_path: Path):
+    arguments = [sys.executable, "-c", FULL, str(tmp_path)]
+    full = subprocess.run([*arguments, "2000", name], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"{name} can't be written: File too large." in full.stdout
+    assert "Traceback" not in full.stderr
+    asked = len((tmp_path / "done.txt").read_text().splitlines())
+    assert asked < ROWS
+    subprocess.run([*arguments, str(10**9), name], cwd=ROOT, check=True)
+    assert len(Evaluation.read(tmp_path / name).rows) == ROWS
+    assert len((tmp_path / "done.txt").read_text().splitlines()) <= ROWS + 3, (
+        "the row that found the disk full, and those ahead"
+    )
+
+
+def test_folder_that_cannot_be_written_is_one_line(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="can't be written: "):
+        ResultsFile(tmp_path / "file" / "rows.jsonl", "k")
+
+
+AWKWARD = [
+    {"question": "half \ud83d", "n": 2**70, "on": "=1+1"},
+    {"question": "=SUM(A1)", "n": 2**62, "on": "'=x"},
+    {"question": "-cmd|' /C calc'!A0", "n": -(2**70), "on": "''@y"},
+    {"question": "+49 30", "n": 5, "on": "-5"},
+    {"question": "\t=1", "n": 6, "on": "'quoted'"},
+]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.parquet"])
+def test_awkward_values_neither_end_the_run_nor_get_lost(name: str, tmp_path: Path):
+    class Echo(dspy.Module):
+        def forward(self, question: str) -> dspy.Prediction:
+            return dspy.Prediction(
+                answer=question, day=datetime.date(2026, 1, 2), picture=dspy.Image("data:image/png;base64,AAAA")
+            )
+
+    data = [{**row, "date": datetime.date(2026, 1, 2)} for row in AWKWARD]
+    found = oneturn.evaluate(Echo(), data, lambda *_: 1.0, inputs=["question"], output=tmp_path / name, progress=False)
+    assert found.rows["error"].isna().all()
+    texts = ["half \ufffd", *(row["question"] for row in AWKWARD[1:])]
+    assert found.rows["question"].tolist() == found.rows["pred_answer"].tolist() == texts
+    assert found.rows["on"].tolist() == [row["on"] for row in AWKWARD]
+    assert [int(value) for value in found.rows["n"]] == [row["n"] for row in AWKWARD]
+    assert {str(day)[:10] for day in found.rows["pred_day"]} == {"2026-01-02"}
+    assert all("AAAA" in str(picture) for picture in found.rows["pred_picture"])
+
+
+def test_no_cell_of_a_csv_file_is_a_formula(tmp_path: Path):
+    write_rows(tmp_path / "rows.csv", [{"=x": row["question"], "on": row["on"], "score": -1.5} for row in AWKWARD])
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        cells = [cell for line in csv.reader(file) for cell in line]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "@", "\t", "-c"))]
+    assert cells.count("-1.5") == len(AWKWARD), "numbers stay numbers"
+    read = [cells for _, cells in read_rows(tmp_path / "rows.csv", infer_types=True)]
+    assert [row["on"] for row in read] == [row["on"] for row in AWKWARD]
+    assert list(read[0]) == ["=x", "on", "score"]
+
+
+def test_long_integers_of_a_csv_file_are_not_rounded(tmp_path: Path):
+    write_rows(tmp_path / "rows.csv", [{"n": 2**62 + 1}])
+    assert [cells for _, cells in read_rows(tmp_path / "rows.csv", infer_types=True)] == [{"n": str(2**62 + 1)}]
+
+
+def test_half_surrogate_in_a_file_is_a_row(tmp_path: Path):
+    (tmp_path / "data.jsonl").write_text('{"question": "a \\ud83d"}\n')
+    assert [cells for _, cells in read_rows(tmp_path / "data.jsonl")] == [{"question": "a \ufffd"}]
 
 
 def test_a_name_that_no_format_has_is_refused_before_anything_is_done(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from oneturn.programs.state.artifact import (
     Manifest,
+    check_savable,
     check_secrets,
     drift_of,
     load_compiled,
@@ -13,6 +14,7 @@ from oneturn.programs.state.artifact import (
 
 __all__ = [
     "Manifest",
+    "check_savable",
     "check_secrets",
     "drift_of",
     "load_compiled",

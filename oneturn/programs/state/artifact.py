@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import dspy
 import pydantic
+from dspy.predict.predict import serialize_object
+from pydantic_core import to_jsonable_python
 
 from oneturn.core.secrets import UNCERTAIN, environment_secrets, find_secrets, is_like_a_key, is_secret_name, leaves
-from oneturn.core.serialization import jsonable
+from oneturn.core.serialization import canonical, jsonable
 from oneturn.errors import ProgramError
 from oneturn.programs.state.drift import differences
 from oneturn.programs.state.interface import PROGRAM, Interface, interface_of
 
 _Model = TypeVar("_Model", bound=pydantic.BaseModel)
 _log = logging.getLogger(__name__)
+_CUSTOM_TYPE = "<<CUSTOM-TYPE-START-IDENTIFIER>>"
+"""How DSPy writes an image or a file into a prompt; it reads the saved text again as such."""
 
 
 class Manifest(pydantic.BaseModel):
@@ -77,7 +82,7 @@ def save_compiled(program: dspy.Module, manifest: Manifest, path: Path) -> None:
     The same program and manifest give the same bytes.
 
     Raises:
-        ProgramError: a value looks like a secret.
+        ProgramError: a value looks like a secret, or the file can't be written.
     """
     state = program.dump_state()
     if isinstance(program, dspy.Predict):  # the state of a single predictor has no name
@@ -89,12 +94,17 @@ def save_compiled(program: dspy.Module, manifest: Manifest, path: Path) -> None:
             predictor["demos"] = jsonable(predictor.get("demos") or [])  # DSPy leaves dates as they are
     document = {"manifest": manifest.model_dump(), "state": state}
     refuse_secrets_in(document, str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".tmp")
-    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(document, indent=2, ensure_ascii=False, default=canonical) + "\n"
     # A truncated reply may end with half a surrogate pair, which UTF-8 can't encode; escaped, the text is valid JSON.
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # the folder doesn't exist, or can't be written
+            partial.unlink()
+        raise ProgramError(f"{path} can't be written: {error.strerror or error}.") from error
 
 
 def load_compiled(program: dspy.Module, path: str | Path) -> Manifest:
@@ -119,7 +129,54 @@ def load_compiled(program: dspy.Module, path: str | Path) -> Manifest:
         _validate(_Predictor, state[name], f"state.{name}", path)
     _check_drift(program, state, manifest, path)
     program.load_state(state[PROGRAM] if isinstance(program, dspy.Predict) else state)
+    for _, predictor in program.named_predictors():
+        predictor.demos = [_with_types(demo, predictor.signature) for demo in predictor.demos]
     return manifest
+
+
+def check_savable(values: Iterable[Mapping[str, Any]], signature: type[dspy.Signature]) -> None:
+    """Check that a demo with these field values can be saved and loaded, before a compile pays for one.
+
+    Raises:
+        ProgramError: a value has no JSON form, or can't be read back as its field's type.
+    """
+    for fields in values:
+        for name, value in fields.items():
+            field = signature.fields.get(name)
+            if field is None or value is None or isinstance(value, str | int | float):
+                continue
+            try:
+                saved = json.loads(json.dumps(serialize_object(value), default=_to_json))
+                loaded = _with_types({name: saved}, signature)[name]
+            except (TypeError, ValueError, RecursionError):
+                saved = loaded = None
+            if loaded is None:
+                raise ProgramError(
+                    f"{name} = {value!r:.80} can't be saved in a compiled program: {type(value).__name__} has no JSON "
+                    "form. Give the field a type that pydantic can write and read."
+                )
+
+
+def _to_json(value: Any) -> Any:
+    """Convert a value to JSON types.
+
+    Raises:
+        ValueError: its type has no JSON form.
+    """
+    return canonical(value) if isinstance(value, set | frozenset) else to_jsonable_python(value)
+
+
+def _with_types(demo: Any, signature: type[dspy.Signature]) -> Any:
+    """The demo with its fields in their declared types, which JSON doesn't have: dates, enums, sets, histories."""
+    for name, field in signature.fields.items():
+        value = demo.get(name)
+        if value is None or field.annotation is str or (isinstance(value, str) and _CUSTOM_TYPE in value):
+            continue
+        try:
+            demo[name] = pydantic.TypeAdapter(field.annotation).validate_python(value)
+        except (pydantic.ValidationError, pydantic.errors.PydanticSchemaGenerationError):
+            _log.debug("%s of a demo isn't of the type %s; it is used as it was saved.", name, field.annotation)
+    return demo
 
 
 def drift_of(program: dspy.Module, path: Path) -> list[str]:
