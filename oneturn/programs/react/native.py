@@ -16,7 +16,14 @@ from dspy.utils.exceptions import AdapterParseError
 
 from oneturn.core.serialization import plain
 from oneturn.lm.capabilities import ToolCalling
-from oneturn.programs.react.prompt import EMPTY_REPLY, Message, StepAdapter, alternate, with_last_step
+from oneturn.programs.react.prompt import (
+    EMPTY_REPLY,
+    Message,
+    StepAdapter,
+    alternate,
+    observation_message,
+    with_last_step,
+)
 from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
 from oneturn.tools.registry import FINISH
@@ -119,7 +126,11 @@ class NativeAdapter(StepAdapter):
     def _turn_messages(self, turns: Iterable[Turn]) -> list[Message]:
         messages: list[Message] = []
         calling: Message = {}
+        media: list[Message] = []  # after all results of the step, since most APIs take text only as a result
         for turn in turns:
+            if not turn.same_step:
+                messages += media
+                media = []
             if turn.tool_call is None:
                 calling = {}
                 if turn.reply is not None:
@@ -132,7 +143,8 @@ class NativeAdapter(StepAdapter):
                 calling = self._calling(turn.thought, turn.tool_call, turn.reasoning)
                 messages.append(calling)
             messages.append({"role": "tool", "content": turn.observation})
-        return messages
+            media += [observation_message(turn)] if turn.media else []
+        return messages + media
 
     def _end_messages(self, thought: str | None, call: ToolCallArgs) -> list[Message]:
         return [self._calling(thought, call), {"role": "tool", "content": _ENDED}]

@@ -149,7 +149,7 @@ class StepAdapter(RequestAdapter):
                 messages += self._end_messages(turn.thought, turn.tool_call)
             elif turn.reply is not None:
                 messages.append({"role": "assistant", "content": turn.reply or EMPTY_REPLY})
-            messages.append(_observation(turn))
+            messages.append(observation_message(turn))
         return messages
 
     def _end_messages(self, thought: str | None, call: ToolCallArgs) -> list[Message]:
@@ -173,7 +173,7 @@ class StepAdapter(RequestAdapter):
         return messages
 
 
-def _observation(turn: Turn) -> Message:
+def observation_message(turn: Turn) -> Message:
     """Return a result's message: its text, then its images and files as content parts."""
     if not turn.media:
         return {"role": "user", "content": turn.observation}

@@ -11,6 +11,8 @@ import pytest
 from oneturn import ReAct
 from oneturn.core.steps import Answer, AnswerDelta, Thought
 from oneturn.errors import RunError
+from oneturn.programs.react.native import NativeAdapter
+from oneturn.programs.react.trajectory import ToolCallArgs, Turn
 from tests.programs.react.chat_stub import ChatStub, calls, chat_stub
 
 STREAMING = pytest.mark.parametrize("streaming", [False, True])
@@ -183,3 +185,15 @@ def test_the_way_is_in_the_trace_and_can_be_asked_for():
         assert program.tool_calling_with(stub.lm()) == "native"
         assert program.tool_calling_with(stub.lm("openai/of-my-own")) == "text"
         assert agent(tool_calling="schema").tool_calling_with(stub.lm()) == "schema"
+
+
+def test_an_image_follows_the_results_of_its_step():
+
+    image = dspy.Image("data:image/png;base64,iVBORw0KGgo=")
+    turn = Turn(tool_call=ToolCallArgs(name="shot", args={}), observation="[image]").with_media([image])
+    adapter = object.__new__(NativeAdapter)
+    adapter.steps = ReAct("question -> answer", tools=[]).steps_schema
+    adapter.replay_reasoning = False
+    messages = adapter._turn_messages([turn])
+    assert [message["role"] for message in messages] == ["assistant", "tool", "user"]
+    assert messages[-1]["content"][-1]["type"] == "image_url"
