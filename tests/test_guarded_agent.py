@@ -17,7 +17,7 @@ from oneturn.config import AgentConfig
 from oneturn.deployment.databricks.apps import plan_app
 from oneturn.deployment.databricks.bundle import write_bundle
 from oneturn.deployment.databricks.model_serving import plan_serving
-from oneturn.deployment.doctor import State
+from oneturn.deployment.doctor import Severity
 from oneturn.deployment.doctor import local as doctor
 from oneturn.errors import ConfigError
 from oneturn.serving.server import open_approvals, serve
@@ -182,24 +182,24 @@ def test_an_agent_without_a_configured_key_is_not_deployed(deploy: Any, tmp_path
 
 
 def test_doctor_reports_a_guarded_tool_without_a_key(tmp_path: Path):
-    (found,) = (each for each in doctor.program(agent(tmp_path)) if each.subject == "approvals")
-    assert found.state is State.problem
-    assert "refund may need a person's approval" in found.said
-    assert not [each for each in doctor.program(agent(tmp_path, **NAMED)) if each.subject == "approvals"]
+    (found,) = (each for each in doctor.program(agent(tmp_path)) if each.check == "approvals")
+    assert found.severity is Severity.error
+    assert "refund may need a person's approval" in found.message
+    assert not [each for each in doctor.program(agent(tmp_path, **NAMED)) if each.check == "approvals"]
 
 
 def test_doctor_reports_keys_and_ledgers_that_are_missing_or_weak(monkeypatch: pytest.MonkeyPatch):
     config = AgentConfig.read({"approvals": {"key_env": "DESK_KEY", "ledger_env": "DESK_LEDGER"}})
-    assert [each.state for each in doctor.variables(config)] == [State.problem, State.problem]
+    assert [each.severity for each in doctor.variables(config)] == [Severity.error, Severity.error]
     monkeypatch.setenv("DESK_LEDGER", "sqlite://")
     monkeypatch.setenv("DESK_KEY", "k" * 32)
     weak, ledger = doctor.variables(config)
-    assert (weak.state, ledger.state) == (State.problem, State.ok)
-    assert "1 of them different" in weak.said
+    assert (weak.severity, ledger.severity) == (Severity.error, Severity.ok)
+    assert "1 of them different" in weak.message
     monkeypatch.setenv("DESK_KEY", KEY)
-    assert [each.state for each in doctor.variables(config)] == [State.ok, State.ok]
+    assert [each.severity for each in doctor.variables(config)] == [Severity.ok, Severity.ok]
 
 
 def test_a_deployment_needs_the_ledger_s_variable_too():
     config = AgentConfig.read({"approvals": {"key_env": "DESK_KEY", "ledger_env": "DESK_LEDGER"}})
-    assert {"approvals.key_env", "approvals.ledger_env"} <= {each.subject for each in doctor.deployable(config)}
+    assert {"approvals.key_env", "approvals.ledger_env"} <= {each.check for each in doctor.deployable(config)}
