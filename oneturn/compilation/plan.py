@@ -125,7 +125,7 @@ def _settings(lm: dspy.BaseLM) -> list[Any]:
     plain = {name: value if _is_plain(value) else type(value).__name__ for name, value in options.items()}
     attributes = getattr(getattr(lm, "engine", None), "__dict__", {})
     engine = {name: value for name, value in attributes.items() if isinstance(value, str) and "key" not in name}
-    return [type(lm).__name__, lm.model, lm.model_type, plain, engine, addresses]
+    return [lm.model, lm.model_type, plain, engine, addresses]
 
 
 def _is_plain(value: Any) -> bool:

@@ -27,6 +27,8 @@ from oneturn.core._dspy import (
 from oneturn.core.usage import Usage, note_replayed
 from oneturn.errors import ConfigError
 from oneturn.lm.capabilities import capabilities_of
+from oneturn.lm.reply_ending import ReplyCheck
+from oneturn.lm.streaming import StreamingEngine
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +61,10 @@ class UncountedLMs(BaseCallback):
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Warn if the LM has no journal."""
         model = str(getattr(instance, "model", type(instance).__name__))
-        if isinstance(getattr(instance, "engine", None), JournaledEngine) or model in self._warned:
+        engine = getattr(instance, "engine", None)
+        while isinstance(engine, ReplyCheck | StreamingEngine):
+            engine = engine.lm.engine
+        if isinstance(engine, JournaledEngine) or model in self._warned:
             return
         self._warned.add(model)
         _log.warning(

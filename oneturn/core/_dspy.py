@@ -33,6 +33,7 @@ from dspy.lm15 import (
     StreamErrorEvent,
     StreamStartEvent,
 )
+from dspy.predict.predict import serialize_object
 from dspy.teleprompt import bootstrap_trace_data
 from dspy.utils.usage_tracker import UsageTracker
 
@@ -266,6 +267,7 @@ __all__ = [
     "response_to_dict",
     "restore_forward",
     "serialize_for_json",
+    "serialize_object",
     "to_content_parts",
     "usage_dict",
     "uses_engine",

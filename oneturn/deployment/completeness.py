@@ -100,7 +100,8 @@ def missing_files(agent: Agent) -> list[str]:
 
 
 def _carried_files(agent: Agent) -> Iterator[Path]:
-    yield agent.root / "agent.py"
+    if (declaration := agent.root / "agent.py").is_file():  # an agent in a notebook has none
+        yield declaration
     for path in agent.code_paths:
         place = agent.root / path
         yield from [place] if place.suffix == ".py" else sorted(place.rglob("*.py"))

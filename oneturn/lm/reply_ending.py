@@ -50,7 +50,7 @@ class ReplyCheck:
     """
 
     def __init__(self, lm: dspy.LM, is_complete: Callable[[str], bool], on_delta: OnDelta | None = None):
-        self._lm = lm
+        self.lm = lm
         self._is_complete = is_complete
         self._on_delta = on_delta if current_run().streaming else None
         self.called = False
@@ -72,7 +72,7 @@ class ReplyCheck:
             ReplyEnded: the reply was cut, filtered or refused.
         """
         self.called = True
-        call = engine_call(self._lm, request)
+        call = engine_call(self.lm, request)
         if not hasattr(call.engine, "stream"):
             yield from response_to_events(self._check(call.engine.complete(call.request)))
             return
@@ -94,11 +94,11 @@ class ReplyCheck:
     def _complete(self, request: Request) -> Response:
         if self._on_delta is not None:
             on_delta = self._on_delta
-            response = StreamingEngine(self._lm, lambda: on_delta).complete(request)
+            response = StreamingEngine(self.lm, lambda: on_delta).complete(request)
             if response.finish_reason != "stop" or _has_content(response):
                 return response
             # lm15 doesn't read refusals in a stream, and some servers' content; without a stream it reads both.
-        call = engine_call(self._lm, request)
+        call = engine_call(self.lm, request)
         return call.with_inclusive_usage(call.engine.complete(call.request))
 
 

@@ -31,13 +31,13 @@ class StreamingEngine:
     """
 
     def __init__(self, lm: dspy.LM, on_reply: Callable[[], OnDelta]):
-        self._lm = lm
+        self.lm = lm
         self._on_reply = on_reply
         vars(self).update(capabilities_of(lm))  # DSPy asks the engine of an LM for the capabilities
 
     def complete(self, request: Request) -> Response:
         """Return the response to ``request`` from the LM's own engine, streamed if that engine can stream."""
-        call = engine_call(self._lm, request)
+        call = engine_call(self.lm, request)
         if not hasattr(call.engine, "stream"):
             return call.with_inclusive_usage(call.engine.complete(call.request))
         on_delta = self._on_reply()

@@ -46,7 +46,7 @@ def refusal(keys: dict[str, Any] | str) -> str:
 
 # Each error with its full message.
 LM_KEYS = "api_base, api_key_env, cache, credentials, kwargs, max_tokens, model, temperature, timeout, weights"
-TOP_KEYS = "approvals, compile, compiled, data, deploy, gate, judge, lm, max_iters, mlflow, retriever, serve, tools"
+TOP_KEYS = "approvals, compile, compiled, data, deploy, gate, judge, lm, max_iters, mlflow, retriever, serve, tool_calling, tools"
 LOCAL = "'local/1.5B' runs in this process; remove api_base and api_key_env."
 NO_SECRETS = (
     "looks like a secret, and a configuration is stored in plain text. Put the secret in an environment variable, "
@@ -83,7 +83,7 @@ NO_SECRETS = (
         ({"lm": {"kwargs": {"headers": [{"token": "x"}]}}}, f"lm.kwargs.headers.0.token {NO_SECRETS}"),
         ({"mlflow": {"tracking_uri": "https://me:pw@host"}}, f"mlflow.tracking_uri {NO_SECRETS}"),
         ({"judge": {"guidelines": ["Log in with ghp_0123456789abcdefghij."]}}, f"judge.guidelines.0 {NO_SECRETS}"),
-        ({"tools": [{"kind": "genie", "space": "g", "row": 1}]}, "unknown key tools.0.genie.row. Did you mean tools.0.genie.rows? Valid keys of tools.0.genie: approval, credentials, description, kind, name, rows, space, timeout."),
+        ({"tools": [{"kind": "genie", "space": "g", "row": 1}]}, "unknown key tools.0.genie.row. Did you mean tools.0.genie.rows? Valid keys of tools.0.genie: approval, credentials, description, kind, max_chars, name, rows, space, timeout."),
         ({"tools": [{"kind": "geni"}]}, "tools.0.kind should be one of 'unity_catalog', 'mcp', 'genie', 'serving_endpoint', not 'geni'."),
         ({"tools": [{}]}, "tools.0.kind is missing; it is one of unity_catalog, mcp, genie, serving_endpoint."),
         ({"deploy": {"resources": [{"kind": "table", "name": "t", "nme": "x"}]}}, "unknown key deploy.resources.0.nme. Did you mean deploy.resources.0.name? Valid keys of deploy.resources.0: kind, name."),

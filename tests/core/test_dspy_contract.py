@@ -42,6 +42,7 @@ NAMES = {
     "dspy.adapters.utils.format_field_value": "inputs in the prompt of oneturn.ReAct (programs/react/prompt.py)",
     "dspy.adapters.utils.parse_value": "outputs of the wrong type (programs/react/outputs.py)",
     "dspy.adapters.utils.serialize_for_json": "every value that is written as JSON (core/serialization.py)",
+    "dspy.predict.predict.serialize_object": "demos of a saved program (programs/state/artifact.py)",
     "dspy.clients.execution": "streaming (lm/streaming.py) and the journal of a compile (compilation/replay_lm.py)",
     "dspy.clients.model_metadata": "costs (core/usage.py)",
     "dspy.clients.costs.estimate_cost": "costs (core/usage.py) and a compile's budget (compilation/replay_lm.py)",

@@ -54,8 +54,8 @@ def test_the_same_error_stops_the_evaluation(start: int, asked: int, which: str)
 
 def test_a_metric_that_raises_stops_the_evaluation_too():
     program = Failing(0, broken=False)
-    with pytest.raises(EvaluationStopped, match="AttributeError: 'Example' object has no attribute 'citations'"):
-        evaluate(program, lambda gold, pred, trace=None: gold.citations == [])
+    with pytest.raises(EvaluationStopped, match="IndexError: list index out of range"):
+        evaluate(program, lambda gold, pred, trace=None: [][0])
     assert len(program.asked) <= 12
 
 

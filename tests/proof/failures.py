@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from oneturn.errors import AgentError, EndpointError, RequestError, RunCancelled, RunError, ToolError
 
-SECRET = "sk-do-not-tell-4711"
+SECRET = "sk-d0N0tT3ll4711aBcDeFgH"
 
 
 class Unreadable(Exception):

@@ -131,4 +131,6 @@ def test_the_cost_of_a_run_has_the_price_of_cached_tokens(api_base: str, monkeyp
     (row,) = oneturn.evaluate(program, [example], lambda *_: 1.0, lm=lm, progress=False).rows.to_dict("records")
     usage = Usage.from_dict(row)
     assert usage == Usage(2, 200, 14, cached_tokens=160, reasoning_tokens=6, cost=usage.cost)
-    assert usage.cost == pytest.approx(sum(entry["cost"] for entry in lm.history))
+    assert usage.cost == pytest.approx((40 * 0.15 + 160 * 0.075 + 14 * 0.60) / 1e6), (
+        "OpenAI's prices per million tokens"
+    )

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import dspy
 import pydantic
-from dspy.predict.predict import serialize_object
 from pydantic_core import to_jsonable_python
 
+from oneturn.core._dspy import serialize_object
 from oneturn.core.secrets import UNCERTAIN, environment_secrets, find_secrets, is_like_a_key, is_secret_name, leaves
 from oneturn.core.serialization import canonical, jsonable
 from oneturn.errors import ProgramError

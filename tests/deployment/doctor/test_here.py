@@ -121,7 +121,7 @@ def test_a_program_that_cannot_be_built_is_a_problem(agent: Agent):
 
 
 def test_a_compiled_program_is_looked_at(agent: Agent):
-    assert states(here.program(agent)) == {"program": "ok", "compiled": "warning"}
+    assert states(here.program(agent)) == {"program": "ok", "tool calling": "ok", "compiled": "warning"}
     missing = replace(agent, config=configured(compiled="compiled.json"))
     assert states(here.program(missing))["compiled"] == "error"
 
