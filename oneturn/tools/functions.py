@@ -52,7 +52,7 @@ def adapt_tool(tool: dspy.Tool) -> dspy.Tool:
         described = describe_callable(tool.func)
         return dspy.Tool(described.func, tool.name, tool.desc, described.args, described.arg_types)
     if is_async(tool.func):
-        return dspy.Tool(synchronous(tool.func), tool.name, tool.desc, tool.args, tool.arg_types)
+        return dspy.Tool(synchronous(tool.func), tool.name, tool.desc, tool.args, tool.arg_types, tool.arg_desc)
     return tool
 
 

@@ -6,6 +6,7 @@ import asyncio
 import functools
 from typing import Any
 
+import dspy
 import pydantic
 import pytest
 
@@ -79,3 +80,15 @@ def test_the_args_section_describes_the_arguments():
     )
     assert text == "Give back.\n\nAsk first."
     assert args == {"order": "the number, as M-1.", "why": "a word."}
+
+
+def test_an_async_tool_with_a_schema_of_its_own_keeps_what_may_be_left_out():
+    async def list_issues(**kwargs: Any) -> str:
+        return str(kwargs)
+
+    args = {"owner": {"type": "string"}, "since": {"type": "string"}}
+    marks = {"owner": "The owner. (Required)", "since": "No description provided."}  # as dspy.Tool.from_mcp_tool has
+    tool = dspy.Tool(list_issues, "list_issues", "List issues.", args, {"owner": str, "since": str}, marks)
+    program = oneturn.ReAct("question -> answer", tools=[tool])
+    step = program.steps_schema.json_schema(["list_issues"])["properties"]["tool_call"]["properties"]["args"]
+    assert step["required"] == ["owner"]

@@ -50,7 +50,7 @@ def with_annotated_args(tool: dspy.Tool) -> dspy.Tool:
         return tool
     schemas = {name: _schema_of(hint) for name, hint in annotated_hints.items()}
     args = {name: {**schema, **schemas.get(name, {})} for name, schema in tool.args.items()}
-    return dspy.Tool(tool.func, tool.name, tool.desc, args, tool.arg_types)
+    return dspy.Tool(tool.func, tool.name, tool.desc, args, tool.arg_types, tool.arg_desc)
 
 
 def _schema_of(hint: Any) -> dict[str, Any]:
