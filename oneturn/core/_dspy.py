@@ -171,7 +171,7 @@ class RequestAdapter(dspy.JSONAdapter):
     """A ``dspy.JSONAdapter`` whose subclass decides on the options of the request, and reads the whole reply.
 
     Relies on: ``JSONAdapter`` calls ``_prepare_response_format`` before each call, and sends what that adds to
-    ``lm_kwargs``; it drops ``tools`` only if told not to use native function calling. ``_call_postprocess`` gets the
+    ``lm_kwargs``; it drops ``tools`` only if native function calling is off. ``_call_postprocess`` gets the
     reply's text, or a dict with ``text``, ``reasoning_content`` and ``tool_calls``.
     """
 

@@ -1,6 +1,6 @@
 """The tools as a prompt lists them.
 
-An LM that is held to a schema needs a line for each tool. Any other LM is told all that the schema would: nested
+An LM with a schema needs one line for each tool. For any other LM the prompt has all that the schema has: nested
 fields, enum values, descriptions and defaults.
 """
 
