@@ -25,7 +25,7 @@ from benchmarks.plain_react import compiled_plain_react, demo_examples, plain_re
 from benchmarks.report import write_report
 from oneturn import Agent, load_agent
 from oneturn.config import AgentConfig
-from oneturn.datasets import dataset_hash, spread
+from oneturn.datasets import dataset_hash, interleave
 from optimizers.scripted import solve
 
 Build = Callable[[], dspy.Module]
@@ -38,7 +38,7 @@ def main() -> None:
     if options.lm:
         config = agent.config.model_copy(update={"lm": agent.config.lm.model_copy(update={"model": options.lm})})
         agent = _with(agent, config)
-    examples = spread(agent.examples(options.split), "category")
+    examples = interleave(agent.examples(options.split), "category")
     journal = Path(options.journal)
     programs = {name: build for name, build in _programs(agent).items() if not options.only or name in options.only}
     results = {}

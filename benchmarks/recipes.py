@@ -29,7 +29,7 @@ from benchmarks.plain_react import as_plain_react
 from benchmarks.report import between_marks
 from oneturn import Agent, load_agent
 from oneturn.compilation import SpendBar, compile
-from oneturn.datasets import dataset_hash, spread
+from oneturn.datasets import dataset_hash, interleave
 from oneturn.evaluation import interval
 from oneturn.programs.state import Manifest
 from optimizers.recipes import RECIPES
@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def _lines(agent: Agent, options: argparse.Namespace, folder: Path) -> Iterator[str]:
-    examples = spread(agent.examples("test"), "category")[: options.rows]
+    examples = interleave(agent.examples("test"), "category")[: options.rows]
     for name, program in _programs(agent, options.only).items():
         uncompiled = _evaluate(name, "uncompiled", program, program.build(), examples, folder)
         yield Result(name, "uncompiled", uncompiled).line(uncompiled)
@@ -114,7 +114,7 @@ def _lines(agent: Agent, options: argparse.Namespace, folder: Path) -> Iterator[
 
 def _compile(name: str, recipe: str, agent: Agent, examples: list[dspy.Example], folder: Path) -> Result:
     path = folder / f"{name}-{recipe}.json"
-    compilation = compile(agent, recipe=recipe, save_to=path, listeners=[SpendBar()])
+    compilation = compile(agent, recipe=recipe, save_to=path, callbacks=[SpendBar()])
     rows = _evaluate(name, recipe, agent, compilation.program, examples, folder)
     return Result(name, recipe, rows, compilation.manifest)
 
@@ -165,7 +165,7 @@ def _with_fewer(agent: Agent, sizes: Mapping[str, int | None]) -> Agent:
 
     def examples(split: str) -> list[dspy.Example]:
         rows, size = agent.examples(split), sizes.get(split)
-        return rows if size is None else spread(rows, "category")[:size]
+        return rows if size is None else interleave(rows, "category")[:size]
 
     return replace(agent, examples=examples)
 

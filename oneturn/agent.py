@@ -13,7 +13,7 @@ from typing import Any
 import dspy
 
 from oneturn.config import AgentConfig
-from oneturn.config.loading import CONFIG_VARIABLE, variable
+from oneturn.config.loading import CONFIG_VARIABLE, environment_variable
 from oneturn.errors import ConfigError, ProgramError
 from oneturn.lm import build_lm
 from oneturn.programs.state import load_compiled
@@ -136,5 +136,5 @@ def _configured(config: str | Path | None) -> Iterator[None]:
     if config is None:
         yield
         return
-    with variable(CONFIG_VARIABLE, str(Path(config).resolve())):
+    with environment_variable(CONFIG_VARIABLE, str(Path(config).resolve())):
         yield

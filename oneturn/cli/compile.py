@@ -59,9 +59,9 @@ def compile(
     """
     loaded = load(agent, config)
     if recipes:
-        from oneturn.compilation.recipes import described
+        from oneturn.compilation.recipes import format_recipes
 
-        typer.echo(described(dict(loaded.recipes)))
+        typer.echo(format_recipes(dict(loaded.recipes)))
         return
     limits = {"lm_calls": max_lm_calls, "tokens": max_tokens, "minutes": max_minutes, "cost": max_cost}
     overrides = {name: limit for name, limit in limits.items() if limit is not None}
@@ -77,9 +77,9 @@ def compile(
         cost = estimate_compile(loaded, recipe=recipe, budget=budget, approve=policy)
         _show_estimate(cost, recipe or loaded.config.compile.recipe, console)
         return
-    listeners = [SpendBar(budget), MlflowRuns()]
+    callbacks = [SpendBar(budget), MlflowRuns()]
     try:
-        result = compile(loaded, recipe=recipe, budget=budget, fresh=fresh, listeners=listeners, approve=policy)
+        result = compile(loaded, recipe=recipe, budget=budget, fresh=fresh, callbacks=callbacks, approve=policy)
     except KeyboardInterrupt:
         command = "The same command without --fresh" if fresh else "The same command"
         typer.echo(f"Stopped. {command} resumes here.", err=True)

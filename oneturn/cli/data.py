@@ -147,9 +147,9 @@ def from_inference_table(
     rules = load(agent, config).config.data.redact
 
     from oneturn.datasets import write_rows
-    from oneturn.deployment.databricks.inference_table import FEEDBACK, read_inference_table, redacted
+    from oneturn.deployment.databricks.inference_table import FEEDBACK, read_inference_table, redact_rows
 
-    rows, counts = redacted(read_inference_table(table, question=question), rules)
+    rows, counts = redact_rows(read_inference_table(table, question=question), rules)
     is_feedback = rows["error"] == FEEDBACK
     rows = rows[~is_feedback & (rows["error"].notna() if failed else True)]
     write_rows(output, json.loads(rows.to_json(orient="records", date_format="iso")))

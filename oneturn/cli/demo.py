@@ -53,11 +53,11 @@ def demo(agent: AgentFile = AGENT_FILE, config: ConfigFile = None) -> None:
 
 
 def _evaluate_programs(agent: Agent) -> dict[str, Evaluation]:
-    from oneturn.datasets import spread
+    from oneturn.datasets import interleave
     from oneturn.evaluation import evaluate
     from oneturn.lm import local
 
-    examples = spread(agent.examples("dev"), "category")[:DEV_ROWS]
+    examples = interleave(agent.examples("dev"), "category")[:DEV_ROWS]
     lm = agent.lm()
     programs = {"uncompiled": agent.program(compiled=False), "compiled": agent.program()}
     evaluations = {}

@@ -198,12 +198,12 @@ def log(
     """
     loaded = load(agent, config)
 
-    from oneturn.config.tracking import shown
+    from oneturn.config.tracking import without_credentials
     from oneturn.deployment.model_logging import log_model
 
     logged = log_model(loaded, register=register, alias=alias)
     settings = loaded.config.mlflow
-    typer.echo(f"Logged {logged.model_uri} in {shown(settings.tracking_uri)} (run {logged.run_id})")
+    typer.echo(f"Logged {logged.model_uri} in {without_credentials(settings.tracking_uri)} (run {logged.run_id})")
     if logged.registered_version is not None:
         suffix = f", {alias}" if alias else ""
         typer.echo(f"Registered as version {logged.registered_version} of {settings.model_name}{suffix}")

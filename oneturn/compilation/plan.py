@@ -14,7 +14,7 @@ from typing import Any
 import dspy
 
 from oneturn.agent import Agent, Recipe
-from oneturn.compilation.recipes import call, check, described
+from oneturn.compilation.recipes import call, check, format_recipes
 from oneturn.datasets.rows import dataset_hash
 from oneturn.errors import ConfigError
 from oneturn.evaluation.metric_columns import check_columns
@@ -67,7 +67,7 @@ class Plan:
         settings = agent.config.compile
         name = recipe or settings.recipe
         if name not in agent.recipes:
-            raise ConfigError(f"There is no recipe {name!r}. Available recipes:\n{described(dict(agent.recipes))}")
+            raise ConfigError(f"There is no recipe {name!r}. Available recipes:\n{format_recipes(dict(agent.recipes))}")
         check(agent.recipes[name])
         train, dev = agent.examples("train"), agent.examples("dev")[: settings.dev_examples]
         check_columns({getattr(agent.metric, "__name__", "metric"): agent.metric}, [*dev, *train])

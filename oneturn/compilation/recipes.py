@@ -248,7 +248,7 @@ def check(function: Recipe) -> None:
         )
 
 
-def described(recipes: dict[str, Recipe]) -> str:
+def format_recipes(recipes: dict[str, Recipe]) -> str:
     """Format the names of recipes, each with the first line of its docstring."""
     width = max(map(len, recipes), default=0)
     return "\n".join(f"  {name:<{width}}  {_first_line(function)}" for name, function in recipes.items())

@@ -41,7 +41,7 @@ def compile(
     save_to: Path | None = None,
     budget: BudgetConfig | None = None,
     fresh: bool = False,
-    listeners: Sequence[CompileCallback] = (),
+    callbacks: Sequence[CompileCallback] = (),
     approve: ApprovalPolicy | None = None,
 ) -> Compilation:
     """Compile ``agent``'s program with a recipe and save it.
@@ -56,7 +56,7 @@ def compile(
         budget: limits of the cost; ``None`` for the configured budget. At a limit, the compile ends with the best
             program that was measured on all development examples.
         fresh: discard the answers recorded by earlier runs of this compile.
-        listeners: callbacks to notify.
+        callbacks: notified of the start, each candidate, the usage and the end.
         approve: decides on each tool call that needs a person's approval, of students and teachers alike. Without it no
             such call is run, and the run fails with ``approval_required``.
 
@@ -74,7 +74,7 @@ def compile(
     """
     plan = Plan.of(agent, recipe)
     path = save_to or agent.compiled_path
-    session = _open_session(plan, budget, fresh, listeners, approve)
+    session = _open_session(plan, budget, fresh, callbacks, approve)
     try:
         compilation = _run_with_callbacks(plan, session, path)
     except BaseException as error:  # includes KeyboardInterrupt
@@ -104,7 +104,7 @@ def estimate_compile(
         LMUnavailableError: the LM is unavailable.
     """
     plan = Plan.of(agent, recipe)
-    session = _open_session(plan, budget, fresh=False, listeners=(), approve=approve)
+    session = _open_session(plan, budget, fresh=False, callbacks=(), approve=approve)
     try:
         with raise_outages():
             return _estimate(plan, session)
@@ -125,13 +125,13 @@ def _open_session(
     plan: Plan,
     budget: BudgetConfig | None,
     fresh: bool,
-    listeners: Sequence[CompileCallback],
+    callbacks: Sequence[CompileCallback],
     approve: ApprovalPolicy | None,
 ) -> Session:
     settings = plan.agent.config.compile
     limits = budget or settings.budget
     return Session(
-        plan.folder, plan.lm, plan.devset, plan.agent.metric, limits, settings.threads, listeners, fresh, approve
+        plan.folder, plan.lm, plan.devset, plan.agent.metric, limits, settings.threads, callbacks, fresh, approve
     )
 
 
@@ -173,7 +173,7 @@ def _check_lm_calls(evaluation: Evaluation) -> None:
 
 
 def _run_with_callbacks(plan: Plan, session: Session, path: Path) -> Compilation:
-    """Run the compile and notify its listeners."""
+    """Run the compile and notify its callbacks."""
     if recorded := session.journal.totals.lm_calls:
         _log.warning("Replaying %d recorded LM answers of this compile; fresh=True (--fresh) discards them.", recorded)
     session.notify_past_usage()

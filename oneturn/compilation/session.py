@@ -30,7 +30,7 @@ from oneturn.config import BudgetConfig
 from oneturn.core._dspy import replaced_cache
 from oneturn.core.usage import Usage
 from oneturn.evaluation import evaluate
-from oneturn.evaluation.approval import ApprovalPolicy, approving
+from oneturn.evaluation.approval import ApprovalPolicy, use_approval_policy
 from oneturn.evaluation.result import Evaluation, Metric
 
 _ERRORS = 1_000_000
@@ -49,7 +49,7 @@ class Session:
         metric: scores an answer.
         limits: the budget.
         threads: number of examples to run in parallel.
-        listeners: callbacks to notify.
+        callbacks: notified of the start, each candidate, the usage and the end.
         fresh: discard the answers recorded by earlier runs.
         approve: decides on tool calls that need a person's approval; without it they are never run.
     """
@@ -62,7 +62,7 @@ class Session:
         metric: Metric,
         limits: BudgetConfig,
         threads: int,
-        listeners: Sequence[CompileCallback],
+        callbacks: Sequence[CompileCallback],
         fresh: bool = False,
         approve: ApprovalPolicy | None = None,
     ):
@@ -70,7 +70,7 @@ class Session:
         self._devset = devset
         self._metric = metric
         self._threads = threads
-        self._listeners = listeners
+        self._callbacks = callbacks
         self._approve = approve
         self.journal = Journal(folder / "journal.jsonl", fresh)
         self.budget = Budget(limits, self.journal, self._notify_usage)
@@ -85,12 +85,12 @@ class Session:
             self.journal.close()
 
     def notify(self, event: str, *args: Any) -> None:
-        """Call the method ``event`` of every listener."""
-        for listener in self._listeners:
+        """Call the method ``event`` of every callback."""
+        for callback in self._callbacks:
             try:
-                getattr(listener, event)(*args)
-            except Exception:  # a failing listener must not discard what the compile has paid for
-                _log.exception("%s.%s failed; the compile continues.", type(listener).__name__, event)
+                getattr(callback, event)(*args)
+            except Exception:  # a failing callback must not discard what the compile has paid for
+                _log.exception("%s.%s failed; the compile continues.", type(callback).__name__, event)
 
     def notify_past_usage(self) -> None:
         """Report the usage of earlier runs of this compile, if there were any."""
@@ -138,7 +138,7 @@ class Session:
         return span.trace_id if isinstance(span, LiveSpan) else None
 
     def add_candidate(self, program: dspy.Module, scores: Sequence[float], full: bool) -> None:
-        """Record a measured program as the next candidate and notify the listeners."""
+        """Record a measured program as the next candidate and notify the callbacks."""
         candidate = Candidate(
             number=len(self.candidates),
             program=program,
@@ -170,7 +170,7 @@ class Session:
         with (
             replaced_cache(memory=True),  # an answer from an earlier cache would not be counted
             dspy.context(lm=lm, callbacks=[*dspy.settings.callbacks, *callbacks], max_errors=_ERRORS),
-            approving(self._approve),
+            use_approval_policy(self._approve),
         ):
             yield journaled_teacher
 

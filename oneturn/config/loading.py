@@ -89,12 +89,12 @@ def setting_all(settings: Sequence[str]) -> Iterator[None]:
     for text in settings:
         setting(text)
     lines = [*os.environ.get(SET_VARIABLE, "").splitlines(), *(text.replace("\n", " ") for text in settings)]
-    with variable(SET_VARIABLE, "\n".join(lines)):
+    with environment_variable(SET_VARIABLE, "\n".join(lines)):
         yield
 
 
 @contextmanager
-def variable(name: str, value: str) -> Iterator[None]:
+def environment_variable(name: str, value: str) -> Iterator[None]:
     """Set an environment variable inside the block, for child processes too."""
     previous = os.environ.get(name)
     os.environ[name] = value

@@ -35,6 +35,6 @@ def use_store(settings: MlflowConfig) -> None:
     mlflow.set_tracking_uri(settings.tracking_uri)
 
 
-def shown(uri: str) -> str:
+def without_credentials(uri: str) -> str:
     """Return a tracking URI without user and password."""
     return re.sub(r"//[^/@]*@", "//", uri)

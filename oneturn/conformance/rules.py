@@ -229,7 +229,7 @@ _TEXTS = (
         "One of them lacks a source.",
     ),
     Rule(
-        "annotations-not-told",
+        "annotation-not-streamed",
         "Each annotation has an `output_text.annotation.added`.",
         "Clients of deltas don't show the source.",
         _E,

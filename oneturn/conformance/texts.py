@@ -208,7 +208,7 @@ class _TextChecker:
             annotations = (value or {}).get("annotations") or []
             if same(annotations, part.annotations):
                 continue
-            rule = "annotations" if part.annotations else "annotations-not-told"
+            rule = "annotations" if part.annotations else "annotation-not-streamed"
             counts = f"{len(part.annotations)} annotations were sent, {source} has {len(annotations)}"
             self._findings.add(rule, f"{self._item}: {counts}, or they differ.", position)
 

@@ -83,7 +83,7 @@ def user_token() -> tuple[str, str]:
     return _with_scheme(host).rstrip("/"), token
 
 
-def describing(credentials: Who) -> Who:
+def schema_credentials(credentials: Who) -> Who:
     """Return whose credentials to use for reading a tool's schema when an agent is built.
 
     Without a calling user, these are the agent's. They only read the schema; calls always use the configured ones.

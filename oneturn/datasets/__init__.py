@@ -2,17 +2,17 @@
 
 from oneturn.datasets.check import check_data
 from oneturn.datasets.row_files import read_rows, write_rows
-from oneturn.datasets.rows import dataset_hash, load_rows, spread, to_examples
+from oneturn.datasets.rows import dataset_hash, interleave, load_rows, to_examples
 from oneturn.datasets.splits import SPLITS, split_files
 
 __all__ = [
     "SPLITS",
     "check_data",
     "dataset_hash",
+    "interleave",
     "load_rows",
     "read_rows",
     "split_files",
-    "spread",
     "to_examples",
     "write_rows",
 ]

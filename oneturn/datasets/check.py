@@ -17,7 +17,7 @@ from oneturn.agent import Agent
 from oneturn.core.findings import Finding, Report, Severity
 from oneturn.core.serialization import plain
 from oneturn.core.terminal import can_redraw
-from oneturn.datasets.duplicates import NEAR, duplicates, input_text, same_text
+from oneturn.datasets.duplicates import NEAR, duplicates, input_text, normalize_text
 from oneturn.datasets.row_files import read_rows
 from oneturn.datasets.schema import against_loader, against_schema, against_signature, unique_ids, unreadable
 from oneturn.datasets.splits import SPLITS, BadRow, Row, alternatives, read_schema, split_files, split_rows, types
@@ -181,13 +181,13 @@ def _score(path: Path, place: str, cells: Any) -> float:
 
 
 def _keys(values: Any, inputs: Sequence[str]) -> list[str]:
-    ident, text = values.get("id"), same_text(input_text(values, inputs))
+    ident, text = values.get("id"), normalize_text(input_text(values, inputs))
     return [f"id {ident}"] if ident else [f"asks {text}"] if text else []
 
 
 def _scores_of(row: Row, scores: Mapping[str, list[float]], inputs: Sequence[str]) -> list[float]:
     by_id = scores.get(f"id {row.values.get('id')}", [])
-    return by_id or scores.get(f"asks {same_text(input_text(row.values, inputs))}", [])
+    return by_id or scores.get(f"asks {normalize_text(input_text(row.values, inputs))}", [])
 
 
 def _format_evaluations(scores: list[float]) -> str:

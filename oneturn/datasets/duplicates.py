@@ -29,7 +29,7 @@ class Pair(NamedTuple):
     similarity: float
 
 
-def same_text(text: str) -> str:
+def normalize_text(text: str) -> str:
     """Normalize a text: texts that differ only in case, whitespace or final punctuation become equal."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(" .?!")
 
@@ -129,7 +129,7 @@ def duplicates(
     """
     first: dict[str, Row] = {}
     for row in sorted(rows, key=lambda row: _SPLIT_PRIORITY[row.split]):
-        text = same_text(input_text(row.values, inputs))
+        text = normalize_text(input_text(row.values, inputs))
         if text and (before := first.setdefault(text, row)) is not row:
             yield _duplicate(before, row, outputs)
     unique = list(first.values())
@@ -174,7 +174,7 @@ def _agree(one: Row, other: Row, outputs: Sequence[str]) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    return same_text(value) if isinstance(value, str) else value
+    return normalize_text(value) if isinstance(value, str) else value
 
 
 def _describe_row(row: Row) -> str:

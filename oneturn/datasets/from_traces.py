@@ -18,10 +18,10 @@ from tqdm.auto import tqdm
 
 from oneturn.agent import Agent
 from oneturn.config import MlflowConfig
-from oneturn.config.tracking import shown, use_store, use_tracking
+from oneturn.config.tracking import use_store, use_tracking, without_credentials
 from oneturn.core.serialization import plain
 from oneturn.core.terminal import can_redraw
-from oneturn.datasets.duplicates import NEAR, input_text, near_pairs, same_text
+from oneturn.datasets.duplicates import NEAR, input_text, near_pairs, normalize_text
 from oneturn.datasets.redaction import Redaction
 from oneturn.datasets.review import (
     ACCEPTED,
@@ -248,8 +248,8 @@ def _traces_with_feedback(settings: MlflowConfig, max_traces: int | None) -> Ite
     use_store(settings)
     if mlflow.get_experiment_by_name(settings.experiment) is None:
         raise DataError(
-            f"{shown(settings.tracking_uri)} has no experiment {settings.experiment!r}: set mlflow.tracking_uri and "
-            "mlflow.experiment to the agent's traces."
+            f"{without_credentials(settings.tracking_uri)} has no experiment {settings.experiment!r}: set "
+            "mlflow.tracking_uri and mlflow.experiment to the agent's traces."
         )
     use_tracking(settings)
     heads = mlflow.search_traces(max_results=max_traces, return_type="list", include_spans=False, flush=True)
@@ -321,7 +321,7 @@ class _Collector:
                 yield self._text(candidate), str(candidate.get("id"))
 
     def _text(self, values: Mapping[str, Any]) -> str:
-        return same_text(input_text(values, self._inputs))
+        return normalize_text(input_text(values, self._inputs))
 
     def _add_row(self, trace_id: str, feedback: Feedback, labelled: LabelledInputs) -> None:
         redaction = Redaction(self._rules)

@@ -152,7 +152,7 @@ def _json(value: Any, sort_keys: bool = False) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=sort_keys, default=canonical)
 
 
-def spread(examples: Sequence[dspy.Example], label: str) -> list[dspy.Example]:
+def interleave(examples: Sequence[dspy.Example], label: str) -> list[dspy.Example]:
     """Interleave examples by the values of ``label``, so that any prefix is representative.
 
     Examples without the label form one group.

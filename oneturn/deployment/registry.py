@@ -28,7 +28,7 @@ from oneturn.config.loading import CONFIG_VARIABLE, SET_VARIABLE
 from oneturn.core.serialization import jsonable
 from oneturn.errors import ProgramError
 from oneturn.evaluation.result import Evaluation
-from oneturn.evaluation.row import judged
+from oneturn.evaluation.row import judge_row
 from oneturn.evaluation.run_record import RunRecord, with_record
 from oneturn.evaluation.typed_outputs import output_types, with_types
 
@@ -152,7 +152,7 @@ def _row(agent: Agent, example: dspy.Example, answered: Mapping[str, Any], types
     calls, sources, approvals = (tuple(answered.get(name) or ()) for name in _RUN_COLUMNS)
     record = RunRecord(calls, sources, approvals=approvals)
     prediction = with_record(dspy.Prediction(**with_types(outputs, types)), record)
-    return judged(row, {"score": agent.metric}, example, prediction)
+    return judge_row(row, {"score": agent.metric}, example, prediction)
 
 
 def _uri(version: ModelVersion) -> str:

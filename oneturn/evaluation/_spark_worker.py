@@ -12,9 +12,9 @@ import dspy
 import pandas as pd
 
 from oneturn.agent import load_agent
-from oneturn.evaluation.data_sources import Source, Unreadable, examples_of, without_nan
+from oneturn.evaluation.data_sources import Source, Unreadable, iter_examples, without_nan
 from oneturn.evaluation.result import Metric
-from oneturn.evaluation.runner import rows_of
+from oneturn.evaluation.runner import iter_rows
 from oneturn.evaluation.targets import Target, resolve_target
 
 _BATCH = 500
@@ -51,7 +51,7 @@ class Job:
         pending: dict[int, dict[str, Any]] = {}
         source = Source(lambda: self._examples(batches, pending), None, self.name)
         rows: list[dict[str, Any]] = []
-        for number, row in rows_of(_target(self), source, self.metrics, self.threads):
+        for number, row in iter_rows(_target(self), source, self.metrics, self.threads):
             rows.append(
                 {**pending.pop(number), **{name: _cell(row.get(name), kind) for name, kind in self.columns.items()}}
             )
@@ -72,10 +72,10 @@ class Job:
                 pending[number] = row
                 yield {name: value for name, value in without_nan(row).items() if value is not None}
 
-        return examples_of(record_rows(), self.inputs, _target(self).optional)
+        return iter_examples(record_rows(), self.inputs, _target(self).optional)
 
 
-def made(target: str | Made, api_key: str | None) -> Target:
+def build_target(target: str | Made, api_key: str | None) -> Target:
     """Build the target on a worker from its serializable form."""
     if isinstance(target, str) and Path(target).suffix == ".py":
         return resolve_target(load_agent(target), None, None, False)
@@ -84,7 +84,7 @@ def made(target: str | Made, api_key: str | None) -> Target:
 
 def _target(job: Job) -> Target:
     if job.name not in _targets:
-        _targets[job.name] = made(job.target, job.api_key)
+        _targets[job.name] = build_target(job.target, job.api_key)
     return _targets[job.name]
 
 

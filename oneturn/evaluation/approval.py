@@ -41,7 +41,9 @@ def decide(policy: ApprovalPolicy, request: ApprovalRequest) -> bool:
 
 
 @contextmanager
-def approving(policy: ApprovalPolicy | None, on_approved: Callable[[], object] = lambda: None) -> Iterator[None]:
+def use_approval_policy(
+    policy: ApprovalPolicy | None, on_approved: Callable[[], object] = lambda: None
+) -> Iterator[None]:
     """In the block, programs that are called ask ``policy`` about each call that needs approval.
 
     Args:

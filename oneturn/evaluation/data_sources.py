@@ -176,7 +176,7 @@ SPARK = "spark"
 """The key of a Spark table."""
 
 
-def source_of(data: Any, inputs: Sequence[str], optional: Collection[str] = ()) -> Source:
+def build_source(data: Any, inputs: Sequence[str], optional: Collection[str] = ()) -> Source:
     """Build the source for any supported kind of data.
 
     Args:
@@ -193,19 +193,19 @@ def source_of(data: Any, inputs: Sequence[str], optional: Collection[str] = ()) 
         return _file(Path(data), inputs, optional)
     if hasattr(data, "toLocalIterator"):
         return Source(
-            lambda: examples_of((row.asDict(True) for row in data.toLocalIterator()), inputs, optional), None, SPARK
+            lambda: iter_examples((row.asDict(True) for row in data.toLocalIterator()), inputs, optional), None, SPARK
         )
     frame = _frame(data)
     if frame is not None:
         rows = frame.to_dict("records")
-        return Source(lambda: examples_of(map(without_nan, rows), inputs, optional), len(rows), dataset_hash(rows))
+        return Source(lambda: iter_examples(map(without_nan, rows), inputs, optional), len(rows), dataset_hash(rows))
     if not isinstance(data, Sequence):
         raise DataError(
             f"{type(data).__name__} can't be read as rows: give examples, a DataFrame, a dataset or a file."
         )
     if not data:
         raise DataError("There are no examples to evaluate; give at least one.")
-    return Source(lambda: examples_of(data, inputs, optional), len(data), dataset_hash(_plain(row) for row in data))
+    return Source(lambda: iter_examples(data, inputs, optional), len(data), dataset_hash(_plain(row) for row in data))
 
 
 def _file(path: Path, inputs: Sequence[str], optional: Collection[str]) -> Source:
@@ -214,7 +214,7 @@ def _file(path: Path, inputs: Sequence[str], optional: Collection[str]) -> Sourc
     count = count_rows(path)
     stat = path.stat()
     key = hashlib.sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()
-    return Source(lambda: examples_of(_rows_of_file(path), inputs, optional), count, key)
+    return Source(lambda: iter_examples(_rows_of_file(path), inputs, optional), count, key)
 
 
 def _frame(data: Any) -> pd.DataFrame | None:
@@ -234,7 +234,7 @@ def _rows_of_file(path: Path) -> Iterator[dict[str, Any] | Unreadable]:
         yield Unreadable(f"{path.name}, {place}: {cells}") if isinstance(cells, str) else cells
 
 
-def examples_of(
+def iter_examples(
     rows: Iterable[Any], inputs: Sequence[str], optional: Collection[str] = ()
 ) -> Iterator[dspy.Example | Unreadable]:
     for number, row in enumerate(rows, start=1):

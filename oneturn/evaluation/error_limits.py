@@ -40,7 +40,7 @@ class EvaluationStopped(OneTurnError):
         self.rows = tuple(rows)
 
 
-def stopping(rows: Iterator[tuple[int, Row]], limits: ErrorLimits) -> Iterator[tuple[int, Row]]:
+def stop_at_limits(rows: Iterator[tuple[int, Row]], limits: ErrorLimits) -> Iterator[tuple[int, Row]]:
     """Yield the rows of an evaluation as they are done.
 
     Errors are the same if they differ in numbers and quoted texts only. A row that ended in ``approval_required`` isn't
@@ -67,7 +67,8 @@ def stopping(rows: Iterator[tuple[int, Row]], limits: ErrorLimits) -> Iterator[t
             if len(streak) == done == limits.first or len(streak) == limits.in_a_row:
                 which = "first" if len(streak) == done else "last"
                 raise EvaluationStopped(
-                    f"Stopped: the {which} {len(streak)} rows failed with the same error.\n{listed(kinds.values())}\n"
+                    f"Stopped: the {which} {len(streak)} rows failed with the same error.\n"
+                    f"{bullet_list(kinds.values())}\n"
                     "Fix the cause and run the same command again, or raise the limits (max_same_errors).",
                     streak,
                 )
@@ -78,9 +79,9 @@ def first_errors(errors: Iterable[Any]) -> str:
     kinds: dict[str, str] = {}
     for error in errors:
         kinds.setdefault(_VARIABLE.sub("…", str(error)), str(error))
-    return listed(kinds.values())
+    return bullet_list(kinds.values())
 
 
-def listed(messages: Iterable[str]) -> str:
+def bullet_list(messages: Iterable[str]) -> str:
     """Messages, one a line."""
     return "\n".join(f"  {' '.join(message.split())[:500]}" for message in list(messages)[:10])

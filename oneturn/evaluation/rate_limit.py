@@ -11,7 +11,7 @@ _MIN_WAIT = 1.0
 _MAX_WAIT = 60.0
 
 
-class Limiter:
+class ConcurrencyLimiter:
     """Adaptive concurrency: additive increase, multiplicative decrease (Chiu and Jain 1989, as in TCP).
 
     A refused row halves the limit; each answered row raises it slightly.

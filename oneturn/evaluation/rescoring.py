@@ -15,7 +15,7 @@ from oneturn.errors import DataError
 from oneturn.evaluation.metric_columns import check_columns
 from oneturn.evaluation.result import MEASURED, Evaluation, metrics_among
 from oneturn.evaluation.results_file import check_rows, read_records
-from oneturn.evaluation.row import Row, judged
+from oneturn.evaluation.row import Row, judge_row
 from oneturn.evaluation.run_record import RunRecord, with_record
 from oneturn.evaluation.runner import Metrics, named_metrics
 from oneturn.evaluation.typed_outputs import with_types
@@ -80,7 +80,7 @@ def _row(record: Row, gold: dspy.Example, metrics: Mapping[str, Any], types: Map
         failed = {name: 0.0 for name in metrics if name != "score"}
         return {**row, "score": 0.0, "feedback": record["error"], **failed, "error": record["error"]}
     run = RunRecord(calls, sources, record.get("trace_id"), approvals)
-    return judged(row, metrics, gold, with_record(dspy.Prediction(**with_types(outputs, types)), run))
+    return judge_row(row, metrics, gold, with_record(dspy.Prediction(**with_types(outputs, types)), run))
 
 
 def _labels(record: Row, measured: set[str]) -> dict[str, Any]:

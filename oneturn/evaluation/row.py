@@ -13,19 +13,19 @@ from oneturn.core.secrets import redact
 from oneturn.core.serialization import jsonable
 from oneturn.errors import AgentError, DataError, EndpointError
 from oneturn.evaluation.data_sources import Unreadable
-from oneturn.evaluation.rate_limit import Limiter
+from oneturn.evaluation.rate_limit import ConcurrencyLimiter
 from oneturn.evaluation.result import REPEAT, Metric
-from oneturn.evaluation.targets import Answered, Target
+from oneturn.evaluation.targets import Target, TargetResult
 
 Row = dict[str, Any]
 _BUSY = (429, 503)
 
 
-def evaluated(
+def evaluate_row(
     target: Target,
     example: dspy.Example,
     metrics: Mapping[str, Metric],
-    limiter: Limiter,
+    limiter: ConcurrencyLimiter,
     tries: int,
     known: Row | None = None,
 ) -> Row:
@@ -44,7 +44,7 @@ def evaluated(
     row |= {f"pred_{name}": jsonable(value) for name, value in answered.prediction.items()}
     row |= _measured(answered, attempts)
     if error is None:
-        row = judged(row, metrics, example, answered.noted)
+        row = judge_row(row, metrics, example, answered.noted)
         if answered.approvals and row["error"] is not None:  # the metric can't score it
             names = ", ".join(str(call["name"]) for call in answered.approvals)
             return {**row, **_failed(metrics, f"approval_required: {names} needs a person's approval")}
@@ -52,7 +52,7 @@ def evaluated(
     return {**row, **_failed(metrics, f"{type(error).__name__}: {error}")}
 
 
-def judged(row: Row, metrics: Mapping[str, Metric], example: dspy.Example, prediction: dspy.Prediction) -> Row:
+def judge_row(row: Row, metrics: Mapping[str, Metric], example: dspy.Example, prediction: dspy.Prediction) -> Row:
     """The row with the metrics' results; if a metric raises, the row has the score 0 and the error."""
     try:
         return {**row, **_judged(example, prediction, metrics), "error": None}
@@ -60,18 +60,18 @@ def judged(row: Row, metrics: Mapping[str, Metric], example: dspy.Example, predi
         return {**row, **_failed(metrics, f"{type(error).__name__}: {error}")}
 
 
-def unreadable(example: Unreadable, metrics: Mapping[str, Metric]) -> Row:
+def unreadable_row(example: Unreadable, metrics: Mapping[str, Metric]) -> Row:
     """The row of an unreadable example."""
-    return {**_measured(Answered(), 0), **_failed(metrics, f"DataError: {example.reason}")}
+    return {**_measured(TargetResult(), 0), **_failed(metrics, f"DataError: {example.reason}")}
 
 
-def clash(example: dspy.Example) -> Unreadable | None:
+def name_clash(example: dspy.Example) -> Unreadable | None:
     """The reason if an example has a field with the name of the repeat column, else ``None``."""
     taken = REPEAT in example
     return Unreadable(f"the field {REPEAT!r} has the name of a result column: rename it") if taken else None
 
 
-def _measured(answered: Answered, tries: int) -> Row:
+def _measured(answered: TargetResult, tries: int) -> Row:
     return {
         "pred_tool_calls": answered.tool_calls,
         "pred_sources": answered.sources,
@@ -85,10 +85,10 @@ def _measured(answered: Answered, tries: int) -> Row:
 
 
 def _answered(
-    target: Target, example: dspy.Example, limiter: Limiter, tries: int
-) -> tuple[Answered, int, Exception | None]:
+    target: Target, example: dspy.Example, limiter: ConcurrencyLimiter, tries: int
+) -> tuple[TargetResult, int, Exception | None]:
     for attempt in range(tries):
-        answered = Answered()
+        answered = TargetResult()
         with limiter.slot():
             try:
                 target.answer(example, answered)

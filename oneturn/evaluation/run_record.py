@@ -59,7 +59,7 @@ def run_record(prediction: Any) -> RunRecord:
     record = prediction.get(KEY) if hasattr(prediction, "get") else None
     if isinstance(record, RunRecord):
         return record
-    return RunRecord(tuple(tool_calls(prediction)), tuple(cited(prediction)))
+    return RunRecord(tuple(tool_calls(prediction)), tuple(cited_sources(prediction)))
 
 
 class Unanswered(dspy.Prediction):
@@ -76,7 +76,7 @@ def with_record(prediction: dspy.Prediction, record: RunRecord) -> dspy.Predicti
     return with_field(Unanswered(**prediction) if record.approvals else prediction, KEY, record)
 
 
-def cited(prediction: Any, field: str = "citations") -> list[str]:
+def cited_sources(prediction: Any, field: str = "citations") -> list[str]:
     """The sources listed in one of a prediction's fields."""
     sources = prediction.get(field) if hasattr(prediction, "get") else None
     if isinstance(sources, str):

@@ -22,17 +22,17 @@ from oneturn.core._dspy import replaced_cache
 from oneturn.core.terminal import can_redraw
 from oneturn.errors import DataError
 from oneturn.evaluation.approval import ApprovalPolicy
-from oneturn.evaluation.data_sources import SPARK, Source, Unreadable, source_of
-from oneturn.evaluation.error_limits import ErrorLimits, EvaluationStopped, stopping
+from oneturn.evaluation.data_sources import SPARK, Source, Unreadable, build_source
+from oneturn.evaluation.error_limits import ErrorLimits, EvaluationStopped, stop_at_limits
 from oneturn.evaluation.metric_columns import check_columns
-from oneturn.evaluation.rate_limit import Limiter
+from oneturn.evaluation.rate_limit import ConcurrencyLimiter
 from oneturn.evaluation.result import REPEAT, Evaluation, Metric
 from oneturn.evaluation.results_file import ResultsFile
-from oneturn.evaluation.row import clash, evaluated, unreadable
+from oneturn.evaluation.row import evaluate_row, name_clash, unreadable_row
 from oneturn.evaluation.targets import Target, resolve_target
 
 
-def repeated(source: Source, repeats: int) -> Source:
+def repeat_rows(source: Source, repeats: int) -> Source:
     """The source with each row repeated consecutively.
 
     Raises:
@@ -131,24 +131,24 @@ def evaluate(
     limits = max_same_errors or ErrorLimits(0, 0)
     named = named_metrics(metrics)
     resolved = resolve_target(target, lm, api_key, trace, approve)
-    source = source_of(data, tuple(inputs or resolved.inputs), resolved.optional)
+    source = build_source(data, tuple(inputs or resolved.inputs), resolved.optional)
     if source.key != SPARK:  # reading its rows twice costs a job
         check_columns(named, source.rows())
-    source = repeated(source, repeats)
+    source = repeat_rows(source, repeats)
     # DSPy's cache would give each repeat the same answer.
     with contextlib.nullcontext() if repeats == 1 else replaced_cache(memory=False):
         if output is None:
-            completed = rows_of(resolved, source, named, threads, repeats, progress)
-            done = sorted(stopping(completed, limits), key=lambda entry: entry[0])
+            completed = iter_rows(resolved, source, named, threads, repeats, progress)
+            done = sorted(stop_at_limits(completed, limits), key=lambda entry: entry[0])
             return Evaluation(_table([row for _, row in done]))
         results = ResultsFile(Path(output), _key(resolved, source, named, approve), fresh)
         with closing(results):
             if results.finished:
                 _log.warning("%s", _FINISHED.format(results.path))
                 return Evaluation.read(results.path)
-            completed = rows_of(resolved, source, named, threads, repeats, progress, results.done)
+            completed = iter_rows(resolved, source, named, threads, repeats, progress, results.done)
             try:
-                for number, row in stopping(completed, limits):
+                for number, row in stop_at_limits(completed, limits):
                     results.add(number, row)
             except EvaluationStopped as stopped:
                 results.discard(stopped.rows)
@@ -157,7 +157,7 @@ def evaluate(
     return Evaluation.read(results.path)
 
 
-def rows_of(
+def iter_rows(
     target: Target,
     source: Source,
     metrics: Mapping[str, Metric],
@@ -177,16 +177,16 @@ def rows_of(
         progress: whether to show a progress bar.
         known: returns whether to skip the row with a number.
     """
-    limiter = Limiter(threads)
+    limiter = ConcurrencyLimiter(threads)
 
-    def evaluate_row(number: int, example: dspy.Example | Unreadable) -> Row:
+    def evaluate_numbered(number: int, example: dspy.Example | Unreadable) -> Row:
         row: Row = {} if repeats == 1 else {REPEAT: number % repeats}
-        invalid = example if isinstance(example, Unreadable) else clash(example)
+        invalid = example if isinstance(example, Unreadable) else name_clash(example)
         if invalid is not None:
-            return row | unreadable(invalid, metrics)
-        return evaluated(target, example, metrics, limiter, TRIES, row)
+            return row | unreadable_row(invalid, metrics)
+        return evaluate_row(target, example, metrics, limiter, TRIES, row)
 
-    return _completed(source, evaluate_row, threads, progress, known)
+    return _completed(source, evaluate_numbered, threads, progress, known)
 
 
 def named_metrics(metrics: Metrics) -> dict[str, Metric]:

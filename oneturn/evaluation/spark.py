@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from oneturn.core.usage import USAGE_COLUMNS
 from oneturn.errors import DataError
-from oneturn.evaluation._spark_worker import Job, Made, made
+from oneturn.evaluation._spark_worker import Job, Made, build_target
 from oneturn.evaluation.runner import Metrics, named_metrics
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def evaluate_table(
 
 def output_names(target: str | Made) -> tuple[str, ...]:
     """The output names of a target, for ``outputs``; builds the target in this process."""
-    program: Any = getattr(made(target, None), "_program", None)
+    program: Any = getattr(build_target(target, None), "_program", None)
     signature = getattr(program, "signature", None)
     return tuple(signature.output_fields) if signature is not None else ("answer",)
 

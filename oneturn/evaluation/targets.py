@@ -17,8 +17,8 @@ from oneturn.agent import Agent
 from oneturn.core.serialization import jsonable
 from oneturn.core.usage import NO_USAGE, USAGE_COLUMNS, CallTracker, Usage, track_usage
 from oneturn.errors import ApprovalRequired, DataError, ProgramError
-from oneturn.evaluation.approval import ApprovalPolicy, approving, decide
-from oneturn.evaluation.run_record import RunRecord, arguments, cited, tool_calls, with_record
+from oneturn.evaluation.approval import ApprovalPolicy, decide, use_approval_policy
+from oneturn.evaluation.run_record import RunRecord, arguments, cited_sources, tool_calls, with_record
 from oneturn.programs.signature import signature_of
 from oneturn.responses.client import input_items, query
 from oneturn.responses.reply import Reply, read_response
@@ -28,7 +28,7 @@ Fields = dict[str, Any]
 
 
 @dataclass
-class Answered:
+class TargetResult:
     """The result of a target for one row; partial if the target failed.
 
     Attributes:
@@ -81,7 +81,7 @@ class Target(Protocol):
     inputs: tuple[str, ...]
     optional: frozenset[str]
 
-    def answer(self, example: dspy.Example, into: Answered) -> None:
+    def answer(self, example: dspy.Example, into: TargetResult) -> None:
         """Answer one row and write the result to ``into``; errors are raised."""
 
 
@@ -125,18 +125,18 @@ class ProgramTarget:
         self.key = repr([type(program).__name__, _state(program), [_lm_settings(each) for each in lms]])
         self.inputs, self.optional = _inputs(program)
 
-    def answer(self, example: dspy.Example, into: Answered) -> None:
+    def answer(self, example: dspy.Example, into: TargetResult) -> None:
         """Run the program on a row."""
         with dspy.context(**({"lm": self._lm} if self._lm is not None else {})), _measure(into) as tracker:
             try:
-                with self._traced(example, into), approving(self._approve, into.count_approval):
+                with self._traced(example, into), use_approval_policy(self._approve, into.count_approval):
                     into.prediction = self._run(example, into)
             finally:
                 into.usage = tracker.usage
         into.tool_calls = tool_calls(into.prediction)
-        into.sources = cited(into.prediction)
+        into.sources = cited_sources(into.prediction)
 
-    def _run(self, example: dspy.Example, into: Answered) -> dspy.Prediction:
+    def _run(self, example: dspy.Example, into: TargetResult) -> dspy.Prediction:
         try:
             return _prediction(self._program(**self._program_inputs(example)))
         except ApprovalRequired as wanted:
@@ -152,7 +152,7 @@ class ProgramTarget:
         return program_inputs(signature_of(self._program, None), request)
 
     @contextlib.contextmanager
-    def _traced(self, example: dspy.Example, into: Answered) -> Iterator[None]:
+    def _traced(self, example: dspy.Example, into: TargetResult) -> Iterator[None]:
         if not self._trace:
             yield
             return
@@ -185,7 +185,7 @@ class EndpointTarget:
         self._url = url
         self._api_key = api_key
 
-    def answer(self, example: dspy.Example, into: Answered) -> None:
+    def answer(self, example: dspy.Example, into: TargetResult) -> None:
         """Query the endpoint."""
         question, custom_inputs = _request(example)
 
@@ -207,7 +207,7 @@ class ModelTarget:
         self.optional: frozenset[str] = frozenset()
         self._model = mlflow.pyfunc.load_model(uri)
 
-    def answer(self, example: dspy.Example, into: Answered) -> None:
+    def answer(self, example: dspy.Example, into: TargetResult) -> None:
         """Query the model."""
         question, custom_inputs = _request(example)
 
@@ -225,7 +225,7 @@ _MAX_APPROVALS = 50
 
 
 def _replies(
-    send: Callable[[list[Mapping[str, Any]]], Reply], question: Any, approve: ApprovalPolicy | None, into: Answered
+    send: Callable[[list[Mapping[str, Any]]], Reply], question: Any, approve: ApprovalPolicy | None, into: TargetResult
 ) -> list[Reply]:
     """Ask a question, and answer the approvals that the agent requests; all replies, in order."""
     replies = [send(input_items(question))]
@@ -245,7 +245,7 @@ def _prediction(output: Any) -> dspy.Prediction:
 
 
 @contextlib.contextmanager
-def _measure(into: Answered) -> Iterator[CallTracker]:
+def _measure(into: TargetResult) -> Iterator[CallTracker]:
     start = time.perf_counter()
     with track_usage() as tracker:
         try:
@@ -259,7 +259,7 @@ def _request(example: dspy.Example) -> tuple[Any, Fields]:
     return inputs.pop("question", None), inputs
 
 
-def read_into(replies: Sequence[Reply], into: Answered) -> None:
+def read_into(replies: Sequence[Reply], into: TargetResult) -> None:
     """Convert the replies of a served agent, several if calls were approved, to the result of a program."""
     reply = replies[-1]
     urls = [source.url for source in reply.sources]

@@ -102,7 +102,7 @@ class ReplyCheck:
         return call.with_inclusive_usage(call.engine.complete(call.request))
 
 
-def checked(
+def with_reply_check(
     lm: dspy.BaseLM, is_complete: Callable[[str], bool], on_delta: OnDelta | None = None
 ) -> tuple[dspy.BaseLM, ReplyCheck | None]:
     """Return a copy of ``lm`` with a :class:`ReplyCheck`; ``lm`` and ``None`` if it handles its own connection."""

@@ -80,7 +80,7 @@ class Reply:
         usage: token counts; the protocol reports neither the number of LM calls nor the cost.
         response_id: the response's id.
         output: the response's items, unchanged.
-        asked: the input items of the request.
+        input_items: the input items of the request.
         trace_id: the id of the run's MLflow trace, if the server reports it.
     """
 
@@ -92,14 +92,14 @@ class Reply:
     usage: Usage
     response_id: str | None
     output: tuple[Mapping[str, Any], ...]
-    asked: tuple[Mapping[str, Any], ...] = ()
+    input_items: tuple[Mapping[str, Any], ...] = ()
     answer_field: str | None = "answer"
     trace_id: str | None = None
 
     @property
     def conversation(self) -> list[Mapping[str, Any]]:
         """The input and output items, in order: the first items of a follow-up request."""
-        return [*self.asked, *self.output]
+        return [*self.input_items, *self.output]
 
     def answering(self, approve: bool, reason: str = "") -> list[Mapping[str, Any]]:
         """Return the items of the request that answers the first approval; send them with the same custom inputs.
@@ -118,32 +118,32 @@ class Reply:
 
 
 def read_reply(
-    events: Iterable[Event], on_event: OnEvent | None = None, asked: Sequence[Mapping[str, Any]] = ()
+    events: Iterable[Event], on_event: OnEvent | None = None, input_items: Sequence[Mapping[str, Any]] = ()
 ) -> Reply:
     """Read a stream of the Responses protocol; see :class:`ReplyReader`.
 
     Args:
         events: the stream; each event is a dict. :data:`DONE` stands for ``data: [DONE]``.
         on_event: called with each event.
-        asked: the input items of the request.
+        input_items: the input items of the request.
 
     Raises:
         EndpointError: the stream ends with an error, or before the answer is complete; ``partial`` holds the items
             received.
     """
-    reader = ReplyReader(on_event, asked)
+    reader = ReplyReader(on_event, input_items)
     for event in events:
         reader.read(event)
     return reader.reply()
 
 
-def read_response(response: Mapping[str, Any], asked: Sequence[Mapping[str, Any]] = ()) -> Reply:
+def read_response(response: Mapping[str, Any], input_items: Sequence[Mapping[str, Any]] = ()) -> Reply:
     """Read a response that wasn't streamed.
 
     Raises:
         EndpointError: the response holds an error instead of output.
     """
-    return read_reply([{"type": "response.completed", "response": response}, DONE], asked=asked)
+    return read_reply([{"type": "response.completed", "response": response}, DONE], input_items=input_items)
 
 
 class ReplyReader:
@@ -156,12 +156,12 @@ class ReplyReader:
 
     Args:
         on_event: called with each event.
-        asked: the input items of the request.
+        input_items: the input items of the request.
     """
 
-    def __init__(self, on_event: OnEvent | None = None, asked: Sequence[Mapping[str, Any]] = ()):
+    def __init__(self, on_event: OnEvent | None = None, input_items: Sequence[Mapping[str, Any]] = ()):
         self._on_event = on_event
-        self._asked = asked
+        self._input_items = input_items
         self._output: list[Mapping[str, Any]] = []
         self._open: dict[str, str] = {}  # the open items by id, with the text received
         self._custom_outputs: dict[str, Any] = {}
@@ -269,7 +269,7 @@ class ReplyReader:
             usage=self._usage,
             response_id=self._response_id,
             output=tuple(output),
-            asked=tuple(self._asked),
+            input_items=tuple(self._input_items),
             answer_field=self._answer_field,
             trace_id=self._trace_id,
         )

@@ -23,7 +23,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import ResponsesAgent
 
 from oneturn.agent import Agent
-from oneturn.config.tracking import shown, use_tracking
+from oneturn.config.tracking import use_tracking, without_credentials
 from oneturn.errors import ConfigError, OneTurnError, ProgramError
 from oneturn.programs import guarded_tools
 from oneturn.responses import ResponsesAdapter
@@ -153,7 +153,7 @@ def load_logged(uri: str) -> ResponsesAgent:
     try:
         model = mlflow.pyfunc.load_model(uri).get_raw_model()
     except (MlflowException, NotImplementedError, OSError) as error:
-        tracking_uri = shown(mlflow.get_tracking_uri())
+        tracking_uri = without_credentials(mlflow.get_tracking_uri())
         raise ProgramError(
             f"The model {uri!r} can't be loaded from {tracking_uri}: {str(error).rstrip('.')}. Log it with: oneturn log"
         ) from error

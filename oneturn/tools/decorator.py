@@ -111,7 +111,7 @@ def options_of(tool: dspy.Tool | None) -> ToolOptions:
 
 
 @contextmanager
-def ready(options: ToolOptions) -> Iterator[None]:
+def options_enforced(options: ToolOptions) -> Iterator[None]:
     """Mark the tool's options as enforced by the caller inside the block."""
     token = _enforced.set(options)
     try:

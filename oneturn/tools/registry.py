@@ -14,7 +14,7 @@ from oneturn.core.serialization import jsonable, replace_surrogates
 from oneturn.core.steps import ToolCall, ToolResult
 from oneturn.core.tracing import child_span
 from oneturn.errors import ProgramError
-from oneturn.tools.decorator import MAX_CHARS, options_of, ready
+from oneturn.tools.decorator import MAX_CHARS, options_enforced, options_of
 from oneturn.tools.errors import to_lm_error
 from oneturn.tools.functions import CLASHING_NAMES, adapt_tool, build_tool
 
@@ -85,7 +85,7 @@ def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
             names = ", ".join([*tools, FINISH])
             return failed(call, f"there is no tool {call.name!r}; available tools: {names}", span)
         try:
-            with ready(options_of(tool)):
+            with options_enforced(options_of(tool)):
                 value = _call(tool, call.args)
         except Exception as error:  # an exception of a user's tool never ends the run
             if span is not None:

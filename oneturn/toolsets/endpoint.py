@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from oneturn.config.tools import ServingEndpointTool
 from oneturn.core.background import run_in_thread
-from oneturn.core.databricks_auth import as_tool_error, describing, workspace_client, workspace_token
+from oneturn.core.databricks_auth import as_tool_error, schema_credentials, workspace_client, workspace_token
 from oneturn.core.run_context import report
 from oneturn.core.serialization import jsonable
 from oneturn.core.usage import CallTracker
@@ -252,7 +252,7 @@ def _agent_tool(entry: ServingEndpointTool) -> dspy.Tool:
     def token() -> str:
         return workspace_token(entry.credentials)[1]
 
-    url = f"{workspace_client(describing(entry.credentials)).config.host}/serving-endpoints/{entry.endpoint}"
+    url = f"{workspace_client(schema_credentials(entry.credentials)).config.host}/serving-endpoints/{entry.endpoint}"
     name, description = entry.name or entry.endpoint, entry.description or ""
     responses_tool = endpoint_tool(url, name, description, api_key=token, timeout=entry.timeout)
     guarded = tool(responses_tool.func, approval=entry.approval, max_chars=entry.max_chars)

@@ -19,7 +19,7 @@ import dspy
 
 from oneturn.config.tools import McpTools
 from oneturn.core.background import ConsumerGone, run_async, run_in_thread
-from oneturn.core.databricks_auth import Who, describing, workspace_client
+from oneturn.core.databricks_auth import Who, schema_credentials, workspace_client
 from oneturn.core.run_context import RunContext, report
 from oneturn.errors import ConfigError, OneTurnError, ToolError
 from oneturn.toolsets.json_schema import schema_tool
@@ -232,7 +232,7 @@ class McpServer:
             ConfigError: the server can't be reached.
         """
         try:
-            who = None if self.entry.who is None else describing(self.entry.who)
+            who = None if self.entry.who is None else schema_credentials(self.entry.who)
             return self._run(_list_tools, who, _LIST_SECONDS)
         except OneTurnError:
             raise

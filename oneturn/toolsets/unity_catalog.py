@@ -15,8 +15,8 @@ from oneturn.core.background import run_in_thread
 from oneturn.core.databricks_auth import (
     as_deploy_error,
     as_tool_error,
-    describing,
     first_line,
+    schema_credentials,
     workspace_client,
 )
 from oneturn.core.run_context import pause, progress, report
@@ -202,7 +202,7 @@ def unity_catalog_tool(entry: UnityCatalogTool) -> dspy.Tool:
     """
     try:
         with as_deploy_error(f"The function {entry.function} can't be used as a tool"):
-            function = workspace_client(describing(entry.credentials)).functions.get(entry.function)
+            function = workspace_client(schema_credentials(entry.credentials)).functions.get(entry.function)
     except DeployError as error:
         raise ConfigError(str(error)) from error
     parameters = _parameters(function)

@@ -252,7 +252,7 @@ class FailingCallback(CompileCallback):
 
 def test_callbacks_get_all_events_and_their_failures_are_ignored(tmp_path: Path):
     recorder = RecordingCallback()
-    done = oneturn.compile(agent(tmp_path), listeners=[FailingCallback(), recorder])
+    done = oneturn.compile(agent(tmp_path), callbacks=[FailingCallback(), recorder])
     assert recorder.calls == ["start search", "end compiled.json"]
     assert recorder.spent == list(range(1, answered(tmp_path) + 1))
     assert tuple(recorder.candidates) == done.candidates

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import oneturn
 from oneturn.compilation import Work
-from oneturn.compilation.recipes import described, work_of
+from oneturn.compilation.recipes import format_recipes, work_of
 from tests.compilation.agent import agent
 from tests.test_docs_examples import examples
 
@@ -17,7 +17,7 @@ def test_custom_recipe_example_compiles(tmp_path: Path):
     object.__setattr__(taught, "recipes", {"mine": own["mine"]})
     done = oneturn.compile(taught, recipe="mine")
     assert len(done.program.step.demos) == 3
-    assert described({"mine": own["mine"]}).startswith("  mine  Use it to see what three right runs bring. Then: ")
+    assert format_recipes({"mine": own["mine"]}).startswith("  mine  Use it to see what three right runs bring. Then: ")
 
 
 def test_work_example_declares_its_work():

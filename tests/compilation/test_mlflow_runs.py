@@ -35,7 +35,7 @@ def tracking(_trace_store: str) -> dict[str, Any]:
 
 def test_compile_is_a_run_with_a_child_run_per_candidate(tmp_path: Path, tracking: dict[str, Any]):
     listener = MlflowRuns()
-    done = oneturn.compile(agent(tmp_path, mlflow=tracking), listeners=[listener])
+    done = oneturn.compile(agent(tmp_path, mlflow=tracking), callbacks=[listener])
     client = MlflowClient()
     parent = client.get_run(listener.run_id)
     assert parent.info.status == "FINISHED"
@@ -59,7 +59,7 @@ def test_compile_is_a_run_with_a_child_run_per_candidate(tmp_path: Path, trackin
 
 def test_wrong_rows_are_traced_and_linked(tmp_path: Path, tracking: dict[str, Any]):
     listener = MlflowRuns()
-    done = oneturn.compile(agent(tmp_path, mlflow=tracking), recipe="unchanged", listeners=[listener])
+    done = oneturn.compile(agent(tmp_path, mlflow=tracking), recipe="unchanged", callbacks=[listener])
     wrong = done.after.rows[done.after.rows["score"] < 1]
     calls = done.manifest.spend["lm_calls"]
     traces = mlflow.search_traces(run_id=listener.run_id, return_type="list")
@@ -71,8 +71,8 @@ def test_wrong_rows_are_traced_and_linked(tmp_path: Path, tracking: dict[str, An
 
 def test_resumed_compile_continues_the_same_run(tmp_path: Path, tracking: dict[str, Any]):
     first, second = MlflowRuns(), MlflowRuns()
-    oneturn.compile(agent(tmp_path, mlflow=tracking), budget=BudgetConfig(lm_calls=20), listeners=[first])
-    done = oneturn.compile(agent(tmp_path, mlflow=tracking), listeners=[second])
+    oneturn.compile(agent(tmp_path, mlflow=tracking), budget=BudgetConfig(lm_calls=20), callbacks=[first])
+    done = oneturn.compile(agent(tmp_path, mlflow=tracking), callbacks=[second])
     assert first.run_id == second.run_id
     key = MlflowClient().get_run(first.run_id).data.tags[KEY]
     assert len(runs(tracking, f"tags.`{KEY}` = '{key}'")) == 1
@@ -91,9 +91,9 @@ def test_incomplete_entries_of_a_killed_start_are_completed(
         killed.setattr(MlflowClient, written, interrupt)
         killed.setattr(MlflowRuns, "on_interrupted", lambda *_: None)  # a killed process doesn't call it
         with pytest.raises(KeyboardInterrupt):
-            oneturn.compile(agent(tmp_path, mlflow=tracking), listeners=[MlflowRuns()])
+            oneturn.compile(agent(tmp_path, mlflow=tracking), callbacks=[MlflowRuns()])
     listener = MlflowRuns()
-    done = oneturn.compile(agent(tmp_path, mlflow=tracking), listeners=[listener])
+    done = oneturn.compile(agent(tmp_path, mlflow=tracking), callbacks=[listener])
     parent = MlflowClient().get_run(listener.run_id)
     assert parent.data.params["recipe"] == "search"
     assert len(parent.inputs.dataset_inputs) == 2
@@ -116,18 +116,18 @@ def test_interrupted_compile_is_not_shown_as_running(
 ):
     listener = MlflowRuns()
     with pytest.raises((KeyboardInterrupt, LMUnavailableError)):
-        oneturn.compile(agent(tmp_path, FailingLM(tmp_path, 20, error), mlflow=tracking), listeners=[listener])
+        oneturn.compile(agent(tmp_path, FailingLM(tmp_path, 20, error), mlflow=tracking), callbacks=[listener])
     assert MlflowClient().get_run(listener.run_id).info.status == status
-    oneturn.compile(agent(tmp_path, mlflow=tracking), listeners=[MlflowRuns()])
+    oneturn.compile(agent(tmp_path, mlflow=tracking), callbacks=[MlflowRuns()])
     assert MlflowClient().get_run(listener.run_id).info.status == "FINISHED"
 
 
 def test_changed_metric_updates_the_score_of_a_candidate(tmp_path: Path, tracking: dict[str, Any]):
-    oneturn.compile(agent(tmp_path, mlflow=tracking), recipe="unchanged", listeners=[MlflowRuns()])
+    oneturn.compile(agent(tmp_path, mlflow=tracking), recipe="unchanged", callbacks=[MlflowRuns()])
     strict = agent(tmp_path, mlflow=tracking)
     object.__setattr__(strict, "metric", lambda gold, pred, trace=None: 0.0)
     listener = MlflowRuns()
-    oneturn.compile(strict, recipe="unchanged", listeners=[listener])
+    oneturn.compile(strict, recipe="unchanged", callbacks=[listener])
     children = runs(tracking, f"tags.`mlflow.parentRunId` = '{listener.run_id}'")
     assert {child.data.metrics["score"] for child in children} == {0.0}
 
@@ -138,7 +138,7 @@ def test_prompts_with_a_secret_are_not_logged(tmp_path: Path, tracking: dict[str
     leaking = replace(agent(tmp_path, mlflow=tracking), build=lambda: student)
     listener = MlflowRuns()
     with pytest.raises(ProgramError, match="looks like a secret"):
-        oneturn.compile(leaking, recipe="unchanged", listeners=[listener])
+        oneturn.compile(leaking, recipe="unchanged", callbacks=[listener])
     assert runs(tracking, f"tags.`mlflow.parentRunId` = '{listener.run_id}'") == []
     assert MlflowClient().list_artifacts(listener.run_id) == []
 
@@ -146,7 +146,7 @@ def test_prompts_with_a_secret_are_not_logged(tmp_path: Path, tracking: dict[str
 def test_unavailable_tracking_store_does_not_end_the_compile(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     (tmp_path / "file").touch()
     away = {"tracking_uri": f"sqlite:///{tmp_path}/file/mlflow.db", "experiment": "x"}
-    done = oneturn.compile(agent(tmp_path, mlflow=away), listeners=[MlflowRuns()])
+    done = oneturn.compile(agent(tmp_path, mlflow=away), callbacks=[MlflowRuns()])
     assert done.path.exists()
     assert "on_start failed; the compile continues" in caplog.text
 

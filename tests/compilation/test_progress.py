@@ -22,7 +22,7 @@ def test_bar_includes_the_spend_of_earlier_starts(tmp_path: Path, capsys: pytest
     oneturn.compile(agent(tmp_path), budget=BudgetConfig(lm_calls=20))
     capsys.readouterr()
     limits = BudgetConfig(lm_calls=200, tokens=1_000_000, minutes=5)
-    done = oneturn.compile(agent(tmp_path), budget=limits, listeners=[SpendBar(limits)])
+    done = oneturn.compile(agent(tmp_path), budget=limits, callbacks=[SpendBar(limits)])
     first, *_, last = bars(capsys.readouterr().err)
     assert " 20/200 " in first
     assert "of 1,000k tokens, 0.0 of 5 min" in first
@@ -30,7 +30,7 @@ def test_bar_includes_the_spend_of_earlier_starts(tmp_path: Path, capsys: pytest
 
 
 def test_bar_writes_few_lines_to_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    oneturn.compile(agent(tmp_path), listeners=[SpendBar()])
+    oneturn.compile(agent(tmp_path), callbacks=[SpendBar()])
     assert answered(tmp_path) > 20
     assert len(bars(capsys.readouterr().err)) < 10
 
@@ -48,5 +48,5 @@ def test_bar_is_closed_after_an_interruption(tmp_path: Path):
     lm.engine.complete = interrupted
     (tmp_path / "answered.txt").touch()
     with pytest.raises(KeyboardInterrupt):
-        oneturn.compile(agent(tmp_path, lm), listeners=[bar])
+        oneturn.compile(agent(tmp_path, lm), callbacks=[bar])
     assert bar._bar.disable

@@ -365,7 +365,7 @@ def test_change_breaks_the_expected_rules(case: str):
 
 def test_annotations_without_events_are_reported():
     stream = [event for event in RIGHT if not event["type"].endswith("annotation.added")]
-    assert {violation.check for violation in faults(renumbered(stream))} == {"annotations-not-told"}
+    assert {violation.check for violation in faults(renumbered(stream))} == {"annotation-not-streamed"}
 
 
 def test_text_without_deltas_is_reported():

@@ -14,7 +14,7 @@ from oneturn.core.secrets import KINDS, UNCERTAIN
 from oneturn.datasets.redaction import Redaction
 from oneturn.errors import ConfigError, ProgramError
 from oneturn.evaluation.report.rows import records
-from oneturn.evaluation.row import judged
+from oneturn.evaluation.row import judge_row
 from oneturn.programs.state import refuse_secrets_in
 from oneturn.tools.errors import to_lm_error
 
@@ -80,7 +80,7 @@ def in_evaluation(text: str) -> bool:
     def metric(gold: dspy.Example, pred: dspy.Prediction, trace: object = None) -> float:
         raise ValueError(text)
 
-    row = judged({}, {"score": metric}, dspy.Example(), dspy.Prediction())
+    row = judge_row({}, {"score": metric}, dspy.Example(), dspy.Prediction())
     return text not in row["error"] and text not in row["feedback"]
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import oneturn
 from oneturn.cli import app
-from oneturn.deployment.databricks.inference_table import read_inference_table, redacted
+from oneturn.deployment.databricks.inference_table import read_inference_table, redact_rows
 from oneturn.errors import DataError
 from oneturn.testing import ScriptedLM, call, finish
 from tests.databricks.query_routes import events
@@ -141,7 +141,7 @@ def test_feedback_is_no_question(answered: dict[str, Any], tmp_path: Path, wrap:
 def test_what_says_who_somebody_is_is_taken_out(answered: dict[str, Any]):
     request = json.dumps({"input": [{"role": "user", "content": "Mail me at ann@example.com, customer K-17"}]})
     table = pd.DataFrame([row(answered, answered["whole"]) | {"request": request}])
-    rows, counts = redacted(read_inference_table(table), {"customer": r"K-\d+"})
+    rows, counts = redact_rows(read_inference_table(table), {"customer": r"K-\d+"})
     assert rows["question"][0] == "Mail me at [email], customer [customer]"
     assert rows["input"][0][0]["content"] == rows["question"][0]
     assert counts == {"email": 2, "customer": 2}

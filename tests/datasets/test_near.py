@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oneturn.datasets import read_rows
-from oneturn.datasets.duplicates import _trigrams, near_pairs, same_text
+from oneturn.datasets.duplicates import _trigrams, near_pairs, normalize_text
 
 WORDS = st.sampled_from(
     ["how", "much", "what", "costs", "the", "filter", "filters", "of", "plan", "12", "13", "a", "cup", "cups"]
@@ -96,8 +96,8 @@ def test_each_input_must_be_near():
 
 @pytest.mark.parametrize("text", ["What is it?", "  what is\nit ?", "WHAT IS IT", "What is it…".replace("…", "...")])
 def test_case_whitespace_and_end_punctuation_are_ignored(text: str):
-    assert same_text(text) == "what is it"
+    assert normalize_text(text) == "what is it"
 
 
 def test_signs_within_a_text_matter():
-    assert same_text("What is 3-2?") != same_text("What is 3+2?")
+    assert normalize_text("What is 3-2?") != normalize_text("What is 3+2?")

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from oneturn.datasets import row_files
 from oneturn.datasets.row_files import SUFFIXES, read_rows, write_rows
-from oneturn.datasets.rows import dataset_hash, load_rows, spread, to_examples
+from oneturn.datasets.rows import dataset_hash, interleave, load_rows, to_examples
 from oneturn.errors import DataError
 
 
@@ -232,6 +232,6 @@ def failure(path: Path) -> str:
 
 def test_spread_alternates_between_categories() -> None:
     examples = [dspy.Example(kind=kind, number=number) for number, kind in enumerate("aaabbc")]
-    assert [example.number for example in spread(examples, "kind")] == [0, 3, 5, 1, 4, 2]
-    assert spread(examples, "hue") == examples
-    assert spread([], "kind") == []
+    assert [example.number for example in interleave(examples, "kind")] == [0, 3, 5, 1, 4, 2]
+    assert interleave(examples, "hue") == examples
+    assert interleave([], "kind") == []

@@ -11,8 +11,8 @@ from dspy.utils.exceptions import LMRateLimitError
 
 import oneturn
 from oneturn.errors import AgentError, EndpointError
-from oneturn.evaluation.rate_limit import Limiter
-from oneturn.evaluation.row import evaluated
+from oneturn.evaluation.rate_limit import ConcurrencyLimiter
+from oneturn.evaluation.row import evaluate_row
 from oneturn.evaluation.targets import ProgramTarget
 
 
@@ -26,8 +26,8 @@ class Clock:
         self.now += seconds
 
 
-def limiter(most: int, clock: Clock) -> Limiter:
-    return Limiter(most, clock=lambda: clock.now, sleep=clock.sleep)
+def limiter(most: int, clock: Clock) -> ConcurrencyLimiter:
+    return ConcurrencyLimiter(most, clock=lambda: clock.now, sleep=clock.sleep)
 
 
 def test_a_refusal_halves_what_is_allowed_and_answers_raise_it_again():
@@ -57,7 +57,7 @@ def test_without_a_word_about_when_it_waits_longer_each_time():
 
 
 def test_no_more_than_allowed_are_at_work():
-    found, lock, gate = Limiter(3), threading.Lock(), threading.Barrier(3)
+    found, lock, gate = ConcurrencyLimiter(3), threading.Lock(), threading.Barrier(3)
     at_work, most = 0, 0
 
     def work() -> None:
@@ -99,7 +99,7 @@ EXAMPLE = dspy.Example(question="?").with_inputs("question")
 
 def row(program: dspy.Module, clock: Clock) -> dict[str, Any]:
     target = ProgramTarget(program, None, trace=False)
-    return evaluated(target, EXAMPLE, {"score": lambda *_: 1.0}, limiter(4, clock), tries=4)
+    return evaluate_row(target, EXAMPLE, {"score": lambda *_: 1.0}, limiter(4, clock), tries=4)
 
 
 @pytest.mark.parametrize(

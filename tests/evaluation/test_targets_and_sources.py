@@ -17,7 +17,7 @@ import oneturn
 from oneturn.cli.tables import score_table
 from oneturn.errors import DataError
 from oneturn.evaluation._spark_worker import Job
-from oneturn.evaluation.data_sources import source_of
+from oneturn.evaluation.data_sources import build_source
 from oneturn.testing import ScriptedLM, call, finish
 
 QUESTIONS = ["one?", "two?"]
@@ -156,7 +156,7 @@ WRITERS: dict[str, Any] = {
 def test_a_file_is_read_row_by_row(suffix: str, tmp_path: Path):
     path = tmp_path / f"rows{suffix}"
     WRITERS[suffix](FRAME.assign(gold=[1, 2], number=[0.5, None]), path)
-    assert [example.toDict() for example in source_of(path, ["question"]).rows()] == [
+    assert [example.toDict() for example in build_source(path, ["question"]).rows()] == [
         {"question": "one?", "gold": 1, "note": None, "number": 0.5},
         {"question": "two?", "gold": 2, "note": "x", "number": None},
     ]
@@ -164,7 +164,7 @@ def test_a_file_is_read_row_by_row(suffix: str, tmp_path: Path):
 
 def test_an_mlflow_dataset_is_its_table():
     dataset = mlflow.data.from_pandas(FRAME, name="questions")  # type: ignore[attr-defined]
-    assert [example.question for example in source_of(dataset, ["question"]).rows()] == QUESTIONS
+    assert [example.question for example in build_source(dataset, ["question"]).rows()] == QUESTIONS
 
 
 def test_a_worker_takes_nan_for_what_is_missing():
@@ -205,7 +205,7 @@ def test_metrics_need_names_of_their_own():
 def test_the_same_rows_have_the_same_key_and_others_another(tmp_path: Path):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"question": "a"}) + "\n")
-    first = source_of(path, ["question"]).key
-    assert source_of(path, ["question"]).key == first
+    first = build_source(path, ["question"]).key
+    assert build_source(path, ["question"]).key == first
     path.write_text(json.dumps({"question": "ab"}) + "\n")
-    assert source_of(path, ["question"]).key != first
+    assert build_source(path, ["question"]).key != first

@@ -11,7 +11,7 @@ import pytest
 
 import oneturn
 from oneturn.compilation import Compilation, chain
-from oneturn.compilation.recipes import described
+from oneturn.compilation.recipes import format_recipes
 from oneturn.config import BudgetConfig
 from oneturn.errors import ConfigError
 from optimizers import recipes
@@ -109,7 +109,7 @@ def test_invalid_custom_recipe_is_an_error(recipe: Any, calls: int, message: str
 
 
 def test_each_recipe_says_when_to_use_it():
-    lines = described(dict(recipes.RECIPES)).splitlines()
+    lines = format_recipes(dict(recipes.RECIPES)).splitlines()
     assert len(lines) == len(recipes.RECIPES)
     assert all(line.count("Use it ") == 1 for line in lines)
 

@@ -4,7 +4,7 @@ Needs the extra: ``pip install "oneturn[databricks]"``.
 """
 
 from oneturn.core.databricks_auth import bearer_token
-from oneturn.deployment.databricks.inference_table import read_inference_table, redacted
+from oneturn.deployment.databricks.inference_table import read_inference_table, redact_rows
 from oneturn.deployment.databricks.model_serving import deploy_serving, plan_serving
 from oneturn.deployment.databricks.rollback import plan_rollback, roll_back
 
@@ -14,6 +14,6 @@ __all__ = [
     "plan_rollback",
     "plan_serving",
     "read_inference_table",
-    "redacted",
+    "redact_rows",
     "roll_back",
 ]

@@ -132,7 +132,7 @@ class DeployedApp:
 
 
 @as_deploy_error("The app can't be deployed")
-def deploy_app(plan: AppPlan, say: ProgressCallback = print) -> DeployedApp:
+def deploy_app(plan: AppPlan, on_progress: ProgressCallback = print) -> DeployedApp:
     """Create or update the app, upload its files, start it, and wait until it runs.
 
     Raises:
@@ -142,15 +142,15 @@ def deploy_app(plan: AppPlan, say: ProgressCallback = print) -> DeployedApp:
     plan = replace(plan, resources=app_resources(plan.config, experiment_id(plan.config)))
     client, limit = workspace_client(), timedelta(minutes=plan.config.deploy.minutes)
     with _deploy_errors(plan.name):
-        _create_or_update(client, plan, limit, say)
-        say(f"Uploading {len(plan.files)} files.")
+        _create_or_update(client, plan, limit, on_progress)
+        on_progress(f"Uploading {len(plan.files)} files.")
         _upload(client, plan)
-        say("Starting the app.")
-    started(client, plan.name, plan.source, limit)
+        on_progress("Starting the app.")
+    start_app(client, plan.name, plan.source, limit)
     return DeployedApp(plan, client.apps.get(plan.name).url or "")
 
 
-def started(client: WorkspaceClient, name: str, source: str, limit: timedelta) -> None:
+def start_app(client: WorkspaceClient, name: str, source: str, limit: timedelta) -> None:
     """Deploy the app from a workspace folder with its files, and wait until it runs.
 
     Raises:
@@ -163,7 +163,7 @@ def started(client: WorkspaceClient, name: str, source: str, limit: timedelta) -
         client.apps.deploy(name, deployment).result(timeout=limit)
 
 
-def _create_or_update(client: WorkspaceClient, plan: AppPlan, limit: timedelta, say: ProgressCallback) -> None:
+def _create_or_update(client: WorkspaceClient, plan: AppPlan, limit: timedelta, on_progress: ProgressCallback) -> None:
     from databricks.sdk.service.apps import App, ComputeState
 
     app = App(
@@ -173,13 +173,13 @@ def _create_or_update(client: WorkspaceClient, plan: AppPlan, limit: timedelta, 
         description="An agent, deployed by oneturn.",
     )
     if not plan.exists:
-        say("Databricks creates the app; this takes a few minutes.")
+        on_progress("Databricks creates the app; this takes a few minutes.")
         client.apps.create(app).result(timeout=limit)
         return
     client.apps.update(plan.name, app)
     current = client.apps.get(plan.name)
     if current.compute_status and current.compute_status.state == ComputeState.STOPPED:
-        say("Starting the app's compute.")
+        on_progress("Starting the app's compute.")
         client.apps.start(plan.name).result(timeout=limit)
 
 

@@ -51,7 +51,9 @@ def serving_now(endpoint: ServingEndpointDetailed | None, model: str) -> ServedE
     return max(entities, key=lambda entity: share.get(entity.name, 0), default=None)
 
 
-def wait_until_ready(client: WorkspaceClient, name: str, version: str, minutes: float, say: ProgressCallback) -> None:
+def wait_until_ready(
+    client: WorkspaceClient, name: str, version: str, minutes: float, on_progress: ProgressCallback
+) -> None:
     """Wait until the endpoint's update is complete and it serves ``version``; report changes of its state.
 
     Raises:
@@ -65,12 +67,12 @@ def wait_until_ready(client: WorkspaceClient, name: str, version: str, minutes: 
         for line in _state_messages(endpoint):
             if line not in reported:
                 reported.append(line)
-                say(line)
+                on_progress(line)
 
     try:
         client.serving_endpoints.wait_get_serving_endpoint_not_updating(name, timedelta(minutes=minutes), report)
     except OperationFailed:
-        raise DeployError(why_not(client, name, version)) from None
+        raise DeployError(failure_reason(client, name, version)) from None
     except TimeoutError:
         raise DeployError(
             f"{name} isn't ready after {minutes:g} minutes; the deployment continues, see its page in the workspace. "
@@ -78,10 +80,10 @@ def wait_until_ready(client: WorkspaceClient, name: str, version: str, minutes: 
         ) from None
     endpoint = client.serving_endpoints.get(name)
     if not (endpoint.state and endpoint.state.ready and endpoint.state.ready.value == "READY"):
-        raise DeployError(why_not(client, name, version))
+        raise DeployError(failure_reason(client, name, version))
 
 
-def why_not(client: WorkspaceClient, name: str, version: str) -> str:
+def failure_reason(client: WorkspaceClient, name: str, version: str) -> str:
     """Why a version isn't ready on the endpoint: its state and the end of its logs."""
     endpoint = client.serving_endpoints.get(name)
     for entity in _entities(endpoint):
@@ -118,7 +120,7 @@ def _log_tail(client: WorkspaceClient, name: str, served: str) -> str:
     return ""
 
 
-def served(endpoint: ServingEndpointDetailed | None, model: str) -> list[str]:
+def served_versions(endpoint: ServingEndpointDetailed | None, model: str) -> list[str]:
     """The versions of ``model`` on the endpoint, unordered."""
     entities = (endpoint.config.served_entities if endpoint and endpoint.config else None) or []
     return [str(entity.entity_version) for entity in entities if entity.entity_name == model]

@@ -14,7 +14,7 @@ import pandas as pd
 
 from oneturn.datasets.redaction import Redaction
 from oneturn.errors import DataError, EndpointError
-from oneturn.evaluation.data_sources import source_of
+from oneturn.evaluation.data_sources import build_source
 from oneturn.responses.reply import DONE, Event, Reply, read_reply
 
 FEEDBACK = "This row holds feedback, not a question."
@@ -48,7 +48,7 @@ def read_inference_table(table: Any, *, question: str = "question") -> pd.DataFr
 
 
 def _rows(table: Any) -> Iterable[Mapping[str, Any]]:
-    source = source_of(table, ("request", "response"))
+    source = build_source(table, ("request", "response"))
     for row in source.rows():
         if not hasattr(row, "toDict"):
             raise DataError(f"This isn't an inference table: {row.reason}.")
@@ -158,7 +158,7 @@ def _last_question(items: list[Mapping[str, Any]]) -> str | None:
     return None
 
 
-def redacted(rows: pd.DataFrame, own: Mapping[str, str]) -> tuple[pd.DataFrame, Mapping[str, int]]:
+def redact_rows(rows: pd.DataFrame, own: Mapping[str, str]) -> tuple[pd.DataFrame, Mapping[str, int]]:
     """Remove the requester, and redact personal data and credentials in requests and answers.
 
     Args:

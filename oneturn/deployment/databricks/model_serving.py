@@ -23,7 +23,7 @@ from oneturn.deployment.databricks.endpoint import (
     endpoint_of,
     entity_of,
     give_requests_to,
-    served,
+    served_versions,
     serving_now,
     wait_until_ready,
 )
@@ -108,7 +108,7 @@ def plan_serving(agent: Agent, version: str | None = None, *, check: bool = True
     number, chosen = _select_version(model, version, agent.config.gate.alias)
     name = agent.config.deploy.endpoint or endpoint_name(model)
     endpoint = endpoint_of(workspace_client(), name)
-    now, kept = serving_now(endpoint, model), number in served(endpoint, model)
+    now, kept = serving_now(endpoint, model), number in served_versions(endpoint, model)
     configured = set(agent.config.deploy.environment) | SET_BY_DATABRICKS
     lost = tuple(sorted(set((now.environment_vars if now else None) or {}) - configured))
     return ServingPlan(model, number, chosen, name, now.entity_version if now else None, kept, lost, agent.config)
@@ -149,7 +149,7 @@ class Deployed:
 
 
 @as_deploy_error("The agent can't be deployed")
-def deploy_serving(plan: ServingPlan, say: ProgressCallback = print) -> Deployed:
+def deploy_serving(plan: ServingPlan, on_progress: ProgressCallback = print) -> Deployed:
     """Serve the version on the endpoint and wait until it is ready.
 
     The environment variables are exactly those of the configuration: Databricks doesn't carry over earlier ones.
@@ -160,12 +160,12 @@ def deploy_serving(plan: ServingPlan, say: ProgressCallback = print) -> Deployed
     use_tracking(plan.config.mlflow)
     client = workspace_client()
     if plan.kept:
-        say("The endpoint already has this version; no build is needed.")
+        on_progress("The endpoint already has this version; no build is needed.")
         page, review = _update_deployment(plan)
     else:
-        say("Databricks builds the version; the first build takes about 15 minutes.")
+        on_progress("Databricks builds the version; the first build takes about 15 minutes.")
         page, review = _create_deployment(plan)
-    wait_until_ready(client, plan.endpoint, plan.version, plan.config.deploy.minutes, say)
+    wait_until_ready(client, plan.endpoint, plan.version, plan.config.deploy.minutes, on_progress)
     registry = MlflowClient()
     timestamp = datetime.now(timezone.utc).isoformat(timespec="seconds")
     tags = {"oneturn_deployed_at": timestamp}
@@ -174,7 +174,7 @@ def deploy_serving(plan: ServingPlan, say: ProgressCallback = print) -> Deployed
     for tag, value in tags.items():
         registry.set_model_version_tag(plan.model, plan.version, tag, value)
     if plan.config.deploy.keep is not None:
-        _remove_old_versions(client, plan, plan.config.deploy.keep, say)
+        _remove_old_versions(client, plan, plan.config.deploy.keep, on_progress)
     return Deployed(plan, f"{client.config.host}/serving-endpoints/{plan.endpoint}", page, review)
 
 
@@ -219,20 +219,22 @@ def _update_deployment(plan: ServingPlan) -> tuple[str, str]:
     return page, str(deployments[0].review_app_url) if deployments else page
 
 
-def _remove_old_versions(client: WorkspaceClient, plan: ServingPlan, keep: int, say: ProgressCallback) -> None:
+def _remove_old_versions(client: WorkspaceClient, plan: ServingPlan, keep: int, on_progress: ProgressCallback) -> None:
     """Remove versions from the endpoint, except the newest ones and the rollback target."""
     from databricks.agents import delete_deployment
 
-    newest = sorted(served(client.serving_endpoints.get(plan.endpoint), plan.model), key=int, reverse=True)
+    newest = sorted(served_versions(client.serving_endpoints.get(plan.endpoint), plan.model), key=int, reverse=True)
     obsolete = [version for version in newest[keep:] if version not in (plan.version, plan.replaces)]
     if obsolete and plan.version != newest[0]:  # databricks.agents would route all requests to the newest one
-        say(f"Version {plan.version} isn't the newest on the endpoint; no version is removed ({', '.join(newest)}).")
+        on_progress(
+            f"Version {plan.version} isn't the newest on the endpoint; no version is removed ({', '.join(newest)})."
+        )
         return
     for version in obsolete:
-        say(f"Removing version {version} from the endpoint.")
+        on_progress(f"Removing version {version} from the endpoint.")
         with _quiet_output():
             delete_deployment(plan.model, int(version))
-        wait_until_ready(client, plan.endpoint, plan.version, plan.config.deploy.minutes, say)
+        wait_until_ready(client, plan.endpoint, plan.version, plan.config.deploy.minutes, on_progress)
 
 
 @contextlib.contextmanager

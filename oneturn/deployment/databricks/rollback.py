@@ -11,14 +11,14 @@ from mlflow import MlflowClient
 from oneturn.agent import Agent
 from oneturn.config.tracking import use_store
 from oneturn.core.databricks_auth import as_deploy_error, workspace_client
-from oneturn.deployment.databricks.apps import app_name, started
+from oneturn.deployment.databricks.apps import app_name, start_app
 from oneturn.deployment.databricks.endpoint import (
     ProgressCallback,
     endpoint_name,
     endpoint_of,
     entity_of,
     give_requests_to,
-    served,
+    served_versions,
     serving_now,
     wait_until_ready,
 )
@@ -86,7 +86,7 @@ def plan_rollback(agent: Agent, version: str | None = None) -> RollbackPlan:
     target = str(version_of(registry, model, version or _previous_version(registry, endpoint, model, current)).version)
     if target == current:
         raise DeployError(f"{name} already serves version {current}; name another version.")
-    if target not in served(endpoint, model):
+    if target not in served_versions(endpoint, model):
         raise DeployError(f"Version {target} is no longer on {name}; deploy it: oneturn deploy serving {target}")
     champion = champion_of(registry, model, alias)
     moves = champion is not None and str(champion.version) == current
@@ -94,7 +94,7 @@ def plan_rollback(agent: Agent, version: str | None = None) -> RollbackPlan:
 
 
 @as_deploy_error("The endpoint can't be rolled back")
-def roll_back(plan: RollbackPlan, reason: str, say: ProgressCallback = print) -> None:
+def roll_back(plan: RollbackPlan, reason: str, on_progress: ProgressCallback = print) -> None:
     """Route the requests to the target version and move the alias. No build is needed.
 
     Both versions stay on the endpoint; the replaced one is tagged with the reason.
@@ -105,7 +105,7 @@ def roll_back(plan: RollbackPlan, reason: str, say: ProgressCallback = print) ->
     client, registry = workspace_client(), MlflowClient()
     config = _config(client.serving_endpoints.get(plan.endpoint))
     give_requests_to(client, plan.endpoint, entity_of(config, plan.model, plan.target))
-    wait_until_ready(client, plan.endpoint, plan.target, plan.minutes, say)
+    wait_until_ready(client, plan.endpoint, plan.target, plan.minutes, on_progress)
     if plan.alias is not None:
         registry.set_registered_model_alias(plan.model, plan.alias, plan.target)
     timestamp = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -116,7 +116,7 @@ def roll_back(plan: RollbackPlan, reason: str, say: ProgressCallback = print) ->
 def _previous_version(registry: MlflowClient, endpoint: ServingEndpointDetailed, model: str, current: str) -> str:
     """The version that ``current`` replaced on the endpoint, according to its tag; else the next lower one."""
     replaced = registry.get_model_version(model, current).tags.get(REPLACED)
-    versions = served(endpoint, model)
+    versions = served_versions(endpoint, model)
     if replaced in versions:
         return str(replaced)
     older = [version for version in versions if int(version) < int(current)]
@@ -184,4 +184,4 @@ def roll_back_app(plan: AppRollbackPlan) -> None:
     Raises:
         DeployError: it doesn't start; the message has Databricks' error.
     """
-    started(workspace_client(), plan.name, plan.target, timedelta(minutes=plan.minutes))
+    start_app(workspace_client(), plan.name, plan.target, timedelta(minutes=plan.minutes))

@@ -11,7 +11,7 @@ from oneturn.config import AgentConfig
 from oneturn.core.findings import Finding, Report, ok
 from oneturn.deployment.doctor import local, workspace
 from oneturn.deployment.doctor.local import deployable
-from oneturn.deployment.doctor.workspace import Asker, NotSignedInError, asker, named
+from oneturn.deployment.doctor.workspace import NotSignedInError, WorkspaceIdentity, check_resource, connect_workspace
 from oneturn.deployment.resources import resources_of, scopes_of
 
 _Check = Callable[[], Iterator[Finding]]
@@ -66,21 +66,21 @@ def _workspace_findings(config: AgentConfig) -> Iterator[Finding]:
     if not (resources or scopes or _on_databricks(config)):
         return
     try:
-        session = asker()
+        session = connect_workspace()
     except NotSignedInError as error:
         yield error.finding
         return
     yield ok("workspace", f"{session.client.config.host}, as {session.name}")
-    checks: list[_Check] = [partial(named, session, resource) for resource in resources]
+    checks: list[_Check] = [partial(check_resource, session, resource) for resource in resources]
     if _on_databricks(config):
         checks += _tracking_checks(session, config)
     with ThreadPoolExecutor(_PARALLEL_CHECKS) as pool:
         for findings in pool.map(lambda run_check: list(run_check()), checks):
             yield from findings
-    yield from workspace.whose(config, scopes)
+    yield from workspace.check_user_access(config, scopes)
 
 
-def _tracking_checks(session: Asker, config: AgentConfig) -> list[_Check]:
+def _tracking_checks(session: WorkspaceIdentity, config: AgentConfig) -> list[_Check]:
     return [
         partial(workspace.experiment, session, config.mlflow.experiment),
         partial(workspace.model, session, config.mlflow.model_name),

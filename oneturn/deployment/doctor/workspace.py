@@ -30,7 +30,7 @@ _SIGN_IN_FIX = (
 
 
 @dataclass(frozen=True)
-class Asker:
+class WorkspaceIdentity:
     """A workspace client and its identity.
 
     Attributes:
@@ -57,7 +57,7 @@ class NotSignedInError(Exception):
         self.finding = finding
 
 
-def asker() -> Asker:
+def connect_workspace() -> WorkspaceIdentity:
     """Connect to the workspace with the credentials of this machine.
 
     Raises:
@@ -76,7 +76,7 @@ def asker() -> Asker:
     except (ValueError, OSError, RuntimeError) as error:  # the SDK's own errors are OSErrors
         raise NotSignedInError(problem("workspace", _refusal(error, host), _SIGN_IN_FIX)) from None
     groups = frozenset(group.display for group in me.groups or () if group.display)
-    return Asker(client, me.user_name or me.display_name or "", groups)
+    return WorkspaceIdentity(client, me.user_name or me.display_name or "", groups)
 
 
 @contextmanager
@@ -115,11 +115,11 @@ def refused(subject: str, error: Exception, missing: Callable[[], str]) -> Findi
     return unknown(subject, f"the workspace returned an error ({first_line(error)})")
 
 
-def may(asker: Asker, kind: str, name: str, privilege: str) -> bool | None:
+def has_privilege(identity: WorkspaceIdentity, kind: str, name: str, privilege: str) -> bool | None:
     """Whether a privilege is granted to the identity or one of its groups; ``None`` if grants can't be read.
 
     Args:
-        asker: the client and its identity.
+        identity: the client and its identity.
         kind: Unity Catalog's type of the object: ``"FUNCTION"``, ``"TABLE"``, ``"SCHEMA"``, …
         name: its full name.
         privilege: such as ``"EXECUTE"``.
@@ -129,18 +129,18 @@ def may(asker: Asker, kind: str, name: str, privilege: str) -> bool | None:
     sufficient, page = {privilege, "ALL_PRIVILEGES"}, None
     while True:
         try:
-            effective = asker.client.grants.get_effective(kind, name, page_token=page)
+            effective = identity.client.grants.get_effective(kind, name, page_token=page)
         except DatabricksError:  # reading grants needs a privilege, too
             return None
         for assignment in effective.privilege_assignments or ():
             granted = {grant.privilege.value for grant in assignment.privileges or () if grant.privilege}
-            if assignment.principal in asker.principals and granted & sufficient:
+            if assignment.principal in identity.principals and granted & sufficient:
                 return True
         if not (page := effective.next_page_token):
             return False
 
 
-def named(asker: Asker, resource: Resource) -> Iterator[Finding]:
+def check_resource(identity: WorkspaceIdentity, resource: Resource) -> Iterator[Finding]:
     """Check one resource from ``resources_of``."""
     kind, name = resource.type.value, resource.name  # type: ignore[attr-defined]  # every Databricks resource has one
     subject = f"{kind.replace('_', ' ')} {name}"
@@ -151,13 +151,13 @@ def named(asker: Asker, resource: Resource) -> Iterator[Finding]:
     from databricks.sdk.errors.base import DatabricksError
 
     try:
-        yield from check_kind(asker, subject, name)
+        yield from check_kind(identity, subject, name)
     except (DatabricksError, OSError) as error:
-        yield refused(subject, error, lambda: _missing_fix(asker, kind, name))
+        yield refused(subject, error, lambda: _missing_fix(identity, kind, name))
 
 
-def _endpoint(asker: Asker, subject: str, name: str) -> Iterator[Finding]:
-    endpoint = asker.client.serving_endpoints.get(name)
+def _endpoint(identity: WorkspaceIdentity, subject: str, name: str) -> Iterator[Finding]:
+    endpoint = identity.client.serving_endpoints.get(name)
     level = endpoint.permission_level.value if endpoint.permission_level else None
     if level == "CAN_VIEW":
         yield problem(subject, "you can see it, but not query it", "Ask its owner for the permission CAN QUERY.")
@@ -167,22 +167,22 @@ def _endpoint(asker: Asker, subject: str, name: str) -> Iterator[Finding]:
         yield ok(subject, f"ready{f', {level}' if level else ''}")
 
 
-def _index(asker: Asker, subject: str, name: str) -> Iterator[Finding]:
-    index = asker.client.vector_search_indexes.get_index(name)
+def _index(identity: WorkspaceIdentity, subject: str, name: str) -> Iterator[Finding]:
+    index = identity.client.vector_search_indexes.get_index(name)
     status = index.status
     if status is not None and status.ready is False:
         observation = f"it isn't ready: {status.message or 'no reason is given'}"
         yield problem(subject, observation, "Wait for its first sync; see its page in the workspace.")
         return
     if index.endpoint_name:
-        yield from _search_endpoint(asker, index.endpoint_name)
+        yield from _search_endpoint(identity, index.endpoint_name)
     rows = f", {status.indexed_row_count:,} rows" if status and status.indexed_row_count is not None else ""
-    yield from _check_grant(asker, subject, "TABLE", name, "SELECT", f"ready{rows}")
+    yield from _check_grant(identity, subject, "TABLE", name, "SELECT", f"ready{rows}")
 
 
-def _search_endpoint(asker: Asker, name: str) -> Iterator[Finding]:
+def _search_endpoint(identity: WorkspaceIdentity, name: str) -> Iterator[Finding]:
     subject = f"vector search endpoint {name}"
-    status = asker.client.vector_search_endpoints.get_endpoint(name).endpoint_status
+    status = identity.client.vector_search_endpoints.get_endpoint(name).endpoint_status
     state = status.state.value if status and status.state else None
     if state in (None, "ONLINE", "YELLOW_STATE"):
         yield ok(subject, state or "exists")
@@ -190,23 +190,23 @@ def _search_endpoint(asker: Asker, name: str) -> Iterator[Finding]:
         yield problem(subject, f"it is {state}", "Start it, or wait until it is ONLINE.")
 
 
-def _function(asker: Asker, subject: str, name: str) -> Iterator[Finding]:
-    asker.client.functions.get(name)
-    yield from _check_grant(asker, subject, "FUNCTION", name, "EXECUTE", "exists")
+def _function(identity: WorkspaceIdentity, subject: str, name: str) -> Iterator[Finding]:
+    identity.client.functions.get(name)
+    yield from _check_grant(identity, subject, "FUNCTION", name, "EXECUTE", "exists")
 
 
-def _table(asker: Asker, subject: str, name: str) -> Iterator[Finding]:
-    asker.client.tables.get(name)
-    yield from _check_grant(asker, subject, "TABLE", name, "SELECT", "exists")
+def _table(identity: WorkspaceIdentity, subject: str, name: str) -> Iterator[Finding]:
+    identity.client.tables.get(name)
+    yield from _check_grant(identity, subject, "TABLE", name, "SELECT", "exists")
 
 
-def _connection(asker: Asker, subject: str, name: str) -> Iterator[Finding]:
-    asker.client.connections.get(name)
-    yield from _check_grant(asker, subject, "CONNECTION", name, "USE_CONNECTION", "exists")
+def _connection(identity: WorkspaceIdentity, subject: str, name: str) -> Iterator[Finding]:
+    identity.client.connections.get(name)
+    yield from _check_grant(identity, subject, "CONNECTION", name, "USE_CONNECTION", "exists")
 
 
-def _warehouse(asker: Asker, subject: str, name: str) -> Iterator[Finding]:
-    warehouse = asker.client.warehouses.get(name)
+def _warehouse(identity: WorkspaceIdentity, subject: str, name: str) -> Iterator[Finding]:
+    warehouse = identity.client.warehouses.get(name)
     state = warehouse.state.value if warehouse.state else "exists"
     if state in ("DELETED", "DELETING"):
         yield problem(subject, f"it is {state}", "Name another warehouse.")
@@ -216,30 +216,32 @@ def _warehouse(asker: Asker, subject: str, name: str) -> Iterator[Finding]:
         yield ok(subject, f"{warehouse.name or 'exists'}, {state}")
 
 
-def _genie(asker: Asker, subject: str, name: str) -> Iterator[Finding]:
-    yield ok(subject, asker.client.genie.get_space(name).title or "exists")
+def _genie(identity: WorkspaceIdentity, subject: str, name: str) -> Iterator[Finding]:
+    yield ok(subject, identity.client.genie.get_space(name).title or "exists")
 
 
-def _check_grant(asker: Asker, subject: str, kind: str, name: str, privilege: str, status: str) -> Iterator[Finding]:
+def _check_grant(
+    identity: WorkspaceIdentity, subject: str, kind: str, name: str, privilege: str, status: str
+) -> Iterator[Finding]:
     """Report an existing object and whether the privilege is granted; an owner needs no grant."""
-    granted = may(asker, kind, name, privilege)
+    granted = has_privilege(identity, kind, name, privilege)
     if granted:
         yield ok(subject, f"{status}, {privilege}")
     elif granted is None:
         yield ok(subject, f"{status}; its grants can't be read")
     else:
-        fix = f"Unless you own it: GRANT {privilege} ON {kind} {name} TO `{asker.name}`"
-        yield warning(subject, f"{status}, but {asker.name} has no visible grant of {privilege}", fix)
+        fix = f"Unless you own it: GRANT {privilege} ON {kind} {name} TO `{identity.name}`"
+        yield warning(subject, f"{status}, but {identity.name} has no visible grant of {privilege}", fix)
 
 
-def _missing_fix(asker: Asker, kind: str, name: str) -> str:
+def _missing_fix(identity: WorkspaceIdentity, kind: str, name: str) -> str:
     """The fix for a missing object: for an endpoint, similar existing names."""
     if kind != "serving_endpoint":
         return "Check the name in Catalog Explorer."
     from databricks.sdk.errors.base import DatabricksError
 
     try:
-        names = [endpoint.name for endpoint in asker.client.serving_endpoints.list() if endpoint.name]
+        names = [endpoint.name for endpoint in identity.client.serving_endpoints.list() if endpoint.name]
     except DatabricksError as error:
         return f"Check the name; the endpoints can't be listed ({first_line(error)})."
     suggestions = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or sorted(names)[:3]
@@ -248,7 +250,7 @@ def _missing_fix(asker: Asker, kind: str, name: str) -> str:
     return f"Existing endpoints: {', '.join(suggestions)}."
 
 
-_KINDS: dict[str, Callable[[Asker, str, str], Iterator[Finding]]] = {
+_KINDS: dict[str, Callable[[WorkspaceIdentity, str, str], Iterator[Finding]]] = {
     "serving_endpoint": _endpoint,
     "vector_search_index": _index,
     "function": _function,
@@ -262,7 +264,7 @@ _KINDS: dict[str, Callable[[Asker, str, str], Iterator[Finding]]] = {
 _SECRET = re.compile(r"\{\{secrets/(?P<scope>[^/}]+)/(?P<key>[^/}]+)\}\}")
 
 
-def experiment(asker: Asker, name: str) -> Iterator[Finding]:
+def experiment(identity: WorkspaceIdentity, name: str) -> Iterator[Finding]:
     """Check the experiment of runs and traces, or the folder in which it will be created."""
     from databricks.sdk.errors import NotFound
     from databricks.sdk.errors.base import DatabricksError
@@ -273,12 +275,12 @@ def experiment(asker: Asker, name: str) -> Iterator[Finding]:
         return
     folder = str(PurePosixPath(name).parent)
     try:
-        asker.client.experiments.get_by_name(name)
+        identity.client.experiments.get_by_name(name)
         yield ok(subject, "exists")
     except NotFound:
         try:
             if folder != "/":
-                asker.client.workspace.get_status(folder)
+                identity.client.workspace.get_status(folder)
             yield ok(subject, "it will be created on first use")
         except DatabricksError as error:
             fix = f"Run: databricks workspace mkdirs {folder}"
@@ -287,49 +289,49 @@ def experiment(asker: Asker, name: str) -> Iterator[Finding]:
         yield refused(subject, error, lambda: "Check the name.")
 
 
-def model(asker: Asker, name: str) -> Iterator[Finding]:
+def model(identity: WorkspaceIdentity, name: str) -> Iterator[Finding]:
     """Check the registered model, or the schema in which it will be created."""
     from databricks.sdk.errors import NotFound
     from databricks.sdk.errors.base import DatabricksError
 
     subject, schema = f"registered model {name}", name.rpartition(".")[0]
     try:
-        registered = asker.client.registered_models.get(name)
+        registered = identity.client.registered_models.get(name)
         yield ok(subject, f"exists, owned by {registered.owner}" if registered.owner else "exists")
     except NotFound:
-        yield from _schema(asker, subject, schema)
+        yield from _schema(identity, subject, schema)
     except DatabricksError as error:
         yield refused(subject, error, lambda: "Check the name.")
 
 
-def _schema(asker: Asker, subject: str, schema: str) -> Iterator[Finding]:
+def _schema(identity: WorkspaceIdentity, subject: str, schema: str) -> Iterator[Finding]:
     from databricks.sdk.errors.base import DatabricksError
 
     try:
-        asker.client.schemas.get(schema)
+        identity.client.schemas.get(schema)
     except DatabricksError as error:
         observation = f"it doesn't exist, and its schema {schema} can't be seen ({first_line(error)})"
         yield problem(subject, observation, f"CREATE SCHEMA {schema}; or name another in mlflow.model_name.")
         return
-    if may(asker, "SCHEMA", schema, "CREATE_MODEL") is False:
-        fix = f"Unless you own the schema: GRANT CREATE MODEL ON SCHEMA {schema} TO `{asker.name}`"
-        yield warning(subject, f"it doesn't exist, and {asker.name} has no visible grant of CREATE MODEL", fix)
+    if has_privilege(identity, "SCHEMA", schema, "CREATE_MODEL") is False:
+        fix = f"Unless you own the schema: GRANT CREATE MODEL ON SCHEMA {schema} TO `{identity.name}`"
+        yield warning(subject, f"it doesn't exist, and {identity.name} has no visible grant of CREATE MODEL", fix)
     else:
         yield ok(subject, "it will be created with the first version")
 
 
-def secrets(asker: Asker, config: AgentConfig) -> Iterator[Finding]:
+def secrets(identity: WorkspaceIdentity, config: AgentConfig) -> Iterator[Finding]:
     """Check the secrets that the deployed agent's environment refers to, by name; no value is read."""
     for variable, value in config.deploy.environment.items():
         if reference := _SECRET.fullmatch(value):
-            yield _secret(asker, f"deploy.environment {variable}", reference["scope"], reference["key"])
+            yield _secret(identity, f"deploy.environment {variable}", reference["scope"], reference["key"])
 
 
-def _secret(asker: Asker, subject: str, scope: str, key: str) -> Finding:
+def _secret(identity: WorkspaceIdentity, subject: str, scope: str, key: str) -> Finding:
     from databricks.sdk.errors.base import DatabricksError
 
     try:
-        keys = {secret.key for secret in asker.client.secrets.list_secrets(scope)}
+        keys = {secret.key for secret in identity.client.secrets.list_secrets(scope)}
     except DatabricksError as error:
         return refused(subject, error, lambda: f"Run: databricks secrets create-scope {scope}")
     if key in keys:
@@ -338,7 +340,7 @@ def _secret(asker: Asker, subject: str, scope: str, key: str) -> Finding:
     return problem(subject, f"the scope {scope} has no secret {key}", fix)
 
 
-def whose(config: AgentConfig, scopes: list[str]) -> Iterator[Finding]:
+def check_user_access(config: AgentConfig, scopes: list[str]) -> Iterator[Finding]:
     """Report access on behalf of users, which can't be checked without a user's request."""
     if scopes:
         yield unknown(

@@ -173,7 +173,7 @@ def _metrics(rows: pd.DataFrame, failed: pd.Series) -> Iterator[Scored]:
             yield _scored(name, scores.dropna())
 
 
-def compared(
+def compare_reported(
     evaluation: Evaluation, baseline: Evaluation, names: tuple[str, str]
 ) -> tuple[GateResult | None, str | None]:
     """The paired comparison; or the reason for its absence, if all rows of one evaluation failed.

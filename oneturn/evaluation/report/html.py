@@ -16,7 +16,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from oneturn.evaluation.report import figures as charts
-from oneturn.evaluation.report.figures import compared, figures
+from oneturn.evaluation.report.figures import compare_reported, figures
 from oneturn.evaluation.report.rows import Columns, Row, records, row_view
 from oneturn.evaluation.result import Evaluation
 from oneturn.evaluation.results_file import check_rows
@@ -40,7 +40,7 @@ def _summary(old: Row | None) -> Row | None:
     return None if old is None else {name: old[name] for name in ("score", "state", "answer", "feedback", "error")}
 
 
-def shown_of(rows: Sequence[Row]) -> list[Row]:
+def rows_shown(rows: Sequence[Row]) -> list[Row]:
     """The rows shown in the table, at most ``ROWS``."""
     if len(rows) <= ROWS:
         return list(rows)
@@ -48,7 +48,7 @@ def shown_of(rows: Sequence[Row]) -> list[Row]:
     return sorted(first[:ROWS], key=lambda row: row["n"])
 
 
-def passes(rows: Sequence[Row]) -> tuple[int, int]:
+def is_passed(rows: Sequence[Row]) -> tuple[int, int]:
     """The number of newly passed rows and of rows that no longer pass."""
     pairs = [(row["before"]["state"] == "passed", row["state"] == "passed") for row in rows if row["before"]]
     return pairs.count((False, True)), pairs.count((True, False))
@@ -134,8 +134,8 @@ def html(
         if side is not None:
             check_rows(side.rows, name)
     rows = list(rows_of(evaluation, baseline, category, pass_score))
-    comparison, unmeasured = (None, None) if baseline is None else compared(evaluation, baseline, names)
-    shown = shown_of(rows)
+    comparison, unmeasured = (None, None) if baseline is None else compare_reported(evaluation, baseline, names)
+    shown = rows_shown(rows)
     style, script = _asset("report.css"), _asset("report.js")
     computed = figures(evaluation, baseline, category, pass_score)
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -145,7 +145,7 @@ def html(
         figures=computed,
         comparison=comparison,
         unmeasured=unmeasured,
-        passes=passes(rows),
+        passes=is_passed(rows),
         latency=charts.latency([row["seconds"] for row in rows if row["seconds"] is not None and not row["error"]]),
         tokens=_tokens(rows),
         differences=charts.differences([row["change"] for row in rows if row["change"] is not None]),

@@ -13,7 +13,7 @@ from mlflow.data.pandas_dataset import from_pandas
 
 from oneturn.agent import Agent
 from oneturn.config.tracking import use_tracking
-from oneturn.evaluation.report.figures import compared, figures
+from oneturn.evaluation.report.figures import compare_reported, figures
 from oneturn.evaluation.report.html import html
 from oneturn.evaluation.result import Evaluation
 
@@ -105,7 +105,7 @@ def summary(
     """The figures as Markdown."""
     page = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - Markdown
     page.filters["cell"] = _cell
-    comparison, unmeasured = (None, None) if baseline is None else compared(evaluation, baseline, names)
+    comparison, unmeasured = (None, None) if baseline is None else compare_reported(evaluation, baseline, names)
     template = files("oneturn.evaluation.report") / "assets" / "summary.md.jinja"
     return page.from_string(template.read_text(encoding="utf-8")).render(
         title=title,

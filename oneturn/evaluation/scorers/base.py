@@ -110,6 +110,6 @@ def f1(found: Iterable[str], wanted: Iterable[str]) -> float:
     return 2 * len(found_set & wanted_set) / (len(found_set) + len(wanted_set))
 
 
-def listed(names: Iterable[str]) -> str:
+def join_names(names: Iterable[str]) -> str:
     """Names joined for a sentence; ``"none"`` if there are none."""
     return ", ".join(names) or "none"

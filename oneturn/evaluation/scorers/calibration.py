@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 
 from oneturn.config import JudgeConfig
 from oneturn.errors import DataError, OneTurnError
-from oneturn.evaluation.data_sources import Unreadable, source_of
+from oneturn.evaluation.data_sources import Unreadable, build_source
 from oneturn.evaluation.run_record import RunRecord, with_record
 from oneturn.evaluation.scorers.base import Scorer
 from oneturn.evaluation.statistics import cohens_kappa, kappa_interval
@@ -124,7 +124,7 @@ def calibrate_judge(
         DataError: a row can't be read, or has no label.
         OneTurnError: the judge gave no verdict for any answer.
     """
-    examples = [_labelled(number, row, label) for number, row in enumerate(source_of(data, inputs).rows(), start=1)]
+    examples = [_labelled(number, row, label) for number, row in enumerate(build_source(data, inputs).rows(), start=1)]
     with ThreadPoolExecutor(threads) as pool:
         verdicts = list(pool.map(lambda labelled: judge.judge(labelled[0], _prediction(labelled[0])), examples))
     rows = pd.DataFrame(

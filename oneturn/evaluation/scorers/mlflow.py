@@ -24,7 +24,7 @@ from oneturn.evaluation.result import Metric
 from oneturn.evaluation.row import finite
 from oneturn.evaluation.run_record import RunRecord
 from oneturn.evaluation.scorers.retrieval import names_of
-from oneturn.evaluation.targets import Answered, EndpointTarget, read_into, resolve_target
+from oneturn.evaluation.targets import EndpointTarget, TargetResult, read_into, resolve_target
 from oneturn.responses.reply import read_response
 
 
@@ -99,7 +99,7 @@ def _source(document: Mapping[str, Any]) -> dict[str, str]:
 _NO_ANSWER = ("trajectory", "reasoning")
 
 
-def as_response(answered: Answered) -> Fields:
+def as_response(answered: TargetResult) -> Fields:
     """A response with tool calls, answer and sources; its ``custom_outputs`` are all outputs, unchanged."""
     record = answered.record
     message = create_text_output_item(answer_text(answered.prediction), "msg_0", list(_annotations(record)))
@@ -120,7 +120,7 @@ def prediction_of(outputs: Any, trace: Trace | None = None) -> dspy.Prediction |
     reply = outputs.model_dump() if isinstance(outputs, BaseModel) else outputs
     if reply is None:
         return None
-    answered = Answered()
+    answered = TargetResult()
     if isinstance(reply, Mapping) and isinstance(reply.get("output"), list):
         read_into([read_response(reply)], answered)
     else:
@@ -195,7 +195,7 @@ def predict_fn(target: Any, *, lm: dspy.BaseLM | None = None, api_key: str | Non
             fields.pop(question_field(resolved.inputs), None)
             names = [*(name for name in names if name in fields), "question"]
             fields["question"] = messages
-        answered = Answered()
+        answered = TargetResult()
         with mlflow.start_span("predict", SpanType.AGENT) as span:
             span.set_inputs(inputs)
             resolved.answer(dspy.Example(**fields).with_inputs(*names), answered)

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import dspy
 
-from oneturn.evaluation.run_record import cited, run_record
-from oneturn.evaluation.scorers.base import Scorer, Verdict, expected, f1, listed, scorer, texts
+from oneturn.evaluation.run_record import cited_sources, run_record
+from oneturn.evaluation.scorers.base import Scorer, Verdict, expected, f1, join_names, scorer, texts
 
 Passage = Mapping[str, str]
 Score = Callable[[Sequence[Passage], Sequence[str]], float]
@@ -59,8 +59,9 @@ def _retrieval(name: str, field: str, k: int | None, score: Score) -> Scorer:
         if not wanted:
             return Verdict(None, f"Not judged: {field} expects no passage.")
         missing = [each for each in wanted if _index_of(each, retrieved) is None]
-        names = listed(str(each.get("id")) for each in retrieved)
-        feedback = f"Not found: {listed(missing)}; found: {names}." if missing else f"All were found, among: {names}."
+        names = join_names(str(each.get("id")) for each in retrieved)
+        start = f"Not found: {join_names(missing)}; found" if missing else "All were found, among"
+        feedback = f"{start}: {names}."
         return Verdict(score(retrieved, wanted), feedback)
 
     return scorer(name, judge, field=field, k=k)
@@ -123,7 +124,7 @@ def citations_read(*, output: str = "citations", normal: Normal = str, name: str
         unread = [source for source in given if source not in read]
         score = 1 - len(unread) / len(given) if given else 1.0
         if unread:
-            return Verdict(score, f"You cite {listed(unread)}, which no tool returned; cite only sources you read.")
+            return Verdict(score, f"You cite {join_names(unread)}, which no tool returned; cite only sources you read.")
         return Verdict(score, "Every cited source was read." if given else "Nothing is cited.")
 
     return scorer(name, judge, output=output)
@@ -138,15 +139,15 @@ def citation_format(pattern: str, *, output: str = "citations", name: str = "cit
         malformed = [each for each in given if not regex.fullmatch(each)]
         duplicates = [each for index, each in enumerate(given) if each in given[:index] and each not in malformed]
         score = 1 - (len(malformed) + len(duplicates)) / len(given) if given else 1.0
-        feedback = [f"These don't match {pattern}: {listed(malformed)}."] if malformed else []
-        feedback += [f"Cited more than once: {listed(texts(duplicates))}."] if duplicates else []
+        feedback = [f"These don't match {pattern}: {join_names(malformed)}."] if malformed else []
+        feedback += [f"Cited more than once: {join_names(texts(duplicates))}."] if duplicates else []
         return Verdict(score, " ".join(feedback) or "The citations are well formed.")
 
     return scorer(name, judge, pattern=pattern, output=output)
 
 
 def _cited(prediction: Any, output: str) -> list[str]:
-    return cited(prediction, output) or list(run_record(prediction).sources)
+    return cited_sources(prediction, output) or list(run_record(prediction).sources)
 
 
 def _unique(sources: Any, normal: Normal) -> list[str]:
@@ -156,6 +157,6 @@ def _unique(sources: Any, normal: Normal) -> list[str]:
 def _difference(given: Sequence[str], wanted: Sequence[str]) -> str:
     missing = [source for source in wanted if source not in given]
     surplus = [source for source in given if source not in wanted]
-    feedback = [f"Cite {listed(missing)}: the answer is based on it."] if missing else []
-    feedback += [f"Don't cite {listed(surplus)}: the answer isn't based on it."] if surplus else []
+    feedback = [f"Cite {join_names(missing)}: the answer is based on it."] if missing else []
+    feedback += [f"Don't cite {join_names(surplus)}: the answer isn't based on it."] if surplus else []
     return " ".join(feedback) or "The citations are right."

@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 
 from oneturn.errors import DataError
 from oneturn.evaluation.run_record import arguments, run_record
-from oneturn.evaluation.scorers.base import Scorer, Verdict, expected, f1, listed, scorer, texts
+from oneturn.evaluation.scorers.base import Scorer, Verdict, expected, f1, join_names, scorer, texts
 
 Measure = Literal["f1", "precision", "recall", "exact"]
 Arguments = Mapping[str, Any]
@@ -57,7 +57,7 @@ def tool_order(field: str = "expected_tools", *, name: str = "tool_order") -> Sc
         score = _common_subsequence_length(called, wanted) / longest if longest else 1.0
         if score == 1.0:
             return Verdict(score, "The tools were called in the right order.")
-        return Verdict(score, f"You called {listed(called)}; the expected order is: {listed(wanted)}.")
+        return Verdict(score, f"You called {join_names(called)}; the expected order is: {join_names(wanted)}.")
 
     return scorer(name, judge, field=field)
 
@@ -87,8 +87,8 @@ def tool_arguments(
         score = len(matched) / len(wanted) if wanted else 1.0
         if not missing:
             return Verdict(score, "The arguments are right.")
-        called = listed(f"{name}({_format_arguments(had)})" for name, had in made)
-        return Verdict(score, f"Expected calls that were not made: {listed(missing)}. You called: {called}.")
+        called = join_names(f"{name}({_format_arguments(had)})" for name, had in made)
+        return Verdict(score, f"Expected calls that were not made: {join_names(missing)}. You called: {called}.")
 
     return scorer(name, judge, field=field, match=getattr(match, "__qualname__", match))
 
@@ -109,7 +109,7 @@ def forbidden_tools(
         forbidden = {*names, *texts(example_tools or ())}
         violations = [tool for tool in dict.fromkeys(_called(prediction)) if tool in forbidden]
         if violations:
-            return Verdict(0.0, f"Don't call {listed(violations)} here.")
+            return Verdict(0.0, f"Don't call {join_names(violations)} here.")
         return Verdict(1.0, "No forbidden tool was called.")
 
     return scorer(name, judge, names=tuple(names), field=field)
@@ -127,8 +127,8 @@ def _names(wanted: Any) -> list[str]:
 def _difference(called: Sequence[str], wanted: Sequence[str]) -> str:
     missing = [name for name in dict.fromkeys(wanted) if name not in called]
     surplus = [name for name in dict.fromkeys(called) if name not in wanted]
-    feedback = [f"Call {listed(missing)}, which this needs."] if missing else []
-    feedback += [f"Don't call {listed(surplus)}: this doesn't need it."] if surplus else []
+    feedback = [f"Call {join_names(missing)}, which this needs."] if missing else []
+    feedback += [f"Don't call {join_names(surplus)}: this doesn't need it."] if surplus else []
     return " ".join(feedback) or "The right tools were called."
 
 

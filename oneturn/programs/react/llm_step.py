@@ -16,7 +16,7 @@ from oneturn.core.tracing import child_span, set_usage
 from oneturn.core.usage import NO_USAGE, CallTracker, track_usage
 from oneturn.errors import ProgramError
 from oneturn.lm.capabilities import ToolCalling
-from oneturn.lm.reply_ending import ReplyEnded, checked
+from oneturn.lm.reply_ending import ReplyEnded, with_reply_check
 from oneturn.lm.streaming import OnDelta
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.prompt import StepAdapter
@@ -167,7 +167,7 @@ class StepCaller:
         """Call the LM. An unreadable reply from DSPy's cache is asked for again: it would fail every run alike."""
         config: dict[str, Any] = {}
         while True:
-            lm, check = checked(self._lm, _is_complete, on_delta)
+            lm, check = with_reply_check(self._lm, _is_complete, on_delta)
             adapter = self._adapters.adapter(allowed.names, allowed.seen_values)
             try:
                 return self._call_with(adapter, lm, trajectory, config)
