@@ -34,7 +34,7 @@ from oneturn.programs.signature import check_predictors
 from oneturn.responses.approval_items import Item, read_waiting
 from oneturn.responses.errors import to_client_error
 from oneturn.responses.event_writer import EventWriter, url_citations
-from oneturn.responses.parsing import ParsedRequest, parse_request, signer, tool_schema, validate_request
+from oneturn.responses.parsing import ParsedRequest, parse_request, read_request, signer, tool_schema
 from oneturn.responses.request_fields import RequestOptions
 from oneturn.responses.text_format import formatted_text
 from oneturn.responses.tracing import SelfTraced, in_span
@@ -107,7 +107,7 @@ class ResponsesAdapter(SelfTraced):
 
         Args:
             request: the request.
-            options: its options, if :func:`oneturn.responses.parsing.validate_request` has returned both.
+            options: its options, if :func:`oneturn.responses.parsing.read_request` has returned both.
 
         Raises:
             RequestError: the request is invalid (HTTP 400).
@@ -115,7 +115,7 @@ class ResponsesAdapter(SelfTraced):
         """
         if options is not None and isinstance(request, ResponsesAgentRequest):
             return self._parse(request, options)
-        return self._parse(*validate_request(request))
+        return self._parse(*read_request(request))
 
     def run(self, parsed: ParsedRequest) -> ResponsesAgentResponse:
         """Run a parsed request and return the response: the same as at the end of a stream. The LM doesn't stream.
@@ -138,7 +138,7 @@ class ResponsesAdapter(SelfTraced):
             RequestError: the request doesn't match the Responses protocol.
             AgentError: the request was refused, or the run failed, with the code and message of a stream's ``error``.
         """
-        valid, options = validate_request(request)
+        valid, options = read_request(request)
         return self._run(valid, lambda: self._parse(valid, options))
 
     def predict_stream(  # type: ignore[override]  # as ResponsesAgent's own
@@ -149,7 +149,7 @@ class ResponsesAdapter(SelfTraced):
         Raises:
             RequestError: the request doesn't match the Responses protocol.
         """
-        valid, options = validate_request(request)
+        valid, options = read_request(request)
         yield from in_span("predict_stream", valid, self._events(lambda: self._parse(valid, options)))
 
     def _parse(self, request: ResponsesAgentRequest, options: RequestOptions) -> ParsedRequest:

@@ -16,6 +16,7 @@ from oneturn.core.steps import Resumption
 from oneturn.errors import ProgramError, RequestError
 from oneturn.programs import Program
 from oneturn.responses.approval_items import Item, read_answer
+from oneturn.responses.call_items import to_mlflow_items
 from oneturn.responses.request import MESSAGES, SYSTEM, describe_validation_error, program_inputs
 from oneturn.responses.request_fields import RequestOptions, read_fields
 from oneturn.responses.text_format import check_format
@@ -49,7 +50,7 @@ def parse_request(
     """Convert a valid request to the program's inputs, and to the state that a resumed run starts from.
 
     Args:
-        request: the request, from :func:`validate_request`.
+        request: the request, from :func:`read_request`.
         options: what it asks for besides its inputs.
         program: the program that will answer it.
         approvals: verifies the approval that the request may answer; it isn't recorded as used yet.
@@ -114,23 +115,43 @@ def signer(approvals: Approvals | None) -> Approvals:
     return approvals
 
 
-def validate_request(
+def read_request(
     request: ResponsesAgentRequest | Mapping[str, Any],
 ) -> tuple[ResponsesAgentRequest, RequestOptions]:
-    """Validate a request, which MLflow may pass as a dict, and replace unpaired surrogates.
+    """Read a request: every field is honoured, or refused by name.
 
-    LMs and trace stores reject text that UTF-8 can't encode.
+    Args:
+        request: the body of a request, or MLflow's request.
 
     Returns:
-        The request, and what it asks for besides its inputs.
+        The valid request, with ``instructions`` as its first system message; and what it asks for besides its inputs.
 
     Raises:
         RequestError: the request doesn't match the Responses protocol, or has a field that isn't supported.
     """
     body = request.model_dump(exclude_none=True) if isinstance(request, ResponsesAgentRequest) else request
     fields, options = read_fields(body if _is_encodable(body) else replace_surrogates_deep(body))
+    return validate_request(fields), options
+
+
+def validate_request(request: ResponsesAgentRequest | Mapping[str, Any]) -> ResponsesAgentRequest:
+    """Validate a request, which MLflow may pass as a dict, and replace unpaired surrogates.
+
+    LMs and trace stores reject text that UTF-8 can't encode. Items that MLflow's types don't know, such as
+    ``mcp_call``, are converted; see :func:`oneturn.responses.call_items.to_mlflow_items`.
+
+    Raises:
+        RequestError: the request doesn't match the Responses protocol.
+    """
+    data = request.model_dump() if isinstance(request, ResponsesAgentRequest) else request
     try:
-        return ResponsesAgentRequest.model_validate(fields), options
+        encodable = _is_encodable(data)
+        if encodable and isinstance(request, ResponsesAgentRequest):
+            return request
+        data = data if encodable else replace_surrogates_deep(data)
+        items = data.get("input") if isinstance(data, Mapping) else None
+        converted = {**data, "input": to_mlflow_items(items)} if isinstance(items, list) else data
+        return ResponsesAgentRequest.model_validate(converted)
     except ValidationError as invalid:
         raise RequestError(describe_validation_error(invalid), "input") from invalid
 

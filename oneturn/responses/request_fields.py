@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from oneturn.core.run_context import LMSettings
 from oneturn.errors import RequestError
+from oneturn.responses.call_items import to_mlflow_items
 from oneturn.responses.request import describe_validation_error
 
 _AI_SDK = "with the AI SDK, set providerOptions.openai.store to false"
@@ -92,7 +93,7 @@ class RequestFields(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    input: Annotated[str | list[dict[str, Any]], Field(description="The question, or the items of a conversation.")]
+    input: Annotated[Any, Field(description="The question, or the items of a conversation.")]
     custom_inputs: Annotated[dict[str, Any] | None, Field(description="The agent's other inputs.")] = None
     model: Annotated[str | None, Field(description="Any name: one agent is served.")] = None
     stream: Annotated[StrictBool | None, Field(description="Whether to stream the response.")] = None
@@ -192,7 +193,7 @@ def agent_request(body: Any) -> ResponsesAgentRequest:
     instructions = [{"role": "system", "content": body["instructions"]}] if body.get("instructions") else []
     given = body.get("input")
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
-    fields = {**body, "input": [*instructions, *items] if isinstance(items, list) else items}
+    fields = {**body, "input": [*instructions, *to_mlflow_items(items)] if isinstance(items, list) else items}
     try:
         return ResponsesAgentRequest.model_validate(fields)
     except ValidationError as error:
@@ -221,27 +222,27 @@ def _is_same(value: Any, known: Any) -> bool:
     return isinstance(value, bool) == isinstance(known, bool) and value == known
 
 
-def _items(fields: RequestFields) -> list[dict[str, Any]]:
+def _items(fields: RequestFields) -> list[Any]:
     """The items for MLflow's request, which is stricter than Open Responses."""
     first = [{"role": "system", "content": fields.instructions}] if fields.instructions else []
     if isinstance(fields.input, str):
         return [*first, {"role": "user", "content": fields.input}]
+    if not isinstance(fields.input, list):
+        raise RequestError(f"input is {fields.input!r:.80}; send a text or a list of items.", "input")
     for number, item in enumerate(fields.input):
-        if item.get("type") == "item_reference":
+        if isinstance(item, Mapping) and item.get("type") == "item_reference":
             raise RequestError(
                 f"input.{number} is an item_reference, and nothing is stored; send the item itself, and store: false "
                 f"({_AI_SDK}).",
-                f"input[{number}]",
+                "input",
             )
-    return [*first, *map(_item, fields.input)]
+    return [*first, *map(_with_id, fields.input)]
 
 
-def _item(item: dict[str, Any]) -> dict[str, Any]:
-    """An item with the fields that MLflow requires and the specification doesn't."""
-    if item.get("role") == "assistant" and isinstance(item.get("content"), list):
+def _with_id(item: Any) -> Any:
+    """An assistant's message with the ``id`` that MLflow requires and the specification doesn't."""
+    if isinstance(item, Mapping) and item.get("role") == "assistant" and isinstance(item.get("content"), list):
         return {"type": "message", **item, "id": item.get("id") or f"msg_{uuid.uuid4().hex}"}
-    if item.get("type") == "reasoning" and not item.get("id"):
-        return {**item, "id": f"rs_{uuid.uuid4().hex}"}
     return item
 
 
@@ -267,8 +268,7 @@ def _echoed_format(text_format: TextFormat) -> dict[str, Any]:
 
 def _refusal(error: ValidationError) -> RequestError:
     problem = error.errors(include_url=False, include_context=False)[0]
-    path = [str(part) for part in problem["loc"] if part not in ("str", "list[dict[str,any]]")]
-    param = ".".join(path)
+    param = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
         return RequestError(f"This agent doesn't support the field {param!r:.80}; leave it out.", param)
     return RequestError(f"{param}: {problem['msg']}.", param)

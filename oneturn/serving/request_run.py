@@ -25,7 +25,7 @@ from oneturn.programs import program_tools
 from oneturn.responses import ResponsesAdapter
 from oneturn.responses.dialects import Dialect, DialectName
 from oneturn.responses.errors import error_event, to_client_error
-from oneturn.responses.parsing import validate_request
+from oneturn.responses.parsing import read_request
 from oneturn.responses.request_fields import RequestOptions, agent_request
 from oneturn.responses.tool_items import Event, ToolItemForm
 
@@ -127,7 +127,7 @@ class RequestRun:
 
     def _respond(self) -> dict[str, Any]:
         agent = self._served.agent
-        request, options = self._validated()
+        request, options = self._read_request()
         with self._span("request", request) as span:
             if isinstance(agent, ResponsesAdapter) and options is not None:
                 result = agent.run(agent.parse(request, options))
@@ -140,7 +140,7 @@ class RequestRun:
         return self._translation(options).response(response)
 
     def _stream(self) -> None:
-        request, options = self._validated()
+        request, options = self._read_request()
         with self._span("request_stream", request) as span, contextlib.ExitStack() as cleanup:
             events = self._events(request, options)
             cleanup.callback(events.close)
@@ -161,9 +161,9 @@ class RequestRun:
                 self._queue.put(f"data: {json.dumps({'trace_id': span.trace_id})}\n\n".encode())
         self._queue.put(_DONE)
 
-    def _validated(self) -> tuple[ResponsesAgentRequest, RequestOptions | None]:
+    def _read_request(self) -> tuple[ResponsesAgentRequest, RequestOptions | None]:
         if isinstance(self._served.agent, ResponsesAdapter):
-            return validate_request(self._body)
+            return read_request(self._body)
         return agent_request(self._body), None
 
     def _events(self, request: ResponsesAgentRequest, options: RequestOptions | None) -> Generator[Event, None, None]:
