@@ -14,7 +14,7 @@ from oneturn.datasets.row_files import write_rows
 from oneturn.errors import DataError
 from oneturn.evaluation.metric_columns import check_columns
 from oneturn.evaluation.result import MEASURED, Evaluation, metrics_among
-from oneturn.evaluation.results_file import check_rows, read_records
+from oneturn.evaluation.results_reader import check_rows, read_records
 from oneturn.evaluation.row import Row, judge_row
 from oneturn.evaluation.run_record import RunRecord, with_record
 from oneturn.evaluation.runner import Metrics, named_metrics
