@@ -40,7 +40,7 @@ def rescore(
         rows: a file written by :func:`oneturn.evaluate` with ``output``.
         metrics: as :func:`oneturn.evaluate` takes them.
         examples: provide the labels, matched by ``id``, or else by their order; ``None`` for the labels in the rows.
-        types: the types of the outputs; see :func:`oneturn.evaluation.typed_outputs.output_types`.
+        types: the types of the outputs; see :func:`oneturn.evaluation.output_types`.
         output: a file for the rows; may be the same file.
 
     Raises:
