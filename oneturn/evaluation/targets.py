@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import dspy
 import mlflow
 from mlflow.entities import SpanType
-from mlflow.types.responses import ResponsesAgentRequest
 
 from oneturn.agent import Agent
 from oneturn.core.serialization import jsonable
@@ -20,7 +19,9 @@ from oneturn.errors import ApprovalRequired, DataError, ProgramError
 from oneturn.evaluation.approval import ApprovalPolicy, decide, use_approval_policy
 from oneturn.evaluation.run_record import RunRecord, arguments, cited_sources, tool_calls, with_record
 from oneturn.programs.signature import signature_of
+from oneturn.responses.call_items import to_mlflow_items
 from oneturn.responses.client import input_items, query
+from oneturn.responses.parsing import validate_request
 from oneturn.responses.reply import Reply, read_response
 from oneturn.responses.request import program_inputs
 
@@ -148,7 +149,7 @@ class ProgramTarget:
         question, others = _request(example)
         if not isinstance(question, list):
             return dict(example.inputs())
-        request = ResponsesAgentRequest(input=question, custom_inputs=others)
+        request = validate_request({"input": question, "custom_inputs": others})
         return program_inputs(signature_of(self._program, None), request)
 
     @contextlib.contextmanager
@@ -212,7 +213,7 @@ class ModelTarget:
         question, custom_inputs = _request(example)
 
         def send(items: list[Mapping[str, Any]]) -> Reply:
-            response = self._model.predict({"input": items, "custom_inputs": custom_inputs})
+            response = self._model.predict({"input": to_mlflow_items(items), "custom_inputs": custom_inputs})
             return read_response(response, items)
 
         into.unknown = USAGE_COLUMNS

@@ -16,6 +16,7 @@ from oneturn.core.steps import Resumption
 from oneturn.errors import ProgramError, RequestError
 from oneturn.programs import Program
 from oneturn.responses.approval_items import Item, read_answer
+from oneturn.responses.call_items import to_mlflow_items
 from oneturn.responses.request import describe_validation_error, program_inputs
 from oneturn.tools.approvals import Approvals, VerifiedApproval
 
@@ -94,7 +95,8 @@ def signer(approvals: Approvals | None) -> Approvals:
 def validate_request(request: ResponsesAgentRequest | dict[str, Any]) -> ResponsesAgentRequest:
     """Validate a request, which MLflow may pass as a dict, and replace unpaired surrogates.
 
-    LMs and trace stores reject text that UTF-8 can't encode.
+    LMs and trace stores reject text that UTF-8 can't encode. Items that MLflow's types don't know, such as
+    ``mcp_call``, are converted; see :func:`oneturn.responses.call_items.to_mlflow_items`.
 
     Raises:
         RequestError: the request doesn't match the Responses protocol.
@@ -104,7 +106,10 @@ def validate_request(request: ResponsesAgentRequest | dict[str, Any]) -> Respons
         encodable = _is_encodable(data)
         if encodable and isinstance(request, ResponsesAgentRequest):
             return request
-        return ResponsesAgentRequest.model_validate(data if encodable else replace_surrogates_deep(data))
+        data = data if encodable else replace_surrogates_deep(data)
+        items = data.get("input") if isinstance(data, Mapping) else None
+        converted = {**data, "input": to_mlflow_items(items)} if isinstance(items, list) else data
+        return ResponsesAgentRequest.model_validate(converted)
     except ValidationError as invalid:
         raise RequestError(describe_validation_error(invalid)) from invalid
 

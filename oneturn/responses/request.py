@@ -20,6 +20,7 @@ from mlflow.types.responses import ResponsesAgentRequest, to_chat_completions_in
 
 from oneturn.core.fields import field_type
 from oneturn.errors import RequestError
+from oneturn.responses.call_items import APPROVAL_RESPONSE
 
 Item = Mapping[str, Any]
 _SYSTEM_ROLES = ("system", "developer")
@@ -137,8 +138,6 @@ SYSTEM = "system_message"
 MESSAGES = "messages"
 _PART_TYPES = {dspy.Image: "input_image", dspy.File: "input_file"}
 _NO_QUESTION = 'The request has no user message; send input=[{"role": "user", "content": "…"}].'
-APPROVAL_RESPONSE = "mcp_approval_response"
-"""The type of the item that answers an approval request."""
 
 
 def program_inputs(
