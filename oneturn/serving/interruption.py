@@ -37,7 +37,7 @@ def interrupt_httpx() -> None:
 
 
 def _interruptible_backend(core: ModuleType) -> type:
-    class Stream(core.NetworkStream):  # type: ignore[name-defined, misc]
+    class Stream(core.NetworkStream):  # type: ignore[name-defined]
         def __init__(self, stream: Any):
             self._stream = stream
 
@@ -59,7 +59,7 @@ def _interruptible_backend(core: ModuleType) -> type:
         def get_extra_info(self, info: str) -> Any:
             return self._stream.get_extra_info(info)
 
-    class Backend(core.SyncBackend):  # type: ignore[name-defined, misc]
+    class Backend(core.SyncBackend):  # type: ignore[name-defined]
         def connect_tcp(self, *args: Any, **kwargs: Any) -> Stream:
             return Stream(super().connect_tcp(*args, **kwargs))
 
