@@ -191,6 +191,20 @@ def python() -> Iterator[Finding]:
         yield problem("python", f"{installed}, but oneturn requires {required}", "Use a newer Python.")
 
 
+_CODE_EXECUTION = "MLFLOW_ALLOW_MODEL_CODE_EXECUTION"
+
+
+def model_code() -> Iterator[Finding]:
+    """Check that MLflow may load models whose code is Python, as every logged agent is."""
+    if _is_false(os.environ.get(_CODE_EXECUTION)):
+        observation = f"{_CODE_EXECUTION} is false: MLflow loads no logged agent, so none can be logged or served"
+        yield warning("mlflow", observation, f"Run: unset {_CODE_EXECUTION}")
+
+
+def _is_false(value: str | None) -> bool:
+    return value is not None and value.strip().lower() in ("false", "0")
+
+
 def packages(config: AgentConfig) -> Iterator[Finding]:
     """Check oneturn's requirements, and those of the extras that the configuration needs."""
     try:
@@ -263,6 +277,9 @@ def _deploy_problems(config: AgentConfig) -> Iterator[Finding]:
     name = config.mlflow.model_name
     if len([part for part in name.split(".") if part]) != 3:
         yield problem("mlflow.model_name", f"it is {name!r}", "Unity Catalog requires '<catalog>.<schema>.<name>'.")
+    if _is_false(config.deploy.environment.get(_CODE_EXECUTION)):
+        observation = f"it sets {_CODE_EXECUTION} to false, so that the deployment refuses to load the agent"
+        yield problem("deploy.environment", observation, f"Remove {_CODE_EXECUTION}.")
     variables = {
         "lm.api_key_env": config.lm.api_key_env,
         "approvals.key_env": config.approvals.key_env,

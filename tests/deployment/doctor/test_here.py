@@ -148,6 +148,19 @@ def test_findings_are_passed_on_as_they_come(agent: Agent):
     assert report.passed()
 
 
+@pytest.mark.parametrize("value", ["false", "False", "0"])
+def test_models_that_mlflow_must_not_load_are_reported(value: str, agent: Agent, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("MLFLOW_ALLOW_MODEL_CODE_EXECUTION", raising=False)
+    assert not list(here.model_code())
+    monkeypatch.setenv("MLFLOW_ALLOW_MODEL_CODE_EXECUTION", value)
+    (found,) = [each for each in check(agent).findings if each.check == "mlflow"]
+    assert (found.severity, found.fix) == (Severity.warning, "Run: unset MLFLOW_ALLOW_MODEL_CODE_EXECUTION")
+    deployed = configured(deploy={"environment": {"MLFLOW_ALLOW_MODEL_CODE_EXECUTION": value}})
+    assert states(here.deployable(deployed))["deploy.environment"] == "error"
+    monkeypatch.setenv("MLFLOW_ALLOW_MODEL_CODE_EXECUTION", "true")
+    assert not list(here.model_code())
+
+
 def test_the_command_says_what_to_mend(tmp_path: Path):
     config = tmp_path / "config.yaml"
     config.write_text("lm: {model: openai/gpt, api_key_env: NO_SUCH_KEY}\ncompiled: data/compiled/support_desk.json\n")
