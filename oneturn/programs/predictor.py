@@ -35,12 +35,20 @@ class PredictorCall:
         emit: receives the events; raises once the consumer is gone.
         replies: numbers the replies of the whole run.
         fields: the fields to stream from its replies.
+        lm_config: returns the settings of its LM call that the request asks for.
 
     Attributes:
         format: the adapter that wrote the prompt; it determines the format of the reply.
     """
 
-    def __init__(self, emit: Callable[[Any], None], replies: Iterator[int], fields: StreamedFields):
+    def __init__(
+        self,
+        emit: Callable[[Any], None],
+        replies: Iterator[int],
+        fields: StreamedFields,
+        lm_config: Callable[[], dict[str, Any]] = dict,
+    ):
+        self.lm_config = lm_config
         self._emit = emit
         self._replies = replies
         self._fields = fields
@@ -108,9 +116,10 @@ class TappingAdapter:
         """The wrapped adapter."""
         return self._adapter
 
-    def __call__(self, lm: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call the wrapped adapter with a streaming view of ``lm``."""
-        return self._adapter(tapped_replies(lm, self.call.reply), *args, **kwargs)
+    def __call__(self, lm: Any, lm_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Call the wrapped adapter with a streaming view of ``lm``, and the request's settings of LM calls."""
+        config = {**lm_kwargs, **self.call.lm_config()}
+        return self._adapter(tapped_replies(lm, self.call.reply), config, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._adapter, name)
