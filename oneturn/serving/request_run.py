@@ -129,8 +129,10 @@ class RequestRun:
                     self._stream()
                 else:
                     self._queue.put(self._respond())
-        except Exception as error:
+        except BaseException as error:
             self._fail(_failure(error))
+            if not isinstance(error, Exception):
+                raise
         finally:
             self._queue.end()
             self._limit.leave()
@@ -237,7 +239,7 @@ def _dump(value: Any) -> dict[str, Any]:
     return dumped
 
 
-def _failure(error: Exception) -> AgentError:
+def _failure(error: BaseException) -> AgentError:
     failure = to_client_error(error)
     if failure.code == "server_error" and not isinstance(error, AgentError):
         _log.error("The agent failed.", exc_info=error)
