@@ -237,8 +237,6 @@ def harmless(path: Path, value: Any) -> bool:
         limit = USAGE["output_tokens" if path[-1] == "reasoning_tokens" else "input_tokens"]
         return not isinstance(value, int) or 0 <= value <= limit
     if path[1:] == ("name",) and value is ABSENT:  # openai 3 drops the name from the event
-        path[1:] == ("name",) and value is ABSENT
-    ):  # openai 3 drops the tool's name from the event that ends its arguments
         return True
     if RIGHT[int(path[0])]["type"] != "response.output_item.added":
         return False
