@@ -54,7 +54,7 @@ NAMES = {
     "dspy.clients.costs.estimate_cost": "costs (core/usage.py) and a compile's budget (compilation/replay_lm.py)",
     "dspy.clients.call_result.usage_dict": "the usage of wrapped engines (lm/streaming.py, compilation/replay_lm.py)",
     "dspy.teleprompt.bootstrap_trace_data": "the candidates of a compile (compilation/callbacks.py)",
-    "dspy.utils.callback.BaseCallback": "the replies of a failed run, which the cache forgets (programs/react/llm_step.py)",
+    "dspy.utils.callback.BaseCallback": "a failed run's cached replies (programs/react/llm_step.py)",
     "dspy.utils.usage_tracker.UsageTracker": "the count of LM calls and tokens (core/usage.py)",
 }
 """The names that ``_dspy.py`` imports, and what needs them."""
@@ -427,7 +427,7 @@ def test_forward_is_restored_while_and_after_traces_are_recorded(private: Any):
     assert "forward" not in vars(private.restore_forward(program))
 
 
-def test_the_cache_forgets_the_replies_of_a_run():
+def test_the_cache_forgets_the_replies_of_a_run(private: Any):
     with private.replaced_cache(memory=True):
         lm = ScriptedLM("first", "second", cache=True)
         replies = private.CachedReplies()
