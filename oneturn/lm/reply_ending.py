@@ -19,7 +19,7 @@ from oneturn.core._dspy import StreamEvent, engine_call, usage_dict, uses_engine
 from oneturn.core.run_context import current_run
 from oneturn.lm.capabilities import capabilities_of
 from oneturn.lm.replay import with_replayed, with_state
-from oneturn.lm.streaming import OnDelta, StreamingEngine
+from oneturn.lm.streaming import OnDelta, StreamingEngine, unchanged
 
 Ending = Literal["max_output_tokens", "content_filter", "refusal"]
 
@@ -88,7 +88,7 @@ class ReplyCheck:
         Raises:
             ReplyEnded: the reply was cut, filtered or refused.
         """
-        call = engine_call(self.lm, with_replayed(request, self._states))
+        call = unchanged(engine_call(self.lm, with_replayed(request, self._states)))
         if not hasattr(call.engine, "stream"):
             yield from response_to_events(self._check(call.engine.complete(call.request)))
             return
@@ -115,11 +115,11 @@ class ReplyCheck:
     def _complete(self, request: Request) -> Response:
         if self._on_delta is not None:
             on_delta = self._on_delta
-            response = StreamingEngine(self.lm, lambda: on_delta).complete(request)
+            response = StreamingEngine(self.lm, lambda: on_delta, as_is=True).complete(request)
             if response.finish_reason != "stop" or _has_content(response):
                 return response
             # lm15 doesn't read refusals in a stream, and some servers' content; without a stream it reads both.
-        call = engine_call(self.lm, request)
+        call = unchanged(engine_call(self.lm, request))
         return call.with_inclusive_usage(call.engine.complete(call.request))
 
 
