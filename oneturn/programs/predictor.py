@@ -8,7 +8,9 @@ from typing import Any
 
 import dspy
 
+from oneturn.core._dspy import RequestAdapter
 from oneturn.core.steps import Thought
+from oneturn.lm.format_fallback import with_format_fallback
 from oneturn.lm.streaming import OnDelta, tapped_replies
 from oneturn.programs.stream_parsers import AnswerPiece, EndingCall, NativeCallReader, Piece, reader_for
 
@@ -117,9 +119,14 @@ class TappingAdapter:
         return self._adapter
 
     def __call__(self, lm: Any, lm_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Call the wrapped adapter with a streaming view of ``lm``, and the request's settings of LM calls."""
-        config = {**lm_kwargs, **self.call.lm_config()}
-        return self._adapter(tapped_replies(lm, self.call.reply), config, *args, **kwargs)
+        """Call the wrapped adapter with the request's settings and a view of ``lm``.
+
+        The view streams, and weakens a refused response format.
+        """
+        view = tapped_replies(lm, self.call.reply)
+        if view is lm and not isinstance(self._adapter, RequestAdapter):
+            view = with_format_fallback(lm)
+        return self._adapter(view, {**lm_kwargs, **self.call.lm_config()}, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._adapter, name)
