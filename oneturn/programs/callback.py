@@ -59,6 +59,7 @@ class RunCallback(BaseCallback):
         tracker: counts the LM calls of the run.
         context: the run's cancellation and deadline.
         span: the parent of the spans to create; ``None`` creates no spans.
+        sole_writer: whether a single predictor or agent of the program writes the answer, once in a run.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class RunCallback(BaseCallback):
         tracker: CallTracker,
         context: RunContext,
         span: LiveSpan | None,
+        sole_writer: bool = False,
     ):
         self._emit = emit
         self._answer_field = answer_field
@@ -76,6 +78,7 @@ class RunCallback(BaseCallback):
         self._tracker = tracker
         self._context = context
         self._span = span
+        self._sole_writer = sole_writer
         self._replies = itertools.count(1)
         self._open_calls: dict[str, _OpenCall] = {}
 
@@ -169,9 +172,14 @@ class RunCallback(BaseCallback):
         outputs = predictor.signature.output_fields
         thought = next((name for name in self._thoughts if name in outputs), None)
         if self._answer_field in outputs:
-            return StreamedFields(self._answer_field, thought)
-        ending = _ending_call(_caller(), self._answer_field)
-        return StreamedFields(self._answer_field if ending else None, thought, ending)
+            others = {name: field.annotation for name, field in outputs.items() if name != self._answer_field}
+            return StreamedFields(self._answer_field, thought, others=others, final=self._sole_writer)
+        caller = _caller()
+        ending = _ending_call(caller, self._answer_field)
+        if caller is None or ending is None:
+            return StreamedFields(thought=thought)
+        only_output = len(caller.signature.output_fields) == 1  # the call's other arguments aren't checked here
+        return StreamedFields(self._answer_field, thought, ending, final=self._sole_writer and only_output)
 
     def _begin(self, call_id: str, name: str, span_type: str, inputs: Mapping[str, Any]) -> _OpenCall:
         opened = self._open_calls[call_id] = _OpenCall(ExitStack())

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from oneturn.core.steps import AnswerDelta, Thought
-from oneturn.programs.react.step_reader import StepReader
+from oneturn.programs.react.step_reader import IsChecked, StepReader
 from oneturn.programs.stream_parsers import EndingCall, NativeCallReader
 from oneturn.tools.registry import FINISH
 
@@ -21,13 +21,16 @@ class DeltaReader:
         answer_field: the output field that holds the answer, if there is one.
         attempt: the number of the attempt at the answer.
         thoughts: whether steps have thoughts.
+        is_checked: as in :class:`oneturn.programs.react.step_reader.StepReader`.
 
     Attributes:
         reasoning_emitted: whether the reasoning has been yielded.
     """
 
-    def __init__(self, answer_field: str | None, attempt: int, thoughts: bool):
-        self._text_reader = StepReader(answer_field, attempt, thoughts)
+    def __init__(self, answer_field: str | None, attempt: int, thoughts: bool, is_checked: IsChecked | None = None):
+        self._text_reader = StepReader(answer_field, attempt, thoughts, is_checked)
+        self._is_checked = is_checked
+        self._native_checked = False
         ending = EndingCall(FINISH, answer_field or "", "calls")
         self._call_reader = NativeCallReader(ending)
         self._attempt = attempt
@@ -72,8 +75,10 @@ class DeltaReader:
         if delta.part_index != self._first_call:  # a run ends with its first call only
             return
         for _, text in self._call_reader.read(delta):
+            if not self._native_answer and self._is_checked is not None:
+                self._native_checked = self._is_checked(self._call_reader.arguments)
             self._native_answer += text
-            yield AnswerDelta(text, self._attempt)
+            yield AnswerDelta(text, self._attempt, self._native_checked)
 
     def _emit_reasoning(self) -> Iterator[Thought]:
         if not self.reasoning_emitted and (reasoning := "".join(self._reasoning).strip()):
