@@ -56,6 +56,9 @@ class ServeConfig(Section):
     stream: Literal["checked", "eager"] = "checked"
     """Which text of the answer is streamed: `checked`, what nothing can replace any more; or `eager`, what the LM
     writes, which another attempt may replace."""
+    tool_items: Literal["mcp_call", "function_call", "none"] | None = None
+    """How the agent's own tool calls appear in responses; null for `mcp_call` items at `/v1/responses` and
+    `function_call` items at `/responses` and `/invocations`."""
 
 
 class ApprovalsConfig(Section):

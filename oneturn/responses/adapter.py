@@ -27,7 +27,7 @@ from oneturn.core.steps import (
     ToolResult,
     Working,
 )
-from oneturn.core.usage import Usage
+from oneturn.core.usage import CallTracker, Usage, track_usage
 from oneturn.errors import AgentError, ProgramError, RunCancelled, RunError
 from oneturn.programs import Program, as_program
 from oneturn.programs.signature import check_predictors
@@ -35,7 +35,9 @@ from oneturn.responses.approval_items import Item, read_waiting
 from oneturn.responses.checked_text import CheckedText, check_stream_option
 from oneturn.responses.errors import to_client_error
 from oneturn.responses.event_writer import EventWriter, url_citations
-from oneturn.responses.parsing import ParsedRequest, parse_request, signer, tool_schema, validate_request
+from oneturn.responses.parsing import ParsedRequest, parse_request, read_request, signer, tool_schema
+from oneturn.responses.request_fields import RequestOptions
+from oneturn.responses.text_format import formatted_text
 from oneturn.responses.tracing import SelfTraced, in_span
 from oneturn.tools.approvals import Approvals
 
@@ -105,14 +107,22 @@ class ResponsesAdapter(SelfTraced):
         """Build the program when MLflow loads the model, so that errors show before the first request."""
         _ = self.program
 
-    def parse(self, request: ResponsesAgentRequest | dict[str, Any]) -> ParsedRequest:
+    def parse(
+        self, request: ResponsesAgentRequest | Mapping[str, Any], options: RequestOptions | None = None
+    ) -> ParsedRequest:
         """Parse a request without running it, so that a server can refuse it before the stream starts.
+
+        Args:
+            request: the request.
+            options: its options, if :func:`oneturn.responses.parsing.read_request` has returned both.
 
         Raises:
             RequestError: the request is invalid (HTTP 400).
             ProgramError: the program can't be built, or the request answers an approval that can't be verified.
         """
-        return self._parse(validate_request(request))
+        if options is not None and isinstance(request, ResponsesAgentRequest):
+            return self._parse(request, options)
+        return self._parse(*read_request(request))
 
     def run(self, parsed: ParsedRequest) -> ResponsesAgentResponse:
         """Run a parsed request and return the response: the same as at the end of a stream. The LM doesn't stream.
@@ -135,8 +145,8 @@ class ResponsesAdapter(SelfTraced):
             RequestError: the request doesn't match the Responses protocol.
             AgentError: the request was refused, or the run failed, with the code and message of a stream's ``error``.
         """
-        request = validate_request(request)
-        return self._run(request, lambda: self._parse(request))
+        valid, options = read_request(request)
+        return self._run(valid, lambda: self._parse(valid, options))
 
     def predict_stream(  # type: ignore[override]  # as ResponsesAgent's own
         self, request: ResponsesAgentRequest
@@ -146,11 +156,11 @@ class ResponsesAdapter(SelfTraced):
         Raises:
             RequestError: the request doesn't match the Responses protocol.
         """
-        request = validate_request(request)
-        yield from in_span("predict_stream", request, self._events(lambda: self._parse(request)))
+        valid, options = read_request(request)
+        yield from in_span("predict_stream", valid, self._events(lambda: self._parse(valid, options)))
 
-    def _parse(self, request: ResponsesAgentRequest) -> ParsedRequest:
-        return parse_request(request, self.program, self.approvals)
+    def _parse(self, request: ResponsesAgentRequest, options: RequestOptions) -> ParsedRequest:
+        return parse_request(request, options, self.program, self.approvals)
 
     def _run(self, request: ResponsesAgentRequest, parse: Callable[[], ParsedRequest]) -> ResponsesAgentResponse:
         failures: list[AgentError] = []
@@ -166,30 +176,27 @@ class ResponsesAdapter(SelfTraced):
         streaming: bool = True,
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         run = RunContext(self._deadline, current_run(), streaming=streaming, caller=caller_token())
-        writer, text = EventWriter(), CheckedText(self._stream_option)
+        writer, tracker, text = EventWriter(), CallTracker(), CheckedText(self._stream_option)
         yield from writer.start()
         try:
-            yield from self._run_events(writer, text, parse(), run)
+            with track_usage(tracker):
+                yield from self._run_events(writer, text, parse(), run)
         except RunCancelled as cancelled:
-            yield from _incomplete(writer, text, cancelled.reason)
+            yield from _write_rest(writer, text)
+            yield from writer.incomplete(cancelled.reason, tracker.usage.to_responses())
         except GeneratorExit:
             raise
-        except RunError as error:
-            if error.code == "max_output_tokens":  # what was written of the answer is in the response
-                yield from _incomplete(writer, text, error.code)
-            else:
-                yield from self._failed(writer, error, on_failure)
         except BaseException as error:  # the client gets a terminal event, the trace the original exception
-            yield from self._failed(writer, error, on_failure)
+            usage = tracker.usage.to_responses()
+            if isinstance(error, RunError) and error.code == "max_output_tokens":
+                yield from _write_rest(writer, text)
+                yield from writer.incomplete(error.code, usage)
+                return
+            failure = to_client_error(error)
+            on_failure(failure)
+            yield from writer.failed(failure, usage)
             if not isinstance(error, Exception):
                 raise
-
-    def _failed(
-        self, writer: EventWriter, error: BaseException, on_failure: Callable[[AgentError], object]
-    ) -> Iterator[ResponsesAgentStreamEvent]:
-        failure = to_client_error(error)
-        on_failure(failure)
-        yield from writer.failed(failure.code, str(failure))
 
     def _run_events(
         self, writer: EventWriter, text: CheckedText, parsed: ParsedRequest, run: RunContext
@@ -199,6 +206,10 @@ class ResponsesAdapter(SelfTraced):
         waits_for_approval = False
         usage = None
         program = self.program
+        options = parsed.options
+        answer_field = program.answer_field if options.text_format is None else None
+        writer.metadata.update(options.metadata)
+        run.lm_settings, run.max_tool_calls = options.lm, options.max_tool_calls
 
         def sign(item: Item) -> str:
             waiting, finished = read_waiting([*parsed.items, *writer.output], item)
@@ -221,18 +232,19 @@ class ResponsesAdapter(SelfTraced):
                 yield from writer.approval_request(step.waiting, sign)
                 waits_for_approval = True
             elif isinstance(step, AnswerDelta):
-                for delta in text.add(step):
-                    yield from writer.text(delta.text, delta.attempt)
-                if text.needs_sign():
-                    yield writer.keep_alive()
+                if options.text_format is None:
+                    for delta in text.add(step):
+                        yield from writer.text(delta.text, delta.attempt)
+                    if text.needs_sign():
+                        yield writer.keep_alive()
             elif isinstance(step, Answer):
                 prediction = step.prediction
-                yield from _write_answer(writer, program, prediction, seen)
+                yield from _write_answer(writer, program, prediction, seen, options)
             elif isinstance(step, Usage):
                 usage = step.to_responses()
         if prediction is None and not waits_for_approval:
             raise ProgramError("The program ended without an Answer; its steps() must yield one.")
-        yield from writer.completed(usage, _custom_outputs(program, prediction), program.answer_field)
+        yield from writer.completed(usage, _custom_outputs(program, prediction), answer_field)
 
     def _steps(self, parsed: ParsedRequest, seen: dict[str, Document]) -> Iterator[Step]:
         """The steps of a new run, or of the resumed run if the request answers an approval."""
@@ -245,11 +257,10 @@ class ResponsesAdapter(SelfTraced):
         return cast(Iterator[Step], program.resume(parsed.resumption, **parsed.inputs))
 
 
-def _incomplete(writer: EventWriter, text: CheckedText, reason: str) -> Iterator[ResponsesAgentStreamEvent]:
-    """Write the end of a stopped run, with what was written of the answer."""
+def _write_rest(writer: EventWriter, text: CheckedText) -> Iterator[ResponsesAgentStreamEvent]:
+    """Write what a stopped run has written of the answer."""
     for delta in text.rest():
         yield from writer.text(delta.text, delta.attempt)
-    yield from writer.incomplete(reason)
 
 
 def _response(event: ResponsesAgentStreamEvent) -> ResponsesAgentResponse:
@@ -286,8 +297,15 @@ def _next(steps: Iterator[Step]) -> Step | None:
 
 
 def _write_answer(
-    writer: EventWriter, program: Program, prediction: dspy.Prediction, seen: Mapping[str, Document]
+    writer: EventWriter,
+    program: Program,
+    prediction: dspy.Prediction,
+    seen: Mapping[str, Document],
+    options: RequestOptions,
 ) -> Iterator[ResponsesAgentStreamEvent]:
+    if options.text_format is not None:
+        yield from writer.answer(formatted_text(options.text_format, program.signature, prediction), [])
+        return
     if program.answer_field is None:  # clients that read only text get the outputs too
         yield from writer.answer(json.dumps(_custom_outputs(program, prediction), ensure_ascii=False), [])
         return

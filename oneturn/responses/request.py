@@ -156,14 +156,16 @@ def program_inputs(
     fields = signature.input_fields
     custom = dict(request.custom_inputs or {})
     if unknown := sorted(set(custom) - set(fields)):
-        raise RequestError(f"custom_inputs has an unknown field {unknown[0]!r}; known: {', '.join(fields)}.")
+        raise RequestError(
+            f"custom_inputs has an unknown field {unknown[0]!r}; known: {', '.join(fields)}.", "custom_inputs"
+        )
     question_inputs, context_inputs = _from_items(signature, request, answer_field)
     if duplicates := sorted(set(custom) & set(question_inputs)):
-        raise RequestError(f"{duplicates[0]!r} is set in custom_inputs and in input; send it once.")
+        raise RequestError(f"{duplicates[0]!r} is set in custom_inputs and in input; send it once.", "custom_inputs")
     values = {**context_inputs, **question_inputs, **custom}
     question = question_field(signature)
     if question is not None and question not in values and fields[question].is_required():
-        raise RequestError(_NO_QUESTION)
+        raise RequestError(_NO_QUESTION, "input")
     return {
         name: _coerce(name, field, values) for name, field in fields.items() if name in values or field.is_required()
     }
