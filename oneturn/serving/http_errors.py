@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from oneturn.core.serialization import replace_surrogates_deep
 from oneturn.errors import AgentError
 from oneturn.responses.errors import error_object, retry_headers
 
 _log = logging.getLogger(__name__)
 
 
-def error_response(error: AgentError) -> JSONResponse:
-    """Return the response for an error: its status, its error object and its retry headers."""
-    return JSONResponse({"error": error_object(error)}, error.status or 500, retry_headers(error))
+def error_response(error: AgentError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return the response for an error: its status, its error object, its retry headers and further ``headers``."""
+    content = {"error": replace_surrogates_deep(error_object(error))}
+    return JSONResponse(content, error.status or 500, {**retry_headers(error), **(headers or {})})
 
 
 def invalid_request(message: str, param: str | None = None, status: int = 400) -> AgentError:
