@@ -8,8 +8,9 @@ from typing import Any
 
 import dspy
 
-from oneturn.core._dspy import parse_value
+from oneturn.core._dspy import RequestAdapter, parse_value
 from oneturn.core.steps import Thought
+from oneturn.lm.format_fallback import with_format_fallback
 from oneturn.lm.streaming import OnDelta, tapped_replies
 from oneturn.programs.stream_parsers import (
     AnswerPiece,
@@ -75,7 +76,8 @@ class PredictorCall:
                 if name == self._fields.answer:
                     self._emit_thought(texts.get(self._fields.thought or "", ""))
                     if checked is None:
-                        checked = self._is_checked(reader.values if isinstance(reader, JSONReader) else texts)
+                        written = reader.values if isinstance(reader, JSONReader) else {**texts, name: text}
+                        checked = self._is_checked(written)
                     self._emit(AnswerPiece(number, text, checked))
                 else:
                     texts[name] = texts.get(name, "") + text
@@ -83,9 +85,14 @@ class PredictorCall:
         return on_delta
 
     def _is_checked(self, values: Mapping[str, Any]) -> bool:
-        """Whether the rest of the answer is all that the reply lacks, and its other fields are valid."""
+        """Whether the rest of the answer is all that the reply lacks, and its other fields are valid.
+
+        ``values`` are its fields so far, in the order written.
+        """
+        if self._fields.ending is not None:
+            return self._fields.final
         missing = self._fields.others.keys() - values.keys()
-        if not self._fields.final or missing:
+        if not self._fields.final or missing or list(values)[-1] != self._fields.answer:
             return False
         return all(_is_valid(values[name], annotation) for name, annotation in self._fields.others.items())
 
@@ -145,8 +152,11 @@ class TappingAdapter:
         return self._adapter
 
     def __call__(self, lm: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call the wrapped adapter with a streaming view of ``lm``."""
-        return self._adapter(tapped_replies(lm, self.call.reply), *args, **kwargs)
+        """Call the wrapped adapter with a view of ``lm`` that streams, and that weakens a refused response format."""
+        view = tapped_replies(lm, self.call.reply)
+        if view is lm and not isinstance(self._adapter, RequestAdapter):
+            view = with_format_fallback(lm)
+        return self._adapter(view, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._adapter, name)
