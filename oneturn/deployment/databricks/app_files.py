@@ -26,7 +26,7 @@ _CONFIG = "oneturn.yaml"
 _TRACES = "traces"  # the app's resource that is its experiment
 _EXCLUDED = {"__pycache__", ".DS_Store"}
 
-_START = '''"""Serve the agent with MLflow's AgentServer on the port set by Databricks Apps."""
+_START = '''"""Serve the agent on the port set by Databricks Apps."""
 
 import os
 
