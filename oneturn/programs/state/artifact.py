@@ -17,6 +17,7 @@ from oneturn.core._dspy import serialize_object
 from oneturn.core.secrets import UNCERTAIN, environment_secrets, find_secrets, is_like_a_key, is_secret_name, leaves
 from oneturn.core.serialization import canonical, jsonable
 from oneturn.errors import ProgramError
+from oneturn.programs.react import ReAct
 from oneturn.programs.state.drift import differences
 from oneturn.programs.state.interface import PROGRAM, Interface, interface_of
 
@@ -132,6 +133,19 @@ def load_compiled(program: dspy.Module, path: str | Path) -> Manifest:
     for _, predictor in program.named_predictors():
         predictor.demos = [_with_types(demo, predictor.signature) for demo in predictor.demos]
     return manifest
+
+
+def tool_calling_change(manifest: Manifest, program: dspy.Module, lm: dspy.BaseLM) -> str | None:
+    """Return a line on a program that was compiled for another way of asking the LM; ``None`` if it wasn't.
+
+    The demos and the instructions were chosen for the prompts of that way; they work in any other, but maybe less well.
+    """
+    if manifest.tool_calling is None or not isinstance(program, ReAct):
+        return None
+    way = program.tool_calling_with(lm)
+    if way == manifest.tool_calling:
+        return None
+    return f"it was compiled for tool calling by {manifest.tool_calling!r}, and {lm.model} is asked by {way!r}"
 
 
 def check_savable(values: Iterable[Mapping[str, Any]], signature: type[dspy.Signature]) -> None:
