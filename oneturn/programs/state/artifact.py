@@ -42,6 +42,8 @@ class Manifest(pydantic.BaseModel):
         estimate: the estimate made before the compile, each value as minimum and maximum.
         stopped: the budget limit that ended the compile, if one did.
         tool_calling: how a ``oneturn.ReAct`` asked that LM for its steps; ``None`` for another program.
+        finish_order: the order in which ``finish`` takes the outputs, by the path of each ``oneturn.ReAct``; a file
+            without it was compiled with the declared order.
         interface: the signature and the tools of the uncompiled program, with their SHA-256; without it, only a
             changed number of fields is detected as drift.
     """
@@ -57,6 +59,7 @@ class Manifest(pydantic.BaseModel):
     estimate: dict[str, list[float]] | None = None
     stopped: str | None = None
     tool_calling: str | None = None
+    finish_order: dict[str, list[str]] | None = None
     interface: Interface | None = None
 
 
@@ -129,6 +132,8 @@ def load_compiled(program: dspy.Module, path: str | Path) -> Manifest:
     for name, _ in program.named_predictors():
         _validate(_Predictor, state[name], f"state.{name}", path)
     _check_drift(program, state, manifest, path)
+    for place, react in _reacts(program):
+        react.order_outputs((manifest.finish_order or {}).get(place, react.signature.output_fields))
     program.load_state(state[PROGRAM] if isinstance(program, dspy.Predict) else state)
     for _, predictor in program.named_predictors():
         predictor.demos = [_with_types(demo, predictor.signature) for demo in predictor.demos]
@@ -146,6 +151,15 @@ def tool_calling_change(manifest: Manifest, program: dspy.Module, lm: dspy.BaseL
     if way == manifest.tool_calling:
         return None
     return f"it was compiled for tool calling by {manifest.tool_calling!r}, and {lm.model} is asked by {way!r}"
+
+
+def finish_order_of(program: dspy.Module) -> dict[str, list[str]]:
+    """Return the order in which ``finish`` takes the outputs, by the path of each ``ReAct`` in the program."""
+    return {place: list(react.steps_schema.outputs) for place, react in _reacts(program)}
+
+
+def _reacts(program: dspy.Module) -> list[tuple[str, ReAct]]:
+    return [(place, part) for place, part in program.named_sub_modules(ReAct)]
 
 
 def check_savable(values: Iterable[Mapping[str, Any]], signature: type[dspy.Signature]) -> None:
