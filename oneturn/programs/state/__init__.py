@@ -5,11 +5,13 @@ from oneturn.programs.state.artifact import (
     check_savable,
     check_secrets,
     drift_of,
+    finish_order_of,
     load_compiled,
     read_compiled,
     read_manifest,
     refuse_secrets_in,
     save_compiled,
+    tool_calling_change,
 )
 
 __all__ = [
@@ -17,9 +19,11 @@ __all__ = [
     "check_savable",
     "check_secrets",
     "drift_of",
+    "finish_order_of",
     "load_compiled",
     "read_compiled",
     "read_manifest",
     "refuse_secrets_in",
     "save_compiled",
+    "tool_calling_change",
 ]
