@@ -29,10 +29,10 @@ from benchmarks.plain_react import as_plain_react
 from benchmarks.report import between_marks
 from oneturn import Agent, load_agent
 from oneturn.compilation import SpendBar, compile
+from oneturn.compilation.recipes import RECIPES
 from oneturn.datasets import dataset_hash, interleave
 from oneturn.evaluation import interval
 from oneturn.programs.state import Manifest
-from optimizers.recipes import RECIPES
 
 PEER_TOKENS = 400
 """Maximum tokens of a ``dspy.ReAct`` step, which is longer than a step of ``oneturn.ReAct``."""
@@ -104,7 +104,7 @@ def _lines(agent: Agent, options: argparse.Namespace, folder: Path) -> Iterator[
     for name, program in _programs(agent, options.only).items():
         uncompiled = _evaluate(name, "uncompiled", program, program.build(), examples, folder)
         yield Result(name, "uncompiled", uncompiled).line(uncompiled)
-        for recipe in options.recipes.split(",") if options.recipes else program.recipes:
+        for recipe in options.recipes.split(",") if options.recipes else program.recipes or {}:
             try:
                 yield _compile(name, recipe, program, examples, folder).line(uncompiled)
             except Exception as error:  # a recipe may not support this program; measure the others

@@ -9,16 +9,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import dspy
 
 from oneturn.config import AgentConfig
 from oneturn.config.loading import CONFIG_VARIABLE, environment_variable
-from oneturn.errors import ConfigError, ProgramError
+from oneturn.core.examples import read_examples
+from oneturn.core.serialization import plain
+from oneturn.errors import DataError, ProgramError
 from oneturn.lm import build_lm
+from oneturn.programs import as_program
 from oneturn.programs.state import load_compiled, read_manifest, tool_calling_change
 from oneturn.responses import ResponsesAdapter
+from oneturn.responses.request import question_field
 from oneturn.tools.approvals import build_approvals
 
 _log = logging.getLogger(__name__)
@@ -32,16 +37,22 @@ Recipe = Callable[..., dspy.Module]
 class Agent:
     """Declaration of an agent: program, metric, examples, recipes and packaging.
 
+    The first four are needed; the rest has defaults.
+
     Attributes:
         name: the agent's name in logs and in the registry.
         config: the agent's configuration.
         build: builds the uncompiled program.
         metric: scores an answer.
-        examples: returns the examples of a split: ``"train"``, ``"dev"`` or ``"test"``.
-        recipes: compile recipes by name.
-        root: the agent's folder; paths in the configuration are relative to it.
-        code_paths: the agent's model file (models-from-code) and the folders logged with it.
-        example_questions: questions for the demo; the first one is the logged model's input example.
+        examples: returns the examples of a split: ``"train"``, ``"dev"`` or ``"test"``. By default they are read from
+            the files in the configuration's ``data.examples``, and the inputs are those of the program's signature.
+        recipes: compile recipes by name; ``None`` for all of ``oneturn.compilation.recipes.RECIPES``.
+        root: the agent's folder; paths in the configuration are relative to it. By default the folder of the file that
+            declares the agent; in a logged model, the folder of its code.
+        code_paths: the folders and files in ``root`` that are logged with the agent's file; ``None`` for the packages
+            there, which are the folders with an ``__init__.py``, except ``tests`` and oneturn itself.
+        example_questions: questions for the demo; the first one is the logged model's input example. Without any, that
+            is made from the first training example.
         requirements: pip requirements besides oneturn's own dependencies.
     """
 
@@ -49,12 +60,19 @@ class Agent:
     config: AgentConfig
     build: Callable[[], dspy.Module]
     metric: Metric
-    examples: Callable[[str], list[dspy.Example]]
-    recipes: Mapping[str, Recipe]
-    root: Path
-    code_paths: Sequence[str]
-    example_questions: Sequence[str]
-    requirements: Sequence[str] = field(default=())
+    examples: Callable[[str], list[dspy.Example]] = field(default_factory=lambda: _FolderExamples())
+    recipes: Mapping[str, Recipe] | None = None
+    root: Path = field(default_factory=lambda: _declaring_folder())
+    code_paths: Sequence[str] | None = None
+    example_questions: Sequence[str] = ()
+    requirements: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.examples, _FolderExamples):  # dataclasses.replace passes that of the original
+            object.__setattr__(self, "examples", _FolderExamples(self))
+        if not self.config.mlflow.model_name:
+            settings = self.config.mlflow.model_copy(update={"model_name": self.name})
+            object.__setattr__(self, "config", self.config.model_copy(update={"mlflow": settings}))
 
     def lm(self) -> dspy.BaseLM:
         """Build the configured LM."""
@@ -101,15 +119,70 @@ class Agent:
         return self.root / self.config.data.examples
 
     @property
-    def compiled_path(self) -> Path:
-        """The compiled program's file.
+    def logged_paths(self) -> tuple[str, ...]:
+        """The folders and files that are logged with the agent's file: ``code_paths``, or the packages in ``root``."""
+        if self.code_paths is not None:
+            return tuple(self.code_paths)
+        packages = (path.parent for path in self.root.glob("*/__init__.py"))
+        return tuple(sorted(path.name for path in packages if path.name not in _NOT_LOGGED))
+
+    def example_request(self) -> dict[str, Any]:
+        """Return a request that the agent can answer: the first example question, or the first training example.
 
         Raises:
-            ConfigError: no compiled program is configured.
+            ProgramError: there is neither.
         """
-        if self.config.compiled is None:
-            raise ConfigError("compiled is not set. Set it to a compiled program, such as data/compiled/mine.json.")
-        return self.root / self.config.compiled
+        if self.example_questions:
+            return {"input": [{"role": "user", "content": self.example_questions[0]}]}
+        try:
+            inputs = plain(self.examples("train")[0].inputs().toDict())
+        except (DataError, IndexError):
+            raise ProgramError(
+                f"{self.name} has no question to be tried with: add a training example to {self.examples_folder}, or "
+                "set example_questions in agent.py."
+            ) from None
+        question = inputs.pop(question_field(as_program(self.build()).signature), None)
+        request: dict[str, Any] = {"input": []}
+        if question is not None:
+            request["input"].append({"role": "user", "content": question})
+        return request | ({"custom_inputs": inputs} if inputs else {})
+
+    @property
+    def compiled_path(self) -> Path:
+        """The compiled program's file; without a configured one, ``data/compiled/<name>.json``: a compile writes it."""
+        return self.root / (self.config.compiled or f"data/compiled/{self.name}.json")
+
+
+_NOT_LOGGED = ("tests", "oneturn")
+
+
+class _FolderExamples:
+    """The default loader: reads the files in the examples folder."""
+
+    def __init__(self, agent: Agent | None = None):
+        self._agent = agent
+
+    def __call__(self, split: str) -> list[dspy.Example]:
+        """Return the examples of a split.
+
+        Raises:
+            DataError: there is no such split, or a row can't be read or lacks an input.
+        """
+        if self._agent is None:
+            raise ProgramError("These examples belong to no agent.")
+        return read_examples(self._agent.examples_folder, split, as_program(self._agent.build()).signature)
+
+
+def _declaring_folder() -> Path:
+    """Return the folder of the file that creates the agent; in a logged model, its ``code`` folder."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and (frame.f_globals is globals() or frame.f_code.co_name == "__init__"):
+        frame = frame.f_back
+    file = frame.f_globals.get("__file__") if frame is not None else None
+    if file is None:  # a notebook
+        return Path.cwd()
+    folder = Path(file).resolve().parent
+    return folder / "code" if (folder / "MLmodel").is_file() else folder
 
 
 def load_agent(path: str | Path = "agent.py", config: str | Path | None = None) -> Agent:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from oneturn.cli import ask, check, compile, data, demo, deploy, doctor, evaluate, judge, serve
+from oneturn.cli import ask, check, compile, data, demo, deploy, doctor, evaluate, judge, new, serve
 from oneturn.cli.errors import describe, show_error
 
 # LiteLLM fetches a price list at its import otherwise: 8 seconds and four warnings without a network.
@@ -44,6 +44,7 @@ app = typer.Typer(
 )
 
 for command in (
+    new.new,
     ask.ask,
     compile.compile,
     compile.diff,

@@ -68,7 +68,7 @@ def query(
 
         oneturn query "Is it dishwasher-safe?"
 
-        oneturn query https://my-workspace/serving-endpoints/support_desk "What does it cost?"
+        oneturn query https://my-workspace/serving-endpoints/my_agent "What does it cost?"
 
     Exits with 3 if a call waits for approval and stdin is not a terminal.
     """

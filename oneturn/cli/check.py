@@ -52,7 +52,7 @@ def check(
 
         oneturn check http://127.0.0.1:8000/invocations --concurrency 64 --json report.json
 
-        oneturn check https://my-workspace/serving-endpoints/support_desk --key-env DATABRICKS_TOKEN
+        oneturn check https://my-workspace/serving-endpoints/my_agent --key-env DATABRICKS_TOKEN
 
         oneturn check http://127.0.0.1:8000 --echo --question "Repeat word for word: {marker}"
     """

@@ -12,7 +12,7 @@ from oneturn.cli.options import AGENT_FILE, AgentFile, ApprovalOption, ConfigFil
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from oneturn.compilation.recipes import Estimate
+    from oneturn.compilation.recipes.work import Estimate
 
 
 def _show_estimate(estimate: Estimate | None, recipe: str, console: Console) -> None:
@@ -59,9 +59,10 @@ def compile(
     """
     loaded = load(agent, config)
     if recipes:
-        from oneturn.compilation.recipes import format_recipes
+        from oneturn.compilation.recipes import recipes_of
+        from oneturn.compilation.recipes.calling import format_recipes
 
-        typer.echo(format_recipes(dict(loaded.recipes)))
+        typer.echo(format_recipes(recipes_of(loaded)))
         return
     limits = {"lm_calls": max_lm_calls, "tokens": max_tokens, "minutes": max_minutes, "cost": max_cost}
     overrides = {name: limit for name, limit in limits.items() if limit is not None}
@@ -90,6 +91,8 @@ def compile(
     if result.stopped is not None:
         console.out(f"Stopped at {result.stopped}, with the best program so far. Raise the limit to resume.")
     console.out(f"Compiled program: {result.path}")
+    if loaded.config.compiled is None:
+        console.out(f"To use it, set in the configuration:  compiled: {result.path}")
 
 
 def diff(
@@ -114,7 +117,7 @@ def diff(
 
         oneturn diff main
 
-        oneturn diff models:/support_desk@champion
+        oneturn diff models:/my_agent@champion
 
         oneturn diff old.json new.json --html review.html
     """

@@ -140,7 +140,7 @@ def from_inference_table(
 
     Examples:
 
-        oneturn data from-inference-table desk_payload.parquet --output asked.jsonl
+        oneturn data from-inference-table mine_payload.parquet --output asked.jsonl
 
         oneturn evaluate --data asked.jsonl
     """

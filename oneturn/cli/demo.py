@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, load
 
@@ -48,7 +48,9 @@ def demo(agent: AgentFile = AGENT_FILE, config: ConfigFile = None) -> None:
         console.print(f"  {url}/responses")
         client = OpenAI(base_url=url, api_key="none-needed", timeout=300, max_retries=0)
         for question in loaded.example_questions:
-            _ask(console, client, question)
+            _ask(console, client, {"input": [{"role": "user", "content": question}]})
+        if not loaded.example_questions:
+            _ask(console, client, loaded.example_request())
     _show_next_steps(console, loaded, model_uri)
 
 
@@ -68,13 +70,18 @@ def _evaluate_programs(agent: Agent) -> dict[str, Evaluation]:
     return evaluations
 
 
-def _ask(console: Console, client: OpenAI, question: str) -> None:
+def _ask(console: Console, client: OpenAI, request: dict[str, Any]) -> None:
+    from rich.markup import escape
+
     from oneturn.responses.reply import DONE, read_reply
     from oneturn.serving.terminal import Renderer
 
-    console.print(f"\n[bold]{question}[/bold]")
+    custom_inputs = request.get("custom_inputs")
+    shown = [item["content"] for item in request["input"]] or [str(custom_inputs)]
+    console.print(f"\n[bold]{escape(shown[0])}[/bold]")
     renderer = Renderer(console)
-    with client.responses.create(model="agent", input=[{"role": "user", "content": question}], stream=True) as events:
+    extra = {"custom_inputs": custom_inputs} if custom_inputs else None
+    with client.responses.create(model="agent", input=request["input"], extra_body=extra, stream=True) as events:
         renderer.finish(read_reply(chain((event.to_dict() for event in events), [DONE]), renderer))
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, build_console, load
+
+if TYPE_CHECKING:
+    from oneturn.agent import Agent
 
 STAGING, PRODUCTION = Path("configs/staging.yaml"), Path("configs/prod.yaml")
 
@@ -50,11 +55,10 @@ def serving(
     if dry_run:
         return
     deployment = deploy_serving(plan, typer.echo)
-    question = loaded.example_questions[0]
     typer.echo(f"Version {plan.version} answers at {deployment.url}")
     typer.echo(f"Page:        {deployment.page}")
     typer.echo(f"Review app:  {deployment.review_app}")
-    typer.echo(f'Query it:    oneturn query {deployment.url} "{question}"')
+    typer.echo(f"Query it:    {_query_command(loaded, deployment.url)}")
     typer.echo("Roll back:   oneturn rollback")
 
 
@@ -83,7 +87,7 @@ def app(
         return
     deployment = deploy_app(plan, typer.echo)
     typer.echo(f"The app {plan.name} answers at {deployment.url}")
-    typer.echo(f'Query it:   oneturn query {deployment.url} "{loaded.example_questions[0]}"')
+    typer.echo(f"Query it:   {_query_command(loaded, deployment.url)}")
     typer.echo("Roll back:  oneturn rollback --app")
 
 
@@ -123,6 +127,15 @@ def bundle(
     typer.echo(f"  cd {folder} && databricks bundle validate --target prod")
     typer.echo("  databricks bundle deploy --target prod && databricks bundle run release --target prod")
     typer.echo("  databricks bundle run agent --target prod    # the app")
+
+
+def _query_command(agent: Agent, url: str) -> str:
+    """The command that sends the agent's example request."""
+    request = agent.example_request()
+    texts = [shlex.quote(item["content"]) for item in request["input"]]
+    if "custom_inputs" in request:
+        texts.append(f"--custom-inputs {shlex.quote(json.dumps(request['custom_inputs'], ensure_ascii=False))}")
+    return " ".join(["oneturn", "query", url, *texts])
 
 
 def _print_lines(lines: list[str]) -> None:

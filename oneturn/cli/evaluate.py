@@ -143,7 +143,7 @@ def evaluate(
     loaded = load(agent, config)
 
     from oneturn.cli.tables import detail_tables, score_table
-    from oneturn.datasets.splits import enum_defaults, read_schema
+    from oneturn.core.splits import enum_defaults, read_schema
     from oneturn.errors import OneTurnError
     from oneturn.evaluation import ErrorLimits, output_types
     from oneturn.evaluation.agent_data import load_data

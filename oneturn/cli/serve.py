@@ -37,7 +37,7 @@ def serve(
 
         oneturn serve --workers 4
 
-        oneturn serve --model models:/support_desk/1
+        oneturn serve --model models:/my_agent/1
     """
     if workers > 1 and reload:
         raise typer.BadParameter("can't be used with --reload, which serves from one process.", param_hint="--workers")

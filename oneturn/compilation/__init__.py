@@ -3,7 +3,7 @@
 from oneturn.compilation.callbacks import CompileCallback
 from oneturn.compilation.mlflow import MlflowRuns
 from oneturn.compilation.progress import SpendBar
-from oneturn.compilation.recipes import Work, chain, recipe
+from oneturn.compilation.recipes import Work, chain, recipe, with_options
 from oneturn.compilation.result import Candidate, Compilation
 from oneturn.compilation.runner import compile, estimate_compile
 
@@ -18,4 +18,5 @@ __all__ = [
     "compile",
     "estimate_compile",
     "recipe",
+    "with_options",
 ]

@@ -13,7 +13,7 @@ from oneturn.core.usage import Usage
 
 if TYPE_CHECKING:
     from oneturn.agent import Agent
-    from oneturn.compilation.recipes import Estimate
+    from oneturn.compilation.recipes.work import Estimate
     from oneturn.compilation.result import Candidate, Compilation
 
 

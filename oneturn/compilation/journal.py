@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from oneturn.core.row_files import truncate_partial_line
 from oneturn.core.usage import Usage
-from oneturn.datasets.row_files import truncate_partial_line
 from oneturn.errors import DataError, OneTurnError
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)

@@ -28,7 +28,7 @@ from oneturn.programs.state import refuse_secrets_in
 
 if TYPE_CHECKING:
     from oneturn.agent import Agent
-    from oneturn.compilation.recipes import Estimate
+    from oneturn.compilation.recipes.work import Estimate
     from oneturn.compilation.result import Compilation
 
 KEY = "oneturn.compile"

@@ -15,7 +15,8 @@ from typing import Any
 import dspy
 
 from oneturn.agent import Agent, Recipe
-from oneturn.compilation.recipes import call, check, format_recipes
+from oneturn.compilation.recipes import recipes_of
+from oneturn.compilation.recipes.calling import call, check, format_recipes
 from oneturn.core.secrets import is_secret_name
 from oneturn.datasets.rows import dataset_hash
 from oneturn.errors import ConfigError
@@ -68,9 +69,10 @@ class Plan:
         """
         settings = agent.config.compile
         name = recipe or settings.recipe
-        if name not in agent.recipes:
-            raise ConfigError(f"There is no recipe {name!r}. Available recipes:\n{format_recipes(dict(agent.recipes))}")
-        check(agent.recipes[name])
+        recipes = recipes_of(agent)
+        if name not in recipes:
+            raise ConfigError(f"There is no recipe {name!r}. Available recipes:\n{format_recipes(recipes)}")
+        check(recipes[name])
         train, dev = agent.examples("train"), agent.examples("dev")[: settings.dev_examples]
         check_columns({getattr(agent.metric, "__name__", "metric"): agent.metric}, [*dev, *train])
         lm, student = agent.lm(), agent.program(compiled=False)
@@ -90,7 +92,7 @@ class Plan:
             version("dspy"),
         ]
         fingerprint = json.dumps(inputs, sort_keys=True, default=str)
-        return cls(agent, name, agent.recipes[name], lm, teacher, student, train, dev, _short_hash(fingerprint))
+        return cls(agent, name, recipes[name], lm, teacher, student, train, dev, _short_hash(fingerprint))
 
     @property
     def folder(self) -> Path:

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from oneturn.agent import Agent
 from oneturn.compilation.callbacks import CompileCallback
-from oneturn.compilation.recipes import Estimate
+from oneturn.compilation.recipes.work import Estimate
 from oneturn.compilation.result import Candidate
 from oneturn.config import BudgetConfig
 from oneturn.core.terminal import can_redraw

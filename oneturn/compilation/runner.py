@@ -17,7 +17,7 @@ from oneturn.compilation.budget import BudgetSpent
 from oneturn.compilation.callbacks import CompileCallback
 from oneturn.compilation.journal import JournalUnwritable
 from oneturn.compilation.plan import Plan
-from oneturn.compilation.recipes import Estimate, estimate, work_of
+from oneturn.compilation.recipes.work import Estimate, estimate, work_of
 from oneturn.compilation.result import Compilation
 from oneturn.compilation.session import LMUnreachable, Session, raise_outages
 from oneturn.config import BudgetConfig
@@ -52,7 +52,7 @@ def compile(
     Args:
         agent: the agent to compile; its configuration names LM, recipe, seed and budget.
         recipe: name of the recipe; ``None`` for the configured one.
-        save_to: path of the compiled program; ``None`` for the configured path.
+        save_to: path of the compiled program; ``None`` for that of the agent.
         budget: limits of the cost; ``None`` for the configured budget. At a limit, the compile ends with the best
             program that was measured on all development examples.
         fresh: discard the answers recorded by earlier runs of this compile.

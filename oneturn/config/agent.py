@@ -3,10 +3,10 @@
 ``AgentConfig.read`` uses ``mlflow.models.ModelConfig``, so the same call works in a notebook (a YAML file), in a test
 (a dict) and inside a logged model (its ``model_config``). Subclass ``AgentConfig`` to add settings:
 
-    class SupportDeskConfig(AgentConfig):
+    class MyConfig(AgentConfig):
         thoughts: bool = True
 
-    config = SupportDeskConfig.read("configs/dev.yaml")
+    config = MyConfig.read("configs/dev.yaml")
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class MlflowConfig(Section):
     tracking_uri: str = "sqlite:///mlflow.db"
     """The MLflow tracking URI: a server, a database, or `databricks`."""
     experiment: str = "oneturn"
-    """The experiment for runs and traces; on Databricks a path such as `/Shared/support_desk`."""
-    model_name: str = "support_desk"
-    """The registered model's name; on Databricks `<catalog>.<schema>.<name>`."""
+    """The experiment for runs and traces; on Databricks a path such as `/Shared/my_agent`."""
+    model_name: str = ""
+    """The registered model's name, by default the agent's; on Databricks `<catalog>.<schema>.<name>`."""
 
 
 class ServeConfig(Section):
@@ -158,7 +158,7 @@ class AgentConfig(Section):
     tools: list[ToolConfig] = []
     """External tools, in addition to those the agent declares in code."""
     compiled: str | None = None
-    """The compiled program's JSON file, such as `data/compiled/support_desk.json`; null for uncompiled prompts."""
+    """The compiled program's JSON file, such as `data/compiled/my_agent.json`; null for uncompiled prompts."""
     compile: CompileConfig = CompileConfig()
     """Prompt compilation."""
     gate: GateConfig = GateConfig()

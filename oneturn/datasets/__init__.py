@@ -1,9 +1,9 @@
 """Datasets: load rows, check them, read splits and collect candidates from production traces."""
 
+from oneturn.core.row_files import read_rows, write_rows
+from oneturn.core.splits import SPLITS, split_files
 from oneturn.datasets.check import check_data
-from oneturn.datasets.row_files import read_rows, write_rows
 from oneturn.datasets.rows import dataset_hash, interleave, load_rows, to_examples
-from oneturn.datasets.splits import SPLITS, split_files
 
 __all__ = [
     "SPLITS",

@@ -15,12 +15,9 @@ from tqdm.auto import tqdm
 
 from oneturn.agent import Agent
 from oneturn.core.findings import Finding, Report, Severity
+from oneturn.core.row_files import read_rows
 from oneturn.core.serialization import plain
-from oneturn.core.terminal import can_redraw
-from oneturn.datasets.duplicates import NEAR, duplicates, input_text, normalize_text
-from oneturn.datasets.row_files import read_rows
-from oneturn.datasets.schema import against_loader, against_schema, against_signature, unique_ids, unreadable
-from oneturn.datasets.splits import (
+from oneturn.core.splits import (
     SPLITS,
     BadRow,
     Row,
@@ -31,6 +28,9 @@ from oneturn.datasets.splits import (
     split_rows,
     types,
 )
+from oneturn.core.terminal import can_redraw
+from oneturn.datasets.duplicates import NEAR, duplicates, input_text, normalize_text
+from oneturn.datasets.schema import against_loader, against_schema, against_signature, unique_ids, unreadable
 from oneturn.errors import DataError
 from oneturn.programs import as_program
 

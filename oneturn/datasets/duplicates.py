@@ -12,8 +12,8 @@ from scipy import sparse
 from tqdm.auto import tqdm
 
 from oneturn.core.findings import Finding, Severity
+from oneturn.core.splits import Row
 from oneturn.core.terminal import can_redraw
-from oneturn.datasets.splits import Row
 
 NEAR = 0.7
 _SECONDS = 2.0  # delay before the progress bar is shown

@@ -18,6 +18,7 @@ from oneturn.agent import Agent
 from oneturn.config import MlflowConfig
 from oneturn.config.tracking import use_store, use_tracking, without_credentials
 from oneturn.core.serialization import plain
+from oneturn.core.splits import Row, read_schema, split_files, split_rows
 from oneturn.core.terminal import can_redraw
 from oneturn.datasets.duplicates import NEAR, input_text, near_pairs, normalize_text
 from oneturn.datasets.redaction import Redaction
@@ -30,7 +31,6 @@ from oneturn.datasets.review import (
     read_candidates,
     write_candidates,
 )
-from oneturn.datasets.splits import Row, read_schema, split_files, split_rows
 from oneturn.errors import DataError, RequestError
 from oneturn.programs import as_program
 from oneturn.programs.program import Program

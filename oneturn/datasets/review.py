@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from oneturn.agent import Agent
-from oneturn.datasets.row_files import json_line, read_rows, write_rows
+from oneturn.core.row_files import json_line, read_rows, write_rows
+from oneturn.core.splits import Row, read_schema, split_files
 from oneturn.datasets.schema import against_schema
-from oneturn.datasets.splits import Row, read_schema, split_files
 from oneturn.errors import DataError
 
 CANDIDATES = "candidates.jsonl"

@@ -21,8 +21,8 @@ from mlflow.data.pandas_dataset import PandasDataset, from_pandas
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
+from oneturn.core.row_files import not_json, read_rows
 from oneturn.core.serialization import canonical
-from oneturn.datasets.row_files import not_json, read_rows
 from oneturn.errors import DataError
 
 if TYPE_CHECKING:

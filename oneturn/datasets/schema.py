@@ -16,7 +16,7 @@ from referencing.exceptions import Unresolvable
 
 from oneturn.core.fields import field_type
 from oneturn.core.findings import Finding, Severity
-from oneturn.datasets.splits import BadRow, Row, types
+from oneturn.core.splits import BadRow, Row, types
 from oneturn.errors import DataError
 
 _TYPES = {

@@ -76,7 +76,7 @@ def missing_modules(agent: Agent) -> list[str]:
     Returns:
         The module and the place of its first import, such as ``"helpers (agent.py, line 3)"``.
     """
-    carried = {Path(path).stem for path in agent.code_paths} | {"oneturn"}
+    carried = {Path(path).stem for path in agent.logged_paths} | {"oneturn"}
     missing: dict[str, str] = {}
     for file in _carried_files(agent):
         for name, line in _imports(ast.parse(file.read_text(encoding="utf-8"))):
@@ -88,7 +88,7 @@ def missing_modules(agent: Agent) -> list[str]:
 
 def missing_files(agent: Agent) -> list[str]:
     """The files of the agent's folder that its code names in texts, and that ``code_paths`` doesn't carry."""
-    carried = [(agent.root / path).resolve() for path in agent.code_paths]
+    carried = [(agent.root / path).resolve() for path in agent.logged_paths]
     missing: dict[Path, str] = {}
     for file in _carried_files(agent):
         for text, line in _texts(ast.parse(file.read_text(encoding="utf-8"))):
@@ -104,7 +104,7 @@ def missing_files(agent: Agent) -> list[str]:
 def _carried_files(agent: Agent) -> Iterator[Path]:
     if (declaration := agent.root / "agent.py").is_file():  # an agent in a notebook has none
         yield declaration
-    for path in agent.code_paths:
+    for path in agent.logged_paths:
         place = agent.root / path
         yield from [place] if place.suffix == ".py" else sorted(place.rglob("*.py"))
 

@@ -79,7 +79,7 @@ def log_model(agent: Agent, *, register: bool = False, alias: str | None = None)
                 python_model=str(agent.root / "agent.py"),
                 code_paths=paths,
                 model_config=agent.config.to_model_config(),
-                input_example=input_example(agent),
+                input_example=agent.example_request(),
                 pip_requirements=pinned_requirements,
                 auth_policy=auth_policy_of(agent.config),
             )
@@ -105,11 +105,6 @@ def _without_warnings() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def input_example(agent: Agent) -> dict[str, object]:
-    """A request that the agent can answer."""
-    return {"input": [{"role": "user", "content": agent.example_questions[0]}]}
 
 
 def requirements(agent: Agent) -> list[str]:
@@ -151,7 +146,7 @@ def code_paths(agent: Agent) -> list[Path]:
     Raises:
         ProgramError: one of them doesn't exist.
     """
-    paths = [_PACKAGE, *(agent.root / name for name in agent.code_paths)]
+    paths = [_PACKAGE, *(agent.root / name for name in agent.logged_paths)]
     for path in paths:
         if not path.exists():
             raise ProgramError(f"{path} doesn't exist; agent.py declares it in code_paths.")
@@ -160,11 +155,11 @@ def code_paths(agent: Agent) -> list[Path]:
 
 def _check_compiled_path(agent: Agent) -> None:
     """Raise ``ProgramError`` if the compiled program isn't in a logged folder, because serving would miss it."""
-    folders = [(agent.root / name).resolve() for name in agent.code_paths]
+    folders = [(agent.root / name).resolve() for name in agent.logged_paths]
     if not any(agent.compiled_path.resolve().is_relative_to(folder) for folder in folders):
         raise ProgramError(
             f"{agent.compiled_path} isn't logged with the model: the logged folders are "
-            f"{', '.join(agent.code_paths) or 'none'} (code_paths in agent.py). Save it in one of them, and set "
+            f"{', '.join(agent.logged_paths) or 'none'} (code_paths in agent.py). Save it in one of them, and set "
             "compiled to its path."
         )
 

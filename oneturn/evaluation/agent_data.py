@@ -10,8 +10,8 @@ import dspy
 
 from oneturn.agent import Agent, load_agent
 from oneturn.config.loading import setting_all
-from oneturn.datasets.row_files import read_rows
-from oneturn.datasets.splits import split_files
+from oneturn.core.row_files import read_rows
+from oneturn.core.splits import split_files
 from oneturn.errors import DataError
 
 

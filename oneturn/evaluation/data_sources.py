@@ -14,8 +14,8 @@ import pandas as pd
 from pydantic import BaseModel
 
 from oneturn.core._dspy import has_inputs
+from oneturn.core.row_files import count_rows, read_rows
 from oneturn.core.serialization import jsonable
-from oneturn.datasets.row_files import count_rows, read_rows
 from oneturn.datasets.rows import dataset_hash
 from oneturn.errors import DataError
 

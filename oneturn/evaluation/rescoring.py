@@ -10,7 +10,7 @@ from typing import Any
 import dspy
 import pandas as pd
 
-from oneturn.datasets.row_files import write_rows
+from oneturn.core.row_files import write_rows
 from oneturn.errors import DataError
 from oneturn.evaluation.metric_columns import check_columns
 from oneturn.evaluation.result import MEASURED, Evaluation, metrics_among

@@ -21,8 +21,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from oneturn.core.row_files import check_suffix, truncate_partial_line, write_rows
 from oneturn.core.serialization import replace_surrogates
-from oneturn.datasets.row_files import check_suffix, truncate_partial_line, write_rows
 from oneturn.errors import DataError
 
 Row = dict[str, Any]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from oneturn.datasets.row_files import check_suffix, read_rows
+from oneturn.core.row_files import check_suffix, read_rows
 from oneturn.errors import DataError
 
 Row = dict[str, Any]

@@ -43,7 +43,7 @@ def serve(
     """Serve an agent until interrupted (Ctrl-C).
 
     Args:
-        agent_or_model: an agent, the URI of a logged model (``models:/support_desk/1``), or any ``ResponsesAgent``.
+        agent_or_model: an agent, the URI of a logged model (``models:/my_agent/1``), or any ``ResponsesAgent``.
         host: the address to listen on; ``None`` for the configured one, or 127.0.0.1.
         port: the port to listen on, 0 for any free one; ``None`` for the configured one, or 8000.
         settings: the server's settings; ``None`` for those of the agent's configuration, or the defaults.

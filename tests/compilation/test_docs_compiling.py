@@ -6,7 +6,9 @@ from pathlib import Path
 
 import oneturn
 from oneturn.compilation import Work
-from oneturn.compilation.recipes import format_recipes, work_of
+from oneturn.compilation.recipes import RECIPES
+from oneturn.compilation.recipes.calling import format_recipes
+from oneturn.compilation.recipes.work import work_of
 from tests.compilation.agent import agent
 from tests.test_docs_examples import examples
 
@@ -27,8 +29,6 @@ def test_work_example_declares_its_work():
 
 
 def test_page_lists_every_recipe():
-    from optimizers.recipes import RECIPES
-
     page = Path("docs/compiling.md").read_text(encoding="utf-8")
     assert all(f"| `{name}` |" in page for name in RECIPES)
 

@@ -77,9 +77,9 @@ def test_unknown_recipe_is_an_error_that_lists_the_recipes(tmp_path, monkeypatch
             oneturn.compile(parrot, recipe="miprov2")
 
 
-def test_compile_without_a_configured_file_is_an_error(tmp_path, monkeypatch):
-    with ScriptedLM() as lm:
+def test_compile_without_a_configured_file_writes_the_default_one(tmp_path, monkeypatch):
+    with ScriptedLM(*[finish(answer="x")] * 4) as lm:
         parrot = agent(lm, tmp_path, monkeypatch)
         pathless = dataclasses.replace(parrot, config=oneturn.AgentConfig.read({"compile": {"recipe": "instructed"}}))
-        with pytest.raises(ConfigError, match="compiled is not set"):
-            oneturn.compile(pathless)
+        assert oneturn.compile(pathless).path == tmp_path / "data" / "compiled" / "parrot.json"
+    assert read_manifest(tmp_path / "data" / "compiled" / "parrot.json").recipe == "instructed"

@@ -18,9 +18,9 @@ import pytest
 
 from data.support import CORPUS, EXAMPLES, ORDERS, SCHEMA, SupportExample, load_split, schema_text, style_of
 from oneturn.agent import load_agent
+from oneturn.core.splits import SPLITS
 from oneturn.datasets import dataset_hash, load_rows, write_rows
 from oneturn.datasets.rows import find_measured_dataset
-from oneturn.datasets.splits import SPLITS
 from oneturn.errors import DataError
 from optimizers.answers import same_answer
 from optimizers.metric import support_metric

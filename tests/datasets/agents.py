@@ -11,8 +11,8 @@ import dspy
 from pydantic import BaseModel
 
 import oneturn
+from oneturn.core.splits import Row, split_files, split_rows
 from oneturn.datasets.rows import load_rows, to_examples
-from oneturn.datasets.splits import Row, split_files, split_rows
 
 Rows = Sequence[Mapping[str, Any]]
 

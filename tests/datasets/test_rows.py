@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from oneturn.datasets import row_files
-from oneturn.datasets.row_files import SUFFIXES, read_rows, write_rows
+from oneturn.core import row_files
+from oneturn.core.row_files import SUFFIXES, read_rows, write_rows
 from oneturn.datasets.rows import dataset_hash, interleave, load_rows, to_examples
 from oneturn.errors import DataError
 

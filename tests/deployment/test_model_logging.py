@@ -8,7 +8,7 @@ import pytest
 
 from oneturn import AgentConfig, load_agent, log_model
 from oneturn.deployment import model_logging as model_log
-from oneturn.deployment.model_logging import input_example, requirements
+from oneturn.deployment.model_logging import requirements
 from oneturn.errors import ProgramError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +49,7 @@ def test_where_oneturn_has_come_as_code_its_requirements_have_come_too(agent, tm
 
 
 def test_the_input_example_is_a_question_that_the_agent_can_answer(agent):
-    question = input_example(agent)["input"][0]["content"]
+    question = agent.example_request()["input"][0]["content"]
     assert question == agent.example_questions[0]
 
 

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import oneturn
-from oneturn.datasets.row_files import read_rows, write_rows
+from oneturn.core.row_files import read_rows, write_rows
 from oneturn.errors import DataError
 from oneturn.evaluation.result import Evaluation
 from oneturn.evaluation.results_file import ResultsFile
@@ -153,7 +153,7 @@ def test_damaged_header_is_named(tmp_path: Path):
 FULL = """
 import resource, sys
 from pathlib import Path
-from oneturn.datasets.row_files import read_rows, write_rows
+from oneturn.core.row_files import read_rows, write_rows
 from oneturn.errors import DataError
 from tests.evaluation.counting import Counting, right, rows
 import oneturn

@@ -12,9 +12,8 @@ import dspy
 
 import oneturn
 from oneturn.agent import Agent
-from oneturn.compilation import chain
+from oneturn.compilation import chain, recipes
 from oneturn.testing import sections
-from optimizers import recipes
 from tests.optimizers.clever_lm import CleverLM, digit, finished
 
 BETTER = "Repeat the question, word for word."
@@ -22,7 +21,7 @@ ADVICE = json.dumps(dict.fromkeys(["step", "react", "extract.predict", "self"], 
 TEXTS = {"instructions": BETTER, "proposed_instruction": BETTER, "module_advice": ADVICE}
 RECIPES = {**recipes.RECIPES, "two": chain(recipes.bootstrap, recipes.gepa)}
 GENERIC = ["labelled", "bootstrap", "bootstrap_random_search", "miprov2", "simba", "gepa"]
-"""The recipes that don't depend on the support desk."""
+"""The recipes for any program, which need no labelled steps."""
 
 
 def look_up(word: str) -> str:

@@ -11,10 +11,11 @@ import pytest
 
 import oneturn
 from oneturn.compilation import Compilation, chain
-from oneturn.compilation.recipes import format_recipes
+from oneturn.compilation.recipes.calling import format_recipes
+from oneturn.compilation.recipes.demos import DEMOS
 from oneturn.config import BudgetConfig
 from oneturn.errors import ConfigError
-from optimizers import recipes
+from optimizers.recipes import RECIPES
 from tests.optimizers.clever_agent import BETTER, GENERIC, LMS, PROGRAMS, TEXTS, agent, step
 from tests.optimizers.clever_lm import CleverLM, finished, varying
 
@@ -67,8 +68,8 @@ def test_configured_teacher_generates_the_demos(tmp_path: Path, monkeypatch: pyt
     settings = taught.config.compile.model_copy(update={"teacher": oneturn.config.LMConfig(model="better/lm")})
     object.__setattr__(taught, "config", taught.config.model_copy(update={"compile": settings}))
     done = oneturn.compile(taught, recipe="bootstrap")
-    assert len(teacher.steps) == recipes.DEMOS, "the teacher is right each time"
-    assert len(done.program.step.demos) == recipes.DEMOS
+    assert len(teacher.steps) == DEMOS, "the teacher is right each time"
+    assert len(done.program.step.demos) == DEMOS
 
 
 def test_custom_recipe_gets_the_parameters_it_declares(tmp_path: Path):
@@ -111,8 +112,8 @@ def test_invalid_custom_recipe_is_an_error(recipe: Any, calls: int, message: str
 
 
 def test_each_recipe_says_when_to_use_it():
-    lines = format_recipes(dict(recipes.RECIPES)).splitlines()
-    assert len(lines) == len(recipes.RECIPES)
+    lines = format_recipes(RECIPES).splitlines()
+    assert len(lines) == len(RECIPES)
     assert all(line.count("Use it ") == 1 for line in lines)
 
 
@@ -153,7 +154,7 @@ def test_support_desk_has_a_demo_of_each_category_that_read_what_it_cites(seed: 
     support_desk = oneturn.load_agent(ROOT / "agent.py", ROOT / "configs" / "dev.yaml")
     train = support_desk.examples("train")
     student = support_desk.program(compiled=False)
-    compiled = recipes.scripted(student, trainset=train, valset=[], metric=support_desk.metric, seed=seed, threads=1)
+    compiled = RECIPES["scripted"](student, trainset=train, valset=[], metric=support_desk.metric, seed=seed, threads=1)
     questions = [demo["question"] for demo in compiled.step.demos]
     assert {example.category for example in train if example.question in questions} == {row.category for row in train}
     for demo in compiled.step.demos:

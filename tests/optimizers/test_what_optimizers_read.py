@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import dspy
 import pytest
 
 import oneturn
-from oneturn.compilation.recipes import call
-from oneturn.programs.react import Demonstration
-from optimizers import recipes
+from oneturn.compilation import recipes
+from oneturn.compilation.recipes.calling import call
+from oneturn.compilation.recipes.instructions import LONG_REPLY
 from tests.optimizers.clever_lm import CleverLM, digit, finished, varying
 
 WORDS = ["ash", "beech", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "rowan", "yew"]
@@ -131,8 +130,7 @@ def failing(folder: Path, name: str) -> oneturn.Agent:
         config=oneturn.AgentConfig.read({"compiled": "compiled.json"}),
         build=lambda: oneturn.ReAct("question -> letters: int", tools=[look_up], thoughts=False),
         metric=metric,
-        examples=lambda split: examples(),
-        recipes=recipes.RECIPES,
+        examples=lambda split: [example.copy(letters=len(example.question)) for example in examples()],
         root=folder,
         code_paths=(),
         example_questions=(),
@@ -141,8 +139,7 @@ def failing(folder: Path, name: str) -> oneturn.Agent:
 
 @pytest.mark.parametrize("recipe", recipes.RECIPES)
 def test_compile_completes_if_all_runs_fail(recipe: str, tmp_path: Path):
-    with patch("optimizers.recipes.solve", return_value=Demonstration({"letters": 3})):
-        done = oneturn.compile(failing(tmp_path, "writing"), recipe=recipe)
+    done = oneturn.compile(failing(tmp_path, "writing"), recipe=recipe)
     assert done.after.rows["error"].notna().all()
 
 
@@ -177,7 +174,7 @@ def test_instructions_can_be_longer_than_a_step(recipe: Any):
     lm = CleverLM(varying(step), TEXTS)
     lm.kwargs["max_tokens"] = 160
     optimized(recipe, lm)
-    assert lm.reply_limit == recipes.LONG_REPLY
+    assert lm.reply_limit == LONG_REPLY
 
 
 def test_miprov2_prompt_has_runs_and_no_source_code():
@@ -189,6 +186,5 @@ def test_miprov2_prompt_has_runs_and_no_source_code():
 
 @pytest.mark.parametrize("recipe", recipes.RECIPES)
 def test_threads_do_not_change_the_program(recipe: str):
-    with patch("optimizers.recipes.solve", lambda row: Demonstration({"answer": row.answer})):
-        one, two = (optimized(recipes.RECIPES[recipe], CleverLM(step, TEXTS), threads=threads) for threads in (1, 2))
+    one, two = (optimized(recipes.RECIPES[recipe], CleverLM(step, TEXTS), threads=threads) for threads in (1, 2))
     assert one.dump_state() == two.dump_state()

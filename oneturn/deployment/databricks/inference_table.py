@@ -28,7 +28,7 @@ def read_inference_table(table: Any, *, question: str = "question") -> pd.DataFr
     """Read the inference table of an agent that uses the Responses protocol; one result row per row of the table.
 
     Args:
-        table: a ``pandas`` or Spark ``DataFrame``, such as ``spark.table("main.agents.desk_payload")``, or a Parquet,
+        table: a ``pandas`` or Spark ``DataFrame``, such as ``spark.table("main.agents.mine_payload")``, or a Parquet,
             CSV or JSONL file of one.
         question: the name of the column with the last question, the program's input.
 

@@ -111,7 +111,7 @@ def carried_code(agent: Agent) -> Iterator[Finding]:
     for name in files:
         yield warning("code_paths", f"{name} isn't carried by a logged model", fix)
     if not (modules or files):
-        yield ok("code_paths", ", ".join(agent.code_paths) or "none")
+        yield ok("code_paths", ", ".join(agent.logged_paths) or "none")
 
 
 def _compiled_way(agent: Agent, program: dspy.Module, manifest: Manifest) -> Iterator[Finding]:

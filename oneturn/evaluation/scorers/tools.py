@@ -76,7 +76,7 @@ def tool_arguments(
     agree = match if callable(match) else _MATCHES[match]
 
     def judge(example: dspy.Example, prediction: Any) -> Verdict:
-        wanted = [_expected_call(call) for call in expected(example, field)]
+        wanted = [expected_call(call) for call in expected(example, field)]
         made = [(str(call["name"]), _arguments(call)) for call in run_record(prediction).tool_calls]
         hits = np.array([[name == tool and agree(want, had) for tool, had in made] for name, want in wanted], dtype=int)
         hits = hits.reshape(len(wanted), len(made))
@@ -142,7 +142,12 @@ def _common_subsequence_length(called: Sequence[str], wanted: Sequence[str]) -> 
     return row[-1]
 
 
-def _expected_call(call: Any) -> tuple[str, Arguments]:
+def expected_call(call: Any) -> tuple[str, Arguments]:
+    """Read an expected tool call, ``{"name": …, "arguments": {…}}``, as its name and arguments.
+
+    Raises:
+        DataError: it has another form.
+    """
     if not isinstance(call, Mapping) or "name" not in call:
         raise DataError(f'{call!r:.80} is not an expected tool call; write {{"name": …, "arguments": {{…}}}}.')
     return str(call["name"]), _arguments(call)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from oneturn.datasets.row_files import SUFFIXES, read_rows
+from oneturn.core.row_files import SUFFIXES, read_rows
 from oneturn.errors import DataError
 
 SPLITS = ("train", "dev", "test")

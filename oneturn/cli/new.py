@@ -1,0 +1,76 @@
+"""``oneturn new``."""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+
+class Kind(str, Enum):
+    """The kinds of agents."""
+
+    react = "react"
+    extract = "extract"
+
+
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The agent's name, and that of its new folder.")],
+    kind: Annotated[
+        Kind, typer.Option(help="react: conversational, with tools; extract: a text in, typed facts out.")
+    ] = Kind.react,
+    lm: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="The LM, such as databricks/<endpoint>; prompted for at a terminal."),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="The project's folder; by default NAME, here.")
+    ] = None,
+) -> None:
+    """Write a small project with an agent that runs at once. Overwrites nothing.
+
+    The project has tools, examples, a metric, tests, notebooks and configurations, to replace by your own.
+
+    Examples:
+
+        oneturn new travel --lm openai/gpt-4o-mini
+
+        oneturn new invoices --kind extract --lm databricks/databricks-claude-sonnet-4
+
+        oneturn new travel --lm local/1.5B
+    """
+    from oneturn.scaffold import write_project
+
+    place = folder or Path(name)
+    written = write_project(place, name, kind=kind.value, lm=lm or _ask_for_lm())
+    typer.echo(f"Wrote {len(written)} files to {place}. Next:")
+    typer.echo(f"  cd {place}")
+    typer.echo("  make setup test   # or, in this environment: pytest")
+    typer.echo("  oneturn doctor    # is the LM reachable?")
+    typer.echo("  make ask")
+
+
+def _ask_for_lm() -> str:
+    """Let a person choose the LM.
+
+    Raises:
+        typer.BadParameter: there is no terminal.
+    """
+    from oneturn.scaffold import LM_CHOICES
+
+    if not _is_terminal():
+        models = ", ".join(choice.default for choice in LM_CHOICES)
+        raise typer.BadParameter(f"which LM? Pass a DSPy model string, such as {models}.", param_hint="--lm")
+    for number, choice in enumerate(LM_CHOICES, start=1):
+        typer.echo(f"  {number}  {choice.label}")
+    number = typer.prompt("Which LM", type=click.IntRange(1, len(LM_CHOICES)), default=1)
+    model: str = typer.prompt("Its name", default=LM_CHOICES[number - 1].default)
+    return model
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()

@@ -1,0 +1,172 @@
+"""Recipes that select demos: labelled examples, worked out by a script or by an LM."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import dspy
+from dspy.teleprompt import BootstrapFewShot, BootstrapFewShotWithRandomSearch, LabeledFewShot
+
+from oneturn.compilation.recipes.work import Work, recipe
+from oneturn.errors import ConfigError
+from oneturn.evaluation.scorers.base import PASS
+from oneturn.evaluation.scorers.tools import expected_call
+from oneturn.programs.react import Demonstration, ReAct, ScriptedTeacher
+
+Examples = list[dspy.Example]
+Metric = Callable[..., Any]
+Solve = Callable[[dspy.Example], Demonstration]
+"""Returns the tool calls and the outputs that answer a labelled example."""
+
+DEMOS = 4
+DRAWS = 3
+CANDIDATES = 4
+
+
+@recipe(lambda train, dev: Work(runs=(0, 0), prompt_growth=(1, 2)))
+def labelled(student: dspy.Module, *, trainset: Examples, seed: int) -> dspy.Module:
+    """Use it when only the form of the answer has to be learned: demos are questions with answers, without steps."""
+    return LabeledFewShot(k=DEMOS).compile(student, trainset=shuffled(trainset, seed), sample=False)
+
+
+@recipe(lambda train, dev: Work(runs=(0, 0), prompt_growth=(2, 4)))
+def scripted(
+    student: ReAct, *, trainset: Examples, metric: Metric, seed: int, solve: Solve | None = None
+) -> dspy.Module:
+    """Use it for a first try, in seconds: demos are one example of each category, worked out with the real tools.
+
+    Without categories there are four demos.
+
+    Args:
+        student: the program to compile.
+        trainset: labelled examples.
+        metric: the metric; a worked example that it rejects isn't shown.
+        seed: the random seed.
+        solve: returns the calls and the outputs for an example; by default the calls in its ``expected_tool_calls``,
+            each ``{"name": …, "arguments": {…}}``, and the outputs in the fields of the signature's outputs.
+
+    Raises:
+        ConfigError: the program isn't a ``oneturn.ReAct``, or no example can be worked out.
+    """
+    return _with_demos(student, trainset, metric, seed, solve)
+
+
+@recipe(lambda train, dev: Work(runs=(CANDIDATES * dev, CANDIDATES * dev), prompt_growth=(2, 4)))
+def random_search(
+    student: ReAct,
+    *,
+    trainset: Examples,
+    valset: Examples,
+    metric: Metric,
+    seed: int,
+    threads: int,
+    solve: Solve | None = None,
+) -> dspy.Module:
+    """Use it when half an hour is acceptable: several random sets of such demos, scored on the development set.
+
+    ``solve`` and the errors are those of :func:`scripted`.
+    """
+    first = seed * CANDIDATES
+    draws = range(first, first + CANDIDATES)
+    candidates = [_with_demos(student, trainset, metric, draw, solve) for draw in draws]
+    evaluate = dspy.Evaluate(devset=valset, metric=metric, num_threads=threads, display_progress=True)
+    return max(candidates, key=lambda candidate: evaluate(candidate).score)
+
+
+@recipe(lambda train, dev: Work(runs=(DEMOS, train), prompt_growth=(1, 3)))
+def bootstrap(
+    student: dspy.Module,
+    *,
+    trainset: Examples,
+    valset: Examples,
+    metric: Metric,
+    seed: int,
+    threads: int,
+    teacher: dspy.LM,
+) -> dspy.Module:
+    """Use it with a strong LM or teacher: four fully right runs of the teacher become demos."""
+    optimizer = BootstrapFewShot(
+        metric=metric,
+        metric_threshold=PASS,
+        max_bootstrapped_demos=DEMOS,
+        max_labeled_demos=0,
+        teacher_settings={"lm": teacher},
+    )
+    return optimizer.compile(student, trainset=shuffled(trainset, seed))
+
+
+@recipe(lambda train, dev: Work(runs=((DRAWS + 1) * dev + DRAWS, (DRAWS + 2) * dev + train), prompt_growth=(1, 3)))
+def bootstrap_random_search(
+    student: dspy.Module,
+    *,
+    trainset: Examples,
+    valset: Examples,
+    metric: Metric,
+    seed: int,
+    threads: int,
+    teacher: dspy.LM,
+) -> dspy.Module:
+    """Use it when ``bootstrap`` helps and its result varies: several sets of such demos; the best is kept."""
+    optimizer = BootstrapFewShotWithRandomSearch(
+        metric=metric,
+        metric_threshold=PASS,
+        max_bootstrapped_demos=DEMOS,
+        max_labeled_demos=0,
+        num_candidate_programs=DRAWS,
+        num_threads=threads,
+        teacher_settings={"lm": teacher},
+    )
+    return optimizer.compile(student, trainset=shuffled(trainset, seed), valset=valset)
+
+
+def _with_demos(student: ReAct, trainset: Examples, metric: Metric, seed: int, solve: Solve | None) -> dspy.Module:
+    if not isinstance(student, ReAct):
+        raise ConfigError(
+            f"The recipe works examples out for a oneturn.ReAct, not for a {type(student).__name__}; choose another, "
+            "such as bootstrap."
+        )
+    if solve is None:
+        outputs = list(student.signature.output_fields)
+        trainset = [example for example in trainset if all(name in example for name in outputs)]
+        solve = partial(_labelled_steps, outputs)
+    teacher = ScriptedTeacher(student, trainset, solve)
+    examples = _one_of_each(shuffled(trainset, seed), teacher)
+    if not examples:
+        raise ConfigError(
+            "The recipe can't work out a training example: it needs examples with all outputs, and with the tool calls "
+            'in expected_tool_calls, such as [{"name": "search", "arguments": {"query": "fees"}}]; or an option solve. '
+            "See docs/compiling-reference.md, or choose another recipe, such as bootstrap."
+        )
+    optimizer = BootstrapFewShot(metric=metric, max_bootstrapped_demos=len(examples), max_labeled_demos=0)
+    return optimizer.compile(student, teacher=teacher, trainset=examples)
+
+
+def _labelled_steps(outputs: Sequence[str], example: dspy.Example) -> Demonstration:
+    calls = [expected_call(call) for call in example.get("expected_tool_calls") or ()]
+    return Demonstration({name: example[name] for name in outputs}, calls)
+
+
+def _one_of_each(examples: Examples, teacher: ScriptedTeacher) -> Examples:
+    """Return the first example of each category that the teacher can work out: its tools return what it cites.
+
+    Examples without a category count as ``DEMOS`` categories.
+    """
+    chosen: Examples = []
+    room: dict[str | None, int] = {None: DEMOS}
+    for example in examples:
+        category = example.get("category")
+        if room.setdefault(category, 1):
+            with dspy.context(trace=None):
+                prediction = teacher(**example.inputs())
+            if prediction.keys():
+                chosen.append(example)
+                room[category] -= 1
+    return chosen
+
+
+def shuffled(examples: Examples, seed: int) -> Examples:
+    """Return the examples in a random order."""
+    return random.Random(seed).sample(examples, len(examples))  # noqa: S311  # not for security

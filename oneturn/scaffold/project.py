@@ -1,0 +1,99 @@
+"""``write_project``: render the templates of a kind into a new folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from oneturn.errors import ConfigError
+from oneturn.scaffold.lms import choice_for
+from oneturn.scaffold.requirement import installed_requirement
+
+KINDS: Mapping[str, str] = {
+    "react": "conversational, with tools: a retriever and a table",
+    "extract": "structured: a text in, typed facts out",
+}
+"""The kinds of agents, each with a description."""
+
+_SUMMARIES = {
+    "react": "An agent that answers questions from passages and a table, with its sources.",
+    "extract": "An agent that reads a text and returns its facts, typed.",
+}
+_QUESTIONS = {
+    "react": "What is the daily rate in Paris?",
+    "extract": "Stahl AG, shelves, EUR 1,250.00, pay by 30 September 2025.",
+}
+_TEMPLATES = Path(__file__).parent / "templates"
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
+
+
+def write_project(folder: Path, name: str, *, kind: str, lm: str) -> list[Path]:
+    """Write a project that declares an agent and runs at once; return its files. Nothing is overwritten.
+
+    Args:
+        folder: the project's folder; created if it doesn't exist.
+        name: the agent's name: lower-case letters, digits and ``_``.
+        kind: one of :data:`KINDS`.
+        lm: a DSPy model string, such as ``"databricks/<endpoint>"``.
+
+    Raises:
+        ConfigError: the name, the kind or the LM isn't valid, or the folder has one of the files already.
+        ProgramError: oneturn isn't installed, so that the project can't require it.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"The name {name!r} should be lower-case letters, digits and _, such as travel_desk.")
+    if kind not in KINDS:
+        raise ConfigError(f"There is no kind {kind!r}; the kinds are {', '.join(KINDS)}.")
+    provider, _, model = lm.partition("/")
+    if not (provider and model) or re.search(r"[\s#'\"{}]", lm):
+        raise ConfigError(f"The LM {lm!r} should name the provider and the model, such as openai/gpt-4o-mini.")
+    texts = {folder / path: text for path, text in _render(kind, _values(name, kind, lm)).items()}
+    if existing := [path for path in texts if path.exists()]:
+        raise ConfigError(f"{existing[0]} exists, and nothing is overwritten. Choose another name or folder.")
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    return sorted(texts)
+
+
+def _values(name: str, kind: str, lm: str) -> dict[str, Any]:
+    choice = choice_for(lm)
+    extras = ["notebooks", *([choice.extra] if choice.extra else [])]
+    required, version = installed_requirement(extras)
+    return {
+        "name": name,
+        "kind": kind,
+        "lm": lm,
+        "lm_kind": choice.kind,
+        "lm_note": choice.note,
+        "requirement": required,
+        "version": version,
+        "summary": _SUMMARIES[kind],
+        "question": _QUESTIONS[kind],
+    }
+
+
+def _render(kind: str, values: Mapping[str, Any]) -> dict[str, str]:
+    environment = Environment(  # noqa: S701  # no HTML
+        undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
+    )
+    texts = {}
+    for layer in ("common", kind):
+        for path, template in _templates(_TEMPLATES / layer, PurePosixPath()):
+            texts[str(path)] = environment.from_string(template.read_text(encoding="utf-8")).render(values)
+    return texts
+
+
+def _templates(folder: Path, place: PurePosixPath) -> Iterator[tuple[PurePosixPath, Path]]:
+    """Yield the templates below a folder, each with the path that it is written to."""
+    for entry in sorted(folder.iterdir(), key=lambda each: each.name):
+        name = re.sub(r"^dot_", ".", entry.name).removesuffix(".jinja")
+        if entry.is_dir():
+            yield from _templates(entry, place / name)
+        elif entry.name.endswith(".jinja"):
+            yield place / name, entry

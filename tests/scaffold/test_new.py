@@ -1,0 +1,147 @@
+"""``oneturn new`` writes a project that runs at once."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+import oneturn
+from oneturn.cli import app
+from oneturn.config import AgentConfig
+from oneturn.errors import ConfigError
+from oneturn.scaffold import KINDS, LM_CHOICES, write_project
+from oneturn.scaffold.requirement import requirement
+from tests.databricks.stub_lm import stub_lm
+
+ENGINE = Path(oneturn.__file__).parents[1]
+WALK = Path(__file__).parent / "walk.py"
+FACTS = {"supplier": "Stahl AG", "total": 1250.0, "currency": "EUR", "due": "2025-09-30", "items": ["shelves"]}
+QUESTIONS = {"react": "What is the daily rate in Paris?", "extract": "Stahl AG, shelves, EUR 1,250.00, by 2025-09-30."}
+ANSWERS = {"react": "48 euros", "extract": '"supplier": "Stahl AG"'}
+
+
+def step(messages: str) -> dict[str, Any]:
+    """Look the rate in Paris up and answer with it; or return the facts of one invoice."""
+    if "invoice" in messages:
+        call: dict[str, Any] = {"name": "finish", "args": {"invoice": FACTS}}
+    elif "The daily rate in Paris is" in messages.rpartition("question: ")[2]:
+        call = {"name": "finish", "args": {"answer": "48 euros", "citations": ["rate-paris"]}}
+    else:
+        call = {"name": "daily_rate", "args": {"city": "Paris"}}
+    return {"tool_call": call}
+
+
+def python(folder: Path, *words: str) -> str:
+    """Run Python in a project's folder with this oneturn; return what it prints."""
+    environment = {**os.environ, "PYTHONPATH": str(ENGINE), "OPENAI_API_KEY": "none", "NO_COLOR": "1", "COLUMNS": "200"}
+    for name in ("ONETURN_CONFIG", "MLFLOW_TRACKING_URI", "PYTEST_ADDOPTS"):
+        environment.pop(name, None)
+    done = subprocess.run(
+        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def walk(folder: Path, url: str, *steps: list[str]) -> str:
+    """Run commands in the project, with a stub as its LM."""
+    config = yaml.safe_load((folder / "configs" / "dev.yaml").read_text(encoding="utf-8"))
+    config["lm"] |= {"model": "openai/stub", "api_base": url, "cache": False}
+    (folder / "configs" / "dev.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    return python(folder, str(WALK), *map(json.dumps, steps))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_project_passes_its_tests_and_answers(kind: str, tmp_path: Path):
+    folder = tmp_path / "mine"
+    write_project(folder, "mine", kind=kind, lm="openai/gpt-4o-mini")
+    assert " passed" in python(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    with stub_lm(step) as url:
+        evaluate = ["evaluate", "--report", "report.html"]
+        output = walk(folder, url, ["doctor"], ["data", "check"], ["ask", QUESTIONS[kind]], evaluate)
+    assert "The agent can run." in output
+    assert ANSWERS[kind] in output
+    assert (folder / "report.html").is_file()
+
+
+def test_requirement_names_the_origin_of_oneturn():
+    assert requirement("1.2", None) == "oneturn==1.2"
+    assert requirement("1.2", {"url": "file:///w/oneturn-1.2-py3-none-any.whl", "archive_info": {}}, ["local"]) == (
+        "oneturn[local] @ file:///w/oneturn-1.2-py3-none-any.whl"
+    )
+    assert requirement("1.2", {"url": "file:///src", "dir_info": {"editable": True}}) == "oneturn @ file:///src"
+    git = {"url": "https://host/repo.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}, "subdirectory": "engine"}
+    assert requirement("1.2", git, ["notebooks", "local"]) == (
+        "oneturn[local,notebooks] @ git+https://host/repo.git@abc#subdirectory=engine"
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lm", [*(choice.default for choice in LM_CHOICES), "groq/llama-3.3-70b"])
+def test_configurations_are_valid_for_each_lm(kind: str, lm: str, tmp_path: Path):
+    write_project(tmp_path, "mine", kind=kind, lm=lm)
+    dev, prod = (AgentConfig.read(tmp_path / "configs" / name) for name in ("dev.yaml", "prod.yaml"))
+    assert dev.lm.model == lm
+    assert prod.lm.is_workspace
+    assert prod.mlflow.model_name == "main.agents.mine"
+    yaml.safe_load((tmp_path / "databricks.yml").read_text(encoding="utf-8"))
+    yaml.safe_load((tmp_path / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    for path in tmp_path.rglob("*.py"):
+        ast.parse(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_project_has_ten_examples_three_passages_and_three_notebooks(kind: str, tmp_path: Path):
+    write_project(tmp_path, "mine", kind=kind, lm="openai/x")
+    rows = [line for path in tmp_path.glob("data/examples/*.jsonl") for line in path.read_text().splitlines()]
+    assert len(rows) == 10
+    assert len(list(tmp_path.glob("data/passages/*.md"))) == 3
+    assert len(list(tmp_path.glob("notebooks/*.ipynb"))) == 3
+
+
+def test_nothing_is_overwritten(tmp_path: Path):
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(ConfigError, match=r"README\.md exists, and nothing is overwritten"):
+        write_project(tmp_path, "mine", kind="react", lm="openai/x")
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "My-Agent"}, "'My-Agent' should be lower-case letters"),
+        ({"kind": "chat"}, "no kind 'chat'; the kinds are react, extract"),
+        ({"lm": "gpt-4o"}, "'gpt-4o' should name the provider"),
+    ],
+)
+def test_wrong_choice_is_an_error(change: dict[str, str], message: str, tmp_path: Path):
+    choices = {"name": "mine", "kind": "react", "lm": "openai/x"} | change
+    with pytest.raises(ConfigError, match=message):
+        write_project(tmp_path, **choices)
+    assert not list(tmp_path.iterdir())
+
+
+def test_command_without_a_terminal_needs_the_lm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["new", "mine"])
+    assert result.exit_code == 2
+    assert "databricks/" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_command_at_a_terminal_asks_for_the_lm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("oneturn.cli.new._is_terminal", lambda: True)
+    result = CliRunner().invoke(app, ["new", "mine", "--kind", "extract"], input="3\nollama_chat/mistral\n")
+    assert result.exit_code == 0, result.output
+    assert AgentConfig.read(tmp_path / "mine" / "configs" / "dev.yaml").lm.model == "ollama_chat/mistral"
