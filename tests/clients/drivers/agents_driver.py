@@ -1,0 +1,75 @@
+"""openai-agents."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from agents import Agent, ModelSettings, OpenAIResponsesModel, Runner, set_tracing_disabled
+from cells import Answer, Left, run_cells, turn
+from openai import AsyncOpenAI
+
+set_tracing_disabled(True)
+
+
+class Conversation:
+    """The history is ``to_input_list()`` of the last result."""
+
+    def __init__(self, cell: dict[str, Any]):
+        self._cell = cell
+        self._history: list[Any] = []
+
+    def ask(self, question: str) -> dict[str, Any]:
+        """Ask; a plain question is a string."""
+        if self._cell["plain"]:
+            return asyncio.run(self._run(question))
+        return asyncio.run(self._run([*self._history, {"role": "user", "content": question}]))
+
+    def decide(self, approve: bool) -> dict[str, Any]:
+        """Answer the approval request."""
+        answer = {"type": "mcp_approval_response", "approval_request_id": self._request_id, "approve": approve}
+        return asyncio.run(self._run([*self._history, answer]))
+
+    async def _run(self, asked: Any) -> dict[str, Any]:
+        client = AsyncOpenAI(base_url=self._cell["url"], api_key="none", max_retries=0, timeout=self._cell["timeout"])
+        extra = {"custom_inputs": self._cell["custom_inputs"]} if self._cell["custom_inputs"] else None
+        agent = Agent(
+            name="desk",
+            model=OpenAIResponsesModel("agent", client),
+            model_settings=ModelSettings(extra_body=extra),
+            output_type=Answer if self._cell["structured"] else None,
+        )
+        if not self._cell["stream"]:
+            return self._read(await Runner.run(agent, asked, max_turns=4))
+        result = Runner.run_streamed(agent, asked, max_turns=4)
+        deltas = 0
+        async for event in result.stream_events():
+            if event.type == "raw_response_event" and event.data.type == "response.output_text.delta":
+                deltas += 1
+                if self._cell["leave"]:
+                    result.cancel()
+                    raise Left
+        return self._read(result, deltas)
+
+    def _read(self, result: Any, deltas: int = 0) -> dict[str, Any]:
+        self._history = result.to_input_list()
+        raw = [item.raw_item for item in result.new_items]
+        items = [item if isinstance(item, dict) else item.model_dump() for item in raw]
+        requests = [item for item in items if item["type"] == "mcp_approval_request"]
+        self._request_id = requests[0]["id"] if requests else None
+        contents = [part for item in items if item["type"] == "message" for part in item["content"]]
+        output = result.final_output
+        return turn(
+            output if isinstance(output, str) else "",
+            deltas=deltas,
+            parsed=output.model_dump() if isinstance(output, Answer) else None,
+            tools=[[item["name"], item["output"]] for item in items if item["type"] == "mcp_call"],
+            to_run=[item["name"] for item in items if item["type"] == "function_call"],
+            citations=[note["url"] for part in contents for note in part["annotations"]],
+            approvals=[[request["name"], json.loads(request["arguments"])] for request in requests],
+        )
+
+
+if __name__ == "__main__":
+    run_cells(Conversation)
