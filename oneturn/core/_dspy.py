@@ -6,16 +6,20 @@ checks every reliance against the installed DSPy; where a new DSPy breaks one, t
 
 from __future__ import annotations
 
+import contextvars
 import copy
 import logging
-from collections.abc import Iterator, Mapping
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import dspy
+from dspy._vendor.lm15 import transports
 from dspy._vendor.lm15.serde import request_to_dict, response_from_dict, response_to_dict
-from dspy._vendor.lm15.transports import StdlibAsyncTransport, StdlibTransport
+from dspy._vendor.lm15.transports import StdlibAsyncTransport, StdlibTransport, TransportError, TransportResponse
 from dspy.adapters._legacy_type_markers import _expand_legacy_custom_type_markers_in_chat_message
 from dspy.adapters.chat_adapter import field_header_pattern
 from dspy.adapters.types.tool import _resolve_json_schema_reference
@@ -118,6 +122,83 @@ def parse_with(client: AsyncOpenAIChatLM, parser: type[OpenAIChatLM]) -> None:
     """
     transport = client._inner.transport
     client._inner = parser(api_key=client.api_key, transport=transport, base_url=client.base_url, compat=client.compat)
+
+
+class RequestObserver:
+    """Observes one request of an :class:`ObservedTransport`, in the thread that sends it."""
+
+    def attach(self, connection: socket.socket) -> None:
+        """Take note of the socket that the request is about to be sent on; may raise, so that it isn't."""
+
+    def detach(self) -> None:
+        """Forget the socket: the response was read or failed, and another request may be sent on it."""
+
+    def check(self, error: Exception | None) -> None:
+        """Called when the connection failed, with the error, and when the response was read; may raise instead."""
+
+
+class ObservedTransport(StdlibTransport):
+    """lm15's synchronous transport, with an observer for each request.
+
+    Relies on: the transport calls ``_send_request`` with the connection of each request, new or reused, in the thread
+    of ``stream``; a response reads its body from ``_chunks`` and gives its connection back with ``_release``.
+    """
+
+    def observer(self) -> RequestObserver:
+        """Return the observer of a new request."""
+        raise NotImplementedError
+
+    def stream(self, request: Any) -> TransportResponse:
+        """Send a request and return the response, whose body is read as it arrives."""
+        observer = self.observer()
+        token = _observer.set(observer)
+        try:
+            response = super().stream(request)
+        except BaseException as error:
+            observer.detach()
+            if isinstance(error, TransportError):
+                observer.check(error)
+            raise
+        finally:
+            _observer.reset(token)
+        release = response._release
+
+        def detach_and_release(body_consumed: bool) -> None:
+            observer.detach()
+            release(body_consumed)
+
+        response._chunks = self._checked(response._chunks, observer)
+        response._release = detach_and_release
+        return response
+
+    def _send_request(self, conn: Any, *args: Any, **kwargs: Any) -> None:
+        _observer.get().attach(conn.sock)
+        super()._send_request(conn, *args, **kwargs)
+
+    def _checked(self, chunks: Iterator[bytes], observer: RequestObserver) -> Iterator[bytes]:
+        try:
+            yield from chunks
+        except TransportError as error:
+            observer.check(error)
+            raise
+        observer.check(None)
+
+
+_observer: contextvars.ContextVar[RequestObserver] = contextvars.ContextVar("oneturn_observer")
+
+
+def use_for_all_lms(transport: type[StdlibTransport], sleep: Callable[[float], None]) -> None:
+    """Make every ``dspy.LM`` of the process that has made no call yet connect with ``transport``.
+
+    Args:
+        transport: the class of the transport, a subclass of lm15's own.
+        sleep: called with the seconds to wait before an LM call is repeated.
+
+    Relies on: a router takes ``StdlibTransport`` from its package when it opens its first connection;
+    ``execution`` uses ``time`` for its ``sleep`` between retries and for nothing else.
+    """
+    transports.StdlibTransport = transport
+    execution.time = SimpleNamespace(sleep=sleep)
 
 
 # State of the process
@@ -245,9 +326,10 @@ def restore_forward(program: dspy.Module) -> dspy.Module:
 
 __all__ = [
     "EngineCall",
+    "ObservedTransport",
     "RequestAdapter",
+    "RequestObserver",
     "StdlibAsyncTransport",
-    "StdlibTransport",
     "StreamEvent",
     "UsageTracker",
     "engine_call",
@@ -270,6 +352,7 @@ __all__ = [
     "serialize_object",
     "to_content_parts",
     "usage_dict",
+    "use_for_all_lms",
     "uses_engine",
     "with_engine",
     "with_field",

@@ -16,6 +16,7 @@ import anyio
 from anyio.from_thread import BlockingPortal
 
 from oneturn.core.run_context import RunContext, current_run
+from oneturn.errors import AgentError
 
 KEEP_ALIVE = 10.0
 """Seconds without an event after which a keep-alive is sent; below the idle timeout of common proxies."""
@@ -34,10 +35,10 @@ class ConsumerGone(BaseException):
 def stream_in_thread(
     call: Callable[[Callable[[RunEvent], None]], T], alive: Any = None
 ) -> Generator[RunEvent, None, T]:
-    """Run ``call(emit)`` in a thread; yield the events it emits.
+    """Run ``call(emit)`` in a thread, in a run context of its own; yield the events it emits.
 
-    After a cancellation, or once the generator is closed, the next ``emit`` raises ``ConsumerGone``, which ends the
-    call.
+    A cancellation of the run, or the end of the generator, cancels that context: it interrupts what waits in the call,
+    such as an LM's connection, and the next ``emit`` raises ``ConsumerGone``.
 
     Args:
         call: the function to run; it calls ``emit`` with each event.
@@ -48,39 +49,50 @@ def stream_in_thread(
 
     Raises:
         RunCancelled: the run was cancelled, or its deadline passed. Exceptions of ``call`` propagate.
+        AgentError: too many calls that can't be interrupted were abandoned and are still running.
     """
     events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-    abandoned = threading.Event()
     control = current_run()
     control.check()
+    check_abandoned()
+    inner = RunContext(parent=control, on_progress=control.on_progress)
 
     def emit(event: RunEvent) -> None:
-        if abandoned.is_set():
+        if inner.reason is not None:
             raise ConsumerGone
         events.put(("event", event))
 
     def work() -> None:
         try:
-            events.put(("value", call(emit)))
+            with inner.active():
+                events.put(("value", call(emit)))
         except BaseException as error:  # raised in the consumer's thread
             events.put(("error", error))
 
     context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(work,), name="oneturn-run", daemon=True).start()
+    thread = threading.Thread(target=context.run, args=(work,), name="oneturn-run", daemon=True)
+    thread.start()
+    ended = False
     try:
         with control.waking(lambda: events.put(("stop", None))):
             while True:
                 kind, value = _next(events, control, ("event", alive) if alive is not None else ("stop", None))
+                ended = kind in ("value", "error")
                 if kind == "event":
                     yield value
                 elif kind == "error":
+                    if isinstance(value, ConsumerGone):
+                        control.check()
                     raise value
                 elif kind == "value":
                     result: T = value
                     return result
                 control.check()
     finally:
-        abandoned.set()
+        if ended:
+            inner.cancel("ended")
+        else:
+            abandon(thread, inner)
 
 
 def run_in_thread(call: Callable[[Callable[[RunEvent], None]], T], on_event: Callable[[RunEvent], object]) -> T:
@@ -111,6 +123,50 @@ def _next(
         return events.get(timeout=KEEP_ALIVE if remaining is None else min(remaining, KEEP_ALIVE))
     except queue.Empty:
         return on_timeout if control.reason is None else ("stop", None)
+
+
+MAX_ABANDONED = 64
+"""How many calls may go on in their threads after nobody waits for them, because nothing can interrupt them."""
+
+_RETRY_SECONDS = 5.0
+_abandoned: set[threading.Thread] = set()
+_abandoned_lock = threading.Lock()
+
+
+def abandon(thread: threading.Thread, run: RunContext, reason: str = "abandoned") -> None:
+    """Cancel the run of a call that nobody waits for; count its thread while the call goes on.
+
+    Args:
+        thread: the call's thread.
+        run: the call's own run context.
+        reason: why, for a tool that asks its context.
+    """
+    interruptible = run.interruptible
+    run.cancel(reason)
+    if not interruptible:
+        with _abandoned_lock:
+            _abandoned.add(thread)
+
+
+def check_abandoned() -> None:
+    """Refuse a new call if too many calls were abandoned and are still running: each holds a thread and its memory.
+
+    Raises:
+        AgentError: with HTTP status 503, and when to retry.
+    """
+    if len(_abandoned) < MAX_ABANDONED:
+        return
+    with _abandoned_lock:
+        _abandoned.difference_update([thread for thread in _abandoned if not thread.is_alive()])
+        running = len(_abandoned)
+    if running >= MAX_ABANDONED:
+        raise AgentError(
+            f"{running} calls of an LM or a tool that can't be interrupted are still running after their requests "
+            "ended; retry later.",
+            "overloaded",
+            503,
+            retry_after=_RETRY_SECONDS,
+        )
 
 
 _START_SECONDS = 10.0

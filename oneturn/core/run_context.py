@@ -7,11 +7,12 @@ its own. Tools use it through ``oneturn.cancelled()`` and ``oneturn.progress("â€
 from __future__ import annotations
 
 import contextvars
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from oneturn.errors import RunCancelled
@@ -82,6 +83,11 @@ class RunContext:
         """Raise ``RunCancelled`` if the run has to stop."""
         if (reason := self.reason) is not None:
             raise RunCancelled(reason)
+
+    @property
+    def interruptible(self) -> bool:
+        """Whether ``cancel`` would end the wait that the run is in."""
+        return bool(self._wakers)
 
     @contextmanager
     def waking(self, wake: Callable[[], object]) -> Iterator[None]:
@@ -157,6 +163,13 @@ def pause(seconds: float) -> None:
         remaining = control.remaining()
         stopped.wait(seconds if remaining is None else min(seconds, remaining))
     control.check()
+
+
+def shut_down(connection: socket.socket) -> None:
+    """Shut a socket down from another thread, to be registered with ``waking``; a blocked read gets end of file."""
+    with suppress(OSError):  # already closed
+        # The plain socket's method: a TLS socket's own would make the other thread's read fail in TLS.
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 _HEADER = "x-forwarded-access-token"

@@ -18,6 +18,7 @@ from oneturn.agent import Agent
 from oneturn.config.loading import CONFIG_VARIABLE
 from oneturn.core.secrets import redact
 from oneturn.errors import ProgramError
+from oneturn.lm.local.server import server_variables
 
 _SCRIPT = Path(__file__).with_name("_load_elsewhere.py")
 _TIMEOUT = 1800.0  # seconds; the LM may first have to be loaded
@@ -56,10 +57,11 @@ def check_complete(agent: Agent, model_uri: str) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """The environment of the process: that of this one, with its tracking server and credentials."""
+    """The environment of the process: that of this one, with its tracking server, credentials and embedded LM."""
     uri = mlflow.get_tracking_uri()
     variables = {name: value for name, value in os.environ.items() if name != CONFIG_VARIABLE}
     variables |= {"MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": mlflow.get_registry_uri()}
+    variables |= server_variables()
     try:
         return {**variables, **get_databricks_env_vars(uri)}
     except mlflow.MlflowException:  # credentials of Databricks' command line: the process reads them itself

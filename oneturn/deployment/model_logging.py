@@ -19,6 +19,7 @@ from oneturn.deployment.preflight import refuse_unsigned_approvals
 from oneturn.deployment.resources import auth_policy_of
 from oneturn.errors import ConfigError, ProgramError
 from oneturn.programs.state import check_secrets, drift_of, read_manifest
+from oneturn.serving.server import warm_up
 
 REQUIREMENTS = "requirements.txt"
 """The file with the pinned requirements, next to oneturn where oneturn is deployed as code."""
@@ -67,6 +68,7 @@ def log_model(agent: Agent, *, register: bool = False, alias: str | None = None)
     if missing := missing_modules(agent):
         raise ProgramError(f"{missing[0]} isn't logged with the model: add it to code_paths in agent.py.")
     use_tracking(settings)
+    warm_up(agent.adapter())
     with mlflow.start_run(run_name=agent.name) as run:
         _log_origin(agent)
         info = mlflow.pyfunc.log_model(

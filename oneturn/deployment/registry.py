@@ -31,6 +31,7 @@ from oneturn.evaluation.result import Evaluation
 from oneturn.evaluation.row import judge_row
 from oneturn.evaluation.run_record import RunRecord, with_record
 from oneturn.evaluation.typed_outputs import output_types, with_types
+from oneturn.lm.local.server import server_variables
 
 _SCRIPT = Path(__file__).with_name("_answer_as_version.py")
 _PREDICTED = "pred_"
@@ -113,7 +114,7 @@ def _answers(
     environment = {name: value for name, value in os.environ.items() if name != SET_VARIABLE}
     completed = subprocess.run(  # noqa: S603  # this Python, our own script, and paths in a new temporary folder
         [*command, *([] if compiled else ["uncompiled"])],
-        env={**environment, CONFIG_VARIABLE: str(config)},
+        env={**environment, **server_variables(), CONFIG_VARIABLE: str(config)},
         cwd=root,
         check=False,
     )

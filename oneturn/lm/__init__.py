@@ -9,6 +9,7 @@ import dspy
 
 from oneturn.config import LMConfig
 from oneturn.errors import ConfigError
+from oneturn.lm import transport as _transport  # noqa: F401 (every LM uses it from here on)
 
 
 def build_lm(config: LMConfig) -> dspy.BaseLM:

@@ -25,9 +25,10 @@ from dspy.lm15 import (
     TransportError,
 )
 
-from oneturn.core._dspy import StdlibAsyncTransport, StdlibTransport, StreamEvent, parse_with
+from oneturn.core._dspy import StdlibAsyncTransport, StreamEvent, parse_with
 from oneturn.core.databricks_auth import Who, first_line, workspace_token
 from oneturn.errors import ConfigError
+from oneturn.lm.transport import InterruptibleTransport
 
 
 @dataclass(frozen=True)
@@ -288,12 +289,12 @@ class AsyncEndpointEngine:
 
 
 @lru_cache(maxsize=8)
-def _transport(timeout: float) -> StdlibTransport:
+def _transport(timeout: float) -> InterruptibleTransport:
     """Return the process's connection pool for ``timeout``. Engines don't own it, so they hold settings only.
 
     With a transport of its own, the LM has its own timeout and keeps connections open.
     """
-    return StdlibTransport(connect_timeout=_CONNECT, read_timeout=timeout)
+    return InterruptibleTransport(connect_timeout=_CONNECT, read_timeout=timeout)
 
 
 PREFIX = "databricks/"

@@ -10,7 +10,7 @@ import mlflow
 from mlflow.entities import LiveSpan
 
 from oneturn.core.background import stream_in_thread
-from oneturn.core.run_context import RunContext, current_run
+from oneturn.core.run_context import current_run
 from oneturn.core.steps import Answer, Step, Working
 from oneturn.core.usage import CallTracker, track_usage
 from oneturn.errors import ProgramError
@@ -76,11 +76,9 @@ class ModuleProgram:
         """
         tracker = CallTracker()
         answer = AnswerText()
-        context = RunContext(parent=current_run())
 
         def call(emit: Callable[[RunEvent], None]) -> dspy.Prediction:
-            with context.active():
-                return self._run(inputs, emit, tracker, context)
+            return self._run(inputs, emit, tracker)
 
         run = stream_in_thread(call, Working())
         try:
@@ -93,17 +91,14 @@ class ModuleProgram:
         except StopIteration as end:
             prediction: dspy.Prediction = end.value
         finally:
-            context.cancel("abandoned")
             run.close()
         if self.answer_field is not None:
             yield from answer.finish(_text(prediction[self.answer_field]))
         yield Answer(prediction)
         yield tracker.usage
 
-    def _run(
-        self, inputs: dict[str, Any], emit: Callable[[RunEvent], None], tracker: CallTracker, context: RunContext
-    ) -> dspy.Prediction:
-        callback = RunCallback(emit, self.signature, self.answer_field, tracker, context, _parent_span())
+    def _run(self, inputs: dict[str, Any], emit: Callable[[RunEvent], None], tracker: CallTracker) -> dspy.Prediction:
+        callback = RunCallback(emit, self.signature, self.answer_field, tracker, current_run(), _parent_span())
         callbacks = [callback, *dspy.settings.callbacks]
         with track_usage(tracker), dspy.context(callbacks=callbacks, trace=[], **callback.run_settings()):
             return self._to_prediction(self.module(**self._module_inputs(inputs)))

@@ -16,7 +16,7 @@ import httpx
 import openai
 
 from oneturn.core.databricks_auth import bearer_token, is_app
-from oneturn.core.run_context import current_run
+from oneturn.core.run_context import current_run, shut_down
 from oneturn.errors import EndpointError
 from oneturn.responses.reply import DONE, Event, OnEvent, Reply, ReplyReader
 
@@ -141,8 +141,7 @@ class _Connection:
         """Shut the socket down; a blocked read returns end of file."""
         self._shut_down = True
         if self._socket is not None:
-            with contextlib.suppress(OSError):  # already closed
-                self._socket.shutdown(socket.SHUT_RDWR)
+            shut_down(self._socket)
 
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
         stream = info.get("return_value")

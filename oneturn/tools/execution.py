@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import dspy
 
-from oneturn.core.background import KEEP_ALIVE
+from oneturn.core.background import KEEP_ALIVE, ConsumerGone, abandon, check_abandoned
 from oneturn.core.run_context import RunContext, current_run
 from oneturn.core.steps import Item, ToolCall, ToolProgress, ToolResult
 from oneturn.core.usage import CallTracker, track_usage
@@ -26,6 +26,7 @@ class _RunningCall:
     control: RunContext
     timeout: float | None
     tracker: CallTracker
+    thread: threading.Thread
 
 
 def run_tools(
@@ -43,9 +44,11 @@ def run_tools(
 
     Raises:
         RunCancelled: the run was cancelled, or its deadline passed.
+        AgentError: too many calls that can't be interrupted were abandoned and are still running.
     """
     events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
     control = current_run()
+    check_abandoned()
     running = {call.call_id: _start(tools, call, control, events) for call in calls}
     try:
         with control.waking(lambda: events.put(None)):
@@ -61,7 +64,7 @@ def run_tools(
                     yield step
     finally:
         for call in running.values():
-            call.control.cancel("abandoned")
+            abandon(call.thread, call.control)
 
 
 def _start(
@@ -81,12 +84,15 @@ def _start(
                 with track_usage(tracker):
                     result = run_tool(tools, call)
                 events.put(_with_usage(result, tracker))
+            except ConsumerGone:  # the call was cancelled, perhaps for its own timeout
+                events.put(None)
             except BaseException as error:  # not a tool failure: raised in the run's thread
                 events.put(error)
 
     context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(work,), name=f"oneturn-tool-{call.name}", daemon=True).start()
-    return _RunningCall(call, control, timeout, tracker)
+    thread = threading.Thread(target=context.run, args=(work,), name=f"oneturn-tool-{call.name}", daemon=True)
+    thread.start()
+    return _RunningCall(call, control, timeout, tracker, thread)
 
 
 def _next_event(events: queue.SimpleQueue[_Event], running: Mapping[str, _RunningCall], keep_alive: float) -> _Event:
@@ -106,7 +112,7 @@ def _timed_out(running: dict[str, _RunningCall]) -> list[ToolResult]:
     overdue = [item for item in running.values() if item.control.reason is not None]
     for item in overdue:
         del running[item.call.call_id]
-        item.control.cancel("deadline_exceeded")
+        abandon(item.thread, item.control, "deadline_exceeded")
     return [
         _with_usage(failed(item.call, f"the tool exceeded its timeout of {item.timeout:g} s"), item.tracker)
         for item in overdue

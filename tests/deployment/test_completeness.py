@@ -12,6 +12,7 @@ import pytest
 import oneturn
 from oneturn.deployment.completeness import missing_files, missing_modules
 from oneturn.deployment.doctor.local import carried_code
+from oneturn.errors import ProgramError
 
 AGENT = '''
 from pathlib import Path
@@ -68,28 +69,39 @@ def test_a_complete_agent_is_logged(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("top", "lazy", "named"),
+    ("parts", "top", "lazy", "line"),
     [
-        ("import helpers_parts", "", "helpers_parts (agent.py, line 6) isn't logged"),
-        ("", "from helpers_parts import GREETING", "helpers_parts (agent.py, line 11) isn't logged"),
-        ("import importlib; importlib.import_module('helpers_parts')", "", "the module helpers_parts"),
-        ("", "import importlib; importlib.import_module('helpers_parts')", "the module helpers_parts"),
-        ("(Path(__file__).parent / 'prompts.txt').read_text()", "", "prompts.txt"),
+        ("top_parts", "import helpers_top_parts", "", 6),
+        ("lazy_parts", "", "from helpers_lazy_parts import GREETING", 11),
     ],
 )
-def test_what_the_model_does_not_carry_is_named(tmp_path: Path, top: str, lazy: str, named: str):
-    run = log(write_agent(tmp_path / "desk", "parts", top, lazy))
+def test_an_import_that_the_model_does_not_carry_is_named(tmp_path: Path, parts: str, top: str, lazy: str, line: int):
+    agent = oneturn.load_agent(write_agent(tmp_path / "desk", parts, top, lazy) / "agent.py")
+    with pytest.raises(ProgramError, match=rf"helpers_{parts} \(agent\.py, line {line}\) isn't logged"):
+        oneturn.log_model(agent)
+
+
+@pytest.mark.parametrize(
+    ("top", "lazy", "names"),
+    [
+        ("open({file!r}).close(); {module}", "", ["the module helpers_parts", "the file prompts.txt"]),
+        ("", "open({file!r}).close(); {module}", ["the module helpers_parts", "the file prompts.txt"]),
+        ("(Path(__file__).parent / 'prompts.txt').read_text()", "", ["prompts.txt"]),
+    ],
+    ids=["when loaded", "when answering", "relative path"],
+)
+def test_what_only_a_run_shows_is_named(tmp_path: Path, top: str, lazy: str, names: list[str]):
+    folder = tmp_path / "desk"
+    named = {
+        "file": str(folder / "prompts.txt"),
+        "module": "import importlib; importlib.import_module('helpers_parts')",
+    }
+    run = log(write_agent(folder, "parts", top.format(**named), lazy.format(**named)))
     assert run.returncode == 1
-    assert named in " ".join(run.stderr.split())
+    error = " ".join(run.stderr.split())
+    assert [name for name in names if name not in error] == []
     assert "Logged" not in run.stdout
     assert "Traceback" not in run.stderr
-
-
-def test_a_file_named_by_its_absolute_path_is_named(tmp_path: Path):
-    prompts = tmp_path / "desk" / "prompts.txt"
-    run = log(write_agent(tmp_path / "desk", "parts", lazy=f"open({str(prompts)!r}).close()"))
-    assert run.returncode == 1
-    assert "the file prompts.txt" in run.stderr
 
 
 def test_doctor_names_it_without_logging(tmp_path: Path):

@@ -25,9 +25,10 @@ from dspy.lm15 import (
     Response,
 )
 
-from oneturn.core._dspy import StdlibAsyncTransport, StdlibTransport, StreamEvent
+from oneturn.core._dspy import StdlibAsyncTransport, StreamEvent
 from oneturn.lm.local.server import RunningServer, ServerSettings, running_server
 from oneturn.lm.local.weights import fetch_weights
+from oneturn.lm.transport import InterruptibleTransport
 
 # llama.cpp's chat endpoint reads these older names of OpenAI's.
 _LLAMA_CPP = OpenAIChatCompat(instruction_role="system", max_tokens_field="max_tokens")
@@ -87,7 +88,7 @@ class LocalEngine:
         # at that moment is lost. Opening a loopback connection takes less than a millisecond. trust_env=False: the
         # default transport sends even loopback requests through HTTP_PROXY, and a prompt must not leave the machine.
         server = self.server()
-        with StdlibTransport(read_timeout=self.timeout, trust_env=False) as transport, _convert_overflow():
+        with InterruptibleTransport(read_timeout=self.timeout, trust_env=False) as transport, _convert_overflow():
             yield OpenAIChatLM(api_key=server.key, base_url=f"{server.url}/v1", compat=_LLAMA_CPP, transport=transport)
 
 

@@ -1,18 +1,22 @@
 """llama.cpp's own HTTP server, inside this process, on a loopback port.
 
 Each process has one server for each (weights, settings), started on first use and stopped at exit. It listens on
-127.0.0.1 only and requires a random key, so no other user of the machine, and no web page, can use it.
+127.0.0.1 only and requires a random key, so no other user of the machine, and no web page, can use it. A child process
+uses its parent's servers if the parent passes their addresses on; see ``server_variables``.
 """
 
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import secrets
 import threading
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from oneturn.errors import LocalLMError
 from oneturn.lm.local.weights import cache_folder, ensure_folder, fetch_weights, weights_for
@@ -21,6 +25,8 @@ from oneturn.lm.local.weights import cache_folder, ensure_folder, fetch_weights,
 _ERRORS_ONLY = 0
 # Memory for prompts that are no longer in a slot. llama.cpp's default, 8192, is more than the model takes.
 _PROMPT_CACHE_MIB = 512
+# The servers of the parent process that a child process may use: JSON, from a server's description to [URL, API key].
+_PARENT_SERVERS = "ONETURN_LOCAL_SERVERS"
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ _running: dict[tuple[Path, ServerSettings], tuple[RunningServer, Any]] = {}
 
 
 def running_server(weights: Path, settings: ServerSettings) -> RunningServer:
-    """Return this process's server for ``weights``; start it (1 to 6 s) if it isn't running.
+    """Return this process's server for ``weights``, or its parent's; start it (1 to 6 s) if neither runs.
 
     Raises:
         LocalLMError: xllamacpp isn't installed, or llama.cpp rejects the file or the settings.
@@ -67,8 +73,36 @@ def running_server(weights: Path, settings: ServerSettings) -> RunningServer:
     key = (weights.resolve(), settings)
     with _lock:
         if key not in _running:
-            _running[key] = _start(*key)
+            _running[key] = _parent_server(*key) or _start(*key)
         return _running[key][0]
+
+
+def server_variables() -> dict[str, str]:
+    """Return environment variables with which a child process uses this process's servers instead of its own.
+
+    They contain the servers' API keys. Without them the child would load the weights again (1.5B: 2.4 GB), process the
+    prompt again, and compete with this process for the cores.
+    """
+    with _lock:
+        servers = {_description(*key): [server.url, server.key] for key, (server, _) in _running.items()}
+    return {_PARENT_SERVERS: json.dumps(servers)} if servers else {}
+
+
+def _parent_server(weights: Path, settings: ServerSettings) -> tuple[RunningServer, None] | None:
+    """Return the parent process's server with these weights and settings, if it still answers."""
+    servers = json.loads(os.environ.get(_PARENT_SERVERS, "{}"))
+    if (address := servers.get(_description(weights, settings))) is None:
+        return None
+    server = RunningServer(*address)
+    try:
+        httpx.get(f"{server.url}/health", trust_env=False).raise_for_status()
+    except httpx.HTTPError:
+        return None
+    return server, None
+
+
+def _description(weights: Path, settings: ServerSettings) -> str:
+    return json.dumps([str(weights), asdict(settings)])
 
 
 def _start(weights: Path, settings: ServerSettings) -> tuple[RunningServer, Any]:

@@ -10,7 +10,8 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError, LMError
 from mlflow.entities import SpanType
 
-from oneturn.core.background import stream_in_thread
+from oneturn.core.background import ConsumerGone, stream_in_thread
+from oneturn.core.run_context import current_run
 from oneturn.core.steps import AnswerDelta, Thought, Working
 from oneturn.core.tracing import child_span, set_usage
 from oneturn.core.usage import NO_USAGE, CallTracker, track_usage
@@ -114,6 +115,9 @@ class StepCaller:
             if self._streaming:
                 return (yield from self._stream_next_step(reader, trajectory, allowed))
             return self._step(self._call(trajectory, allowed))
+        except ConsumerGone:  # the LM's connection was closed because the run was cancelled
+            current_run().check()
+            raise
         except ReplyEnded as ended:
             if ended.ending == "max_output_tokens" and not reader.emitted_answer:
                 yield from StepReader(self._answer_field, attempt, thoughts=False).read(ended.text)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +12,9 @@ import dspy
 import pytest
 
 import oneturn
-from oneturn.lm.local import fetch_weights, local_lm, warm_up
+from oneturn.lm.local import ServerSettings, fetch_weights, local_lm, warm_up
 from oneturn.lm.local.prompt_cache import MAX_PROMPTS, prompts_folder
+from oneturn.lm.local.server import running_server, server_variables
 from oneturn.testing import ScriptedLM
 
 
@@ -67,3 +71,22 @@ def test_only_the_most_recent_prompts_stay_on_disk(tmp_path: Path, monkeypatch: 
     for number in range(MAX_PROMPTS + 2):
         warm_up(program(f"Rule {number}. "), lm)
     assert len(list(prompts_folder().glob("*"))) == MAX_PROMPTS
+
+
+@pytest.mark.local_lm
+def test_a_child_process_uses_its_parents_server():
+    settings = ServerSettings(slots=1, context=2048)
+    parent = running_server(fetch_weights("0.5B"), settings)
+    script = (
+        "from oneturn.lm.local.server import *; from oneturn.lm.local import fetch_weights, ServerSettings\n"
+        "print(running_server(fetch_weights('0.5B'), ServerSettings(slots=1, context=2048)).url)"
+    )
+
+    def url(variables: dict[str, str]) -> str:
+        child = [sys.executable, "-c", script]
+        return subprocess.run(
+            child, env=os.environ | variables, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    assert url(server_variables()) == parent.url
+    assert url({}) != parent.url, "without the variables, it starts its own"
