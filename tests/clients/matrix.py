@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 from tests.clients.agent import Servers, serve_agent
@@ -160,16 +161,15 @@ def _drive(
             (work / "node_modules").symlink_to(environment.folder / "node_modules")
         variables = {"PATH": os.environ["PATH"], "HOME": folder, "NO_PROXY": "127.0.0.1"}
         driver, *arguments = client.driver
-        process = subprocess.run(
-            [str(environment.program), str(work / driver), *arguments],
-            input="".join(f"{json.dumps(request)}\n" for request in requests),
-            cwd=work,
-            env=variables,
-            capture_output=True,
-            text=True,
-            timeout=_DRIVER_SECONDS,
-        )
-        lines = [line for line in process.stdout.splitlines() if line.startswith("{")]
+        command = [str(environment.program), str(work / driver), *arguments]
+        asked = "".join(f"{json.dumps(request)}\n" for request in requests)
+        with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=work, env=variables, text=True) as process:
+            try:
+                output, errors = process.communicate(asked, timeout=_DRIVER_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                output, errors = process.communicate()
+        lines = [line for line in output.splitlines() if line.startswith("{")]
         if process.returncode or len(lines) < len(requests):
-            print(f"clients: {client.title} ended with {process.returncode}:\n{process.stderr[-2000:]}", file=sys.stderr)
+            print(f"clients: {client.title} ended with {process.returncode}:\n{errors[-2000:]}", file=sys.stderr)
         yield from (json.loads(line) for line in lines)

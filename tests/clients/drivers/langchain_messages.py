@@ -6,22 +6,25 @@ import json
 from typing import Any
 
 from cells import Left, turn
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import HumanMessage, ToolMessage
 
 
-def stream_message(model: Any, messages: list[Any], leave: bool) -> tuple[Any, int]:
-    """Return the sum of a stream's chunks, and how many of them had text.
+def stream_message(model: Any, messages: list[Any], leave: bool, **options: Any) -> tuple[Any, list[Any], int]:
+    """Return the sum of a stream's chunks, the messages with tool results among them, and how many had text.
 
     Raises:
         Left: ``leave`` is set, and the first text has come.
     """
-    whole, deltas = None, 0
-    for chunk in model.stream(messages):
+    whole, results, deltas = None, [], 0
+    for chunk in model.stream(messages, **options):
+        if isinstance(chunk, ToolMessage):
+            results.append(chunk)
+            continue
         whole = chunk if whole is None else whole + chunk
         deltas += bool(chunk.text)
         if deltas and leave:
             raise Left
-    return whole, deltas
+    return whole, results, deltas
 
 
 def read_message(message: Any, deltas: int = 0) -> dict[str, Any]:
@@ -43,9 +46,27 @@ def read_message(message: Any, deltas: int = 0) -> dict[str, Any]:
     )
 
 
+def read_databricks_message(message: Any, results: list[Any], deltas: int = 0) -> dict[str, Any]:
+    """Return the turn that a message of ``ChatDatabricks`` shows; tool results of a stream come in their own messages."""
+    blocks = [block for block in message.content if isinstance(block, dict)] if isinstance(message.content, list) else []
+    outputs = {block["tool_call_id"]: block["content"] for block in blocks if block.get("role") == "tool"}
+    outputs |= {result.tool_call_id: result.content for result in results}
+    notes = [note for block in blocks for note in block.get("annotations") or []]
+    requests = [block for block in blocks if block.get("type") == "mcp_approval_request"]
+    return turn(
+        message.text,
+        deltas=deltas,
+        tools=[[call["name"], outputs[call["id"]]] for call in message.tool_calls if call["id"] in outputs],
+        to_run=[call["name"] for call in message.tool_calls],
+        citations=[note["url"] for note in notes],
+        approvals=[[request["name"], json.loads(request["arguments"])] for request in requests],
+    )
+
+
 def decision(message: Any, approve: bool) -> HumanMessage:
     """Return the message that decides the approval request of ``message``."""
-    (request,) = _requests(message)
+    requests = [block for block in message.content if block.get("type") == "mcp_approval_request"]
+    (request,) = _requests(message) or requests
     answer = {"type": "mcp_approval_response", "approval_request_id": request["id"], "approve": approve}
     return HumanMessage([answer])
 

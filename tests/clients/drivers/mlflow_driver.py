@@ -20,8 +20,8 @@ class Conversation:
         self._cell = cell
         self._input: list[Any] = []
         os.environ["DATABRICKS_HOST"] = cell["url"]
-        os.environ["MLFLOW_DEPLOYMENT_PREDICT_TIMEOUT"] = str(int(cell["timeout"]))
-        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(int(cell["timeout"]))
+        for limit in ("MLFLOW_DEPLOYMENT_PREDICT_TIMEOUT", "MLFLOW_DEPLOYMENT_PREDICT_TOTAL_TIMEOUT"):
+            os.environ[limit] = str(int(cell["timeout"]))
         self._client = get_deploy_client("databricks")
 
     def ask(self, question: str) -> dict[str, Any]:
