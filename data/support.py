@@ -1,5 +1,8 @@
 """The support desk's data: the handbook's passages, the orders, and the labelled examples.
 
+Plain examples share words with the passages that answer them. Natural examples are written from a customer's situation,
+without looking at the passages; each has ``"style": "natural"`` and follows the plain ones of its split.
+
 After a change of the models, ``python -m data.support`` writes the JSON schema of the examples again.
 """
 
@@ -7,7 +10,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import dspy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -22,6 +25,8 @@ EXAMPLES = HERE / "examples"
 SCHEMA = EXAMPLES / "schema.json"
 
 Category = Literal["lookup", "sum", "two_hop", "record", "paraphrase", "unanswerable"]
+Style = Literal["plain", "natural"]
+PLAIN: Style = "plain"
 
 
 class Evidence(BaseModel):
@@ -40,6 +45,9 @@ class SupportExample(BaseModel):
 
     id: str
     category: Category
+    style: Style = Field(
+        default=PLAIN, description="Whether the question is worded like the handbook or by a customer."
+    )
     question: str = Field(min_length=1)
     answer: str = Field(default="", description="As short as possible; empty if there is none.")
     answerable: bool = Field(description="Whether the handbook or the orders contain the answer.")
@@ -65,6 +73,8 @@ class SupportExample(BaseModel):
 def load_split(split: str, folder: Path = EXAMPLES) -> list[dspy.Example]:
     """Return the examples of ``"train"``, ``"dev"`` or ``"test"`` in a folder. Their input is ``question``.
 
+    A plain example has no field ``style``, so that the hashes in compiled programs' manifests stay valid.
+
     Raises:
         DataError: the split doesn't exist, or a row isn't a valid ``SupportExample``.
     """
@@ -72,9 +82,18 @@ def load_split(split: str, folder: Path = EXAMPLES) -> list[dspy.Example]:
         raise DataError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
     if (path := split_files(folder).get(split)) is None:
         raise DataError(f"{folder} has no {split} examples. Add {split}.jsonl.")
-    rows = load_rows(path, SupportExample)
-    fields = {"id", "category", "question", "answer", "answerable", "expression"}
-    return to_examples(row.model_dump(include=fields) | {"citations": row.citations} for row in rows)
+    return to_examples(map(_fields, load_rows(path, SupportExample)))
+
+
+def style_of(example: dspy.Example) -> str:
+    """Return the style of an example: ``"plain"`` or ``"natural"``."""
+    return str(example.get("style", PLAIN))
+
+
+def _fields(row: SupportExample) -> dict[str, Any]:
+    labels = {"id", "category", "question", "answer", "answerable", "expression"}
+    style = {} if row.style == PLAIN else {"style": row.style}
+    return row.model_dump(include=labels) | {"citations": row.citations} | style
 
 
 def schema_text() -> str:

@@ -125,7 +125,16 @@ class ToolError(OneTurnError):
 
 
 class RequestError(OneTurnError):
-    """A request can't be converted to the program's inputs."""
+    """A request can't be converted to the program's inputs.
+
+    Args:
+        message: the problem and its fix.
+        param: the field of the request that is wrong, if it is one.
+    """
+
+    def __init__(self, message: str, param: str | None = None):
+        super().__init__(message)
+        self.param = param
 
 
 class DeployError(OneTurnError):
@@ -168,12 +177,22 @@ class AgentError(OneTurnError):
         code: the error code, such as ``"server_error"``.
         status: the HTTP status.
         retry_after: seconds to wait before a retry, if known.
+        param: the field of the request that is wrong, if it is one.
+        retryable: whether the same request may succeed later.
     """
 
     def __init__(
-        self, message: str, code: str = "server_error", status: int | None = None, retry_after: float | None = None
+        self,
+        message: str,
+        code: str = "server_error",
+        status: int | None = None,
+        retry_after: float | None = None,
+        param: str | None = None,
+        retryable: bool = False,
     ):
         super().__init__(message)
         self.code = code
         self.status = status
         self.retry_after = retry_after
+        self.param = param
+        self.retryable = retryable

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from oneturn.cli.options import AGENT_FILE, AgentFile, ApprovalOption, ConfigFile, build_console, build_policy, load
+from oneturn.core.terminal import visible
 
 if TYPE_CHECKING:
     from oneturn.agent import Agent
@@ -141,7 +142,7 @@ def evaluate(
 
     from oneturn.cli.tables import detail_tables, score_table
     from oneturn.errors import OneTurnError
-    from oneturn.evaluation import ErrorLimits
+    from oneturn.evaluation import ErrorLimits, output_types
     from oneturn.evaluation.agent_data import load_data
     from oneturn.evaluation.error_limits import first_errors
     from oneturn.evaluation.report import write_report
@@ -149,7 +150,6 @@ def evaluate(
     from oneturn.evaluation.rescoring import rescore as score_again
     from oneturn.evaluation.result import Evaluation
     from oneturn.evaluation.scorers import judges
-    from oneturn.evaluation.typed_outputs import output_types
 
     before = None if baseline is None else Evaluation.read(baseline)
 
@@ -201,10 +201,16 @@ def _run(
     options: dict[str, Any],
 ) -> Evaluation:
     """Evaluate the agent, or the target if one is given."""
-    from oneturn.evaluation import evaluate
+    from oneturn.errors import OneTurnError
+    from oneturn.evaluation import evaluate, output_types
 
     if target is not None:
-        return evaluate(target, rows, metrics, api_key=api_key, **options)
+        try:
+            types = output_types(agent)
+        except OneTurnError as error:  # a tool's server, say, that only the served agent can reach
+            typer.echo(visible(f"Outputs are read as JSON, because the agent can't be built here: {error}"), err=True)
+            types = None
+        return evaluate(target, rows, metrics, api_key=api_key, types=types, **options)
     return evaluate(agent.program(compiled=not uncompiled), rows, metrics, lm=agent.lm(), **options)
 
 

@@ -105,6 +105,7 @@ def _order(item: Item) -> int:
 
 # OpenAI's two reasons are its own limits; a deadline or a server shutdown needs another value.
 _REASON = "incomplete_details.reason"
+_CODE = "error.code"  # likewise
 
 
 def check_event_types(events: Sequence[Event], findings: Findings) -> None:
@@ -141,6 +142,8 @@ def _check(
                 missing.append(f"{path} (null)")
             elif path.endswith(_REASON) and isinstance(value, str):
                 findings.add("own-reason", f"The reason is {value!r}.", position)
+            elif path.endswith(_CODE) and isinstance(value, str):
+                findings.add("own-code", f"The code is {value!r}.", position)
             else:
                 findings.add("openai-types", f"{name}: {path}: {problem['msg']}.", position)
         if missing:

@@ -276,6 +276,12 @@ _END = (
         "OpenAI has no value for a deadline or a server shutdown; its client passes it on.",
         _N,
     ),
+    Rule(
+        "own-code",
+        "The `error.code` of `response.failed` is not one of OpenAI's values.",
+        "OpenAI has no value for an agent's errors; its client passes it on.",
+        _N,
+    ),
     Rule("error-shape", "An error has a `code` and a `message`.", "A client handles errors by their code."),
     Rule(
         "error-leaks",

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from oneturn.errors import RunCancelled
@@ -22,6 +23,21 @@ class OnProgress(Protocol):
     """Callback for progress reports."""
 
     def __call__(self, message: str, fraction: float | None, item: Mapping[str, Any] | None = None) -> object: ...
+
+
+@dataclass(frozen=True)
+class LMSettings:
+    """Settings of a run's LM calls, from its request; ``None`` for the LM's own.
+
+    Attributes:
+        temperature: the sampling temperature.
+        top_p: the nucleus sampling parameter.
+        max_output_tokens: the number of tokens that all LM calls of the run may write.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_output_tokens: int | None = None
 
 
 class RunContext:
@@ -35,6 +51,10 @@ class RunContext:
         on_progress: called with each progress report.
         streaming: whether the output is consumed as a stream; ``None`` inherits from the parent.
         caller: the token of the calling user, empty for no user; ``None`` inherits from the parent.
+
+    Attributes:
+        lm_settings: the settings of the run's own LM calls; those inside its tools have none.
+        max_tool_calls: the number of tool calls that the run may make; ``None`` for no limit.
     """
 
     def __init__(
@@ -52,6 +72,8 @@ class RunContext:
         self._wakers: set[Callable[[], object]] = set()
         self._lock = threading.Lock()
         self.on_progress = on_progress
+        self.lm_settings = LMSettings()
+        self.max_tool_calls: int | None = None
         self.caller: str | None = parent.caller if caller is None and parent else caller
 
     def cancel(self, reason: str = "cancelled") -> None:

@@ -20,7 +20,17 @@ from oneturn.core.terminal import can_redraw
 from oneturn.datasets.duplicates import NEAR, duplicates, input_text, normalize_text
 from oneturn.datasets.row_files import read_rows
 from oneturn.datasets.schema import against_loader, against_schema, against_signature, unique_ids, unreadable
-from oneturn.datasets.splits import SPLITS, BadRow, Row, alternatives, read_schema, split_files, split_rows, types
+from oneturn.datasets.splits import (
+    SPLITS,
+    BadRow,
+    Row,
+    alternatives,
+    default,
+    read_schema,
+    split_files,
+    split_rows,
+    types,
+)
 from oneturn.errors import DataError
 from oneturn.programs import as_program
 
@@ -55,14 +65,15 @@ def label_fields(rows: Sequence[Row], schema: Mapping[str, Any] | None) -> list[
     return [name for name in names if name == "category" or _is_boolean(rows, name)]
 
 
-def balances(rows: Sequence[Row], fields: Sequence[str]) -> list[Balance]:
-    """Count the values of each of ``fields``, per split."""
+def balances(rows: Sequence[Row], fields: Sequence[str], schema: Mapping[str, Any] | None = None) -> list[Balance]:
+    """Count the values of each of ``fields``, per split. A row without the field has the schema's default, if any."""
     result = []
     for field in fields:
         counts: dict[str, Counter[str]] = {}
+        missing = default(schema, field)
         for row in rows:
-            if row.values.get(field) is not None:
-                counts.setdefault(_format_value(row.values[field]), Counter())[row.split] += 1
+            if (value := row.values.get(field, missing)) is not None:
+                counts.setdefault(_format_value(value), Counter())[row.split] += 1
         if counts:
             result.append(Balance(field, dict(sorted(counts.items()))))
     return result
@@ -265,7 +276,7 @@ def check_data(
     for split, path in files.items():
         findings += _check_loader(agent, split, path, findings)
     findings += duplicates(rows, inputs, outputs, similarity, progress)
-    label_balances = balances(rows, label_fields(rows, schema))
+    label_balances = balances(rows, label_fields(rows, schema), schema)
     findings += [finding for balance in label_balances for finding in imbalances(balance, list(files))]
     findings += difficulty(rows, {Path(path): read_results(Path(path), inputs) for path in results}, inputs)
     numbers = {split: sum(row.split == split for row in rows) for split in files}

@@ -11,9 +11,7 @@ from typing import Any
 
 import dspy
 import mlflow
-import pydantic
 from mlflow.entities import Assessment, AssessmentSourceType, Span, Trace
-from mlflow.types.responses import ResponsesAgentRequest
 from tqdm.auto import tqdm
 
 from oneturn.agent import Agent
@@ -36,6 +34,7 @@ from oneturn.datasets.splits import Row, read_schema, split_files, split_rows
 from oneturn.errors import DataError, RequestError
 from oneturn.programs import as_program
 from oneturn.programs.program import Program
+from oneturn.responses.parsing import validate_request
 from oneturn.responses.reply import read_response
 from oneturn.responses.request import program_inputs
 from oneturn.responses.tracing import COMPLETED, OUTCOME
@@ -130,14 +129,13 @@ def read_trace(trace: Trace, feedback: Feedback, program: Program) -> LabelledIn
 
     Raises:
         UnusableTrace: it isn't a trace of the agent, its feedback is inconclusive, or an input can't be stored.
-        RequestError: the program doesn't accept the request.
-        pydantic.ValidationError: the request isn't a valid Responses request.
+        RequestError: the request isn't a valid Responses request, or the program doesn't accept it.
     """
     if feedback.right is None and not feedback.expected:
         raise UnusableTrace("the feedback is neither yes nor no, and has no expected answer")
     span, request = _agent_span(trace)
     signature, answer = program.signature, program.answer_field
-    inputs = program_inputs(signature, ResponsesAgentRequest.model_validate(request), answer)
+    inputs = program_inputs(signature, validate_request(dict(request)), answer)
     if any(isinstance(value, dspy.Type) for values in inputs.values() for value in _as_list(values)):
         raise UnusableTrace("the request contains an image or a file")
     corrected, rest = _human_labels(feedback, program)
@@ -288,7 +286,7 @@ class _Collector:
             return
         try:
             labelled = read_trace(trace, feedback, self._program)
-        except (RequestError, pydantic.ValidationError):
+        except RequestError:
             self._skipped["the request can't be read"] += 1
         except UnusableTrace as error:
             self._skipped[str(error)] += 1

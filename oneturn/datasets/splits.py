@@ -113,6 +113,12 @@ def alternatives(schema: Mapping[str, Any] | None, name: str) -> list[Mapping[st
     return options
 
 
+def default(schema: Mapping[str, Any] | None, name: str) -> Any:
+    """Return the default of a field, or ``None`` without one."""
+    field = (schema or {}).get("properties", {}).get(name)
+    return field.get("default") if isinstance(field, Mapping) else None
+
+
 def types(alternative: Mapping[str, Any]) -> list[str]:
     """Return the JSON types of a subschema: none, one or several."""
     names = alternative.get("type", [])

@@ -10,6 +10,7 @@ from oneturn.evaluation.result import Evaluation, Metric
 from oneturn.evaluation.runner import evaluate
 from oneturn.evaluation.spark import evaluate_into, evaluate_table
 from oneturn.evaluation.statistics import interval
+from oneturn.evaluation.typed_outputs import output_types
 
 __all__ = [
     "ApprovalPolicy",
@@ -25,6 +26,7 @@ __all__ = [
     "evaluate_into",
     "evaluate_table",
     "interval",
+    "output_types",
     "rescore",
     "score_plot",
     "to_agent_evaluation",

@@ -12,6 +12,7 @@ import dspy
 import pandas as pd
 
 from oneturn.agent import load_agent
+from oneturn.evaluation.approval import ApprovalPolicy
 from oneturn.evaluation.data_sources import Source, Unreadable, iter_examples, without_nan
 from oneturn.evaluation.result import Metric
 from oneturn.evaluation.runner import iter_rows
@@ -34,8 +35,10 @@ class Job:
         metrics: the metrics by column name.
         inputs: the program's input columns.
         threads: rows in parallel per worker.
-        api_key: the token for a URL.
         columns: the result columns with their Spark types, without the table's own columns.
+        api_key: the token for a URL.
+        approve: decides on calls that need approval; ``None`` ends the run there.
+        types: the types of the outputs of a URL.
     """
 
     name: str
@@ -43,8 +46,10 @@ class Job:
     metrics: Mapping[str, Metric]
     inputs: Sequence[str]
     threads: int
-    api_key: str | None
     columns: Mapping[str, str]
+    api_key: str | None = None
+    approve: ApprovalPolicy | None = None
+    types: Mapping[str, Any] | None = None
 
     def __call__(self, batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Evaluate a partition (PySpark's ``mapInPandas``); few rows are in memory at a time."""
@@ -75,16 +80,21 @@ class Job:
         return iter_examples(record_rows(), self.inputs, _target(self).optional)
 
 
-def build_target(target: str | Made, api_key: str | None) -> Target:
+def build_target(
+    target: str | Made,
+    api_key: str | None = None,
+    approve: ApprovalPolicy | None = None,
+    types: Mapping[str, Any] | None = None,
+) -> Target:
     """Build the target on a worker from its serializable form."""
     if isinstance(target, str) and Path(target).suffix == ".py":
-        return resolve_target(load_agent(target), None, None, False)
-    return resolve_target(target() if callable(target) else target, None, api_key, False)
+        return resolve_target(load_agent(target), None, None, False, approve)
+    return resolve_target(target() if callable(target) else target, None, api_key, False, approve, types)
 
 
 def _target(job: Job) -> Target:
     if job.name not in _targets:
-        _targets[job.name] = build_target(job.target, job.api_key)
+        _targets[job.name] = build_target(job.target, job.api_key, job.approve, job.types)
     return _targets[job.name]
 
 

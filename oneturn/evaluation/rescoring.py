@@ -14,7 +14,7 @@ from oneturn.datasets.row_files import write_rows
 from oneturn.errors import DataError
 from oneturn.evaluation.metric_columns import check_columns
 from oneturn.evaluation.result import MEASURED, Evaluation, metrics_among
-from oneturn.evaluation.results_file import check_rows, read_records
+from oneturn.evaluation.results_reader import check_rows, read_records
 from oneturn.evaluation.row import Row, judge_row
 from oneturn.evaluation.run_record import RunRecord, with_record
 from oneturn.evaluation.runner import Metrics, named_metrics
@@ -40,7 +40,7 @@ def rescore(
         rows: a file written by :func:`oneturn.evaluate` with ``output``.
         metrics: as :func:`oneturn.evaluate` takes them.
         examples: provide the labels, matched by ``id``, or else by their order; ``None`` for the labels in the rows.
-        types: the types of the outputs; see :func:`oneturn.evaluation.typed_outputs.output_types`.
+        types: the types of the outputs; see :func:`oneturn.evaluation.output_types`.
         output: a file for the rows; may be the same file.
 
     Raises:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from oneturn.core.usage import USAGE_COLUMNS
-from oneturn.evaluation.results_file import read_results
+from oneturn.evaluation.results_reader import read_results
 from oneturn.evaluation.statistics import PassHatK, interval, pass_hat_k
 
 Metric = Callable[..., Any]

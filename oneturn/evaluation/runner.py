@@ -79,6 +79,7 @@ def evaluate(
     trace: bool = False,
     progress: bool = True,
     approve: ApprovalPolicy | None = None,
+    types: Mapping[str, Any] | None = None,
     max_same_errors: ErrorLimits | None = _SAME_ERRORS,
 ) -> Evaluation:
     """Run ``target`` on every row and judge each answer.
@@ -113,6 +114,8 @@ def evaluate(
         approve: decides on each tool call that needs a person's approval. Without it no such call is run: its row ends
             in ``approval_required``. A metric sees that in ``run_record(prediction).outcome``, and all outputs are
             ``None``; if it raises, the row has the error ``approval_required``.
+        types: the types of the outputs of a URL, which arrive as JSON: dates, enums and models become what the program
+            returns, so that a metric scores them alike. See :func:`oneturn.evaluation.output_types`.
         max_same_errors: stop if the first 10 rows, or 20 rows in a row, failed with the same error; ``None`` to run all
             rows, whatever happens.
 
@@ -130,7 +133,7 @@ def evaluate(
     """
     limits = max_same_errors or ErrorLimits(0, 0)
     named = named_metrics(metrics)
-    resolved = resolve_target(target, lm, api_key, trace, approve)
+    resolved = resolve_target(target, lm, api_key, trace, approve, types)
     source = build_source(data, tuple(inputs or resolved.inputs), resolved.optional)
     if source.key != SPARK:  # reading its rows twice costs a job
         check_columns(named, source.rows())

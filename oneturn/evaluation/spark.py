@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from oneturn.core.usage import USAGE_COLUMNS
 from oneturn.errors import DataError
 from oneturn.evaluation._spark_worker import Job, Made, build_target
+from oneturn.evaluation.approval import ApprovalPolicy
 from oneturn.evaluation.runner import Metrics, named_metrics
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def evaluate_table(
     outputs: Sequence[str] = ("answer",),
     threads: int = 8,
     api_key: str | None = None,
+    approve: ApprovalPolicy | None = None,
+    types: Mapping[str, Any] | None = None,
 ) -> DataFrame:
     """Answer and judge each row of a Spark table on the workers (``DataFrame.mapInPandas``).
 
@@ -55,6 +58,10 @@ def evaluate_table(
         outputs: the outputs that become columns, as ``pred_…``.
         threads: rows in parallel per partition.
         api_key: the token for a URL; ``None`` for the one in each worker's environment.
+        approve: decides on each tool call that needs a person's approval, as in :func:`oneturn.evaluate`; it is sent to
+            the workers. Without it no such call is run: its row ends in ``approval_required``. If Spark retries a task,
+            the calls that were approved in it are run again.
+        types: the types of the outputs of a URL; see :func:`oneturn.evaluate`.
 
     Returns:
         The table's columns and those of :func:`oneturn.evaluate`, with nested values as JSON text.
@@ -67,7 +74,9 @@ def evaluate_table(
         raise DataError(f"The table has no column {missing[0]!r}; it has {', '.join(table.columns)}.")
     if taken := [name for name in table.columns if name in columns]:
         raise DataError(f"The table has a column {taken[0]!r}, which is a result column: rename or drop it.")
-    job = Job(uuid.uuid4().hex, target, named_metrics(metrics), tuple(inputs), threads, api_key, columns)
+    job = Job(
+        uuid.uuid4().hex, target, named_metrics(metrics), tuple(inputs), threads, columns, api_key, approve, types
+    )
     table_columns = ", ".join(f"`{field.name}` {field.dataType.simpleString()}" for field in table.schema.fields)
     schema = ", ".join([table_columns, *(f"`{name}` {kind}" for name, kind in columns.items())])
     # PySpark inspects the signature, and a callable object doesn't have that of a function.
@@ -76,7 +85,7 @@ def evaluate_table(
 
 def output_names(target: str | Made) -> tuple[str, ...]:
     """The output names of a target, for ``outputs``; builds the target in this process."""
-    program: Any = getattr(build_target(target, None), "_program", None)
+    program: Any = getattr(build_target(target), "_program", None)
     signature = getattr(program, "signature", None)
     return tuple(signature.output_fields) if signature is not None else ("answer",)
 

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import dspy
 import mlflow
 from mlflow.entities import SpanType
-from mlflow.types.responses import ResponsesAgentRequest
 
 from oneturn.agent import Agent
 from oneturn.core.serialization import jsonable
@@ -19,8 +18,12 @@ from oneturn.core.usage import NO_USAGE, USAGE_COLUMNS, CallTracker, Usage, trac
 from oneturn.errors import ApprovalRequired, DataError, ProgramError
 from oneturn.evaluation.approval import ApprovalPolicy, decide, use_approval_policy
 from oneturn.evaluation.run_record import RunRecord, arguments, cited_sources, tool_calls, with_record
+from oneturn.evaluation.typed_outputs import outputs_of, with_types
 from oneturn.programs.signature import signature_of
+from oneturn.responses import ResponsesAdapter
+from oneturn.responses.call_items import to_mlflow_items
 from oneturn.responses.client import input_items, query
+from oneturn.responses.parsing import validate_request
 from oneturn.responses.reply import Reply, read_response
 from oneturn.responses.request import program_inputs
 
@@ -86,9 +89,22 @@ class Target(Protocol):
 
 
 def resolve_target(
-    target: Any, lm: dspy.BaseLM | None, api_key: str | None, trace: bool, approve: ApprovalPolicy | None = None
+    target: Any,
+    lm: dspy.BaseLM | None,
+    api_key: str | None,
+    trace: bool,
+    approve: ApprovalPolicy | None = None,
+    types: Mapping[str, Any] | None = None,
 ) -> Target:
     """Build the target for a program, an :class:`oneturn.Agent`, a URL, or a ``models:/`` URI.
+
+    Args:
+        target: any of these.
+        lm: the LM for a program; ``None`` for the configured LM.
+        api_key: the token for a URL.
+        trace: whether each row of a program is an MLflow trace.
+        approve: decides on calls that need approval; ``None`` ends the run there.
+        types: the types of the outputs of a URL or a logged model.
 
     Raises:
         DataError: ``target`` is none of these.
@@ -98,9 +114,9 @@ def resolve_target(
     if isinstance(target, dspy.Module):
         return ProgramTarget(target, lm, trace, approve)
     if isinstance(target, str) and target.startswith(("http://", "https://")):
-        return EndpointTarget(target, api_key, approve)
+        return EndpointTarget(target, api_key, approve, types)
     if isinstance(target, str) and target.startswith(("models:/", "runs:/")):
-        return ModelTarget(target, approve)
+        return ModelTarget(target, approve, types)
     raise DataError(f"{target!r:.80} can't be evaluated: give a dspy.Module, an Agent, a URL or a models:/ URI.")
 
 
@@ -148,7 +164,7 @@ class ProgramTarget:
         question, others = _request(example)
         if not isinstance(question, list):
             return dict(example.inputs())
-        request = ResponsesAgentRequest(input=question, custom_inputs=others)
+        request = validate_request({"input": question, "custom_inputs": others})
         return program_inputs(signature_of(self._program, None), request)
 
     @contextlib.contextmanager
@@ -175,9 +191,22 @@ class EndpointTarget:
     """A served agent.
 
     It is sent a row's ``question``, a text or the messages of a conversation; the other inputs are ``custom_inputs``.
+
+    Args:
+        url: its URL.
+        api_key: the token to send.
+        approve: decides on calls that need approval; ``None`` ends the run there.
+        types: the types of its outputs, which arrive as JSON.
     """
 
-    def __init__(self, url: str, api_key: str | None, approve: ApprovalPolicy | None = None):
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None,
+        approve: ApprovalPolicy | None = None,
+        types: Mapping[str, Any] | None = None,
+    ):
+        self._types = types or {}
         self.key = url
         self._approve = approve
         self.inputs: tuple[str, ...] = ("question",)
@@ -194,30 +223,37 @@ class EndpointTarget:
 
         into.unknown = USAGE_COLUMNS
         with _measure(into):
-            read_into(_replies(send, question, self._approve, into), into)
+            read_into(_replies(send, question, self._approve, into), into, self._types)
 
 
 class ModelTarget:
-    """A logged model, loaded into this process."""
+    """A logged model, loaded into this process.
 
-    def __init__(self, uri: str, approve: ApprovalPolicy | None = None):
+    Args:
+        uri: its URI.
+        approve: decides on calls that need approval; ``None`` ends the run there.
+        types: the types of its outputs; ``None`` for those that its program declares.
+    """
+
+    def __init__(self, uri: str, approve: ApprovalPolicy | None = None, types: Mapping[str, Any] | None = None):
         self.key = uri
         self._approve = approve
         self.inputs: tuple[str, ...] = ("question",)
         self.optional: frozenset[str] = frozenset()
         self._model = mlflow.pyfunc.load_model(uri)
+        self._types = _model_types(self._model) if types is None else types
 
     def answer(self, example: dspy.Example, into: TargetResult) -> None:
         """Query the model."""
         question, custom_inputs = _request(example)
 
         def send(items: list[Mapping[str, Any]]) -> Reply:
-            response = self._model.predict({"input": items, "custom_inputs": custom_inputs})
+            response = self._model.predict({"input": to_mlflow_items(items), "custom_inputs": custom_inputs})
             return read_response(response, items)
 
         into.unknown = USAGE_COLUMNS
         with _measure(into):
-            read_into(_replies(send, question, self._approve, into), into)
+            read_into(_replies(send, question, self._approve, into), into, self._types)
 
 
 _MAX_APPROVALS = 50
@@ -259,8 +295,22 @@ def _request(example: dspy.Example) -> tuple[Any, Fields]:
     return inputs.pop("question", None), inputs
 
 
-def read_into(replies: Sequence[Reply], into: TargetResult) -> None:
-    """Convert the replies of a served agent, several if calls were approved, to the result of a program."""
+def _model_types(model: Any) -> dict[str, Any]:
+    try:
+        served = model.get_raw_model()
+    except NotImplementedError:  # a model that isn't a ResponsesAgent
+        return {}
+    return outputs_of(served.program.signature) if isinstance(served, ResponsesAdapter) else {}
+
+
+def read_into(replies: Sequence[Reply], into: TargetResult, types: Mapping[str, Any] | None = None) -> None:
+    """Convert the replies of a served agent, several if calls were approved, to the result of a program.
+
+    Args:
+        replies: the replies, in order.
+        into: where the result is written.
+        types: the types of the outputs, which are JSON in the replies.
+    """
     reply = replies[-1]
     urls = [source.url for source in reply.sources]
     into.approvals = [{"name": each.name, "arguments": arguments(each.arguments)} for each in reply.approvals]
@@ -268,7 +318,7 @@ def read_into(replies: Sequence[Reply], into: TargetResult) -> None:
         outputs = dict(reply.custom_outputs) or {"citations": urls}
         if reply.answer_field is not None:
             outputs = {reply.answer_field: reply.text, **outputs}
-        into.prediction = dspy.Prediction(**outputs)
+        into.prediction = dspy.Prediction(**with_types(outputs, types or {}))
     into.tool_calls = [
         {
             "name": call.name,

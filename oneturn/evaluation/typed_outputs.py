@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import dspy
 import pydantic
 
 from oneturn.agent import Agent
@@ -14,23 +15,40 @@ from oneturn.programs.react.trajectory import Turn
 from oneturn.programs.signature import signature_of
 
 
-def output_types(agent: Agent) -> dict[str, Any]:
-    """The output types that the agent's program declares; empty if it declares none."""
-    program = agent.build()
+def output_types(agent: Agent | dspy.Module) -> dict[str, Any]:
+    """The output types that an agent's program, or a program, declares; empty if it declares none."""
+    program = agent.build() if isinstance(agent, Agent) else agent
     try:
-        types = {name: field.annotation for name, field in signature_of(program).output_fields.items()}
+        types = outputs_of(signature_of(program))
     except OneTurnError:
         return {}
     return {**types, "trajectory": list[Turn]} if isinstance(program, ReAct) else types
 
 
+def outputs_of(signature: type[dspy.Signature]) -> dict[str, Any]:
+    """The types of a signature's outputs by name."""
+    return {name: field.annotation for name, field in signature.output_fields.items()}
+
+
 def with_types(outputs: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
-    """The outputs in their declared types; a value that doesn't match its type is unchanged."""
+    """The outputs in their declared types; a value that doesn't match its type is unchanged.
+
+    A text may be the JSON text of the value: CSV and Parquet files, and Spark, hold nested values like that.
+    """
     return {name: _convert(value, types[name]) if name in types else value for name, value in outputs.items()}
 
 
 def _convert(value: Any, kind: Any) -> Any:
+    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)  # a column of a CSV file in which all texts are numbers
     try:
-        return pydantic.TypeAdapter(kind).validate_python(value)
-    except (pydantic.ValidationError, pydantic.errors.PydanticSchemaGenerationError):
+        adapter = pydantic.TypeAdapter(kind)
+        return adapter.validate_python(value)
+    except pydantic.errors.PydanticSchemaGenerationError:
+        return value
+    except pydantic.ValidationError:
+        pass
+    try:
+        return adapter.validate_json(value) if isinstance(value, str) else value
+    except pydantic.ValidationError:
         return value

@@ -15,6 +15,7 @@ import dspy
 from dspy.lm15 import (
     AsyncOpenAIChatLM,
     AuthError,
+    ContinuationDelta,
     LM15Error,
     NotConfiguredError,
     OpenAIChatCompat,
@@ -22,12 +23,21 @@ from dspy.lm15 import (
     ProviderError,
     Request,
     Response,
+    StreamDeltaEvent,
     TransportError,
 )
 
 from oneturn.core._dspy import StdlibAsyncTransport, StreamEvent, parse_with
 from oneturn.core.databricks_auth import Who, first_line, workspace_token
 from oneturn.errors import ConfigError
+from oneturn.lm._databricks_messages import (
+    flatten,
+    has_parts,
+    state_deltas,
+    states_of,
+    with_signed_reasoning,
+    with_states,
+)
 from oneturn.lm.transport import InterruptibleTransport
 
 
@@ -96,12 +106,9 @@ def explain_error(prepared: PreparedRequest, error: LM15Error) -> LM15Error:
     return error
 
 
-CHAT = OpenAIChatCompat(instruction_role="system", max_tokens_field="max_tokens")
+CHAT = OpenAIChatCompat(instruction_role="system", max_tokens_field="max_tokens", thinking_replay="omit")
 
 _TOO_LONG = re.compile(r"context.?(?:length|window)|(?:prompt|input)\b.*\btoo long|maximum.*tokens", re.I)
-
-
-_HAS_PARTS = re.compile(r'"content"\s*:\s*\[')
 
 
 class EndpointClient(OpenAIChatLM):
@@ -112,33 +119,33 @@ class EndpointClient(OpenAIChatLM):
         return super().normalize_error(status, _as_openai(status, body))
 
     def parse_response(self, request: Request, response: Any) -> Response:
-        """Return the response, with the reasoning of a thinking model."""
-        if _HAS_PARTS.search(response.body.decode(errors="replace")):
-            body = response.json()
-            for choice in body.get("choices") or []:
-                _flatten(choice.get("message"))
-            response = replace(response, body=json.dumps(body).encode())
-        return super().parse_response(request, response)
+        """Return the response, with the reasoning of a thinking model and its signatures."""
+        if not has_parts(response.body.decode(errors="replace")):
+            return super().parse_response(request, response)
+        body = response.json()
+        messages = [choice.get("message") for choice in body.get("choices") or []]
+        states = [states_of(message) for message in messages]
+        for message in messages:
+            flatten(message)
+        parsed = super().parse_response(request, replace(response, body=json.dumps(body).encode()))
+        return with_states(parsed, states[0]) if states and states[0] else parsed
 
     def parse_stream_events(self, request: Request, raw_event: Any) -> Iterator[StreamEvent]:
-        """Yield the events of a chunk, with the text and the reasoning of a thinking model."""
-        if _HAS_PARTS.search(raw_event.data):
+        """Yield the events of a chunk, with the text and the reasoning of a thinking model and its signatures."""
+        states: list[ContinuationDelta] = []
+        if has_parts(raw_event.data):
             chunk = json.loads(raw_event.data)
             for choice in chunk.get("choices") or []:
-                _flatten(choice.get("delta"))
+                states += state_deltas(choice.get("delta"))
+                flatten(choice.get("delta"))
             raw_event = replace(raw_event, data=json.dumps(chunk))
         yield from super().parse_stream_events(request, raw_event)
+        yield from (StreamDeltaEvent(delta=state) for state in states)
 
-
-def _flatten(message: Any) -> None:
-    """Replace a content of parts, as thinking models have it on Databricks, by its text and its reasoning."""
-    if not isinstance(message, dict) or not isinstance(message.get("content"), list):
-        return
-    parts = [part for part in message["content"] if isinstance(part, dict)]
-    message["content"] = "".join(str(part.get("text") or "") for part in parts if part.get("type") == "text")
-    summaries = [summary for part in parts for summary in part.get("summary") or [] if isinstance(summary, dict)]
-    if reasoning := "".join(str(summary.get("text") or "") for summary in summaries):
-        message["reasoning_content"] = reasoning
+    def _build_messages(self, request: Request, *args: Any, **options: Any) -> list[dict[str, Any]]:
+        """Return the messages, with the signed reasoning that the endpoint wants back."""
+        messages: list[dict[str, Any]] = super()._build_messages(request, *args, **options)
+        return with_signed_reasoning(messages, request.messages)
 
 
 class AsyncEndpointClient(AsyncOpenAIChatLM):

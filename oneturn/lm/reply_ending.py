@@ -6,19 +6,25 @@ as an answer nor cached.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import dspy
-from dspy.lm15 import RefusalPart, Request, Response, ResponseStream, TextPart, response_to_events
+from dspy.lm15 import RefusalPart, Request, Response, ResponseStream, TextPart, ToolCallPart, response_to_events
 from dspy.utils.exceptions import LMError
 
 from oneturn.core._dspy import StreamEvent, engine_call, usage_dict, uses_engine, with_engine
 from oneturn.core.run_context import current_run
 from oneturn.lm.capabilities import capabilities_of
+from oneturn.lm.replay import with_replayed, with_state
 from oneturn.lm.streaming import OnDelta, StreamingEngine
 
 Ending = Literal["max_output_tokens", "content_filter", "refusal"]
+
+
+_UNNAMED_CALL = re.compile(r"tool call (?:at part \d+ arrived without a|with no) name")
 
 
 class ReplyEnded(LMError):
@@ -26,7 +32,7 @@ class ReplyEnded(LMError):
 
     Args:
         ending: ``"max_output_tokens"``, ``"content_filter"`` or ``"refusal"``.
-        text: what was written; the reason of a refusal.
+        text: what was written, a function call as ``{"name": …, "arguments": …`` in JSON; the reason of a refusal.
         usage: the usage of the call, in DSPy's format.
     """
 
@@ -37,21 +43,37 @@ class ReplyEnded(LMError):
         self.usage = usage
 
 
+def is_unnamed_call(error: LMError) -> bool:
+    """Return whether a reply had a function call without a name, which ``lm15`` refuses: the LM can be asked again."""
+    return bool(_UNNAMED_CALL.search(str(error)))
+
+
 class ReplyCheck:
     """A DSPy engine that wraps the engine of an LM and checks how each reply ended.
+
+    It also keeps what the LM's API requires back of a reply: see :mod:`oneturn.lm.replay`.
 
     Args:
         lm: the LM that answers.
         is_complete: whether a text is a complete reply; such a reply counts even at the token limit.
         on_delta: called with each delta while the reply is written, if the LM and the run stream.
+        states: what the LM's API requires back, by the id of the first function call of a message; it may be filled
+            later.
 
     Attributes:
         called: whether the LM was asked; if not, DSPy's cache answered.
     """
 
-    def __init__(self, lm: dspy.LM, is_complete: Callable[[str], bool], on_delta: OnDelta | None = None):
+    def __init__(
+        self,
+        lm: dspy.LM,
+        is_complete: Callable[[str], bool],
+        on_delta: OnDelta | None = None,
+        states: Mapping[str, str] | None = None,
+    ):
         self.lm = lm
         self._is_complete = is_complete
+        self._states = {} if states is None else states
         self._on_delta = on_delta if current_run().streaming else None
         self.called = False
         vars(self).update(capabilities_of(lm))  # DSPy asks the engine of an LM for the capabilities
@@ -63,7 +85,7 @@ class ReplyCheck:
             ReplyEnded: the reply was cut, filtered or refused.
         """
         self.called = True
-        return self._check(self._complete(request))
+        return self._check(self._complete(with_replayed(request, self._states)))
 
     def stream(self, request: Request) -> Iterator[StreamEvent]:
         """Yield the events of the LM's own engine, for a program that contains this one and streams it.
@@ -72,7 +94,7 @@ class ReplyCheck:
             ReplyEnded: the reply was cut, filtered or refused.
         """
         self.called = True
-        call = engine_call(self.lm, request)
+        call = engine_call(self.lm, with_replayed(request, self._states))
         if not hasattr(call.engine, "stream"):
             yield from response_to_events(self._check(call.engine.complete(call.request)))
             return
@@ -87,9 +109,14 @@ class ReplyCheck:
             raise ReplyEnded("refusal", "".join(refusals), usage_dict(response))
         if response.finish_reason == "content_filter":
             raise ReplyEnded("content_filter", text, usage_dict(response))
-        if response.finish_reason == "length" and not self._is_complete(text):
-            raise ReplyEnded("max_output_tokens", text, usage_dict(response))
-        return response
+        if _is_cut(response) and not self._is_whole(response, text):
+            raise ReplyEnded("max_output_tokens", text or _written_call(response), usage_dict(response))
+        return with_state(response)
+
+    def _is_whole(self, response: Response, text: str) -> bool:
+        """Whether a reply at the token limit has all its calls, or its text is complete."""
+        calls = [part for part in response.message.parts if isinstance(part, ToolCallPart)]
+        return not any(_PARTIAL in call.input for call in calls) if calls else self._is_complete(text)
 
     def _complete(self, request: Request) -> Response:
         if self._on_delta is not None:
@@ -103,13 +130,35 @@ class ReplyCheck:
 
 
 def with_reply_check(
-    lm: dspy.BaseLM, is_complete: Callable[[str], bool], on_delta: OnDelta | None = None
+    lm: dspy.BaseLM,
+    is_complete: Callable[[str], bool],
+    on_delta: OnDelta | None = None,
+    states: Mapping[str, str] | None = None,
 ) -> tuple[dspy.BaseLM, ReplyCheck | None]:
     """Return a copy of ``lm`` with a :class:`ReplyCheck`; ``lm`` and ``None`` if it handles its own connection."""
     if not uses_engine(lm):
         return lm, None
-    check = ReplyCheck(lm, is_complete, on_delta)
+    check = ReplyCheck(lm, is_complete, on_delta, states)
     return with_engine(lm, check), check
+
+
+_PARTIAL = "partial_json"  # lm15's key for arguments that aren't JSON
+
+
+def _is_cut(response: Response) -> bool:
+    """Whether a reply was cut at the token limit. lm15 doesn't say so of a reply with function calls."""
+    data = response.provider_data or {}
+    choices = data.get("choices") or [{}]
+    raw = [data.get("stop_reason"), choices[0].get("finish_reason") if isinstance(choices[0], dict) else None]
+    return response.finish_reason == "length" or not {"length", "max_tokens"}.isdisjoint(map(str, raw))
+
+
+def _written_call(response: Response) -> str:
+    """Return the last function call of a cut reply as it was written; empty if there is none."""
+    calls = [part for part in response.message.parts if isinstance(part, ToolCallPart)]
+    if not calls or not isinstance(written := calls[-1].input.get(_PARTIAL), str):
+        return ""
+    return f'{{"name": {json.dumps(calls[-1].name)}, "arguments": {written}'
 
 
 def _has_content(response: Response) -> bool:

@@ -7,13 +7,14 @@ callbacks and history.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import dspy
 from dspy.lm15 import Request, Response, ResponseStream
 
-from oneturn.core._dspy import engine_call, uses_engine, with_engine
+from oneturn.core._dspy import StreamEvent, engine_call, uses_engine, with_engine
 from oneturn.core.run_context import current_run
 from oneturn.lm.capabilities import capabilities_of
 
@@ -41,11 +42,31 @@ class StreamingEngine:
         if not hasattr(call.engine, "stream"):
             return call.with_inclusive_usage(call.engine.complete(call.request))
         on_delta = self._on_reply()
-        with ResponseStream(call.engine.stream(call.request), call.request) as stream:
+        with ResponseStream(separate_calls(call.engine.stream(call.request)), call.request) as stream:
             for event in stream.events():
                 if event.type == "delta":
                     on_delta(event.delta)
             return call.with_inclusive_usage(stream.response)
+
+
+def separate_calls(events: Iterator[StreamEvent]) -> Iterator[StreamEvent]:
+    """Yield the events of a stream with one index for each function call.
+
+    Some servers, such as Gemini's for OpenAI's API, send all parallel calls with index 0.
+    """
+    ids: dict[int, str] = {}
+    moved: dict[int, int] = {}
+    for event in events:
+        if event.type != "delta" or event.delta.type != "tool_call":
+            yield event
+            continue
+        delta = event.delta
+        index = moved.get(delta.part_index, delta.part_index)
+        if delta.id and delta.name and ids.get(index, delta.id) != delta.id:
+            index = moved[delta.part_index] = max(ids) + 1
+        if delta.id:
+            ids[index] = delta.id
+        yield event if index == delta.part_index else replace(event, delta=replace(delta, part_index=index))
 
 
 def tapped(lm: dspy.BaseLM, on_text: OnText) -> dspy.BaseLM:

@@ -28,11 +28,15 @@ class InterruptibleTransport(ObservedTransport):
 
     def observer(self) -> RequestObserver:
         """Return what closes the connection of a request if the current run is cancelled."""
-        return _Interruption(current_run())
+        return Interruption(current_run())
 
 
-class _Interruption(RequestObserver):
-    """Shuts down the socket of one request if the run that waits for it is cancelled."""
+class Interruption(RequestObserver):
+    """Shuts down the socket of one request if the run that waits for it is cancelled.
+
+    Args:
+        run: the run.
+    """
 
     def __init__(self, run: RunContext):
         self._run = run
@@ -41,17 +45,20 @@ class _Interruption(RequestObserver):
         self._lock = threading.Lock()
 
     def attach(self, connection: socket.socket) -> None:
+        """Shut this socket down from now on. Raises ``ConsumerGone`` if the run was cancelled before."""
         self.detach()  # a reused connection was closed by its server, and the request is sent on a new one
         self._socket = connection
         self._registered.enter_context(self._run.waking(self._shut_down))
         self.check(None)
 
     def detach(self) -> None:
+        """Shut no socket down from now on."""
         with self._lock:
             self._socket = None
         self._registered.close()
 
     def check(self, error: Exception | None) -> None:
+        """Raise ``ConsumerGone`` if the run was cancelled: the connection failed because it was shut down."""
         if self._run.reason is not None:
             raise ConsumerGone from error
 

@@ -2,6 +2,6 @@
 
 from oneturn.programs.chat_completions import ChatCompletionsProgram
 from oneturn.programs.module import ModuleProgram
-from oneturn.programs.program import Program, as_program, guarded_tools
+from oneturn.programs.program import Program, as_program, guarded_tools, program_tools
 
-__all__ = ["ChatCompletionsProgram", "ModuleProgram", "Program", "as_program", "guarded_tools"]
+__all__ = ["ChatCompletionsProgram", "ModuleProgram", "Program", "as_program", "guarded_tools", "program_tools"]

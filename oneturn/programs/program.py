@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Protocol, cast
 
 import dspy
@@ -10,7 +10,9 @@ import dspy
 from oneturn.core.steps import Step
 from oneturn.errors import ProgramError
 from oneturn.programs.module import ModuleProgram
+from oneturn.programs.signature import ending_tool
 from oneturn.tools.decorator import options_of
+from oneturn.tools.registry import tools_in
 
 
 class Program(Protocol):
@@ -60,17 +62,16 @@ def as_program(
     )
 
 
-def guarded_tools(program: Program | dspy.Module) -> list[str]:
-    """Return the names of the tools, at any depth of a program, that may need a person's approval."""
+def program_tools(program: Program | dspy.Module) -> dict[str, dspy.Tool]:
+    """Return the tools of a program, at any depth, by name."""
     module = getattr(program, "module", program)  # unwrap a ModuleProgram
     parts = [module, *(part for _, part in module.named_sub_modules())] if isinstance(module, dspy.Module) else [module]
-    names: dict[str, None] = {}
-    for part in parts:
-        tools = getattr(part, "tools", None)
-        for tool in tools.values() if isinstance(tools, Mapping) else tools if isinstance(tools, list) else ():
-            if isinstance(tool, dspy.Tool) and options_of(tool).approval:
-                names[str(tool.name)] = None
-    return list(names)
+    return {str(tool.name): tool for part in parts for tool in tools_in(part) if tool.name != ending_tool(part)}
+
+
+def guarded_tools(program: Program | dspy.Module) -> list[str]:
+    """Return the names of the tools, at any depth of a program, that may need a person's approval."""
+    return [name for name, tool in program_tools(program).items() if options_of(tool).approval]
 
 
 def _check_built(program: Any) -> Any:

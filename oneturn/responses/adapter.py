@@ -27,14 +27,16 @@ from oneturn.core.steps import (
     ToolResult,
     Working,
 )
-from oneturn.core.usage import Usage
+from oneturn.core.usage import CallTracker, Usage, track_usage
 from oneturn.errors import AgentError, ProgramError, RunCancelled, RunError
 from oneturn.programs import Program, as_program
 from oneturn.programs.signature import check_predictors
 from oneturn.responses.approval_items import Item, read_waiting
 from oneturn.responses.errors import to_client_error
 from oneturn.responses.event_writer import EventWriter, url_citations
-from oneturn.responses.parsing import ParsedRequest, parse_request, signer, tool_schema, validate_request
+from oneturn.responses.parsing import ParsedRequest, parse_request, read_request, signer, tool_schema
+from oneturn.responses.request_fields import RequestOptions
+from oneturn.responses.text_format import formatted_text
 from oneturn.responses.tracing import SelfTraced, in_span
 from oneturn.tools.approvals import Approvals
 
@@ -98,14 +100,22 @@ class ResponsesAdapter(SelfTraced):
         """Build the program when MLflow loads the model, so that errors show before the first request."""
         _ = self.program
 
-    def parse(self, request: ResponsesAgentRequest | dict[str, Any]) -> ParsedRequest:
+    def parse(
+        self, request: ResponsesAgentRequest | Mapping[str, Any], options: RequestOptions | None = None
+    ) -> ParsedRequest:
         """Parse a request without running it, so that a server can refuse it before the stream starts.
+
+        Args:
+            request: the request.
+            options: its options, if :func:`oneturn.responses.parsing.read_request` has returned both.
 
         Raises:
             RequestError: the request is invalid (HTTP 400).
             ProgramError: the program can't be built, or the request answers an approval that can't be verified.
         """
-        return self._parse(validate_request(request))
+        if options is not None and isinstance(request, ResponsesAgentRequest):
+            return self._parse(request, options)
+        return self._parse(*read_request(request))
 
     def run(self, parsed: ParsedRequest) -> ResponsesAgentResponse:
         """Run a parsed request and return the response: the same as at the end of a stream. The LM doesn't stream.
@@ -128,8 +138,8 @@ class ResponsesAdapter(SelfTraced):
             RequestError: the request doesn't match the Responses protocol.
             AgentError: the request was refused, or the run failed, with the code and message of a stream's ``error``.
         """
-        request = validate_request(request)
-        return self._run(request, lambda: self._parse(request))
+        valid, options = read_request(request)
+        return self._run(valid, lambda: self._parse(valid, options))
 
     def predict_stream(  # type: ignore[override]  # as ResponsesAgent's own
         self, request: ResponsesAgentRequest
@@ -139,11 +149,11 @@ class ResponsesAdapter(SelfTraced):
         Raises:
             RequestError: the request doesn't match the Responses protocol.
         """
-        request = validate_request(request)
-        yield from in_span("predict_stream", request, self._events(lambda: self._parse(request)))
+        valid, options = read_request(request)
+        yield from in_span("predict_stream", valid, self._events(lambda: self._parse(valid, options)))
 
-    def _parse(self, request: ResponsesAgentRequest) -> ParsedRequest:
-        return parse_request(request, self.program, self.approvals)
+    def _parse(self, request: ResponsesAgentRequest, options: RequestOptions) -> ParsedRequest:
+        return parse_request(request, options, self.program, self.approvals)
 
     def _run(self, request: ResponsesAgentRequest, parse: Callable[[], ParsedRequest]) -> ResponsesAgentResponse:
         failures: list[AgentError] = []
@@ -159,30 +169,25 @@ class ResponsesAdapter(SelfTraced):
         streaming: bool = True,
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         run = RunContext(self._deadline, current_run(), streaming=streaming, caller=caller_token())
-        writer = EventWriter()
+        writer, tracker = EventWriter(), CallTracker()
         yield from writer.start()
         try:
-            yield from self._run_events(writer, parse(), run)
+            with track_usage(tracker):
+                yield from self._run_events(writer, parse(), run)
         except RunCancelled as cancelled:
-            yield from writer.incomplete(cancelled.reason)
+            yield from writer.incomplete(cancelled.reason, tracker.usage.to_responses())
         except GeneratorExit:
             raise
-        except RunError as error:
-            if error.code == "max_output_tokens":  # what was written of the answer is in the response
-                yield from writer.incomplete(error.code)
-            else:
-                yield from self._failed(writer, error, on_failure)
         except BaseException as error:  # the client gets a terminal event, the trace the original exception
-            yield from self._failed(writer, error, on_failure)
+            usage = tracker.usage.to_responses()
+            if isinstance(error, RunError) and error.code == "max_output_tokens":
+                yield from writer.incomplete(error.code, usage)  # with what was written of the answer
+                return
+            failure = to_client_error(error)
+            on_failure(failure)
+            yield from writer.failed(failure, usage)
             if not isinstance(error, Exception):
                 raise
-
-    def _failed(
-        self, writer: EventWriter, error: BaseException, on_failure: Callable[[AgentError], object]
-    ) -> Iterator[ResponsesAgentStreamEvent]:
-        failure = to_client_error(error)
-        on_failure(failure)
-        yield from writer.failed(failure.code, str(failure))
 
     def _run_events(
         self, writer: EventWriter, parsed: ParsedRequest, run: RunContext
@@ -192,6 +197,10 @@ class ResponsesAdapter(SelfTraced):
         waits_for_approval = False
         usage = None
         program = self.program
+        options = parsed.options
+        answer_field = program.answer_field if options.text_format is None else None
+        writer.metadata.update(options.metadata)
+        run.lm_settings, run.max_tool_calls = options.lm, options.max_tool_calls
 
         def sign(item: Item) -> str:
             waiting, finished = read_waiting([*parsed.items, *writer.output], item)
@@ -214,15 +223,16 @@ class ResponsesAdapter(SelfTraced):
                 yield from writer.approval_request(step.waiting, sign)
                 waits_for_approval = True
             elif isinstance(step, AnswerDelta):
-                yield from writer.text(step.text, step.attempt)
+                if options.text_format is None:
+                    yield from writer.text(step.text, step.attempt)
             elif isinstance(step, Answer):
                 prediction = step.prediction
-                yield from _write_answer(writer, program, prediction, seen)
+                yield from _write_answer(writer, program, prediction, seen, options)
             elif isinstance(step, Usage):
                 usage = step.to_responses()
         if prediction is None and not waits_for_approval:
             raise ProgramError("The program ended without an Answer; its steps() must yield one.")
-        yield from writer.completed(usage, _custom_outputs(program, prediction), program.answer_field)
+        yield from writer.completed(usage, _custom_outputs(program, prediction), answer_field)
 
     def _steps(self, parsed: ParsedRequest, seen: dict[str, Document]) -> Iterator[Step]:
         """The steps of a new run, or of the resumed run if the request answers an approval."""
@@ -269,8 +279,15 @@ def _next(steps: Iterator[Step]) -> Step | None:
 
 
 def _write_answer(
-    writer: EventWriter, program: Program, prediction: dspy.Prediction, seen: Mapping[str, Document]
+    writer: EventWriter,
+    program: Program,
+    prediction: dspy.Prediction,
+    seen: Mapping[str, Document],
+    options: RequestOptions,
 ) -> Iterator[ResponsesAgentStreamEvent]:
+    if options.text_format is not None:
+        yield from writer.answer(formatted_text(options.text_format, program.signature, prediction), [])
+        return
     if program.answer_field is None:  # clients that read only text get the outputs too
         yield from writer.answer(json.dumps(_custom_outputs(program, prediction), ensure_ascii=False), [])
         return

@@ -11,7 +11,8 @@ from mlflow.entities import Document
 from oneturn.core.serialization import normalise_arguments, read_json
 from oneturn.core.steps import FinishedCall, Resumption, WaitingCall
 from oneturn.errors import RequestError
-from oneturn.responses.request import APPROVAL_RESPONSE, describe_invalid_verdict
+from oneturn.responses.call_items import APPROVAL_RESPONSE
+from oneturn.responses.request import describe_invalid_verdict
 
 Item = Mapping[str, Any]
 _UNCHANGED = "send all output items back unchanged."

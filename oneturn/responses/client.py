@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 import openai
 
+from oneturn.core.background import ConsumerGone
 from oneturn.core.databricks_auth import bearer_token, is_app
 from oneturn.core.run_context import current_run, shut_down
 from oneturn.errors import EndpointError
@@ -89,6 +90,9 @@ def query(
             run.check()
             _read(reader, _events(client, address, items, body, connection), connection)
             return reader.reply()
+    except ConsumerGone:
+        run.check()
+        raise
     except EndpointError as error:
         if reader.ended:  # after the answer
             return reader.reply()

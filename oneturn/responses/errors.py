@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import mlflow
 from dspy.utils.exceptions import (
     AdapterParseError,
@@ -17,6 +20,7 @@ from dspy.utils.exceptions import (
     is_retryable_lm_error,
 )
 
+from oneturn.core.serialization import replace_surrogates_deep
 from oneturn.errors import AgentError, EndpointError, RequestError, RunError
 from oneturn.tools.errors import redacted_line
 
@@ -52,7 +56,55 @@ _STATUS = {
     "invalid_output": 500,
     "content_filter": 422,
     "refusal": 422,
+    "overloaded": 503,
 }
+
+_RETRYABLE = frozenset(
+    {"rate_limit_exceeded", "lm_timeout", "lm_error", "upstream_error", "invalid_output", "overloaded"}
+)
+_RETRY_AFTER = 1.0  # seconds, if nothing is known
+
+# The error types of the Open Responses specification, by code and else by status.
+_MODEL_ERRORS = frozenset({"lm_timeout", "lm_unusable", "lm_error", "invalid_output", "max_iters", "refusal"})
+_TYPES = {404: "not_found", 429: "too_many_requests"}
+
+
+def error_object(error: AgentError) -> dict[str, Any]:
+    """Return the ``error`` object of the protocol: type, code, message and param."""
+    return {
+        "type": _error_type(error),
+        "code": error.code,
+        "message": str(error),
+        "param": error.param,
+    }
+
+
+def error_event(error: AgentError) -> dict[str, Any]:
+    """Return the ``error`` event of a stream, without its ``sequence_number``.
+
+    It has the fields that OpenAI's clients read, and the nested object of Open Responses, whose ``headers`` are those
+    of a response with an error status.
+    """
+    fields = replace_surrogates_deep(error_object(error))
+    flat = {name: fields[name] for name in ("code", "message", "param")}
+    return {"type": "error", **flat, "error": {**fields, "headers": retry_headers(error)}}
+
+
+def retry_headers(error: AgentError) -> dict[str, str]:
+    """Return the HTTP headers that tell a client whether, and when, to send the request again."""
+    if not error.retryable:
+        return {"x-should-retry": "false"}
+    seconds = _RETRY_AFTER if error.retry_after is None else error.retry_after
+    return {"Retry-After": str(math.ceil(seconds))}
+
+
+def _error_type(error: AgentError) -> str:
+    status = error.status or 500
+    if error.code in _MODEL_ERRORS:
+        return "model_error"
+    if status in _TYPES:
+        return _TYPES[status]
+    return "invalid_request" if 400 <= status < 500 and error.code != "upstream_error" else "server_error"
 
 
 def to_client_error(error: BaseException) -> AgentError:
@@ -75,8 +127,10 @@ def to_client_error(error: BaseException) -> AgentError:
         return error
     code, message = _code_and_message(error)
     retry_after = getattr(error, "retry_after", None)
-    status = _STATUS.get(code, 500) if _is_retryable(error) else _NOT_RETRYABLE
-    return AgentError(message, code, status, retry_after=retry_after)
+    retryable = _is_retryable(error)
+    status = _STATUS.get(code, 500) if retryable else _NOT_RETRYABLE
+    param = getattr(error, "param", None)
+    return AgentError(message, code, status, retry_after, param, retryable=retryable and code in _RETRYABLE)
 
 
 def _is_retryable(error: BaseException) -> bool:

@@ -25,7 +25,8 @@ from mlflow.types.responses import (
 
 from oneturn.core.serialization import plain, replace_surrogates
 from oneturn.core.steps import ToolCall, ToolProgress, ToolResult, WaitingCall, source
-from oneturn.errors import ProgramError
+from oneturn.errors import AgentError, ProgramError
+from oneturn.responses.errors import error_event
 
 Event = ResponsesAgentStreamEvent
 Item = dict[str, Any]
@@ -34,22 +35,20 @@ Item = dict[str, Any]
 _FIXED_FIELDS = {"model": "agent", "tools": [], "tool_choice": "auto", "parallel_tool_calls": False}
 _CALL_TYPES = ("function_call", "function_call_output", "mcp_approval_request")
 _UNFINISHED_OUTPUT = "Error: the run ended before this tool did."
-# A failed response must have one of OpenAI's codes. The error event before it has ours, which is more specific.
-_OPENAI_CODES = {
-    "rate_limit_exceeded": "rate_limit_exceeded",
-    "invalid_request": "invalid_prompt",
-    "context_length_exceeded": "invalid_prompt",
-    "content_filter": "invalid_prompt",
-    "refusal": "invalid_prompt",
-}
 
 
 class EventWriter:
-    """Writes the events of one response, in order."""
+    """Writes the events of one response, in order.
+
+    Attributes:
+        output: the finished items.
+        metadata: the response's ``metadata``.
+    """
 
     def __init__(self) -> None:
         self.response_id = _new_id("resp")
         self.output: list[Item] = []
+        self.metadata: dict[str, str] = {}
         self._created_at = time.time()
         self._sequence = 0
         self._message: _OpenMessage | None = None
@@ -125,6 +124,8 @@ class EventWriter:
         yield from self._interrupt()
         call_id, _ = self._open_calls[result.call_id]
         item = {**create_function_call_output_item(call_id, replace_surrogates(result.output)), "id": _new_id("fco")}
+        if result.is_error:
+            item["is_error"] = True
         if sources := [source(document) for document in result.documents]:
             item["sources"] = plain(sources)
         del self._open_calls[result.call_id]
@@ -199,28 +200,24 @@ class EventWriter:
             yield from self._close_message(self._message, "incomplete", [])
         if not self._ends_with_calls():
             yield from self._close_calls()
-        response = {**self._response("completed"), "usage": usage, "custom_outputs": outputs}
         if answer_field != "answer":
-            response["metadata"] = {"answer_field": answer_field or ""}  # the protocol's values are texts
+            self.metadata["answer_field"] = answer_field or ""  # the protocol's values are texts
+        response = {**self._response("completed"), "usage": usage, "custom_outputs": outputs}
         yield self._event("response.completed", response=response, custom_outputs=outputs)
 
-    def incomplete(self, reason: str) -> Iterator[Event]:
+    def incomplete(self, reason: str, usage: Mapping[str, Any] | None = None) -> Iterator[Event]:
         """Write the terminal ``response.incomplete`` of a stopped run, with the items finished so far."""
         yield from self._close_all()
-        response = {**self._response("incomplete"), "incomplete_details": {"reason": replace_surrogates(reason)}}
-        yield self._event("response.incomplete", response=response)
+        details = {"incomplete_details": {"reason": replace_surrogates(reason)}, "usage": usage}
+        yield self._event("response.incomplete", response={**self._response("incomplete"), **details})
 
-    def failed(self, code: str, message: str) -> Iterator[Event]:
-        """Write an ``error`` event, for MLflow's clients, and the terminal ``response.failed``, for OpenAI's.
-
-        Items finished before stay valid.
-        """
-        message = replace_surrogates(message)
+    def failed(self, failure: AgentError, usage: Mapping[str, Any] | None = None) -> Iterator[Event]:
+        """Write an ``error`` event and the terminal ``response.failed``. Items finished before stay valid."""
         yield from self._close_all()
-        yield self._event("error", code=code, message=message, param=None)
-        error = {"code": _OPENAI_CODES.get(code, "server_error"), "message": message}
-        response = {**self._response("failed"), "error": error}
-        yield self._event("response.failed", response=response)
+        event = error_event(failure)
+        yield self._event(event.pop("type"), **event)
+        fields = {"error": {"code": event["code"], "message": event["message"]}, "usage": usage}
+        yield self._event("response.failed", response={**self._response("failed"), **fields})
 
     def _close_all(self) -> Iterator[Event]:
         """Close the open message and write an output for every open call."""
@@ -280,6 +277,7 @@ class EventWriter:
             "status": status,
             "output": list(self.output),
             **_FIXED_FIELDS,
+            **({"metadata": self.metadata} if self.metadata else {}),
         }
 
     def _event(self, kind: str, **fields: Any) -> Event:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dspy
@@ -16,7 +16,10 @@ from oneturn.core.steps import Resumption
 from oneturn.errors import ProgramError, RequestError
 from oneturn.programs import Program
 from oneturn.responses.approval_items import Item, read_answer
-from oneturn.responses.request import describe_validation_error, program_inputs
+from oneturn.responses.call_items import to_mlflow_items
+from oneturn.responses.request import MESSAGES, SYSTEM, describe_validation_error, program_inputs
+from oneturn.responses.request_fields import RequestOptions, read_fields
+from oneturn.responses.text_format import check_format
 from oneturn.tools.approvals import Approvals, VerifiedApproval
 
 
@@ -28,6 +31,7 @@ class ParsedRequest:
         request: the request, valid and in text that UTF-8 can encode; it has the ``context`` and ``custom_inputs``.
         items: the ``input`` items as dicts.
         inputs: the program's inputs.
+        options: what the request asks for besides.
         resumption: where to resume, with the person's decision; ``None`` for a new run.
         approval: the verified approval of ``resumption``.
     """
@@ -35,27 +39,33 @@ class ParsedRequest:
     request: ResponsesAgentRequest
     items: tuple[Item, ...]
     inputs: Mapping[str, Any]
+    options: RequestOptions = field(default_factory=RequestOptions)
     resumption: Resumption | None = None
     approval: VerifiedApproval | None = None
 
 
-def parse_request(request: ResponsesAgentRequest, program: Program, approvals: Approvals | None) -> ParsedRequest:
+def parse_request(
+    request: ResponsesAgentRequest, options: RequestOptions, program: Program, approvals: Approvals | None
+) -> ParsedRequest:
     """Convert a valid request to the program's inputs, and to the state that a resumed run starts from.
 
     Args:
-        request: the request, from :func:`validate_request`.
+        request: the request, from :func:`read_request`.
+        options: what it asks for besides its inputs.
         program: the program that will answer it.
         approvals: verifies the approval that the request may answer; it isn't recorded as used yet.
 
     Raises:
-        RequestError: an input is missing, unknown or of the wrong type; or an approval is malformed, forged or expired.
+        RequestError: an input is missing, unknown or of the wrong type; the program doesn't support an option; or an
+            approval is malformed, forged or expired.
         ProgramError: the request answers an approval, and there is no key to verify it.
     """
+    _check_options(options, program)
     items = tuple(item.model_dump() for item in request.input)
     inputs = program_inputs(program.signature, request, program.answer_field)
     answer = read_answer(items)
     if answer is None:
-        return ParsedRequest(request, items, inputs)
+        return ParsedRequest(request, items, inputs, options)
     if not hasattr(program, "resume"):
         raise RequestError("This agent doesn't request approvals; end the input with a user message.")
     resumption = answer.resumption
@@ -67,7 +77,21 @@ def parse_request(request: ResponsesAgentRequest, program: Program, approvals: A
         tool_schema(program, resumption.waiting.name),
     )
     resumption = replace(resumption, sources_dropped=approval.sources_dropped)
-    return ParsedRequest(request, items, inputs, resumption, approval)
+    return ParsedRequest(request, items, inputs, options, resumption, approval)
+
+
+def _check_options(options: RequestOptions, program: Program) -> None:
+    if options.instructions and not {SYSTEM, MESSAGES} & set(program.signature.input_fields):
+        raise RequestError(
+            f"This agent takes no instructions: its signature has no field {SYSTEM!r}. Leave instructions out.",
+            "instructions",
+        )
+    supported = getattr(program, "request_settings", ())
+    for name in options.settings:
+        if name not in supported:
+            raise RequestError(f"This agent doesn't support {name}; leave it out.", name)
+    if options.text_format is not None:
+        check_format(options.text_format, program.signature)
 
 
 def tool_schema(program: Program, name: str) -> Mapping[str, Any] | None:
@@ -91,10 +115,30 @@ def signer(approvals: Approvals | None) -> Approvals:
     return approvals
 
 
-def validate_request(request: ResponsesAgentRequest | dict[str, Any]) -> ResponsesAgentRequest:
+def read_request(
+    request: ResponsesAgentRequest | Mapping[str, Any],
+) -> tuple[ResponsesAgentRequest, RequestOptions]:
+    """Read a request: every field is honoured, or refused by name.
+
+    Args:
+        request: the body of a request, or MLflow's request.
+
+    Returns:
+        The valid request, with ``instructions`` as its first system message; and what it asks for besides its inputs.
+
+    Raises:
+        RequestError: the request doesn't match the Responses protocol, or has a field that isn't supported.
+    """
+    body = request.model_dump(exclude_none=True) if isinstance(request, ResponsesAgentRequest) else request
+    fields, options = read_fields(body if _is_encodable(body) else replace_surrogates_deep(body))
+    return validate_request(fields), options
+
+
+def validate_request(request: ResponsesAgentRequest | Mapping[str, Any]) -> ResponsesAgentRequest:
     """Validate a request, which MLflow may pass as a dict, and replace unpaired surrogates.
 
-    LMs and trace stores reject text that UTF-8 can't encode.
+    LMs and trace stores reject text that UTF-8 can't encode. Items that MLflow's types don't know, such as
+    ``mcp_call``, are converted; see :func:`oneturn.responses.call_items.to_mlflow_items`.
 
     Raises:
         RequestError: the request doesn't match the Responses protocol.
@@ -104,9 +148,12 @@ def validate_request(request: ResponsesAgentRequest | dict[str, Any]) -> Respons
         encodable = _is_encodable(data)
         if encodable and isinstance(request, ResponsesAgentRequest):
             return request
-        return ResponsesAgentRequest.model_validate(data if encodable else replace_surrogates_deep(data))
+        data = data if encodable else replace_surrogates_deep(data)
+        items = data.get("input") if isinstance(data, Mapping) else None
+        converted = {**data, "input": to_mlflow_items(items)} if isinstance(items, list) else data
+        return ResponsesAgentRequest.model_validate(converted)
     except ValidationError as invalid:
-        raise RequestError(describe_validation_error(invalid)) from invalid
+        raise RequestError(describe_validation_error(invalid), "input") from invalid
 
 
 def _is_encodable(request: Any) -> bool:

@@ -11,6 +11,7 @@ from mlflow.entities.span import NO_OP_SPAN_TRACE_ID
 from oneturn.core.steps import safe_url
 from oneturn.core.usage import Usage
 from oneturn.errors import EndpointError, RequestError
+from oneturn.responses.call_items import MCP_CALL, output_of
 
 Event = Mapping[str, Any]
 OnEvent = Callable[[Event], object]
@@ -261,7 +262,7 @@ class ReplyReader:
         return Reply(
             text="".join(map(_text, answers)),
             tool_calls=tuple(
-                _tool_use(item, results.get(item.get("call_id"))) for item in _select(output, "function_call")
+                _tool_use(item, results.get(item.get("call_id"))) for item in _select(output, "function_call", MCP_CALL)
             ),
             sources=tuple(source(annotation) for annotation in annotations),
             approvals=tuple(_approval(item) for item in _select(output, "mcp_approval_request")),
@@ -337,9 +338,14 @@ def _error(error: Any) -> EndpointError:
 
 
 def _tool_use(call: Mapping[str, Any], result: Mapping[str, Any] | None) -> ToolUse:
+    if call.get("type") == MCP_CALL:  # it has its own output
+        return ToolUse(str(call.get("name")), str(call.get("arguments")), output_of(call), _sources(call))
     output = None if result is None else str(result.get("output"))
-    sources = tuple((result or {}).get("sources") or ())
-    return ToolUse(str(call.get("name")), str(call.get("arguments")), output, sources)
+    return ToolUse(str(call.get("name")), str(call.get("arguments")), output, _sources(result or {}))
+
+
+def _sources(result: Mapping[str, Any]) -> tuple[Mapping[str, str], ...]:
+    return tuple(result.get("sources") or ())
 
 
 def _approval(item: Mapping[str, Any]) -> ApprovalRequest:
@@ -353,8 +359,8 @@ def source(annotation: Mapping[str, Any]) -> Source:
     return Source(str(annotation.get("title") or annotation.get("filename") or link), safe_url(link))
 
 
-def _select(items: Iterable[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:
-    return [item for item in items if item.get("type") == kind]
+def _select(items: Iterable[Mapping[str, Any]], *kinds: str) -> list[Mapping[str, Any]]:
+    return [item for item in items if item.get("type") in kinds]
 
 
 def _is_complete(message: Mapping[str, Any]) -> bool:

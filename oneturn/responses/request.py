@@ -20,6 +20,7 @@ from mlflow.types.responses import ResponsesAgentRequest, to_chat_completions_in
 
 from oneturn.core.fields import field_type
 from oneturn.errors import RequestError
+from oneturn.responses.call_items import APPROVAL_RESPONSE
 
 Item = Mapping[str, Any]
 _SYSTEM_ROLES = ("system", "developer")
@@ -137,8 +138,6 @@ SYSTEM = "system_message"
 MESSAGES = "messages"
 _PART_TYPES = {dspy.Image: "input_image", dspy.File: "input_file"}
 _NO_QUESTION = 'The request has no user message; send input=[{"role": "user", "content": "…"}].'
-APPROVAL_RESPONSE = "mcp_approval_response"
-"""The type of the item that answers an approval request."""
 
 
 def program_inputs(
@@ -157,14 +156,16 @@ def program_inputs(
     fields = signature.input_fields
     custom = dict(request.custom_inputs or {})
     if unknown := sorted(set(custom) - set(fields)):
-        raise RequestError(f"custom_inputs has an unknown field {unknown[0]!r}; known: {', '.join(fields)}.")
+        raise RequestError(
+            f"custom_inputs has an unknown field {unknown[0]!r}; known: {', '.join(fields)}.", "custom_inputs"
+        )
     question_inputs, context_inputs = _from_items(signature, request, answer_field)
     if duplicates := sorted(set(custom) & set(question_inputs)):
-        raise RequestError(f"{duplicates[0]!r} is set in custom_inputs and in input; send it once.")
+        raise RequestError(f"{duplicates[0]!r} is set in custom_inputs and in input; send it once.", "custom_inputs")
     values = {**context_inputs, **question_inputs, **custom}
     question = question_field(signature)
     if question is not None and question not in values and fields[question].is_required():
-        raise RequestError(_NO_QUESTION)
+        raise RequestError(_NO_QUESTION, "input")
     return {
         name: _coerce(name, field, values) for name, field in fields.items() if name in values or field.is_required()
     }

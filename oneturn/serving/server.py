@@ -1,9 +1,4 @@
-"""Serve an agent over HTTP with MLflow's ``AgentServer``, as Databricks Apps does.
-
-``AgentServer`` calls synchronous functions on its event loop, one at a time, and sends the text of any exception to
-the client. The application therefore registers asynchronous functions that run the agent in threads, and converts
-errors to OpenAI's error objects.
-"""
+"""Serve an agent over HTTP: the socket, uvicorn, and what has to be ready before the first request."""
 
 from __future__ import annotations
 
@@ -11,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import re
 import socket
 import sys
 import threading
@@ -27,7 +23,8 @@ from oneturn.config.tracking import use_tracking, without_credentials
 from oneturn.errors import ConfigError, OneTurnError, ProgramError
 from oneturn.programs import guarded_tools
 from oneturn.responses import ResponsesAdapter
-from oneturn.serving.app import application
+from oneturn.responses.tool_items import ToolItemForm
+from oneturn.serving.app import AgentApplication, application
 from oneturn.tools.approvals import Approvals
 
 _GRACE_SECONDS = 5  # for open requests to finish after the server is stopped
@@ -54,21 +51,40 @@ def serve(agent_or_model: Agent | ResponsesAgent | str, *, host: str | None = No
         responder = _responder(agent_or_model)
         open_approvals(responder, host)
         warm_up(responder)
-        server = _Server(responder)
-        server.on_ready = lambda: _print_stderr(f"Serving at {_url(host, listener)} (POST /responses). Ctrl-C stops.")
+        server = _Server(_application(agent_or_model, responder))
+        server.on_ready = lambda: _print_stderr(
+            f"Serving at {_url(host, listener)} (POST /v1/responses and /responses). Ctrl-C stops."
+        )
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn has shut down cleanly
             server.run(sockets=[listener])
 
 
+def _application(served: Agent | ResponsesAgent | str, responder: ResponsesAgent) -> AgentApplication:
+    if isinstance(served, Agent):
+        return application(responder, name=served.name, tool_items=served.config.serve.tool_items)
+    if isinstance(served, str):  # models:/<name>/<version or @alias>
+        match = re.fullmatch(r"models:/+([^/@]+)(?:[/@](.+))?", served)
+        return application(responder, name=match[1], version=match[2]) if match else application(responder)
+    return application(responder)
+
+
 @contextlib.contextmanager
-def running_server(adapter: ResponsesAgent, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+def running_server(
+    adapter: ResponsesAgent, host: str = "127.0.0.1", port: int = 0, *, tool_items: ToolItemForm | None = None
+) -> Iterator[str]:
     """Serve ``adapter`` in a background thread within a ``with`` block; yield the URL of the started server.
+
+    Args:
+        adapter: the agent.
+        host: the address to listen on.
+        port: the port, 0 for any free one.
+        tool_items: how the agent's own tool calls appear; see :func:`oneturn.serving.application`.
 
     Raises:
         OneTurnError: the address is unusable or its port is in use, or the server doesn't start.
     """
     with _listening_socket(host, port) as listener:
-        server = _Server(adapter)
+        server = _Server(application(adapter, tool_items=tool_items))
         ready = threading.Event()
         server.on_ready = ready.set
 
@@ -93,8 +109,8 @@ def running_server(adapter: ResponsesAgent, host: str = "127.0.0.1", port: int =
 class _Server(uvicorn.Server):
     """uvicorn with a callback for readiness and a shutdown that cancels open requests."""
 
-    def __init__(self, responder: ResponsesAgent):
-        self._application = app = application(responder)
+    def __init__(self, app: AgentApplication):
+        self._application = app
         limit = _GRACE_SECONDS + _TERMINAL_EVENT_SECONDS
         config = uvicorn.Config(app, interface="asgi3", log_level="warning", timeout_graceful_shutdown=limit)
         super().__init__(config)

@@ -19,6 +19,7 @@ from oneturn.core.serialization import read_json
 from oneturn.core.terminal import visible
 from oneturn.core.usage import track_usage
 from oneturn.programs import guarded_tools
+from oneturn.responses.call_items import MCP_CALL, FunctionCallEvents
 from oneturn.responses.client import input_items, query
 from oneturn.responses.reply import DONE, ApprovalRequest, Event, Reply, Source, read_reply
 from oneturn.serving.server import warm_up
@@ -107,8 +108,13 @@ class Renderer:
         self._console = console
         self._started = time.perf_counter()
         self._streamed = False  # whether deltas of the open message were shown
+        self._calls = FunctionCallEvents()
 
     def __call__(self, event: Event) -> None:
+        for each in self._calls.read(event):
+            self._show(each)
+
+    def _show(self, event: Event) -> None:
         if event.get("type") == "response.output_text.delta":
             self._streamed = True
             self._console.out(_plain(str(event.get("delta"))), end="", highlight=False)
@@ -195,7 +201,7 @@ def _item_text(item: Mapping[str, Any]) -> str:
     kind = item.get("type")
     if kind == "reasoning":
         return _text(item.get("summary"))
-    if kind == "function_call":
+    if kind in ("function_call", MCP_CALL):
         return f"→ {item.get('name')} {item.get('arguments')}"
     if kind == "function_call_output":
         return f"← {item.get('output')}"

@@ -22,6 +22,7 @@ from oneturn.core.usage import CallTracker
 from oneturn.errors import EndpointError, ProgramError, ToolError
 from oneturn.programs.react.grounding import citing_fields
 from oneturn.programs.signature import answer_field_of
+from oneturn.responses.call_items import FunctionCallEvents
 from oneturn.responses.client import query
 from oneturn.responses.reply import Event, OnEvent, Reply
 from oneturn.responses.request import question_field
@@ -196,15 +197,20 @@ def _redact_key(key: str | None, error: EndpointError) -> EndpointError:
 
 def _is_progress(event: Event) -> bool:
     kind = str(event.get("type"))
-    return kind.startswith("response.output_item.") or kind == "response.in_progress"
+    return kind.startswith(("response.output_item.", "response.mcp_call_arguments.")) or kind == "response.in_progress"
 
 
 def _progress_handler(on_event: OnEvent | None) -> OnEvent:
-    """Return the event handler that reports progress. Each tool call is reported once, when it is complete."""
+    """Return the event handler that reports progress. Each tool call is reported once, when its arguments are there."""
+    calls = FunctionCallEvents()
 
     def handle(event: Event) -> None:
         if on_event is not None:
             on_event(event)
+        for each in calls.read(event):
+            report_event(each)
+
+    def report_event(event: Event) -> None:
         item = event.get("item") or {}
         progress = event.get("progress") or {}
         if event.get("type") == "response.output_item.done":

@@ -42,8 +42,11 @@ def only(report: DataReport) -> Finding:
 def test_the_shipped_examples_are_clean():
     report = check_data(AGENT, progress=False)
     assert report.findings == ()
-    assert report.rows == {"train": 54, "dev": 54, "test": 84}
-    assert {balance.field for balance in report.balances} == {"category", "answerable"}
+    assert report.rows == {"train": 99, "dev": 99, "test": 129}
+    counts = {balance.field: balance.counts for balance in report.balances}
+    assert counts.keys() == {"category", "style", "answerable"}
+    plain = {"train": 54, "dev": 54, "test": 84}  # these rows have no style: the schema's default counts
+    assert counts["style"] == {"natural": dict.fromkeys(plain, 45), "plain": plain}
 
 
 def test_clean_examples_pass(tmp_path: Path):

@@ -443,3 +443,18 @@ def test_examples_of_the_page_work(agent: oneturn.Agent):
     page["corrected"](ask(agent, "Is it heavy?", "no"), "ada", "yes, 12 kg")
     from_traces(agent)
     assert {found["answer"] for found in candidates(agent)} == {"no", "yes, 12 kg"}
+
+
+def test_a_traced_conversation_may_have_mcp_calls(agent: oneturn.Agent):
+    made = {"type": "mcp_call", "id": "mcp_1", "name": "look", "arguments": "{}", "server_label": "desk", "output": "4"}
+    before = [{"role": "user", "content": "Hello"}, made, {"role": "assistant", "content": "Hello."}]
+    with mlflow.start_span("served elsewhere") as span:
+        request = {"input": [*before, {"role": "user", "content": "Is it open?"}]}
+        message = {"type": "message", "id": "msg_1", "role": "assistant", "content": []}
+        text = {"type": "output_text", "text": "Until six.", "annotations": []}
+        span.set_inputs({"request": request})
+        span.set_outputs({"output": [made, {**message, "content": [text]}]})
+    mlflow.log_feedback(trace_id=span.trace_id, name="thumbs", value=True, source=ADA)
+    assert not from_traces(agent).skipped
+    (row,) = candidates(agent)
+    assert (row["question"], row["answer"]) == ("Is it open?", "Until six.")

@@ -9,12 +9,14 @@ from typing import Any
 
 import dspy
 import mlflow
+import pandas as pd
 import pytest
 from dspy.utils.exceptions import LMRateLimitError
 
 import oneturn
 from oneturn.agent import Agent
 from oneturn.errors import ApprovalRequired, DataError
+from oneturn.evaluation._spark_worker import Job
 from oneturn.evaluation.approval import approve_all, approve_none
 from oneturn.evaluation.run_record import run_record
 from oneturn.programs.react import Demonstration, ScriptedTeacher
@@ -250,3 +252,24 @@ def test_a_teacher_that_is_called_directly_raises():
         {"euros": 5},
     )
     assert PAID == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "answer", "paid"), [(approve_all, "refunded", [5.0]), (approve_none, "refused", [])]
+)
+def test_policy_reaches_the_workers_of_spark(policy: Any, answer: str, paid: list[float]):
+    PAID.clear()
+    job = Job(
+        f"policy {answer}",
+        lambda: program(*ASKS, DONE),
+        {"score": lambda gold, pred, trace=None: pred.answer == answer},
+        ("question",),
+        1,
+        {"pred_answer": "string", "score": "double", "error": "string"},
+        approve=policy,
+    )
+    (rows,) = job(iter([pd.DataFrame(ROWS)]))
+    assert rows[["pred_answer", "score", "error"]].to_dict("records") == [
+        {"pred_answer": answer, "score": 1.0, "error": None}
+    ]
+    assert paid == PAID

@@ -88,6 +88,16 @@ def test_a_finished_evaluation_is_not_run_again(tmp_path: Path, caplog: pytest.L
     assert len((tmp_path / "done.txt").read_text().splitlines()) == 3 * ROWS
 
 
+def test_a_finished_file_stays_finished_if_a_later_look_at_it_is_killed(tmp_path: Path):
+    evaluate(tmp_path, "rows.jsonl")
+    key = json.loads((tmp_path / ".rows.jsonl.evaluation").read_text())["evaluation"]
+    ResultsFile(tmp_path / "rows.jsonl", key)._file.close()  # as a kill leaves it: released, the partial file there
+    again = ResultsFile(tmp_path / "rows.jsonl", key)
+    assert again.finished
+    again.close()
+    assert not list(tmp_path.glob("*.partial"))
+
+
 def test_two_evaluations_of_one_file_are_refused(tmp_path: Path):
     command = "import sys; from pathlib import Path; from oneturn.evaluation.results_file import ResultsFile as R"
     held = f"{command}; f = R(Path(sys.argv[1]), 'k'); print('held', flush=True); sys.stdin.read()"

@@ -15,6 +15,7 @@ import pytest
 
 import oneturn
 from oneturn.errors import DataError
+from oneturn.evaluation import approve_all
 from oneturn.evaluation.spark import evaluate_into, evaluate_table
 from oneturn.testing import ScriptedLM, finish
 
@@ -177,6 +178,29 @@ def test_a_served_agent_is_asked_by_the_workers(spark: SparkSession):
         found = collected(evaluate_table(url, rows, {"right": yes}))
     assert [(row["pred_answer"], row["score"], row["right"]) for row in found] == [("yes", 1.0, 1.0)] * 4
     assert json.loads(found[0]["pred_tool_calls"]) == []
+
+
+def test_a_policy_decides_on_the_workers(spark: SparkSession):
+    def make() -> Any:
+        import oneturn
+        from oneturn.testing import ScriptedLM, call, finish
+
+        def refund(euros: float) -> str:
+            """Give money back."""
+            return "paid"
+
+        program = oneturn.ReAct("question -> answer", tools=[oneturn.tool(refund, approval=True)])
+        program.set_lm(ScriptedLM(call("refund", euros=5), finish(answer="done")))
+        return program
+
+    def done(gold: Any, pred: Any, trace: Any = None) -> bool:
+        return bool(pred.answer == "done")
+
+    rows = spark.createDataFrame([(1, "Refund?")], "id int, question string")
+    (undecided,) = collected(evaluate_table(make, rows, done))
+    assert (undecided["pred_answer"], undecided["score"]) == (None, 0.0)
+    (approved,) = collected(evaluate_table(make, rows, done, approve=approve_all))
+    assert (approved["pred_answer"], approved["score"]) == ("done", 1.0)
 
 
 def test_what_cannot_be_evaluated_says_why(spark: SparkSession, tmp_path: Path):

@@ -168,9 +168,7 @@ def test_an_mlflow_dataset_is_its_table():
 
 
 def test_a_worker_takes_nan_for_what_is_missing():
-    job = Job(
-        "nan", lambda: program(finish(answer="1")), {"score": answered}, ("question",), 1, None, {"error": "string"}
-    )
+    job = Job("nan", lambda: program(finish(answer="1")), {"score": answered}, ("question",), 1, {"error": "string"})
     table = pd.DataFrame({"question": ["one?", float("nan")], "gold": ["1", "2"]})
     (rows,) = job(iter([table]))
     assert rows["error"].isna().tolist() == [True, False]

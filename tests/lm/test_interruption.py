@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 import dspy
+import openai
 import pytest
 from dspy.lm15 import Message, Request, Response, TextPart, Usage
 
@@ -19,6 +20,7 @@ from oneturn.core.steps import ToolResult
 from oneturn.errors import AgentError, RunCancelled
 from oneturn.lm.databricks import EndpointEngine
 from oneturn.lm.streaming import tapped
+from oneturn.serving.interruption import interrupt_httpx
 from oneturn.testing import ScriptedLM, call, finish
 from tests.lm.hanging_server import HangingServer, Stop, hanging_server
 
@@ -95,6 +97,37 @@ def test_it_holds_for_an_endpoint_of_a_workspace(monkeypatch: pytest.MonkeyPatch
         assert server.wait(arrived)
         asked.cancel()
         assert server.wait(lambda server: server.open == 0)
+
+
+@pytest.mark.parametrize("stop", ["before the head", "in the reply"])
+@pytest.mark.parametrize("way", [plain, streamed])
+def test_it_holds_for_litellm(stop: Stop, way: Callable[[dspy.LM], Any]):
+    interrupt_httpx()
+    with hanging_server(stop) as server:
+        asked = InThread(way(server.lm(engine="litellm")))
+        assert server.wait(arrived)
+        asked.cancel()
+        assert isinstance(asked.error, ConsumerGone)
+        assert server.wait(lambda server: server.open == 0)
+        assert server.requests == 1
+
+
+def test_it_holds_for_an_openai_client_of_the_users_own():
+    interrupt_httpx()
+    with hanging_server("never") as server:
+        client = openai.OpenAI(api_key="k", base_url=f"http://127.0.0.1:{server.port}/v1")
+
+        def ask() -> Any:
+            return client.chat.completions.create(model="m", messages=[{"role": "user", "content": "Hello"}])
+
+        assert ask().choices[0].message.content
+        server.stop = "before the head"
+        asked = InThread(ask)  # on the same connection
+        assert server.wait(arrived)
+        asked.cancel()
+        assert server.wait(lambda server: server.open == 0)
+        server.stop = "never"
+        assert ask().choices[0].message.content
 
 
 @pytest.mark.parametrize("streaming", [True, False])

@@ -45,6 +45,8 @@ def known_to_clients(event: Event) -> None:
     told = json.loads(wire)
     if told["type"] == "response.incomplete":
         told["response"]["incomplete_details"]["reason"] = "max_output_tokens"  # openai has no name for ours
+    if told["type"] == "response.failed":
+        told["response"]["error"]["code"] = "server_error"  # likewise
     _OPENAI_EVENT.validate_python(told)
     assert ResponsesAgentStreamEvent.model_validate(event).model_dump() == event
 

@@ -7,11 +7,10 @@ from typing import Any, Literal
 import dspy
 import pytest
 from hypothesis import event, given
-from mlflow.types.responses import ResponsesAgentRequest
-from pydantic import ValidationError
 
 from oneturn import ReAct, ResponsesAdapter
 from oneturn.errors import RequestError
+from oneturn.responses.parsing import read_request
 from oneturn.testing import ScriptedLM, finish
 from tests.proof.judging import judged, outcome, without_a_stream_it_says_the_same
 from tests.proof.profile import proof
@@ -40,9 +39,9 @@ def agent() -> ResponsesAdapter:
 @given(bodies())
 def test_whatever_is_asked_the_stream_answers_or_says_why_it_can_not(body: dict[str, Any]):
     try:
-        request = ResponsesAgentRequest.model_validate(body)
-    except ValidationError:
-        event("refused by MLflow")
+        request, _ = read_request(body)
+    except RequestError:
+        event("refused before it is parsed")
         for refuse in (agent().predict, lambda asked: next(agent().predict_stream(asked))):
             with pytest.raises(RequestError):
                 refuse(body)  # type: ignore[arg-type]

@@ -127,9 +127,14 @@ def test_a_stream_is_valid_for_every_outcome(script: Any):
 
 @pytest.mark.parametrize("script", [*FINISHING, *FAILING])
 def test_every_event_is_valid_for_mlflow_and_the_openai_client(script: Any):
-    for event in events(adapter(*script, max_iters=4 if script in FINISHING else 2)):
+    stream = events(adapter(*script, max_iters=4 if script in FINISHING else 2))
+    for event in stream:
         assert ResponsesAgentStreamEvent.model_validate(event).model_dump() == event
-        OPENAI_EVENT.validate_python(json.loads(json.dumps(event)))
+        checked = json.loads(json.dumps(event))
+        if event["type"] == "response.failed":  # the client reads any code; its types list those of OpenAI's own models
+            assert event["response"]["error"]["code"] == stream[-2]["code"]
+            checked["response"]["error"]["code"] = "server_error"
+        OPENAI_EVENT.validate_python(checked)
 
 
 def test_items_are_in_the_order_of_the_run():

@@ -204,31 +204,29 @@ def test_the_text_of_an_exception_is_not_sent(stream: bool):
 
 
 REFUSED = {
-    "a bare string": (
-        {"input": "hello"},
-        'input is a string, but MLflow accepts only a list: send input=[{"role": "user", "content": "…"}].',
-    ),
-    "no input": ({}, "input: Field required."),
-    "half an item": ({"input": [{"role": "user"}]}, "input.0.content: Field required."),
-    "a list": ([1], "The request's body must be a JSON object."),
+    "no input": ({}, "input: Field required.", "input"),
+    "half an item": ({"input": [{"role": "user"}]}, "input.0.content: Field required.", "input"),
+    "a list": ([1], "The request's body must be a JSON object.", None),
     "no question": (
         {"input": [{"role": "assistant", "content": "hi"}]},
         'The request has no user message; send input=[{"role": "user", "content": "…"}].',
+        "input",
     ),
     "an unknown input": (
         body("?", custom_inputs={"colour": "red"}),
         "custom_inputs has an unknown field 'colour'; known: question, tone.",
+        "custom_inputs",
     ),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_an_invalid_request_is_rejected_with_the_reason(case: str):
-    sent, message = REFUSED[case]
+    sent, message, param = REFUSED[case]
     with oneturn.running_server(adapter()) as url:
         response = httpx.post(f"{url}/responses", json=sent)
     assert response.status_code == 400
-    expected = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_request"}
+    expected = {"message": message, "type": "invalid_request", "param": param, "code": "invalid_request"}
     assert response.json() == {"error": expected}
 
 

@@ -19,7 +19,7 @@ from oneturn.evaluation.report import figures as charts
 from oneturn.evaluation.report.figures import compare_reported, figures
 from oneturn.evaluation.report.rows import Columns, Row, records, row_view
 from oneturn.evaluation.result import Evaluation
-from oneturn.evaluation.results_file import check_rows
+from oneturn.evaluation.results_reader import check_rows
 
 ROWS = 10_000
 """The maximum number of rows in the table; rows that failed or changed take precedence."""

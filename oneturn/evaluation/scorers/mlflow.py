@@ -164,7 +164,13 @@ def _annotations(record: RunRecord) -> Iterator[Fields]:
 Fields = dict[str, Any]
 
 
-def predict_fn(target: Any, *, lm: dspy.BaseLM | None = None, api_key: str | None = None) -> Callable[..., Fields]:
+def predict_fn(
+    target: Any,
+    *,
+    lm: dspy.BaseLM | None = None,
+    api_key: str | None = None,
+    types: Mapping[str, Any] | None = None,
+) -> Callable[..., Fields]:
     """A predict function for ``mlflow.genai.evaluate``, from a program, an agent, a URL or a logged model.
 
     The function takes a row's ``inputs`` as keyword arguments and returns a response of the Responses protocol, whose
@@ -179,12 +185,13 @@ def predict_fn(target: Any, *, lm: dspy.BaseLM | None = None, api_key: str | Non
         target: as :func:`oneturn.evaluate` takes it.
         lm: the LM for a program; ``None`` for the LM configured in DSPy.
         api_key: the token for a URL.
+        types: the types of the outputs of a URL; see :func:`oneturn.evaluate`.
 
     Raises:
         DataError: the target is of an unsupported type.
     """
     # MLflow calls the function in its own threads, which don't inherit dspy.context.
-    resolved = resolve_target(target, lm or dspy.settings.lm, api_key, trace=False)
+    resolved = resolve_target(target, lm or dspy.settings.lm, api_key, trace=False, types=types)
 
     def predict(*, input: Any = None, **inputs: Any) -> Fields:
         inputs |= {} if input is None else {"input": input}

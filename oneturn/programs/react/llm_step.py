@@ -17,7 +17,7 @@ from oneturn.core.tracing import child_span, set_usage
 from oneturn.core.usage import NO_USAGE, CallTracker, track_usage
 from oneturn.errors import ProgramError
 from oneturn.lm.capabilities import ToolCalling
-from oneturn.lm.reply_ending import ReplyEnded, with_reply_check
+from oneturn.lm.reply_ending import ReplyEnded, is_unnamed_call, with_reply_check
 from oneturn.lm.streaming import OnDelta
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.prompt import StepAdapter
@@ -39,14 +39,16 @@ class Allowed:
 
 @dataclass(frozen=True)
 class StepCall:
-    """The LM's step: its reasoning, its thought and its calls, and which parts of them were streamed."""
+    """The LM's step: its reasoning, its thought and its calls, what its API requires back, and what was streamed."""
 
     thought: str | None
     calls: tuple[ToolCallArgs, ...]
     reasoning: str = ""
+    state: str = ""
     reasoning_emitted: bool = False
     thought_emitted: bool = False
     emitted_answer: str = ""
+    attempt: int = 0
 
     @property
     def call(self) -> ToolCallArgs:
@@ -93,6 +95,7 @@ class StepCaller:
         self._streaming = streaming
         self._adapters = AdapterSelector(lm, schema, tool_calling, answer_field)
         self.narrows = self._adapters.narrows
+        self._adapter: StepAdapter | None = None
         self.usage = NO_USAGE
 
     @property
@@ -110,17 +113,19 @@ class StepCaller:
             ContextWindowExceededError: the prompt is too long.
             ReplyEnded: the reply was cut, filtered or refused. The part of the answer that was written is yielded.
         """
-        reader = DeltaReader(self._answer_field, attempt, self._schema.thoughts)
+        reader = DeltaReader(self._answer_field, attempt, self._schema, self._plain_answer)
         try:
             if self._streaming:
                 return (yield from self._stream_next_step(reader, trajectory, allowed))
-            return self._step(self._call(trajectory, allowed))
+            return self._step(self._call(trajectory, allowed), attempt)
         except ConsumerGone:  # the LM's connection was closed because the run was cancelled
             current_run().check()
             raise
         except ReplyEnded as ended:
+            if ended.ending == "max_output_tokens" and not reader.emitted_answer and self._plain_answer() is not None:
+                yield from reader.read_plain(ended.text)
             if ended.ending == "max_output_tokens" and not reader.emitted_answer:
-                yield from StepReader(self._answer_field, attempt, thoughts=False).read(ended.text)
+                yield from StepReader(self._answer_field, attempt, self._schema, thoughts=False).read(ended.text)
             raise
 
     def _stream_next_step(
@@ -138,19 +143,24 @@ class StepCaller:
             prediction: dspy.Prediction = end.value
         finally:
             events.close()
-        return self._step(prediction, reader)
+        return self._step(prediction, reader.attempt, reader)
 
-    def _step(self, prediction: dspy.Prediction, reader: DeltaReader | None = None) -> StepCall:
+    def _plain_answer(self) -> int | None:
+        """Return after how many characters plain text streams as the answer; ``None`` if it isn't one."""
+        return self._adapter.plain_answer if self._adapter is not None else None
+
+    def _step(self, prediction: dspy.Prediction, attempt: int, reader: DeltaReader | None = None) -> StepCall:
         calls = [prediction.tool_call, *(prediction.get("parallel_calls") or ())]
         made = tuple(
             ToolCallArgs(name=call.name, args=self._schema.without_nulls(call.name, call.args)) for call in calls
         )
         thought = prediction.get("thought") if self._schema.thoughts else None
         reasoning = (prediction.get("reasoning") or "").strip()
+        state = prediction.get("state") or ""
         if reader is None:
-            return StepCall(thought, made, reasoning)
+            return StepCall(thought, made, reasoning, state, attempt=attempt)
         emitted = reader.reasoning_emitted, reader.thought_emitted, reader.emitted_answer
-        return StepCall(thought, made, reasoning, *emitted)
+        return StepCall(thought, made, reasoning, state, *emitted, attempt)
 
     def record(self, trajectory: list[Turn], step: StepCall | None, error: str | None = None) -> None:
         """Add the run to DSPy's trace as one entry: its last step and the trajectory before it, as plain data.
@@ -171,8 +181,8 @@ class StepCaller:
         """Call the LM. An unreadable reply from DSPy's cache is asked for again: it would fail every run alike."""
         config: dict[str, Any] = {}
         while True:
-            lm, check = with_reply_check(self._lm, _is_complete, on_delta)
-            adapter = self._adapters.adapter(allowed.names, allowed.seen_values)
+            adapter = self._adapter = self._adapters.adapter(allowed.names, allowed.seen_values)
+            lm, check = with_reply_check(self._lm, self._is_complete, on_delta, adapter.states)
             try:
                 return self._call_with(adapter, lm, trajectory, config)
             except AdapterParseError:
@@ -182,6 +192,8 @@ class StepCaller:
             except ReplyEnded:
                 raise
             except LMError as error:
+                if is_unnamed_call(error):
+                    raise AdapterParseError(type(adapter).__name__, self._predict.signature, "") from error
                 if not self._adapters.falls_back(adapter, error):
                     raise
 
@@ -206,16 +218,15 @@ class StepCaller:
                 if span is not None:
                     set_usage(span, tracker.usage)
 
+    def _is_complete(self, text: str) -> bool:
+        try:
+            return parse_reply(text, self._schema.function_names).complete
+        except ValueError:
+            return False
+
 
 def _step_outputs(step: StepCall | None) -> dict[str, Any]:
     if step is None:
         return {}
     thought = {} if step.thought is None else {"thought": step.thought}
     return {**thought, "tool_call": step.call.model_dump(mode="json")}
-
-
-def _is_complete(text: str) -> bool:
-    try:
-        return parse_reply(text).complete
-    except ValueError:
-        return False

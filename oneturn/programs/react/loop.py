@@ -92,6 +92,7 @@ class Run:
                 if remaining <= 0:
                     raise self._error("invalid_output", "the LM's last reply can't be parsed as a step")
                 continue
+            self.attempt = call.attempt + bool(call.emitted_answer and call.call.name != FINISH)
             if call.reasoning and not call.reasoning_emitted:
                 yield Thought(call.reasoning)
             if call.thought and not call.thought_emitted:
@@ -162,12 +163,12 @@ class Run:
             if (
                 self.must_finish or not self.caller.narrows
             ):  # no schema stops the LM, so the error must be in its prompt
-                self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=_REPEATED))
+                self.trajectory.append(_turn_of_step(step, _REPEATED))
             self.must_finish = True
             return
         waiting = [call for call in calls if self._needs_approval(call)]
         ready = [call for call in calls if call not in waiting]
-        yield from self._run_calls(ready, step.thought or "", reasoning=step.reasoning)
+        yield from self._run_calls(ready, step.thought or "", made_in=step)
         if waiting:  # only the first; the LM repeats the others later
             self.waits_for_approval = True
             thought = "" if ready else step.thought or ""
@@ -204,7 +205,11 @@ class Run:
         return not ungrounded_value and options_of(self.tools.get(call.name)).needs_approval(call.args)
 
     def _run_calls(
-        self, requested: Sequence[ToolCallArgs], thought: str, refusal: str | None = None, reasoning: str = ""
+        self,
+        requested: Sequence[ToolCallArgs],
+        thought: str,
+        refusal: str | None = None,
+        made_in: StepCall | None = None,
     ) -> Generator[Step, None, None]:
         """Run calls in parallel. Refused calls, and calls with unseen values, fail without being run."""
         seen_values = self._seen_values()
@@ -225,7 +230,8 @@ class Run:
             first = "" if number else thought
             finished = FinishedCall(call.name, call.args, first, result.output, result.documents, result.media)
             self._add_finished(finished, seen=call.call_id not in rejected)  # a rejection may repeat invented values
-            self.trajectory[-1].in_step(bool(number), reasoning)
+            if made_in is not None:
+                self.trajectory[-1].in_step(bool(number), made_in.reasoning, made_in.state)
 
     def _add_finished(self, finished: FinishedCall, seen: bool) -> None:
         """Add a finished call to the trajectory; with ``seen``, its output counts as seen text."""
@@ -264,7 +270,7 @@ class Run:
         self.repaired = self.must_finish = True
         self.attempt += bool(step.emitted_answer)
         observation = f"Error: {error}. Call {FINISH} again with outputs that fit."
-        self.trajectory.append(Turn(thought=step.thought, tool_call=step.call, observation=observation))
+        self.trajectory.append(_turn_of_step(step, observation))
 
     def _ended(self, ended: ReplyEnded) -> RunError:
         reason = _ENDINGS[ended.ending].format(text=" ".join(ended.text.split())[:200].rstrip("."))
@@ -275,6 +281,11 @@ class Run:
         self.caller.record(self.trajectory, step, error=reason)
         advice = "Compile the program, raise max_iters, or take a stronger LM."
         return RunError(f"The run ended without an answer: {reason}. {advice}", code, self.trajectory)
+
+
+def _turn_of_step(step: StepCall, observation: str) -> Turn:
+    turn = Turn(thought=step.thought, tool_call=step.call, observation=observation)
+    return turn.in_step(False, step.reasoning, step.state)
 
 
 def _refusal(reason: str) -> str:

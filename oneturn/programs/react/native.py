@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import dspy
-import json_repair
 from dspy.utils.exceptions import AdapterParseError
 
-from oneturn.core.serialization import plain
 from oneturn.lm.capabilities import ToolCalling
+from oneturn.lm.replay import state_in
+from oneturn.programs.react.function_names import to_function_name
 from oneturn.programs.react.prompt import (
     EMPTY_REPLY,
     Message,
@@ -24,6 +24,7 @@ from oneturn.programs.react.prompt import (
     observation_message,
     with_last_step,
 )
+from oneturn.programs.react.reply_text import visible_text
 from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
 from oneturn.tools.registry import FINISH
@@ -32,6 +33,8 @@ _PROTOCOL = f"""\
 You work in steps: call a tool, read its result, and take the next step. Take arguments from the question or from \
 results, never invent them. As soon as the results hold the answer, or can't, call {FINISH}."""
 _ENDED = "The run has ended."
+_SHORT = 24  # characters, in which a call written as text shows itself
+_PREAMBLE = 120  # characters: Claude says what it is about to do before it calls a tool
 
 
 class NativeAdapter(StepAdapter):
@@ -44,6 +47,7 @@ class NativeAdapter(StepAdapter):
         narrow: whether the LM's provider takes a narrow dialect of JSON Schema only.
         answer_field: the output field that holds the answer, if there is one.
         replay_reasoning: whether to send the LM's reasoning of this run back to it.
+        unsigned_as_text: whether to write the calls of which the LM's signature is missing as text.
     """
 
     tool_calling: ToolCalling = "native"
@@ -56,6 +60,7 @@ class NativeAdapter(StepAdapter):
         narrow: bool = False,
         answer_field: str | None = None,
         replay_reasoning: bool = False,
+        unsigned_as_text: bool = False,
     ):
         super().__init__(steps, allowed)
         self.use_native_function_calling = True  # DSPy would drop the tools otherwise
@@ -63,6 +68,9 @@ class NativeAdapter(StepAdapter):
         self.narrow = narrow
         self.answer_field = answer_field
         self.replay_reasoning = replay_reasoning
+        self.unsigned_as_text = unsigned_as_text
+        if answer_field is not None and steps.required_outputs <= {answer_field}:
+            self.plain_answer = _SHORT if choice == "required" else _PREAMBLE
 
     def request_options(self, lm: dspy.BaseLM) -> dict[str, Any]:
         """Return the functions, and the choice among them."""
@@ -79,7 +87,7 @@ class NativeAdapter(StepAdapter):
         self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
     ) -> list[Message]:
         """Return the complete chat, with function calls and their results."""
-        messages = _number_calls(alternate(super().format(signature, demos, inputs)))
+        messages = self._number_calls(alternate(super().format(signature, demos, inputs)))
         if self.allowed == {FINISH} and self.choice == "auto" and len(self.steps.names) > 1:
             return with_last_step(messages)
         return messages
@@ -90,12 +98,14 @@ class NativeAdapter(StepAdapter):
         Raises:
             AdapterParseError: the reply has no call, and its text isn't the answer.
         """
-        text, reasoning = (reply.get("text") or "").strip(), reply.get("reasoning_content") or ""
-        if calls := [self._call(call["function"]) for call in reply.get("tool_calls") or ()]:
-            return {"thought": text, "tool_call": calls[0], "parallel_calls": calls[1:], "reasoning": reasoning}
+        text, reasoning = visible_text(reply.get("text") or ""), reply.get("reasoning_content") or ""
+        if made := list(reply.get("tool_calls") or ()):
+            first, *more = [self._call(call["function"]) for call in made]
+            state = state_in(made[0].get("id"))
+            return {"thought": text, "tool_call": first, "parallel_calls": more, "reasoning": reasoning, "state": state}
         if (step := self._written_step(signature, text)) is not None:
             return {**step, "reasoning": reasoning}
-        if text and self.answer_field is not None and self.steps.required_outputs <= {self.answer_field}:
+        if text and self.answer_field is not None and self.plain_answer is not None:
             finish = ToolCallArgs(name=FINISH, args={self.answer_field: text})
             return {"thought": "", "tool_call": finish, "reasoning": reasoning}
         raise AdapterParseError(
@@ -107,8 +117,6 @@ class NativeAdapter(StepAdapter):
 
     def _written_step(self, signature: type[dspy.Signature], text: str) -> dict[str, Any] | None:
         """Return a step that the LM wrote as text, as some do; ``None`` if the text is none."""
-        if "{" not in text:
-            return None
         try:
             step = self.parse(signature, text)
         except AdapterParseError:
@@ -116,12 +124,9 @@ class NativeAdapter(StepAdapter):
         return step if step["tool_call"].name in self.steps.names else None
 
     def _call(self, function: Mapping[str, Any]) -> ToolCallArgs:
-        name, args = str(function["name"]), plain(json.loads(function["arguments"] or "{}"))
-        unread = args.get("partial_json", args.get("value")) if len(args) == 1 else None  # lm15's keys for no object
-        if isinstance(unread, str) and not self.steps.has_argument(name, *args):
-            repaired = json_repair.loads(unread)
-            args = plain(repaired) if isinstance(repaired, dict) else args
-        return ToolCallArgs(name=name, args=args)
+        names = self.steps.function_names
+        name = names.resolve(str(function["name"]))
+        return ToolCallArgs(name=name, args=names.read_arguments(name, json.loads(function["arguments"] or "{}")))
 
     def _turn_messages(self, turns: Iterable[Turn]) -> list[Message]:
         messages: list[Message] = []
@@ -137,43 +142,61 @@ class NativeAdapter(StepAdapter):
                     messages.append({"role": "assistant", "content": turn.reply or EMPTY_REPLY})
                 messages.append({"role": "user", "content": turn.observation})
                 continue
+            if self.unsigned_as_text and not turn.state and not turn.same_step:
+                messages.append({"role": "user", "content": f"{_as_text(turn.tool_call)}\nResult: {turn.observation}"})
+                continue
             if turn.same_step and calling:
                 calling["tool_calls"] += _tool_calls(turn.tool_call)
             else:
-                calling = self._calling(turn.thought, turn.tool_call, turn.reasoning)
+                calling = self._calling(turn.thought, turn.tool_call, turn)
                 messages.append(calling)
             messages.append({"role": "tool", "content": turn.observation})
             media += [observation_message(turn)] if turn.media else []
         return messages + media
 
     def _end_messages(self, thought: str | None, call: ToolCallArgs) -> list[Message]:
+        if self.unsigned_as_text:
+            return [{"role": "user", "content": _as_text(call)}]
         return [self._calling(thought, call), {"role": "tool", "content": _ENDED}]
 
-    def _calling(self, thought: str | None, call: ToolCallArgs, reasoning: str = "") -> Message:
+    def _calling(self, thought: str | None, call: ToolCallArgs, turn: Turn | None = None) -> Message:
         content = thought if thought and self.steps.thoughts else None
         message: Message = {"role": "assistant", "content": content, "tool_calls": _tool_calls(call)}
-        return {**message, "reasoning_content": reasoning} if reasoning and self.replay_reasoning else message
+        if turn is not None and turn.state:
+            message["state"] = turn.state
+        elif turn is not None and turn.reasoning and self.replay_reasoning:
+            message["reasoning_content"] = turn.reasoning
+        return message
+
+    def _number_calls(self, messages: Iterable[Message]) -> list[Message]:
+        """Give each call, and its result, an id by its position, so that a request begins with the bytes of the last.
+
+        Mistral's API takes nine letters and digits only.
+        """
+        self.states.clear()
+        numbered: list[Message] = []
+        made = answered = 0
+        for message in messages:
+            if calls := message.get("tool_calls"):
+                ids = [f"call{made + offset:05d}" for offset in range(len(calls))]
+                made += len(calls)
+                state = message.get("state")
+                message = {key: value for key, value in message.items() if key != "state"}
+                message["tool_calls"] = [{"id": id, **call} for id, call in zip(ids, calls, strict=True)]
+                if state:
+                    self.states[ids[0]] = state
+            elif message["role"] == "tool":
+                message = {**message, "tool_call_id": f"call{answered:05d}"}
+                answered += 1
+            numbered.append(message)
+        return numbered
+
+
+def _as_text(call: ToolCallArgs) -> str:
+    arguments = json.dumps(call.model_dump(mode="json")["args"], ensure_ascii=False)
+    return f"You called {to_function_name(call.name)} with {arguments}."
 
 
 def _tool_calls(call: ToolCallArgs) -> list[dict[str, Any]]:
     arguments = json.dumps(call.model_dump(mode="json")["args"], ensure_ascii=False)
-    return [{"type": "function", "function": {"name": call.name, "arguments": arguments}}]
-
-
-def _number_calls(messages: Iterable[Message]) -> list[Message]:
-    """Give each call, and its result, an id by its position, so that a request begins with the bytes of the last.
-
-    Mistral's API takes nine letters and digits only.
-    """
-    numbered: list[Message] = []
-    made = answered = 0
-    for message in messages:
-        if calls := message.get("tool_calls"):
-            ids = [f"call{made + offset:05d}" for offset in range(len(calls))]
-            made += len(calls)
-            message = {**message, "tool_calls": [{"id": id, **call} for id, call in zip(ids, calls, strict=True)]}
-        elif message["role"] == "tool":
-            message = {**message, "tool_call_id": f"call{answered:05d}"}
-            answered += 1
-        numbered.append(message)
-    return numbered
+    return [{"type": "function", "function": {"name": to_function_name(call.name), "arguments": arguments}}]

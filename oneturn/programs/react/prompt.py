@@ -20,7 +20,7 @@ from oneturn.core.fields import field_description
 from oneturn.core.serialization import jsonable, replace_surrogates
 from oneturn.lm.capabilities import ToolCalling
 from oneturn.programs.react.grounding import SeenValues
-from oneturn.programs.react.reply_parser import parse_reply
+from oneturn.programs.react.reply_parser import parse_object, parse_reply
 from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
 from oneturn.tools.registry import FINISH
@@ -46,16 +46,22 @@ class StepAdapter(RequestAdapter):
         allowed: the names that the step may call, to which the grammar restricts the reply. The prompt always lists
             every tool.
         seen_values: the values that the run has seen, to which the grammar restricts grounded arguments.
+
+    Attributes:
+        states: what the LM's API requires back of its replies, by the id of a function call; set by :meth:`format`.
+        plain_answer: after how many characters of plain text the text streams as the answer; ``None`` if it isn't one.
     """
 
     tool_calling: ToolCalling = "schema"
     full_description = False
+    plain_answer: int | None = None
 
     def __init__(self, steps: StepSchema, allowed: Iterable[str], seen_values: SeenValues = SeenValues()):
         super().__init__(use_native_function_calling=False)
         self.steps = steps
         self.allowed = frozenset(allowed)
         self.seen_values = seen_values
+        self.states: dict[str, str] = {}
 
     def request_options(self, lm: dspy.BaseLM) -> dict[str, Any]:
         """Return the schema of the allowed steps as the response format."""
@@ -105,8 +111,10 @@ class StepAdapter(RequestAdapter):
             AdapterParseError: the reply isn't a JSON object that calls a tool.
         """
         try:
-            reply = parse_reply(completion)
+            reply = parse_reply(completion, self.steps.function_names)
         except ValueError as error:
+            if (outputs := self._outputs_in(completion)) is not None:
+                return {"tool_call": outputs, **({"thought": ""} if self.steps.thoughts else {})}
             raise AdapterParseError(
                 adapter_name=type(self).__name__,
                 signature=signature,
@@ -120,6 +128,15 @@ class StepAdapter(RequestAdapter):
         if self.steps.thoughts:
             step["thought"] = reply.thought
         return step
+
+    def _outputs_in(self, completion: str) -> ToolCallArgs | None:
+        """Return the ``finish`` call of a reply that is an object of the outputs alone; ``None`` if it is none."""
+        outputs = parse_object(completion) or {}
+        required = self.steps.required_outputs
+        if not outputs or not required or not required <= set(outputs) <= {*self.steps.outputs, "thought"}:
+            return None
+        args = {name: value for name, value in outputs.items() if name in self.steps.outputs}
+        return ToolCallArgs(name=FINISH, args=args)
 
     def _demo_messages(self, signature: type[dspy.Signature], demo: Mapping[str, Any]) -> list[Message]:
         if demo.get("tool_call") is not None:

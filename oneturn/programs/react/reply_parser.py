@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,10 +17,13 @@ import json_repair
 from pydantic_core import from_json
 
 from oneturn.core.serialization import plain, replace_surrogates
+from oneturn.programs.react.call_formats import first_marked_call
+from oneturn.programs.react.function_names import ARGUMENT_KEYS, FunctionNames
+from oneturn.programs.react.reply_text import without_thinking
 
-_THINKING = re.compile(r"\s*<(think|thinking|thought|reasoning)>(.*?)(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
-_THINKING_END = "</think>"
-_ARGUMENTS = ("args", "arguments", "parameters", "input")
+_NAME_KEYS = ("name", "tool_name", "next_tool_name", "tool", "action", "function")
+_CALL_KEYS = ("tool_call", "tool_calls", "function_call")
+_BESIDE_ARGUMENTS = frozenset({*_NAME_KEYS, "type", "id", "thought", "index"})
 _MAX_CANDIDATES = 100
 _MAX_REPAIRS = 5  # of open braces: each repair reads the rest of the reply
 _MAX_BRACKETS = 1000
@@ -53,28 +55,34 @@ class ParsedReply:
     complete: bool = True
 
 
-def parse_reply(text: str) -> ParsedReply:
+def parse_reply(text: str, names: FunctionNames | None = None) -> ParsedReply:
     """Return the first step in an LM's reply.
+
+    Args:
+        text: the reply.
+        names: the tools. With them, a call is also read from ``{"<tool>": {…}}``, from flat arguments and from Python.
 
     Raises:
         ValueError: the reply has no step.
     """
     visible = without_thinking(text)
-    for value, complete in _objects(visible):
-        step = _to_step(value, complete)
+    marked = first_marked_call(visible, names, _object_at)
+    for start, value, complete in _objects(visible):
+        if marked is not None and marked.start < start:
+            break
+        step = _to_step(value, complete, names)
         if step is not None:
             return step
+    if marked is not None:
+        return ParsedReply(_parsed_call(marked.name, marked.args, names), complete=marked.complete)
     raise ValueError("the reply has no JSON object that calls a tool")
 
 
-def without_thinking(text: str) -> str:
-    """Return the reply without reasoning between ``<think>`` tags; empty while the tag is open."""
-    if match := _THINKING.match(text):
-        return text[match.end() :]
-    head, end, tail = text.partition(_THINKING_END)
-    if end and not head.lstrip().startswith(("{", "[", "`")):  # some chat templates write the opening tag themselves
-        return tail
-    return text
+def parse_object(text: str) -> dict[str, Any] | None:
+    """Return the first JSON object of a reply; ``None`` if it has none."""
+    for _, value, _ in _objects(without_thinking(text)):
+        return plain(value) if isinstance(value, Mapping) else None
+    return None
 
 
 class PartialStep:
@@ -106,15 +114,15 @@ class PartialStep:
         return None
 
 
-def _objects(text: str) -> Iterator[tuple[Any, bool]]:
-    """Yield the JSON objects in a text in order, inner ones after the outer one, and whether each is closed."""
+def _objects(text: str) -> Iterator[tuple[int, Any, bool]]:
+    """Yield the start and the value of each JSON object in a text, and whether it is closed; outer ones first."""
     start, repairs = text.find("{"), 0
     for _ in range(_MAX_CANDIDATES):
         if start < 0 or repairs > _MAX_REPAIRS:
             return
         value, complete = _object_at(text, start)
         repairs += not complete
-        yield value, complete
+        yield start, value, complete
         start = text.find("{", start + 1)
 
 
@@ -170,50 +178,71 @@ def _end_of_object(text: str, start: int) -> int | None:
     return None
 
 
-def _to_step(value: Any, complete: bool) -> ParsedReply | None:
+def _to_step(value: Any, complete: bool, names: FunctionNames | None) -> ParsedReply | None:
     if not isinstance(value, Mapping):
         return None
-    found = _calls_of(value)
+    found = _calls_of(value, names)
     if not found:
         return None
     first, *rest = found
     more = value.get("parallel_calls")
-    others = [_to_call(each) for each in more] if isinstance(more, list) else []
+    others = [_to_call(each, names) for each in more] if isinstance(more, list) else []
     parallel = [each for each in (*rest, *others) if each is not None]
     thought = value.get("thought")
     return ParsedReply(first, tuple(parallel), str(plain(thought)) if thought else "", complete)
 
 
-def _calls_of(value: Mapping[str, Any]) -> list[ParsedCall]:
+def _calls_of(value: Mapping[str, Any], names: FunctionNames | None) -> list[ParsedCall]:
     """Return the calls that an object makes: ``tool_call``, ``tool_calls``, or the object itself."""
-    given = value.get("tool_call", value.get("tool_calls"))
+    given = next((value[key] for key in _CALL_KEYS if value.get(key) is not None), None)
     if given is None:
-        call = _to_call(value, bare=True)
+        call = _to_call(value, names, bare=True)
         return [] if call is None else [call]
     if isinstance(given, str):
-        arguments = {key: value[key] for key in _ARGUMENTS if key in value}
+        arguments = {key: value[key] for key in ARGUMENT_KEYS if key in value}
         given = _decoded(given, {"name": given, **arguments} if arguments else None)
-    calls = [_to_call(each) for each in given] if isinstance(given, list) else [_to_call(given)]
+    calls = [_to_call(each, names) for each in given] if isinstance(given, list) else [_to_call(given, names)]
     return [call for call in calls if call is not None]
 
 
-def _to_call(value: Any, bare: bool = False) -> ParsedCall | None:
+def _to_call(value: Any, names: FunctionNames | None, bare: bool = False) -> ParsedCall | None:
+    """Return the call that an object makes; a ``bare`` object may also be something else."""
     if not isinstance(value, Mapping):
         return None
     if isinstance(value.get("function"), Mapping):  # as OpenAI writes calls
         value = value["function"]
-    name = value.get("name")
-    key = next((each for each in _ARGUMENTS if each in value), None)
-    if not isinstance(name, str) or not name or (bare and key is None):
-        return None
-    args = value[key] if key is not None else {}
+    name = next((value[key] for key in _NAME_KEYS if isinstance(value.get(key), str) and value[key]), None)
+    key = next((each for each in ARGUMENT_KEYS if each in value), None)
+    if name is None:
+        return _named_by_key(value, names)
+    if key is None:
+        if names is not None and names.resolve(name) in names:
+            flat = {name: each for name, each in value.items() if name not in _BESIDE_ARGUMENTS}
+            return _parsed_call(name, flat, names)
+        return None if bare else _parsed_call(name, {}, names)
+    args = value[key]
     if isinstance(args, str):
         args = _decoded(args, {} if not args.strip() else args)
     if args is None:
         args = {}
-    if not isinstance(args, Mapping):
+    return _parsed_call(name, args, names) if isinstance(args, Mapping) else None
+
+
+def _named_by_key(value: Mapping[str, Any], names: FunctionNames | None) -> ParsedCall | None:
+    """Return the call of ``{"<tool>": {<arguments>}}``."""
+    if names is None or len(value) != 1:
         return None
-    return ParsedCall(replace_surrogates(name), plain(args))
+    ((name, args),) = value.items()
+    is_call = isinstance(name, str) and names.resolve(name) in names and isinstance(args, Mapping)
+    return _parsed_call(name, args, names) if is_call else None
+
+
+def _parsed_call(name: str, args: Any, names: FunctionNames | None) -> ParsedCall:
+    name = replace_surrogates(name)
+    if names is None:
+        return ParsedCall(name, plain(args) if isinstance(args, Mapping) else {})
+    declared = names.resolve(name)
+    return ParsedCall(declared, names.read_arguments(declared, args))
 
 
 def _decoded(text: str, otherwise: Any) -> Any:
@@ -254,15 +283,19 @@ def _is_closed(text: str, start: int) -> bool:
 
 def _to_partial_step(value: Mapping[str, Any]) -> Mapping[str, Any] | None:
     call: Any = value.get("tool_call")
-    if call is None and "name" in value and any(key in value for key in _ARGUMENTS):
+    if call is None and _partial_name(value) and any(key in value for key in ARGUMENT_KEYS):
         call = value
     if not isinstance(call, Mapping):
         return None
-    key = next((each for each in _ARGUMENTS if each in call), None)
+    key = next((each for each in ARGUMENT_KEYS if each in call), None)
     args = call.get(key) if key is not None else None
     if isinstance(args, str):
         try:
             args = from_json(args, allow_partial="trailing-strings")
         except ValueError:
             args = None
-    return {"thought": value.get("thought"), "tool_call": {"name": call.get("name"), "args": args}}
+    return {"thought": value.get("thought"), "tool_call": {"name": _partial_name(call), "args": args}}
+
+
+def _partial_name(call: Mapping[str, Any]) -> str | None:
+    return next((call[key] for key in _NAME_KEYS if isinstance(call.get(key), str)), None)

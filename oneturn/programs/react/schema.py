@@ -10,6 +10,7 @@ import pydantic
 
 from oneturn.core.fields import field_default, field_description, field_type
 from oneturn.errors import ProgramError
+from oneturn.programs.react.function_names import FunctionNames, to_function_name
 from oneturn.programs.react.grounding import (
     SeenValues,
     describe_unseen,
@@ -38,8 +39,12 @@ class StepSchema:
         thoughts: whether a step starts with a ``thought``.
         parallel: whether a step may contain several calls.
 
+    Attributes:
+        function_names: the tools' names for function calling.
+
     Raises:
-        ProgramError: a ``Citation`` or ``Seen`` is used where it isn't supported.
+        ProgramError: a ``Citation`` or ``Seen`` is used where it isn't supported, or two tools have the same name for
+            function calling.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class StepSchema:
         self._calls[FINISH] = _object(finish.get("properties", {}))
         self._finish = _object(finish.get("properties", {}), finish.get("required", []))
         self._check_marks()
+        self.function_names = FunctionNames({name: call["properties"] for name, call in self._calls.items()})
         self._descriptions = {name: " ".join(text.split()) for name, (text, _) in docs.items()}
         self._descriptions[FINISH] = "End the run with the final outputs."
         self._api_format: dict[str, Any] | None = None
@@ -77,10 +83,6 @@ class StepSchema:
     def required_outputs(self) -> frozenset[str]:
         """The outputs without a default."""
         return frozenset(self._finish["required"])
-
-    def has_argument(self, name: str, argument: str) -> bool:
-        """Return whether the tool ``name`` takes the argument."""
-        return argument in self._calls.get(name, {}).get("properties", {})
 
     def json_schema(self, allowed: Iterable[str], seen_values: SeenValues = SeenValues()) -> dict[str, Any]:
         """Return the JSON schema of a step.
@@ -118,7 +120,7 @@ class StepSchema:
                 {
                     "type": "function",
                     "function": {
-                        "name": name,
+                        "name": to_function_name(name),
                         "description": self._descriptions[name],
                         "parameters": function_parameters(schema, narrow),
                     },

@@ -7,6 +7,7 @@ from typing import Any
 
 from oneturn.core.steps import AnswerDelta, Thought
 from oneturn.programs.react.reply_parser import PartialStep
+from oneturn.programs.react.schema import StepSchema
 from oneturn.tools.registry import FINISH
 
 
@@ -19,16 +20,18 @@ class StepReader:
     Args:
         answer_field: the output field that holds the answer, if there is one.
         attempt: the number of the attempt at the answer.
-        thoughts: whether steps have thoughts; if not, a thought in the reply is ignored.
+        schema: the schema of a step.
+        thoughts: whether to yield the thought; a schema without thoughts has none.
 
     Attributes:
         thought_emitted: whether the thought has been yielded.
         emitted_answer: the part of the answer that has been yielded.
     """
 
-    def __init__(self, answer_field: str | None, attempt: int, thoughts: bool = True):
+    def __init__(self, answer_field: str | None, attempt: int, schema: StepSchema, thoughts: bool = True):
         self._answer_field = answer_field
-        self._thoughts = thoughts
+        self._names = schema.function_names
+        self._thoughts = thoughts and schema.thoughts
         self._attempt = attempt
         self._reply = ""
         self._step = PartialStep()
@@ -51,7 +54,7 @@ class StepReader:
 
     def _answer(self, call: Mapping[str, Any]) -> str:
         args = call.get("args")
-        if call.get("name") != FINISH or not isinstance(args, Mapping):
+        if self._names.resolve(call.get("name") or "") != FINISH or not isinstance(args, Mapping):
             return ""
         answer = args.get(self._answer_field) if self._answer_field is not None else None
         return answer if isinstance(answer, str) else ""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from oneturn.core.steps import AnswerDelta, Thought
+from oneturn.programs.react.reply_text import PlainAnswer, visible_text
+from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.step_reader import StepReader
 from oneturn.programs.stream_parsers import EndingCall, NativeCallReader
 from oneturn.tools.registry import FINISH
@@ -14,24 +17,31 @@ from oneturn.tools.registry import FINISH
 class DeltaReader:
     """Reads one step: of text, of function calls, or of both.
 
-    Text that isn't the JSON of a step yields nothing here, since a function call may follow: the run emits it after it
-    has read the reply. Reasoning is a thought of its own, before the step's.
+    Text that isn't the JSON of a step yields nothing, unless it is the answer; a function call that follows makes it a
+    thought, and starts a new attempt. Reasoning is a thought of its own, before the step's.
 
     Args:
         answer_field: the output field that holds the answer, if there is one.
         attempt: the number of the attempt at the answer.
-        thoughts: whether steps have thoughts.
+        schema: the schema of a step.
+        plain_answer: returns after how many characters plain text streams as the answer; ``None`` if it isn't one.
 
     Attributes:
+        attempt: the number of the attempt at the answer, for the next text.
         reasoning_emitted: whether the reasoning has been yielded.
     """
 
-    def __init__(self, answer_field: str | None, attempt: int, thoughts: bool):
-        self._text_reader = StepReader(answer_field, attempt, thoughts)
+    def __init__(
+        self, answer_field: str | None, attempt: int, schema: StepSchema, plain_answer: Callable[[], int | None]
+    ):
+        self._text_reader = StepReader(answer_field, attempt, schema)
+        self._names = schema.function_names
         ending = EndingCall(FINISH, answer_field or "", "calls")
         self._call_reader = NativeCallReader(ending)
-        self._attempt = attempt
-        self._thoughts = thoughts
+        self._plain_answer = plain_answer
+        self._plain = PlainAnswer()
+        self.attempt = attempt
+        self._thoughts = schema.thoughts
         self._reasoning: list[str] = []
         self._text: list[str] = []
         self._first_call: int | None = None
@@ -47,7 +57,7 @@ class DeltaReader:
     @property
     def emitted_answer(self) -> str:
         """The part of the answer that has been yielded."""
-        return self._native_answer or self._text_reader.emitted_answer
+        return self._native_answer or self._plain.emitted or self._text_reader.emitted_answer
 
     def read(self, delta: Any) -> Iterator[Thought | AnswerDelta]:
         """Take the next delta (of ``lm15``); yield what it completes."""
@@ -56,24 +66,38 @@ class DeltaReader:
         elif delta.type == "text":
             self._text.append(delta.text)
             for step in self._text_reader.read(delta.text):
-                yield from self._emit_reasoning()
-                yield step
+                if isinstance(step, Thought) or not self._plain.emitted:  # else the run emits the answer anew
+                    yield from self._emit_reasoning()
+                    yield step
+            if self._first_call is None and (held := self._plain_answer()) is not None:
+                yield from self.read_plain("".join(self._text), held)
         elif delta.type == "tool_call":
             yield from self._read_call(delta)
+
+    def read_plain(self, text: str, held: int = 0) -> Iterator[Thought | AnswerDelta]:
+        """Yield what is new in the reply so far, as plain text of the answer, from ``held`` characters on."""
+        if new := self._plain.read(text, held):
+            yield from self._emit_reasoning()
+            yield AnswerDelta(new, self.attempt)
 
     def _read_call(self, delta: Any) -> Iterator[Thought | AnswerDelta]:
         if self._first_call is None:
             self._first_call = delta.part_index
             yield from self._emit_reasoning()
-            text = "".join(self._text).strip()
+            if self._plain.emitted:
+                self._plain = PlainAnswer()
+                self.attempt += 1
+            text = visible_text("".join(self._text))
             if self._thoughts and text and not self.thought_emitted:
                 self._native_thought = True
                 yield Thought(text)
         if delta.part_index != self._first_call:  # a run ends with its first call only
             return
+        if delta.name:
+            delta = replace(delta, name=self._names.resolve(delta.name))
         for _, text in self._call_reader.read(delta):
             self._native_answer += text
-            yield AnswerDelta(text, self._attempt)
+            yield AnswerDelta(text, self.attempt)
 
     def _emit_reasoning(self) -> Iterator[Thought]:
         if not self.reasoning_emitted and (reasoning := "".join(self._reasoning).strip()):

@@ -33,6 +33,8 @@ from oneturn.programs.react.schema import StepSchema
 
 ToolCallingOption = Literal["auto", "native", "schema", "text"]
 
+# Claude and Gemini want signatures of the calls in the chat; those before an approval, of demos and history have none.
+_ABOUT_SIGNATURE = re.compile(r"expected .?thinking|thought.?signature|must start with a thinking", re.IGNORECASE)
 _ABOUT_CHOICE = re.compile(r"tool.?choice|forces? tool use|thinking", re.IGNORECASE)
 
 
@@ -64,6 +66,7 @@ class AdapterSelector:
         self._steps = steps
         self._first: ToolCalling = best_tool_calling(lm) if tool_calling == "auto" else tool_calling
         self._answer_field = answer_field
+        self._unsigned_as_text = False
 
     @property
     def narrows(self) -> bool:
@@ -81,8 +84,12 @@ class AdapterSelector:
     def falls_back(self, adapter: StepAdapter, error: Exception) -> bool:
         """Return whether ``error`` refuses the adapter's tools or schema, and another way is left.
 
-        The refusal is remembered.
+        The refusal is remembered. After one that misses signatures of calls, those calls are written as text, in this
+        run.
         """
+        if isinstance(adapter, NativeAdapter) and not self._unsigned_as_text and _ABOUT_SIGNATURE.search(str(error)):
+            self._unsigned_as_text = True
+            return True
         if self.narrows or not is_format_refusal(error):
             return False
         *candidates, last = self._candidates(adapter.allowed)
@@ -111,7 +118,8 @@ class AdapterSelector:
 
     def _native(self, allowed: frozenset[str], choice: Literal["required", "auto"], narrow: bool) -> NativeAdapter:
         replay = replays_reasoning(self._lm)
-        return NativeAdapter(self._steps, allowed, choice, narrow, self._answer_field, replay)
+        as_text = self._unsigned_as_text
+        return NativeAdapter(self._steps, allowed, choice, narrow, self._answer_field, replay, as_text)
 
 
 def _format(adapter: StepAdapter) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class Turn(pydantic.BaseModel):
     _media: tuple[Media, ...] = pydantic.PrivateAttr(default=())
     _same_step: bool = pydantic.PrivateAttr(default=False)
     _reasoning: str = pydantic.PrivateAttr(default="")
+    _state: str = pydantic.PrivateAttr(default="")
 
     @property
     def sources(self) -> tuple[dict[str, str], ...]:
@@ -66,9 +67,14 @@ class Turn(pydantic.BaseModel):
         """The LM's reasoning before the step, which some APIs require in later requests; not part of demos."""
         return self._reasoning
 
-    def in_step(self, same: bool, reasoning: str) -> Self:
+    @property
+    def state(self) -> str:
+        """What the LM's API requires back of the reply with the call, such as a signature; not part of demos."""
+        return self._state
+
+    def in_step(self, same: bool, reasoning: str, state: str = "") -> Self:
         """Set how the call was made; return this turn."""
-        self._same_step, self._reasoning = same, reasoning
+        self._same_step, self._reasoning, self._state = same, reasoning, state
         return self
 
     def with_sources(self, documents: Iterable[Document]) -> Self:

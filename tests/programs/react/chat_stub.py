@@ -15,6 +15,7 @@ Message = dict[str, Any]
 Check = Callable[[dict[str, Any]], str | None]
 """Returns why a request is refused with status 400; ``None`` if it isn't."""
 
+_ENVELOPE = ("finish_reason", "usage", "chunks")
 _USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 
 
@@ -26,8 +27,22 @@ def calls(*made: tuple[str, dict[str, Any]], text: str | None = None, reasoning:
     return message if reasoning is None else {**message, "reasoning_content": reasoning}
 
 
+def call_of(name: str, arguments: Any, **more: Any) -> Message:
+    """A function call; ``arguments`` that aren't an object are sent as they are."""
+    text = json.dumps(arguments) if isinstance(arguments, dict) else arguments
+    return {"id": "x0", "type": "function", "function": {"name": name, "arguments": text}, **more}
+
+
+def message_of(*tool_calls: Message, **more: Any) -> Message:
+    """An assistant's message with these function calls and these other keys."""
+    return {"role": "assistant", "content": None, "tool_calls": list(tool_calls), **more}
+
+
 class ChatStub:
     """The server.
+
+    A reply is a text or a message. The message may also have ``finish_reason`` and ``usage``, and ``chunks``: the
+    deltas that are streamed instead of the message.
 
     Attributes:
         requests: the bodies of the requests so far, refused ones included.
@@ -69,8 +84,10 @@ def chat_stub(*replies: str | Message, check: Check = lambda body: None) -> Iter
                 payload = "".join(f"data: {json.dumps({**envelope, **chunk})}\n\n" for chunk in _chunks(message))
                 payload += "data: [DONE]\n\n"
             else:
-                choice = {"index": 0, "message": message, "finish_reason": "stop"}
-                payload = json.dumps({**envelope, "object": "chat.completion", "choices": [choice], "usage": _USAGE})
+                said = {key: value for key, value in message.items() if key not in _ENVELOPE}
+                choice = {"index": 0, "message": said, "finish_reason": message.get("finish_reason", "stop")}
+                envelope |= {"object": "chat.completion", "choices": [choice], "usage": message.get("usage", _USAGE)}
+                payload = json.dumps(envelope)
             self.send_response(status)
             kind = "text/event-stream" if body.get("stream") and status == 200 else "application/json"
             self.send_header("Content-Type", kind)
@@ -91,21 +108,24 @@ def chat_stub(*replies: str | Message, check: Check = lambda body: None) -> Iter
 
 
 def _chunks(message: Message) -> Iterator[dict[str, Any]]:
-    for delta in _deltas(message):
+    for delta in message.get("chunks") or _deltas(message):
         yield {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
-    yield {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
-    yield {"object": "chat.completion.chunk", "choices": [], "usage": _USAGE}
+    end = {"index": 0, "delta": {}, "finish_reason": message.get("finish_reason", "stop")}
+    yield {"object": "chat.completion.chunk", "choices": [end]}
+    yield {"object": "chat.completion.chunk", "choices": [], "usage": message.get("usage", _USAGE)}
 
 
 def _deltas(message: Message) -> Iterator[dict[str, Any]]:
     yield {"role": "assistant"}
     for key in ("reasoning_content", "content"):
-        yield from ({key: piece} for piece in _pieces(message.get(key) or ""))
+        value = message.get(key) or ""
+        pieces = _pieces(value) if isinstance(value, str) else ([part] for part in value)
+        yield from ({key: piece} for piece in pieces)
     for index, call in enumerate(message.get("tool_calls") or []):
         function = call["function"]
         start = {**call, "index": index, "function": {"name": function["name"], "arguments": ""}}
         yield {"tool_calls": [start]}
-        for piece in _pieces(function["arguments"]):
+        for piece in _pieces(function["arguments"] or ""):
             yield {"tool_calls": [{"index": index, "function": {"arguments": piece}}]}
 
 

@@ -310,7 +310,7 @@ def test_callbacks_see_the_program_its_lm_calls_and_its_tools():
             '{"tool_call": "finish"}',
             "Error: that was not one JSON object with a tool_call. Write only the JSON object.",
         ),
-        ('[{"answer": 1}]', "Error: that was not one JSON object with a tool_call. Write only the JSON object."),
+        ('[{"colour": 1}]', "Error: that was not one JSON object with a tool_call. Write only the JSON object."),
     ],
 )
 def test_what_goes_wrong_is_told_in_one_line_and_the_run_goes_on(step: Any, told: str):

@@ -1,0 +1,88 @@
+"""Read the results file of an evaluation."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from oneturn.datasets.row_files import check_suffix, read_rows
+from oneturn.errors import DataError
+
+Row = dict[str, Any]
+_READ_BATCH = 5000
+Part = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+def read_results(path: Path, part: Part | None = None, most: int | None = None) -> pd.DataFrame:
+    """Read the rows of a results file.
+
+    Args:
+        path: ``.jsonl``, ``.csv`` or ``.parquet``.
+        part: applied to each batch of rows to select what is kept in memory.
+        most: stop after the batch that reaches this number of rows.
+
+    Raises:
+        DataError: the file doesn't exist, can't be read, or has no rows of an evaluation.
+    """
+    check_suffix(path)
+    if not path.is_file():
+        raise DataError(f"{path} doesn't exist: write it with oneturn evaluate --output {path}.")
+    rows = _concat(_batches(path), part, most)
+    check_rows(rows, str(path))
+    return rows
+
+
+def read_records(path: Path) -> Iterator[Row]:
+    """Yield the rows of a results file as mappings.
+
+    Raises:
+        DataError: the file doesn't exist, or can't be read.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} doesn't exist: write it with oneturn evaluate --output {path}.")
+    yield from _read(path)
+
+
+def check_rows(rows: pd.DataFrame, name: str) -> None:
+    """Raise ``DataError`` if ``rows`` aren't the rows of an evaluation."""
+    if rows.empty:
+        raise DataError(f"{name} has no rows: give the rows of an evaluation.")
+    for column in ("score", "error"):
+        if column not in rows:
+            raise DataError(
+                f"{name} has no column {column!r}: give the result of oneturn.evaluate, or a file written by --output."
+            )
+
+
+def _batches(path: Path) -> Iterator[pd.DataFrame]:
+    rows = _read(path)
+    while batch := list(itertools.islice(rows, _READ_BATCH)):
+        yield pd.DataFrame(batch)
+
+
+def _read(path: Path) -> Iterator[Row]:
+    for place, cells in read_rows(path, infer_types=True):
+        if isinstance(cells, str):
+            raise DataError(f"{path} can't be read: {place}: {cells}")
+        yield cells
+
+
+def _concat(parts: Iterator[pd.DataFrame], keep: Part | None, most: int | None) -> pd.DataFrame:
+    frames: list[pd.DataFrame] = []
+    for part in parts:
+        if part.empty:
+            continue
+        if "score" in part and "error" in part:
+            frames.append(part if keep is None else keep(part))
+        else:
+            frames.append(part)
+        if most is not None and sum(map(len, frames)) >= most:
+            break
+    # A column that is empty in one batch takes its type from the others.
+    non_empty = [part.dropna(axis="columns", how="all") for part in frames]
+    columns = list(dict.fromkeys(name for part in frames for name in part))
+    return pd.concat(non_empty, ignore_index=True).reindex(columns=columns) if frames else pd.DataFrame()

@@ -1,0 +1,99 @@
+"""Tool calls in both forms: ``mcp_call`` items, and pairs of ``function_call`` and ``function_call_output`` items.
+
+OpenAI's clients run a ``function_call`` themselves and show an ``mcp_call``, which has the output in the same item.
+MLflow's types know the pairs only. Both forms are read everywhere; what MLflow's types validate is converted first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+Event = Mapping[str, Any]
+Item = Mapping[str, Any]
+
+APPROVAL_RESPONSE = "mcp_approval_response"
+"""The type of the item that answers an approval request."""
+
+MCP_CALL = "mcp_call"
+_ERROR = "Error: "
+_DONE = "response.output_item.done"
+
+
+def to_mlflow_items(items: Iterable[Any]) -> list[Any]:
+    """Return input items in the types that MLflow validates.
+
+    An ``mcp_call`` becomes a ``function_call`` and, if it has ended, its ``function_call_output``. A ``reasoning`` item
+    gets the ``id`` and the ``summary`` that clients may leave out. A user message without content after an approval
+    response, with which Databricks' chat template once sent it, is left out. Other items are unchanged.
+    """
+    converted: list[Any] = []
+    for number, item in enumerate(items):
+        kind = _kind(item)
+        if kind == MCP_CALL:
+            converted += _pair(item, number)
+        elif kind == "reasoning":
+            id, summary = item.get("id") or f"rs_{number}", item.get("summary") or []
+            converted.append({**item, "id": id, "summary": summary})
+        else:
+            converted.append(item)
+    if [_kind(item) for item in converted[-2:]] == [APPROVAL_RESPONSE, "message"] and _is_empty(converted[-1]):
+        converted.pop()
+    return converted
+
+
+def output_of(call: Item) -> str | None:
+    """Return the output of an ``mcp_call``, an error with ``Error:`` before it; ``None`` if the call hasn't ended."""
+    error, output = call.get("error"), call.get("output")
+    if error:
+        return error if str(error).startswith(_ERROR) else f"{_ERROR}{error}"
+    if output is not None:
+        return str(output)
+    return {"completed": "", "failed": f"{_ERROR}the tool failed"}.get(str(call.get("status")))
+
+
+def _pair(call: Item, number: int = 0) -> list[dict[str, Any]]:
+    call_id = call.get("id") or f"{MCP_CALL}_{number}"
+    fields = {"id": call_id, "call_id": call_id, "name": call.get("name"), "arguments": call.get("arguments")}
+    function_call = {"type": "function_call", **fields, "status": "completed"}
+    output = output_of(call)
+    if output is None:
+        return [function_call]
+    answer = {"type": "function_call_output", "id": f"{call_id}_output", "call_id": call_id, "output": output}
+    return [function_call, {**answer, "sources": call["sources"]} if call.get("sources") else answer]
+
+
+def _kind(item: Any) -> Any:
+    return item.get("type", "message") if isinstance(item, Mapping) else None
+
+
+def _is_empty(message: Item) -> bool:
+    return message.get("role") == "user" and not message.get("content")
+
+
+class FunctionCallEvents:
+    """Converts the events of a stream so that each ``mcp_call`` is a pair: the call is done before its output is there.
+
+    For readers that show a call when it begins. Events of other items pass unchanged.
+    """
+
+    def __init__(self) -> None:
+        self._added: dict[Any, Item] = {}
+        self._begun: set[Any] = set()
+
+    def read(self, event: Event) -> Iterator[Event]:
+        """Yield the events that ``event`` stands for; none if it adds nothing."""
+        kind, item = str(event.get("type")), event.get("item")
+        if kind.startswith("response.mcp_call"):
+            if kind == "response.mcp_call_arguments.done" and event.get("item_id") in self._added:
+                call = {**self._added[event.get("item_id")], "arguments": event.get("arguments")}
+                self._begun.add(event.get("item_id"))
+                yield {"type": _DONE, "output_index": event.get("output_index"), "item": _pair(call)[0]}
+        elif not isinstance(item, Mapping) or item.get("type") != MCP_CALL:
+            yield event
+        elif kind == _DONE:
+            function_call, *outputs = _pair(item)
+            begun = item.get("id") in self._begun
+            yield from ({**event, "item": each} for each in (outputs if begun else (function_call, *outputs)))
+        else:
+            self._added[item.get("id")] = item

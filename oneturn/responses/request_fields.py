@@ -1,0 +1,274 @@
+"""The fields of a request: each one is honoured, or refused by name.
+
+MLflow's request type drops fields that it doesn't know without an error. So a server reads the body here first.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from mlflow.types.responses import ResponsesAgentRequest
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
+
+from oneturn.core.run_context import LMSettings
+from oneturn.errors import RequestError
+from oneturn.responses.call_items import to_mlflow_items
+from oneturn.responses.request import describe_validation_error
+
+_AI_SDK = "with the AI SDK, set providerOptions.openai.store to false"
+_SEND_ITEMS = "send the items of the earlier turns in input"
+
+ACCEPTED_VALUES: Mapping[str, tuple[tuple[Any, ...], str]] = {
+    "background": ((False,), "send background: false, and stream: true for a long run"),
+    "context_management": ((), "leave it out"),
+    "conversation": ((), f"{_SEND_ITEMS}; context.conversation_id names the session of the trace"),
+    "frequency_penalty": ((0,), "leave it out"),
+    "parallel_tool_calls": ((True, False), ""),
+    "presence_penalty": ((0,), "leave it out"),
+    "previous_response_id": ((), _SEND_ITEMS),
+    "prompt": ((), "send the prompt's text in input"),
+    "reasoning": (({},), "leave it out: the agent's configuration sets the reasoning of its LM"),
+    "service_tier": (("auto", "default"), "leave it out"),
+    "store": ((False,), f"send store: false ({_AI_SDK}): nothing is stored, and earlier items come in input"),
+    "tool_choice": (("auto",), "leave it out: the agent chooses its tools"),
+    "tools": (([],), "leave it out: the agent has its own tools, listed at /agent/info"),
+    "top_logprobs": ((0,), "leave it out"),
+    "truncation": (("auto", "disabled"), "send truncation: disabled"),
+}
+"""Fields of OpenAI's and Open Responses' requests of which only some values, and ``null``, are accepted; and what to
+send instead of another value."""
+
+_NOT_FIELDS = {
+    "databricks_options": "the header x-mlflow-return-trace-id: true returns the trace's id",
+    "max_completion_tokens": "send max_output_tokens",
+    "max_tokens": "send max_output_tokens",
+    "messages": "send input",
+    "response_format": "send text.format",
+}
+_INCLUDABLE = ("reasoning.encrypted_content",)
+_LM_SETTINGS = ("temperature", "top_p", "max_output_tokens", "max_tool_calls")
+
+
+class TextFormat(BaseModel):
+    """The format of the answer's text."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: str | None = None
+    description: str | None = None
+    json_schema: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    strict: bool | None = None
+
+
+class TextSettings(BaseModel):
+    """The settings of the answer's text."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: TextFormat | None = None
+    verbosity: Literal["medium"] | None = None
+
+
+class StreamOptions(BaseModel):
+    """The options of a stream. Events are never padded."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    include_obfuscation: Literal[False] | None = None
+
+
+class Context(BaseModel):
+    """The session and the user of the request's trace."""
+
+    conversation_id: str | None = None
+    user_id: str | None = None
+
+
+class RequestFields(BaseModel):
+    """The fields of a request that are honoured."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    input: Annotated[Any, Field(description="The question, or the items of a conversation.")]
+    custom_inputs: Annotated[dict[str, Any] | None, Field(description="The agent's other inputs.")] = None
+    model: Annotated[str | None, Field(description="Any name: one agent is served.")] = None
+    stream: Annotated[StrictBool | None, Field(description="Whether to stream the response.")] = None
+    stream_options: StreamOptions | None = None
+    instructions: Annotated[str | None, Field(description="A system message before the other items.")] = None
+    temperature: Annotated[float | None, Field(ge=0, le=2, description="For each call of the agent's LM.")] = None
+    top_p: Annotated[float | None, Field(ge=0, le=1, description="For each call of the agent's LM.")] = None
+    max_output_tokens: Annotated[int | None, Field(ge=1, description="For all LM calls of the run.")] = None
+    max_tool_calls: Annotated[int | None, Field(ge=1, description="For the agent's own tools.")] = None
+    text: TextSettings | None = None
+    metadata: Annotated[dict[str, str] | None, Field(description="Repeated in the response.")] = None
+    include: list[str] | None = None
+    context: Context | None = None
+    user: Annotated[str | None, Field(description="Repeated in the response.")] = None
+    safety_identifier: Annotated[str | None, Field(description="Repeated in the response.")] = None
+    prompt_cache_key: Annotated[str | None, Field(description="Repeated in the response.")] = None
+
+
+@dataclass(frozen=True)
+class RequestOptions:
+    """What a request asks for besides its inputs.
+
+    Attributes:
+        instructions: the request's ``instructions``; they are also the first system message of its ``input``.
+        lm: the settings of its LM calls.
+        max_tool_calls: the number of tool calls that the run may make.
+        text_format: the format of the answer; ``None`` for plain text.
+        metadata: the response's ``metadata``.
+        echo: the fields that a response repeats.
+    """
+
+    instructions: str | None = None
+    lm: LMSettings = field(default_factory=LMSettings)
+    max_tool_calls: int | None = None
+    text_format: TextFormat | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    echo: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> list[str]:
+        """The names of the settings that the program has to support."""
+        values = {**vars(self.lm), "max_tool_calls": self.max_tool_calls}
+        return [name for name in _LM_SETTINGS if values[name] is not None]
+
+
+def read_fields(body: Any) -> tuple[dict[str, Any], RequestOptions]:
+    """Read the fields of a request.
+
+    Args:
+        body: the request's body.
+
+    Returns:
+        The fields of MLflow's request, with ``instructions`` as a system message; and what else was asked for.
+
+    Raises:
+        RequestError: a field is unknown, not supported or of the wrong type; ``param`` names it.
+    """
+    if not isinstance(body, Mapping):
+        raise RequestError("The request's body must be a JSON object.")
+    accepted = {name: value for name, value in body.items() if not _is_default(name, value)}
+    echo = {name: body[name] for name in ("truncation", "parallel_tool_calls") if body.get(name) is not None}
+    try:
+        fields = RequestFields.model_validate(accepted)
+    except ValidationError as error:
+        raise _refusal(error) from error
+    for number, name in enumerate(fields.include or ()):
+        if name not in _INCLUDABLE:
+            raise RequestError(f"include has {name!r:.80}, which isn't supported; leave it out.", f"include[{number}]")
+    items = _items(fields)
+    text_format = fields.text.format if fields.text is not None else None
+    lm = LMSettings(fields.temperature, fields.top_p, fields.max_output_tokens)
+    options = RequestOptions(
+        fields.instructions,
+        lm,
+        fields.max_tool_calls,
+        None if text_format is None or text_format.type == "text" else text_format,
+        fields.metadata or {},
+        {**echo, **_echo(fields)},
+    )
+    names = ("custom_inputs", "context", "stream", "user", "metadata")
+    request = {name: body[name] for name in names if body.get(name) is not None}
+    return {**request, "input": items}, options
+
+
+def agent_request(body: Any) -> ResponsesAgentRequest:
+    """Return the request for a ``ResponsesAgent`` that isn't a ``ResponsesAdapter``.
+
+    Raises:
+        RequestError: MLflow's request has no such field, or a value is invalid.
+    """
+    if not isinstance(body, Mapping):
+        raise RequestError("The request's body must be a JSON object.")
+    known = {*ResponsesAgentRequest.model_fields, "model", "include", "stream_options", "instructions"}
+    for name, value in body.items():
+        if name not in known and not _is_default(name, value):
+            raise RequestError(f"This agent doesn't support {name}; leave it out.", name)
+    instructions = [{"role": "system", "content": body["instructions"]}] if body.get("instructions") else []
+    given = body.get("input")
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    fields = {**body, "input": [*instructions, *to_mlflow_items(items)] if isinstance(items, list) else items}
+    try:
+        return ResponsesAgentRequest.model_validate(fields)
+    except ValidationError as error:
+        raise RequestError(describe_validation_error(error)) from error
+
+
+def _is_default(name: str, value: Any) -> bool:
+    """Whether a field that the agent doesn't support has a value that asks for nothing.
+
+    Raises:
+        RequestError: it asks for something.
+    """
+    if name in _NOT_FIELDS:
+        raise RequestError(f"{name} isn't a field of a Responses request: {_NOT_FIELDS[name]}.", name)
+    if name not in ACCEPTED_VALUES:
+        return False
+    values, advice = ACCEPTED_VALUES[name]
+    if isinstance(value, Mapping):
+        value = {key: inner for key, inner in value.items() if inner is not None}
+    if value is None or any(_is_same(value, known) for known in values):
+        return True
+    raise RequestError(f"This agent doesn't support {name} {value!r:.80}; {advice}.", name)
+
+
+def _is_same(value: Any, known: Any) -> bool:
+    return isinstance(value, bool) == isinstance(known, bool) and value == known
+
+
+def _items(fields: RequestFields) -> list[Any]:
+    """The items for MLflow's request, which is stricter than Open Responses."""
+    first = [{"role": "system", "content": fields.instructions}] if fields.instructions else []
+    if isinstance(fields.input, str):
+        return [*first, {"role": "user", "content": fields.input}]
+    if not isinstance(fields.input, list):
+        raise RequestError(f"input is {fields.input!r:.80}; send a text or a list of items.", "input")
+    for number, item in enumerate(fields.input):
+        if isinstance(item, Mapping) and item.get("type") == "item_reference":
+            raise RequestError(
+                f"input.{number} is an item_reference, and nothing is stored; send the item itself, and store: false "
+                f"({_AI_SDK}).",
+                "input",
+            )
+    return [*first, *map(_with_id, fields.input)]
+
+
+def _with_id(item: Any) -> Any:
+    """An assistant's message with the ``id`` that MLflow requires and the specification doesn't."""
+    if isinstance(item, Mapping) and item.get("role") == "assistant" and isinstance(item.get("content"), list):
+        return {"type": "message", **item, "id": item.get("id") or f"msg_{uuid.uuid4().hex}"}
+    return item
+
+
+def _echo(fields: RequestFields) -> dict[str, Any]:
+    names = ("instructions", "max_tool_calls", "metadata", "user", "safety_identifier", "prompt_cache_key")
+    echo = {name: getattr(fields, name) for name in (*names, "temperature", "top_p", "max_output_tokens")}
+    if fields.text is not None and (text_format := fields.text.format) is not None:
+        echo["text"] = {"format": _echoed_format(text_format)}
+    return {name: value for name, value in echo.items() if value is not None}
+
+
+def _echoed_format(text_format: TextFormat) -> dict[str, Any]:
+    if text_format.type != "json_schema":
+        return {"type": text_format.type}
+    return {
+        "type": "json_schema",
+        "name": text_format.name or "outputs",
+        "description": text_format.description,
+        "schema": None,  # the specification's resource allows only null here
+        "strict": bool(text_format.strict),
+    }
+
+
+def _refusal(error: ValidationError) -> RequestError:
+    problem = error.errors(include_url=False, include_context=False)[0]
+    param = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        return RequestError(f"This agent doesn't support the field {param!r:.80}; leave it out.", param)
+    return RequestError(f"{param}: {problem['msg']}.", param)

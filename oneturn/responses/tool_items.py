@@ -1,0 +1,210 @@
+"""Convert the items of an agent's own tool calls in a stream of events.
+
+A writer of events has MLflow's items: a ``function_call`` and a ``function_call_output``. Standard clients take a
+``function_call`` for a call that they have to make. An ``mcp_call`` is one item with the call and its output, which
+they only show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+Event = dict[str, Any]
+Item = Mapping[str, Any]
+
+ToolItemForm = Literal["mcp_call", "function_call", "none"]
+"""How the agent's own tool calls appear: one item each, a call and its output, or not at all."""
+
+SERVER_LABEL = "oneturn"
+"""The ``server_label`` of the agent's own tools."""
+
+_ARGUMENTS = "response.function_call_arguments."
+_CALLS = ("function_call", "function_call_output")
+
+
+class ToolItems:
+    """Converts the tool items of one stream, and renumbers ``output_index``.
+
+    A call of a tool that isn't among ``own_tools`` is held back until the next event shows whose it is: a stream that
+    ends with open calls leaves them to the client, as ``function_call`` items.
+
+    Calls that are hidden (``none``) appear after all if the run waits for an approval, before the approval request:
+    the client has to send them back.
+
+    Args:
+        form: the form to convert to.
+        revealed_form: the form of hidden calls before an approval request.
+        own_tools: names of tools that the agent runs itself.
+    """
+
+    def __init__(
+        self,
+        form: ToolItemForm,
+        revealed_form: Literal["mcp_call", "function_call"] = "function_call",
+        own_tools: Container[str] = (),
+    ):
+        self._form = form
+        self._revealed_form = revealed_form
+        self._own_tools = own_tools
+        self._indexes: dict[Any, int] = {}  # by output_index in the stream that is read
+        self._next_index = 0
+        self._calls: dict[str, Item] = {}  # calls that were begun as mcp_call items, by call_id
+        self._held: list[Event] = []  # events of calls that may be the client's
+        self._hidden: list[Event] = []
+
+    def read(self, event: Event) -> Iterator[Event]:
+        """Yield the events that ``event`` is converted to."""
+        kind = str(event["type"])
+        if self._form == "none" and kind == "response.output_item.added" and _type(event) == "mcp_approval_request":
+            self._form = self._revealed_form
+            hidden, self._hidden = self._hidden, []
+            for earlier in hidden:
+                yield from self.read(earlier)
+        if self._form == "none" and self._is_of_call(event):
+            self._hidden.append(event)
+            return
+        if self._form == "mcp_call":
+            yield from self._read_mcp(kind, event)
+        else:
+            yield self._renumbered(event)
+
+    def output(self, items: Iterable[Item], ended: bool = True) -> list[Item]:
+        """Convert the ``output`` of a response.
+
+        Args:
+            items: the items.
+            ended: whether the response has ended; if not, calls without an output are left out.
+        """
+        items = list(items)
+        if self._form == "none" and any(item.get("type") == "mcp_approval_request" for item in items):
+            self._form = self._revealed_form
+        if self._form == "none":
+            return [item for item in items if item.get("type") not in _CALLS]
+        if self._form == "function_call":
+            return items
+        return list(_with_mcp_calls(items, ended))
+
+    def _is_of_call(self, event: Event) -> bool:
+        return str(event["type"]).startswith(_ARGUMENTS) or _type(event) in _CALLS
+
+    def _read_mcp(self, kind: str, event: Event) -> Iterator[Event]:
+        if self._held and not self._may_be_held(kind, event):
+            held, self._held = self._held, []
+            ended = kind in ("response.completed", "response.incomplete", "response.failed")
+            for earlier in held:
+                yield from [self._renumbered(earlier)] if ended else self._convert(earlier)
+        if self._may_be_held(kind, event) and (self._held or not self._is_own(event)):
+            self._held.append(event)
+            return
+        yield from self._convert(event)
+
+    def _may_be_held(self, kind: str, event: Event) -> bool:
+        return kind.startswith(_ARGUMENTS) or _type(event) == "function_call"
+
+    def _is_own(self, event: Event) -> bool:
+        item = event.get("item")
+        if item:
+            return item["name"] in self._own_tools or item["call_id"] in self._calls
+        return event.get("item_id") in {call.get("id") for call in self._calls.values()}
+
+    def _convert(self, event: Event) -> Iterator[Event]:
+        kind, item = str(event["type"]), event.get("item") or {}
+        if kind.startswith(_ARGUMENTS):
+            yield self._arguments(kind, event)
+        elif item.get("type") == "function_call":
+            if item["call_id"] not in self._calls:
+                yield from self._begin(event, item)
+                if kind.endswith(".done"):  # an agent that sends finished items only
+                    yield from self._all_arguments(event, item)
+            self._calls[item["call_id"]] = {**self._calls[item["call_id"]], **item}
+        elif item.get("type") == "function_call_output" and item["call_id"] in self._calls:
+            if kind.endswith(".done"):
+                yield from self._end(self._calls[item["call_id"]], item)
+        else:
+            yield self._renumbered(event)
+
+    def _begin(self, event: Event, item: Item) -> Iterator[Event]:
+        self._calls[item["call_id"]] = {**item, "output_index": self._index(event)}
+        begun = {**mcp_call(item, None), "arguments": "", "status": "in_progress"}
+        yield {**event, "type": "response.output_item.added", "output_index": self._index(event), "item": begun}
+        yield {"type": "response.mcp_call.in_progress", "item_id": begun["id"], "output_index": self._index(event)}
+
+    def _all_arguments(self, event: Event, item: Item) -> Iterator[Event]:
+        position = {"item_id": mcp_id(item), "output_index": self._index(event)}
+        arguments = item.get("arguments") or ""
+        yield {"type": "response.mcp_call_arguments.delta", **position, "delta": arguments}
+        yield {"type": "response.mcp_call_arguments.done", **position, "arguments": arguments}
+
+    def _arguments(self, kind: str, event: Event) -> Event:
+        item_id = mcp_id({"id": event.get("item_id")})
+        fields = {name: value for name, value in event.items() if name != "name"}
+        return {**fields, "type": kind.replace("function_call", "mcp_call"), **self._position(event, item_id)}
+
+    def _end(self, call: Item, output: Item) -> Iterator[Event]:
+        item = mcp_call(call, output)
+        index = call["output_index"]
+        kind = "failed" if item["status"] == "failed" else "completed"
+        yield {"type": f"response.mcp_call.{kind}", "item_id": item["id"], "output_index": index}
+        yield {"type": "response.output_item.done", "output_index": index, "item": item}
+
+    def _position(self, event: Event, item_id: str) -> dict[str, Any]:
+        return {"item_id": item_id, "output_index": self._index(event)}
+
+    def _renumbered(self, event: Event) -> Event:
+        return {**event, "output_index": self._index(event)} if "output_index" in event else event
+
+    def _index(self, event: Event) -> int:
+        key = event.get("output_index", (event.get("item") or {}).get("id"))
+        if key not in self._indexes:
+            self._indexes[key] = self._next_index
+            self._next_index += 1
+        return self._indexes[key]
+
+
+def mcp_call(call: Item, output: Item | None) -> dict[str, Any]:
+    """Return a ``function_call`` and its ``function_call_output`` as one ``mcp_call`` item.
+
+    Args:
+        call: the call.
+        output: its output; ``None`` if there is none yet.
+    """
+    failed = output is not None and bool(output.get("is_error"))
+    text = None if output is None else output.get("output")
+    item = {
+        "type": "mcp_call",
+        "id": mcp_id(call),
+        "server_label": SERVER_LABEL,
+        "name": call.get("name"),
+        "arguments": call.get("arguments") or "",
+        "approval_request_id": None,
+        "output": None if failed else text,
+        "error": text if failed else None,
+        "status": "failed" if failed else "completed",
+    }
+    if output is not None and output.get("sources"):
+        item["sources"] = output["sources"]
+    return item
+
+
+def mcp_id(call: Item) -> str:
+    """Return the id of the ``mcp_call`` item of a ``function_call`` item."""
+    id = str(call.get("id") or call.get("call_id"))
+    return "mcp_" + id.removeprefix("fc_")
+
+
+def _with_mcp_calls(items: Sequence[Item], ended: bool) -> Iterator[Item]:
+    calls = {item["call_id"] for item in items if item.get("type") == "function_call"}
+    outputs = {item["call_id"]: item for item in items if item.get("type") == "function_call_output"}
+    for item in items:
+        if item.get("type") == "function_call":
+            if item["call_id"] in outputs:
+                yield mcp_call(item, outputs[item["call_id"]])
+            elif ended:  # left to the client
+                yield item
+        elif item.get("type") != "function_call_output" or item["call_id"] not in calls:
+            yield item
+
+
+def _type(event: Event) -> Any:
+    return (event.get("item") or {}).get("type")

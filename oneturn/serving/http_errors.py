@@ -1,0 +1,40 @@
+"""Errors as HTTP responses: a status, the protocol's error object, and whether to send the request again."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from oneturn.errors import AgentError
+from oneturn.responses.errors import error_object, retry_headers
+
+_log = logging.getLogger(__name__)
+
+
+def error_response(error: AgentError) -> JSONResponse:
+    """Return the response for an error: its status, its error object and its retry headers."""
+    return JSONResponse({"error": error_object(error)}, error.status or 500, retry_headers(error))
+
+
+def invalid_request(message: str, param: str | None = None, status: int = 400) -> AgentError:
+    """Return the error of a request that the server refuses."""
+    return AgentError(message, "not_found" if status == 404 else "invalid_request", status, param=param)
+
+
+async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    """Convert Starlette's exceptions, such as for an unknown path."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    phrase = HTTPStatus(status).phrase
+    response = error_response(invalid_request(f"{phrase}: {request.method} {request.url.path}", status=status))
+    response.headers.update(getattr(error, "headers", None) or {})
+    return response
+
+
+async def on_exception(request: Request, error: Exception) -> JSONResponse:
+    """Hide the details of an error in the server itself; its log has them."""
+    _log.error("The server failed at %s.", request.url.path, exc_info=error)
+    return error_response(AgentError("The server failed; see its log for details.", "server_error", 500))

@@ -1,0 +1,276 @@
+"""The run of one HTTP request: in a thread of its own, read by the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+import mlflow
+from mlflow.entities import LiveSpan
+from mlflow.genai.agent_server.utils import set_request_headers
+from mlflow.pyfunc import ResponsesAgent
+from mlflow.tracing.constant import SpanAttributeKey
+from mlflow.types.responses import ResponsesAgentRequest, responses_agent_output_reducer
+
+from oneturn.core.run_context import RunContext
+from oneturn.errors import AgentError
+from oneturn.programs import program_tools
+from oneturn.responses import ResponsesAdapter
+from oneturn.responses.dialects import Dialect, DialectName
+from oneturn.responses.errors import error_event, to_client_error
+from oneturn.responses.parsing import read_request
+from oneturn.responses.request_fields import RequestOptions, agent_request
+from oneturn.responses.tool_items import Event, ToolItemForm
+
+_USER_TOKEN = "x-forwarded-access-token"  # noqa: S105  # the name of a header
+_RETURN_TRACE_ID = "x-mlflow-return-trace-id"
+_TERMINAL = ("response.completed", "response.incomplete", "response.failed")
+_DONE = b"data: [DONE]\n\n"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ServedAgent:
+    """An agent and how it is served.
+
+    Attributes:
+        agent: the agent.
+        name: its name, the ``model`` of its responses.
+        version: its version, if it has one.
+        tool_items: the form of its own tool calls; ``None`` for that of each dialect.
+    """
+
+    agent: ResponsesAgent
+    name: str = "agent"
+    version: str | None = None
+    tool_items: ToolItemForm | None = None
+
+    @property
+    def tools(self) -> Mapping[str, Any]:
+        """The agent's own tools by name, if they are known."""
+        return program_tools(self.agent.program) if isinstance(self.agent, ResponsesAdapter) else {}
+
+
+class RequestRun:
+    """Runs the agent for one request. ``start`` it once, then read its ``response`` or its ``chunks``.
+
+    Args:
+        served: the agent.
+        body: the request's body, an object.
+        dialect: the dialect of the response.
+        headers: the request's headers, with lower-case names.
+
+    Attributes:
+        streams: whether the response is streamed.
+        context: the run's context; cancel it when the client disconnects.
+    """
+
+    def __init__(self, served: ServedAgent, body: Mapping[str, Any], dialect: DialectName, headers: Mapping[str, str]):
+        self._served = served
+        self._body = body
+        self._dialect = dialect
+        self._headers = dict(headers)
+        self.streams = body.get("stream") is True
+        self.context = RunContext(streaming=self.streams, caller=self._headers.get(_USER_TOKEN) or "")
+        self._queue: RunQueue
+
+    def start(self, executor: Executor) -> None:
+        """Start the run in a thread of ``executor``; called on the event loop."""
+        loop = asyncio.get_running_loop()
+        self._queue = RunQueue(loop)
+        loop.run_in_executor(executor, self._run)
+
+    async def response(self) -> dict[str, Any]:
+        """Wait for the response of a request that doesn't stream.
+
+        Raises:
+            AgentError: the request was refused, or the run failed.
+        """
+        response: dict[str, Any] = await self._queue.first()
+        return response
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Wait for the first event of a stream, and return an iterator of the encoded events.
+
+        Raises:
+            AgentError: the request was refused.
+        """
+        return self._queue.rest(await self._queue.first())
+
+    def _run(self) -> None:
+        set_request_headers(self._headers)  # for code that reads them from MLflow
+        try:
+            with self.context.active():
+                if self.streams:
+                    self._stream()
+                else:
+                    self._queue.put(self._respond())
+        except Exception as error:
+            self._fail(_failure(error))
+        finally:
+            self._queue.end()
+
+    def _fail(self, failure: AgentError) -> None:
+        if not self._queue.started:
+            self._queue.put(failure)
+            return
+        data = json.dumps(error_event(failure))  # the server itself failed while it sent a stream
+        self._queue.put(f"event: error\ndata: {data}\n\n".encode() + _DONE)
+
+    def _respond(self) -> dict[str, Any]:
+        agent = self._served.agent
+        request, options = self._read_request()
+        with self._span("request", request) as span:
+            if isinstance(agent, ResponsesAdapter) and options is not None:
+                result = agent.run(agent.parse(request, options))
+            else:
+                result = agent.predict(request)
+            response = _dump(result)
+            if self._returns_trace_id:
+                response["metadata"] = {**(response.get("metadata") or {}), "trace_id": span.trace_id}
+            span.set_outputs(response)
+        return self._translation(options).response(response)
+
+    def _stream(self) -> None:
+        request, options = self._read_request()
+        with self._span("request_stream", request) as span, contextlib.ExitStack() as cleanup:
+            events = self._events(request, options)
+            cleanup.callback(events.close)
+            translation = self._translation(options)
+            if self._returns_trace_id:
+                translation.metadata["trace_id"] = span.trace_id
+            items: list[Any] = []
+            outputs: Any = None
+            for event in translation.events(events):
+                self._queue.put(translation.encode(event))
+                if event["type"] == "response.output_item.done":
+                    items.append(event)
+                outputs = event["response"] if event["type"] in _TERMINAL else outputs
+                if self.context.reason == "client_gone":
+                    break
+            span.set_outputs(outputs or responses_agent_output_reducer(items))
+            if self._returns_trace_id and self._dialect == "mlflow":
+                self._queue.put(f"data: {json.dumps({'trace_id': span.trace_id})}\n\n".encode())
+        self._queue.put(_DONE)
+
+    def _read_request(self) -> tuple[ResponsesAgentRequest, RequestOptions | None]:
+        if isinstance(self._served.agent, ResponsesAdapter):
+            return read_request(self._body)
+        return agent_request(self._body), None
+
+    def _events(self, request: ResponsesAgentRequest, options: RequestOptions | None) -> Generator[Event, None, None]:
+        """Return the agent's events.
+
+        Raises:
+            Exception: the request is refused.
+        """
+        agent = self._served.agent
+        if isinstance(agent, ResponsesAdapter):
+            parsed = agent.parse(request, options)
+            if type(agent).predict_stream is ResponsesAdapter.predict_stream:  # not a subclass's own
+                return _dumped(agent.stream(parsed))
+        return _dumped(agent.predict_stream(request))
+
+    def _translation(self, options: RequestOptions | None) -> Dialect:
+        served = self._served
+        echo = options.echo if options is not None else {}
+        return Dialect(self._dialect, served.tool_items, served.tools, served.name, echo)
+
+    @contextlib.contextmanager
+    def _span(self, name: str, request: ResponsesAgentRequest) -> Iterator[LiveSpan]:
+        with mlflow.start_span(name) as span:
+            span.set_inputs(request)
+            span.set_attribute(SpanAttributeKey.MESSAGE_FORMAT, "openai")
+            yield span
+
+    @property
+    def _returns_trace_id(self) -> bool:
+        return self._headers.get(_RETURN_TRACE_ID, "").lower() == "true"
+
+
+def _dumped(stream: Iterable[Any]) -> Generator[Event, None, None]:
+    """The events as dicts; an exception of an agent that isn't a ``ResponsesAdapter`` as an ``error`` event."""
+    with contextlib.ExitStack() as cleanup:
+        if hasattr(stream, "close"):
+            cleanup.callback(stream.close)
+        try:
+            yield from map(_dump, stream)
+        except Exception as error:
+            yield error_event(_failure(error))
+
+
+def _dump(value: Any) -> dict[str, Any]:
+    dumped: dict[str, Any] = value if isinstance(value, dict) else value.model_dump(exclude_none=True)
+    return dumped
+
+
+def _failure(error: Exception) -> AgentError:
+    failure = to_client_error(error)
+    if failure.code == "server_error" and not isinstance(error, AgentError):
+        _log.error("The agent failed.", exc_info=error)
+    else:
+        _log.warning("%s: %s", failure.code, failure)
+    return failure
+
+
+class RunQueue:
+    """The results of a run, from its thread to the event loop, with one wake-up for all that are queued.
+
+    Attributes:
+        started: whether there was a result.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop):
+        self.started = False
+        self._loop = loop
+        self._queue: deque[Any] = deque()
+        self._filled = asyncio.Event()
+        self._wake_scheduled = False
+
+    def put(self, value: Any) -> None:
+        """Add a result, or an ``AgentError``; called from the run's thread."""
+        self.started = True
+        self._queue.append(value)
+        if not self._wake_scheduled:
+            self._wake_scheduled = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the server has stopped
+                self._loop.call_soon_threadsafe(self._filled.set)
+
+    def end(self) -> None:
+        """Mark the end; called from the run's thread."""
+        self.put(None)
+
+    async def first(self) -> Any:
+        """Wait for the first result.
+
+        Raises:
+            AgentError: it is an error.
+        """
+        value = await self._next()
+        if isinstance(value, AgentError):
+            raise value
+        return value
+
+    async def rest(self, first: bytes) -> AsyncIterator[bytes]:
+        """Yield the first chunk and those after it; chunks that wait for each other are joined."""
+        chunk: bytes | None = first
+        while chunk is not None:
+            while self._queue and self._queue[0] is not None:
+                chunk += self._queue.popleft()
+            yield chunk
+            chunk = await self._next()
+
+    async def _next(self) -> Any:
+        while not self._queue:
+            await self._filled.wait()
+            self._filled.clear()
+            self._wake_scheduled = False  # reset before reading the queue: a later put schedules a new wake-up
+        return self._queue.popleft()

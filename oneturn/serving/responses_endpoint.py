@@ -1,0 +1,116 @@
+"""The endpoint that runs the agent: one request in, a response or a stream of events out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from oneturn.errors import AgentError
+from oneturn.responses.dialects import DialectName
+from oneturn.serving.http_errors import error_response, invalid_request
+from oneturn.serving.request_run import RequestRun, ServedAgent
+
+_EVENT_STREAM = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # for nginx
+]
+
+
+class OpenRuns:
+    """The runs of the requests that are open."""
+
+    def __init__(self) -> None:
+        self._runs: set[RequestRun] = set()
+
+    @contextlib.contextmanager
+    def adding(self, run: RequestRun) -> Iterator[None]:
+        """Hold a run until its request ends; cancel it then."""
+        self._runs.add(run)
+        try:
+            yield
+        finally:
+            self._runs.discard(run)
+            run.context.cancel("client_gone")  # a no-op for a finished run
+
+    def stop(self) -> None:
+        """Cancel all runs; each stream ends with a terminal event."""
+        for run in list(self._runs):
+            run.context.cancel("shutting_down")
+
+
+class ResponsesEndpoint:
+    """An ASGI application that answers the requests of one path.
+
+    Args:
+        served: the agent.
+        dialect: the dialect of the path.
+        executor: provides a thread for each run.
+        open_runs: holds the runs of open requests.
+    """
+
+    def __init__(self, served: ServedAgent, dialect: DialectName, executor: Executor, open_runs: OpenRuns):
+        self._served = served
+        self._dialect = dialect
+        self._executor = executor
+        self._open_runs = open_runs
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            body = await _read_body(request)
+            run = RequestRun(self._served, body, self._dialect, dict(request.headers))
+            with self._open_runs.adding(run):
+                run.start(self._executor)
+                async with _watching(receive, lambda: run.context.cancel("client_gone")):
+                    await self._answer(run, scope, receive, send)
+        except ClientDisconnect:
+            return
+        except AgentError as error:
+            await error_response(error)(scope, receive, send)
+
+    async def _answer(self, run: RequestRun, scope: Scope, receive: Receive, send: Send) -> None:
+        if not run.streams:
+            await JSONResponse(await run.response())(scope, receive, send)
+            return
+        chunks = await run.chunks()
+        await send({"type": "http.response.start", "status": 200, "headers": _EVENT_STREAM})
+        async for chunk in chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _read_body(request: Request) -> dict[str, Any]:
+    try:
+        body = json.loads(await request.body())
+    except (ValueError, RecursionError):
+        raise invalid_request("The request's body isn't JSON.") from None
+    if not isinstance(body, dict):
+        raise invalid_request("The request's body must be a JSON object.")
+    if not isinstance(body.get("stream"), bool | None):
+        raise invalid_request(f"stream is {body['stream']!r:.80}; send JSON true or false.", "stream")
+    return body
+
+
+@contextlib.asynccontextmanager
+async def _watching(receive: Receive, on_disconnect: Callable[[], None]) -> Any:
+    """Call ``on_disconnect`` if the client disconnects inside the block."""
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        on_disconnect()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watcher.cancel()

@@ -1,0 +1,145 @@
+"""An agent with typed outputs scores alike in the process, over its URL, as a logged model, and when rescored."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import enum
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dspy
+import mlflow
+import pydantic
+import pytest
+
+import oneturn
+from oneturn.evaluation import output_types, rescore
+from oneturn.evaluation.scorers import as_mlflow, predict_fn
+from oneturn.testing import ScriptedLM, finish
+
+
+class Kind(enum.Enum):
+    """What it is about."""
+
+    refund = "refund"
+    order = "order"
+
+
+class Item(pydantic.BaseModel):
+    """An item of an order."""
+
+    name: str
+    price: float
+    sent: datetime.date | None = None
+
+
+class Triage(dspy.Signature):
+    """Triage a question."""
+
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+    kind: Kind = dspy.OutputField()
+    due: datetime.date = dspy.OutputField()
+    parts: list[Item] = dspy.OutputField()
+    first: Item | None = dspy.OutputField()
+    tags: set[str] = dspy.OutputField()
+    counts: dict[str, int] = dspy.OutputField()
+
+
+OUTPUTS: dict[str, Any] = {
+    "answer": "7",
+    "kind": "refund",
+    "due": "2026-01-02",
+    "parts": [{"name": "pot", "price": 5, "sent": "2026-01-01"}],
+    "first": None,
+    "tags": ["a"],
+    "counts": {"pot": 1},
+}
+ROWS = [{"question": "one?", "gold": "7"}, {"question": "two?", "gold": "7"}]
+
+
+def program() -> oneturn.ReAct:
+    """Answers one question right, and one with another kind."""
+    made = oneturn.ReAct(Triage, tools=[])
+    made.set_lm(ScriptedLM(finish(**OUTPUTS), finish(**{**OUTPUTS, "kind": "order"})))
+    return made
+
+
+def typed(gold: Any, pred: Any, trace: Any = None) -> bool:
+    """A metric that reads types."""
+    return bool(
+        pred.answer == gold.gold
+        and pred.kind is Kind.refund
+        and pred.due == datetime.date(2026, 1, 2)
+        and pred.parts[0].sent < pred.due
+        and pred.first is None
+        and pred.tags == {"a"}
+        and pred.counts["pot"] == 1
+    )
+
+
+MODEL = """
+import mlflow, oneturn
+from tests.evaluation.test_typed_outputs import program
+mlflow.models.set_model(oneturn.ResponsesAdapter(program))
+"""
+
+
+@contextlib.contextmanager
+def target(kind: str, folder: Path) -> Iterator[Any]:
+    if kind == "program":
+        yield program()
+    elif kind == "url":
+        with oneturn.running_server(oneturn.ResponsesAdapter(program())) as url:
+            yield url
+    else:
+        (folder / "model.py").write_text(MODEL)
+        with mlflow.start_run():
+            yield mlflow.pyfunc.log_model(
+                name="agent", python_model=str(folder / "model.py"), pip_requirements=["mlflow"], input_example=None
+            ).model_uri
+
+
+KINDS = ("program", "url", "model")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_metric_reads_the_declared_types_whatever_the_target(kind: str, tmp_path: Path, traced: None):
+    with target(kind, tmp_path) as subject:
+        types = output_types(program()) if kind == "url" else None  # a model brings its own
+        found = oneturn.evaluate(subject, ROWS, typed, types=types, inputs=["question"], progress=False)
+    assert found.rows["error"].isna().all(), found.rows["error"].tolist()
+    assert found.rows["score"].tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("kind", ["program", "url"])
+def test_recorded_answers_have_the_declared_types_again(kind: str, suffix: str, tmp_path: Path):
+    output = tmp_path / f"rows{suffix}"
+    with target(kind, tmp_path) as subject:
+        types = output_types(program())
+        oneturn.evaluate(subject, ROWS, lambda *_: 0, types=types, inputs=["question"], progress=False, output=output)
+    found = rescore(output, lambda gold, pred: typed(dspy.Example(gold="7"), pred), types=types)
+    assert found.rows["error"].isna().all(), found.rows["error"].tolist()
+    assert found.rows["score"].tolist() == [1.0, 0.0]
+
+
+def test_predictions_for_mlflow_have_the_declared_types():
+    scorer = as_mlflow(typed)
+    with target("url", Path()) as url:
+        for predict in (predict_fn(program()), predict_fn(url, types=output_types(program()))):
+            values = [
+                scorer(
+                    inputs={"question": row["question"]}, outputs=predict(question=row["question"]), expectations=row
+                )
+                for row in ROWS
+            ]
+            assert [feedback.value for feedback in values] == [1.0, 0.0]
+
+
+def test_what_does_not_match_its_type_is_unchanged():
+    outputs = {"kind": "complaint", "due": "tomorrow", "parts": "none", "answer": None, "other": "2026-01-02"}
+    types = output_types(program())
+    assert oneturn.evaluation.typed_outputs.with_types(outputs, types) == outputs
