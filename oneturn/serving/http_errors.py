@@ -16,8 +16,13 @@ _log = logging.getLogger(__name__)
 
 
 def error_response(error: AgentError) -> JSONResponse:
-    """Return the response for an error: its status, its error object and its retry headers."""
-    return JSONResponse({"error": error_object(error)}, error.status or 500, retry_headers(error))
+    """Return the response for an error: its status, its error object and its retry headers.
+
+    ``param`` is an empty text if the error is about no field: the AI SDK's provider for Open Responses reads the
+    message only of errors in which all four fields are texts.
+    """
+    fields = {**error_object(error), "param": error.param or ""}
+    return JSONResponse({"error": fields}, error.status or 500, retry_headers(error))
 
 
 def invalid_request(message: str, param: str | None = None, status: int = 400) -> AgentError:

@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import Any
 
-from agents import Agent, ModelSettings, OpenAIResponsesModel, Runner, set_tracing_disabled
+from agents import Agent, HostedMCPTool, ModelSettings, OpenAIResponsesModel, Runner, set_tracing_disabled
 from cells import Answer, Left, run_cells, turn
 from openai import AsyncOpenAI
 
@@ -14,7 +14,7 @@ set_tracing_disabled(True)
 
 
 class Conversation:
-    """The history is ``to_input_list()`` of the last result."""
+    """The history is ``to_input_list()`` of the last result; an approval resumes its state."""
 
     def __init__(self, cell: dict[str, Any]):
         self._cell = cell
@@ -27,9 +27,11 @@ class Conversation:
         return asyncio.run(self._run([*self._history, {"role": "user", "content": question}]))
 
     def decide(self, approve: bool) -> dict[str, Any]:
-        """Answer the approval request."""
-        answer = {"type": "mcp_approval_response", "approval_request_id": self._request_id, "approve": approve}
-        return asyncio.run(self._run([*self._history, answer]))
+        """Approve or reject the interruption, and resume the run."""
+        state = self._result.to_state()
+        (interruption,) = self._result.interruptions
+        state.approve(interruption) if approve else state.reject(interruption)
+        return asyncio.run(self._run(state))
 
     async def _run(self, asked: Any) -> dict[str, Any]:
         client = AsyncOpenAI(base_url=self._cell["url"], api_key="none", max_retries=0, timeout=self._cell["timeout"])
@@ -38,6 +40,7 @@ class Conversation:
             name="desk",
             model=OpenAIResponsesModel("agent", client),
             model_settings=ModelSettings(extra_body=extra),
+            tools=[HostedMCPTool(tool_config={"type": "mcp", "server_label": "oneturn"})],
             output_type=Answer if self._cell["structured"] else None,
         )
         if not self._cell["stream"]:
@@ -53,11 +56,11 @@ class Conversation:
         return self._read(result, deltas)
 
     def _read(self, result: Any, deltas: int = 0) -> dict[str, Any]:
+        self._result = result
         self._history = result.to_input_list()
         raw = [item.raw_item for item in result.new_items]
         items = [item if isinstance(item, dict) else item.model_dump() for item in raw]
         requests = [item for item in items if item["type"] == "mcp_approval_request"]
-        self._request_id = requests[0]["id"] if requests else None
         contents = [part for item in items if item["type"] == "message" for part in item["content"]]
         output = result.final_output
         return turn(

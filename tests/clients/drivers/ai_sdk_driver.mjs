@@ -86,13 +86,15 @@ class Conversation {
       deltas,
       tools: calls.filter((call) => call.toolCallId in results).map((call) => shownTool(call, results)),
       to_run: calls.filter((call) => !call.providerExecuted).map((call) => call.toolName),
-      citations: (await result.sources).map((source) => source.url),
+      citations: [...(await result.sources), ...of('text').flatMap(annotations)].map((source) => source.url),
       approvals: of('tool-approval-request').map(({ toolCall }) => [shownName(toolCall.toolName), argumentsOf(toolCall)]),
       parsed: this.cell.structured ? await result.output : null,
     });
   }
 }
 
+// @ai-sdk/open-responses gives annotations as metadata of the text, not as sources.
+const annotations = (part) => Object.values(part.providerMetadata ?? {}).flatMap((metadata) => metadata.annotations ?? []);
 const shownName = (name) => name.replace(/^mcp\./, '');
 const argumentsOf = (call) => (typeof call.input === 'string' ? JSON.parse(call.input) : call.input);
 

@@ -48,11 +48,11 @@ def read_message(message: Any, deltas: int = 0) -> dict[str, Any]:
 
 def read_databricks_message(message: Any, results: list[Any], deltas: int = 0) -> dict[str, Any]:
     """Return the turn that a message of ``ChatDatabricks`` shows; tool results of a stream come in their own messages."""
-    blocks = [block for block in message.content if isinstance(block, dict)] if isinstance(message.content, list) else []
+    blocks = _blocks(message)
     outputs = {block["tool_call_id"]: block["content"] for block in blocks if block.get("role") == "tool"}
     outputs |= {result.tool_call_id: result.content for result in results}
     notes = [note for block in blocks for note in block.get("annotations") or []]
-    requests = [block for block in blocks if block.get("type") == "mcp_approval_request"]
+    requests = _blocks(message, "mcp_approval_request")
     return turn(
         message.text,
         deltas=deltas,
@@ -65,8 +65,7 @@ def read_databricks_message(message: Any, results: list[Any], deltas: int = 0) -
 
 def decision(message: Any, approve: bool) -> HumanMessage:
     """Return the message that decides the approval request of ``message``."""
-    requests = [block for block in message.content if block.get("type") == "mcp_approval_request"]
-    (request,) = _requests(message) or requests
+    (request,) = _requests(message) or _blocks(message, "mcp_approval_request")
     answer = {"type": "mcp_approval_response", "approval_request_id": request["id"], "approve": approve}
     return HumanMessage([answer])
 
@@ -74,3 +73,9 @@ def decision(message: Any, approve: bool) -> HumanMessage:
 def _requests(message: Any) -> list[dict[str, Any]]:
     values = [block["value"] for block in message.content_blocks if block["type"] == "non_standard"]
     return [value for value in values if value.get("type") == "mcp_approval_request"]
+
+
+def _blocks(message: Any, kind: str | None = None) -> list[dict[str, Any]]:
+    content = message.content if isinstance(message.content, list) else []
+    blocks = [block for block in content if isinstance(block, dict)]
+    return blocks if kind is None else [block for block in blocks if block.get("type") == kind]

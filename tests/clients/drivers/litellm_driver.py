@@ -50,6 +50,7 @@ class Conversation:
                 if event.type == "response.output_text.delta":
                     deltas += 1
                     if self._cell["leave"]:
+                        events.close()
                         raise Left
                 response = getattr(event, "response", response)
         self._output = response.output
