@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--write-table", action="store_true", help="write the table into docs/clients.md")
     arguments = parser.parse_args()
     mlflow.tracing.disable()
-    sys.exit(run_matrix(arguments.clients or list(CLIENTS), write_table=arguments.write_table))
+    sys.exit(run_matrix(arguments.clients or list(CLIENTS), write=arguments.write_table))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from tests.clients.agent import Servers, serve_agent
 from tests.clients.clients import CLIENTS, MODES, STREAMED, Client
 from tests.clients.environments import Environment, EnvironmentUnavailable, ensure_environment
 from tests.clients.scenarios import SCENARIOS, Outcome, Scenario
-from tests.clients.table import check_table, write_table
+from tests.clients.table import update_table
 
 DRIVERS = Path(__file__).parent / "drivers"
 _AT_ONCE = 2  # drivers
@@ -45,12 +45,12 @@ Cells = dict[tuple[str, str, str], Cell]
 """By client, scenario and mode."""
 
 
-def run_matrix(names: list[str], *, write_table: bool) -> int:
+def run_matrix(names: list[str], *, write: bool) -> int:
     """Run the cells of these clients and print what came out.
 
     Args:
         names: the clients, as named in ``CLIENTS``.
-        write_table: whether to write the table into the docs rather than compare it.
+        write: whether to write the table into the docs rather than compare it.
 
     Returns:
         The number of the process's exit: 0 if all cells are as expected and, in CI, no client is missing.
@@ -72,21 +72,14 @@ def run_matrix(names: list[str], *, write_table: bool) -> int:
         for (name, scenario, mode), cell in cells.items()
         if cell.problems
     ]
+    wrong = len(problems)
     if not missing and not problems and len(names) == len(CLIENTS):
-        problems += (_write_table if write_table else _check_table)(versions, cells)
+        seen = {key: cell.expected for key, cell in cells.items()}
+        problems += update_table(versions, seen, write=write)
     print("\n".join(problems))
     not_run = "; ".join(f"{name} was not run: {reason}" for name, reason in missing.items()) or "no client is missing"
-    print(f"clients: {len(cells)} cells run, {len(problems)} wrong; {not_run}.")
+    print(f"clients: {len(cells)} cells run, {wrong} wrong; {not_run}.")
     return int(bool(problems or (missing and os.environ.get("CI"))))
-
-
-def _write_table(versions: dict[str, str], cells: Cells) -> list[str]:
-    write_table(versions, cells)
-    return []
-
-
-def _check_table(versions: dict[str, str], cells: Cells) -> list[str]:
-    return check_table(versions, cells)
 
 
 def _run_client(name: str, servers: Servers) -> tuple[str, Cells] | str:
@@ -96,10 +89,8 @@ def _run_client(name: str, servers: Servers) -> tuple[str, Cells] | str:
     except EnvironmentUnavailable as error:
         return str(error)
     version = environment.version(client.package)
-    requests = [
-        _request(name, client, key, mode, servers) for key in SCENARIOS for mode in MODES
-    ]
-    answers = {answer["cell"]: answer for answer in _drive(client, environment, servers, requests)}
+    requests = [_request(name, client, key, mode, servers) for key in SCENARIOS for mode in MODES]
+    answers = {answer["cell"]: answer for answer in _drive(client, environment, requests)}
     cells: Cells = {}
     for request in requests:
         scenario, mode = request["scenario"], request["mode"]
@@ -121,8 +112,9 @@ def _judge(client: Client, key: str, mode: str, outcome: Outcome) -> Cell:
         return Cell(problems)
     if not problems:
         return Cell([f"is right, but a difference is stated: {difference.reason}"])
-    others = [problem for problem in problems if not problem.startswith(difference.problem)]
-    return Cell(others, expected=difference.reason)
+    others = [problem for problem in problems if not problem.startswith(difference.problems)]
+    absent = [start for start in difference.problems if not any(problem.startswith(start) for problem in problems)]
+    return Cell([*others, *(f"no longer {start!r}; change the difference" for start in absent)], difference.reason)
 
 
 def _request(name: str, client: Client, key: str, mode: str, servers: Servers) -> dict[str, Any]:
@@ -149,7 +141,7 @@ def _request(name: str, client: Client, key: str, mode: str, servers: Servers) -
 
 
 def _drive(
-    client: Client, environment: Environment, servers: Servers, requests: list[dict[str, Any]]
+    client: Client, environment: Environment, requests: list[dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """Run the driver in a folder of its own, with few of this process's variables, and yield its results."""
     with tempfile.TemporaryDirectory() as folder:

@@ -19,19 +19,20 @@ class Conversation:
     def __init__(self, cell: dict[str, Any]):
         self._cell = cell
         self._history: list[Any] = []
+        self._loop = asyncio.new_event_loop()  # one for all turns: the client's connections belong to it
 
     def ask(self, question: str) -> dict[str, Any]:
         """Ask; a plain question is a string."""
         if self._cell["plain"]:
-            return asyncio.run(self._run(question))
-        return asyncio.run(self._run([*self._history, {"role": "user", "content": question}]))
+            return self._loop.run_until_complete(self._run(question))
+        return self._loop.run_until_complete(self._run([*self._history, {"role": "user", "content": question}]))
 
     def decide(self, approve: bool) -> dict[str, Any]:
         """Approve or reject the interruption, and resume the run."""
         state = self._result.to_state()
         (interruption,) = self._result.interruptions
         state.approve(interruption) if approve else state.reject(interruption)
-        return asyncio.run(self._run(state))
+        return self._loop.run_until_complete(self._run(state))
 
     async def _run(self, asked: Any) -> dict[str, Any]:
         client = AsyncOpenAI(base_url=self._cell["url"], api_key="none", max_retries=0, timeout=self._cell["timeout"])
@@ -60,7 +61,6 @@ class Conversation:
         self._history = result.to_input_list()
         raw = [item.raw_item for item in result.new_items]
         items = [item if isinstance(item, dict) else item.model_dump() for item in raw]
-        requests = [item for item in items if item["type"] == "mcp_approval_request"]
         contents = [part for item in items if item["type"] == "message" for part in item["content"]]
         output = result.final_output
         return turn(
@@ -70,7 +70,7 @@ class Conversation:
             tools=[[item["name"], item["output"]] for item in items if item["type"] == "mcp_call"],
             to_run=[item["name"] for item in items if item["type"] == "function_call"],
             citations=[note["url"] for part in contents for note in part["annotations"]],
-            approvals=[[request["name"], json.loads(request["arguments"])] for request in requests],
+            approvals=[[item.name, json.loads(item.arguments)] for item in result.interruptions],
         )
 
 
