@@ -21,10 +21,10 @@ export ONETURN_CONFIG := $(CONFIG)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast lint format demo weights compile log evaluate serve notebooks benchmark lock clean
+.PHONY: help setup test test-fast test-versions test-clients lint format demo weights compile log evaluate serve notebooks benchmark lock clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create .venv and install the project at its pinned versions
 
@@ -48,6 +48,14 @@ marked = $(BIN)/pytest -q -m $(1) || { code=$$?; [ $$code -eq 5 ] || exit $$code
 
 test-fast: setup ## Run the unit tests only
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "$(QUICK)"
+
+test-versions: setup ## Run the unit tests on Python 3.10 to 3.13, with the newest and the lowest dependencies
+	$(BIN)/python -m scripts.version_matrix
+
+# One client: make test-clients CLIENTS=litellm. After a change of the versions: make test-clients WRITE=1
+CLIENTS ?=
+test-clients: setup ## Ask a served agent through every client, each in its own environment
+	$(BIN)/python -m tests.clients $(CLIENTS) $(if $(WRITE),--write-table)
 
 lint: setup ## Check style, format, types and imports
 	$(BIN)/ruff check
@@ -83,17 +91,14 @@ notebooks: weights ## Execute every notebook
 benchmark: weights ## Measure quality, speed and cost
 	$(BIN)/python -m benchmarks
 
-lock: ## Resolve pyproject.toml into constraints.txt again
+lock: setup ## Resolve pyproject.toml into constraints.txt again
 	@echo "lock: resolving for Python 3.10 to 3.13"
-	@$(PYTHON) -m venv $(VENV)-lock
-	@$(VENV)-lock/bin/python -m pip install -q uv
 	@{ sed -n '/^#/p' constraints.txt; \
-	   $(VENV)-lock/bin/uv pip compile -q --universal --python-version 3.10 --all-extras \
+	   $(BIN)/uv pip compile -q --universal --python-version 3.10 --all-extras \
 	     --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml; } > constraints.new \
 	  && mv constraints.new constraints.txt || { rm -f constraints.new; exit 1; }
-	@rm -rf $(VENV)-lock
 	@echo "lock: constraints.txt is updated. Next: make test"
 
 clean: ## Remove .venv and every cache (not the data, not mlflow.db)
-	rm -rf $(VENV) $(VENV)-lock build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .versions build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

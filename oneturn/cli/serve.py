@@ -16,12 +16,18 @@ def serve(
     model: Annotated[
         str | None, typer.Option(metavar="URI", help="Serve this logged model instead of the agent's file.")
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Serve from N processes, which share the port and nothing else.")
+    ] = 1,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Restart when a Python file of the agent changes; for development.")
+    ] = False,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
     """Serve the agent over the OpenAI Responses protocol, with streaming, until Ctrl-C.
 
-    A logged model has its own configuration; --config then sets only the address and the MLflow tracking server.
+    A logged model has its own configuration; --config then sets only the server and the MLflow tracking server.
 
     Examples:
 
@@ -29,9 +35,15 @@ def serve(
 
         oneturn serve --port 0
 
+        oneturn serve --workers 4
+
         oneturn serve --model models:/support_desk/1
     """
-    if model is None:
+    if workers > 1 and reload:
+        raise typer.BadParameter("can't be used with --reload, which serves from one process.", param_hint="--workers")
+    if workers > 1 or reload:
+        _serve_in_processes(host, port, model, workers, reload, agent, config)
+    elif model is None:
         loaded = load(agent, config)
 
         from oneturn.serving.server import serve
@@ -46,9 +58,25 @@ def _serve_logged(model: str, host: str | None, port: int | None, config: Path |
     from oneturn.config.tracking import use_tracking
     from oneturn.serving.server import serve
 
+    settings = None
     if config is not None:
-        settings = AgentConfig.read(config)
-        use_tracking(settings.mlflow)
-        host = host or settings.serve.host
-        port = settings.serve.port if port is None else port
-    serve(model, host=host, port=port)
+        read = AgentConfig.read(config)
+        use_tracking(read.mlflow)
+        settings = read.serve
+    serve(model, host=host, port=port, settings=settings)
+
+
+def _serve_in_processes(
+    host: str | None,
+    port: int | None,
+    model: str | None,
+    processes: int,
+    reload: bool,
+    agent: Path,
+    config: Path | None,
+) -> None:
+    from oneturn.serving.workers import AgentSource, serve_in_processes
+
+    path = None if config is None else str(config.resolve())
+    source = AgentSource(str(agent.resolve()), model, path, host, port, processes)
+    serve_in_processes(source, reload=reload)

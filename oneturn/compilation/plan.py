@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ import dspy
 
 from oneturn.agent import Agent, Recipe
 from oneturn.compilation.recipes import call, check, format_recipes
+from oneturn.core.secrets import is_secret_name
 from oneturn.datasets.rows import dataset_hash
 from oneturn.errors import ConfigError
 from oneturn.evaluation.metric_columns import check_columns
@@ -120,12 +122,36 @@ class Plan:
 
 def _settings(lm: dspy.BaseLM) -> list[Any]:
     """What decides an LM's answers besides its name, without keys: an agent may build it from more than its config."""
-    options = {name: value for name, value in lm.kwargs.items() if "key" not in name and name != "token"}
     addresses = [os.environ.get(name) for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE")]
-    plain = {name: value if _is_plain(value) else type(value).__name__ for name, value in options.items()}
-    attributes = getattr(getattr(lm, "engine", None), "__dict__", {})
-    engine = {name: value for name, value in attributes.items() if isinstance(value, str) and "key" not in name}
-    return [lm.model, lm.model_type, plain, engine, addresses]
+    return [
+        lm.model,
+        lm.model_type,
+        _named(lm.kwargs),
+        _named(_engine_settings(getattr(lm, "engine", None))),
+        addresses,
+    ]
+
+
+def _engine_settings(engine: Any) -> Mapping[str, Any]:
+    """The settings of an engine: its state as it saves it, or its constructor's arguments that it keeps.
+
+    Other attributes, such as counters and connections, change while it runs; texts, such as an address, don't.
+    """
+    if callable(dump := getattr(engine, "dump_state", None)):
+        state: Mapping[str, Any] = dump()
+        return state
+    attributes = getattr(engine, "__dict__", {})
+    names = inspect.signature(type(engine)).parameters if attributes else {}
+    return {name: value for name, value in attributes.items() if isinstance(value, str) or name.lstrip("_") in names}
+
+
+def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by name without secrets; a value that isn't plain is its type."""
+    return {
+        name: value if _is_plain(value) else type(value).__name__
+        for name, value in settings.items()
+        if not (is_secret_name(name) or "key" in name)
+    }
 
 
 def _is_plain(value: Any) -> bool:

@@ -56,6 +56,37 @@ class ServeConfig(Section):
     tool_items: Literal["mcp_call", "function_call", "none"] | None = None
     """How the agent's own tool calls appear in responses; null for `mcp_call` items at `/v1/responses` and
     `function_call` items at `/responses` and `/invocations`."""
+    max_requests: Count = 64
+    """The number of requests that one process answers at a time."""
+    max_waiting: Annotated[int, Field(ge=0)] = 64
+    """The number of further requests that wait for one of them to end; beyond it, a request gets status 503."""
+    max_body_mb: Annotated[float, Field(gt=0)] = 16.0
+    """The largest request body, in megabytes (10^6 bytes); images and files are inside it."""
+    body_seconds: Annotated[float, Field(gt=0, le=60)] = 30.0
+    """How long a client may take to send a request's body, in seconds."""
+    allowed_hosts: list[str] = []
+    """Host names by which a proxy on this machine is reached, such as `agent.example.com`, while `host` is a loopback
+    address: only then is the `Host` of requests checked."""
+    cors: list[str] = []
+    """The origins whose web pages may send requests, such as `https://chat.example.com`; `*` for all."""
+    api_key_env: Variable | None = None
+    """The environment variable that holds the key which clients send as `Authorization: Bearer <key>`; null for no
+    key."""
+
+    def api_key(self) -> str | None:
+        """Return the API key; ``None`` if none is configured.
+
+        Raises:
+            ConfigError: the environment variable isn't set.
+        """
+        if self.api_key_env is None:
+            return None
+        if not (key := os.environ.get(self.api_key_env, "").strip()):
+            raise ConfigError(
+                f"The environment variable {self.api_key_env} isn't set: it should hold the key that clients send "
+                "(serve.api_key_env names it)."
+            )
+        return key
 
 
 class ApprovalsConfig(Section):

@@ -25,13 +25,17 @@ from dspy.adapters.chat_adapter import field_header_pattern
 from dspy.adapters.types.tool import _resolve_json_schema_reference
 from dspy.adapters.utils import format_field_value, parse_value, serialize_for_json
 from dspy.clients import execution, model_metadata
+from dspy.clients._litellm import get_litellm
+from dspy.clients.backend_selection import select_backend
 from dspy.clients.call_result import usage_dict
 from dspy.clients.costs import estimate_cost
+from dspy.clients.engines.lm15_engine import LM15Engine
 from dspy.lm15 import (
     AsyncOpenAIChatLM,
     OpenAIChatLM,
     Request,
     Response,
+    RouterConfig,
     StreamDeltaEvent,
     StreamEndEvent,
     StreamErrorEvent,
@@ -233,6 +237,27 @@ def price_namespaces(provider: str) -> tuple[str, ...]:
     """
     names: tuple[str, ...] = model_metadata._provider_names(provider)
     return names
+
+
+def key_variables(lm: dspy.BaseLM) -> tuple[str, ...]:
+    """Return the environment variables that hold the key of an LM's provider.
+
+    Empty if the LM has its key, owns its connection, or its provider needs none or takes it from elsewhere. For a
+    provider that DSPy reaches through LiteLLM, only the variables that aren't set.
+
+    Relies on: ``select_backend`` decides between DSPy's own client, whose ``resolve`` gives the variable that it would
+    read, and LiteLLM.
+    """
+    if not isinstance(getattr(lm, "_engine_spec", None), str):
+        return ()
+    selection = select_backend(lm)
+    if "api_key" in selection.clients:
+        return ()
+    if selection.native:
+        resolution = LM15Engine(RouterConfig(), model_type=lm.model_type).resolve(lm.model)
+        return (resolution.env_key,) if resolution.env_key and resolution.credential_policy == "key" else ()
+    litellm = get_litellm(feature="the names of a provider's environment variables")
+    return tuple(litellm.validate_environment(lm.model)["missing_keys"])
 
 
 # Prompts

@@ -71,7 +71,10 @@ def prepare_request(endpoint: str, credentials: Who, request: Request, renew: bo
     try:
         host, token = workspace_token(credentials, renew)
     except (ConfigError, ValueError) as error:
-        raise NotConfiguredError(f"There are no credentials for {endpoint!r}: {first_line(error)}") from error
+        raise NotConfiguredError(
+            f"There are no credentials for {endpoint!r}: {first_line(error).rstrip('.')}. Set DATABRICKS_HOST and "
+            "DATABRICKS_TOKEN, or those of a service principal or profile."
+        ) from error
     except OSError as error:
         raise TransportError(f"The workspace of {endpoint!r} can't be reached: {error}") from error
     return PreparedRequest(host, token, replace(request, model=endpoint))

@@ -76,10 +76,8 @@ def query(
         base_url=address.base_url,
         api_key=key,
         max_retries=0,
-        timeout=httpx.Timeout(timeout, connect=_CONNECT_SECONDS),
-        http_client=openai.DefaultHttpxClient(
-            event_hooks={"request": [connection.attach], "response": [connection.watch]}
-        ),
+        timeout=openai.Timeout(timeout, connect=_CONNECT_SECONDS),
+        http_client=openai.DefaultHttpxClient(event_hooks={"request": [connection.attach]}),
     )
     items = input_items(question)
     extras = {"custom_inputs": custom_inputs, "context": context}
@@ -121,7 +119,7 @@ def _read(reader: ReplyReader, events: Iterator[Event], connection: _Connection)
 class _Connection:
     """The connection of a request: its socket, so that another thread can shut it down, and whether it was read whole.
 
-    The socket is known from httpx's ``trace`` extension.
+    Both are known from the ``trace`` extension of httpx, and of httpx2, which openai 3 uses.
 
     Attributes:
         exhausted: whether the body was read to its end. The ``openai`` client stops reading at ``data: [DONE]``.
@@ -132,14 +130,9 @@ class _Connection:
         self._socket: socket.socket | None = None
         self._shut_down = False
 
-    def attach(self, request: httpx.Request) -> None:
-        """Record the socket that ``request`` opens."""
+    def attach(self, request: Any) -> None:
+        """Record the socket that ``request`` opens, and whether the body of its response is read to its end."""
         request.extensions["trace"] = self._trace
-
-    def watch(self, response: httpx.Response) -> None:
-        """Record whether the body of ``response`` is read to its end."""
-        if isinstance(response.stream, httpx.SyncByteStream):
-            response.stream = _WatchedBody(response.stream, self)
 
     def shut_down(self) -> None:
         """Shut the socket down; a blocked read returns end of file."""
@@ -148,24 +141,13 @@ class _Connection:
             shut_down(self._socket)
 
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
+        if event.endswith(".receive_response_body.complete"):
+            self.exhausted = True
         stream = info.get("return_value")
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")) and stream is not None:
             self._socket = stream.get_extra_info("socket")
             if self._shut_down:
                 self.shut_down()
-
-
-class _WatchedBody(httpx.SyncByteStream):
-    def __init__(self, body: httpx.SyncByteStream, connection: _Connection):
-        self._body = body
-        self._connection = connection
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield from self._body
-        self._connection.exhausted = True
-
-    def close(self) -> None:
-        self._body.close()
 
 
 def input_items(question: str | Sequence[Mapping[str, Any]] | None) -> list[Mapping[str, Any]]:
@@ -179,27 +161,29 @@ def _events(
     client: openai.OpenAI, address: _Address, items: list[Any], body: Mapping[str, Any], connection: _Connection
 ) -> Iterator[Event]:
     options: dict[str, Any] = {"extra_body": body or None, "extra_headers": _RETURN_TRACE_ID}
+    answered = False
     try:
         with client.responses.create(model=address.model, input=items, stream=True, **options) as stream:
+            answered = True
             for event in stream:
                 yield event.to_dict(warnings=False)  # the server's events need not match OpenAI's own types
         if not connection.exhausted:
             yield DONE
     except openai.APIStatusError as error:
         raise _status_error(error, address) from error
-    except openai.APITimeoutError as error:
-        raise EndpointError(
-            f"{address.base_url} didn't answer in time. Retry, or raise the timeout.", code="timeout"
-        ) from error
-    except openai.APIConnectionError as error:
+    except (openai.APIConnectionError, httpx.HTTPError) as error:  # in a stream, openai 2 raises httpx's errors
+        if answered:
+            cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
+            reason = f"The connection to {address.base_url} broke ({type(cause).__name__}). Retry."
+            raise EndpointError(reason, code="stream_ended") from error
+        if isinstance(error, openai.APITimeoutError):
+            reason = f"{address.base_url} didn't answer in time. Retry, or raise the timeout."
+            raise EndpointError(reason, code="timeout") from error
         advice = "Is the agent served there? Start it with: oneturn serve"
         raise EndpointError(f"Can't reach {address.base_url}. {advice}", code="unreachable") from error
     except openai.APIError as error:  # an error object in the stream, sent by MLflow's own server
         message = error.body if isinstance(error.body, str) else error.message
         raise EndpointError(message, code=str(error.code or "server_error")) from error
-    except httpx.HTTPError as error:
-        reason = f"The connection to {address.base_url} broke ({type(error).__name__}). Retry."
-        raise EndpointError(reason, code="stream_ended") from error
     except ValueError as error:  # the client parses each event as JSON
         raise EndpointError(f"{address.base_url} sent data that isn't a Responses event.", "bad_stream") from error
 

@@ -36,14 +36,14 @@ _LM_ERRORS: tuple[tuple[type[Exception], str, str], ...] = (
         "context_length_exceeded",
         "The request is too long for the language model; shorten it.",
     ),
-    (AdapterParseError, "invalid_output", "The language model's reply can't be parsed; retry."),
+    (AdapterParseError, "invalid_output", "The language model's reply can't be parsed."),
     (LMInvalidRequestError, "lm_unusable", _LM_UNUSABLE),
     (LMUnsupportedFeatureError, "lm_unusable", _LM_UNUSABLE),
     (LMError, "lm_error", "The call to the language model failed ({name}); retry later."),
 )
 _NOT_RETRYABLE = 424
-"""The status of a failed dependency that a retry can't fix. MLflow's client, which retries 429, 500, 502 and 503 seven
-times, and OpenAI's, which retries 5xx twice, would run the agent's tools again."""
+"""The status of a failed dependency that a retry can't fix. MLflow's client, which goes by the status alone and retries
+429, 500, 502 and 503 seven times, and OpenAI's, which retries 5xx twice, would run the agent's tools again."""
 
 _STATUS = {
     "invalid_request": 400,
@@ -53,15 +53,15 @@ _STATUS = {
     "lm_unusable": _NOT_RETRYABLE,
     "lm_error": 502,
     "upstream_error": 502,
-    "invalid_output": 500,
+    "invalid_output": _NOT_RETRYABLE,
+    "max_iters": _NOT_RETRYABLE,
+    "approval_required": _NOT_RETRYABLE,
     "content_filter": 422,
     "refusal": 422,
     "overloaded": 503,
 }
 
-_RETRYABLE = frozenset(
-    {"rate_limit_exceeded", "lm_timeout", "lm_error", "upstream_error", "invalid_output", "overloaded"}
-)
+_RETRYABLE = frozenset({"rate_limit_exceeded", "lm_timeout", "lm_error", "upstream_error", "overloaded"})
 _RETRY_AFTER = 1.0  # seconds, if nothing is known
 
 # The error types of the Open Responses specification, by code and else by status.

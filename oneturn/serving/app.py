@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 from mlflow.pyfunc import ResponsesAgent
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from oneturn.config import ServeConfig
 from oneturn.responses.dialects import DialectName
 from oneturn.responses.tool_items import ToolItemForm
+from oneturn.serving.access import Access
+from oneturn.serving.body_limit import BodyLimit
 from oneturn.serving.http_errors import on_exception, on_http_exception
 from oneturn.serving.information import Information
+from oneturn.serving.interruption import interrupt_httpx
+from oneturn.serving.request_limit import RequestLimit
 from oneturn.serving.request_run import ServedAgent
 from oneturn.serving.responses_endpoint import OpenRuns, ResponsesEndpoint
-
-THREADS = 64
-"""The number of requests that one application handles concurrently; further requests are queued."""
 
 PATHS: dict[str, DialectName] = {"/v1/responses": "open_responses", "/responses": "mlflow", "/invocations": "mlflow"}
 """The paths that run the agent, with their dialects."""
@@ -29,6 +30,8 @@ def application(
     name: str = "agent",
     version: str | None = None,
     tool_items: ToolItemForm | None = None,
+    settings: ServeConfig | None = None,
+    loopback: bool = False,
 ) -> AgentApplication:
     """Return the ASGI application that serves ``agent``.
 
@@ -41,24 +44,40 @@ def application(
         version: its version, if it has one.
         tool_items: how its own tool calls appear; ``None`` for ``mcp_call`` items at ``/v1/responses`` and
             ``function_call`` items elsewhere.
+        settings: limits, and who may send requests; the defaults of :class:`oneturn.config.ServeConfig` if not given.
+        loopback: whether the server listens on a loopback address; the ``Host`` of requests is checked then.
+
+    Raises:
+        ConfigError: the environment variable that ``settings.api_key_env`` names isn't set.
     """
-    return AgentApplication(ServedAgent(agent, name, version, tool_items))
+    interrupt_httpx()
+    return AgentApplication(ServedAgent(agent, name, version, tool_items), settings or ServeConfig(), loopback)
 
 
 class AgentApplication(Starlette):
     """A Starlette application whose open runs can be stopped."""
 
-    def __init__(self, served: ServedAgent):
+    def __init__(self, served: ServedAgent, settings: ServeConfig, loopback: bool):
         self._open_runs = OpenRuns()
-        executor = ThreadPoolExecutor(THREADS, thread_name_prefix="oneturn-request")
+        limit = RequestLimit(settings.max_requests, settings.max_waiting)
         information = Information(served, PATHS)
         endpoints = {
-            path: ResponsesEndpoint(served, dialect, executor, self._open_runs) for path, dialect in PATHS.items()
+            path: ResponsesEndpoint(served, dialect, limit, self._open_runs) for path, dialect in PATHS.items()
         }
         super().__init__(
             routes=[
                 *(Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()),
                 *information.routes,
+            ],
+            middleware=[
+                Middleware(
+                    Access,
+                    loopback=loopback,
+                    allowed_hosts=settings.allowed_hosts,
+                    cors=settings.cors,
+                    api_key=settings.api_key(),
+                ),
+                Middleware(BodyLimit, max_bytes=int(settings.max_body_mb * 1_000_000), seconds=settings.body_seconds),
             ],
             exception_handlers={HTTPException: on_http_exception, Exception: on_exception},
         )

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from oneturn.core.serialization import replace_surrogates_deep
 from oneturn.errors import AgentError
 from oneturn.responses.errors import error_object, retry_headers
 
 _log = logging.getLogger(__name__)
 
 
-def error_response(error: AgentError) -> JSONResponse:
-    """Return the response for an error: its status, its error object and its retry headers.
+def error_response(error: AgentError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return the response for an error: its status, its error object, its retry headers and further ``headers``.
 
     ``param`` is an empty text if the error is about no field: the AI SDK's provider for Open Responses reads the
     message only of errors in which all four fields are texts.
     """
-    fields = {**error_object(error), "param": error.param or ""}
-    return JSONResponse({"error": fields}, error.status or 500, retry_headers(error))
+    fields = replace_surrogates_deep({**error_object(error), "param": error.param or ""})
+    return JSONResponse({"error": fields}, error.status or 500, {**retry_headers(error), **(headers or {})})
 
 
 def invalid_request(message: str, param: str | None = None, status: int = 400) -> AgentError:

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import json
 import logging
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +28,14 @@ from oneturn.responses.errors import error_event, to_client_error
 from oneturn.responses.parsing import read_request
 from oneturn.responses.request_fields import RequestOptions, agent_request
 from oneturn.responses.tool_items import Event, ToolItemForm
+from oneturn.serving.request_limit import RequestLimit
 
 _USER_TOKEN = "x-forwarded-access-token"  # noqa: S105  # the name of a header
 _RETURN_TRACE_ID = "x-mlflow-return-trace-id"
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 _DONE = b"data: [DONE]\n\n"
+_WAITING = b": waiting\n\n"
+"""A comment, which keeps the connection of a request alive that waits for its place."""
 
 _log = logging.getLogger(__name__)
 
@@ -67,26 +70,39 @@ class RequestRun:
         body: the request's body, an object.
         dialect: the dialect of the response.
         headers: the request's headers, with lower-case names.
+        limit: limits how many runs there are at a time.
 
     Attributes:
         streams: whether the response is streamed.
         context: the run's context; cancel it when the client disconnects.
     """
 
-    def __init__(self, served: ServedAgent, body: Mapping[str, Any], dialect: DialectName, headers: Mapping[str, str]):
+    def __init__(
+        self,
+        served: ServedAgent,
+        body: Mapping[str, Any],
+        dialect: DialectName,
+        headers: Mapping[str, str],
+        limit: RequestLimit,
+    ):
         self._served = served
         self._body = body
         self._dialect = dialect
         self._headers = dict(headers)
+        self._limit = limit
         self.streams = body.get("stream") is True
         self.context = RunContext(streaming=self.streams, caller=self._headers.get(_USER_TOKEN) or "")
         self._queue: RunQueue
 
-    def start(self, executor: Executor) -> None:
-        """Start the run in a thread of ``executor``; called on the event loop."""
-        loop = asyncio.get_running_loop()
-        self._queue = RunQueue(loop)
-        loop.run_in_executor(executor, self._run)
+    def start(self) -> None:
+        """Start the run in a thread of its own; called on the event loop.
+
+        Raises:
+            AgentError: the server has too many requests; the run isn't started.
+        """
+        self._limit.admit()
+        self._queue = RunQueue(asyncio.get_running_loop())
+        threading.Thread(target=self._run, name="oneturn-request", daemon=True).start()
 
     async def response(self) -> dict[str, Any]:
         """Wait for the response of a request that doesn't stream.
@@ -113,10 +129,17 @@ class RequestRun:
                     self._stream()
                 else:
                     self._queue.put(self._respond())
-        except Exception as error:
+        except BaseException as error:
             self._fail(_failure(error))
+            if not isinstance(error, Exception):
+                raise
         finally:
             self._queue.end()
+            self._limit.leave()
+
+    def _on_wait(self) -> None:
+        if self.streams:
+            self._queue.put(_WAITING)
 
     def _fail(self, failure: AgentError) -> None:
         if not self._queue.started:
@@ -130,9 +153,12 @@ class RequestRun:
         request, options = self._read_request()
         with self._span("request", request) as span:
             if isinstance(agent, ResponsesAdapter) and options is not None:
-                result = agent.run(agent.parse(request, options))
+                parsed = agent.parse(request, options)
+                with self._limit.place(self._on_wait):
+                    result = agent.run(parsed)
             else:
-                result = agent.predict(request)
+                with self._limit.place(self._on_wait):
+                    result = agent.predict(request)
             response = _dump(result)
             if self._returns_trace_id:
                 response["metadata"] = {**(response.get("metadata") or {}), "trace_id": span.trace_id}
@@ -143,6 +169,7 @@ class RequestRun:
         request, options = self._read_request()
         with self._span("request_stream", request) as span, contextlib.ExitStack() as cleanup:
             events = self._events(request, options)
+            cleanup.enter_context(self._limit.place(self._on_wait))
             cleanup.callback(events.close)
             translation = self._translation(options)
             if self._returns_trace_id:
@@ -212,7 +239,7 @@ def _dump(value: Any) -> dict[str, Any]:
     return dumped
 
 
-def _failure(error: Exception) -> AgentError:
+def _failure(error: BaseException) -> AgentError:
     failure = to_client_error(error)
     if failure.code == "server_error" and not isinstance(error, AgentError):
         _log.error("The agent failed.", exc_info=error)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from oneturn.errors import AgentError
 from oneturn.responses.dialects import DialectName
 from oneturn.serving.http_errors import error_response, invalid_request
+from oneturn.serving.request_limit import RequestLimit
 from oneturn.serving.request_run import RequestRun, ServedAgent
 
 _EVENT_STREAM = [
@@ -23,6 +24,10 @@ _EVENT_STREAM = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # for nginx
 ]
+
+
+MAX_DEPTH = 100
+"""How many levels of objects and arrays a request's body may have."""
 
 
 class OpenRuns:
@@ -53,23 +58,23 @@ class ResponsesEndpoint:
     Args:
         served: the agent.
         dialect: the dialect of the path.
-        executor: provides a thread for each run.
+        limit: limits how many runs there are at a time.
         open_runs: holds the runs of open requests.
     """
 
-    def __init__(self, served: ServedAgent, dialect: DialectName, executor: Executor, open_runs: OpenRuns):
+    def __init__(self, served: ServedAgent, dialect: DialectName, limit: RequestLimit, open_runs: OpenRuns):
         self._served = served
         self._dialect = dialect
-        self._executor = executor
+        self._limit = limit
         self._open_runs = open_runs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         try:
             body = await _read_body(request)
-            run = RequestRun(self._served, body, self._dialect, dict(request.headers))
+            run = RequestRun(self._served, body, self._dialect, dict(request.headers), self._limit)
             with self._open_runs.adding(run):
-                run.start(self._executor)
+                run.start()
                 async with _watching(receive, lambda: run.context.cancel("client_gone")):
                     await self._answer(run, scope, receive, send)
         except ClientDisconnect:
@@ -90,14 +95,36 @@ class ResponsesEndpoint:
 
 async def _read_body(request: Request) -> dict[str, Any]:
     try:
-        body = json.loads(await request.body())
+        body = json.loads(await request.body(), parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):
         raise invalid_request("The request's body isn't JSON.") from None
+    if _is_deeper(body, MAX_DEPTH):
+        raise invalid_request(f"The request's body is nested more than {MAX_DEPTH} levels deep.")
     if not isinstance(body, dict):
         raise invalid_request("The request's body must be a JSON object.")
     if not isinstance(body.get("stream"), bool | None):
         raise invalid_request(f"stream is {body['stream']!r:.80}; send JSON true or false.", "stream")
     return body
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} isn't a JSON number.")
+    return value
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether a JSON value is nested deeper; what reads the request later is recursive."""
+    inner = [value]
+    while inner and levels >= 0:
+        inner = [each for outer in inner for each in _containers_in(outer)]
+        levels -= 1
+    return bool(inner)
+
+
+def _containers_in(value: Any) -> Iterator[Any]:
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return (each for each in values if isinstance(each, dict | list))
 
 
 @contextlib.asynccontextmanager

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
-import ipaddress
 import re
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import dspy
 import mlflow
@@ -19,58 +18,94 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import ResponsesAgent
 
 from oneturn.agent import Agent
+from oneturn.config import ServeConfig
 from oneturn.config.tracking import use_tracking, without_credentials
 from oneturn.errors import ConfigError, OneTurnError, ProgramError
 from oneturn.programs import guarded_tools
 from oneturn.responses import ResponsesAdapter
 from oneturn.responses.tool_items import ToolItemForm
+from oneturn.serving.access import is_loopback
 from oneturn.serving.app import AgentApplication, application
+from oneturn.serving.protocol import GRACE_SECONDS, TimedProtocol
 from oneturn.tools.approvals import Approvals
 
-_GRACE_SECONDS = 5  # for open requests to finish after the server is stopped
+_KEEP_ALIVE_SECONDS = 90  # more than the 60 s of common load balancers, which reuse idle connections
 _TERMINAL_EVENT_SECONDS = 5  # for cancelled requests to send their terminal event
 _QUEUED_CONNECTIONS = 2048
 
 
-def serve(agent_or_model: Agent | ResponsesAgent | str, *, host: str | None = None, port: int | None = None) -> None:
+def serve(
+    agent_or_model: Agent | ResponsesAgent | str,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    settings: ServeConfig | None = None,
+) -> None:
     """Serve an agent until interrupted (Ctrl-C).
 
     Args:
         agent_or_model: an agent, the URI of a logged model (``models:/support_desk/1``), or any ``ResponsesAgent``.
         host: the address to listen on; ``None`` for the configured one, or 127.0.0.1.
         port: the port to listen on, 0 for any free one; ``None`` for the configured one, or 8000.
+        settings: the server's settings; ``None`` for those of the agent's configuration, or the defaults.
 
     Raises:
-        ConfigError: the key that signs approvals is missing, and other machines can reach ``host``.
+        ConfigError: the key that signs approvals is missing, and other machines can reach ``host``; or the environment
+            variable of ``serve.api_key_env`` isn't set.
         OneTurnError: the address is unusable or its port is in use, or the model can't be loaded.
     """
-    configured = agent_or_model.config.serve if isinstance(agent_or_model, Agent) else None
-    host = host or (configured.host if configured else "127.0.0.1")
-    port = port if port is not None else (configured.port if configured else 8000)
-    with _listening_socket(host, port) as listener:  # report a used port before starting the LM
-        responder = _responder(agent_or_model)
-        open_approvals(responder, host)
-        warm_up(responder)
-        server = _Server(_application(agent_or_model, responder))
-        server.on_ready = lambda: _print_stderr(
-            f"Serving at {_url(host, listener)} (POST /v1/responses and /responses). Ctrl-C stops."
+    settings = settings or (agent_or_model.config.serve if isinstance(agent_or_model, Agent) else ServeConfig())
+    host = host or settings.host
+    with listening_socket(host, settings.port if port is None else port) as listener:  # before starting the LM
+        app = build_application(agent_or_model, settings, host)
+        server = Server(server_config(app))
+        server.on_ready = lambda: print_stderr(
+            f"Serving at {server_url(host, listener)} (POST /v1/responses and /responses). Ctrl-C stops."
         )
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn has shut down cleanly
             server.run(sockets=[listener])
 
 
-def _application(served: Agent | ResponsesAgent | str, responder: ResponsesAgent) -> AgentApplication:
+def build_application(
+    served: Agent | ResponsesAgent | str, settings: ServeConfig, host: str, processes: int = 1
+) -> AgentApplication:
+    """Return the application that serves an agent, ready for its first request.
+
+    Args:
+        served: as for ``serve``.
+        settings: the server's settings.
+        host: the address to listen on.
+        processes: how many processes share the requests.
+
+    Raises:
+        ConfigError, OneTurnError: as for ``serve``.
+    """
+    responder = _responder(served)
+    loopback = is_loopback(host)
+    app = application(
+        responder, **_identity(served), tool_items=settings.tool_items, settings=settings, loopback=loopback
+    )
+    open_approvals(responder, host, processes)
+    warm_up(responder)
+    return app
+
+
+def _identity(served: Agent | ResponsesAgent | str) -> dict[str, Any]:
+    """Return the name and the version of what is served, as far as they are known."""
     if isinstance(served, Agent):
-        return application(responder, name=served.name, tool_items=served.config.serve.tool_items)
-    if isinstance(served, str):  # models:/<name>/<version or @alias>
-        match = re.fullmatch(r"models:/+([^/@]+)(?:[/@](.+))?", served)
-        return application(responder, name=match[1], version=match[2]) if match else application(responder)
-    return application(responder)
+        return {"name": served.name}
+    match = re.fullmatch(r"models:/+([^/@]+)(?:[/@](.+))?", served) if isinstance(served, str) else None
+    return {"name": match[1], "version": match[2]} if match else {}
 
 
 @contextlib.contextmanager
 def running_server(
-    adapter: ResponsesAgent, host: str = "127.0.0.1", port: int = 0, *, tool_items: ToolItemForm | None = None
+    adapter: ResponsesAgent,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    tool_items: ToolItemForm | None = None,
+    settings: ServeConfig | None = None,
 ) -> Iterator[str]:
     """Serve ``adapter`` in a background thread within a ``with`` block; yield the URL of the started server.
 
@@ -79,12 +114,15 @@ def running_server(
         host: the address to listen on.
         port: the port, 0 for any free one.
         tool_items: how the agent's own tool calls appear; see :func:`oneturn.serving.application`.
+        settings: limits, and who may send requests.
 
     Raises:
         OneTurnError: the address is unusable or its port is in use, or the server doesn't start.
     """
-    with _listening_socket(host, port) as listener:
-        server = _Server(application(adapter, tool_items=tool_items))
+    with listening_socket(host, port) as listener:
+        loopback = is_loopback(host)
+        app = application(adapter, tool_items=tool_items, settings=settings, loopback=loopback)
+        server = Server(server_config(app))
         ready = threading.Event()
         server.on_ready = ready.set
 
@@ -100,35 +138,46 @@ def running_server(
         if not server.started:
             raise OneTurnError(f"The server didn't start on {host}; see its log for the cause.")
         try:
-            yield _url(host, listener)
+            yield server_url(host, listener)
         finally:
             server.should_exit = True
             thread.join()
 
 
-class _Server(uvicorn.Server):
-    """uvicorn with a callback for readiness and a shutdown that cancels open requests."""
+def server_config(app: AgentApplication | str, **options: Any) -> uvicorn.Config:
+    """Return uvicorn's configuration for an application, or for the import string of a function that builds it."""
+    return uvicorn.Config(
+        app,
+        http=TimedProtocol,
+        ws="none",
+        interface="asgi3",
+        proxy_headers=False,  # nothing depends on the client's address
+        log_level="warning",
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS + _TERMINAL_EVENT_SECONDS,
+        **options,
+    )
 
-    def __init__(self, app: AgentApplication):
-        self._application = app
-        limit = _GRACE_SECONDS + _TERMINAL_EVENT_SECONDS
-        config = uvicorn.Config(app, interface="asgi3", log_level="warning", timeout_graceful_shutdown=limit)
-        super().__init__(config)
-        self.on_ready: Callable[[], object] = lambda: None
+
+class Server(uvicorn.Server):
+    """uvicorn with a callback for readiness."""
+
+    on_ready: Callable[[], object] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to accept requests, and call ``on_ready``."""
         await super().startup(sockets)
-        if self.started:
+        if self.started and self.on_ready is not None:
             self.on_ready()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept no new requests, let open ones finish, and cancel the rest after ``_GRACE_SECONDS``."""
-        asyncio.get_running_loop().call_later(_GRACE_SECONDS, self._application.stop)
-        await super().shutdown(sockets)
 
 
 @contextlib.contextmanager
-def _listening_socket(host: str, port: int) -> Iterator[socket.socket]:
+def listening_socket(host: str, port: int) -> Iterator[socket.socket]:
+    """Yield a socket that listens on an address.
+
+    Raises:
+        OneTurnError: the address is unusable, or its port is in use.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -146,7 +195,8 @@ def _listen_error(error: Exception, host: str, port: int) -> str:
     return f"Can't listen on {host}, port {port}: {error}. Choose a local address and a port from 0 to 65535."
 
 
-def _url(host: str, listener: socket.socket) -> str:
+def server_url(host: str, listener: socket.socket) -> str:
+    """Return the URL of a server that listens on a socket."""
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{listener.getsockname()[1]}"
 
@@ -178,14 +228,15 @@ def load_logged(uri: str) -> ResponsesAgent:
     return model
 
 
-def open_approvals(responder: ResponsesAgent, host: str) -> None:
+def open_approvals(responder: ResponsesAgent, host: str, processes: int = 1) -> None:
     """Read the key of approvals and connect to their ledger before the first request.
 
-    A server that only this machine can reach makes a key for its process if none is set, and says so.
+    A single process that only this machine can reach makes a key if none is set, and says so.
 
     Args:
         responder: the agent to serve.
         host: the address to listen on.
+        processes: how many processes serve the agent.
 
     Raises:
         ConfigError: the key or the ledger's address is missing or invalid; it names the environment variable.
@@ -199,22 +250,14 @@ def open_approvals(responder: ResponsesAgent, host: str) -> None:
         missing = f"{', '.join(tools)} may need a person's approval, and approvals.key_env isn't set"
     elif approvals.missing_key_env is not None:
         missing = f"{approvals.missing_key_env} (approvals.key_env) isn't set"
-    if missing and _is_loopback(host):
+    if missing and is_loopback(host) and processes == 1:
         if approvals is None:
             approvals = responder.approvals = Approvals.temporary()
         approvals.use_temporary_key()
-        _print_stderr(f"{missing}: a key for this process signs approvals until the server stops.")
+        print_stderr(f"{missing}: a key for this process signs approvals until the server stops.")
     if approvals is None:
         raise ConfigError(f"{missing}. Set it to the name of an environment variable that holds a signing key.")
     approvals.open()
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
 
 
 def warm_up(responder: ResponsesAgent) -> None:
@@ -228,5 +271,6 @@ def warm_up(responder: ResponsesAgent) -> None:
         local.warm_up(module)
 
 
-def _print_stderr(text: str) -> None:
+def print_stderr(text: str) -> None:
+    """Print a line on standard error at once."""
     print(text, file=sys.stderr, flush=True)

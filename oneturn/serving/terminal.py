@@ -18,6 +18,7 @@ from oneturn.config.tracking import use_tracking
 from oneturn.core.serialization import read_json
 from oneturn.core.terminal import visible
 from oneturn.core.usage import track_usage
+from oneturn.lm.failures import explained_failures
 from oneturn.programs import guarded_tools
 from oneturn.responses.call_items import MCP_CALL, FunctionCallEvents
 from oneturn.responses.client import input_items, query
@@ -54,13 +55,14 @@ def ask(
     Raises:
         ConfigError: the key that signs approvals is configured, and missing or too weak.
         EndpointError: the run ended without an answer.
+        LMUnavailableError: it ended because of its LM; the message names a missing key's environment variable.
     """
     renderer = Renderer(console or Console())
     responder = _responder(agent)
 
     def send(items: list[Mapping[str, Any]]) -> Reply:
         body = {"input": items, "custom_inputs": dict(custom_inputs or {})}
-        with track_usage() as tracker:
+        with track_usage() as tracker, explained_failures():
             stream = responder.predict_stream(ResponsesAgentRequest.model_validate(body))
             reply = read_reply(chain((event.model_dump() for event in stream), [DONE]), renderer, items)
         renderer.finish(reply, lm_calls=tracker.usage.lm_calls)

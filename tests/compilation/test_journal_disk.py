@@ -14,6 +14,7 @@ import oneturn
 from oneturn.compilation.journal import Journal
 from oneturn.compilation.plan import Plan
 from oneturn.errors import OneTurnError, ProgramError
+from oneturn.lm.local import local_lm
 from tests.compilation.agent import ANSWERED, CountingAgent, agent
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,8 +80,12 @@ def test_replay_is_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture):
 class Engine:
     """An engine that owns its connection."""
 
-    def __init__(self, address: str):
+    def __init__(self, address: str, n_ctx: int = 4096, *, temperature: float = 0.0, token: str = "", **options: Any):
         self.address = address
+        self._n_ctx = n_ctx
+        self.temperature = temperature
+        self.token = token
+        self.options = options
         self.calls = 0
 
     def complete(self, request: Any) -> Any:
@@ -100,8 +105,17 @@ def test_journal_is_not_replayed_if_the_lm_behind_the_name_changed(tmp_path: Pat
         dspy.LM("openai/x", api_base="http://one/v1", api_key="a", extra_headers={"x-deployment": "blue"}),
         dspy.LM("openai/x", engine=Engine("one")),
         dspy.LM("openai/x", engine=Engine("two")),
+        dspy.LM("openai/x", engine=Engine("two", 8192)),
+        dspy.LM("openai/x", engine=Engine("two", temperature=0.7)),
+        dspy.LM("openai/x", engine=Engine("two", max_tokens=100)),
+        local_lm("0.5B"),
+        local_lm("0.5B", context=2048),
+        local_lm("0.5B", max_tokens=64),
     ]
-    assert len({journal(lm) for lm in [one, *others]}) == 6
+    assert len({journal(lm) for lm in [one, *others]}) == len(others) + 1
+    used = Engine("two", token="another")
+    used.calls = 7
+    assert journal(dspy.LM("openai/x", engine=used)) == journal(others[4])
     monkeypatch.setenv("OPENAI_BASE_URL", "http://three/v1")
     assert journal(one) not in {journal(lm) for lm in others}
 

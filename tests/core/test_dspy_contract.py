@@ -51,6 +51,9 @@ NAMES = {
     "dspy.clients.execution": "streaming (lm/streaming.py) and the journal of a compile (compilation/replay_lm.py)",
     "dspy.clients.model_metadata": "costs (core/usage.py)",
     "dspy.clients.costs.estimate_cost": "costs (core/usage.py) and a compile's budget (compilation/replay_lm.py)",
+    "dspy.clients._litellm.get_litellm": "the names of missing keys (lm/failures.py)",
+    "dspy.clients.backend_selection.select_backend": "the names of missing keys (lm/failures.py)",
+    "dspy.clients.engines.lm15_engine.LM15Engine": "the names of missing keys (lm/failures.py)",
     "dspy.clients.call_result.usage_dict": "the usage of wrapped engines (lm/streaming.py, compilation/replay_lm.py)",
     "dspy.teleprompt.bootstrap_trace_data": "the candidates of a compile (compilation/callbacks.py)",
     "dspy.utils.usage_tracker.UsageTracker": "the count of LM calls and tokens (core/usage.py)",
@@ -423,3 +426,25 @@ def test_forward_is_restored_while_and_after_traces_are_recorded(private: Any):
     assert restored == [(True, False)]
     assert "forward" in vars(program)
     assert "forward" not in vars(private.restore_forward(program))
+
+
+@pytest.mark.parametrize(
+    ("model", "variables"),
+    [
+        ("openai/x", {"OPENAI_API_KEY"}),
+        ("anthropic/x", {"ANTHROPIC_API_KEY"}),
+        ("gemini/x", {"GEMINI_API_KEY"}),
+        ("groq/x", {"GROQ_API_KEY"}),
+        ("openrouter/x", {"OPENROUTER_API_KEY"}),
+        ("mistral/x", {"MISTRAL_API_KEY"}),  # by LiteLLM
+        ("together_ai/x", {"TOGETHERAI_API_KEY"}),
+        ("ollama_chat/x", set()),
+    ],
+)
+def test_a_provider_s_key_has_a_name(model: str, variables: set[str], monkeypatch: pytest.MonkeyPatch):
+    from oneturn.core._dspy import key_variables
+
+    for name in [*variables, "GOOGLE_API_KEY"]:
+        monkeypatch.delenv(name, raising=False)
+    assert set(key_variables(dspy.LM(model))) == variables
+    assert key_variables(dspy.LM(model, api_key="k")) == ()

@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -66,7 +66,7 @@ class Endpoint:
         self.status = status
         self.kind = kind
         self.path = ""
-        self.headers: dict[str, str] = {}
+        self.headers: Mapping[str, str] = {}  # case-insensitive
         self.body: dict[str, Any] = {}
         self.requests = 0
         self.url = ""
@@ -80,7 +80,7 @@ def answering(answer: str, status: int = 200, kind: str = "text/event-stream") -
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             endpoint.requests += 1
-            endpoint.path, endpoint.headers = self.path, dict(self.headers)
+            endpoint.path, endpoint.headers = self.path, self.headers
             endpoint.body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             self.send_response(endpoint.status)
             self.send_header("content-type", endpoint.kind)

@@ -232,7 +232,7 @@ def test_an_invalid_request_is_rejected_with_the_reason(case: str):
 
 def test_a_body_that_is_not_json_is_rejected():
     with oneturn.running_server(adapter()) as url:
-        response = httpx.post(f"{url}/responses", content=b"{")
+        response = httpx.post(f"{url}/responses", content=b"{", headers={"content-type": "application/json"})
     assert (response.status_code, response.json()["error"]["message"]) == (400, "The request's body isn't JSON.")
 
 
@@ -310,7 +310,7 @@ def test_a_client_disconnect_stops_the_tool_and_further_lm_calls():
 
 
 def test_a_stopped_server_ends_its_streams_with_a_terminal_event(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("oneturn.serving.server._GRACE_SECONDS", 0)
+    monkeypatch.setattr("oneturn.serving.protocol.GRACE_SECONDS", 0)
     tool = Waiting()
     agent, lm = waiting(tool)
     with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as stack:

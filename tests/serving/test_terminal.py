@@ -5,15 +5,20 @@ from __future__ import annotations
 import io
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import dspy
 import pytest
+from dspy.utils.exceptions import LMServerError
 from mlflow.entities import Document
 from rich.console import Console
 
 import oneturn
-from oneturn.errors import EndpointError
+from oneturn.config import LMConfig
+from oneturn.errors import EndpointError, LMUnavailableError
+from oneturn.lm import build_lm
+from oneturn.lm.failures import describe_failure
 from oneturn.responses.reply import ApprovalRequest, read_reply
 from oneturn.serving.terminal import Renderer, ask, ask_endpoint, describe_approval, visible
 from oneturn.testing import ScriptedLM, call, finish
@@ -238,3 +243,49 @@ def test_a_failed_run_raises_the_reason():
         ask(adapter(), "How often?", custom_inputs={"colour": "red"}, console=console)
     assert str(caught.value) == "custom_inputs has an unknown field 'colour'; known: question."
     assert caught.value.code == "invalid_request"
+
+
+@pytest.mark.parametrize(
+    ("model", "variable"),
+    [
+        ("openai/x", "OPENAI_API_KEY"),
+        ("anthropic/x", "ANTHROPIC_API_KEY"),
+        ("gemini/x", "GEMINI_API_KEY"),
+        ("groq/x", "GROQ_API_KEY"),
+        ("deepseek/x", "DEEPSEEK_API_KEY"),
+        ("azure/x", "AZURE_OPENAI_ENDPOINT"),
+    ],
+)
+def test_a_missing_key_is_named_in_a_line(model: str, variable: str, monkeypatch: pytest.MonkeyPatch):
+    for name in (variable, "GOOGLE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    program = oneturn.ReAct(Ask, tools=[])
+    program.set_lm(dspy.LM(model, num_retries=0))
+    with pytest.raises(LMUnavailableError, match=f"^The LM {model} can't be used: .*{variable}") as raised:
+        ask(oneturn.ResponsesAdapter(program), "How often?", console=text_console())
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_key_that_the_provider_s_error_does_not_name_is_added(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("TOGETHERAI_API_KEY", raising=False)
+    text = describe_failure(LMServerError("[x] refused\nTo fix: this"), dspy.LM("together_ai/x"))
+    assert text == "The LM together_ai/x can't be used: refused. TOGETHERAI_API_KEY isn't set in the environment."
+
+
+def test_missing_databricks_credentials_name_the_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    for name in ("DATABRICKS_HOST", "DATABRICKS_TOKEN", "DATABRICKS_CONFIG_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path / "none"))
+    program = oneturn.ReAct(Ask, tools=[])
+    program.set_lm(build_lm(LMConfig(model="databricks/claude")))
+    with pytest.raises(LMUnavailableError, match=r"no credentials.* DATABRICKS_HOST and DATABRICKS_TOKEN"):
+        ask(oneturn.ResponsesAdapter(program), "How often?", console=text_console())
+
+
+def test_a_client_of_a_server_is_not_told_the_provider_s_message(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    program = oneturn.ReAct(Ask, tools=[])
+    program.set_lm(dspy.LM("openai/x", num_retries=0))
+    with oneturn.running_server(oneturn.ResponsesAdapter(program)) as url, pytest.raises(EndpointError) as raised:
+        ask_endpoint(url, "How often?", console=text_console())
+    assert "OPENAI_API_KEY" not in str(raised.value)

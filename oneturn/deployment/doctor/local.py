@@ -14,22 +14,17 @@ from packaging.specifiers import SpecifierSet
 from oneturn.agent import Agent
 from oneturn.config import AgentConfig, LMConfig
 from oneturn.config.tools import McpTools, ToolConfig
+from oneturn.core._dspy import key_variables
 from oneturn.core.findings import Finding, ok, problem, unknown, warning
 from oneturn.core.secrets import redact
 from oneturn.deployment.completeness import missing_files, missing_modules
 from oneturn.errors import OneTurnError
+from oneturn.lm import build_lm
 from oneturn.programs import guarded_tools
 from oneturn.programs.react import ReAct
 from oneturn.programs.state import load_compiled
 from oneturn.tools.approvals import weakness_of
 from oneturn.toolsets.mcp import mcp_tools
-
-_KEYS = {
-    "openai": "OPENAI_API_KEY",
-    "anthropic": "ANTHROPIC_API_KEY",
-    "azure": "AZURE_API_KEY",
-    "gemini": "GEMINI_API_KEY",
-}
 
 
 def lm(config: LMConfig) -> Iterator[Finding]:
@@ -37,12 +32,22 @@ def lm(config: LMConfig) -> Iterator[Finding]:
     if config.is_local:
         yield _weights(config)
         return
-    provider = config.model.partition("/")[0]
     if config.api_key_env:
         yield _variable("lm", config.api_key_env, f"the key for {config.model}")
-    elif provider in _KEYS and not config.api_base and "api_key" not in config.kwargs:
-        yield _variable("lm", _KEYS[provider], f"the key for {config.model}")
-    elif provider != "databricks":
+    elif not config.model.startswith("databricks/"):
+        yield from _provider_key(config)
+
+
+def _provider_key(config: LMConfig) -> Iterator[Finding]:
+    """Check the key of an LM for which the configuration names no variable."""
+    try:
+        names = key_variables(build_lm(config))
+    except OneTurnError as error:
+        yield problem("lm", str(error), "")
+        return
+    for name in names:
+        yield _variable("lm", name, f"the key for {config.model}")
+    if not names:
         yield unknown("lm", f"{config.model}: not checked without a request", "Add --ask to send one.")
 
 
@@ -186,6 +191,20 @@ def python() -> Iterator[Finding]:
         yield problem("python", f"{installed}, but oneturn requires {required}", "Use a newer Python.")
 
 
+_CODE_EXECUTION = "MLFLOW_ALLOW_MODEL_CODE_EXECUTION"
+
+
+def model_code() -> Iterator[Finding]:
+    """Check that MLflow may load models whose code is Python, as every logged agent is."""
+    if _is_false(os.environ.get(_CODE_EXECUTION)):
+        observation = f"{_CODE_EXECUTION} is false: MLflow loads no logged agent, so none can be logged or served"
+        yield warning("mlflow", observation, f"Run: unset {_CODE_EXECUTION}")
+
+
+def _is_false(value: str | None) -> bool:
+    return value is not None and value.strip().lower() in ("false", "0")
+
+
 def packages(config: AgentConfig) -> Iterator[Finding]:
     """Check oneturn's requirements, and those of the extras that the configuration needs."""
     try:
@@ -258,6 +277,9 @@ def _deploy_problems(config: AgentConfig) -> Iterator[Finding]:
     name = config.mlflow.model_name
     if len([part for part in name.split(".") if part]) != 3:
         yield problem("mlflow.model_name", f"it is {name!r}", "Unity Catalog requires '<catalog>.<schema>.<name>'.")
+    if _is_false(config.deploy.environment.get(_CODE_EXECUTION)):
+        observation = f"it sets {_CODE_EXECUTION} to false, so that the deployment refuses to load the agent"
+        yield problem("deploy.environment", observation, f"Remove {_CODE_EXECUTION}.")
     variables = {
         "lm.api_key_env": config.lm.api_key_env,
         "approvals.key_env": config.approvals.key_env,

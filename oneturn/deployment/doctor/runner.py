@@ -38,6 +38,7 @@ def _local_findings(agent: Agent, ask: bool, seen: Callable[[Finding], object]) 
     config = agent.config
     checks: list[_Check] = [
         local.python,
+        local.model_code,
         partial(local.packages, config),
         partial(local.lm, config.lm),
         partial(local.variables, config),

@@ -27,7 +27,8 @@ def configured(**sections: Any) -> AgentConfig:
 
 
 @pytest.fixture
-def agent(tmp_path: Path) -> Agent:
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Agent:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
     return Agent(
         name="desk",
         config=configured(lm={"model": "openai/some-lm", "api_base": "http://127.0.0.1:9/v1"}),
@@ -78,7 +79,13 @@ def test_an_extra_that_the_configuration_does_not_need_is_not_asked_for():
 
 @pytest.mark.parametrize(
     ("lm", "variable"),
-    [({"model": "openai/gpt"}, "OPENAI_API_KEY"), ({"model": "x/y", "api_key_env": "MY_KEY"}, "MY_KEY")],
+    [
+        ({"model": "openai/gpt"}, "OPENAI_API_KEY"),
+        ({"model": "openai/gpt", "api_base": "http://127.0.0.1:1/v1"}, "OPENAI_API_KEY"),
+        ({"model": "groq/llama"}, "GROQ_API_KEY"),
+        ({"model": "deepseek/chat"}, "DEEPSEEK_API_KEY"),
+        ({"model": "x/y", "api_key_env": "MY_KEY"}, "MY_KEY"),
+    ],
 )
 def test_a_key_is_set_or_not_and_never_shown(lm: dict[str, Any], variable: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv(variable, raising=False)
@@ -139,6 +146,19 @@ def test_findings_are_passed_on_as_they_come(agent: Agent):
     report = check(agent, seen=findings.append)
     assert findings == list(report.findings)
     assert report.passed()
+
+
+@pytest.mark.parametrize("value", ["false", "False", "0"])
+def test_models_that_mlflow_must_not_load_are_reported(value: str, agent: Agent, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("MLFLOW_ALLOW_MODEL_CODE_EXECUTION", raising=False)
+    assert not list(here.model_code())
+    monkeypatch.setenv("MLFLOW_ALLOW_MODEL_CODE_EXECUTION", value)
+    (found,) = [each for each in check(agent).findings if each.check == "mlflow"]
+    assert (found.severity, found.fix) == (Severity.warning, "Run: unset MLFLOW_ALLOW_MODEL_CODE_EXECUTION")
+    deployed = configured(deploy={"environment": {"MLFLOW_ALLOW_MODEL_CODE_EXECUTION": value}})
+    assert states(here.deployable(deployed))["deploy.environment"] == "error"
+    monkeypatch.setenv("MLFLOW_ALLOW_MODEL_CODE_EXECUTION", "true")
+    assert not list(here.model_code())
 
 
 def test_the_command_says_what_to_mend(tmp_path: Path):
