@@ -23,7 +23,7 @@ _AI_SDK = "with the AI SDK, set providerOptions.openai.store to false"
 _SEND_ITEMS = "send the items of the earlier turns in input"
 
 AGENT_TOOLS = {"type": "mcp", "server_label": SERVER_LABEL}
-"""The tools that the agent has already, as a hosted MCP server: openai-agents looks up there who asks for an approval."""
+"""The tools that the agent has already, as a hosted MCP server; openai-agents looks up there who asks for approval."""
 
 ACCEPTED_VALUES: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "background": ((False,), "send background: false, and stream: true for a long run"),

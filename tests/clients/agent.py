@@ -1,4 +1,4 @@
-"""The agent of the client matrix, served three times: as ``oneturn serve`` does, at a workspace's paths, without an LM."""
+"""The agent of the client matrix, served as ``oneturn serve`` does and at a workspace's paths; also without an LM."""
 
 from __future__ import annotations
 

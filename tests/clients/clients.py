@@ -173,7 +173,9 @@ CLIENTS = {
         "litellm",
         ("litellm_driver.py",),
         "/v1",
-        '`litellm.responses(model="openai/<any>", api_base=…, max_retries=0)`, `api_base` as `base_url` above',
+        '`litellm.responses(model="openai/agent", api_base=…, max_retries=0)`, `api_base` as `base_url` above; for '
+        'streams, `litellm.register_model({"agent": {"litellm_provider": "openai", "mode": "responses", '
+        '"supports_native_streaming": True}})`: it imitates a stream of models that it doesn\'t know',
     ),
     "mlflow": Client(
         "MLflow's deployments client",

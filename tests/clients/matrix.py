@@ -76,7 +76,8 @@ def run_matrix(names: list[str], *, write: bool) -> int:
     if not missing and not problems and len(names) == len(CLIENTS):
         seen = {key: cell.expected for key, cell in cells.items()}
         problems += update_table(versions, seen, write=write)
-    print("\n".join(problems))
+    for problem in problems:
+        print(problem)
     not_run = "; ".join(f"{name} was not run: {reason}" for name, reason in missing.items()) or "no client is missing"
     print(f"clients: {len(cells)} cells run, {wrong} wrong; {not_run}.")
     return int(bool(problems or (missing and os.environ.get("CI"))))
@@ -140,9 +141,7 @@ def _request(name: str, client: Client, key: str, mode: str, servers: Servers) -
     }
 
 
-def _drive(
-    client: Client, environment: Environment, requests: list[dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
+def _drive(client: Client, environment: Environment, requests: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Run the driver in a folder of its own, with few of this process's variables, and yield its results."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -155,7 +154,9 @@ def _drive(
         driver, *arguments = client.driver
         command = [str(environment.program), str(work / driver), *arguments]
         asked = "".join(f"{json.dumps(request)}\n" for request in requests)
-        with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=work, env=variables, text=True) as process:
+        with subprocess.Popen(
+            command, stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=work, env=variables, text=True
+        ) as process:
             try:
                 output, errors = process.communicate(asked, timeout=_DRIVER_SECONDS)
             except subprocess.TimeoutExpired:

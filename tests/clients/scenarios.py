@@ -69,6 +69,8 @@ def _answers(text: str, calls: int) -> Check:
             problems.append(f"shows {outcome.turns[-1]['text']!r}, not {text!r}")
         if stream and outcome.turns[-1]["deltas"] < 2:
             problems.append("doesn't show the text in pieces")
+        if stream and not all(call.streamed for call in outcome.calls):
+            problems.append("doesn't ask for a stream")
         if to_run := [name for turn in outcome.turns for name in turn["to_run"]]:
             problems.append(f"wants to run the server's {', '.join(to_run)}")
         if len(outcome.calls) != calls:

@@ -35,11 +35,13 @@ class Call:
 
     Attributes:
         prompt: all messages as one text.
+        streamed: whether the reply was asked for as a stream, which the agent does in a stream of its own.
         done: set when the reply was sent completely, or its connection was closed.
         abandoned: whether the connection was closed before the reply's end.
     """
 
     prompt: str
+    streamed: bool
     done: threading.Event = dataclasses.field(default_factory=threading.Event)
     abandoned: bool = False
 
@@ -67,10 +69,10 @@ def scripted_lm(log: CallLog) -> Starlette:
         messages = [(message["role"], _text(message["content"])) for message in body["messages"]]
         prompt = "\n".join(text for _, text in messages)
         cell, scenario = CELL.findall(prompt)[-1]
-        lm_call = Call(prompt)
+        lm_call = Call(prompt, streamed=bool(body.get("stream")))
         log.add(cell, lm_call)
         text = json.dumps(_reply(scenario, messages))
-        if body.get("stream"):
+        if lm_call.streamed:
             return StreamingResponse(_stream(request, lm_call, scenario, text), media_type="text/event-stream")
         try:
             if scenario == "leave":

@@ -34,7 +34,9 @@ def update_table(
     if write:
         DOCS.write_text(f"{before}{_BEGIN}{current}{_END}{after}", encoding="utf-8")
         return []
-    difference = list(difflib.unified_diff(tables.splitlines(), current.splitlines(), "docs/clients.md", "seen", "", "", 0))
+    difference = list(
+        difflib.unified_diff(tables.splitlines(), current.splitlines(), "docs/clients.md", "seen", "", "", 0)
+    )
     return ["docs/clients.md is out of date; run: make test-clients WRITE=1", *difference] if difference else []
 
 

@@ -86,7 +86,7 @@ class Conversation {
       deltas,
       tools: calls.filter((call) => call.toolCallId in results).map((call) => shownTool(call, results)),
       to_run: calls.filter((call) => !call.providerExecuted).map((call) => call.toolName),
-      citations: [...(await result.sources), ...of('text').flatMap(annotations)].map((source) => source.url),
+      citations: (provider === 'open-responses' ? of('text').flatMap(annotations) : of('source')).map(({ url }) => url),
       approvals: of('tool-approval-request').map(({ toolCall }) => [shownName(toolCall.toolName), argumentsOf(toolCall)]),
       parsed: this.cell.structured ? await result.output : null,
     });

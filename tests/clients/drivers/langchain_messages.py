@@ -47,7 +47,7 @@ def read_message(message: Any, deltas: int = 0) -> dict[str, Any]:
 
 
 def read_databricks_message(message: Any, results: list[Any], deltas: int = 0) -> dict[str, Any]:
-    """Return the turn that a message of ``ChatDatabricks`` shows; tool results of a stream come in their own messages."""
+    """Return the turn that a message of ``ChatDatabricks`` shows; in a stream, tool results are messages."""
     blocks = _blocks(message)
     outputs = {block["tool_call_id"]: block["content"] for block in blocks if block.get("role") == "tool"}
     outputs |= {result.tool_call_id: result.content for result in results}

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
+
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # no download
 
 import litellm
 from cells import Answer, Left, run_cells
 from response_items import decision, read_response
 
 litellm.suppress_debug_info = True
+# Of a model that it doesn't know, litellm asks for the whole answer and cuts it into pieces itself.
+litellm.register_model(
+    {"agent": {"litellm_provider": "openai", "mode": "responses", "supports_native_streaming": True}}
+)
 
 
 class Conversation:

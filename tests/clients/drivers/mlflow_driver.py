@@ -65,6 +65,7 @@ class Conversation:
         items = self._output
         results = {item["call_id"]: item["output"] for item in items if item["type"] == "function_call_output"}
         calls = [item for item in items if item["type"] == "function_call"]
+        requests = [item for item in items if item["type"] == "mcp_approval_request"]
         contents = [part for item in items if item["type"] == "message" for part in item["content"]]
         text = "".join(part["text"] for part in contents)
         return turn(
@@ -73,9 +74,7 @@ class Conversation:
             tools=[[item["name"], results[item["call_id"]]] for item in calls if item["call_id"] in results],
             to_run=[item["name"] for item in calls if item["call_id"] not in results],
             citations=[note["url"] for part in contents for note in part.get("annotations") or []],
-            approvals=[
-                [item["name"], json.loads(item["arguments"])] for item in items if item["type"] == "mcp_approval_request"
-            ],
+            approvals=[[request["name"], json.loads(request["arguments"])] for request in requests],
             parsed=json.loads(text) if self._cell["structured"] else None,
         )
 
