@@ -5,8 +5,9 @@
     python -m benchmarks.quality --only "oneturn.ReAct, compiled"
 
 Each row is written to a journal when it is finished, in one file per program, LM and data: an interrupted run resumes.
-``--rows`` takes rows from each category in turn. ``--report docs/quality.md`` writes the table. Nothing is tuned on
-this split.
+``--rows`` takes rows from each style and category in turn. Plain and natural examples are reported apart;
+``--style natural`` measures these alone. ``--report docs/quality.md`` writes the tables. Nothing is tuned on this
+split.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from benchmarks.journal import evaluate_with_journal
 from benchmarks.machine import machine, versions
 from benchmarks.plain_react import compiled_plain_react, demo_examples, plain_react
 from benchmarks.report import write_report
+from data.support import style_of
 from oneturn import Agent, load_agent
 from oneturn.config import AgentConfig
 from oneturn.datasets import dataset_hash, interleave
@@ -38,15 +40,28 @@ def main() -> None:
     if options.lm:
         config = agent.config.model_copy(update={"lm": agent.config.lm.model_copy(update={"model": options.lm})})
         agent = _with(agent, config)
-    examples = interleave(agent.examples(options.split), "category")
+    examples = ordered_examples(agent, options.split, options.style)
+    styles = {example.id: style_of(example) for example in examples}
     journal = Path(options.journal)
     programs = {name: build for name, build in _programs(agent).items() if not options.only or name in options.only}
     results = {}
     for name, build in programs.items():
-        rows = options.peer_rows if "dspy.ReAct" in name else options.rows
-        selected = [] if options.journalled else examples[:rows]
-        results[name] = _evaluate(agent, Program(name, build()), selected, journal, options.split)
-    write_report(results, _about(agent, options.split), Path(options.report) if options.report else None)
+        number = options.peer_rows if "dspy.ReAct" in name else options.rows
+        selected = [] if options.journalled else examples[:number]
+        rows = _evaluate(agent, Program(name, build()), selected, journal, options.split)
+        results[name] = rows.assign(style=rows["id"].map(styles)).dropna(subset="style")
+    write_report(results, _about(agent, options.split), Path(options.report) if options.report else None, by="style")
+
+
+def ordered_examples(agent: Agent, split: str, style: str | None = None) -> list[dspy.Example]:
+    """Return the examples of a split, of one style or of both, ordered so that any prefix is representative."""
+    examples = agent.examples(split)
+    by_style = [
+        interleave([example for example in examples if style_of(example) == each], "category")
+        for each in ("plain", "natural")
+        if style in (None, each)
+    ]
+    return interleave([example for group in by_style for example in group], "style")
 
 
 @dataclass(frozen=True)
@@ -108,6 +123,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--peer-rows", type=int, default=None, help="number of rows for dspy.ReAct, which is slower")
     parser.add_argument("--only", action="append", help="name of a program; can be repeated")
     parser.add_argument("--split", default="test", choices=("dev", "test"))
+    parser.add_argument("--style", choices=("plain", "natural"), help="only examples of this style (default: both)")
     parser.add_argument("--lm", help="LM instead of the configured one, such as local/1.5B")
     parser.add_argument("--config", help="configuration file")
     parser.add_argument("--journalled", action="store_true", help="report the rows in the journal; evaluate none")

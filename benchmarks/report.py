@@ -10,12 +10,32 @@ import pandas as pd
 from oneturn.evaluation import interval
 
 
-def write_report(results: Mapping[str, pd.DataFrame], about: Mapping[str, str], path: Path | None) -> None:
-    """Print the report, and write it to ``path`` unless that is ``None``."""
-    text = "\n\n".join([_about(about), _table(results), _categories(results), _pairs(results)]) + "\n"
+def write_report(
+    results: Mapping[str, pd.DataFrame], about: Mapping[str, str], path: Path | None, by: str | None = None
+) -> None:
+    """Print the report, and write it to ``path`` unless that is ``None``.
+
+    Args:
+        results: the rows by program.
+        about: what was measured, by name.
+        path: the Markdown file, whose text between the markers ``measured`` is replaced.
+        by: a label; each of its values has its own tables.
+    """
+    parts = [_about(about)]
+    if by is None:
+        parts += _tables(results)
+    else:
+        for value in dict.fromkeys(value for rows in results.values() for value in rows.get(by, ())):
+            parts += [f"**{value}**", *_tables({name: rows[rows[by] == value] for name, rows in results.items()})]
+    text = "\n\n".join(parts) + "\n"
     print(text)
     if path is not None:
         path.write_text(between_marks(path, text), encoding="utf-8")
+
+
+def _tables(results: Mapping[str, pd.DataFrame]) -> list[str]:
+    measured = {name: rows for name, rows in results.items() if len(rows)}
+    return [_table(measured), _categories(measured), _pairs(measured)]
 
 
 def _about(about: Mapping[str, str]) -> str:

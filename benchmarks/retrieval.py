@@ -1,79 +1,122 @@
-"""``python -m benchmarks.retrieval [--report docs/retrieval.md]``: measure BM25 alone, and combined with embeddings.
+"""``python -m benchmarks.retrieval [--report docs/retrieval.md] [--recall docs/quality.md]``: measure retrievers.
 
 Each question of the training and development splits is used as a query. Recall at k is the share of its source passages
-among the first k results.
+among the first k results. ``--report`` writes the recall and the time of keyword search, with and without a stemmer,
+and of hybrid search. ``--recall`` writes the recall of keyword search by style and category, which no machine changes.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+import pandas as pd
 
 import oneturn
 from benchmarks.machine import ran_on
 from benchmarks.report import between_marks
-from data.support import CORPUS, load_split
+from data.support import CORPUS, load_split, style_of
 from oneturn.config import RetrieverConfig
 from oneturn.retrieval import read_markdown
 
-_KS = (1, 2, 3)
-_HEAD = f"| retriever | {' | '.join(f'recall at {k}' for k in _KS)} | ms a search |\n| --- |{' --- |' * (len(_KS) + 1)}"
+STEMMER = "english"
+_KS = (1, 2, 3, 4, 5)
+_SHOWN = (1, 2, 3)
 
 
 def main() -> None:
-    """Measure, print the table and, with ``--report``, write it."""
+    """Measure, print the tables and, with ``--report`` and ``--recall``, write them."""
     options = _options()
-    retrievers = {"words (BM25)": None} | {f"words and {model}": model for model in options.embeddings}
+    _write(speed(options.embeddings), "measured", options.report)
+    _write(recall(), "recall", options.recall)
+
+
+def speed(embeddings: Sequence[str]) -> str:
+    """Return a table of recall and time: keyword search, with a stemmer, and hybrid with each embedding model."""
+    retrievers: dict[str, RetrieverConfig] = {
+        "words (BM25)": _config(),
+        "words, stemmed": _config(stemmer=STEMMER),
+        **{f"words and {model}": _config(embeddings=model) for model in embeddings},
+    }
     questions = _questions()
-    lines = [_about(len(questions)), "", _HEAD, *(_row(name, model, questions) for name, model in retrievers.items())]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if options.report:
-        path = Path(options.report)
-        path.write_text(between_marks(path, text), encoding="utf-8")
+    lines = [
+        ran_on("bm25s", "snowballstemmer", "xllamacpp", "numpy"),
+        f"- {len(questions)} questions of the support desk's training and development splits, 40 passages",
+        "",
+        f"| retriever | {' | '.join(f'recall at {k}' for k in _SHOWN)} | ms a search |",
+        f"| --- |{' --- |' * (len(_SHOWN) + 1)}",
+    ]
+    for name, config in retrievers.items():
+        shares, seconds = _shares(config, questions)
+        values = " | ".join(f"{shares[k].mean():.1%}" for k in _SHOWN)
+        lines.append(f"| {name} | {values} | {1000 * seconds:.1f} |")
+    return "\n".join(lines) + "\n"
 
 
-def _questions() -> list[tuple[str, set[str]]]:
+def recall() -> str:
+    """Return a table of the recall of keyword search by style and category: whole words / stemmed."""
+    questions = _questions()
+    words, _ = _shares(_config(), questions)
+    stemmed, _ = _shares(_config(stemmer=STEMMER), questions)
+    lines = [f"| questions | number | {' | '.join(f'at {k}' for k in _KS)} |", f"| --- |{' --- |' * (len(_KS) + 1)}"]
+    for style, of_style in questions.groupby("style", sort=False):
+        groups = {"all": of_style, **dict(iter(of_style.groupby("category")))}
+        for category, rows in groups.items():
+            cells = [f"{words.loc[rows.index, k].mean():.0%} / {stemmed.loc[rows.index, k].mean():.0%}" for k in _KS]
+            lines.append(f"| {style}, {category} | {len(rows)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _questions() -> pd.DataFrame:
     """Return questions with the passages that contain their answers; questions about order records are omitted."""
     passages = {document.id for document in read_markdown(CORPUS)}
-    questions = [
-        (example.question, set(example.citations) & passages)
+    rows = [
+        {
+            "question": example.question,
+            "sources": set(example.citations) & passages,
+            "style": style_of(example),
+            "category": example.category,
+        }
         for split in ("train", "dev")
         for example in load_split(split)
     ]
-    return [(question, sources) for question, sources in questions if sources]
+    return pd.DataFrame([row for row in rows if row["sources"]])
 
 
-def _row(name: str, model: str | None, questions: list[tuple[str, set[str]]]) -> str:
-    config = RetrieverConfig.model_validate({"k": max(_KS), "embeddings": model})
+def _config(**keys: str) -> RetrieverConfig:
+    return RetrieverConfig.model_validate({"k": max(_KS), **keys})
+
+
+def _shares(config: RetrieverConfig, questions: pd.DataFrame) -> tuple[pd.DataFrame, float]:
+    """Return the share of each question's passages among the first k results, a column per k; and seconds a search."""
     retriever = oneturn.build_retriever(config, documents=lambda: read_markdown(CORPUS))
-    retriever.search(questions[0][0])  # excludes startup and the embedding of the documents
+    retriever.search(questions["question"][0])  # excludes startup and the embedding of the documents
     start = time.perf_counter()
-    results = [[document.id for document in retriever.search(question)] for question, _ in questions]
+    results = [[document.id for document in retriever.search(question)] for question in questions["question"]]
     seconds = (time.perf_counter() - start) / len(questions)
-    recalls = [_recall(results, [sources for _, sources in questions], k) for k in _KS]
-    return f"| {name} | {' | '.join(f'{recall:.1%}' for recall in recalls)} | {1000 * seconds:.1f} |"
+    shares = [
+        {k: len(sources & set(ids[:k])) / len(sources) for k in _KS}
+        for ids, sources in zip(results, questions["sources"], strict=True)
+    ]
+    return pd.DataFrame(shares, index=questions.index), seconds
 
 
-def _recall(results: list[list[str | None]], expected: list[set[str]], k: int) -> float:
-    shares = [len(sources & set(ids[:k])) / len(sources) for ids, sources in zip(results, expected, strict=True)]
-    return sum(shares) / len(shares)
-
-
-def _about(questions: int) -> str:
-    return (
-        f"{ran_on('bm25s', 'xllamacpp', 'numpy')}\n"
-        f"- {questions} questions of the support desk's training and development splits, 40 passages"
-    )
+def _write(table: str, name: str, file: str | None) -> None:
+    print(table)
+    if file:
+        path = Path(file)
+        path.write_text(between_marks(path, table, name), encoding="utf-8")
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--embeddings", nargs="*", default=["local/0.5B"], help="embedding models (retriever.embeddings)"
     )
-    parser.add_argument("--report", help="Markdown file to write")
+    parser.add_argument("--report", help="Markdown file to write recall and time to")
+    parser.add_argument("--recall", help="Markdown file to write the recall by style and category to")
     return parser.parse_args()
 
 

@@ -110,6 +110,8 @@ def evaluate(
 ) -> None:
     """Evaluate the agent, or a served or logged one: score with 95% interval, by category, and cost.
 
+    Scores are also given by every other label of the examples: a field with an enum in their schema.json.
+
     An LM judges groundedness and relevance if one is configured (judge.model).
 
     With --output, the same command resumes an interrupted or killed run.
@@ -141,6 +143,7 @@ def evaluate(
     loaded = load(agent, config)
 
     from oneturn.cli.tables import detail_tables, score_table
+    from oneturn.datasets.splits import enum_defaults, read_schema
     from oneturn.errors import OneTurnError
     from oneturn.evaluation import ErrorLimits, output_types
     from oneturn.evaluation.agent_data import load_data
@@ -152,6 +155,7 @@ def evaluate(
     from oneturn.evaluation.scorers import judges
 
     before = None if baseline is None else Evaluation.read(baseline)
+    labels = {"category": None, **enum_defaults(read_schema(loaded.examples_folder))}
 
     name = f"{target or loaded.name} on {data or split.value}"
     options: dict[str, Any] = {
@@ -177,7 +181,7 @@ def evaluate(
         where = f" They are in {output}." if output is not None else ""
         raise OneTurnError(f"All {len(errors)} rows failed; there is no score.{where}\n{first_errors(errors)}")
     console = build_console()
-    for table in (score_table({name: evaluation}), *detail_tables(evaluation)):
+    for table in (score_table({name: evaluation}), *detail_tables(evaluation, labels)):
         console.print(table)
     for column, (unjudged, reason) in evaluation.not_judged().items():
         console.out(f"{column}: {unjudged} of {len(evaluation.rows)} rows. {reason}")

@@ -38,10 +38,16 @@ def score_table(evaluations: Mapping[str, Evaluation]) -> Table:
 _TOKENS = ("prompt_tokens_per_row", "completion_tokens_per_row")
 
 
-def detail_tables(evaluation: Evaluation) -> Iterator[Table | str]:
-    """Yield the details after the score: categories, other metrics, repeats, errors, cost."""
-    if "category" in evaluation.rows:
-        yield category_table(evaluation)
+def detail_tables(evaluation: Evaluation, labels: Mapping[str, str | None]) -> Iterator[Table | str]:
+    """Yield the details after the score: labels, other metrics, repeats, errors, cost.
+
+    Args:
+        evaluation: the evaluation.
+        labels: the labels to group rows by, if the rows have them, with the value of rows without one.
+    """
+    for label, missing in labels.items():
+        if label in evaluation.rows:
+            yield label_table(evaluation, label, missing)
     figures = evaluation.summary()
     if measured := [name for name in evaluation.metrics() if name in figures]:
         table = _table("metric", "mean", "95% interval")
@@ -59,11 +65,11 @@ def detail_tables(evaluation: Evaluation) -> Iterator[Table | str]:
         yield f"Cost: {figures['cost']:.4f} US dollars"
 
 
-def category_table(evaluation: Evaluation) -> Table:
-    """Return a table with one line per category: score, interval, rows."""
-    table = _table("category", "score", "95% interval", "rows")
-    for category, row in evaluation.by("category").iterrows():
-        table.add_row(str(category), f"{row['score']:.1%}", _interval(row["low"], row["high"]), f"{row['rows']:.0f}")
+def label_table(evaluation: Evaluation, label: str, missing: str | None = None) -> Table:
+    """Return a table with one line per value of a label: score, interval, rows; ``missing`` as in ``Evaluation.by``."""
+    table = _table(label, "score", "95% interval", "rows")
+    for value, row in evaluation.by(label, missing).iterrows():
+        table.add_row(str(value), f"{row['score']:.1%}", _interval(row["low"], row["high"]), f"{row['rows']:.0f}")
     return table
 
 

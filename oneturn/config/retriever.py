@@ -57,6 +57,9 @@ class RetrieverConfig(Section):
     embeddings: Annotated[EmbeddingsConfig | None, BeforeValidator(model_named)] = None
     """The embedding model: a model string or a section. `local`: adds semantic search; null for keyword search only.
     `databricks`: for an index with self-managed embeddings; null if Databricks computes them."""
+    stemmer: str | None = None
+    """`local`: the Snowball stemmer of the keyword search, such as `english`, so that "filters" finds "filter"; null to
+    match whole words."""
     index: str | None = None
     """`databricks`: the index, `<catalog>.<schema>.<name>`."""
     text_column: str | None = None
@@ -76,6 +79,16 @@ class RetrieverConfig(Section):
     credentials: Who = "agent"
     """`databricks`: the agent's own credentials, or those of the calling `user`."""
 
+    @field_validator("stemmer")
+    @classmethod
+    def _is_a_stemmer(cls, stemmer: str | None) -> str | None:
+        if stemmer is not None:
+            import snowballstemmer
+
+            if stemmer not in (names := snowballstemmer.algorithms()):
+                raise ValueError(f"should be one of {', '.join(names)}, not {stemmer!r}")
+        return stemmer
+
     @model_validator(mode="after")
     def _fits_the_kind(self) -> Self:
         if self.kind == "local":
@@ -84,6 +97,8 @@ class RetrieverConfig(Section):
             if names:
                 raise ValueError(f"{', '.join(names)} need kind: databricks")
             return self
+        if self.stemmer is not None:
+            raise ValueError("stemmer needs kind: local; an index of Vector Search has its own keyword search")
         missing = [name for name in ("index", "text_column") if getattr(self, name) is None]
         if missing:
             raise ValueError(f"kind: databricks needs {' and '.join(missing)}")

@@ -43,6 +43,7 @@ from dspy.lm15 import (
 )
 from dspy.predict.predict import serialize_object
 from dspy.teleprompt import bootstrap_trace_data
+from dspy.utils.callback import BaseCallback
 from dspy.utils.usage_tracker import UsageTracker
 
 StreamEvent: TypeAlias = StreamStartEvent | StreamDeltaEvent | StreamEndEvent | StreamErrorEvent
@@ -222,6 +223,35 @@ def replaced_cache(*, memory: bool) -> Iterator[None]:
         dspy.cache = original
 
 
+class CachedReplies(BaseCallback):
+    """The LM calls of a run, so that DSPy's cache can forget their replies. It is a callback of ``dspy.context``.
+
+    Relies on: ``execution.prepare`` and ``PreparedCall.key`` with which DSPy keys a call, and the two mappings of
+    ``dspy.cache``.
+    """
+
+    def __init__(self) -> None:
+        self._calls: list[tuple[Any, dict[str, Any]]] = []
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Keep the call."""
+        self._calls.append((instance, inputs))
+
+    def forget(self) -> None:
+        """Remove the replies to the calls from DSPy's cache."""
+        for lm, inputs in self._calls:
+            options = {**inputs, **inputs.get("kwargs", {})}
+            prompt, messages = options.pop("prompt", None), options.pop("messages", None)
+            options.pop("kwargs", None)
+            call = execution.prepare(lm, prompt, messages, options)
+            if not call.cache:
+                continue
+            key = dspy.cache.cache_key(call.key(lm, False), execution.IGNORED_CACHE_KEYS)
+            dspy.cache.memory_cache.pop(key, None)
+            dspy.cache.disk_cache.pop(key, None)
+        self._calls.clear()
+
+
 def has_price_list() -> bool:
     """Return whether DSPy has loaded its price list, which it fetches over the network when it prices a call.
 
@@ -350,6 +380,7 @@ def restore_forward(program: dspy.Module) -> dspy.Module:
 
 
 __all__ = [
+    "CachedReplies",
     "EngineCall",
     "ObservedTransport",
     "RequestAdapter",

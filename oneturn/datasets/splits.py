@@ -119,6 +119,13 @@ def default(schema: Mapping[str, Any] | None, name: str) -> Any:
     return field.get("default") if isinstance(field, Mapping) else None
 
 
+def enum_defaults(schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the labels of the rows: the fields with an enum, each with its default or ``None``."""
+    names = (schema or {}).get("properties", {})
+    labels = [name for name in names if any("enum" in option for option in alternatives(schema, name))]
+    return {name: default(schema, name) for name in labels}
+
+
 def types(alternative: Mapping[str, Any]) -> list[str]:
     """Return the JSON types of a subschema: none, one or several."""
     names = alternative.get("type", [])

@@ -151,10 +151,16 @@ class Evaluation:
                 counts[name] = (count, str(self.rows.loc[missing, f"{name}_feedback"].iloc[0]))
         return counts
 
-    def by(self, column: str) -> pd.DataFrame:
-        """Mean score, its interval and the number of rows for each value of a label, such as ``category``."""
+    def by(self, column: str, missing: str | None = None) -> pd.DataFrame:
+        """Mean score, its interval and the number of rows for each value of a label, such as ``category``.
+
+        Args:
+            column: the label.
+            missing: the value of rows without the label; ``None`` leaves these rows out.
+        """
         figures = {}
-        for value, rows in self.rows.groupby(column, sort=False):
+        labels = self.rows[column] if missing is None else self.rows[column].fillna(missing)
+        for value, rows in self.rows.groupby(labels, sort=False):
             low, high = Evaluation(rows).interval
             figures[value] = {"score": float(rows["score"].mean()), "low": low, "high": high, "rows": len(rows)}
         return pd.DataFrame.from_dict(figures, orient="index").rename_axis(column).astype({"rows": int})

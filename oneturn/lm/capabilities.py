@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import dspy
+from dspy.lm15 import CapabilityError, ContextLengthError, InvalidRequestError, LM15Error
 from dspy.utils.exceptions import ContextWindowExceededError, LMInvalidRequestError, LMUnsupportedFeatureError
 
 ToolCalling = Literal["native", "schema", "text"]
@@ -98,6 +99,13 @@ def is_format_refusal(error: Exception) -> bool:
     if isinstance(error, LMUnsupportedFeatureError):
         return True
     return isinstance(error, LMInvalidRequestError) and bool(_ABOUT_FORMAT.search(str(error)))
+
+
+def is_engine_format_refusal(error: LM15Error) -> bool:
+    """Return whether an engine's error refuses a request for its schema; see :func:`is_format_refusal`."""
+    if isinstance(error, ContextLengthError):
+        return False
+    return isinstance(error, InvalidRequestError | CapabilityError) and bool(_ABOUT_FORMAT.search(str(error)))
 
 
 def remember_refusal(lm: dspy.BaseLM, request_format: Mapping[str, Any]) -> None:

@@ -38,6 +38,7 @@ from oneturn.lm._databricks_messages import (
     with_signed_reasoning,
     with_states,
 )
+from oneturn.lm.format_fallback import asend_with_fallback, send_with_fallback
 from oneturn.lm.transport import InterruptibleTransport
 
 
@@ -193,20 +194,30 @@ class EndpointEngine:
     )
 
     def complete(self, request: Request) -> Response:
-        """Return the response to ``request``. Raises lm15 errors."""
-        return self._send_with_retry(request, lambda client, prepared: client.complete(prepared))
+        """Return the response to ``request``; a refused response format is weakened. Raises lm15 errors."""
+        return send_with_fallback(self.endpoint, request, self._complete)
 
     def stream(self, request: Request) -> Iterator[StreamEvent]:
         """Stream the response to ``request``. Closing the iterator closes the connection."""
+        first, events = send_with_fallback(self.endpoint, request, self._start)
+        with closing(events):
+            yield first
+            yield from events
 
+    @property
+    def as_is(self) -> UnchangedRequests:
+        """The same endpoint, which gets each request unchanged: for a caller with fallbacks of its own."""
+        return UnchangedRequests(self)
+
+    def _complete(self, request: Request) -> Response:
+        return self._send_with_retry(request, lambda client, prepared: client.complete(prepared))
+
+    def _start(self, request: Request) -> tuple[StreamEvent, Any]:
         def start(client: EndpointClient, prepared: Request) -> tuple[StreamEvent, Any]:
             events = client.stream(prepared)
             return next(events), events  # an HTTP error is raised here, before any event
 
-        first, events = self._send_with_retry(request, start)
-        with closing(events):
-            yield first
-            yield from events
+        return self._send_with_retry(request, start)
 
     def _send_with_retry(self, request: Request, send: Callable[[EndpointClient, Request], T]) -> T:
         first = prepare_request(self.endpoint, self.credentials, request)
@@ -237,13 +248,34 @@ class EndpointEngine:
 
 
 @dataclass(frozen=True)
+class UnchangedRequests:
+    """An endpoint that gets each request unchanged."""
+
+    engine: EndpointEngine
+
+    def complete(self, request: Request) -> Response:
+        """Return the response to ``request``. Raises lm15 errors."""
+        return self.engine._complete(request)
+
+    def stream(self, request: Request) -> Iterator[StreamEvent]:
+        """Stream the response to ``request``. Closing the iterator closes the connection."""
+        first, events = self.engine._start(request)
+        with closing(events):
+            yield first
+            yield from events
+
+
+@dataclass(frozen=True)
 class AsyncEndpointEngine:
     """The asynchronous engine for ``acall``, over the same endpoint."""
 
     engine: EndpointEngine
 
     async def complete(self, request: Request) -> Response:
-        """Return the response to ``request``. Raises lm15 errors."""
+        """Return the response to ``request``; a refused response format is weakened. Raises lm15 errors."""
+        return await asend_with_fallback(self.engine.endpoint, request, self._complete)
+
+    async def _complete(self, request: Request) -> Response:
         first = await asyncio.to_thread(prepare_request, self.engine.endpoint, self.engine.credentials, request)
         async with self._transport() as transport:
             try:

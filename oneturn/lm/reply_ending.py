@@ -19,7 +19,7 @@ from oneturn.core._dspy import StreamEvent, engine_call, usage_dict, uses_engine
 from oneturn.core.run_context import current_run
 from oneturn.lm.capabilities import capabilities_of
 from oneturn.lm.replay import with_replayed, with_state
-from oneturn.lm.streaming import OnDelta, StreamingEngine
+from oneturn.lm.streaming import OnDelta, StreamingEngine, unchanged
 
 Ending = Literal["max_output_tokens", "content_filter", "refusal"]
 
@@ -59,9 +59,6 @@ class ReplyCheck:
         on_delta: called with each delta while the reply is written, if the LM and the run stream.
         states: what the LM's API requires back, by the id of the first function call of a message; it may be filled
             later.
-
-    Attributes:
-        called: whether the LM was asked; if not, DSPy's cache answered.
     """
 
     def __init__(
@@ -75,7 +72,6 @@ class ReplyCheck:
         self._is_complete = is_complete
         self._states = {} if states is None else states
         self._on_delta = on_delta if current_run().streaming else None
-        self.called = False
         vars(self).update(capabilities_of(lm))  # DSPy asks the engine of an LM for the capabilities
 
     def complete(self, request: Request) -> Response:
@@ -84,7 +80,6 @@ class ReplyCheck:
         Raises:
             ReplyEnded: the reply was cut, filtered or refused.
         """
-        self.called = True
         return self._check(self._complete(with_replayed(request, self._states)))
 
     def stream(self, request: Request) -> Iterator[StreamEvent]:
@@ -93,8 +88,7 @@ class ReplyCheck:
         Raises:
             ReplyEnded: the reply was cut, filtered or refused.
         """
-        self.called = True
-        call = engine_call(self.lm, with_replayed(request, self._states))
+        call = unchanged(engine_call(self.lm, with_replayed(request, self._states)))
         if not hasattr(call.engine, "stream"):
             yield from response_to_events(self._check(call.engine.complete(call.request)))
             return
@@ -121,11 +115,11 @@ class ReplyCheck:
     def _complete(self, request: Request) -> Response:
         if self._on_delta is not None:
             on_delta = self._on_delta
-            response = StreamingEngine(self.lm, lambda: on_delta).complete(request)
+            response = StreamingEngine(self.lm, lambda: on_delta, as_is=True).complete(request)
             if response.finish_reason != "stop" or _has_content(response):
                 return response
             # lm15 doesn't read refusals in a stream, and some servers' content; without a stream it reads both.
-        call = engine_call(self.lm, request)
+        call = unchanged(engine_call(self.lm, request))
         return call.with_inclusive_usage(call.engine.complete(call.request))
 
 
@@ -134,12 +128,11 @@ def with_reply_check(
     is_complete: Callable[[str], bool],
     on_delta: OnDelta | None = None,
     states: Mapping[str, str] | None = None,
-) -> tuple[dspy.BaseLM, ReplyCheck | None]:
-    """Return a copy of ``lm`` with a :class:`ReplyCheck`; ``lm`` and ``None`` if it handles its own connection."""
+) -> dspy.BaseLM:
+    """Return a copy of ``lm`` with a :class:`ReplyCheck`; ``lm`` itself if it handles its own connection."""
     if not uses_engine(lm):
-        return lm, None
-    check = ReplyCheck(lm, is_complete, on_delta, states)
-    return with_engine(lm, check), check
+        return lm
+    return with_engine(lm, ReplyCheck(lm, is_complete, on_delta, states))
 
 
 _PARTIAL = "partial_json"  # lm15's key for arguments that aren't JSON

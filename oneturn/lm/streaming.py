@@ -14,9 +14,10 @@ from typing import Any
 import dspy
 from dspy.lm15 import Request, Response, ResponseStream
 
-from oneturn.core._dspy import StreamEvent, engine_call, uses_engine, with_engine
+from oneturn.core._dspy import EngineCall, StreamEvent, engine_call, uses_engine, with_engine
 from oneturn.core.run_context import current_run
 from oneturn.lm.capabilities import capabilities_of
+from oneturn.lm.format_fallback import endpoint_of, send_with_fallback
 
 OnText = Callable[[str], None]
 OnDelta = Callable[[Any], None]
@@ -29,16 +30,22 @@ class StreamingEngine:
     Args:
         lm: the LM that answers.
         on_reply: called at the start of each reply, retries included; returns the callback for the reply's deltas.
+        as_is: whether each request is sent unchanged; otherwise a refused response format is weakened.
     """
 
-    def __init__(self, lm: dspy.LM, on_reply: Callable[[], OnDelta]):
+    def __init__(self, lm: dspy.LM, on_reply: Callable[[], OnDelta], as_is: bool = False):
         self.lm = lm
         self._on_reply = on_reply
+        self._as_is = as_is
         vars(self).update(capabilities_of(lm))  # DSPy asks the engine of an LM for the capabilities
 
     def complete(self, request: Request) -> Response:
         """Return the response to ``request`` from the LM's own engine, streamed if that engine can stream."""
+        return self._send(request) if self._as_is else send_with_fallback(endpoint_of(self.lm), request, self._send)
+
+    def _send(self, request: Request) -> Response:
         call = engine_call(self.lm, request)
+        call = unchanged(call) if self._as_is else call
         if not hasattr(call.engine, "stream"):
             return call.with_inclusive_usage(call.engine.complete(call.request))
         on_delta = self._on_reply()
@@ -47,6 +54,11 @@ class StreamingEngine:
                 if event.type == "delta":
                     on_delta(event.delta)
             return call.with_inclusive_usage(stream.response)
+
+
+def unchanged(call: EngineCall) -> EngineCall:
+    """Return a call whose engine sends the request unchanged; an engine that may change it has ``as_is`` for that."""
+    return replace(call, engine=getattr(call.engine, "as_is", call.engine))
 
 
 def separate_calls(events: Iterator[StreamEvent]) -> Iterator[StreamEvent]:

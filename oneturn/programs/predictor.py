@@ -8,7 +8,9 @@ from typing import Any
 
 import dspy
 
+from oneturn.core._dspy import RequestAdapter
 from oneturn.core.steps import Thought
+from oneturn.lm.format_fallback import with_format_fallback
 from oneturn.lm.streaming import OnDelta, tapped_replies
 from oneturn.programs.stream_parsers import AnswerPiece, EndingCall, NativeCallReader, Piece, reader_for
 
@@ -109,8 +111,11 @@ class TappingAdapter:
         return self._adapter
 
     def __call__(self, lm: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call the wrapped adapter with a streaming view of ``lm``."""
-        return self._adapter(tapped_replies(lm, self.call.reply), *args, **kwargs)
+        """Call the wrapped adapter with a view of ``lm`` that streams, and that weakens a refused response format."""
+        view = tapped_replies(lm, self.call.reply)
+        if view is lm and not isinstance(self._adapter, RequestAdapter):
+            view = with_format_fallback(lm)
+        return self._adapter(view, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._adapter, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import bm25s
@@ -20,17 +20,21 @@ class Bm25Retriever:
     Args:
         documents: the documents to search, each with an ``id``; ``metadata`` may have ``title`` and ``doc_uri``.
         k: maximum number of documents that a search returns.
+        stemmer: the name of a Snowball stemmer, such as ``english``, that maps "filters" and "filtering" to "filter";
+            ``None`` to match whole words.
 
     Raises:
         DataError: there are no documents, or two share an id.
+        KeyError: there is no such stemmer.
     """
 
-    def __init__(self, documents: Sequence[Document], k: int = 3):
+    def __init__(self, documents: Sequence[Document], k: int = 3, stemmer: str | None = None):
         self.documents = tuple(documents)
         self.k = min(k, len(self.documents))
+        self._stemmer = stemmer
         check_documents(self.documents)
         self._index = bm25s.BM25()
-        self._index.index(_tokens([searchable_text(document) for document in self.documents]), show_progress=False)
+        self._index.index(self._tokens([searchable_text(document) for document in self.documents]), show_progress=False)
 
     def search(self, query: str) -> list[Document]:
         """The best documents for ``query``, best first; none when no word of it occurs anywhere."""
@@ -38,8 +42,11 @@ class Bm25Retriever:
 
     def ranked(self, query: str, k: int) -> list[Document]:
         """Return the best ``k`` documents without recording a span, for fusion with other rankings."""
-        rows, scores = self._index.retrieve(_tokens([query]), k=min(k, len(self.documents)), show_progress=False)
+        rows, scores = self._index.retrieve(self._tokens([query]), k=min(k, len(self.documents)), show_progress=False)
         return [self.documents[i] for i, score in zip(rows[0], scores[0], strict=True) if score > 0]
+
+    def _tokens(self, texts: list[str]) -> Any:
+        return bm25s.tokenize(texts, stopwords="en", stemmer=_stem_words(self._stemmer), show_progress=False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Bm25Retriever:
         """Return the retriever itself: it never changes, so copies of a program share it."""
@@ -62,5 +69,11 @@ def searchable_text(document: Document) -> str:
     return f"{document.metadata.get('title', '')} {document.page_content}"
 
 
-def _tokens(texts: list[str]) -> Any:
-    return bm25s.tokenize(texts, stopwords="en", show_progress=False)
+def _stem_words(stemmer: str | None) -> Callable[[list[str]], list[str]] | None:
+    """Return a function that stems words. It is for one thread: a Snowball stemmer keeps the word it works on."""
+    if stemmer is None:
+        return None
+    import snowballstemmer
+
+    stem: Callable[[list[str]], list[str]] = snowballstemmer.stemmer(stemmer).stemWords
+    return stem

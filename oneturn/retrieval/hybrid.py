@@ -41,13 +41,14 @@ class HybridRetriever:
         embed: computes the vectors of texts.
         model: identifies the embedding model in the key of the cached document vectors.
         k: maximum number of documents that a search returns.
+        stemmer: the stemmer of the keyword search; see :class:`Bm25Retriever`.
 
     Raises:
         DataError: there are no documents, two share an id, or they can't be embedded.
     """
 
-    def __init__(self, documents: Sequence[Document], embed: Embed, model: str, k: int = 3):
-        self._bm25 = Bm25Retriever(documents, k)
+    def __init__(self, documents: Sequence[Document], embed: Embed, model: str, k: int = 3, stemmer: str | None = None):
+        self._bm25 = Bm25Retriever(documents, k, stemmer)
         self.documents, self.k = self._bm25.documents, self._bm25.k
         self._embed = embed
         self._vectors = cached_vectors([searchable_text(document) for document in self.documents], model, embed)

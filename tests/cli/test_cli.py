@@ -157,6 +157,20 @@ def test_evaluate_shows_the_score_by_category():
     assert re.search(r"hard .* 0\.0% .* 1 ", text)
 
 
+def test_evaluate_shows_the_score_by_each_label_with_an_enum(folder: Path):
+    fields = {"style": {"enum": ["short", "long"], "default": "short"}, "answer": {"type": "string"}}
+    (folder / "data" / "examples").mkdir(parents=True)
+    (folder / "data" / "examples" / "schema.json").write_text(json.dumps({"properties": fields}))
+    (folder / "agent.py").write_text(AGENT.replace("for example in examples]", "for example in labelled(examples)]"))
+    with (folder / "agent.py").open("a") as file:
+        file.write("\n\ndef labelled(examples):\n    return [*examples[:2], examples[2].copy(style='long')]\n")
+    text = output("evaluate", "--uncompiled")
+    assert re.search(r"easy .* 2 \s*\n", text)
+    assert re.search(r"short +50\.0% .* 2 \s*\n", text), "rows without the label have the schema's default"
+    assert re.search(r"long +100\.0% .* 1 \s*\n", text)
+    assert not re.search(r"^ *answer +score", text, re.MULTILINE)
+
+
 @pytest.mark.usefixtures("folder")
 def test_evaluate_limits_the_rows():
     assert re.search(r"tiny on test .* 100\.0%", output("evaluate", "--uncompiled", "--limit", "1"))

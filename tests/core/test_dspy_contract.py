@@ -24,6 +24,7 @@ from dspy.lm15 import AsyncOpenAIChatLM, Message, OpenAIChatLM, Request, Respons
 from openai.types.chat import ChatCompletion
 
 import oneturn
+from oneturn.testing import ScriptedLM
 from tests.lm.hanging_server import hanging_server
 
 PRIVATE = Path(oneturn.__file__).parent / "core" / "_dspy.py"
@@ -56,6 +57,7 @@ NAMES = {
     "dspy.clients.engines.lm15_engine.LM15Engine": "the names of missing keys (lm/failures.py)",
     "dspy.clients.call_result.usage_dict": "the usage of wrapped engines (lm/streaming.py, compilation/replay_lm.py)",
     "dspy.teleprompt.bootstrap_trace_data": "the candidates of a compile (compilation/callbacks.py)",
+    "dspy.utils.callback.BaseCallback": "a failed run's cached replies (programs/react/llm_step.py)",
     "dspy.utils.usage_tracker.UsageTracker": "the count of LM calls and tokens (core/usage.py)",
 }
 """The names that ``_dspy.py`` imports, and what needs them."""
@@ -426,6 +428,18 @@ def test_forward_is_restored_while_and_after_traces_are_recorded(private: Any):
     assert restored == [(True, False)]
     assert "forward" in vars(program)
     assert "forward" not in vars(private.restore_forward(program))
+
+
+def test_the_cache_forgets_the_replies_of_a_run(private: Any):
+    with private.replaced_cache(memory=True):
+        lm = ScriptedLM("first", "second", cache=True)
+        replies = private.CachedReplies()
+        with dspy.context(callbacks=[replies]):
+            assert [lm("q"), lm("q")] == [["first"], ["first"]]
+            assert len(dspy.cache.memory_cache) == 1
+        replies.forget()
+        assert len(dspy.cache.memory_cache) == 0
+        assert lm("q") == ["second"]
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,9 @@ from oneturn.datasets import dataset_hash, load_rows, write_rows
 from oneturn.datasets.rows import find_measured_dataset
 from oneturn.datasets.splits import SPLITS
 from oneturn.errors import DataError
-from optimizers.answers import NUMBER_WORDS, same_answer
+from optimizers.answers import same_answer
 from optimizers.metric import support_metric
+from optimizers.quantities import NUMBER_WORDS
 
 ROOT = Path(__file__).resolve().parents[2]
 NEAR_DUPLICATE = 0.6

@@ -167,6 +167,9 @@ def test_scores_by_label():
         "letter": {"score": 1.0, "low": 1.0, "high": 1.0, "rows": 2},
         "word": {"score": 0.0, "low": 0.0, "high": 0.0, "rows": 1},
     }
+    partly = evaluate(Shout(), examples("a", kind="letter") + examples("bad"))
+    assert partly.by("kind")["rows"].to_dict() == {"letter": 1}
+    assert partly.by("kind", missing="other")["rows"].to_dict() == {"letter": 1, "other": 1}
 
 
 def test_without_examples_there_is_nothing_to_evaluate():

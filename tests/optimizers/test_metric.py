@@ -46,6 +46,9 @@ RIGHT = [
     ("O'Dowd Surveyors", "the customer is O’Dowd Surveyors"),
     ("Tuesdays and Fridays", "every Tuesday and Friday"),
     ("cards and phones", "phones and cards, but no coins"),
+    ("10 days", "10 days; an invitation expires after 48 hours"),
+    ("36 months", "36 months (3 years)"),
+    ("3 weeks", "at least 20 packs, and three weeks for printing, so 3 weeks"),
 ]
 
 WRONG = [
@@ -70,8 +73,78 @@ WRONG = [
     ("delivered", "undelivered"),
     ("Start", "the Team plan"),
     ("E10", "E22"),
+    ("3 weeks", "three packs in two weeks"),
+    ("3 weeks", "3 packs; printing takes 2 weeks"),
+    ("5 working days", "1 week"),
+    ("30 days", "1 month"),
+    ("4 weeks", "9 months unopened"),
     ("Cork", "Handbook: " + "many words about everything " * 10 + "Cork"),
 ]
+
+# gold, the same in another form, and a wrong answer near that form
+FORMS = [
+    ("Helder & Zonen", "Helder and Zonen", "Helder and Sons"),
+    ("cards and phones", "cards & phones", "cards & coins"),
+    ("50%", "half", "half a day"),
+    ("50%", "You pay half the rent if you cancel less than 5 days before.", "You pay a quarter of the rent."),
+    ("half the rent", "50% of the rent", "15% of the rent"),
+    ("half", "50 per cent", "half or all of it"),
+    ("75%", "three quarters", "three quarters of an hour"),
+    ("24 hours", "24h", "24 days"),
+    ("24 hours", "one day", "one working day"),
+    ("48 hours", "The link is valid for 2 days.", "The link is valid for 3 days."),
+    ("1 working day", "one business day", "24 hours"),
+    ("7 days", "one week", "one month"),
+    ("12 months", "a warranty of 1 year", "2 years"),
+    ("18 months", "a year and a half", "half a year"),
+    ("18 months", "1½ years", "1.4 years"),
+    ("90 minutes", "one and a half hours", "two and a half hours"),
+    ("30 minutes", "half an hour", "an hour"),
+    ("15 minutes", "a quarter of an hour", "three quarters of an hour"),
+    ("40 seconds", "forty seconds", "fourteen seconds"),
+    ("35 minutes", "thirty-five minutes", "thirty minutes"),
+    ("9:00 to 17:30", "9 am – 5:30 pm", "9 am – 5 pm"),
+    ("9:00 to 17:30", "from 9 to 17:30", "from 9 to 17:00"),
+    ("8:00 to 14:00", "8 o'clock to 2 pm", "8 o'clock to noon"),
+    ("12:00", "noon", "midnight"),
+    ("2025-06-17", "17.06.2025", "16.06.2025"),
+    ("2025-06-17", "06/17/2025", "07/16/2025"),
+    ("2025-09-05", "05.09.2025", "09/05/2025"),
+    ("18 September", "Sept 18", "Sept 8"),
+    ("€55.50", "EUR 55.50", "USD 55.50"),
+    ("€55.50", "55 euros and 50 cents", "55 euros and 5 cents"),
+    ("€0.60", "60 cents", "6 cents"),
+    ("1200 g", "1.2 kg", "12 kg"),
+    ("100 ml", "0.1 litres", "1 litre"),
+    ("3 metres", "300 cm", "30 cm"),
+    ("2300 watts", "2.3 kW", "23 kW"),
+    ("1.5 bar", "one and a half bar", "one bar"),
+    ("10 °C", "10 degrees Celsius", "10 days"),
+    ("2", "two", "twelve"),
+    ("one", "1 machine", "11 machines"),
+    ("one", "1", "one or two"),
+    ("one free visit", "1 free visit", "1 visit"),
+    ("once", "1 time", "2 times"),
+    ("twice", "two times", "two days"),
+    ("twice", "2x", "3x"),
+    ("twice", "2", "2 bags"),
+    ("one", "1 machine", "at once"),
+    ("9 months", "nine months", "from 9 to 17:30"),
+    ("paper box", "paper boxes", "paper boxer"),
+    ("batteries", "a battery", "a batter"),
+    ("the burrs", "one burr", "one burner"),
+    ("free", "free of charge", "It is not free of charge."),
+    ("free", "There is no charge.", "There is a charge."),
+    ("free", "€0.00", "€0.60"),
+    ("free", "Nothing", "Nothing is known about it."),
+]
+
+
+@pytest.mark.parametrize(("gold", "answer", "wrong"), FORMS)
+def test_an_equal_form_is_right_and_a_wrong_answer_near_it_is_wrong(gold: str, answer: str, wrong: str) -> None:
+    assert same_answer(gold, gold)
+    assert same_answer(gold, answer)
+    assert not same_answer(gold, wrong)
 
 
 @pytest.mark.parametrize(("gold", "answer"), RIGHT)

@@ -10,8 +10,9 @@ import mlflow
 import pytest
 from mlflow.entities import Document, SpanType
 
-from oneturn.errors import DataError
-from oneturn.retrieval import Bm25Retriever, read_markdown
+from oneturn.config import AgentConfig, RetrieverConfig
+from oneturn.errors import ConfigError, DataError
+from oneturn.retrieval import Bm25Retriever, build_retriever, read_markdown
 
 DOCUMENTS = [
     Document("The red book has 99 pages.", {"title": "Red", "doc_uri": "shelf/red"}, id="red"),
@@ -55,6 +56,43 @@ def test_concurrent_searches():
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda query: retriever.search(query)[0].id, ["red", "descaling"] * 40))
     assert answers == ["red", "descaling"] * 40
+
+
+@pytest.mark.parametrize("query", ["books", "a page", "covers", "descaled"])
+def test_a_stemmer_finds_other_forms_of_a_word(query: str):
+    assert search(query) == []
+    assert Bm25Retriever(DOCUMENTS, stemmer="english").search(query)
+
+
+def test_configured_stemmer_is_the_language_s():
+    german = [Document("Die Maschine wird entkalkt.", id="a"), Document("Der Filter ist neu.", id="b")]
+    found = {
+        stemmer: build_retriever(RetrieverConfig(stemmer=stemmer), documents=lambda: german).search("Maschinen")
+        for stemmer in (None, "english", "german")
+    }
+    assert [[document.id for document in documents] for documents in found.values()] == [[], [], ["a"]]
+
+
+def test_concurrent_searches_with_a_stemmer():
+    retriever = Bm25Retriever(DOCUMENTS, stemmer="english")
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda query: retriever.search(query)[0].id, ["reds", "descaled"] * 40))
+    assert answers == ["red", "descaling"] * 40
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"stemmer": "englsh"}, r"should be one of arabic, .*english, .*, not 'englsh'"),
+        (
+            {"kind": "databricks", "index": "a.b.c", "text_column": "text", "stemmer": "english"},
+            "stemmer needs kind: local; an index of Vector Search has its own keyword search",
+        ),
+    ],
+)
+def test_invalid_stemmer_is_an_error(section: dict[str, str], message: str):
+    with pytest.raises(ConfigError, match=message):
+        AgentConfig.read({"retriever": section})
 
 
 def test_copies_of_a_program_share_the_index():

@@ -106,6 +106,11 @@ def test_embeddings_find_documents_that_share_no_word(model: Model):
     assert ids(retriever(model).search("how is the coffee thing cleaned"))[0] == "care"
 
 
+def test_a_stemmer_applies_to_the_keyword_ranking(model: Model):
+    assert ids(retriever(model).search("needing coffee")) == ["care", "price"]
+    assert ids(retriever(model, stemmer="english").search("needing coffee")) == ["rose", "care"]
+
+
 def test_a_document_in_both_rankings_comes_first(model: Model):
     assert ids(retriever(model).search("the price, what does it cost?"))[0] == "price"
 

@@ -19,6 +19,7 @@ from oneturn.programs.react.function_names import FunctionNames
 ObjectAt = Callable[[str, int], tuple[Any, bool]]
 """Reads the JSON object that begins at a position of a text; also returns whether it is closed."""
 
+_PREFIX = "(?:antml:|｜DSML｜)?"
 _NAME = r"(?P<name>[\w.:/-]+)"
 # A name and what stands between it and the JSON object of its arguments.
 _BEFORE_OBJECT = [
@@ -38,10 +39,10 @@ _AS_XML = [
         re.compile(rf"<function={_NAME}>(?P<body>.*?)(?P<end></function>|\Z)", re.DOTALL),
         re.compile(r"<parameter=(?P<key>[\w.-]+)>(?P<value>.*?)(?:</parameter>|(?=<parameter=)|\Z)", re.DOTALL),
     ),
-    (  # Claude
-        re.compile(rf"<(?:antml:)?invoke name=\"{_NAME}\">(?P<body>.*?)(?P<end></(?:antml:)?invoke>|\Z)", re.DOTALL),
+    (  # Claude, DeepSeek 4
+        re.compile(rf"<{_PREFIX}invoke name=\"{_NAME}\">(?P<body>.*?)(?P<end></{_PREFIX}invoke>|\Z)", re.DOTALL),
         re.compile(
-            r"<(?:antml:)?parameter name=\"(?P<key>[\w.-]+)\"[^>]*>(?P<value>.*?)(?:</(?:antml:)?parameter>|\Z)",
+            rf"<{_PREFIX}parameter name=\"(?P<key>[\w.-]+)\"[^>]*>(?P<value>.*?)(?:</{_PREFIX}(?:parameter)?>|\Z)",
             re.DOTALL,
         ),
     ),

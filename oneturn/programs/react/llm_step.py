@@ -10,6 +10,7 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError, LMError
 from mlflow.entities import SpanType
 
+from oneturn.core._dspy import CachedReplies
 from oneturn.core.background import ConsumerGone, stream_in_thread
 from oneturn.core.run_context import current_run
 from oneturn.core.steps import AnswerDelta, Thought, Working
@@ -96,6 +97,7 @@ class StepCaller:
         self._adapters = AdapterSelector(lm, schema, tool_calling, answer_field)
         self.narrows = self._adapters.narrows
         self._adapter: StepAdapter | None = None
+        self._replies = CachedReplies()
         self.usage = NO_USAGE
 
     @property
@@ -177,18 +179,16 @@ class StepCaller:
         turns = [turn.model_dump(mode="json") for turn in trajectory]
         trace.append((self._predict, {**self._inputs, "trajectory": turns}, entry))
 
+    def forget_replies(self) -> None:
+        """Make DSPy's cache forget the run's replies: a run that failed must not fail again from the cache."""
+        self._replies.forget()
+
     def _call(self, trajectory: list[Turn], allowed: Allowed, on_delta: OnDelta | None = None) -> dspy.Prediction:
-        """Call the LM. An unreadable reply from DSPy's cache is asked for again: it would fail every run alike."""
-        config: dict[str, Any] = {}
         while True:
             adapter = self._adapter = self._adapters.adapter(allowed.names, allowed.seen_values)
-            lm, check = with_reply_check(self._lm, self._is_complete, on_delta, adapter.states)
+            lm = with_reply_check(self._lm, self._is_complete, on_delta, adapter.states)
             try:
-                return self._call_with(adapter, lm, trajectory, config)
-            except AdapterParseError:
-                if check is None or check.called or config:
-                    raise
-                config = {"cache": False}
+                return self._call_with(adapter, lm, trajectory)
             except ReplyEnded:
                 raise
             except LMError as error:
@@ -197,15 +197,14 @@ class StepCaller:
                 if not self._adapters.falls_back(adapter, error):
                     raise
 
-    def _call_with(
-        self, adapter: StepAdapter, lm: dspy.BaseLM, trajectory: list[Turn], config: dict[str, Any]
-    ) -> dspy.Prediction:
+    def _call_with(self, adapter: StepAdapter, lm: dspy.BaseLM, trajectory: list[Turn]) -> dspy.Prediction:
         tracker = CallTracker()
         inputs = {"steps_so_far": len(trajectory), "tool_calling": adapter.tool_calling}
         with child_span(self._lm.model, SpanType.CHAT_MODEL, inputs) as span:
             try:
-                with dspy.context(adapter=adapter, trace=None), track_usage(tracker):
-                    prediction = self._predict(lm=lm, config=config, **self._inputs, trajectory=list(trajectory))
+                callbacks = [*dspy.settings.callbacks, self._replies]
+                with dspy.context(adapter=adapter, trace=None, callbacks=callbacks), track_usage(tracker):
+                    prediction = self._predict(lm=lm, **self._inputs, trajectory=list(trajectory))
                 if span is not None:
                     span.set_outputs({"thought": prediction.get("thought"), **prediction.tool_call.model_dump()})
                 return prediction

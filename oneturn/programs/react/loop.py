@@ -275,10 +275,12 @@ class Run:
     def _ended(self, ended: ReplyEnded) -> RunError:
         reason = _ENDINGS[ended.ending].format(text=" ".join(ended.text.split())[:200].rstrip("."))
         self.caller.record(self.trajectory, None, error=reason)
+        self.caller.forget_replies()
         return RunError(f"The run ended without an answer: {reason}.", ended.ending, self.trajectory)
 
     def _error(self, code: str, reason: str, step: StepCall | None = None) -> RunError:
         self.caller.record(self.trajectory, step, error=reason)
+        self.caller.forget_replies()
         advice = "Compile the program, raise max_iters, or take a stronger LM."
         return RunError(f"The run ended without an answer: {reason}. {advice}", code, self.trajectory)
 

@@ -18,7 +18,7 @@ _ANALYSIS = re.compile(r"<\|channel\|>analysis\b[^<]*<\|message\|>.*?(?:<\|end\|
 _TO_TOOL = re.compile(r"\bto=[\w.]+")
 # Where a call or a token of the chat template begins, or may begin at the end of the text.
 _CALL = re.compile(
-    r"\{|```|<[|｜]|<(?:tool_call|function|(?:antml:)?invoke|think|s>|end_of)|</|\[TOOL_CALLS\]|\[THINK\]|\[\[ ##|◁"
+    r"\{|```|<[|｜]|<(?:tool_call|function|antml:|invoke|think|s>|end_of)|</|\[TOOL_CALLS\]|\[THINK\]|\[\[ ##|◁"
     r"|^\[|\b(?:Action|Thought):|^\w+\(|[<\[`][\w:/\[ #]{0,12}$"
 )
 _END_TOKENS = re.compile(

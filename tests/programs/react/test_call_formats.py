@@ -35,6 +35,13 @@ FORMATS = {
     "mistral, thinking": f"[THINK]Is it {{x}}?[/THINK][TOOL_CALLS]search[ARGS]{ARGS}",
     "deepseek": f"<｜tool▁call▁begin｜>function<｜tool▁sep｜>search\n```json\n{ARGS}\n```<｜tool▁call▁end｜>",
     "deepseek 3.1": f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>search<｜tool▁sep｜>{ARGS}<｜tool▁call▁end｜>",
+    "deepseek 4": (
+        '<｜DSML｜tool_calls>\n<｜DSML｜invoke name="search">\n'
+        '<｜DSML｜parameter name="query" string="true">fee</｜DSML｜parameter>\n</｜DSML｜invoke>'
+    ),
+    "deepseek 4, closed wrongly": (
+        '<｜DSML｜invoke name="search"><｜DSML｜parameter name="query" string="true">fee</｜DSML｜></｜DSML｜invoke>'
+    ),
     "kimi": f"<|tool_call_begin|>functions.search:0<|tool_call_argument_begin|>{ARGS}<|tool_call_end|>",
     "glm": "<tool_call>search\n<arg_key>query</arg_key>\n<arg_value>fee</arg_value>\n</tool_call>",
     "gpt-oss": (

@@ -21,6 +21,7 @@ from dspy.lm15 import Message, RefusalPart, Request, Response, TextPart, Usage, 
 import oneturn
 from oneturn import ReAct
 from oneturn.core._dspy import replaced_cache
+from oneturn.core.steps import Answer
 from oneturn.errors import ProgramError, RunError
 from oneturn.programs.state import Manifest, save_compiled
 from oneturn.programs.state.interface import interface_of
@@ -111,14 +112,38 @@ def test_a_cut_reply_is_counted():
     assert tracker.usage.output_tokens == 3
 
 
-def test_an_unreadable_reply_is_not_answered_from_the_cache_again():
+LOOK, MORE = call("search", query="a"), call("search", query="b")
+
+
+@pytest.mark.parametrize("disk", [False, True])
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    "failing",
+    [
+        [LOOK, "Sorry."],
+        [LOOK, MORE],
+        [finish(answer="x", n="many"), finish(answer="x", n="many")],
+        ["Sorry.", "Sorry."],
+    ],
+    ids=["unreadable", "max_iters", "outputs", "unreadable from the start"],
+)
+def test_a_run_that_failed_is_not_answered_from_the_cache_again(
+    failing: list[Any], streaming: bool, disk: bool, tmp_path: Path
+):
+    def ask() -> int:
+        if not streaming:
+            return int(program(question="?").n)
+        return next(step.prediction.n for step in program.steps(question="?") if isinstance(step, Answer))
+
     with replaced_cache(memory=True):
-        lm = ScriptedLM("Sorry.", "Sorry.", finish(answer="ok"), cache=True)
-        program = ReAct("question -> answer", tools=[search], max_iters=2)
+        dspy.configure_cache(enable_disk_cache=disk, enable_memory_cache=not disk, disk_cache_dir=str(tmp_path))
+        lm = ScriptedLM(*failing, LOOK, finish(answer="x", n=1), cache=True)
+        program = ReAct("question -> answer, n: int", tools=[search], max_iters=2)
         program.set_lm(lm)
         with pytest.raises(RunError):
-            program(question="?")
-        assert program(question="?").answer == "ok"
+            ask()
+        assert ask() == 1
+        assert ask() == 1, "from the cache: nothing is left in the script"
 
 
 def test_a_fenced_answer_is_streamed():

@@ -1,0 +1,24 @@
+"""The recall in the docs is that of the shipped examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.report import between_marks
+from benchmarks.retrieval import recall, speed
+
+QUALITY = Path(__file__).resolve().parents[2] / "docs" / "quality.md"
+
+
+def test_recall_in_the_docs_is_up_to_date():
+    page = QUALITY.read_text(encoding="utf-8")
+    assert "<!-- recall -->" in page
+    command = "python -m benchmarks.retrieval --embeddings --recall docs/quality.md"
+    assert page == between_marks(QUALITY, recall(), "recall"), f"run: {command}"
+
+
+def test_speed_is_measured_with_and_without_a_stemmer():
+    *_, words, stemmed = speed([]).splitlines()
+    recalls = {line.split(" | ")[0].strip("| "): line.split(" | ")[1] for line in (words, stemmed)}
+    assert list(recalls) == ["words (BM25)", "words, stemmed"]
+    assert recalls["words (BM25)"] != recalls["words, stemmed"]
