@@ -58,18 +58,18 @@ class Servers:
     """Where the clients find the agent.
 
     Attributes:
+        calls: the LM's calls.
         url: the served agent.
         no_lm_url: the served agent whose LM can't be reached.
         workspace_url: the first agent at the paths of a Databricks workspace.
-        no_lm_workspace_url: the second agent at the paths of a Databricks workspace.
-        calls: the LM's calls.
+        workspace_no_lm_url: the second agent at the paths of a Databricks workspace.
     """
 
+    calls: CallLog
     url: str
     no_lm_url: str
     workspace_url: str
-    no_lm_workspace_url: str
-    calls: CallLog
+    workspace_no_lm_url: str
 
 
 @contextlib.contextmanager
@@ -81,11 +81,10 @@ def serve_agent() -> Iterator[Servers]:
         closed = stack.enter_context(socket.socket())  # bound, but not listening
         closed.bind(("127.0.0.1", 0))
         no_lm_url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        yield Servers(
-            *[stack.enter_context(running_server(_adapter(url))) for url in (lm_url, no_lm_url)],
-            *[stack.enter_context(_workspace(_adapter(url))) for url in (lm_url, no_lm_url)],
-            calls=calls,
-        )
+        adapters = {"url": _adapter(lm_url), "no_lm_url": _adapter(no_lm_url)}
+        urls = {name: stack.enter_context(running_server(adapter)) for name, adapter in adapters.items()}
+        workspaces = {f"workspace_{name}": stack.enter_context(_workspace(adapters[name])) for name in adapters}
+        yield Servers(calls, **urls, **workspaces)
 
 
 def _adapter(lm_url: str) -> oneturn.ResponsesAdapter:

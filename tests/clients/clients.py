@@ -28,7 +28,7 @@ class Client:
 
     Attributes:
         title: its name in the table.
-        environment: the name of its pins in ``environments``.
+        environment: the name of its pins in ``tests/clients/pins``.
         package: the package whose version is shown.
         driver: the file in ``drivers`` that asks through it, with arguments.
         path: what its base URL has behind the server's; ``None`` if it asks the workspace's paths.

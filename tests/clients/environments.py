@@ -1,6 +1,6 @@
 """One isolated environment per client: a virtual environment, or a folder of npm packages with its own Node.
 
-The versions are pinned in ``tests/clients/environments``. Environments are built once and kept in ``clients`` in
+The versions are pinned in ``tests/clients/pins``. Environments are built once and kept in ``clients`` in
 oneturn's cache folder; a changed pin or another Python version makes a new one.
 """
 
@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from oneturn.lm.local.weights import cache_folder
 
-PINS = Path(__file__).parent / "environments"
+PINS = Path(__file__).parent / "pins"
 _MINUTES = 15  # for one environment with nothing cached
 
 
@@ -58,7 +58,7 @@ def ensure_environment(name: str) -> Environment:
     """Return the environment with the pins of this name; it is built if the cache doesn't have it.
 
     Args:
-        name: ``environments/<name>.txt`` for pip, or ``environments/<name>/package.json`` and its lock for npm.
+        name: ``pins/<name>.txt`` for pip, or ``pins/<name>/package.json`` and its lock for npm.
 
     Raises:
         EnvironmentUnavailable: the packages can't be installed.

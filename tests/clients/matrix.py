@@ -122,7 +122,7 @@ def _request(name: str, client: Client, key: str, mode: str, servers: Servers) -
     scenario: Scenario = SCENARIOS[key]
     cell = f"{name}/{key}/{mode}"
     if client.path is None:
-        url = servers.no_lm_workspace_url if scenario.without_lm else servers.workspace_url
+        url = servers.workspace_no_lm_url if scenario.without_lm else servers.workspace_url
     else:
         url = (servers.no_lm_url if scenario.without_lm else servers.url) + client.path
     return {
@@ -145,9 +145,9 @@ def _drive(client: Client, environment: Environment, requests: list[dict[str, An
     """Run the driver in a folder of its own, with few of this process's variables, and yield its results."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        for driver in DRIVERS.iterdir():
-            if driver.is_file():
-                shutil.copy(driver, work)
+        for file in DRIVERS.iterdir():
+            if file.is_file():
+                shutil.copy(file, work)
         if (environment.folder / "node_modules").is_dir():
             (work / "node_modules").symlink_to(environment.folder / "node_modules")
         variables = {"PATH": os.environ["PATH"], "HOME": folder, "NO_PROXY": "127.0.0.1"}

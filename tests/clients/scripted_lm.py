@@ -123,7 +123,7 @@ def _reply(scenario: str, messages: list[tuple[str, str]]) -> dict[str, Any]:
     question = max(index for index, (role, text) in enumerate(messages) if role == "user" and CELL.search(text))
     before = "\n".join(text for _, text in messages[:question])
     results = [text for role, text in messages[question + 1 :] if role == "user"]
-    outputs = {"sources": [], "sure": True}
+    sources: list[str] = []
     answer = "Hello there."
     match scenario:
         case "tool" | "second_turn" if "2 + 3" in messages[question][1]:
@@ -135,7 +135,7 @@ def _reply(scenario: str, messages: list[tuple[str, str]]) -> dict[str, Any]:
         case "citations":
             if not results:
                 return call("search", "I look it up", query="ports")
-            return finish(answer="Open port 443 [ports].", **outputs | {"sources": ["ports"]})
+            answer, sources = "Open port 443 [ports].", ["ports"]
         case "custom_inputs" if "tone: formal" in messages[question][1]:
             answer = "Good day to you."
         case "approval_yes" | "approval_no":
@@ -144,7 +144,7 @@ def _reply(scenario: str, messages: list[tuple[str, str]]) -> dict[str, Any]:
             answer = "The refund is on its way." if "150" in results[-1] else "There is no refund."
         case "interrupted" | "leave":
             answer = _LONG_ANSWER
-    return finish(answer=answer, **outputs)
+    return finish(answer=answer, sources=sources, sure=True)
 
 
 def _text(content: Any) -> str:
