@@ -166,6 +166,7 @@ def check_abandoned() -> None:
             "overloaded",
             503,
             retry_after=_RETRY_SECONDS,
+            retryable=True,
         )
 
 

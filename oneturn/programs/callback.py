@@ -13,7 +13,7 @@ from dspy.utils.callback import BaseCallback
 from mlflow.entities import LiveSpan, SpanType
 
 from oneturn.core.background import ConsumerGone
-from oneturn.core.run_context import RunContext, current_run
+from oneturn.core.run_context import LMSettings, RunContext, current_run
 from oneturn.core.serialization import jsonable
 from oneturn.core.steps import Item, Thought, ToolCall, ToolProgress, ToolResult, Working
 from oneturn.core.tracing import child_span, set_usage
@@ -59,6 +59,7 @@ class RunCallback(BaseCallback):
         tracker: counts the LM calls of the run.
         context: the run's cancellation and deadline.
         span: the parent of the spans to create; ``None`` creates no spans.
+        lm_settings: the settings of LM calls that the request asks for.
     """
 
     def __init__(
@@ -69,7 +70,9 @@ class RunCallback(BaseCallback):
         tracker: CallTracker,
         context: RunContext,
         span: LiveSpan | None,
+        lm_settings: LMSettings,
     ):
+        self._lm_settings = lm_settings
         self._emit = emit
         self._answer_field = answer_field
         self._thoughts = [name for name in _THOUGHTS if name not in signature.output_fields]
@@ -87,7 +90,7 @@ class RunCallback(BaseCallback):
         """Wrap the adapter of a predictor, to stream its LM's replies."""
         if not isinstance(instance, dspy.Predict) or not self._is_own():
             return
-        call = PredictorCall(self._emit, self._replies, self._streamed_fields(instance))
+        call = PredictorCall(self._emit, self._replies, self._streamed_fields(instance), self._lm_config)
         adapter = TappingAdapter(dspy.settings.adapter or dspy.ChatAdapter(), call)
         opened = _OpenCall(ExitStack(), predictor_call=call)
         opened.contexts.enter_context(dspy.context(adapter=adapter))
@@ -172,6 +175,12 @@ class RunCallback(BaseCallback):
             return StreamedFields(self._answer_field, thought)
         ending = _ending_call(_caller(), self._answer_field)
         return StreamedFields(self._answer_field if ending else None, thought, ending)
+
+    def _lm_config(self) -> dict[str, Any]:
+        """Return the settings of the next LM call that the request asks for; none inside a tool."""
+        if dspy.settings.get(_INSIDE_TOOL):
+            return {}
+        return self._lm_settings.config(self._tracker.usage.output_tokens)
 
     def _begin(self, call_id: str, name: str, span_type: str, inputs: Mapping[str, Any]) -> _OpenCall:
         opened = self._open_calls[call_id] = _OpenCall(ExitStack())

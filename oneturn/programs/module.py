@@ -10,7 +10,7 @@ import mlflow
 from mlflow.entities import LiveSpan
 
 from oneturn.core.background import stream_in_thread
-from oneturn.core.run_context import current_run
+from oneturn.core.run_context import LM_SETTINGS, LMSettings, current_run
 from oneturn.core.steps import Answer, Step, Working
 from oneturn.core.usage import CallTracker, track_usage
 from oneturn.errors import ProgramError
@@ -42,6 +42,8 @@ class ModuleProgram:
         ProgramError: the module has no ``forward``, its signature is unknown or doesn't match ``forward``, or one of
             its tools requires human approval.
     """
+
+    request_settings = LM_SETTINGS
 
     def __init__(
         self,
@@ -76,9 +78,10 @@ class ModuleProgram:
         """
         tracker = CallTracker()
         answer = AnswerText()
+        lm_settings = current_run().lm_settings
 
         def call(emit: Callable[[RunEvent], None]) -> dspy.Prediction:
-            return self._run(inputs, emit, tracker)
+            return self._run(inputs, emit, tracker, lm_settings)
 
         run = stream_in_thread(call, Working())
         try:
@@ -97,8 +100,15 @@ class ModuleProgram:
         yield Answer(prediction)
         yield tracker.usage
 
-    def _run(self, inputs: dict[str, Any], emit: Callable[[RunEvent], None], tracker: CallTracker) -> dspy.Prediction:
-        callback = RunCallback(emit, self.signature, self.answer_field, tracker, current_run(), _parent_span())
+    def _run(
+        self,
+        inputs: dict[str, Any],
+        emit: Callable[[RunEvent], None],
+        tracker: CallTracker,
+        lm_settings: LMSettings,
+    ) -> dspy.Prediction:
+        fields = self.signature, self.answer_field
+        callback = RunCallback(emit, *fields, tracker, current_run(), _parent_span(), lm_settings)
         callbacks = [callback, *dspy.settings.callbacks]
         with track_usage(tracker), dspy.context(callbacks=callbacks, trace=[], **callback.run_settings()):
             return self._to_prediction(self.module(**self._module_inputs(inputs)))

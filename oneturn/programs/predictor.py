@@ -37,12 +37,20 @@ class PredictorCall:
         emit: receives the events; raises once the consumer is gone.
         replies: numbers the replies of the whole run.
         fields: the fields to stream from its replies.
+        lm_config: returns the settings of its LM call that the request asks for.
 
     Attributes:
         format: the adapter that wrote the prompt; it determines the format of the reply.
     """
 
-    def __init__(self, emit: Callable[[Any], None], replies: Iterator[int], fields: StreamedFields):
+    def __init__(
+        self,
+        emit: Callable[[Any], None],
+        replies: Iterator[int],
+        fields: StreamedFields,
+        lm_config: Callable[[], dict[str, Any]] = dict,
+    ):
+        self.lm_config = lm_config
         self._emit = emit
         self._replies = replies
         self._fields = fields
@@ -110,12 +118,15 @@ class TappingAdapter:
         """The wrapped adapter."""
         return self._adapter
 
-    def __call__(self, lm: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call the wrapped adapter with a view of ``lm`` that streams, and that weakens a refused response format."""
+    def __call__(self, lm: Any, lm_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Call the wrapped adapter with the request's settings and a view of ``lm``.
+
+        The view streams, and weakens a refused response format.
+        """
         view = tapped_replies(lm, self.call.reply)
         if view is lm and not isinstance(self._adapter, RequestAdapter):
             view = with_format_fallback(lm)
-        return self._adapter(view, *args, **kwargs)
+        return self._adapter(view, {**lm_kwargs, **self.call.lm_config()}, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._adapter, name)

@@ -10,11 +10,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import dspy
+from dspy.utils.exceptions import AdapterParseError
 from mlflow.entities import Document
 from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse, ResponsesAgentStreamEvent
 from mlflow.types.responses_helpers import IncompleteDetails
 
-from oneturn.core.run_context import RunContext, caller_token, current_run
+from oneturn.core.run_context import OUT_OF_TOKENS, RunContext, caller_token, current_run
 from oneturn.core.serialization import plain, replace_surrogates
 from oneturn.core.steps import (
     Answer,
@@ -180,8 +181,8 @@ class ResponsesAdapter(SelfTraced):
             raise
         except BaseException as error:  # the client gets a terminal event, the trace the original exception
             usage = tracker.usage.to_responses()
-            if isinstance(error, RunError) and error.code == "max_output_tokens":
-                yield from writer.incomplete(error.code, usage)  # with what was written of the answer
+            if _is_out_of_tokens(error, run, tracker.usage):
+                yield from writer.incomplete(OUT_OF_TOKENS, usage)  # with what was written of the answer
                 return
             failure = to_client_error(error)
             on_failure(failure)
@@ -243,6 +244,14 @@ class ResponsesAdapter(SelfTraced):
         for call in parsed.resumption.finished:
             seen.update(_by_id(call.documents))
         return cast(Iterator[Step], program.resume(parsed.resumption, **parsed.inputs))
+
+
+def _is_out_of_tokens(error: BaseException, run: RunContext, usage: Usage) -> bool:
+    """Whether a run failed because its LM could write no more; a module that gets a cut reply fails to parse it."""
+    if isinstance(error, RunError):
+        return error.code == OUT_OF_TOKENS
+    limit = run.lm_settings.max_output_tokens
+    return isinstance(error, AdapterParseError) and limit is not None and usage.output_tokens >= limit
 
 
 def _response(event: ResponsesAgentStreamEvent) -> ResponsesAgentResponse:

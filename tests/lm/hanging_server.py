@@ -26,11 +26,12 @@ class HangingServer:
         stop: where the next replies stop.
         open: the requests that are being answered.
         requests: how many requests came.
+        connections: the connections that are open.
     """
 
     def __init__(self, stop: Stop):
         self.stop: Stop = stop
-        self.open = self.requests = 0
+        self.open = self.requests = self.connections = 0
         self.port = 0
         self._changed = threading.Condition()
 
@@ -44,11 +45,12 @@ class HangingServer:
         with self._changed:
             return self._changed.wait_for(lambda: condition(self), seconds)
 
-    def count(self, requests: int = 0, open: int = 0) -> None:
+    def count(self, requests: int = 0, open: int = 0, connections: int = 0) -> None:
         """Add to the counts."""
         with self._changed:
             self.requests += requests
             self.open += open
+            self.connections += connections
             self._changed.notify_all()
 
 
@@ -106,7 +108,12 @@ def hanging_server(stop: Stop) -> Iterator[HangingServer]:
         def get_request(self) -> tuple[socket.socket, Any]:
             connection, address = super().get_request()
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            hanging.count(connections=1)
             return connection, address
+
+        def close_request(self, request: Any) -> None:
+            super().close_request(request)
+            hanging.count(connections=-1)
 
     server = Server(("127.0.0.1", 0), Handler)
     hanging.port = server.server_port

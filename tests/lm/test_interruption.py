@@ -175,9 +175,10 @@ class Uninterruptible:
     """An engine that nothing can interrupt: its calls wait for ``release``."""
 
     def __init__(self) -> None:
-        self.release = threading.Event()
+        self.called, self.release = threading.Event(), threading.Event()
 
     def complete(self, request: Request) -> Response:
+        self.called.set()
         self.release.wait(60)
         return Response(None, request.model, Message.assistant(TextPart("late")), "stop", Usage())
 

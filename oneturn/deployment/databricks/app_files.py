@@ -24,7 +24,7 @@ _SECRET = re.compile(r"\{\{secrets/(?P<scope>[^/]+)/(?P<key>[^/}]+)\}\}")
 _CONFIG = "oneturn.yaml"
 _EXCLUDED = {"__pycache__", ".DS_Store"}
 
-_START = '''"""Serve the agent with MLflow's AgentServer on the port set by Databricks Apps."""
+_START = '''"""Serve the agent on the port set by Databricks Apps."""
 
 import os
 

@@ -89,6 +89,7 @@ class StepCaller:
         if lm is None:
             raise ProgramError("No LM is configured. Call dspy.configure(lm=…), or program.set_lm(…).")
         self._lm: dspy.BaseLM = lm
+        self._lm_settings = current_run().lm_settings
         self._predict = predict
         self._schema = schema
         self._inputs = inputs
@@ -202,9 +203,10 @@ class StepCaller:
         inputs = {"steps_so_far": len(trajectory), "tool_calling": adapter.tool_calling}
         with child_span(self._lm.model, SpanType.CHAT_MODEL, inputs) as span:
             try:
+                config = self._lm_settings.config(self.usage.output_tokens)
                 callbacks = [*dspy.settings.callbacks, self._replies]
                 with dspy.context(adapter=adapter, trace=None, callbacks=callbacks), track_usage(tracker):
-                    prediction = self._predict(lm=lm, **self._inputs, trajectory=list(trajectory))
+                    prediction = self._predict(lm=lm, config=config, **self._inputs, trajectory=list(trajectory))
                 if span is not None:
                     span.set_outputs({"thought": prediction.get("thought"), **prediction.tool_call.model_dump()})
                 return prediction

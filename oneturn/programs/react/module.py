@@ -10,7 +10,7 @@ from typing import Any
 import dspy
 
 from oneturn.core.fields import field_default, field_description
-from oneturn.core.run_context import RunContext, current_run
+from oneturn.core.run_context import LM_SETTINGS, RunContext, current_run
 from oneturn.core.steps import Answer, ApprovalWanted, Resumption, Step, ToolResult, WaitingCall
 from oneturn.errors import ApprovalRequired, ProgramError, RunError
 from oneturn.lm.capabilities import ToolCalling
@@ -89,6 +89,8 @@ class ReAct(dspy.Module):
         ProgramError: the signature or the tools use a reserved name, ``max_iters`` is below 1, ``tool_calling`` is
             unknown, or a ``Citation`` or ``Seen`` is used where it isn't supported.
     """
+
+    request_settings = LM_SETTINGS | {"max_tool_calls"}
 
     def __init__(
         self,
