@@ -144,7 +144,8 @@ def _reply(scenario: str, messages: list[tuple[str, str]]) -> dict[str, Any]:
             answer = "The refund is on its way." if "150" in results[-1] else "There is no refund."
         case "interrupted" | "leave":
             answer = _LONG_ANSWER
-    return finish(answer=answer, sources=sources, sure=True)
+    # The answer is last: text that comes before other outputs is held back until they are checked.
+    return finish(sources=sources, sure=True, answer=answer)
 
 
 def _text(content: Any) -> str:
