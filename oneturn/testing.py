@@ -41,10 +41,12 @@ class ScriptedRequest:
     Attributes:
         messages: the chat messages as ``{"role": …, "content": …}`` with text content, system message first.
         schema: the JSON schema required of the reply; ``None`` if the request has none.
+        settings: the ``temperature``, ``top_p`` and ``max_tokens`` of the request, without those not set.
     """
 
     messages: tuple[Mapping[str, str], ...]
     schema: Mapping[str, Any] | None
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -130,7 +132,7 @@ class _Script:
 
     local_grammar = True
     supports_response_schema = True
-    supported_params = frozenset({"temperature", "max_tokens", "response_format"})
+    supported_params = frozenset({"temperature", "top_p", "max_tokens", "response_format"})
 
     def __init__(self, replies: tuple[Reply, ...] = ()):
         self.requests: list[ScriptedRequest] = []
@@ -207,7 +209,9 @@ def _to_scripted_request(request: Request) -> ScriptedRequest:
     system = request.system if isinstance(request.system, str) else _text(request.system or ())
     messages = [{"role": "system", "content": system}] if system else []
     messages += [{"role": message.role, "content": _text(message.parts)} for message in request.messages]
-    return ScriptedRequest(tuple(messages), _schema(request.config.response_format))
+    settings = {name: getattr(request.config, name) for name in ("temperature", "top_p", "max_tokens")}
+    given = {name: value for name, value in settings.items() if value is not None}
+    return ScriptedRequest(tuple(messages), _schema(request.config.response_format), given)
 
 
 def _text(parts: Any) -> str:

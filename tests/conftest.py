@@ -20,6 +20,7 @@ dspy_settings = importlib.import_module("dspy.dsp.utils.settings")
 
 # Thousands of streams per property: pytest tests/proof --hypothesis-profile=proof
 settings.register_profile("proof", max_examples=2000)
+settings.register_profile("open-responses", max_examples=10_000)
 
 
 @pytest.fixture(autouse=True)

@@ -16,13 +16,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from oneturn.errors import RunCancelled
+from oneturn.errors import RunCancelled, RunError
+
+OUT_OF_TOKENS = "max_output_tokens"
+"""The code of a run that ended because its LM may not write more."""
 
 
 class OnProgress(Protocol):
     """Callback for progress reports."""
 
     def __call__(self, message: str, fraction: float | None, item: Mapping[str, Any] | None = None) -> object: ...
+
+
+LM_SETTINGS = frozenset({"temperature", "top_p", "max_output_tokens"})
+"""The names of the request's settings of LM calls. A program that supports them lists them in ``request_settings``."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,22 @@ class LMSettings:
     temperature: float | None = None
     top_p: float | None = None
     max_output_tokens: int | None = None
+
+    def config(self, output_tokens: int) -> dict[str, Any]:
+        """Return the settings of the next LM call, by the names of ``dspy.LM``.
+
+        Args:
+            output_tokens: the tokens that the run's LM calls have written so far.
+
+        Raises:
+            RunError: they are as many as the run may write.
+        """
+        settings: dict[str, Any] = {"temperature": self.temperature, "top_p": self.top_p}
+        if self.max_output_tokens is not None:
+            settings["max_tokens"] = self.max_output_tokens - output_tokens
+            if settings["max_tokens"] <= 0:
+                raise RunError(f"The run has written max_output_tokens ({self.max_output_tokens}).", OUT_OF_TOKENS)
+        return {name: value for name, value in settings.items() if value is not None}
 
 
 class RunContext:

@@ -13,7 +13,7 @@ from dspy.utils.callback import BaseCallback
 from mlflow.entities import LiveSpan, SpanType
 
 from oneturn.core.background import ConsumerGone
-from oneturn.core.run_context import RunContext, current_run
+from oneturn.core.run_context import LMSettings, RunContext, current_run
 from oneturn.core.serialization import jsonable
 from oneturn.core.steps import Item, Thought, ToolCall, ToolProgress, ToolResult, Working
 from oneturn.core.tracing import child_span, set_usage
@@ -59,6 +59,8 @@ class RunCallback(BaseCallback):
         tracker: counts the LM calls of the run.
         context: the run's cancellation and deadline.
         span: the parent of the spans to create; ``None`` creates no spans.
+        lm_settings: the settings of LM calls that the request asks for.
+        sole_writer: whether a single predictor or agent of the program writes the answer, once in a run.
     """
 
     def __init__(
@@ -69,13 +71,17 @@ class RunCallback(BaseCallback):
         tracker: CallTracker,
         context: RunContext,
         span: LiveSpan | None,
+        lm_settings: LMSettings,
+        sole_writer: bool,
     ):
+        self._lm_settings = lm_settings
         self._emit = emit
         self._answer_field = answer_field
         self._thoughts = [name for name in _THOUGHTS if name not in signature.output_fields]
         self._tracker = tracker
         self._context = context
         self._span = span
+        self._sole_writer = sole_writer
         self._replies = itertools.count(1)
         self._open_calls: dict[str, _OpenCall] = {}
 
@@ -87,7 +93,7 @@ class RunCallback(BaseCallback):
         """Wrap the adapter of a predictor, to stream its LM's replies."""
         if not isinstance(instance, dspy.Predict) or not self._is_own():
             return
-        call = PredictorCall(self._emit, self._replies, self._streamed_fields(instance))
+        call = PredictorCall(self._emit, self._replies, self._streamed_fields(instance), self._lm_config)
         adapter = TappingAdapter(dspy.settings.adapter or dspy.ChatAdapter(), call)
         opened = _OpenCall(ExitStack(), predictor_call=call)
         opened.contexts.enter_context(dspy.context(adapter=adapter))
@@ -169,9 +175,20 @@ class RunCallback(BaseCallback):
         outputs = predictor.signature.output_fields
         thought = next((name for name in self._thoughts if name in outputs), None)
         if self._answer_field in outputs:
-            return StreamedFields(self._answer_field, thought)
-        ending = _ending_call(_caller(), self._answer_field)
-        return StreamedFields(self._answer_field if ending else None, thought, ending)
+            others = {name: field.annotation for name, field in outputs.items() if name != self._answer_field}
+            return StreamedFields(self._answer_field, thought, others=others, final=self._sole_writer)
+        caller = _caller()
+        ending = _ending_call(caller, self._answer_field)
+        if caller is None or ending is None:
+            return StreamedFields(thought=thought)
+        only_output = len(caller.signature.output_fields) == 1  # the call's other arguments aren't checked here
+        return StreamedFields(self._answer_field, thought, ending, final=self._sole_writer and only_output)
+
+    def _lm_config(self) -> dict[str, Any]:
+        """Return the settings of the next LM call that the request asks for; none inside a tool."""
+        if dspy.settings.get(_INSIDE_TOOL):
+            return {}
+        return self._lm_settings.config(self._tracker.usage.output_tokens)
 
     def _begin(self, call_id: str, name: str, span_type: str, inputs: Mapping[str, Any]) -> _OpenCall:
         opened = self._open_calls[call_id] = _OpenCall(ExitStack())

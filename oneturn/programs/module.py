@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import mlflow
 from mlflow.entities import LiveSpan
 
 from oneturn.core.background import stream_in_thread
-from oneturn.core.run_context import current_run
+from oneturn.core.run_context import LM_SETTINGS, LMSettings, current_run
 from oneturn.core.steps import Answer, Step, Working
 from oneturn.core.usage import CallTracker, track_usage
 from oneturn.errors import ProgramError
@@ -42,6 +43,8 @@ class ModuleProgram:
         ProgramError: the module has no ``forward``, its signature is unknown or doesn't match ``forward``, or one of
             its tools requires human approval.
     """
+
+    request_settings = LM_SETTINGS
 
     def __init__(
         self,
@@ -76,9 +79,10 @@ class ModuleProgram:
         """
         tracker = CallTracker()
         answer = AnswerText()
+        lm_settings = current_run().lm_settings
 
         def call(emit: Callable[[RunEvent], None]) -> dspy.Prediction:
-            return self._run(inputs, emit, tracker)
+            return self._run(inputs, emit, tracker, lm_settings)
 
         run = stream_in_thread(call, Working())
         try:
@@ -97,8 +101,16 @@ class ModuleProgram:
         yield Answer(prediction)
         yield tracker.usage
 
-    def _run(self, inputs: dict[str, Any], emit: Callable[[RunEvent], None], tracker: CallTracker) -> dspy.Prediction:
-        callback = RunCallback(emit, self.signature, self.answer_field, tracker, current_run(), _parent_span())
+    def _run(
+        self,
+        inputs: dict[str, Any],
+        emit: Callable[[RunEvent], None],
+        tracker: CallTracker,
+        lm_settings: LMSettings,
+    ) -> dspy.Prediction:
+        fields = self.signature, self.answer_field
+        sole_writer = _writers(self.module, self.answer_field) == 1
+        callback = RunCallback(emit, *fields, tracker, current_run(), _parent_span(), lm_settings, sole_writer)
         callbacks = [callback, *dspy.settings.callbacks]
         with track_usage(tracker), dspy.context(callbacks=callbacks, trace=[], **callback.run_settings()):
             return self._to_prediction(self.module(**self._module_inputs(inputs)))
@@ -123,6 +135,16 @@ class ModuleProgram:
                 f"{name}.forward returned a dspy.Prediction without {missing[0]!r}; it must have {expected}."
             )
         return outputs
+
+
+def _writers(module: dspy.Module, answer_field: str | None) -> float:
+    """Count the predictors and agents that write the answer; one that is run again for a better answer is many."""
+    parts = [part for _, part in module.named_sub_modules()]
+    if any(isinstance(part, dspy.Refine | dspy.BestOfN) for part in parts):
+        return math.inf
+    agents = [part for part in parts if isinstance(part, dspy.ReActV2 | ReAct)]
+    predictors = [part for part in parts if isinstance(part, dspy.Predict)]
+    return sum(answer_field in part.signature.output_fields for part in [*agents, *predictors])
 
 
 def _check_forward(module: dspy.Module) -> None:

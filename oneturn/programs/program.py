@@ -16,7 +16,11 @@ from oneturn.tools.registry import tools_in
 
 
 class Program(Protocol):
-    """A program declares a signature and runs as a stream of steps."""
+    """A program declares a signature and runs as a stream of steps.
+
+    A program may have an attribute ``request_settings``: the names of the settings of a request, such as
+    ``temperature``, that it applies (``oneturn.core.run_context``). A request with another one is refused.
+    """
 
     signature: type[dspy.Signature]
 

@@ -125,7 +125,8 @@ def _image(part: Item) -> dspy.Image:
 
 
 def _file(part: Item) -> dspy.File:
-    fields = {name: part[name] for name in ("file_data", "file_id", "filename") if part.get(name)}
+    # Not the filename: the requests of DSPy's engines have no place for one, and refuse a file that has it.
+    fields = {name: part[name] for name in ("file_data", "file_id") if part.get(name)}
     data = fields.get("file_data")
     if not (data or fields.get("file_id")):
         raise RequestError("An input_file needs file_data (a data: URI) or a file_id issued by the LM's provider.")

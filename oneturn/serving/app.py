@@ -10,7 +10,6 @@ from starlette.routing import Route
 
 from oneturn.config import ServeConfig
 from oneturn.responses.dialects import DialectName
-from oneturn.responses.tool_items import ToolItemForm
 from oneturn.serving.access import Access
 from oneturn.serving.body_limit import BodyLimit
 from oneturn.serving.http_errors import on_exception, on_http_exception
@@ -29,7 +28,6 @@ def application(
     *,
     name: str = "agent",
     version: str | None = None,
-    tool_items: ToolItemForm | None = None,
     settings: ServeConfig | None = None,
     loopback: bool = False,
 ) -> AgentApplication:
@@ -42,16 +40,16 @@ def application(
         agent: the agent.
         name: its name, the ``model`` of its responses.
         version: its version, if it has one.
-        tool_items: how its own tool calls appear; ``None`` for ``mcp_call`` items at ``/v1/responses`` and
-            ``function_call`` items elsewhere.
-        settings: limits, and who may send requests; the defaults of :class:`oneturn.config.ServeConfig` if not given.
+        settings: limits, who may send requests, and how tool calls appear; the defaults of
+            :class:`oneturn.config.ServeConfig` if not given.
         loopback: whether the server listens on a loopback address; the ``Host`` of requests is checked then.
 
     Raises:
         ConfigError: the environment variable that ``settings.api_key_env`` names isn't set.
     """
     interrupt_httpx()
-    return AgentApplication(ServedAgent(agent, name, version, tool_items), settings or ServeConfig(), loopback)
+    settings = settings or ServeConfig()
+    return AgentApplication(ServedAgent(agent, name, version, settings.tool_items), settings, loopback)
 
 
 class AgentApplication(Starlette):

@@ -229,13 +229,19 @@ def _dumped(stream: Iterable[Any]) -> Generator[Event, None, None]:
         if hasattr(stream, "close"):
             cleanup.callback(stream.close)
         try:
-            yield from map(_dump, stream)
+            yield from map(dump_event, stream)
         except Exception as error:
             yield error_event(_failure(error))
 
 
-def _dump(value: Any) -> dict[str, Any]:
-    dumped: dict[str, Any] = value if isinstance(value, dict) else value.model_dump(exclude_none=True)
+def dump_event(event: Any) -> Event:
+    """Return an event of an agent as a dict."""
+    dumped: Event = event if isinstance(event, dict) else event.model_dump()
+    return {name: value for name, value in dumped.items() if name != "custom_outputs" or value is not None}
+
+
+def _dump(response: Any) -> dict[str, Any]:
+    dumped: dict[str, Any] = response if isinstance(response, dict) else response.model_dump(exclude_none=True)
     return dumped
 
 

@@ -23,7 +23,6 @@ from oneturn.config.tracking import use_tracking, without_credentials
 from oneturn.errors import ConfigError, OneTurnError, ProgramError
 from oneturn.programs import guarded_tools
 from oneturn.responses import ResponsesAdapter
-from oneturn.responses.tool_items import ToolItemForm
 from oneturn.serving.access import is_loopback
 from oneturn.serving.app import AgentApplication, application
 from oneturn.serving.protocol import GRACE_SECONDS, TimedProtocol
@@ -82,9 +81,7 @@ def build_application(
     """
     responder = _responder(served)
     loopback = is_loopback(host)
-    app = application(
-        responder, **_identity(served), tool_items=settings.tool_items, settings=settings, loopback=loopback
-    )
+    app = application(responder, **_identity(served), settings=settings, loopback=loopback)
     open_approvals(responder, host, processes)
     warm_up(responder)
     return app
@@ -100,12 +97,7 @@ def _identity(served: Agent | ResponsesAgent | str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def running_server(
-    adapter: ResponsesAgent,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    *,
-    tool_items: ToolItemForm | None = None,
-    settings: ServeConfig | None = None,
+    adapter: ResponsesAgent, host: str = "127.0.0.1", port: int = 0, *, settings: ServeConfig | None = None
 ) -> Iterator[str]:
     """Serve ``adapter`` in a background thread within a ``with`` block; yield the URL of the started server.
 
@@ -113,15 +105,14 @@ def running_server(
         adapter: the agent.
         host: the address to listen on.
         port: the port, 0 for any free one.
-        tool_items: how the agent's own tool calls appear; see :func:`oneturn.serving.application`.
-        settings: limits, and who may send requests.
+        settings: limits, who may send requests, and how tool calls appear.
 
     Raises:
         OneTurnError: the address is unusable or its port is in use, or the server doesn't start.
     """
     with listening_socket(host, port) as listener:
         loopback = is_loopback(host)
-        app = application(adapter, tool_items=tool_items, settings=settings, loopback=loopback)
+        app = application(adapter, settings=settings, loopback=loopback)
         server = Server(server_config(app))
         ready = threading.Event()
         server.on_ready = ready.set

@@ -159,7 +159,7 @@ def test_an_image_fills_the_image_field():
 def test_files_fill_the_file_field():
     parts = [{"type": "input_file", "file_data": PDF, "filename": "a.pdf"}, {"type": "input_file", "file_id": "file-7"}]
     values = inputs(Look, user(text("?"), image(), *parts))
-    assert values["papers"] == [dspy.File(file_data=PDF, filename="a.pdf"), dspy.File(file_id="file-7")]
+    assert values["papers"] == [dspy.File(file_data=PDF), dspy.File(file_id="file-7")]
 
 
 def test_images_of_earlier_turns_are_ignored():

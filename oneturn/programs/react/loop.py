@@ -9,6 +9,7 @@ from typing import Any
 import dspy
 from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
 
+from oneturn.core.run_context import current_run
 from oneturn.core.serialization import normalise_arguments
 from oneturn.core.steps import (
     Answer,
@@ -36,6 +37,7 @@ _UNPARSABLE = "Error: that was not one JSON object with a tool_call. Write only 
 _NO_CALL = f"Error: that was no tool call. Call {FINISH} with all outputs, or another tool."
 _REPEATED = f"Error: that call was made before and its result stands above. Call {FINISH}."
 
+_TOO_MANY = f"Error: no more tools can be called. Call {FINISH}."
 _REFUSED = "Error: a person refused this call"
 _MOST_ATTEMPTS = 3
 _ENDINGS = {
@@ -68,6 +70,7 @@ class Run:
         self.schema = schema
         self.tools = tools
         self.answer_field = answer_field
+        self.max_tool_calls = current_run().max_tool_calls
         self.trajectory: list[Turn] = []
         self.seen = [str(value) for value in inputs.values()]
         self.sources: list[str] = []
@@ -126,9 +129,13 @@ class Run:
         yield from self.steps(max(1, max_iters - len(self.finished)))
 
     def _allowed(self, remaining: int) -> Allowed:
-        last = remaining <= 0 or self.must_finish
+        last = remaining <= 0 or self.must_finish or not self._may_call()
         names = frozenset({FINISH}) if last else self.schema.names
         return Allowed(names, self._seen_values())
+
+    def _may_call(self, also: int = 0) -> bool:
+        """Whether the request allows another tool call, after the finished ones and ``also``."""
+        return self.max_tool_calls is None or len(self.finished) + also < self.max_tool_calls
 
     def _seen_values(self) -> SeenValues:
         used: dict[str, list[Any]] = {}
@@ -140,7 +147,7 @@ class Run:
     def _next_step(self, allowed: Allowed) -> Generator[Step, None, StepCall | None]:
         while True:
             try:
-                return (yield from self.caller.next_step(self.trajectory, allowed, self.attempt))
+                return (yield from self.caller.next_step(self.trajectory, allowed, self.attempt, self._is_checked))
             except AdapterParseError as error:
                 self._keep_unreadable(error.lm_response)
                 return None
@@ -163,7 +170,8 @@ class Run:
             if (
                 self.must_finish or not self.caller.narrows
             ):  # no schema stops the LM, so the error must be in its prompt
-                self.trajectory.append(_turn_of_step(step, _REPEATED))
+                error = _REPEATED if self._may_call() else _TOO_MANY
+                self.trajectory.append(_turn_of_step(step, error))
             self.must_finish = True
             return
         waiting = [call for call in calls if self._needs_approval(call)]
@@ -180,7 +188,7 @@ class Run:
         """Return the distinct calls of a step that weren't made before, or may be repeated."""
         calls: list[ToolCallArgs] = []
         for call in step.calls[:MOST_AT_ONCE]:
-            if call.name != FINISH and call not in calls and self._may_make(call):
+            if call.name != FINISH and call not in calls and self._may_make(call) and self._may_call(len(calls)):
                 calls.append(call)
         return calls
 
@@ -241,12 +249,21 @@ class Run:
             self.seen.append(finished.output)
         self.sources += [str(doc.id) for doc in finished.documents if str(doc.id) not in self.sources]
 
+    def _is_checked(self, args: Mapping[str, Any]) -> bool:
+        """Whether ``finish`` with these arguments can't be repaired any more, but for the answer's end."""
+        return self.answer_field is not None and self.schema.is_checked(
+            self.answer_field, self._citable(args), self._seen_values()
+        )
+
+    def _citable(self, args: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The arguments of ``finish`` without citations of sources that the client left out."""
+        if not self.sources_dropped:  # if it did, they are in the results' text, so the LM may cite them
+            return args
+        return self.schema.drop_unseen_citations(args, self._seen_values())
+
     def _finish(self, step: StepCall) -> Generator[Step, None, dspy.Prediction | None]:
-        args = step.call.args
-        if self.sources_dropped:  # they are in the results' text, so the LM may cite them
-            args = self.schema.drop_unseen_citations(args, self._seen_values())
         try:
-            outputs = self.schema.validate(args, self._seen_values())
+            outputs = self.schema.validate(self._citable(step.call.args), self._seen_values())
         except ValueError as error:
             self._repair(step, error)
             return None
