@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, 
 from oneturn.core.run_context import LMSettings
 from oneturn.errors import RequestError
 from oneturn.responses.call_items import to_mlflow_items
-from oneturn.responses.request import describe_validation_error
+from oneturn.responses.request import to_mlflow_request
 from oneturn.responses.tool_items import SERVER_LABEL
 
 _AI_SDK = "with the AI SDK, set providerOptions.openai.store to false"
@@ -206,10 +206,7 @@ def agent_request(body: Any) -> ResponsesAgentRequest:
     given = body.get("input")
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
     fields = {**body, "input": [*instructions, *to_mlflow_items(items)] if isinstance(items, list) else items}
-    try:
-        return ResponsesAgentRequest.model_validate(fields)
-    except ValidationError as error:
-        raise RequestError(describe_validation_error(error)) from error
+    return to_mlflow_request(fields)
 
 
 def _is_default(name: str, value: Any) -> bool:

@@ -265,7 +265,8 @@ def test_a_client_disconnect_ends_the_run():
     program = Endless()
     with oneturn.running_server(oneturn.ResponsesAdapter(program)) as url:
         with httpx.stream("POST", f"{url}/responses", json=body("?", stream=True)) as response:
-            next(line for line in response.iter_lines() if "output_text.delta" in line)
+            lines = response.iter_lines()  # the client disconnects when it is deleted
+            next(line for line in lines if "output_text.delta" in line)
             assert not program.closed.is_set()
         assert program.closed.wait(30)
 
