@@ -18,11 +18,11 @@ from statistics import median
 from typing import Any
 
 import dspy
+from dspy.utils import BaseCallback
 
 from benchmarks.machine import ran_on
 from benchmarks.report import between_marks
 from oneturn import ReAct
-from oneturn.core.usage import CallTracker, track_usage
 
 QUESTION = "What does delivery to Norway cost?"
 ANSWER = "24 euros"
@@ -122,21 +122,30 @@ def measure(build: Callable[[], dspy.Module], lm: dspy.LM, runs: int) -> dict[st
     program = build()
     program.set_lm(lm)
     program(question=QUESTION)  # warm-up
-    tracker, seconds = CallTracker(), []
-    with track_usage(tracker):
+    calls, seconds = _LMCalls(), []
+    with dspy.track_usage() as tracker, dspy.context(callbacks=[calls]):
         for _ in range(runs):
             start = time.process_time()
             answer = program(question=QUESTION).answer
             seconds.append(time.process_time() - start)
             if answer != ANSWER:
                 raise SystemExit(f"{type(program).__name__} answered {answer!r}")
-    usage = tracker.usage
+    (tokens,) = tracker.get_total_tokens().values()
     return {
-        "calls": usage.lm_calls / runs,
-        "input": usage.input_tokens / runs,
-        "output": usage.output_tokens / runs,
+        "calls": calls.count / runs,
+        "input": tokens["prompt_tokens"] / runs,
+        "output": tokens["completion_tokens"] / runs,
         "cpu": median(seconds),
     }
+
+
+class _LMCalls(BaseCallback):
+    """Counts the LM calls."""
+
+    count = 0
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        self.count += 1
 
 
 def main() -> None:
