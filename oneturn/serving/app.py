@@ -15,6 +15,7 @@ from oneturn.serving.body_limit import BodyLimit
 from oneturn.serving.http_errors import on_exception, on_http_exception
 from oneturn.serving.information import Information
 from oneturn.serving.interruption import interrupt_httpx
+from oneturn.serving.request_id import RequestId
 from oneturn.serving.request_limit import RequestLimit
 from oneturn.serving.request_run import ServedAgent
 from oneturn.serving.responses_endpoint import OpenRuns, ResponsesEndpoint
@@ -68,6 +69,7 @@ class AgentApplication(Starlette):
                 *information.routes,
             ],
             middleware=[
+                Middleware(RequestId),
                 Middleware(
                     Access,
                     loopback=loopback,

@@ -14,6 +14,7 @@ from typing import Any
 
 import mlflow
 from mlflow.entities import LiveSpan
+from mlflow.entities.span import NO_OP_SPAN_TRACE_ID
 from mlflow.genai.agent_server.utils import set_request_headers
 from mlflow.pyfunc import ResponsesAgent
 from mlflow.tracing.constant import SpanAttributeKey
@@ -28,6 +29,7 @@ from oneturn.responses.errors import error_event, to_client_error
 from oneturn.responses.parsing import read_request
 from oneturn.responses.request_fields import RequestOptions, agent_request
 from oneturn.responses.tool_items import Event, ToolItemForm
+from oneturn.serving.request_id import HEADER
 from oneturn.serving.request_limit import RequestLimit
 
 _USER_TOKEN = "x-forwarded-access-token"  # noqa: S105  # the name of a header
@@ -69,7 +71,7 @@ class RequestRun:
         served: the agent.
         body: the request's body, an object.
         dialect: the dialect of the response.
-        headers: the request's headers, with lower-case names.
+        headers: the request's headers, with lower-case names, its id among them.
         limit: limits how many runs there are at a time.
 
     Attributes:
@@ -216,6 +218,8 @@ class RequestRun:
         with mlflow.start_span(name) as span:
             span.set_inputs(request)
             span.set_attribute(SpanAttributeKey.MESSAGE_FORMAT, "openai")
+            if span.trace_id != NO_OP_SPAN_TRACE_ID:
+                mlflow.update_current_trace(client_request_id=self._headers[HEADER])
             yield span
 
     @property
