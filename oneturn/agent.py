@@ -82,8 +82,8 @@ class Agent:
 
         It builds the program on first use, and reads the key of approvals when the first one is signed.
         """
-        deadline, approvals = self.config.serve.deadline, build_approvals(self.config.approvals, self.name)
-        return ResponsesAdapter(self.serving_program, deadline=deadline, approvals=approvals)
+        serve, approvals = self.config.serve, build_approvals(self.config.approvals, self.name)
+        return ResponsesAdapter(self.serving_program, deadline=serve.deadline, approvals=approvals, stream=serve.stream)
 
     @property
     def examples_folder(self) -> Path:

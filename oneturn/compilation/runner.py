@@ -26,7 +26,7 @@ from oneturn.errors import ConfigError, LMUnavailableError, OneTurnError, Progra
 from oneturn.evaluation.approval import ApprovalPolicy
 from oneturn.evaluation.result import Evaluation
 from oneturn.programs.react import ReAct
-from oneturn.programs.state import Manifest, save_compiled
+from oneturn.programs.state import Manifest, finish_order_of, save_compiled
 from oneturn.programs.state.interface import interface_of
 
 _log = logging.getLogger(__name__)
@@ -246,6 +246,7 @@ def _manifest(
         estimate=estimated.to_dict() if estimated is not None else None,
         stopped=stop_reason,
         tool_calling=plan.student.tool_calling_with(plan.lm) if isinstance(plan.student, ReAct) else None,
+        finish_order=finish_order_of(plan.student) or None,
         interface=interface_of(plan.student),
     )
 

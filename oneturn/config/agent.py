@@ -53,6 +53,9 @@ class ServeConfig(Section):
     """The port to listen on."""
     deadline: Annotated[float, Field(gt=0)] | None = None
     """Time limit of a request in seconds, after which it ends as incomplete with partial output; null for no limit."""
+    stream: Literal["checked", "eager"] = "checked"
+    """Which text of the answer is streamed: `checked`, what nothing can replace any more; or `eager`, what the LM
+    writes, which another attempt may replace."""
     tool_items: Literal["mcp_call", "function_call", "none"] | None = None
     """How the agent's own tool calls appear in responses; null for `mcp_call` items at `/v1/responses` and
     `function_call` items at `/responses` and `/invocations`."""

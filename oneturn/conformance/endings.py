@@ -11,7 +11,7 @@ from typing import Any, get_args
 from openai.types.responses import Response, ResponseOutputItem, ResponseStreamEvent
 from pydantic import BaseModel, ValidationError
 
-from oneturn.conformance.events import Event, integer, kind, mapping, objects, same, untyped_error
+from oneturn.conformance.events import Event, integer, is_draft, kind, mapping, objects, same, untyped_error
 from oneturn.conformance.items import Item
 from oneturn.conformance.rules import Findings, format_value
 from oneturn.core.secrets import UNCERTAIN, find_secrets, leaves
@@ -93,7 +93,9 @@ def _check_output(
     done = [item.done for item in sorted(items, key=_order) if item.done is not None]
     if name == "response.failed" and not output:  # OpenAI's failed response needs no output
         return
-    if not isinstance(output, list) or not same(output, [dict(item) for item in done]):
+    ids = [mapping(item).get("id") for item in output] if isinstance(output, list) else []
+    lasting = [dict(item) for item in done if item.get("id") in ids or not is_draft(item)]
+    if not isinstance(output, list) or not same(output, lasting):
         count = len(output) if isinstance(output, list) else format_value(output)
         message = f"{name} has {count} items, {len(done)} were done; or their contents differ."
         findings.add("terminal-output", message, position)

@@ -74,6 +74,11 @@ def done_items(events: Iterable[Event]) -> list[Mapping[str, Any]]:
     return [mapping(event.get("item")) for event in events if kind(event) == DONE]
 
 
+def is_draft(item: Mapping[str, Any]) -> bool:
+    """Return whether an item is a message that was abandoned; a terminal response may leave it out."""
+    return item.get("type") == "message" and item.get("status") == "incomplete"
+
+
 def message_text(items: Iterable[Mapping[str, Any]]) -> str:
     """Return the text of all messages in ``items``."""
     messages = [item for item in items if item.get("type") == "message"]

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from oneturn.conformance.endings import check_error, check_reason, check_response_types, check_usage
-from oneturn.conformance.events import done_items, objects, same, to_mapping
+from oneturn.conformance.events import done_items, is_draft, mapping, objects, same, to_mapping
 from oneturn.conformance.items import check_calls
 from oneturn.conformance.rules import Findings, format_value
 from oneturn.core.findings import Finding
@@ -50,12 +50,17 @@ def check_response(
 
 
 def compare(events: Iterable[Mapping[str, Any] | BaseModel], response: Mapping[str, Any] | BaseModel) -> list[Finding]:
-    """Compare a stream with the response to the same question, ids aside. Return the differences.
+    """Compare a stream with the response to the same question, ids and abandoned messages aside.
+
+    Return the differences.
 
     Requires a deterministic agent.
     """
     findings = Findings()
-    streamed = [_stable_fields(item) for item in done_items(to_mapping(event) for event in events)]
+    stream = [to_mapping(event) for event in events]
+    final = objects(mapping(stream[-1].get("response")).get("output")) if stream else []
+    lasting = [item for item in done_items(stream) if not is_draft(item) or item in final]
+    streamed = [_stable_fields(item) for item in lasting]
     complete = [_stable_fields(item) for item in objects(to_mapping(response).get("output"))]
     if len(streamed) != len(complete):
         findings.add("stream-differs", f"The stream has {len(streamed)} items, the response {len(complete)}.")

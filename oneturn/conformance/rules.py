@@ -255,7 +255,7 @@ _CALLS = (
 _END = (
     Rule(
         "terminal-output",
-        "The terminal response's `output` contains the done items, in order.",
+        "The terminal response's `output` contains the done items, in order; it may leave out `incomplete` messages.",
         "Clients of the stream and of the terminal response get different answers.",
     ),
     Rule("usage-missing", "A completed response has `usage`.", "The cost is unknown.", _W),

@@ -126,10 +126,16 @@ class Resumption:
 
 @dataclass(frozen=True)
 class AnswerDelta:
-    """A chunk of the answer text, in order. A new ``attempt`` restarts the text (after a repair)."""
+    """A chunk of the answer text, in order. A new ``attempt`` restarts the text (after a repair).
+
+    Attributes:
+        checked: whether all that could make the program replace the text is checked; a server that streams checked
+            text only holds the chunk back otherwise.
+    """
 
     text: str
     attempt: int = 0
+    checked: bool = True
 
 
 @dataclass(frozen=True)

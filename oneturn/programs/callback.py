@@ -60,6 +60,7 @@ class RunCallback(BaseCallback):
         context: the run's cancellation and deadline.
         span: the parent of the spans to create; ``None`` creates no spans.
         lm_settings: the settings of LM calls that the request asks for.
+        sole_writer: whether a single predictor or agent of the program writes the answer, once in a run.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class RunCallback(BaseCallback):
         context: RunContext,
         span: LiveSpan | None,
         lm_settings: LMSettings,
+        sole_writer: bool,
     ):
         self._lm_settings = lm_settings
         self._emit = emit
@@ -79,6 +81,7 @@ class RunCallback(BaseCallback):
         self._tracker = tracker
         self._context = context
         self._span = span
+        self._sole_writer = sole_writer
         self._replies = itertools.count(1)
         self._open_calls: dict[str, _OpenCall] = {}
 
@@ -172,9 +175,14 @@ class RunCallback(BaseCallback):
         outputs = predictor.signature.output_fields
         thought = next((name for name in self._thoughts if name in outputs), None)
         if self._answer_field in outputs:
-            return StreamedFields(self._answer_field, thought)
-        ending = _ending_call(_caller(), self._answer_field)
-        return StreamedFields(self._answer_field if ending else None, thought, ending)
+            others = {name: field.annotation for name, field in outputs.items() if name != self._answer_field}
+            return StreamedFields(self._answer_field, thought, others=others, final=self._sole_writer)
+        caller = _caller()
+        ending = _ending_call(caller, self._answer_field)
+        if caller is None or ending is None:
+            return StreamedFields(thought=thought)
+        only_output = len(caller.signature.output_fields) == 1  # the call's other arguments aren't checked here
+        return StreamedFields(self._answer_field, thought, ending, final=self._sole_writer and only_output)
 
     def _lm_config(self) -> dict[str, Any]:
         """Return the settings of the next LM call that the request asks for; none inside a tool."""

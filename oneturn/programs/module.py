@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -108,7 +109,8 @@ class ModuleProgram:
         lm_settings: LMSettings,
     ) -> dspy.Prediction:
         fields = self.signature, self.answer_field
-        callback = RunCallback(emit, *fields, tracker, current_run(), _parent_span(), lm_settings)
+        sole_writer = _writers(self.module, self.answer_field) == 1
+        callback = RunCallback(emit, *fields, tracker, current_run(), _parent_span(), lm_settings, sole_writer)
         callbacks = [callback, *dspy.settings.callbacks]
         with track_usage(tracker), dspy.context(callbacks=callbacks, trace=[], **callback.run_settings()):
             return self._to_prediction(self.module(**self._module_inputs(inputs)))
@@ -133,6 +135,16 @@ class ModuleProgram:
                 f"{name}.forward returned a dspy.Prediction without {missing[0]!r}; it must have {expected}."
             )
         return outputs
+
+
+def _writers(module: dspy.Module, answer_field: str | None) -> float:
+    """Count the predictors and agents that write the answer; one that is run again for a better answer is many."""
+    parts = [part for _, part in module.named_sub_modules()]
+    if any(isinstance(part, dspy.Refine | dspy.BestOfN) for part in parts):
+        return math.inf
+    agents = [part for part in parts if isinstance(part, dspy.ReActV2 | ReAct)]
+    predictors = [part for part in parts if isinstance(part, dspy.Predict)]
+    return sum(answer_field in part.signature.output_fields for part in [*agents, *predictors])
 
 
 def _check_forward(module: dspy.Module) -> None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import dspy
 
-from oneturn.core._dspy import RequestAdapter
+from oneturn.core._dspy import RequestAdapter, parse_value
 from oneturn.core.steps import Thought
 from oneturn.lm.format_fallback import with_format_fallback
 from oneturn.lm.streaming import OnDelta, tapped_replies
-from oneturn.programs.stream_parsers import AnswerPiece, EndingCall, NativeCallReader, Piece, reader_for
+from oneturn.programs.stream_parsers import (
+    AnswerPiece,
+    EndingCall,
+    JSONReader,
+    NativeCallReader,
+    Piece,
+    Reader,
+    reader_for,
+)
 
 
 @dataclass(frozen=True)
@@ -23,11 +31,15 @@ class StreamedFields:
         answer: the field that holds the answer, if the reply has one.
         thought: the field that holds the LM's thought, if the reply has one.
         ending: the tool call that holds the answer as an argument, if there is one.
+        others: the types of the fields that the reply must have besides the answer.
+        final: whether nothing replaces the answer of a valid reply.
     """
 
     answer: str | None = None
     thought: str | None = None
     ending: EndingCall | None = None
+    others: Mapping[str, Any] = field(default_factory=dict)
+    final: bool = False
 
 
 class PredictorCall:
@@ -60,21 +72,44 @@ class PredictorCall:
     def reply(self) -> OnDelta:
         """Start a reply; return the callback for its deltas."""
         number = next(self._replies)
-        thought: list[str] = []
-        read = self._build_reader()
+        texts: dict[str, str] = {}
+        reader = self._text_reader()
+        read = self._build_reader(reader)
+        checked: bool | None = None
 
         def on_delta(delta: Any) -> None:
+            nonlocal checked
             self._emit(None)
-            for field, text in read(delta):
-                if field == self._fields.answer:
-                    self._emit_thought("".join(thought))
-                    self._emit(AnswerPiece(number, text))
+            for name, text in read(delta):
+                if name == self._fields.answer:
+                    self._emit_thought(texts.get(self._fields.thought or "", ""))
+                    if checked is None:
+                        written = reader.values if isinstance(reader, JSONReader) else {**texts, name: text}
+                        checked = self._is_checked(written)
+                    self._emit(AnswerPiece(number, text, checked))
                 else:
-                    thought.append(text)
+                    texts[name] = texts.get(name, "") + text
 
         return on_delta
 
-    def _build_reader(self) -> Callable[[Any], Iterable[Piece]]:
+    def _is_checked(self, values: Mapping[str, Any]) -> bool:
+        """Whether the rest of the answer is all that the reply lacks, and its other fields are valid.
+
+        ``values`` are its fields so far, in the order written.
+        """
+        if self._fields.ending is not None:
+            return self._fields.final
+        missing = self._fields.others.keys() - values.keys()
+        if not self._fields.final or missing or list(values)[-1] != self._fields.answer:
+            return False
+        return all(_is_valid(values[name], annotation) for name, annotation in self._fields.others.items())
+
+    def _text_reader(self) -> Reader | None:
+        fields = self._fields
+        names = dict.fromkeys(name for name in (fields.answer, fields.thought, *fields.others) if name is not None)
+        return None if fields.answer is None else reader_for(self.format, names, fields.ending)
+
+    def _build_reader(self, text: Reader | None) -> Callable[[Any], Iterable[Piece]]:
         """Return a function that parses the deltas of one reply.
 
         A reply without the answer isn't parsed: its thought is emitted when the call ends.
@@ -82,8 +117,6 @@ class PredictorCall:
         fields = self._fields
         if fields.answer is None:
             return lambda delta: ()
-        names = [name for name in (fields.answer, fields.thought) if name is not None]
-        text = reader_for(self.format, names, fields.ending)
         native = NativeCallReader(fields.ending) if fields.ending is not None else None
 
         def read(delta: Any) -> Iterable[Piece]:
@@ -104,6 +137,14 @@ class PredictorCall:
         if self._fields.thought and thought.strip() and not self._thought_emitted:
             self._thought_emitted = True
             self._emit(Thought(thought.strip()))
+
+
+def _is_valid(value: Any, annotation: Any) -> bool:
+    try:
+        parse_value(value, annotation)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 class TappingAdapter:

@@ -84,6 +84,12 @@ def answer_field_of(signature: type[dspy.Signature], given: str | None = None) -
     return given
 
 
+def answer_last_order(signature: type[dspy.Signature]) -> tuple[str, ...]:
+    """Return the names of the outputs, the answer last."""
+    answer = answer_field_of(signature)
+    return tuple(sorted(signature.output_fields, key=lambda name: name == answer))
+
+
 def _to_signature(module: dspy.Module, given: Any) -> type[dspy.Signature]:
     try:
         signature: type[dspy.Signature] = dspy.ensure_signature(given)

@@ -148,11 +148,13 @@ class JSONReader:
         self._emitted = dict.fromkeys(fields, "")
         self._ending = ending
         self._reply = ""
+        self.values: Mapping[str, Any] = {}
+        """The object so far, its fields in the order written."""
 
     def read(self, text: str) -> Iterator[Piece]:
         """Take the next text of the reply; yield what it adds."""
         self._reply += text
-        values = self._parse()
+        values = self.values = self._parse()
         for field, emitted in self._emitted.items():
             value = values.get(field)
             if self._ending is not None and field == self._ending.argument:
@@ -196,13 +198,17 @@ class NativeCallReader:
     def __init__(self, ending: EndingCall):
         self._ending = ending
         self._arguments: dict[int, JSONReader] = {}
+        self.arguments: Mapping[str, Any] = {}
+        """The arguments so far of the call that was read last, in the order written."""
 
     def read(self, delta: Any) -> Iterator[Piece]:
         """Take the next part of a tool call (an ``lm15`` delta); yield what it adds."""
         if delta.name == self._ending.tool:
             self._arguments[delta.part_index] = JSONReader([self._ending.argument])
         if reader := self._arguments.get(delta.part_index):
-            yield from reader.read(delta.input)
+            for piece in reader.read(delta.input):
+                self.arguments = reader.values
+                yield piece
 
 
 class XMLReader:
@@ -248,10 +254,14 @@ class XMLReader:
 
 @dataclass(frozen=True)
 class AnswerPiece:
-    """A piece of the answer field of one LM reply. Replies are numbered in the order in which they start."""
+    """A piece of the answer field of one LM reply. Replies are numbered in the order in which they start.
+
+    ``checked`` is that of an ``AnswerDelta``.
+    """
 
     reply: int
     text: str
+    checked: bool = True
 
 
 class AnswerText:
@@ -269,7 +279,7 @@ class AnswerText:
         if piece.reply > self._reply:
             self._start_over()
             self._reply = piece.reply
-        yield self._emit(piece.text)
+        yield self._emit(piece.text, piece.checked)
 
     def finish(self, answer: str) -> Iterator[AnswerDelta]:
         """Emit the rest of the final ``answer``; all of it, as a new attempt, if the emitted text differs."""
@@ -284,6 +294,6 @@ class AnswerText:
         self._attempt += bool(self._emitted)
         self._emitted = []
 
-    def _emit(self, text: str) -> AnswerDelta:
+    def _emit(self, text: str, checked: bool = True) -> AnswerDelta:
         self._emitted.append(text)
-        return AnswerDelta(text, self._attempt)
+        return AnswerDelta(text, self._attempt, checked)

@@ -33,6 +33,7 @@ from oneturn.errors import AgentError, ProgramError, RunCancelled, RunError
 from oneturn.programs import Program, as_program
 from oneturn.programs.signature import check_predictors
 from oneturn.responses.approval_items import Item, read_waiting
+from oneturn.responses.checked_text import CheckedText, check_stream_option
 from oneturn.responses.errors import to_client_error
 from oneturn.responses.event_writer import EventWriter, url_citations
 from oneturn.responses.parsing import ParsedRequest, parse_request, read_request, signer, tool_schema
@@ -62,12 +63,16 @@ class ResponsesAdapter(SelfTraced):
         deadline: seconds that a request may take. Then it ends as ``incomplete``, with the items finished so far.
             ``None`` for no limit.
         approvals: signs and verifies approvals, for a program with tools that need a person's approval.
+        stream: which text of the answer is streamed: ``"checked"``, what nothing can replace any more, or ``"eager"``,
+            what the LM writes. A text that another attempt replaces is then closed as ``incomplete``; it is never in
+            the response.
 
     Attributes:
         approvals: the same; set it before the first request.
 
     Raises:
-        ProgramError: an input of the program has a name that DSPy reserves, such as ``config`` or ``demos``.
+        ProgramError: an input of the program has a name that DSPy reserves, such as ``config`` or ``demos``; or
+            ``stream`` is unknown.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class ResponsesAdapter(SelfTraced):
         *,
         deadline: float | None = None,
         approvals: Approvals | None = None,
+        stream: str = "checked",
     ):
         if isinstance(program, dspy.Module):
             check_predictors(program)
@@ -85,6 +91,7 @@ class ResponsesAdapter(SelfTraced):
         self._signature = signature
         self._answer_field = answer_field
         self._deadline = deadline
+        self._stream_option = check_stream_option(stream)
         self.approvals = approvals
         self._built: Program | None = None
         self._building = threading.Lock()
@@ -170,19 +177,21 @@ class ResponsesAdapter(SelfTraced):
         streaming: bool = True,
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         run = RunContext(self._deadline, current_run(), streaming=streaming, caller=caller_token())
-        writer, tracker = EventWriter(), CallTracker()
+        writer, tracker, text = EventWriter(), CallTracker(), CheckedText(self._stream_option)
         yield from writer.start()
         try:
             with track_usage(tracker):
-                yield from self._run_events(writer, parse(), run)
+                yield from self._run_events(writer, text, parse(), run)
         except RunCancelled as cancelled:
+            yield from _write_rest(writer, text)
             yield from writer.incomplete(cancelled.reason, tracker.usage.to_responses())
         except GeneratorExit:
             raise
         except BaseException as error:  # the client gets a terminal event, the trace the original exception
             usage = tracker.usage.to_responses()
             if _is_out_of_tokens(error, run, tracker.usage):
-                yield from writer.incomplete(OUT_OF_TOKENS, usage)  # with what was written of the answer
+                yield from _write_rest(writer, text)
+                yield from writer.incomplete(OUT_OF_TOKENS, usage)
                 return
             failure = to_client_error(error)
             on_failure(failure)
@@ -191,7 +200,7 @@ class ResponsesAdapter(SelfTraced):
                 raise
 
     def _run_events(
-        self, writer: EventWriter, parsed: ParsedRequest, run: RunContext
+        self, writer: EventWriter, text: CheckedText, parsed: ParsedRequest, run: RunContext
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         seen: dict[str, Document] = {}
         prediction: dspy.Prediction | None = None
@@ -225,7 +234,10 @@ class ResponsesAdapter(SelfTraced):
                 waits_for_approval = True
             elif isinstance(step, AnswerDelta):
                 if options.text_format is None:
-                    yield from writer.text(step.text, step.attempt)
+                    for delta in text.add(step):
+                        yield from writer.text(delta.text, delta.attempt)
+                    if text.needs_sign():
+                        yield writer.keep_alive()
             elif isinstance(step, Answer):
                 prediction = step.prediction
                 yield from _write_answer(writer, program, prediction, seen, options)
@@ -244,6 +256,12 @@ class ResponsesAdapter(SelfTraced):
         for call in parsed.resumption.finished:
             seen.update(_by_id(call.documents))
         return cast(Iterator[Step], program.resume(parsed.resumption, **parsed.inputs))
+
+
+def _write_rest(writer: EventWriter, text: CheckedText) -> Iterator[ResponsesAgentStreamEvent]:
+    """Write what a stopped run has written of the answer."""
+    for delta in text.rest():
+        yield from writer.text(delta.text, delta.attempt)
 
 
 def _is_out_of_tokens(error: BaseException, run: RunContext, usage: Usage) -> bool:

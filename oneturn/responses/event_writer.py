@@ -1,7 +1,7 @@
 """Convert steps to Responses stream events (OpenAI API reference, "Streaming events").
 
 One writer writes one response. It numbers the events, assigns each item an id and an index, and stores the
-finished items: the terminal event repeats exactly the streamed items.
+finished items: the terminal event repeats the streamed items, without the drafts of the answer.
 """
 
 from __future__ import annotations
@@ -275,10 +275,17 @@ class EventWriter:
             "object": "response",
             "created_at": self._created_at,
             "status": status,
-            "output": list(self.output),
+            "output": self._lasting_output(status),
             **_FIXED_FIELDS,
             **({"metadata": self.metadata} if self.metadata else {}),
         }
+
+    def _lasting_output(self, status: str) -> list[Item]:
+        """The finished items without drafts: messages that were replaced, or that aren't part of the answer."""
+        messages = [item for item in self.output if item["type"] == "message"]
+        drafts = messages if status == "completed" else messages[:-1]
+        draft_ids = {item["id"] for item in drafts if item["status"] == "incomplete"}
+        return [item for item in self.output if item["id"] not in draft_ids]
 
     def _event(self, kind: str, **fields: Any) -> Event:
         event = Event.model_validate({"type": kind, "sequence_number": self._sequence, **fields})

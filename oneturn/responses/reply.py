@@ -226,7 +226,7 @@ class ReplyReader:
 
     def _read_completed(self, response: Mapping[str, Any]) -> None:
         output = list(response.get("output") or ())
-        self._output = _merge(self._output, output)
+        self._output = _merge([item for item in self._output if item in output or _is_complete(item)], output)
         self._custom_outputs |= response.get("custom_outputs") or {}
         self._usage += Usage.from_responses(response.get("usage"))
         self._response_id = response.get("id") or self._response_id
@@ -363,5 +363,6 @@ def _select(items: Iterable[Mapping[str, Any]], *kinds: str) -> list[Mapping[str
     return [item for item in items if item.get("type") in kinds]
 
 
-def _is_complete(message: Mapping[str, Any]) -> bool:
-    return message.get("status") != "incomplete"  # an abandoned attempt at the answer
+def _is_complete(item: Mapping[str, Any]) -> bool:
+    """Whether an item isn't a draft: a message that was abandoned."""
+    return item.get("type") != "message" or item.get("status") != "incomplete"

@@ -21,7 +21,7 @@ ASKED = {"tool_calls": [{"name": "look_up", "args": {"item": "tea"}}]}
 SUBMITTED = {"tool_calls": [{"name": "submit", "args": {"answer": ANSWER}}]}
 SCRIPTS: dict[str, list[Any]] = {
     "dspy.Predict": [sections(answer=ANSWER)],
-    "dspy.ChainOfThought": [sections(reasoning="so", answer=ANSWER, sure=True)],
+    "dspy.ChainOfThought": [sections(reasoning="so", sure=True, answer=ANSWER)],
     "dspy.ReAct": [
         sections(next_thought="see", next_tool_name="look_up", next_tool_args={"item": "tea"}),
         sections(next_thought="done", next_tool_name="finish", next_tool_args={}),

@@ -383,7 +383,6 @@ def test_it_is_served_like_any_program():
     assert "curious" in lm.requests[0].text
     deltas = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
     assert "".join(deltas) == "4 euros"
-    assert len(deltas) > 1
     response = events[-1]["response"]
     assert events[-1]["type"] == "response.completed"
     assert [item["type"] for item in response["output"]] == [

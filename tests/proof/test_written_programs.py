@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mlflow.types.responses import ResponsesAgentRequest
 
 from oneturn import ResponsesAdapter
+from oneturn.conformance.events import done_items
 from oneturn.core.run_context import RunContext
 from oneturn.core.steps import Answer, AnswerDelta, Step, ToolCall, ToolProgress, ToolResult
 from oneturn.core.usage import Usage
@@ -141,8 +142,9 @@ def test_a_program_without_an_answer_has_failed():
 def test_an_answer_that_was_told_in_other_words_is_told_anew():
     done = Answer(dspy.Prediction(answer="Twelve.", citations=[], score=1.0))
     stream = judged(served(Written([AnswerDelta("It is "), done, Usage(1)])).predict_stream(REQUEST))
-    told = [(item["status"], item["content"][0]["text"]) for item in stream[-1]["response"]["output"]]
+    told = [(item["status"], item["content"][0]["text"]) for item in done_items(stream)]
     assert told == [("incomplete", "It is "), ("completed", "Twelve.")]
+    assert stream[-1]["response"]["output"] == done_items(stream)[1:], "the draft isn't in the response"
 
 
 def test_calls_of_the_same_id_one_after_the_other_are_told_apart():

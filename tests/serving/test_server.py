@@ -67,7 +67,7 @@ def events_of(response: httpx.Response) -> list[dict[str, Any]]:
     return [json.loads(line) for line in data[:-1]]
 
 
-LOOKED_UP = (call("look_up", "I look it up", word="tide"), finish(answer="The tide turns.", sure=True))
+LOOKED_UP = (call("look_up", "I look it up", word="tide"), finish(sure=True, answer="The tide turns."))
 
 
 def test_the_openai_client_gets_the_response():

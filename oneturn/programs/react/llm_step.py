@@ -24,7 +24,7 @@ from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.prompt import StepAdapter
 from oneturn.programs.react.reply_parser import parse_reply
 from oneturn.programs.react.schema import StepSchema
-from oneturn.programs.react.step_reader import StepReader
+from oneturn.programs.react.step_reader import IsChecked, StepReader
 from oneturn.programs.react.step_stream import DeltaReader
 from oneturn.programs.react.tool_calling import AdapterSelector, ToolCallingOption
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
@@ -107,7 +107,7 @@ class StepCaller:
         return self._adapters.adapter(self._schema.names, SeenValues()).tool_calling
 
     def next_step(
-        self, trajectory: list[Turn], allowed: Allowed, attempt: int
+        self, trajectory: list[Turn], allowed: Allowed, attempt: int, is_checked: IsChecked | None = None
     ) -> Generator[Thought | AnswerDelta | Working, None, StepCall]:
         """Call the LM once; yield the thought, and the answer's text while the LM writes a ``finish`` call.
 
@@ -116,7 +116,7 @@ class StepCaller:
             ContextWindowExceededError: the prompt is too long.
             ReplyEnded: the reply was cut, filtered or refused. The part of the answer that was written is yielded.
         """
-        reader = DeltaReader(self._answer_field, attempt, self._schema, self._plain_answer)
+        reader = DeltaReader(self._answer_field, attempt, self._schema, self._plain_answer, is_checked)
         try:
             if self._streaming:
                 return (yield from self._stream_next_step(reader, trajectory, allowed))

@@ -147,7 +147,7 @@ class Run:
     def _next_step(self, allowed: Allowed) -> Generator[Step, None, StepCall | None]:
         while True:
             try:
-                return (yield from self.caller.next_step(self.trajectory, allowed, self.attempt))
+                return (yield from self.caller.next_step(self.trajectory, allowed, self.attempt, self._is_checked))
             except AdapterParseError as error:
                 self._keep_unreadable(error.lm_response)
                 return None
@@ -249,12 +249,21 @@ class Run:
             self.seen.append(finished.output)
         self.sources += [str(doc.id) for doc in finished.documents if str(doc.id) not in self.sources]
 
+    def _is_checked(self, args: Mapping[str, Any]) -> bool:
+        """Whether ``finish`` with these arguments can't be repaired any more, but for the answer's end."""
+        return self.answer_field is not None and self.schema.is_checked(
+            self.answer_field, self._citable(args), self._seen_values()
+        )
+
+    def _citable(self, args: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The arguments of ``finish`` without citations of sources that the client left out."""
+        if not self.sources_dropped:  # if it did, they are in the results' text, so the LM may cite them
+            return args
+        return self.schema.drop_unseen_citations(args, self._seen_values())
+
     def _finish(self, step: StepCall) -> Generator[Step, None, dspy.Prediction | None]:
-        args = step.call.args
-        if self.sources_dropped:  # they are in the results' text, so the LM may cite them
-            args = self.schema.drop_unseen_citations(args, self._seen_values())
         try:
-            outputs = self.schema.validate(args, self._seen_values())
+            outputs = self.schema.validate(self._citable(step.call.args), self._seen_values())
         except ValueError as error:
             self._repair(step, error)
             return None

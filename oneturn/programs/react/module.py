@@ -21,7 +21,7 @@ from oneturn.programs.react.prompt import StepAdapter
 from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.tool_calling import AdapterSelector, check_tool_calling
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn, turn_of
-from oneturn.programs.signature import answer_field_of, check_field_names
+from oneturn.programs.signature import answer_field_of, answer_last_order, check_field_names
 from oneturn.tools.registry import ToolLike, toolset
 
 _CAPTURE_RUN_ERRORS = "oneturn_keep_failed_runs"
@@ -84,6 +84,9 @@ class ReAct(dspy.Module):
             function calling may always make them.
         tool_calling: how the LM is asked for its steps: by ``"native"`` function calling, by a JSON ``"schema"`` of
             its reply, or by the prompt alone (``"text"``). ``"auto"`` chooses by what the LM can do.
+        answer_last: whether ``finish`` takes the answer after the other outputs, so that they are checked before it
+            streams; otherwise it takes the outputs in the declared order. A compiled program keeps the order that it
+            was compiled with.
 
     Raises:
         ProgramError: the signature or the tools use a reserved name, ``max_iters`` is below 1, ``tool_calling`` is
@@ -100,15 +103,17 @@ class ReAct(dspy.Module):
         thoughts: bool = True,
         parallel_calls: bool = False,
         tool_calling: str = "auto",
+        answer_last: bool = True,
     ):
         super().__init__()
         self.signature = dspy.ensure_signature(signature)
         self.tools = {name: with_annotated_args(tool) for name, tool in toolset(tools).items()}
         self.max_iters = max_iters
         self.thoughts = thoughts
+        self.parallel_calls = parallel_calls
         self.tool_calling = check_tool_calling(tool_calling)
         self._check()
-        self.steps_schema = StepSchema(self.signature, self.tools, thoughts, parallel_calls)
+        self.order_outputs(answer_last_order(self.signature) if answer_last else self.signature.output_fields)
         self.step = dspy.Predict(_step_signature(self.signature, thoughts, parallel_calls))
 
     @property
@@ -120,6 +125,18 @@ class ReAct(dspy.Module):
     def citing_fields(self) -> tuple[str, ...]:
         """The output fields of type ``list[oneturn.Citation]``."""
         return citing_fields(self.signature)
+
+    def order_outputs(self, names: Iterable[str]) -> None:
+        """Set the order in which ``finish`` takes the outputs.
+
+        Raises:
+            ProgramError: ``names`` aren't the outputs of the signature; or see :class:`ReAct`.
+        """
+        order = tuple(names)
+        if sorted(order) != sorted(self.signature.output_fields):
+            outputs = ", ".join(self.signature.output_fields)
+            raise ProgramError(f"The outputs of {self.signature.__name__} are {outputs}; got {', '.join(order)}.")
+        self.steps_schema = StepSchema(self.signature, self.tools, self.thoughts, self.parallel_calls, order)
 
     def shared_messages(self) -> list[dict[str, Any]]:
         """Return the messages that every run starts with: the instructions, the tools and the demos."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dspy
@@ -38,6 +38,7 @@ class StepSchema:
         tools: the tools by name.
         thoughts: whether a step starts with a ``thought``.
         parallel: whether a step may contain several calls.
+        outputs: the outputs in the order in which ``finish`` takes them; ``None`` for the declared order.
 
     Attributes:
         function_names: the tools' names for function calling.
@@ -48,11 +49,17 @@ class StepSchema:
     """
 
     def __init__(
-        self, signature: type[dspy.Signature], tools: Mapping[str, dspy.Tool], thoughts: bool, parallel: bool = False
+        self,
+        signature: type[dspy.Signature],
+        tools: Mapping[str, dspy.Tool],
+        thoughts: bool,
+        parallel: bool = False,
+        outputs: Sequence[str] | None = None,
     ):
         self.thoughts = thoughts
         self.parallel = parallel
-        self._outputs = _outputs_model(signature)
+        self._declared = tuple(signature.output_fields)
+        self._outputs = _outputs_model(signature, outputs or self._declared)
         finish = self._outputs.model_json_schema()
         self._defs: dict[str, Any] = finish.pop("$defs", {})
         docs = {name: argument_docs(tool.desc) for name, tool in tools.items()}
@@ -76,7 +83,7 @@ class StepSchema:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The names of the final outputs."""
+        """The names of the final outputs, in the order in which ``finish`` takes them."""
         return tuple(self._outputs.model_fields)
 
     @property
@@ -165,7 +172,7 @@ class StepSchema:
         }
 
     def validate(self, args: Mapping[str, Any], seen_values: SeenValues) -> dict[str, Any]:
-        """Return the outputs of a ``finish`` call, converted to the signature's types.
+        """Return the outputs of a ``finish`` call in the declared order, converted to the signature's types.
 
         Raises:
             ValueError: an output is missing, has the wrong type, or cites an unseen source. The message is one line.
@@ -173,7 +180,30 @@ class StepSchema:
         outputs = validate_outputs(self._outputs, args)
         if message := self.ungrounded_value(FINISH, outputs, seen_values):
             raise ValueError(message)
-        return outputs
+        return {name: outputs[name] for name in self._declared}
+
+    def is_checked(self, answer: str, args: Mapping[str, Any], seen_values: SeenValues) -> bool:
+        """Return whether a ``finish`` call lacks only the rest of the output ``answer``, and the others are valid.
+
+        Args:
+            answer: the output that is being written.
+            args: the arguments so far, in the order written.
+            seen_values: the values that the run has seen.
+        """
+        if list(args)[-1:] != [answer] or not args.keys() >= set(self._declared):
+            return False
+        if self._outputs.model_fields[answer].metadata:  # a bound or a pattern, which the whole text must fit
+            return False
+        try:
+            self.validate(self.without_nulls(FINISH, args), seen_values)
+        except ValueError:
+            return False
+        return True
+
+    def in_order(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return outputs in the order in which ``finish`` takes them; others come last."""
+        names = [name for name in self.outputs if name in outputs]
+        return {name: outputs[name] for name in [*names, *outputs]}
 
     def description(self, full: bool = False) -> str:
         """Return the tools as the prompt lists them: one line each, then a line for every described argument.
@@ -201,9 +231,10 @@ class StepSchema:
             raise ProgramError(f"{', '.join(self._defs)}: the model can't be checked against seen values: {supported}.")
 
 
-def _outputs_model(signature: type[dspy.Signature]) -> type[pydantic.BaseModel]:
+def _outputs_model(signature: type[dspy.Signature], order: Sequence[str]) -> type[pydantic.BaseModel]:
     fields: dict[str, Any] = {}
-    for name, field in signature.output_fields.items():
+    for name in order:
+        field = signature.output_fields[name]
         default = ... if field.is_required() else field_default(field)
         fields[name] = (field_type(field), pydantic.Field(default, description=field_description(name, field)))
     return pydantic.create_model(f"{signature.__name__}Outputs", **fields)

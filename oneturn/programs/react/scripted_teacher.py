@@ -84,7 +84,7 @@ class ScriptedTeacher(dspy.Module):
             sources += [str(document.id) for document in result.documents]
         if self.schema.ungrounded_value(FINISH, demonstration.outputs, SeenValues(sources=tuple(sources))):
             return dspy.Prediction()
-        finish = ToolCallArgs(name=FINISH, args=dict(demonstration.outputs))
+        finish = ToolCallArgs(name=FINISH, args=self.schema.in_order(demonstration.outputs))
         self._record(inputs, trajectory, next(thoughts, None), finish)
         return dspy.Prediction(**demonstration.outputs, trajectory=trajectory)
 

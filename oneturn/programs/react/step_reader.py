@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from oneturn.core.steps import AnswerDelta, Thought
 from oneturn.programs.react.reply_parser import PartialStep
 from oneturn.programs.react.schema import StepSchema
 from oneturn.tools.registry import FINISH
+
+IsChecked = Callable[[Mapping[str, Any]], bool]
 
 
 class StepReader:
@@ -22,17 +24,28 @@ class StepReader:
         attempt: the number of the attempt at the answer.
         schema: the schema of a step.
         thoughts: whether to yield the thought; a schema without thoughts has none.
+        is_checked: returns whether nothing but the answer is still to be checked, from the arguments so far; ``None``
+            if nobody knows.
 
     Attributes:
         thought_emitted: whether the thought has been yielded.
         emitted_answer: the part of the answer that has been yielded.
     """
 
-    def __init__(self, answer_field: str | None, attempt: int, schema: StepSchema, thoughts: bool = True):
+    def __init__(
+        self,
+        answer_field: str | None,
+        attempt: int,
+        schema: StepSchema,
+        thoughts: bool = True,
+        is_checked: IsChecked | None = None,
+    ):
         self._answer_field = answer_field
         self._names = schema.function_names
         self._thoughts = thoughts and schema.thoughts
         self._attempt = attempt
+        self._is_checked = is_checked
+        self._checked = False
         self._reply = ""
         self._step = PartialStep()
         self.thought_emitted = False
@@ -49,8 +62,10 @@ class StepReader:
             yield Thought(str(step["thought"]))
         answer = self._answer(step["tool_call"])
         if new := answer[len(self.emitted_answer) :]:
+            if not self.emitted_answer and self._is_checked is not None:
+                self._checked = self._is_checked(step["tool_call"]["args"])
             self.emitted_answer += new
-            yield AnswerDelta(new, self._attempt)
+            yield AnswerDelta(new, self._attempt, self._checked)
 
     def _answer(self, call: Mapping[str, Any]) -> str:
         args = call.get("args")

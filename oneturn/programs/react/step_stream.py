@@ -9,7 +9,7 @@ from typing import Any
 from oneturn.core.steps import AnswerDelta, Thought
 from oneturn.programs.react.reply_text import PlainAnswer, visible_text
 from oneturn.programs.react.schema import StepSchema
-from oneturn.programs.react.step_reader import StepReader
+from oneturn.programs.react.step_reader import IsChecked, StepReader
 from oneturn.programs.stream_parsers import EndingCall, NativeCallReader
 from oneturn.tools.registry import FINISH
 
@@ -25,6 +25,7 @@ class DeltaReader:
         attempt: the number of the attempt at the answer.
         schema: the schema of a step.
         plain_answer: returns after how many characters plain text streams as the answer; ``None`` if it isn't one.
+        is_checked: as in :class:`oneturn.programs.react.step_reader.StepReader`.
 
     Attributes:
         attempt: the number of the attempt at the answer, for the next text.
@@ -32,9 +33,16 @@ class DeltaReader:
     """
 
     def __init__(
-        self, answer_field: str | None, attempt: int, schema: StepSchema, plain_answer: Callable[[], int | None]
+        self,
+        answer_field: str | None,
+        attempt: int,
+        schema: StepSchema,
+        plain_answer: Callable[[], int | None],
+        is_checked: IsChecked | None = None,
     ):
-        self._text_reader = StepReader(answer_field, attempt, schema)
+        self._text_reader = StepReader(answer_field, attempt, schema, is_checked=is_checked)
+        self._is_checked = is_checked
+        self._native_checked = False
         self._names = schema.function_names
         ending = EndingCall(FINISH, answer_field or "", "calls")
         self._call_reader = NativeCallReader(ending)
@@ -78,7 +86,7 @@ class DeltaReader:
         """Yield what is new in the reply so far, as plain text of the answer, from ``held`` characters on."""
         if new := self._plain.read(text, held):
             yield from self._emit_reasoning()
-            yield AnswerDelta(new, self.attempt)
+            yield AnswerDelta(new, self.attempt, checked=False)  # a function call that follows replaces it
 
     def _read_call(self, delta: Any) -> Iterator[Thought | AnswerDelta]:
         if self._first_call is None:
@@ -96,8 +104,10 @@ class DeltaReader:
         if delta.name:
             delta = replace(delta, name=self._names.resolve(delta.name))
         for _, text in self._call_reader.read(delta):
+            if not self._native_answer and self._is_checked is not None:
+                self._native_checked = self._is_checked(self._call_reader.arguments)
             self._native_answer += text
-            yield AnswerDelta(text, self.attempt)
+            yield AnswerDelta(text, self.attempt, self._native_checked)
 
     def _emit_reasoning(self) -> Iterator[Thought]:
         if not self.reasoning_emitted and (reasoning := "".join(self._reasoning).strip()):

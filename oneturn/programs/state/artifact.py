@@ -17,6 +17,7 @@ from oneturn.core._dspy import serialize_object
 from oneturn.core.secrets import UNCERTAIN, environment_secrets, find_secrets, is_like_a_key, is_secret_name, leaves
 from oneturn.core.serialization import canonical, jsonable
 from oneturn.errors import ProgramError
+from oneturn.programs.react import ReAct
 from oneturn.programs.state.drift import differences
 from oneturn.programs.state.interface import PROGRAM, Interface, interface_of
 
@@ -41,6 +42,8 @@ class Manifest(pydantic.BaseModel):
         estimate: the estimate made before the compile, each value as minimum and maximum.
         stopped: the budget limit that ended the compile, if one did.
         tool_calling: how a ``oneturn.ReAct`` asked that LM for its steps; ``None`` for another program.
+        finish_order: the order in which ``finish`` takes the outputs, by the path of each ``oneturn.ReAct``; a file
+            without it was compiled with the declared order.
         interface: the signature and the tools of the uncompiled program, with their SHA-256; without it, only a
             changed number of fields is detected as drift.
     """
@@ -56,6 +59,7 @@ class Manifest(pydantic.BaseModel):
     estimate: dict[str, list[float]] | None = None
     stopped: str | None = None
     tool_calling: str | None = None
+    finish_order: dict[str, list[str]] | None = None
     interface: Interface | None = None
 
 
@@ -128,10 +132,21 @@ def load_compiled(program: dspy.Module, path: str | Path) -> Manifest:
     for name, _ in program.named_predictors():
         _validate(_Predictor, state[name], f"state.{name}", path)
     _check_drift(program, state, manifest, path)
+    for place, react in _reacts(program):
+        react.order_outputs((manifest.finish_order or {}).get(place, react.signature.output_fields))
     program.load_state(state[PROGRAM] if isinstance(program, dspy.Predict) else state)
     for _, predictor in program.named_predictors():
         predictor.demos = [_with_types(demo, predictor.signature) for demo in predictor.demos]
     return manifest
+
+
+def finish_order_of(program: dspy.Module) -> dict[str, list[str]]:
+    """Return the order in which ``finish`` takes the outputs, by the path of each ``ReAct`` in the program."""
+    return {place: list(react.steps_schema.outputs) for place, react in _reacts(program)}
+
+
+def _reacts(program: dspy.Module) -> list[tuple[str, ReAct]]:
+    return [(place, part) for place, part in program.named_sub_modules(ReAct)]
 
 
 def check_savable(values: Iterable[Mapping[str, Any]], signature: type[dspy.Signature]) -> None:

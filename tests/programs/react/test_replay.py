@@ -252,7 +252,7 @@ def test_calls_without_a_signature_are_written_as_text_if_they_are_refused(strea
             program(question="?")
         sent = stub.requests[-1]
         assert "tools" in sent, "function calling goes on"
-        assert 'You called finish with {"answer": "8", "sure": true}.' in json.dumps(sent["messages"]).replace("\\", "")
+        assert 'You called finish with {"sure": true, "answer": "8"}.' in json.dumps(sent["messages"]).replace("\\", "")
         assert not streaming or "Result: The fee is 4 euros." in json.dumps(sent["messages"])
         roles = [message["role"] for message in sent["messages"]]
         assert all(one != other for one, other in itertools.pairwise(roles))
