@@ -18,7 +18,8 @@ from oneturn.responses.dialects import DialectName
 from oneturn.serving.http_errors import error_response, invalid_request
 from oneturn.serving.request_id import HEADER
 from oneturn.serving.request_limit import RequestLimit
-from oneturn.serving.request_run import RequestRun, ServedAgent
+from oneturn.serving.request_run import RequestRun
+from oneturn.serving.served_agent import ServedAgent
 
 _EVENT_STREAM = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
