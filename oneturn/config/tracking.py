@@ -11,6 +11,8 @@ import mlflow
 from oneturn.config import MlflowConfig
 from oneturn.core.terminal import can_redraw
 
+EXPERIMENT_VARIABLE = "MLFLOW_EXPERIMENT_ID"
+
 # They log a line per table of a new database, and a notice at every exit that waits for a trace.
 _VERBOSE_LOGGERS = (
     "alembic",
@@ -21,9 +23,16 @@ _VERBOSE_LOGGERS = (
 
 
 def use_tracking(settings: MlflowConfig) -> None:
-    """Use the configured tracking server and experiment for this process's traces, runs and models."""
+    """Use the configured tracking server and experiment for this process's traces, runs and models.
+
+    In a Databricks App, the experiment is the one that the app may write to: ``MLFLOW_EXPERIMENT_ID``.
+    """
     use_store(settings)
-    mlflow.set_experiment(settings.experiment)
+    experiment_id = os.environ.get(EXPERIMENT_VARIABLE) if "DATABRICKS_APP_NAME" in os.environ else None
+    if experiment_id:
+        mlflow.set_experiment(experiment_id=experiment_id)
+    else:
+        mlflow.set_experiment(settings.experiment)
 
 
 def use_store(settings: MlflowConfig) -> None:

@@ -32,16 +32,17 @@ class _MissingModules:
 
 
 class _OpenedFiles:
-    """An audit hook that records the files of ROOT that are opened."""
+    """An audit hook that records the files of ROOT that are opened, or looked for in the model without success."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, model: Path):
         self._root = root
+        self._model = model
         self.names: list[str] = []
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
         if event != "open" or not isinstance(args[0], str):
             return
-        file = Path(args[0])
+        file = self._in_root(Path(args[0]))
         if not file.is_absolute() or not file.is_relative_to(self._root) or _is_installed(file) or not file.is_file():
             return
         name = file.relative_to(self._root)
@@ -49,12 +50,19 @@ class _OpenedFiles:
         if not name.parts[0].startswith((".", *stores)) and str(name) not in self.names:
             self.names.append(str(name))
 
+    def _in_root(self, file: Path) -> Path:
+        """The place in ROOT of a file that the model lacks; another file is unchanged."""
+        if not file.is_relative_to(self._model) or file.exists():
+            return file
+        parts = file.relative_to(self._model).parts
+        return self._root.joinpath(*parts[1:] if parts[0] == "code" else parts)
+
 
 def main() -> None:
     """Write ``{"modules": …, "files": …, "error": …}``; the error is null if the model has answered."""
     model, root, result = map(Path, sys.argv[1:])
     _hide(root)
-    modules, files = _MissingModules(root), _OpenedFiles(root)
+    modules, files = _MissingModules(root), _OpenedFiles(root, model)
     sys.meta_path.append(modules)
     error = None
     try:

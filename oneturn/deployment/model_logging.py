@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -71,15 +73,16 @@ def log_model(agent: Agent, *, register: bool = False, alias: str | None = None)
     warm_up(agent.adapter())
     with mlflow.start_run(run_name=agent.name) as run:
         _log_origin(agent)
-        info = mlflow.pyfunc.log_model(
-            name=agent.name,
-            python_model=str(agent.root / "agent.py"),
-            code_paths=paths,
-            model_config=agent.config.to_model_config(),
-            input_example=input_example(agent),
-            pip_requirements=pinned_requirements,
-            auth_policy=auth_policy_of(agent.config),
-        )
+        with _without_warnings():
+            info = mlflow.pyfunc.log_model(
+                name=agent.name,
+                python_model=str(agent.root / "agent.py"),
+                code_paths=paths,
+                model_config=agent.config.to_model_config(),
+                input_example=input_example(agent),
+                pip_requirements=pinned_requirements,
+                auth_policy=auth_policy_of(agent.config),
+            )
         try:
             check_complete(agent, info.model_uri)
         except ProgramError:
@@ -90,6 +93,18 @@ def log_model(agent: Agent, *, register: bool = False, alias: str | None = None)
     if alias is not None and number is not None:
         MlflowClient().set_registered_model_alias(settings.model_name, alias, number)
     return LoggedAgent(info.model_uri, run.info.run_id, number)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """In the block, MLflow doesn't warn that the model can't answer its example: ``check_complete`` says why."""
+    logger = logging.getLogger("mlflow.models.model")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def input_example(agent: Agent) -> dict[str, object]:

@@ -172,6 +172,21 @@ def program_inputs(
     }
 
 
+def to_mlflow_request(fields: Any) -> ResponsesAgentRequest:
+    """Return MLflow's request with these fields.
+
+    Raises:
+        RequestError: a field is missing or has a wrong type.
+    """
+    try:
+        return ResponsesAgentRequest.model_validate(fields)
+    except pydantic.ValidationError as invalid:
+        raise RequestError(describe_validation_error(invalid), "input") from invalid
+    except TypeError as error:  # MLflow's own check of a content part looks its type up in a set
+        message = "The type of a content part isn't a text; send input_text, input_image or input_file."
+        raise RequestError(message, "input") from error
+
+
 def describe_validation_error(error: pydantic.ValidationError) -> str:
     """Describe the first error of a request that MLflow rejects, with its location."""
     problems = error.errors(include_url=False, include_context=False)

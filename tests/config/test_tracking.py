@@ -17,3 +17,17 @@ def test_mlflow_draws_no_bars_outside_a_terminal(terminal: bool, monkeypatch: py
     monkeypatch.setattr(tracking, "can_redraw", lambda: terminal)
     tracking.use_store(MlflowConfig(tracking_uri=mlflow.get_tracking_uri()))
     assert os.environ.get("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR") == (None if terminal else "false")
+
+
+def test_an_app_uses_the_experiment_that_it_may_write_to(traced: None, monkeypatch: pytest.MonkeyPatch):
+    settings = MlflowConfig(tracking_uri=mlflow.get_tracking_uri(), experiment="configured")
+    granted = mlflow.set_experiment("granted to the app").experiment_id
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", granted)
+    monkeypatch.delenv("DATABRICKS_APP_NAME", raising=False)
+    tracking.use_tracking(settings)
+    assert mlflow.get_experiment_by_name("configured") is not None, "elsewhere the configuration names it"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", granted)  # MLflow sets it for child processes
+    monkeypatch.setenv("DATABRICKS_APP_NAME", "desk")
+    tracking.use_tracking(settings)
+    with mlflow.start_run() as run:
+        assert run.info.experiment_id == granted

@@ -61,6 +61,7 @@ def test_a_new_app_gets_its_resources_and_its_files(desk: Desk, apps: Apps):
     assert apps.files == {f"{plan.source}/{path}": content for path, content in plan.files.items()}
     manifest = yaml.safe_load(plan.files["app.yaml"])
     assert manifest["env"][1:] == [
+        {"name": "MLFLOW_EXPERIMENT_ID", "valueFrom": "traces"},
         {"name": "LANGUAGE", "value": "en"},
         {"name": "DESK_API_KEY", "valueFrom": "desk-api-key"},
     ]
@@ -107,7 +108,8 @@ def test_the_uploaded_files_serve_the_agent(desk: Desk, apps: Apps, tmp_path: Pa
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
     manifest = yaml.safe_load(files["app.yaml"])
-    given = {entry["name"]: entry["value"] for entry in manifest["env"]} | {"DATABRICKS_APP_PORT": str(unused_port)}
+    given = {entry["name"]: entry["value"] for entry in manifest["env"] if "value" in entry}
+    given |= {"DATABRICKS_APP_PORT": str(unused_port)}
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, *manifest["command"][1:]]
     with subprocess.Popen(command, cwd=tmp_path, env=kept | given, stderr=subprocess.PIPE, text=True) as process:

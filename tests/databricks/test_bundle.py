@@ -54,7 +54,18 @@ def test_each_target_has_its_own_folder_and_what_it_names_is_there(bundle: Path)
     assert models == {"dev": "databricks/small", "prod": "databricks/claude"}
     assert (written["dev"]["mode"], written["prod"]["mode"]) == ("development", "production")
     names = [resource["name"] for resource in written["prod"]["resources"]["apps"]["agent"]["resources"]]
-    assert names == ["serving-endpoint-1", "desk-api-key"]
+    assert names == ["serving-endpoint-1", "desk-api-key", "traces"]
+
+
+def test_the_app_may_write_to_its_experiment(bundle: Path, desk: Desk):
+    for name, target in yaml.safe_load((bundle / "databricks.yml").read_text())["targets"].items():
+        resources = target["resources"]
+        assert resources["experiments"] == {"traces": {"name": desk.agent().config.mlflow.experiment}}
+        (traces,) = [each for each in resources["apps"]["agent"]["resources"] if each["name"] == "traces"]
+        experiment_id = "${resources.experiments.traces.id}"
+        assert traces["experiment"] == {"experiment_id": experiment_id, "permission": "CAN_EDIT"}
+        variables = yaml.safe_load((bundle / name / "app.yaml").read_text())["env"]
+        assert {"name": "MLFLOW_EXPERIMENT_ID", "valueFrom": "traces"} in variables
 
 
 RELEASE = """

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import oneturn
+from oneturn.deployment.completeness import _SCRIPT as SCRIPT
 from oneturn.deployment.completeness import missing_files, missing_modules
 from oneturn.deployment.doctor.local import carried_code
 from oneturn.errors import ProgramError
@@ -86,9 +87,14 @@ def test_an_import_that_the_model_does_not_carry_is_named(tmp_path: Path, parts:
     [
         ("open({file!r}).close(); {module}", "", ["the module helpers_parts", "the file prompts.txt"]),
         ("", "open({file!r}).close(); {module}", ["the module helpers_parts", "the file prompts.txt"]),
-        ("(Path(__file__).parent / 'prompts.txt').read_text()", "", ["prompts.txt"]),
+        ("(Path(__file__).parent / 'prompts.txt').read_text()", "", ["the file prompts.txt, which code_paths doesn't"]),
+        (
+            "",
+            "(Path(parts.__file__).parents[1] / 'prompts.txt').read_text()",
+            ["the file prompts.txt, which"],
+        ),
     ],
-    ids=["when loaded", "when answering", "relative path"],
+    ids=["when loaded", "when answering", "beside agent.py", "beside a carried folder"],
 )
 def test_what_only_a_run_shows_is_named(tmp_path: Path, top: str, lazy: str, names: list[str]):
     folder = tmp_path / "desk"
@@ -102,6 +108,7 @@ def test_what_only_a_run_shows_is_named(tmp_path: Path, top: str, lazy: str, nam
     assert [name for name in names if name not in error] == []
     assert "Logged" not in run.stdout
     assert "Traceback" not in run.stderr
+    assert "WARNING mlflow" not in run.stderr
 
 
 def test_doctor_names_it_without_logging(tmp_path: Path):
@@ -116,3 +123,58 @@ def test_optional_imports_may_be_missing(tmp_path: Path):
     optional = "try:\n    import helpers_optional_parts\nexcept ImportError:\n    pass"
     agent = oneturn.load_agent(write_agent(tmp_path, "optional_parts", top=optional) / "agent.py")
     assert (missing_modules(agent), missing_files(agent)) == ([], [])
+
+
+EDITABLE = """
+import sys
+from importlib.machinery import PathFinder
+
+MAPPING = {mapping!r}
+
+
+class _EditableFinder:
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return PathFinder.find_spec(name, [MAPPING[name]]) if name in MAPPING else None
+
+
+def install():
+    sys.meta_path.append(_EditableFinder)
+"""
+HIDE = """
+import importlib.util, runpy, site, sys
+from pathlib import Path
+
+site.addsitedir({site!r})
+script = runpy.run_path({script!r}, run_name="script")
+
+def look(name):
+    print(name, "found" if importlib.util.find_spec(name) else "gone")
+
+look("helpers_hidden")
+script["_hide"](Path({root!r}).resolve())
+look("helpers_hidden")
+look("shared_helpers")
+"""
+
+
+@pytest.mark.parametrize("way", ["PYTHONPATH", ".pth", "editable"])
+def test_the_agent_s_folder_is_hidden_however_it_came_onto_the_path(way: str, tmp_path: Path):
+    root, site = tmp_path / "desk", tmp_path / "site"
+    root.mkdir()
+    site.mkdir()
+    (root / "helpers_hidden.py").write_text("")
+    (tmp_path / "shared_helpers.py").write_text("")  # of another folder: still there
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    paths = [str(tmp_path)]
+    if way == "PYTHONPATH":
+        paths.append(str(root))
+    elif way == ".pth":
+        (site / "desk.pth").write_text(f"{root}\n")
+    else:  # as setuptools writes it for a package whose folder isn't that of its distribution
+        (site / "__editable___desk_finder.py").write_text(EDITABLE.format(mapping={"helpers_hidden": str(root)}))
+        (site / "desk.pth").write_text("import __editable___desk_finder; __editable___desk_finder.install()\n")
+    code = HIDE.format(site=str(site), root=str(root), script=str(SCRIPT))
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert run.stdout.split() == ["helpers_hidden", "found", "helpers_hidden", "gone", "shared_helpers", "found"], run

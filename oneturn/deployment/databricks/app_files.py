@@ -13,6 +13,7 @@ from mlflow.models.resources import Resource
 from oneturn.agent import Agent
 from oneturn.config import AgentConfig
 from oneturn.config.loading import CONFIG_VARIABLE
+from oneturn.config.tracking import EXPERIMENT_VARIABLE
 from oneturn.deployment.model_logging import REQUIREMENTS, code_paths, requirements
 from oneturn.deployment.resources import resources_of
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _SECRET = re.compile(r"\{\{secrets/(?P<scope>[^/]+)/(?P<key>[^/}]+)\}\}")
 _CONFIG = "oneturn.yaml"
+_TRACES = "traces"  # the app's resource that is its experiment
 _EXCLUDED = {"__pycache__", ".DS_Store"}
 
 _START = '''"""Serve the agent on the port set by Databricks Apps."""
@@ -65,10 +67,10 @@ def resource_name(variable: str) -> str:
 
 
 def _manifest(agent: Agent) -> dict[str, Any]:
-    """The app's ``app.yaml``; at start, Databricks inserts a secret from the app resource with its name."""
+    """The app's ``app.yaml``; at start, Databricks inserts secrets and the experiment from the app's resources."""
     environment = agent.config.deploy.environment
     secrets = secrets_of(environment)
-    variables = [{"name": CONFIG_VARIABLE, "value": _CONFIG}]
+    variables = [{"name": CONFIG_VARIABLE, "value": _CONFIG}, {"name": EXPERIMENT_VARIABLE, "valueFrom": _TRACES}]
     for name, value in environment.items():
         entry = {"valueFrom": resource_name(name)} if name in secrets else {"value": value}
         variables.append({"name": name, **entry})
@@ -103,7 +105,7 @@ def app_resources(config: AgentConfig, experiment_id: str | None) -> list[AppRes
         resources.append(apps.AppResource(resource_name(variable), secret=apps.AppResourceSecret(scope, key, can_read)))
     if experiment_id is not None:
         can_edit = apps.AppResourceExperimentExperimentPermission.CAN_EDIT
-        resources.append(apps.AppResource("traces", experiment=apps.AppResourceExperiment(experiment_id, can_edit)))
+        resources.append(apps.AppResource(_TRACES, experiment=apps.AppResourceExperiment(experiment_id, can_edit)))
     return list(resources)
 
 

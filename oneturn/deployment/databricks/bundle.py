@@ -21,6 +21,9 @@ from oneturn.errors import DeployError
 
 _PRODUCTION = "prod"
 _ENVIRONMENT = "oneturn"
+_TRACES = "traces"
+_TRACES_ID = f"${{resources.experiments.{_TRACES}.id}}"
+"""The experiment is a resource of the bundle, so that the app may write to it; in development its name has a prefix."""
 _RELEASE = '''"""Run a oneturn command in a folder, as a step of a release."""
 
 import os
@@ -79,7 +82,11 @@ def _target(target: str, agent: Agent, name: str) -> dict[str, Any]:
         entry["workspace"] = {"root_path": "/Workspace/Shared/.bundle/${bundle.name}/${bundle.target}"}
     else:
         entry["default"] = True
-    entry["resources"] = {"jobs": {"release": _job(target, agent, name)}, "apps": {"agent": _app(target, agent, name)}}
+    entry["resources"] = {
+        "experiments": {_TRACES: {"name": agent.config.mlflow.experiment}},
+        "jobs": {"release": _job(target, agent, name)},
+        "apps": {"agent": _app(target, agent, name)},
+    }
     return entry
 
 
@@ -113,7 +120,7 @@ def _app(target: str, agent: Agent, name: str) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "name": name if target == _PRODUCTION else f"{name}-{target}",
         "source_code_path": f"./{target}",
-        "resources": [resource.as_dict() for resource in app_resources(agent.config, None)],
+        "resources": [resource.as_dict() for resource in app_resources(agent.config, _TRACES_ID)],
     }
     if scopes := scopes_of(agent.config):
         settings["user_api_scopes"] = scopes

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, get_args
+from typing import Any
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
@@ -20,6 +20,7 @@ from oneturn.core.fields import field_description
 from oneturn.core.serialization import jsonable, replace_surrogates
 from oneturn.lm.capabilities import ToolCalling
 from oneturn.programs.react.grounding import SeenValues
+from oneturn.programs.react.history import chat_message, exchanges, is_history, past_outputs, tool_turns
 from oneturn.programs.react.reply_parser import parse_object, parse_reply
 from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
@@ -176,17 +177,17 @@ class StepAdapter(RequestAdapter):
         return [{"role": "assistant", "content": json.dumps(step, ensure_ascii=False)}]
 
     def _history(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:
-        """Return earlier exchanges in the format of this run: the inputs, and the ``finish`` call with the outputs."""
+        """Return earlier exchanges in the format of this run: inputs, calls, results, ``finish`` with the outputs."""
         messages: list[Message] = []
-        for exchange in _exchanges(signature, run):
+        for exchange in exchanges(signature, run):
+            if (said := chat_message(exchange)) is not None:
+                messages.append(said)
+                continue
             if question := inputs_text(signature, exchange):
                 messages.append({"role": "user", "content": question})
-            outputs = {key: value for key, value in exchange.items() if key not in signature.input_fields}
-            if any(name in outputs for name in self.steps.outputs):  # a prediction also has a trajectory or reasoning
-                outputs = {name: outputs[name] for name in self.steps.outputs if name in outputs}
-            if outputs:
-                finish = ToolCallArgs(name=FINISH, args=jsonable(outputs))
-                messages += self._end_messages("", finish)
+            messages += self._turn_messages(tool_turns(exchange))
+            if outputs := past_outputs(exchange, signature, self.steps.outputs):
+                messages += self._end_messages("", ToolCallArgs(name=FINISH, args=jsonable(outputs)))
         return messages
 
 
@@ -196,20 +197,6 @@ def observation_message(turn: Turn) -> Message:
         return {"role": "user", "content": turn.observation}
     media = "\n".join(str(part.model_dump()) for part in turn.media)  # DSPy's markers
     return to_content_parts({"role": "user", "content": f"{turn.observation}\n{media}"})
-
-
-def _is_history(annotation: Any) -> bool:
-    return annotation is dspy.History or dspy.History in get_args(annotation)
-
-
-def _exchanges(signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the earlier exchanges: of a ``dspy.History``, or of its JSON form in a saved demo or a dataset."""
-    for name, field in signature.input_fields.items():
-        if _is_history(field.annotation):
-            history = run.get(name) or ()
-            exchanges = history.get("messages", ()) if isinstance(history, Mapping) else history
-            return list(getattr(exchanges, "messages", exchanges))
-    return []
 
 
 class APIStepAdapter(StepAdapter):
@@ -288,7 +275,7 @@ def inputs_text(signature: type[dspy.Signature], values: Mapping[str, Any]) -> s
     fields = {
         name: field
         for name, field in signature.input_fields.items()
-        if name in values and name != "trajectory" and not _is_history(field.annotation)
+        if name in values and name != "trajectory" and not is_history(field.annotation)
     }
     return replace_surrogates(
         "\n".join(f"{name}: {format_field_value(field, values[name])}" for name, field in fields.items())
@@ -299,6 +286,6 @@ def _describe_inputs(signature: type[dspy.Signature]) -> str:
     lines = []
     for name, field in signature.input_fields.items():
         description = field_description(name, field)
-        if name != "trajectory" and not _is_history(field.annotation) and description:
+        if name != "trajectory" and not is_history(field.annotation) and description:
             lines.append(f"- {name}: {description}")
     return "You are given:\n" + "\n".join(lines) if lines else ""
