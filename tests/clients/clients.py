@@ -81,13 +81,19 @@ CLIENTS = {
         ("ai_sdk_driver.mjs", "openai"),
         "/v1",
         f"`baseURL`: the server's URL and `/v1`; `providerOptions: {{ openai: {{ store: false }} }}`; {_AI_SDK}",
-        dict.fromkeys(
-            _APPROVALS,
-            Difference(
-                "with `store: false`, sends the answer without the request that it answers",
-                ("raises AI_APICallError: The input has no approval request",),
+        {
+            **dict.fromkeys(
+                _APPROVALS,
+                Difference(
+                    "with `store: false`, sends the answer without the request that it answers",
+                    ("raises AI_APICallError: The input has no approval request",),
+                ),
             ),
-        ),
+            ("approval_no", STREAMED): Difference(
+                "sends a refusal without its request, and an output that answers no call: the agent asks again",
+                ("shows ''", "doesn't show the text in pieces"),
+            ),
+        },
     ),
     "ai-sdk-open-responses": Client(
         "AI SDK: @ai-sdk/open-responses",
@@ -95,14 +101,12 @@ CLIENTS = {
         "@ai-sdk/open-responses",
         ("ai_sdk_driver.mjs", "open-responses"),
         "/v1",
-        f"`url`: the server's URL and `/v1/responses`; {_AI_SDK}. Citations are in the text's `providerMetadata`",
+        f"`url`: the server's URL and `/v1/responses`; {_AI_SDK}; citations are in the text's `providerMetadata`",
         {
             "tool": Difference("doesn't show `mcp_call` items", ("shows tools []",)),
             **dict.fromkeys(
                 _APPROVALS,
-                Difference(
-                    "doesn't show `mcp_approval_request` items", ("raises AI_InvalidToolApprovalError: Tool approval",)
-                ),
+                Difference("doesn't show `mcp_approval_request` items", ("raises Error: there is nothing to approve",)),
             ),
         },
     ),

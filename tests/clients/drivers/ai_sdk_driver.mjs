@@ -1,5 +1,5 @@
-// The Vercel AI SDK with the provider that the argument names.
-import { generateText, Output, streamText } from 'ai';
+// The Vercel AI SDK with the provider that the argument names. Streams go through UI messages, as in its chat apps.
+import { convertToModelMessages, generateText, Output, readUIMessageStream, streamText } from 'ai';
 import { z } from 'zod';
 import { Left, runCells, turn } from './cells.mjs';
 
@@ -33,18 +33,28 @@ class Conversation {
   constructor(cell) {
     this.cell = cell;
     this.messages = [];
+    this.chat = []; // messages as a chat app's browser and server exchange them, for streams
   }
 
   ask(question) {
     this.messages.push({ role: 'user', content: question });
+    this.chat.push({ id: `user-${this.chat.length}`, role: 'user', parts: [{ type: 'text', text: question }] });
     return this.respond();
   }
 
-  decide(approved) {
-    const parts = this.messages.flatMap((message) => (Array.isArray(message.content) ? message.content : []));
-    const { approvalId } = parts.find((part) => part.type === 'tool-approval-request') ?? {};
-    const content = [{ type: 'tool-approval-response', approvalId, approved, providerExecuted: true }];
-    this.messages.push({ role: 'tool', content });
+  async decide(approved) {
+    const parts = this.cell.stream ? this.chat.at(-1).parts : this.messages.flatMap(({ content }) => content);
+    const asks = (part) => part.state === 'approval-requested' || part.type === 'tool-approval-request';
+    const request = parts.find(asks);
+    if (!request) throw new Error('there is nothing to approve');
+    if (this.cell.stream) {
+      request.state = 'approval-responded';
+      request.approval = { ...request.approval, approved };
+    } else {
+      const { approvalId } = request;
+      const content = [{ type: 'tool-approval-response', approvalId, approved, providerExecuted: true }];
+      this.messages.push({ role: 'tool', content });
+    }
     return this.respond();
   }
 
@@ -52,27 +62,34 @@ class Conversation {
     const { cell } = this;
     const left = new AbortController();
     const timeout = AbortSignal.timeout(cell.timeout * 1000);
-    const errors = [];
     const options = {
       model: await createModel(cell),
-      messages: this.messages,
       maxRetries: 0,
       abortSignal: AbortSignal.any([left.signal, timeout]),
       providerOptions: provider === 'openai' ? { openai: { store: false } } : {},
       ...(cell.structured ? { output: Output.object({ schema: ANSWER }) } : {}),
     };
-    if (!cell.stream) return this.read(await generateText(options), 0);
-    const result = streamText({ ...options, onError: ({ error }) => errors.push(error) });
+    if (!cell.stream) return this.read(await generateText({ ...options, messages: this.messages }), 0);
     let deltas = 0;
-    for await (const part of result.fullStream) {
-      if (part.type === 'error') throw part.error;
-      if (part.type !== 'text-delta') continue;
-      deltas += 1;
-      if (cell.leave) {
-        left.abort();
-        throw new Left();
-      }
-    }
+    const errors = [];
+    const result = streamText({
+      ...options,
+      messages: await convertToModelMessages(this.chat),
+      onError: ({ error }) => errors.push(error),
+      onChunk: ({ chunk }) => {
+        if (chunk.type !== 'text-delta') return;
+        deltas += 1;
+        if (cell.leave) left.abort();
+      },
+    });
+    // The browser continues the assistant's message after a decision.
+    const begun = this.chat.at(-1).role === 'assistant' ? this.chat.pop() : undefined;
+    const stream = result.toUIMessageStream({ sendReasoning: true, sendSources: true });
+    let shown;
+    for await (const message of readUIMessageStream({ stream, message: begun })) shown = message;
+    if (left.signal.aborted) throw new Left();
+    if (errors.length) throw errors[0];
+    this.chat.push(JSON.parse(JSON.stringify(shown)));
     return this.read(result, deltas);
   }
 

@@ -31,8 +31,7 @@ def turn(text: str = "", **more: Any) -> dict[str, Any]:
         text: the answer.
         **more: ``deltas``, the number of pieces in which the text came; ``tools``, the server's tools with their
             results; ``to_run``, the tools that the client wants to run itself; ``citations``, URLs; ``approvals``,
-            the tools and arguments that wait for a decision; ``outputs``, the custom outputs; ``parsed``, the
-            structured output.
+            the tools and arguments that wait for a decision; ``parsed``, the structured output.
     """
     return {"text": text, "deltas": 0, "tools": [], "to_run": [], "citations": [], "approvals": []} | more
 

@@ -60,7 +60,6 @@ class Conversation {
       to_run: of('function_call').map((item) => item.name),
       citations: notes.filter((note) => note.type === 'url_citation').map((note) => note.url),
       approvals: of('mcp_approval_request').map((item) => [item.name, JSON.parse(item.arguments)]),
-      outputs: response.custom_outputs ?? null,
       parsed: this.cell.structured ? JSON.parse(response.output_text) : null,
     });
   }

@@ -22,7 +22,6 @@ def read_response(response: Any, deltas: int = 0) -> dict[str, Any]:
         approvals=[
             [item["name"], json.loads(item["arguments"])] for item in items if item["type"] == "mcp_approval_request"
         ],
-        outputs=(getattr(response, "model_extra", None) or {}).get("custom_outputs"),
     )
 
 
