@@ -24,6 +24,7 @@ from oneturn.lm.streaming import OnDelta, StreamingEngine, unchanged
 Ending = Literal["max_output_tokens", "content_filter", "refusal"]
 
 
+_FAILED_REPLY = ("tool_use_failed", "json_validate_failed")
 _UNNAMED_CALL = re.compile(r"tool call (?:at part \d+ arrived without a|with no) name")
 
 
@@ -43,9 +44,12 @@ class ReplyEnded(LMError):
         self.usage = usage
 
 
-def is_unnamed_call(error: LMError) -> bool:
-    """Return whether a reply had a function call without a name, which ``lm15`` refuses: the LM can be asked again."""
-    return bool(_UNNAMED_CALL.search(str(error)))
+def is_failed_reply(error: LMError) -> bool:
+    """Return whether an error is about what the LM wrote, not about the request, so that the LM can be asked again.
+
+    ``lm15`` refuses a function call without a name. Groq answers 400 if the LM's call or JSON is invalid.
+    """
+    return error.provider_code in _FAILED_REPLY or bool(_UNNAMED_CALL.search(str(error)))
 
 
 class ReplyCheck:
