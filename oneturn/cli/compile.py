@@ -92,7 +92,9 @@ def compile(
         console.out(f"Stopped at {result.stopped}, with the best program so far. Raise the limit to resume.")
     console.out(f"Compiled program: {result.path}")
     if loaded.config.compiled is None:
-        console.out(f"To use it, set in the configuration:  compiled: {result.path}")
+        path, root = result.path.resolve(), loaded.root.resolve()
+        place = path.relative_to(root) if path.is_relative_to(root) else path
+        console.out(f"To use it, set in the configuration:  compiled: {place}")
 
 
 def diff(

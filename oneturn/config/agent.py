@@ -195,12 +195,14 @@ class AgentConfig(Section):
 
         Args:
             default: a YAML file, or a mapping of keys.
-            root: a second folder to resolve relative paths in, after the working directory.
+            root: the agent's folder. A relative ``default`` is resolved in it, then in the working directory; the file
+                in ``ONETURN_CONFIG`` in the working directory, then in it.
 
         Raises:
             ConfigError: a file is missing or isn't YAML; a key is unknown; a value is invalid or looks like a secret.
         """
-        keys, source = keys_of(os.environ.get(CONFIG_VARIABLE) or default, root)
+        folders = (Path.cwd(), root) if (configured := os.environ.get(CONFIG_VARIABLE)) else (root, Path.cwd())
+        keys, source = keys_of(configured or default, *(folder for folder in folders if folder is not None))
         refuse_secrets(keys, source)
         try:
             return cls.model_validate(keys)

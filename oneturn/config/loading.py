@@ -23,7 +23,7 @@ EXTENDS = "extends"
 Keys = dict[str, Any]
 
 
-def keys_of(default: str | Path | Mapping[str, Any], root: str | Path | None) -> tuple[Any, str]:
+def keys_of(default: str | Path | Mapping[str, Any], *folders: str | Path) -> tuple[Any, str]:
     """Load the effective keys.
 
     While MLflow loads a model, these are the keys it was logged with, unchanged. Otherwise they are those of
@@ -31,7 +31,7 @@ def keys_of(default: str | Path | Mapping[str, Any], root: str | Path | None) ->
 
     Args:
         default: a YAML file, or a mapping of keys.
-        root: a second folder to resolve a relative path in.
+        *folders: the folders to resolve a relative path in.
 
     Returns:
         The keys, and a description of their source for error messages.
@@ -51,7 +51,7 @@ def keys_of(default: str | Path | Mapping[str, Any], root: str | Path | None) ->
     if isinstance(default, Mapping):
         keys, source = dict(default), "the configuration"
     else:
-        keys, source = _read_file(resolve(default, root), str(default), ()), str(default)
+        keys, source = _read_file(resolve(default, *folders), str(default), ()), str(default)
     lines = os.environ.get(SET_VARIABLE, "").splitlines()
     if not lines or not isinstance(keys, dict):
         return keys, source
@@ -117,18 +117,18 @@ def merged(base: Keys, overrides: Keys) -> Keys:
     return {**base, **overrides, **nested}
 
 
-def resolve(path: str | Path, root: str | Path | None = None) -> Path:
-    """Find a file named in a configuration: in the working directory, then in ``root``.
+def resolve(path: str | Path, *folders: str | Path) -> Path:
+    """Find a file named in a configuration: in the first of the folders that has it.
 
     Args:
         path: absolute or relative; ``~`` is the home directory.
-        root: the repository, or the ``code`` folder of a logged model.
+        *folders: such as the working directory, and the agent's folder or the ``code`` folder of a logged model.
 
     Raises:
-        ConfigError: the file is in neither folder.
+        ConfigError: the file is in none of them.
     """
     file = Path(path).expanduser()
-    candidates = [Path.cwd() / file, *([Path(root) / file] if root is not None else [])]
+    candidates = [Path(folder).absolute() / file for folder in folders]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
@@ -146,7 +146,7 @@ def _read_file(path: Path, source: str, extending: tuple[Path, ...]) -> Any:
         raise ConfigError(f"{source}: extends should name a file, such as prod.yaml, not {extended!r:.60}.")
     chain = (*extending, path.resolve())
     try:
-        other = resolve(path.parent / Path(extended).expanduser())
+        other = resolve(extended, path.parent)
     except ConfigError as error:
         raise ConfigError(f"{source}: extends: {error}") from None
     if other.resolve() in chain:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import dspy
+
 import oneturn
 from oneturn.compilation import Work
 from oneturn.compilation.recipes import RECIPES
@@ -22,8 +24,25 @@ def test_custom_recipe_example_compiles(tmp_path: Path):
     assert format_recipes({"mine": own["mine"]}).startswith("  mine  Use it to see what three right runs bring. Then: ")
 
 
+def test_worked_example_shows_the_call_that_solve_returns():
+    _, worked, *_ = examples("compiling-reference.md")
+
+    def search(query: str) -> str:
+        """Search."""
+        return "4 euros"
+
+    example = dspy.Example(question="fees", answer="4 euros").with_inputs("question")
+    program = oneturn.ReAct("question -> answer", tools=[search], thoughts=False)
+    scripted = worked["RECIPES"]["scripted"]
+    compiled = scripted(
+        program, trainset=[example], metric=lambda gold, pred, trace: pred.answer == gold.answer, seed=0
+    )
+    assert compiled.step.demos[0]["trajectory"][0]["observation"] == "4 euros"
+    assert worked["RECIPES"].keys() == RECIPES.keys()
+
+
 def test_work_example_declares_its_work():
-    _, declared, *_ = examples("compiling-reference.md")
+    _, _, declared, *_ = examples("compiling-reference.md")
     work = work_of(declared["mine"], 10, 20)
     assert work == Work(runs=(20, 80), reflections=(0, 10), prompt_growth=(1, 3))
 

@@ -211,15 +211,27 @@ def test_the_error_for_a_model_logged_without_configuration_gives_the_fix():
     assert refusal({}) == expected
 
 
-def test_a_relative_path_is_resolved_in_the_working_directory_then_in_the_root(tmp_path: Path):
+def test_a_relative_path_is_resolved_in_the_first_folder_that_has_it(tmp_path: Path):
     root = tmp_path / "code"
     (root / "data").mkdir(parents=True)
     (root / "data" / "p.json").write_text("{}")
-    assert resolve("data/p.json", root) == root / "data" / "p.json"
+    assert resolve("data/p.json", tmp_path, root) == root / "data" / "p.json"
     Path("data").mkdir()
     Path("data/p.json").write_text("{}")
-    assert resolve("data/p.json", root) == tmp_path / "data" / "p.json"
+    assert resolve("data/p.json", tmp_path, root) == tmp_path / "data" / "p.json"
     assert resolve(tmp_path / "data" / "p.json") == tmp_path / "data" / "p.json"
+
+
+def test_the_default_is_the_agents_own_file_and_the_variable_names_one_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    root = tmp_path / "agent"
+    root.mkdir()
+    (root / "c.yaml").write_text("max_iters: 2")
+    Path("c.yaml").write_text("max_iters: 3")
+    assert AgentConfig.read("c.yaml", root=root).max_iters == 2
+    monkeypatch.setenv("ONETURN_CONFIG", "c.yaml")
+    assert AgentConfig.read("c.yaml", root=root).max_iters == 3
 
 
 def test_a_configuration_round_trips_through_model_config():

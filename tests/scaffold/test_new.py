@@ -73,6 +73,32 @@ def test_project_passes_its_tests_and_answers(kind: str, tmp_path: Path):
     assert (folder / "report.html").is_file()
 
 
+SERVE = """
+import contextlib, oneturn, sys
+from oneturn.serving import load_logged
+with oneturn.running_server(load_logged(sys.argv[1])) as url:
+    reply = oneturn.query(url, sys.argv[2])
+    print(reply.text, [source.title for source in reply.sources])
+"""
+
+
+def test_project_is_compiled_logged_served_and_its_notebooks_run(tmp_path: Path):
+    folder = tmp_path / "mine"
+    write_project(folder, "mine", kind="react", lm="openai/gpt-4o-mini")
+    config = folder / "configs" / "dev.yaml"
+    with stub_lm(step) as url:
+        output = walk(folder, url, ["compile"], ["notebook", "batch_evaluation"], ["notebook", "query_endpoint"])
+        assert "To use it, set in the configuration:  compiled: data/compiled/mine.json\n" in output
+        assert (folder / "build" / "report.html").is_file()
+        config.write_text(
+            config.read_text(encoding="utf-8").replace("compiled: null", "compiled: data/compiled/mine.json")
+        )
+        output = walk(folder, url, ["diff", "data/compiled/mine.json"], ["log", "--register"])
+        assert "Registered as version 1 of mine" in output
+        served = python(folder, "-c", SERVE, "models:/mine/1", QUESTIONS["react"])
+    assert served.strip().splitlines()[-1] == "48 euros ['Rate for Paris']"
+
+
 def test_requirement_names_the_origin_of_oneturn():
     assert requirement("1.2", None) == "oneturn==1.2"
     assert requirement("1.2", {"url": "file:///w/oneturn-1.2-py3-none-any.whl", "archive_info": {}}, ["local"]) == (
