@@ -18,11 +18,11 @@ from statistics import median
 from typing import Any
 
 import dspy
+from dspy.utils import BaseCallback
 
 from benchmarks.machine import ran_on
 from benchmarks.report import between_marks
 from oneturn import ReAct
-from oneturn.core.usage import CallTracker, track_usage
 
 QUESTION = "What does delivery to Norway cost?"
 ANSWER = "24 euros"
@@ -30,9 +30,8 @@ _RESULT = f"Delivery to Norway costs {ANSWER}."
 _CHARACTERS = 4
 """Characters of a request for one token: the same estimate for all."""
 
-_HEAD = (
-    "| module | asked by | LM calls | input tokens | output tokens | CPU a run |\n| --- | --- | --- | --- | --- | --- |"
-)
+_HEAD = "| module | asked by | LM calls | input tokens | output tokens | CPU a run |"
+_RULE = "| --- | --- | --- | --- | --- | --- |"
 
 
 def search(query: str) -> str:
@@ -40,13 +39,21 @@ def search(query: str) -> str:
     return _RESULT
 
 
-MODULES: dict[tuple[str, str], Callable[[], dspy.Module]] = {
-    ("`oneturn.ReAct`", "functions"): lambda: ReAct("question -> answer", [search], tool_calling="native"),
-    ("`oneturn.ReAct`", "schema"): lambda: ReAct("question -> answer", [search], tool_calling="schema"),
-    ("`oneturn.ReAct`", "text"): lambda: ReAct("question -> answer", [search], tool_calling="text"),
-    ("`dspy.ReActV2`", "functions"): lambda: dspy.ReActV2("question -> answer", [search]),
-    ("`dspy.ReAct`", "text"): lambda: dspy.ReAct("question -> answer", [search]),
-}
+def _ours(way: str) -> dspy.Module:
+    return ReAct("question -> answer", [search], tool_calling=way)
+
+
+Module = tuple[str, str, Callable[[], dspy.Module], dspy.Adapter | None]
+
+MODULES: tuple[Module, ...] = (
+    ("`oneturn.ReAct`", "functions", lambda: _ours("native"), None),
+    ("`oneturn.ReAct`", "schema", lambda: _ours("schema"), None),
+    ("`oneturn.ReAct`", "text", lambda: _ours("text"), None),
+    ("`dspy.ReActV2`", "functions", lambda: dspy.ReActV2("question -> answer", [search]), dspy.JSONAdapter()),
+    ("`dspy.ReActV2`", "text", lambda: dspy.ReActV2("question -> answer", [search]), None),
+    ("`dspy.ReAct`", "text", lambda: dspy.ReAct("question -> answer", [search]), None),
+)
+"""The module, how the LM is asked, how it is built, and the adapter that asks so; by default ``dspy.ChatAdapter``."""
 
 
 def reply(body: dict[str, Any]) -> dict[str, Any]:
@@ -59,14 +66,17 @@ def reply(body: dict[str, Any]) -> dict[str, Any]:
         function = {"name": name, "arguments": json.dumps(args)}
         calls = [{"id": f"call_{len(body['messages'])}", "type": "function", "function": function}]
         return {"role": "assistant", "content": None, "tool_calls": calls}
-    prompt = json.dumps(body["messages"])
-    if "tool_call" in prompt:
-        step = {"thought": "", "tool_call": {"name": "finish" if found else "search", "args": args}}
-        return {"role": "assistant", "content": json.dumps(step)}
-    if "next_tool_name" in body["messages"][0]["content"]:
-        fields = {"next_thought": "I look it up.", "next_tool_name": "search", "next_tool_args": json.dumps(args)}
+    system = body["messages"][0]["content"]
+    ending = next((name for name in ("finish", "submit") if f"call `{name}`" in system), "finish")
+    call = {"name": ending if found else "search", "args": args}
+    if "You work in steps" in system:
+        return {"role": "assistant", "content": json.dumps({"thought": "", "tool_call": call})}
+    if "next_tool_name" in system:
+        fields = {"next_thought": "I look it up.", "next_tool_name": call["name"], "next_tool_args": json.dumps(args)}
         if found:
-            fields |= {"next_tool_name": "finish", "next_tool_args": "{}"}
+            fields["next_tool_args"] = "{}"
+    elif "tool_calls" in system:
+        fields = {"next_thought": "I look it up.", "tool_calls": json.dumps({"tool_calls": [call]})}
     else:
         fields = {"reasoning": "It is in the price list.", "answer": ANSWER}
     text = "\n\n".join(f"[[ ## {name} ## ]]\n{value}" for name, value in fields.items())
@@ -112,21 +122,30 @@ def measure(build: Callable[[], dspy.Module], lm: dspy.LM, runs: int) -> dict[st
     program = build()
     program.set_lm(lm)
     program(question=QUESTION)  # warm-up
-    tracker, seconds = CallTracker(), []
-    with track_usage(tracker):
+    calls, seconds = _LMCalls(), []
+    with dspy.track_usage() as tracker, dspy.context(callbacks=[calls]):
         for _ in range(runs):
             start = time.process_time()
             answer = program(question=QUESTION).answer
             seconds.append(time.process_time() - start)
             if answer != ANSWER:
                 raise SystemExit(f"{type(program).__name__} answered {answer!r}")
-    usage = tracker.usage
+    (tokens,) = tracker.get_total_tokens().values()
     return {
-        "calls": usage.lm_calls / runs,
-        "input": usage.input_tokens / runs,
-        "output": usage.output_tokens / runs,
+        "calls": calls.count / runs,
+        "input": tokens["prompt_tokens"] / runs,
+        "output": tokens["completion_tokens"] / runs,
         "cpu": median(seconds),
     }
+
+
+class _LMCalls(BaseCallback):
+    """Counts the LM calls."""
+
+    count = 0
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        self.count += 1
 
 
 def main() -> None:
@@ -140,13 +159,16 @@ def main() -> None:
     server.start()
     lm = dspy.LM("openai/gpt-4o-mini", api_base=f"http://127.0.0.1:{ours.recv()}/v1", api_key="none", cache=False)
     rows = []
-    with dspy.context(adapter=None, disable_history=True):
-        for (name, way), build in MODULES.items():
+    for name, way, build, adapter in MODULES:
+        with dspy.context(adapter=adapter, disable_history=True):
             used = measure(build, lm, options.runs)
-            figures = f"{used['calls']:.2f} | {used['input']:.0f} | {used['output']:.0f} | {1000 * used['cpu']:.1f} ms"
-            rows.append(f"| {name} | {way} | {figures} |")
+        figures = f"{used['calls']:.2f} | {used['input']:.0f} | {used['output']:.0f} | {1000 * used['cpu']:.1f} ms"
+        rows.append(f"| {name} | {way} | {figures} |")
     server.terminate()
-    text = "\n".join([ran_on("dspy"), f"- {options.runs} runs each, one at a time, untraced", "", _HEAD, *rows]) + "\n"
+    text = (
+        "\n".join([ran_on("dspy"), f"- {options.runs} runs each, one at a time, untraced", "", _HEAD, _RULE, *rows])
+        + "\n"
+    )
     print(text)
     if options.report:
         page = Path(options.report)

@@ -27,7 +27,7 @@ _NAMES = ("supports_function_calling", "supports_reasoning", "supports_response_
 _capabilities: weakref.WeakKeyDictionary[dspy.BaseLM, tuple[str, dict[str, Any]]] = weakref.WeakKeyDictionary()
 
 # Databricks documents function calling for these families; other endpoints of a workspace may serve anything.
-_DATABRICKS_NATIVE = re.compile(r"claude|gpt|llama|gemini", re.IGNORECASE)
+_DATABRICKS_NATIVE = re.compile(r"claude|gpt|llama|gemini|qwen3-next|deepseek-v4-pro", re.IGNORECASE)
 # Dialects without anyOf, $ref and the like (Databricks: "Structured outputs"; Gemini: "Function calling").
 _NARROW = re.compile(r"^(databricks|gemini|vertex_ai)/|gemini", re.IGNORECASE)
 # Their APIs require the reasoning of an unfinished run in the following requests.

@@ -60,6 +60,16 @@ def parse_request(
         ProgramError: the request answers an approval, and there is no key to verify it.
     """
     _check_options(options, program)
+    try:
+        return _parse_items(request, options, program, approvals)
+    except RequestError as error:
+        error.param = error.param or "input"
+        raise
+
+
+def _parse_items(
+    request: ResponsesAgentRequest, options: RequestOptions, program: Program, approvals: Approvals | None
+) -> ParsedRequest:
     items = tuple(item.model_dump() for item in request.input)
     inputs = program_inputs(program.signature, request, program.answer_field)
     answer = read_answer(items)

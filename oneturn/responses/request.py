@@ -283,15 +283,15 @@ def _turn(exchange: Exchange, question: str | None, answer: str | None) -> dict[
 
 def _coerce(name: str, field: Any, values: Mapping[str, Any]) -> Any:
     if name not in values:
-        raise RequestError(_missing(name, field.annotation))
+        missing = _missing(name, field.annotation)
+        raise RequestError(missing, "custom_inputs" if missing.startswith("custom_inputs") else "input")
     try:
         return pydantic.TypeAdapter(field_type(field)).validate_python(values[name])
     except pydantic.ValidationError as error:
         problem = error.errors(include_url=False)[0]
         path = "".join(f".{part}" for part in problem["loc"])
-        raise RequestError(
-            f"'{name}{path}' must be of type {_type_name(field.annotation)}: {problem['msg']}."
-        ) from error
+        reason = f"'{name}{path}' must be of type {_type_name(field.annotation)}: {problem['msg']}."
+        raise RequestError(reason, "custom_inputs") from error
 
 
 def _missing(name: str, annotation: Any) -> str:

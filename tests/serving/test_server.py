@@ -161,7 +161,7 @@ def test_a_failure_without_a_stream_is_an_http_error():
         response = httpx.post(f"{url}/responses", json=body("?"))
     assert response.status_code == 500
     message = "The agent failed (RuntimeError); see its trace for details."
-    expected = {"message": message, "type": "server_error", "param": None, "code": "server_error"}
+    expected = {"message": message, "type": "server_error", "param": "", "code": "server_error"}
     assert response.json() == {"error": expected}
 
 
@@ -206,7 +206,7 @@ def test_the_text_of_an_exception_is_not_sent(stream: bool):
 REFUSED = {
     "no input": ({}, "input: Field required.", "input"),
     "half an item": ({"input": [{"role": "user"}]}, "input.0.content: Field required.", "input"),
-    "a list": ([1], "The request's body must be a JSON object.", None),
+    "a list": ([1], "The request's body must be a JSON object.", ""),
     "no question": (
         {"input": [{"role": "assistant", "content": "hi"}]},
         'The request has no user message; send input=[{"role": "user", "content": "…"}].',
