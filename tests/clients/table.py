@@ -62,7 +62,7 @@ def _cell(differences: list[str | None], notes: list[str]) -> str:
     for reason in reasons:
         if reason not in notes:
             notes.append(reason)
-    marks = "".join(str(notes.index(reason) + 1) for reason in reasons).translate(_SUPERSCRIPTS)
+    marks = " ".join(str(notes.index(reason) + 1) for reason in reasons).translate(_SUPERSCRIPTS)
     return f"{'–' if None not in differences else '✓'}{marks}"
 
 

@@ -8,6 +8,7 @@ optimizer rewrites the signature's instructions, never the list of tools.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -80,8 +81,15 @@ class StepAdapter(RequestAdapter):
         Raises:
             AdapterParseError: the reply is no step.
         """
-        step = self.parse(signature, reply.get("text") or "")
-        return {**step, "reasoning": reply.get("reasoning_content") or ""}
+        text, reasoning = reply.get("text") or "", reply.get("reasoning_content") or ""
+        if calls := reply.get("tool_calls"):  # some servers make function calls of a step
+            first, *more = [self._call_of(each["function"]) for each in calls]
+            parallel = {"parallel_calls": more} if self.steps.parallel else {}
+            return {"thought": "", "tool_call": first, **parallel, "reasoning": reasoning}
+        if not text.strip() and reasoning:  # some servers take the step for the reasoning's end
+            with contextlib.suppress(AdapterParseError):
+                return self.parse(signature, reasoning)
+        return {**self.parse(signature, text), "reasoning": reasoning}
 
     def format(
         self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
@@ -138,6 +146,11 @@ class StepAdapter(RequestAdapter):
             return None
         args = {name: value for name, value in outputs.items() if name in self.steps.outputs}
         return ToolCallArgs(name=FINISH, args=args)
+
+    def _call_of(self, function: Mapping[str, Any]) -> ToolCallArgs:
+        names = self.steps.function_names
+        name = names.resolve(str(function["name"]))
+        return ToolCallArgs(name=name, args=names.read_arguments(name, json.loads(function["arguments"] or "{}")))
 
     def _demo_messages(self, signature: type[dspy.Signature], demo: Mapping[str, Any]) -> list[Message]:
         if demo.get("tool_call") is not None:
