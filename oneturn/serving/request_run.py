@@ -20,6 +20,7 @@ from mlflow.tracing.constant import SpanAttributeKey
 from mlflow.types.responses import ResponsesAgentRequest, responses_agent_output_reducer
 
 from oneturn.core.run_context import RunContext
+from oneturn.core.terminal import visible
 from oneturn.errors import AgentError
 from oneturn.programs import program_tools
 from oneturn.responses import ResponsesAdapter
@@ -250,7 +251,7 @@ def _failure(error: BaseException) -> AgentError:
     if failure.code == "server_error" and not isinstance(error, AgentError):
         _log.error("The agent failed.", exc_info=error)
     else:
-        _log.warning("%s: %s", failure.code, failure)
+        _log.warning("%s: %s", failure.code, visible(str(failure)))  # it may hold the client's text
     return failure
 
 

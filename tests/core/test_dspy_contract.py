@@ -58,6 +58,7 @@ NAMES = {
     "dspy.clients.call_result.usage_dict": "the usage of wrapped engines (lm/streaming.py, compilation/replay_lm.py)",
     "dspy.teleprompt.bootstrap_trace_data": "the candidates of a compile (compilation/callbacks.py)",
     "dspy.utils.callback.BaseCallback": "a failed run's cached replies (programs/react/llm_step.py)",
+    "dspy.utils.parallelizer": "a compile's progress outside a terminal (compilation/session.py)",
     "dspy.utils.usage_tracker.UsageTracker": "the count of LM calls and tokens (core/usage.py)",
 }
 """The names that ``_dspy.py`` imports, and what needs them."""
@@ -462,3 +463,16 @@ def test_a_provider_s_key_has_a_name(model: str, variables: set[str], monkeypatc
         monkeypatch.delenv(name, raising=False)
     assert set(key_variables(dspy.LM(model))) == variables
     assert key_variables(dspy.LM(model, api_key="k")) == ()
+
+
+def test_parallel_calls_draw_no_bars(capfd: pytest.CaptureFixture[str]):
+    from oneturn.core._dspy import without_bars
+
+    examples = [dspy.Example(question=str(n)).with_inputs("question") for n in range(3)]
+    evaluate = dspy.Evaluate(devset=examples, metric=lambda *_: 1.0, num_threads=1, display_progress=True)
+    program = lambda question: dspy.Prediction(answer=question)  # noqa: E731
+    evaluate(program)
+    assert "\r" in "".join(capfd.readouterr()), "the bar that is to be hidden"
+    with without_bars():
+        assert evaluate(program).score == 100.0
+    assert "\r" not in "".join(capfd.readouterr())
