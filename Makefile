@@ -21,7 +21,7 @@ export ONETURN_CONFIG := $(CONFIG)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast test-versions lint format demo weights compile log evaluate serve notebooks benchmark lock clean
+.PHONY: help setup test test-fast test-versions test-clients lint format demo weights compile log evaluate serve notebooks benchmark lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,11 @@ test-fast: setup ## Run the unit tests only
 
 test-versions: setup ## Run the unit tests on Python 3.10 to 3.13, with the newest and the lowest dependencies
 	$(BIN)/python -m scripts.version_matrix
+
+# One client: make test-clients CLIENTS=litellm. After a change of the versions: make test-clients WRITE=1
+CLIENTS ?=
+test-clients: setup ## Ask a served agent through every client, each in its own environment
+	$(BIN)/python -m tests.clients $(CLIENTS) $(if $(WRITE),--write-table)
 
 lint: setup ## Check style, format, types and imports
 	$(BIN)/ruff check

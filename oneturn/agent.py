@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,9 +17,11 @@ from oneturn.config import AgentConfig
 from oneturn.config.loading import CONFIG_VARIABLE, environment_variable
 from oneturn.errors import ConfigError, ProgramError
 from oneturn.lm import build_lm
-from oneturn.programs.state import load_compiled
+from oneturn.programs.state import load_compiled, read_manifest, tool_calling_change
 from oneturn.responses import ResponsesAdapter
 from oneturn.tools.approvals import build_approvals
+
+_log = logging.getLogger(__name__)
 
 Metric = Callable[..., Any]
 Recipe = Callable[..., dspy.Module]
@@ -72,9 +75,16 @@ class Agent:
         return program
 
     def serving_program(self) -> Any:
-        """Return the compiled program with its LM set, for ``oneturn.ResponsesAdapter``."""
-        program = self.program()
-        program.set_lm(self.lm())
+        """Return the compiled program with its LM set, for ``oneturn.ResponsesAdapter``.
+
+        A program that was compiled for another way of tool calling is logged as a warning.
+        """
+        program, lm = self.program(), self.lm()
+        program.set_lm(lm)
+        if self.config.compiled is not None:
+            change = tool_calling_change(read_manifest(self.compiled_path), program, lm)
+            if change is not None:
+                _log.warning("%s: %s. Run `oneturn compile`.", self.config.compiled, change)
         return program
 
     def adapter(self) -> ResponsesAdapter:

@@ -150,6 +150,9 @@ class _ItemCollector:
             given = value is not None and (value not in ("", [], {}) or name in _NAME_FIELDS)
             if given and name not in _CHANGING_FIELDS and not same(value, done.get(name)):
                 self._findings.add("item-changed", f"{name} of {item} differs from the added item's.", position)
+        for name in sorted(_NAME_FIELDS & done.keys()):
+            if item.added is not None and item.added.get(name) is None and done[name] is not None:
+                self._findings.add("item-changed", f"{name} of {item} is missing from the added item.", position)
 
     def _index(self, event: Event, position: int) -> int | None:
         index = event.get("output_index")

@@ -1,7 +1,8 @@
 """Messages of thinking models on Databricks: content in parts, and signatures that have to be sent back.
 
-A part of type ``reasoning`` holds the text of Claude's thinking with its signature, or thinking that is encrypted. A
-tool call of Gemini has a ``thoughtSignature``. Databricks documents that both go back unchanged in the next request.
+A part of type ``reasoning`` holds the text of Claude's thinking with its signature, or thinking that is encrypted.
+Databricks documents that it goes back unchanged in the next request. What else a tool call has, such as Gemini's
+``thoughtSignature``, goes back with the call.
 """
 
 from __future__ import annotations

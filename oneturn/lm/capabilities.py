@@ -12,8 +12,13 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import dspy
-from dspy.lm15 import CapabilityError, ContextLengthError, InvalidRequestError, LM15Error
-from dspy.utils.exceptions import ContextWindowExceededError, LMInvalidRequestError, LMUnsupportedFeatureError
+from dspy.lm15 import CapabilityError, ContextLengthError, InvalidRequestError, LM15Error, ServerError
+from dspy.utils.exceptions import (
+    ContextWindowExceededError,
+    LMInvalidRequestError,
+    LMServerError,
+    LMUnsupportedFeatureError,
+)
 
 ToolCalling = Literal["native", "schema", "text"]
 """How an LM is asked for tool calls: by function calling, by a JSON schema of its reply, or by the prompt alone."""
@@ -27,7 +32,7 @@ _NAMES = ("supports_function_calling", "supports_reasoning", "supports_response_
 _capabilities: weakref.WeakKeyDictionary[dspy.BaseLM, tuple[str, dict[str, Any]]] = weakref.WeakKeyDictionary()
 
 # Databricks documents function calling for these families; other endpoints of a workspace may serve anything.
-_DATABRICKS_NATIVE = re.compile(r"claude|gpt|llama|gemini", re.IGNORECASE)
+_DATABRICKS_NATIVE = re.compile(r"claude|gpt|llama|gemini|qwen3-next|deepseek-v4-pro", re.IGNORECASE)
 # Dialects without anyOf, $ref and the like (Databricks: "Structured outputs"; Gemini: "Function calling").
 _NARROW = re.compile(r"^(databricks|gemini|vertex_ai)/|gemini", re.IGNORECASE)
 # Their APIs require the reasoning of an unfinished run in the following requests.
@@ -38,6 +43,7 @@ _ABOUT_FORMAT = re.compile(
     r"|additionalProperties|\btools?\b|tool_choice|tool.call|function.?call|\bfunctions?\b",
     re.IGNORECASE,
 )
+_UNSUPPORTED = re.compile(r"not.{0,10}support|unsupported|not implemented|requires? --", re.IGNORECASE)
 
 
 def capabilities_of(lm: dspy.BaseLM) -> Mapping[str, Any]:
@@ -98,6 +104,8 @@ def is_format_refusal(error: Exception) -> bool:
         return False
     if isinstance(error, LMUnsupportedFeatureError):
         return True
+    if isinstance(error, LMServerError):  # llama.cpp and others say so with status 500 or 501
+        return bool(_ABOUT_FORMAT.search(str(error)) and _UNSUPPORTED.search(str(error)))
     return isinstance(error, LMInvalidRequestError) and bool(_ABOUT_FORMAT.search(str(error)))
 
 
@@ -105,6 +113,8 @@ def is_engine_format_refusal(error: LM15Error) -> bool:
     """Return whether an engine's error refuses a request for its schema; see :func:`is_format_refusal`."""
     if isinstance(error, ContextLengthError):
         return False
+    if isinstance(error, ServerError):
+        return bool(_ABOUT_FORMAT.search(str(error)) and _UNSUPPORTED.search(str(error)))
     return isinstance(error, InvalidRequestError | CapabilityError) and bool(_ABOUT_FORMAT.search(str(error)))
 
 

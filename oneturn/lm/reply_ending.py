@@ -9,10 +9,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import dspy
-from dspy.lm15 import RefusalPart, Request, Response, ResponseStream, TextPart, ToolCallPart, response_to_events
+from dspy.lm15 import (
+    CacheConfig,
+    RefusalPart,
+    Request,
+    Response,
+    ResponseStream,
+    TextPart,
+    ToolCallPart,
+    response_to_events,
+)
 from dspy.utils.exceptions import LMError
 
 from oneturn.core._dspy import StreamEvent, engine_call, usage_dict, uses_engine, with_engine
@@ -24,6 +34,8 @@ from oneturn.lm.streaming import OnDelta, StreamingEngine, unchanged
 Ending = Literal["max_output_tokens", "content_filter", "refusal"]
 
 
+_MARKS_ITS_CACHE = "anthropic/"  # other APIs cache the beginning of a prompt by themselves
+_FAILED_REPLY = ("tool_use_failed", "json_validate_failed")
 _UNNAMED_CALL = re.compile(r"tool call (?:at part \d+ arrived without a|with no) name")
 
 
@@ -43,9 +55,12 @@ class ReplyEnded(LMError):
         self.usage = usage
 
 
-def is_unnamed_call(error: LMError) -> bool:
-    """Return whether a reply had a function call without a name, which ``lm15`` refuses: the LM can be asked again."""
-    return bool(_UNNAMED_CALL.search(str(error)))
+def is_failed_reply(error: LMError) -> bool:
+    """Return whether an error is about what the LM wrote, not about the request, so that the LM can be asked again.
+
+    ``lm15`` refuses a function call without a name. Groq answers 400 if the LM's call or JSON is invalid.
+    """
+    return error.provider_code in _FAILED_REPLY or bool(_UNNAMED_CALL.search(str(error)))
 
 
 class ReplyCheck:
@@ -80,7 +95,7 @@ class ReplyCheck:
         Raises:
             ReplyEnded: the reply was cut, filtered or refused.
         """
-        return self._check(self._complete(with_replayed(request, self._states)))
+        return self._check(self._complete(self._prepare(request)))
 
     def stream(self, request: Request) -> Iterator[StreamEvent]:
         """Yield the events of the LM's own engine, for a program that contains this one and streams it.
@@ -88,13 +103,20 @@ class ReplyCheck:
         Raises:
             ReplyEnded: the reply was cut, filtered or refused.
         """
-        call = unchanged(engine_call(self.lm, with_replayed(request, self._states)))
+        call = unchanged(engine_call(self.lm, self._prepare(request)))
         if not hasattr(call.engine, "stream"):
             yield from response_to_events(self._check(call.engine.complete(call.request)))
             return
         with ResponseStream(call.engine.stream(call.request), call.request) as stream:
             yield from stream.events()
             self._check(stream.response)
+
+    def _prepare(self, request: Request) -> Request:
+        """Return the request with what the API requires back, and for Claude with marks up to where it caches."""
+        request = with_replayed(request, self._states)
+        if not self.lm.model.startswith(_MARKS_ITS_CACHE) or request.config.cache is not None:
+            return request
+        return replace(request, config=replace(request.config, cache=CacheConfig(prefix="history")))
 
     def _check(self, response: Response) -> Response:
         text = "".join(part.text for part in response.message.parts if isinstance(part, TextPart))

@@ -13,11 +13,9 @@ import uuid
 from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
-from oneturn.responses.tool_items import Event, ToolItemForm, ToolItems
+from oneturn.responses.tool_items import ENDINGS, Event, ToolItemForm, ToolItems
 
 DialectName = Literal["open_responses", "mlflow"]
-
-_ENDINGS = ("response.completed", "response.incomplete", "response.failed")
 
 # The fields of a response resource, with the values that apply to an agent without client tools and without a store.
 _RESOURCE: dict[str, Any] = {
@@ -103,7 +101,7 @@ class Dialect:
         if not self._started and kind != "response.created":
             yield from self._start()
         self._started = True
-        self._ended = self._ended or kind in _ENDINGS
+        self._ended = self._ended or kind in ENDINGS
         if kind == "error":
             self._error = event
         if kind == "response.output_item.done":
@@ -145,7 +143,7 @@ class Dialect:
         response = event.get("response")
         if not isinstance(response, Mapping) or "output" not in response:
             return event
-        output = self._tool_items.output(response["output"], ended=event["type"] in _ENDINGS)
+        output = self._tool_items.output(response["output"], ended=event["type"] in ENDINGS)
         return {**event, "response": {**response, "output": output}}
 
     def _complete(self, event: Event) -> Event:

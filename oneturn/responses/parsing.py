@@ -9,7 +9,6 @@ from typing import Any
 
 import dspy
 from mlflow.types.responses import ResponsesAgentRequest
-from pydantic import ValidationError
 
 from oneturn.core.serialization import replace_surrogates_deep
 from oneturn.core.steps import Resumption
@@ -17,7 +16,7 @@ from oneturn.errors import ProgramError, RequestError
 from oneturn.programs import Program
 from oneturn.responses.approval_items import Item, read_answer
 from oneturn.responses.call_items import to_mlflow_items
-from oneturn.responses.request import MESSAGES, SYSTEM, describe_validation_error, program_inputs
+from oneturn.responses.request import MESSAGES, SYSTEM, program_inputs, to_mlflow_request
 from oneturn.responses.request_fields import RequestOptions, read_fields
 from oneturn.responses.text_format import check_format
 from oneturn.tools.approvals import Approvals, VerifiedApproval
@@ -61,6 +60,16 @@ def parse_request(
         ProgramError: the request answers an approval, and there is no key to verify it.
     """
     _check_options(options, program)
+    try:
+        return _parse_items(request, options, program, approvals)
+    except RequestError as error:
+        error.param = error.param or "input"
+        raise
+
+
+def _parse_items(
+    request: ResponsesAgentRequest, options: RequestOptions, program: Program, approvals: Approvals | None
+) -> ParsedRequest:
     items = tuple(item.model_dump() for item in request.input)
     inputs = program_inputs(program.signature, request, program.answer_field)
     answer = read_answer(items)
@@ -144,16 +153,12 @@ def validate_request(request: ResponsesAgentRequest | Mapping[str, Any]) -> Resp
         RequestError: the request doesn't match the Responses protocol.
     """
     data = request.model_dump() if isinstance(request, ResponsesAgentRequest) else request
-    try:
-        encodable = _is_encodable(data)
-        if encodable and isinstance(request, ResponsesAgentRequest):
-            return request
-        data = data if encodable else replace_surrogates_deep(data)
-        items = data.get("input") if isinstance(data, Mapping) else None
-        converted = {**data, "input": to_mlflow_items(items)} if isinstance(items, list) else data
-        return ResponsesAgentRequest.model_validate(converted)
-    except ValidationError as invalid:
-        raise RequestError(describe_validation_error(invalid), "input") from invalid
+    encodable = _is_encodable(data)
+    if encodable and isinstance(request, ResponsesAgentRequest):
+        return request
+    data = data if encodable else replace_surrogates_deep(data)
+    items = data.get("input") if isinstance(data, Mapping) else None
+    return to_mlflow_request({**data, "input": to_mlflow_items(items)} if isinstance(items, list) else data)
 
 
 def _is_encodable(request: Any) -> bool:

@@ -172,6 +172,21 @@ def program_inputs(
     }
 
 
+def to_mlflow_request(fields: Any) -> ResponsesAgentRequest:
+    """Return MLflow's request with these fields.
+
+    Raises:
+        RequestError: a field is missing or has a wrong type.
+    """
+    try:
+        return ResponsesAgentRequest.model_validate(fields)
+    except pydantic.ValidationError as invalid:
+        raise RequestError(describe_validation_error(invalid), "input") from invalid
+    except TypeError as error:  # MLflow's own check of a content part looks its type up in a set
+        message = "The type of a content part isn't a text; send input_text, input_image or input_file."
+        raise RequestError(message, "input") from error
+
+
 def describe_validation_error(error: pydantic.ValidationError) -> str:
     """Describe the first error of a request that MLflow rejects, with its location."""
     problems = error.errors(include_url=False, include_context=False)
@@ -268,15 +283,15 @@ def _turn(exchange: Exchange, question: str | None, answer: str | None) -> dict[
 
 def _coerce(name: str, field: Any, values: Mapping[str, Any]) -> Any:
     if name not in values:
-        raise RequestError(_missing(name, field.annotation))
+        missing = _missing(name, field.annotation)
+        raise RequestError(missing, "custom_inputs" if missing.startswith("custom_inputs") else "input")
     try:
         return pydantic.TypeAdapter(field_type(field)).validate_python(values[name])
     except pydantic.ValidationError as error:
         problem = error.errors(include_url=False)[0]
         path = "".join(f".{part}" for part in problem["loc"])
-        raise RequestError(
-            f"'{name}{path}' must be of type {_type_name(field.annotation)}: {problem['msg']}."
-        ) from error
+        reason = f"'{name}{path}' must be of type {_type_name(field.annotation)}: {problem['msg']}."
+        raise RequestError(reason, "custom_inputs") from error
 
 
 def _missing(name: str, annotation: Any) -> str:

@@ -11,15 +11,19 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from mlflow.types.responses import ResponsesAgentRequest
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 from oneturn.core.run_context import LMSettings
 from oneturn.errors import RequestError
 from oneturn.responses.call_items import to_mlflow_items
-from oneturn.responses.request import describe_validation_error
+from oneturn.responses.request import to_mlflow_request
+from oneturn.responses.tool_items import SERVER_LABEL
 
 _AI_SDK = "with the AI SDK, set providerOptions.openai.store to false"
 _SEND_ITEMS = "send the items of the earlier turns in input"
+
+AGENT_TOOLS = {"type": "mcp", "server_label": SERVER_LABEL}
+"""The tools that the agent has already, as a hosted MCP server; openai-agents looks up there who asks for approval."""
 
 ACCEPTED_VALUES: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "background": ((False,), "send background: false, and stream: true for a long run"),
@@ -34,7 +38,7 @@ ACCEPTED_VALUES: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "service_tier": (("auto", "default"), "leave it out"),
     "store": ((False,), f"send store: false ({_AI_SDK}): nothing is stored, and earlier items come in input"),
     "tool_choice": (("auto",), "leave it out: the agent chooses its tools"),
-    "tools": (([],), "leave it out: the agent has its own tools, listed at /agent/info"),
+    "tools": (([], [AGENT_TOOLS]), "leave it out: the agent has its own tools, listed at /agent/info"),
     "top_logprobs": ((0,), "leave it out"),
     "truncation": (("auto", "disabled"), "send truncation: disabled"),
 }
@@ -62,6 +66,14 @@ class TextFormat(BaseModel):
     description: str | None = None
     json_schema: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
     strict: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flatten(cls, value: Any) -> Any:
+        """Read the nested form of chat completions, which Databricks' provider of the AI SDK sends."""
+        if isinstance(value, Mapping) and isinstance(nested := value.get("json_schema"), Mapping):
+            return {**nested, **{name: inner for name, inner in value.items() if name != "json_schema"}}
+        return value
 
 
 class TextSettings(BaseModel):
@@ -194,10 +206,7 @@ def agent_request(body: Any) -> ResponsesAgentRequest:
     given = body.get("input")
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
     fields = {**body, "input": [*instructions, *to_mlflow_items(items)] if isinstance(items, list) else items}
-    try:
-        return ResponsesAgentRequest.model_validate(fields)
-    except ValidationError as error:
-        raise RequestError(describe_validation_error(error)) from error
+    return to_mlflow_request(fields)
 
 
 def _is_default(name: str, value: Any) -> bool:

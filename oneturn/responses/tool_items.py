@@ -19,6 +19,11 @@ ToolItemForm = Literal["mcp_call", "function_call", "none"]
 SERVER_LABEL = "oneturn"
 """The ``server_label`` of the agent's own tools."""
 
+ENDINGS = ("response.completed", "response.incomplete", "response.failed")
+"""The terminal events of a stream."""
+
+# What an agent's own call has that a program leaves open.
+_ABANDONED = {"output": "Error: the run ended before this tool did.", "is_error": True}
 _ARGUMENTS = "response.function_call_arguments."
 _CALLS = ("function_call", "function_call_output")
 
@@ -50,6 +55,7 @@ class ToolItems:
         self._indexes: dict[Any, int] = {}  # by output_index in the stream that is read
         self._next_index = 0
         self._calls: dict[str, Item] = {}  # calls that were begun as mcp_call items, by call_id
+        self._ended: set[str] = set()
         self._held: list[Event] = []  # events of calls that may be the client's
         self._hidden: list[Event] = []
 
@@ -83,7 +89,22 @@ class ToolItems:
             return [item for item in items if item.get("type") not in _CALLS]
         if self._form == "function_call":
             return items
-        return list(_with_mcp_calls(items, ended))
+        return list(self._with_mcp_calls(items, ended))
+
+    def _with_mcp_calls(self, items: Sequence[Item], ended: bool) -> Iterator[Item]:
+        calls = {item["call_id"] for item in items if item.get("type") == "function_call"}
+        outputs = {item["call_id"]: item for item in items if item.get("type") == "function_call_output"}
+        for item in items:
+            if item.get("type") == "function_call":
+                if item["call_id"] in outputs:
+                    yield mcp_call(item, outputs[item["call_id"]])
+                elif ended:
+                    yield mcp_call(item, _ABANDONED) if self._is_own_call(item) else item
+            elif item.get("type") != "function_call_output" or item["call_id"] not in calls:
+                yield item
+
+    def _is_own_call(self, item: Item) -> bool:
+        return item["name"] in self._own_tools or item["call_id"] in self._calls
 
     def _is_of_call(self, event: Event) -> bool:
         return str(event["type"]).startswith(_ARGUMENTS) or _type(event) in _CALLS
@@ -91,9 +112,11 @@ class ToolItems:
     def _read_mcp(self, kind: str, event: Event) -> Iterator[Event]:
         if self._held and not self._may_be_held(kind, event):
             held, self._held = self._held, []
-            ended = kind in ("response.completed", "response.incomplete", "response.failed")
             for earlier in held:
-                yield from [self._renumbered(earlier)] if ended else self._convert(earlier)
+                yield from [self._renumbered(earlier)] if kind in ENDINGS else self._convert(earlier)
+        if kind in ENDINGS:
+            for call_id in [call_id for call_id in self._calls if call_id not in self._ended]:
+                yield from self._end(call_id, _ABANDONED)
         if self._may_be_held(kind, event) and (self._held or not self._is_own(event)):
             self._held.append(event)
             return
@@ -105,7 +128,7 @@ class ToolItems:
     def _is_own(self, event: Event) -> bool:
         item = event.get("item")
         if item:
-            return item["name"] in self._own_tools or item["call_id"] in self._calls
+            return self._is_own_call(item)
         return event.get("item_id") in {call.get("id") for call in self._calls.values()}
 
     def _convert(self, event: Event) -> Iterator[Event]:
@@ -120,7 +143,7 @@ class ToolItems:
             self._calls[item["call_id"]] = {**self._calls[item["call_id"]], **item}
         elif item.get("type") == "function_call_output" and item["call_id"] in self._calls:
             if kind.endswith(".done"):
-                yield from self._end(self._calls[item["call_id"]], item)
+                yield from self._end(item["call_id"], item)
         else:
             yield self._renumbered(event)
 
@@ -141,9 +164,9 @@ class ToolItems:
         fields = {name: value for name, value in event.items() if name != "name"}
         return {**fields, "type": kind.replace("function_call", "mcp_call"), **self._position(event, item_id)}
 
-    def _end(self, call: Item, output: Item) -> Iterator[Event]:
-        item = mcp_call(call, output)
-        index = call["output_index"]
+    def _end(self, call_id: str, output: Item) -> Iterator[Event]:
+        self._ended.add(call_id)
+        item, index = mcp_call(self._calls[call_id], output), self._calls[call_id]["output_index"]
         kind = "failed" if item["status"] == "failed" else "completed"
         yield {"type": f"response.mcp_call.{kind}", "item_id": item["id"], "output_index": index}
         yield {"type": "response.output_item.done", "output_index": index, "item": item}
@@ -191,19 +214,6 @@ def mcp_id(call: Item) -> str:
     """Return the id of the ``mcp_call`` item of a ``function_call`` item."""
     id = str(call.get("id") or call.get("call_id"))
     return "mcp_" + id.removeprefix("fc_")
-
-
-def _with_mcp_calls(items: Sequence[Item], ended: bool) -> Iterator[Item]:
-    calls = {item["call_id"] for item in items if item.get("type") == "function_call"}
-    outputs = {item["call_id"]: item for item in items if item.get("type") == "function_call_output"}
-    for item in items:
-        if item.get("type") == "function_call":
-            if item["call_id"] in outputs:
-                yield mcp_call(item, outputs[item["call_id"]])
-            elif ended:  # left to the client
-                yield item
-        elif item.get("type") != "function_call_output" or item["call_id"] not in calls:
-            yield item
 
 
 def _type(event: Event) -> Any:

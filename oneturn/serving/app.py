@@ -15,9 +15,10 @@ from oneturn.serving.body_limit import BodyLimit
 from oneturn.serving.http_errors import on_exception, on_http_exception
 from oneturn.serving.information import Information
 from oneturn.serving.interruption import interrupt_httpx
+from oneturn.serving.request_id import RequestId
 from oneturn.serving.request_limit import RequestLimit
-from oneturn.serving.request_run import ServedAgent
 from oneturn.serving.responses_endpoint import OpenRuns, ResponsesEndpoint
+from oneturn.serving.served_agent import ServedAgent
 
 PATHS: dict[str, DialectName] = {"/v1/responses": "open_responses", "/responses": "mlflow", "/invocations": "mlflow"}
 """The paths that run the agent, with their dialects."""
@@ -68,6 +69,7 @@ class AgentApplication(Starlette):
                 *information.routes,
             ],
             middleware=[
+                Middleware(RequestId),
                 Middleware(
                     Access,
                     loopback=loopback,

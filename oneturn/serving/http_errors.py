@@ -19,9 +19,13 @@ _log = logging.getLogger(__name__)
 
 
 def error_response(error: AgentError, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Return the response for an error: its status, its error object, its retry headers and further ``headers``."""
-    content = {"error": replace_surrogates_deep(error_object(error))}
-    return JSONResponse(content, error.status or 500, {**retry_headers(error), **(headers or {})})
+    """Return the response for an error: its status, its error object, its retry headers and further ``headers``.
+
+    ``param`` is an empty text if the error is about no field: the AI SDK's provider for Open Responses reads the
+    message only of errors in which all four fields are texts.
+    """
+    fields = replace_surrogates_deep({**error_object(error), "param": error.param or ""})
+    return JSONResponse({"error": fields}, error.status or 500, {**retry_headers(error), **(headers or {})})
 
 
 def invalid_request(message: str, param: str | None = None, status: int = 400) -> AgentError:

@@ -18,7 +18,7 @@ from oneturn.responses.errors import to_client_error
 from oneturn.responses.text_format import input_schema, output_schema
 from oneturn.serving.http_errors import error_response
 from oneturn.serving.openapi import openapi_document
-from oneturn.serving.request_run import ServedAgent
+from oneturn.serving.served_agent import ServedAgent
 
 
 class Information:

@@ -7,60 +7,37 @@ import contextlib
 import json
 import logging
 import threading
-from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import mlflow
 from mlflow.entities import LiveSpan
+from mlflow.entities.span import NO_OP_SPAN_TRACE_ID
 from mlflow.genai.agent_server.utils import set_request_headers
-from mlflow.pyfunc import ResponsesAgent
 from mlflow.tracing.constant import SpanAttributeKey
 from mlflow.types.responses import ResponsesAgentRequest, responses_agent_output_reducer
 
 from oneturn.core.run_context import RunContext
 from oneturn.core.terminal import visible
 from oneturn.errors import AgentError
-from oneturn.programs import program_tools
 from oneturn.responses import ResponsesAdapter
 from oneturn.responses.dialects import Dialect, DialectName
 from oneturn.responses.errors import error_event, to_client_error
 from oneturn.responses.parsing import read_request
 from oneturn.responses.request_fields import RequestOptions, agent_request
-from oneturn.responses.tool_items import Event, ToolItemForm
+from oneturn.responses.tool_items import ENDINGS, Event
+from oneturn.serving.request_id import HEADER
 from oneturn.serving.request_limit import RequestLimit
+from oneturn.serving.run_queue import RunQueue
+from oneturn.serving.served_agent import ServedAgent
 
 _USER_TOKEN = "x-forwarded-access-token"  # noqa: S105  # the name of a header
 _RETURN_TRACE_ID = "x-mlflow-return-trace-id"
-_TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 _DONE = b"data: [DONE]\n\n"
 _WAITING = b": waiting\n\n"
 """A comment, which keeps the connection of a request alive that waits for its place."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ServedAgent:
-    """An agent and how it is served.
-
-    Attributes:
-        agent: the agent.
-        name: its name, the ``model`` of its responses.
-        version: its version, if it has one.
-        tool_items: the form of its own tool calls; ``None`` for that of each dialect.
-    """
-
-    agent: ResponsesAgent
-    name: str = "agent"
-    version: str | None = None
-    tool_items: ToolItemForm | None = None
-
-    @property
-    def tools(self) -> Mapping[str, Any]:
-        """The agent's own tools by name, if they are known."""
-        return program_tools(self.agent.program) if isinstance(self.agent, ResponsesAdapter) else {}
 
 
 class RequestRun:
@@ -70,7 +47,7 @@ class RequestRun:
         served: the agent.
         body: the request's body, an object.
         dialect: the dialect of the response.
-        headers: the request's headers, with lower-case names.
+        headers: the request's headers, with lower-case names, its id among them.
         limit: limits how many runs there are at a time.
 
     Attributes:
@@ -181,7 +158,7 @@ class RequestRun:
                 self._queue.put(translation.encode(event))
                 if event["type"] == "response.output_item.done":
                     items.append(event)
-                outputs = event["response"] if event["type"] in _TERMINAL else outputs
+                outputs = event["response"] if event["type"] in ENDINGS else outputs
                 if self.context.reason == "client_gone":
                     break
             span.set_outputs(outputs or responses_agent_output_reducer(items))
@@ -217,6 +194,8 @@ class RequestRun:
         with mlflow.start_span(name) as span:
             span.set_inputs(request)
             span.set_attribute(SpanAttributeKey.MESSAGE_FORMAT, "openai")
+            if span.trace_id != NO_OP_SPAN_TRACE_ID:
+                mlflow.update_current_trace(client_request_id=self._headers[HEADER])
             yield span
 
     @property
@@ -253,58 +232,3 @@ def _failure(error: BaseException) -> AgentError:
     else:
         _log.warning("%s: %s", failure.code, visible(str(failure)))  # it may hold the client's text
     return failure
-
-
-class RunQueue:
-    """The results of a run, from its thread to the event loop, with one wake-up for all that are queued.
-
-    Attributes:
-        started: whether there was a result.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop):
-        self.started = False
-        self._loop = loop
-        self._queue: deque[Any] = deque()
-        self._filled = asyncio.Event()
-        self._wake_scheduled = False
-
-    def put(self, value: Any) -> None:
-        """Add a result, or an ``AgentError``; called from the run's thread."""
-        self.started = True
-        self._queue.append(value)
-        if not self._wake_scheduled:
-            self._wake_scheduled = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the server has stopped
-                self._loop.call_soon_threadsafe(self._filled.set)
-
-    def end(self) -> None:
-        """Mark the end; called from the run's thread."""
-        self.put(None)
-
-    async def first(self) -> Any:
-        """Wait for the first result.
-
-        Raises:
-            AgentError: it is an error.
-        """
-        value = await self._next()
-        if isinstance(value, AgentError):
-            raise value
-        return value
-
-    async def rest(self, first: bytes) -> AsyncIterator[bytes]:
-        """Yield the first chunk and those after it; chunks that wait for each other are joined."""
-        chunk: bytes | None = first
-        while chunk is not None:
-            while self._queue and self._queue[0] is not None:
-                chunk += self._queue.popleft()
-            yield chunk
-            chunk = await self._next()
-
-    async def _next(self) -> Any:
-        while not self._queue:
-            await self._filled.wait()
-            self._filled.clear()
-            self._wake_scheduled = False  # reset before reading the queue: a later put schedules a new wake-up
-        return self._queue.popleft()

@@ -16,8 +16,10 @@ from starlette.types import Receive, Scope, Send
 from oneturn.errors import AgentError
 from oneturn.responses.dialects import DialectName
 from oneturn.serving.http_errors import error_response, invalid_request
+from oneturn.serving.request_id import HEADER
 from oneturn.serving.request_limit import RequestLimit
-from oneturn.serving.request_run import RequestRun, ServedAgent
+from oneturn.serving.request_run import RequestRun
+from oneturn.serving.served_agent import ServedAgent
 
 _EVENT_STREAM = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -72,7 +74,8 @@ class ResponsesEndpoint:
         request = Request(scope, receive)
         try:
             body = await _read_body(request)
-            run = RequestRun(self._served, body, self._dialect, dict(request.headers), self._limit)
+            headers = {**request.headers, HEADER: request.state.request_id}
+            run = RequestRun(self._served, body, self._dialect, headers, self._limit)
             with self._open_runs.adding(run):
                 run.start()
                 async with _watching(receive, lambda: run.context.cancel("client_gone")):
@@ -87,7 +90,7 @@ class ResponsesEndpoint:
             await JSONResponse(await run.response())(scope, receive, send)
             return
         chunks = await run.chunks()
-        await send({"type": "http.response.start", "status": 200, "headers": _EVENT_STREAM})
+        await send({"type": "http.response.start", "status": 200, "headers": list(_EVENT_STREAM)})
         async for chunk in chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

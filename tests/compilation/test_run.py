@@ -54,6 +54,7 @@ def test_compile_saves_the_program_with_scores_before_and_after(tmp_path, monkey
     assert (done.before.score, done.after.score) == (0.5, 1.0)
     manifest = read_manifest(tmp_path / "compiled.json")
     assert manifest.recipe == "instructed"
+    assert manifest.tool_calling == "schema"
     assert manifest.scores["after"]["score"] == 1.0
     assert set(manifest.dataset) == {"train", "dev"}
     assert parrot.program().step.signature.instructions == "Repeat the question."

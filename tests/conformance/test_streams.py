@@ -236,7 +236,7 @@ def harmless(path: Path, value: Any) -> bool:
     if path[-1] in FREE and type(value) is type(before):
         limit = USAGE["output_tokens" if path[-1] == "reasoning_tokens" else "input_tokens"]
         return not isinstance(value, int) or 0 <= value <= limit
-    if path[1:] == ("name",) and value is ABSENT:  # openai 3 drops the name from the event
+    if path[1:] == ("name",) and value in (ABSENT, None):  # openai 3 drops the name from the event
         return True
     if RIGHT[int(path[0])]["type"] != "response.output_item.added":
         return False

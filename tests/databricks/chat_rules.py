@@ -14,7 +14,6 @@ from typing import Any
 from tests.databricks.workspace import Answer, Call, refused
 
 MAX_FUNCTIONS = 32
-MAX_KEYS = 64
 _NOT_SUPPORTED = ("anyOf", "oneOf", "allOf", "$ref", "prefixItems", "pattern")
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
@@ -80,9 +79,6 @@ def _message_problems(messages: list[Mapping[str, Any]], lists: bool) -> Iterato
 def _schema_problems(schema: Any, where: str) -> Iterator[str]:
     keys = list(_keys(schema))
     yield from (f"{where}: {word} is not supported in the JSON schema" for word in _NOT_SUPPORTED if word in keys)
-    yield from (f"{where}: lists of types are not supported" for kind in _lists_of_types(schema))
-    if sum(1 for key in keys if key == "type") > MAX_KEYS:
-        yield f"{where}: the JSON schema has more than {MAX_KEYS} keys"
 
 
 def _keys(schema: Any) -> Iterator[str]:
@@ -95,17 +91,6 @@ def _keys(schema: Any) -> Iterator[str]:
         yield key
         for inner in value if isinstance(value, list) else [value]:
             yield from _keys(inner)
-
-
-def _lists_of_types(schema: Any) -> Iterator[list[str]]:
-    if isinstance(schema, Mapping):
-        if isinstance(kind := schema.get("type"), list) and not (len(kind) == 2 and "null" in kind):
-            yield kind
-        for value in schema.values():
-            yield from _lists_of_types(value)
-    elif isinstance(schema, list):
-        for item in schema:
-            yield from _lists_of_types(item)
 
 
 def replying(*replies: Mapping[str, Any]) -> Callable[[Call], Any]:

@@ -149,6 +149,12 @@ def test_calls_that_a_run_ends_with_are_the_client_s():
     assert events[-1]["type"] == "response.completed"
 
 
+def test_an_own_call_that_the_program_leaves_open_has_failed():
+    events = stream(CALL, Answer(dspy.Prediction(answer="")), Usage(1))
+    assert types(events)[-2:] == ["mcp_call.failed", "output_item.done"]
+    assert [(item["type"], item["status"]) for item in output(events)] == [("mcp_call", "failed")]
+
+
 def test_an_open_call_of_a_failed_run_has_an_error():
     events = stream(CALL, RuntimeError("no"))
     assert [event["type"] for event in events[-4:]] == [

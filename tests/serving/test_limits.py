@@ -64,7 +64,7 @@ def test_a_large_body_is_refused_without_reading_it(url: str):
         status, body = read_response(connection)
     assert status == 413
     message = "The request's body is larger than 1,000,000 bytes (serve.max_body_mb)."
-    assert body["error"] == {"type": "invalid_request", "code": "invalid_request", "message": message, "param": None}
+    assert body["error"] == {"type": "invalid_request", "code": "invalid_request", "message": message, "param": ""}
 
 
 def test_a_large_body_without_a_length_is_refused(url: str):

@@ -225,7 +225,7 @@ def test_beyond_the_queue_a_request_is_refused_at_once(hanging: HangingServer, m
                 "type": "server_error",
                 "code": "overloaded",
                 "message": "The server is busy with 2 requests; retry later.",
-                "param": None,
+                "param": "",
             }
         assert httpx.get(f"{url}/health").status_code == 200
         for connection in connections:

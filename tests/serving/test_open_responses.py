@@ -133,7 +133,7 @@ def test_the_suite_against_an_agent_with_images_and_files(media_agent: TestClien
 
 ERRORS = {
     "invalid_request": ({"input": "?", "tools": [{"type": "function", "name": "f"}]}, 400, "tools"),
-    "not_found": (None, 404, None),
+    "not_found": (None, 404, ""),
 }
 
 

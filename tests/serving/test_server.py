@@ -161,7 +161,7 @@ def test_a_failure_without_a_stream_is_an_http_error():
         response = httpx.post(f"{url}/responses", json=body("?"))
     assert response.status_code == 500
     message = "The agent failed (RuntimeError); see its trace for details."
-    expected = {"message": message, "type": "server_error", "param": None, "code": "server_error"}
+    expected = {"message": message, "type": "server_error", "param": "", "code": "server_error"}
     assert response.json() == {"error": expected}
 
 
@@ -213,7 +213,7 @@ def test_the_text_of_an_exception_is_not_sent(stream: bool):
 REFUSED = {
     "no input": ({}, "input: Field required.", "input"),
     "half an item": ({"input": [{"role": "user"}]}, "input.0.content: Field required.", "input"),
-    "a list": ([1], "The request's body must be a JSON object.", None),
+    "a list": ([1], "The request's body must be a JSON object.", ""),
     "no question": (
         {"input": [{"role": "assistant", "content": "hi"}]},
         'The request has no user message; send input=[{"role": "user", "content": "…"}].',
@@ -272,7 +272,8 @@ def test_a_client_disconnect_ends_the_run():
     program = Endless()
     with oneturn.running_server(oneturn.ResponsesAdapter(program)) as url:
         with httpx.stream("POST", f"{url}/responses", json=body("?", stream=True)) as response:
-            next(line for line in response.iter_lines() if "output_text.delta" in line)
+            lines = response.iter_lines()  # the client disconnects when it is deleted
+            next(line for line in lines if "output_text.delta" in line)
             assert not program.closed.is_set()
         assert program.closed.wait(30)
 

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 
+import dspy
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
@@ -22,7 +23,7 @@ from oneturn.errors import OneTurnError
 from oneturn.lm import build_lm
 from oneturn.programs import guarded_tools
 from oneturn.programs.react import ReAct
-from oneturn.programs.state import load_compiled
+from oneturn.programs.state import Manifest, load_compiled, tool_calling_change
 from oneturn.tools.approvals import weakness_of
 from oneturn.toolsets.mcp import mcp_tools
 
@@ -98,6 +99,7 @@ def program(agent: Agent) -> Iterator[Finding]:
         yield warning("compiled", observation, "Prompts are optimized for one LM; run `oneturn compile`.")
     else:
         yield ok("compiled", agent.config.compiled)
+    yield from _compiled_way(agent, built, manifest)
 
 
 def carried_code(agent: Agent) -> Iterator[Finding]:
@@ -110,6 +112,16 @@ def carried_code(agent: Agent) -> Iterator[Finding]:
         yield warning("code_paths", f"{name} isn't carried by a logged model", fix)
     if not (modules or files):
         yield ok("code_paths", ", ".join(agent.code_paths) or "none")
+
+
+def _compiled_way(agent: Agent, program: dspy.Module, manifest: Manifest) -> Iterator[Finding]:
+    try:
+        change = tool_calling_change(manifest, program, agent.lm())
+    except OneTurnError:  # reported by the checks of the LM
+        return
+    if change is not None:
+        observation = f"{agent.config.compiled}: {change}"
+        yield warning("compiled", observation, "Run `oneturn compile`, or set tool_calling.")
 
 
 def _tool_calling(agent: Agent, program: ReAct) -> Iterator[Finding]:

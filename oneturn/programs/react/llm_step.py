@@ -18,7 +18,7 @@ from oneturn.core.tracing import child_span, set_usage
 from oneturn.core.usage import NO_USAGE, CallTracker, track_usage
 from oneturn.errors import ProgramError
 from oneturn.lm.capabilities import ToolCalling
-from oneturn.lm.reply_ending import ReplyEnded, is_unnamed_call, with_reply_check
+from oneturn.lm.reply_ending import ReplyEnded, is_failed_reply, with_reply_check
 from oneturn.lm.streaming import OnDelta
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.prompt import StepAdapter
@@ -193,7 +193,7 @@ class StepCaller:
             except ReplyEnded:
                 raise
             except LMError as error:
-                if is_unnamed_call(error):
+                if is_failed_reply(error):
                     raise AdapterParseError(type(adapter).__name__, self._predict.signature, "") from error
                 if not self._adapters.falls_back(adapter, error):
                     raise

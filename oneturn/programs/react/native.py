@@ -100,11 +100,12 @@ class NativeAdapter(StepAdapter):
         """
         text, reasoning = visible_text(reply.get("text") or ""), reply.get("reasoning_content") or ""
         if made := list(reply.get("tool_calls") or ()):
-            first, *more = [self._call(call["function"]) for call in made]
+            first, *more = [self._call_of(call["function"]) for call in made]
             state = state_in(made[0].get("id"))
             return {"thought": text, "tool_call": first, "parallel_calls": more, "reasoning": reasoning, "state": state}
-        if (step := self._written_step(signature, text)) is not None:
-            return {**step, "reasoning": reasoning}
+        for written in (text, "" if text else reasoning):  # some servers take a call for the reasoning's end
+            if (step := self._written_step(signature, written)) is not None:
+                return {**step, "reasoning": reasoning if written is text else ""}
         if text and self.answer_field is not None and self.plain_answer is not None:
             finish = ToolCallArgs(name=FINISH, args={self.answer_field: text})
             return {"thought": "", "tool_call": finish, "reasoning": reasoning}
@@ -122,11 +123,6 @@ class NativeAdapter(StepAdapter):
         except AdapterParseError:
             return None
         return step if step["tool_call"].name in self.steps.names else None
-
-    def _call(self, function: Mapping[str, Any]) -> ToolCallArgs:
-        names = self.steps.function_names
-        name = names.resolve(str(function["name"]))
-        return ToolCallArgs(name=name, args=names.read_arguments(name, json.loads(function["arguments"] or "{}")))
 
     def _turn_messages(self, turns: Iterable[Turn]) -> list[Message]:
         messages: list[Message] = []

@@ -8,9 +8,10 @@ optimizer rewrites the signature's instructions, never the list of tools.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, get_args
+from typing import Any
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
@@ -20,6 +21,7 @@ from oneturn.core.fields import field_description
 from oneturn.core.serialization import jsonable, replace_surrogates
 from oneturn.lm.capabilities import ToolCalling
 from oneturn.programs.react.grounding import SeenValues
+from oneturn.programs.react.history import chat_message, exchanges, is_history, past_outputs, tool_turns
 from oneturn.programs.react.reply_parser import parse_object, parse_reply
 from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
@@ -79,8 +81,15 @@ class StepAdapter(RequestAdapter):
         Raises:
             AdapterParseError: the reply is no step.
         """
-        step = self.parse(signature, reply.get("text") or "")
-        return {**step, "reasoning": reply.get("reasoning_content") or ""}
+        text, reasoning = reply.get("text") or "", reply.get("reasoning_content") or ""
+        if calls := reply.get("tool_calls"):  # some servers make function calls of a step
+            first, *more = [self._call_of(each["function"]) for each in calls]
+            parallel = {"parallel_calls": more} if self.steps.parallel else {}
+            return {"thought": "", "tool_call": first, **parallel, "reasoning": reasoning}
+        if not text.strip() and reasoning:  # some servers take the step for the reasoning's end
+            with contextlib.suppress(AdapterParseError):
+                return self.parse(signature, reasoning)
+        return {**self.parse(signature, text), "reasoning": reasoning}
 
     def format(
         self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
@@ -138,6 +147,11 @@ class StepAdapter(RequestAdapter):
         args = {name: value for name, value in outputs.items() if name in self.steps.outputs}
         return ToolCallArgs(name=FINISH, args=args)
 
+    def _call_of(self, function: Mapping[str, Any]) -> ToolCallArgs:
+        names = self.steps.function_names
+        name = names.resolve(str(function["name"]))
+        return ToolCallArgs(name=name, args=names.read_arguments(name, json.loads(function["arguments"] or "{}")))
+
     def _demo_messages(self, signature: type[dspy.Signature], demo: Mapping[str, Any]) -> list[Message]:
         if demo.get("tool_call") is not None:
             call = _call(demo["tool_call"])
@@ -176,17 +190,17 @@ class StepAdapter(RequestAdapter):
         return [{"role": "assistant", "content": json.dumps(step, ensure_ascii=False)}]
 
     def _history(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:
-        """Return earlier exchanges in the format of this run: the inputs, and the ``finish`` call with the outputs."""
+        """Return earlier exchanges in the format of this run: inputs, calls, results, ``finish`` with the outputs."""
         messages: list[Message] = []
-        for exchange in _exchanges(signature, run):
+        for exchange in exchanges(signature, run):
+            if (said := chat_message(exchange)) is not None:
+                messages.append(said)
+                continue
             if question := inputs_text(signature, exchange):
                 messages.append({"role": "user", "content": question})
-            outputs = {key: value for key, value in exchange.items() if key not in signature.input_fields}
-            if any(name in outputs for name in self.steps.outputs):  # a prediction also has a trajectory or reasoning
-                outputs = {name: outputs[name] for name in self.steps.outputs if name in outputs}
-            if outputs:
-                finish = ToolCallArgs(name=FINISH, args=jsonable(outputs))
-                messages += self._end_messages("", finish)
+            messages += self._turn_messages(tool_turns(exchange))
+            if outputs := past_outputs(exchange, signature, self.steps.outputs):
+                messages += self._end_messages("", ToolCallArgs(name=FINISH, args=jsonable(outputs)))
         return messages
 
 
@@ -196,20 +210,6 @@ def observation_message(turn: Turn) -> Message:
         return {"role": "user", "content": turn.observation}
     media = "\n".join(str(part.model_dump()) for part in turn.media)  # DSPy's markers
     return to_content_parts({"role": "user", "content": f"{turn.observation}\n{media}"})
-
-
-def _is_history(annotation: Any) -> bool:
-    return annotation is dspy.History or dspy.History in get_args(annotation)
-
-
-def _exchanges(signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the earlier exchanges: of a ``dspy.History``, or of its JSON form in a saved demo or a dataset."""
-    for name, field in signature.input_fields.items():
-        if _is_history(field.annotation):
-            history = run.get(name) or ()
-            exchanges = history.get("messages", ()) if isinstance(history, Mapping) else history
-            return list(getattr(exchanges, "messages", exchanges))
-    return []
 
 
 class APIStepAdapter(StepAdapter):
@@ -288,7 +288,7 @@ def inputs_text(signature: type[dspy.Signature], values: Mapping[str, Any]) -> s
     fields = {
         name: field
         for name, field in signature.input_fields.items()
-        if name in values and name != "trajectory" and not _is_history(field.annotation)
+        if name in values and name != "trajectory" and not is_history(field.annotation)
     }
     return replace_surrogates(
         "\n".join(f"{name}: {format_field_value(field, values[name])}" for name, field in fields.items())
@@ -299,6 +299,6 @@ def _describe_inputs(signature: type[dspy.Signature]) -> str:
     lines = []
     for name, field in signature.input_fields.items():
         description = field_description(name, field)
-        if name != "trajectory" and not _is_history(field.annotation) and description:
+        if name != "trajectory" and not is_history(field.annotation) and description:
             lines.append(f"- {name}: {description}")
     return "You are given:\n" + "\n".join(lines) if lines else ""

@@ -11,6 +11,7 @@ from oneturn.programs.state.artifact import (
     read_manifest,
     refuse_secrets_in,
     save_compiled,
+    tool_calling_change,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "read_manifest",
     "refuse_secrets_in",
     "save_compiled",
+    "tool_calling_change",
 ]

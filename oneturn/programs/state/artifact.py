@@ -140,6 +140,19 @@ def load_compiled(program: dspy.Module, path: str | Path) -> Manifest:
     return manifest
 
 
+def tool_calling_change(manifest: Manifest, program: dspy.Module, lm: dspy.BaseLM) -> str | None:
+    """Return a line on a program that was compiled for another way of asking the LM; ``None`` if it wasn't.
+
+    The demos and the instructions were chosen for the prompts of that way; they work in any other, but maybe less well.
+    """
+    if manifest.tool_calling is None or not isinstance(program, ReAct):
+        return None
+    way = program.tool_calling_with(lm)
+    if way == manifest.tool_calling:
+        return None
+    return f"it was compiled for tool calling by {manifest.tool_calling!r}, and {lm.model} is asked by {way!r}"
+
+
 def finish_order_of(program: dspy.Module) -> dict[str, list[str]]:
     """Return the order in which ``finish`` takes the outputs, by the path of each ``ReAct`` in the program."""
     return {place: list(react.steps_schema.outputs) for place, react in _reacts(program)}

@@ -19,6 +19,8 @@ from oneturn.config import AgentConfig
 from oneturn.deployment.doctor import Finding, Severity, check
 from oneturn.deployment.doctor import local as here
 from oneturn.deployment.doctor import local as packages
+from oneturn.programs.state import Manifest, save_compiled
+from oneturn.programs.state.interface import interface_of
 from oneturn.testing import ScriptedLM
 
 
@@ -131,6 +133,44 @@ def test_a_compiled_program_is_looked_at(agent: Agent):
     assert states(here.program(agent)) == {"program": "ok", "tool calling": "ok", "compiled": "warning"}
     missing = replace(agent, config=configured(compiled="compiled.json"))
     assert states(here.program(missing))["compiled"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [("auto", "text with openai/some-lm"), ("native", "native with openai/some-lm, as declared")],
+)
+def test_the_way_of_tool_calling_is_shown(agent: Agent, declared: str, message: str):
+    program = oneturn.ReAct("question -> answer", tools=[], tool_calling=declared)
+    found = {finding.check: finding for finding in here.program(replace(agent, build=lambda: program))}
+    assert (found["tool calling"].severity, found["tool calling"].message) == (Severity.ok, message)
+
+
+def test_a_program_that_was_compiled_for_another_way_is_a_warning(agent: Agent, caplog: pytest.LogCaptureFixture):
+    manifest = Manifest(
+        recipe="r",
+        lm="openai/some-lm",
+        seed=0,
+        created="",
+        versions={},
+        dataset={},
+        scores={},
+        spend={},
+        tool_calling="native",
+        interface=interface_of(agent.build()),
+    )
+    save_compiled(agent.build(), manifest, agent.root / "compiled.json")
+    compiled = {"lm": {"model": "openai/some-lm", "api_base": "http://127.0.0.1:9/v1"}, "compiled": "compiled.json"}
+    loaded = replace(agent, config=configured(**compiled))
+    messages = [finding.message for finding in here.program(loaded) if finding.severity is Severity.warning]
+    change = "it was compiled for tool calling by 'native', and openai/some-lm is asked by 'text'"
+    assert messages == [f"compiled.json: {change}"]
+    loaded.serving_program()
+    assert f"compiled.json: {change}. Run `oneturn compile`." in caplog.text
+    same = replace(loaded, build=lambda: oneturn.ReAct("question -> answer", tools=[], tool_calling="native"))
+    caplog.clear()
+    same.serving_program()
+    assert caplog.text == ""
+    assert states(here.program(same)) == {"program": "ok", "tool calling": "ok", "compiled": "ok"}
 
 
 def test_an_lm_that_answers_and_one_that_does_not(agent: Agent, monkeypatch: pytest.MonkeyPatch):

@@ -12,8 +12,8 @@ from typing import Any
 import dspy
 
 Message = dict[str, Any]
-Check = Callable[[dict[str, Any]], str | None]
-"""Returns why a request is refused with status 400; ``None`` if it isn't."""
+Check = Callable[[dict[str, Any]], str | tuple[int, dict[str, Any]] | None]
+"""Returns why a request is refused with status 400, or the status and the error; ``None`` if it isn't refused."""
 
 _ENVELOPE = ("finish_reason", "usage", "chunks")
 _USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
@@ -63,6 +63,8 @@ class ChatStub:
         """Return the status and the message, or the error, for a request."""
         self.requests.append(body)
         if error := self._check(body):
+            if isinstance(error, tuple):
+                return error[0], {"error": error[1]}
             return 400, {"error": {"message": error, "type": "invalid_request_error", "code": None}}
         reply = next(self._replies)
         return 200, {"role": "assistant", "content": reply} if isinstance(reply, str) else reply

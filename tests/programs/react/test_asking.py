@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import dspy
 import pydantic
 import pytest
+from dspy.utils.exceptions import LMError
 
 from oneturn import Citation, ReAct, Seen
 from oneturn.errors import ProgramError
@@ -161,6 +162,60 @@ def test_an_lm_without_any_of_it_is_asked_by_the_prompt_alone(streaming: bool):
     with chat_stub(json.dumps(finish(answer="x")), check=check) as stub:
         run(stub, ReAct("question -> answer", tools=[look_up]), streaming)
     assert formats(stub)[-1] == "text"
+
+
+@STREAMING
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "registry.ollama.ai/library/gemma:2b does not support tools"),
+        (400, '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'),
+        (404, "No endpoints found that support tool use."),
+        (422, "body.tools: Extra inputs are not permitted"),
+        (500, "tools param requires --jinja flag"),
+        (501, "tools are not supported"),
+    ],
+)
+def test_servers_refuse_tools_in_many_words(status: int, message: str, streaming: bool):
+    def check(body: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
+        return (status, {"message": message}) if "tools" in body else None
+
+    with chat_stub(json.dumps(finish(answer="x")), check=check) as stub:
+        run(stub, ReAct("question -> answer", tools=[look_up]), streaming)
+    assert formats(stub)[-1] == "json_schema"
+
+
+@STREAMING
+@pytest.mark.parametrize(("way", "code"), [("native", "tool_use_failed"), ("schema", "json_validate_failed")])
+def test_a_reply_that_the_server_calls_invalid_is_asked_for_again(way: str, code: str, streaming: bool):
+    def check(body: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
+        error = {"message": "Failed to call a function. See 'failed_generation'.", "code": code}
+        return (400, error) if len(stub.requests) == 1 else None
+
+    done = calls(("finish", {"answer": "x"})) if way == "native" else json.dumps(finish(answer="x"))
+    with chat_stub(done, check=check) as stub:
+        run(stub, ReAct("question -> answer", tools=[look_up], tool_calling=way), streaming)
+    assert formats(stub) == [{"native": "tools", "schema": "json_schema"}[way]] * 2
+    assert capabilities._refused == set()
+
+
+@pytest.mark.parametrize(("status", "message"), [(401, "a bad key for tools"), (500, "the tools are out of order")])
+def test_other_errors_that_mention_tools_are_errors(status: int, message: str):
+    def check(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        return status, {"message": message}
+
+    with chat_stub(check=check) as stub, pytest.raises(LMError, match=message):
+        run(stub, ReAct("question -> answer", tools=[look_up]), False)
+    assert len(stub.requests) == 1
+
+
+@STREAMING
+@pytest.mark.parametrize("way", ["schema", "text"])
+def test_function_calls_that_nobody_asked_for_are_steps(way: str, streaming: bool):
+    look, done = calls(("look_up", {"item": "x"})), calls(("finish", {"answer": "x"}))
+    with chat_stub(look, done) as stub:
+        run(stub, ReAct("question -> answer", tools=[look_up], tool_calling=way), streaming)
+    assert stub.requests[-1]["messages"][-1]["content"] == "x is here"
 
 
 def test_another_refusal_is_an_error():

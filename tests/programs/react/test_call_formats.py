@@ -158,3 +158,20 @@ def test_a_run_ends_with_such_a_call(ended: str, way: str, streaming: bool):
     assert next(step for step in steps if isinstance(step, Answer)).prediction.answer == "4 euros"
     last = max(step.attempt for step in steps if isinstance(step, AnswerDelta))
     assert "".join(step.text for step in steps if isinstance(step, AnswerDelta) and step.attempt == last) == "4 euros"
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("way", ["native", "schema", "text"])
+def test_a_call_that_a_server_takes_for_reasoning_is_read(way: str, streaming: bool):
+    program = ReAct("question -> answer", tools=[search], tool_calling=way)
+    look = {"role": "assistant", "content": None, "reasoning_content": f"I search.\n{FORMATS['qwen']}"}
+    with chat_stub(*[look] * 2, *[ENDED["mistral"]] * 2) as stub:
+        program.set_lm(stub.lm())
+        prediction = (
+            next((step.prediction for step in program.steps(question="?") if isinstance(step, Answer)), None)
+            if streaming
+            else program(question="?")
+        )
+    assert prediction is not None
+    assert prediction.answer == "4 euros"
+    assert "The fee is 4 euros (fee)." in json.dumps(stub.requests[-1]["messages"])

@@ -174,6 +174,20 @@ def test_signed_thinking_goes_back_unchanged_to_anthropic(streaming: bool):
     assert requests[0]["tool_choice"] == {"type": "any"}
 
 
+@STREAMING
+def test_claude_caches_the_chat_so_far(streaming: bool):
+    with anthropic_stub([USE], [END]) as (url, requests):
+        run(dspy.LM("anthropic/claude-sonnet-4-20250514", api_base=url, api_key="k", cache=False), streaming)
+    for sent in requests:
+        assert sent["system"][-1]["cache_control"] == {"type": "ephemeral"}
+        assert sent["messages"][-1]["content"][-1]["cache_control"] == {"type": "ephemeral"}
+    first, second = (
+        json.dumps(sent["messages"]).replace(', "cache_control": {"type": "ephemeral"}', "") for sent in requests
+    )
+    assert second.startswith(first[:-1])
+    assert requests[0]["tools"] == requests[1]["tools"]
+
+
 def test_thinking_goes_back_from_dspys_cache_too():
     with replaced_cache(memory=True):
         with anthropic_stub([*THOUGHT, USE], [END]) as (url, _):

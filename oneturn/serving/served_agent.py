@@ -1,0 +1,36 @@
+"""The agent that a server serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from mlflow.pyfunc import ResponsesAgent
+
+from oneturn.programs import program_tools
+from oneturn.responses import ResponsesAdapter
+from oneturn.responses.tool_items import ToolItemForm
+
+
+@dataclass(frozen=True)
+class ServedAgent:
+    """An agent and how it is served.
+
+    Attributes:
+        agent: the agent.
+        name: its name, the ``model`` of its responses.
+        version: its version, if it has one.
+        tool_items: the form of its own tool calls; ``None`` for that of each dialect.
+    """
+
+    agent: ResponsesAgent
+    name: str = "agent"
+    version: str | None = None
+    tool_items: ToolItemForm | None = None
+
+    @cached_property
+    def tools(self) -> Mapping[str, Any]:
+        """The agent's own tools by name, if they are known."""
+        return program_tools(self.agent.program) if isinstance(self.agent, ResponsesAdapter) else {}
