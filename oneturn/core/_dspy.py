@@ -268,7 +268,7 @@ def without_bars() -> Iterator[None]:
         parallelizer.tqdm = original
 
 
-class _DisabledBar(tqdm):  # type: ignore[type-arg]  # not generic at run time
+class _DisabledBar(tqdm):
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **{**options, "disable": True})
 

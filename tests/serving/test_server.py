@@ -167,7 +167,7 @@ def test_a_failure_without_a_stream_is_an_http_error():
 
 def test_the_log_shows_a_client_s_escape_sequences(caplog: pytest.LogCaptureFixture):
     with oneturn.running_server(oneturn.ResponsesAdapter(Failing())) as url:
-        httpx.post(f"{url}/responses", json=body("?", custom_inputs={"\x1b[2J": 1}))
+        httpx.post(f"{url}/responses", json={"input": [{"role": "\x1b[2J", "content": "?"}]})
     assert "\\u001b[2J" in caplog.text
     assert "\x1b" not in caplog.text
 
