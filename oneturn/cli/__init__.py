@@ -13,9 +13,12 @@ from typer.core import TyperGroup
 
 from oneturn.cli import ask, check, compile, data, demo, deploy, doctor, evaluate, judge, new, serve
 from oneturn.cli.errors import describe, show_error
+from oneturn.core.terminal import can_redraw
 
 # LiteLLM fetches a price list at its import otherwise: 8 seconds and four warnings without a network.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+if not can_redraw():  # the bars of DSPy's optimizers, too
+    os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 class Commands(TyperGroup):

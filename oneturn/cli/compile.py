@@ -85,7 +85,7 @@ def compile(
         command = "The same command without --fresh" if fresh else "The same command"
         typer.echo(f"Stopped. {command} resumes here.", err=True)
         raise typer.Exit(130) from None
-    console.print(score_table({"uncompiled": result.before, "compiled": result.after}))
+    console.print(score_table({"uncompiled": result.before, "compiled": result.after}, console.width))
     spend = result.manifest.spend
     console.out(f"Spent {spend['lm_calls']:.0f} LM calls in {spend['seconds']:.0f} s on {result.manifest.lm}.")
     if result.stopped is not None:

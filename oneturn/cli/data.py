@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, build_console, load
+from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, build_console, echo, load
 
 data = typer.Typer(
     name="data",
@@ -89,15 +89,15 @@ def from_traces(
 
     result = from_traces(loaded, max_traces=max_traces)
     folder = loaded.examples_folder
-    typer.echo(f"{len(result.candidates)} new candidates: {folder / CANDIDATES}")
-    typer.echo(f"{len(result.to_label)} new ones without a right answer: {folder / TO_LABEL}")
-    typer.echo(f"{result.known} exist already, as an example or a candidate")
+    echo(f"{len(result.candidates)} new candidates: {folder / CANDIDATES}")
+    echo(f"{len(result.to_label)} new ones without a right answer: {folder / TO_LABEL}")
+    echo(f"{result.known} exist already, as an example or a candidate")
     for ident, other in result.near.items():
-        typer.echo(f"  {ident} is a near-duplicate of {other}")
+        echo(f"  {ident} is a near-duplicate of {other}")
     for rule, count in result.redacted.items():
-        typer.echo(f"  redacted: {count} × {rule}")
+        echo(f"  redacted: {count} × {rule}")
     for reason, count in result.skipped.items():
-        typer.echo(f"  skipped: {count}, {reason}")
+        echo(f"  skipped: {count}, {reason}")
 
 
 @data.command()
@@ -123,7 +123,7 @@ def accept(
     from oneturn.datasets.review import accept
 
     accepted = accept(loaded, ids or (), to)
-    typer.echo(f"{len(accepted)} moved to {to}: {', '.join(accepted) or 'none'}. Next: oneturn data check")
+    echo(f"{len(accepted)} moved to {to}: {', '.join(accepted) or 'none'}. Next: oneturn data check")
 
 
 def from_inference_table(
@@ -154,9 +154,9 @@ def from_inference_table(
     rows = rows[~is_feedback & (rows["error"].notna() if failed else True)]
     write_rows(output, json.loads(rows.to_json(orient="records", date_format="iso")))
     errors = int(rows["error"].notna().sum())
-    typer.echo(f"Wrote {len(rows)} rows to {output}, {errors} without an answer.")
+    echo(f"Wrote {len(rows)} rows to {output}, {errors} without an answer.")
     if is_feedback.any():
-        typer.echo(f"  {is_feedback.sum()} rows of feedback skipped; see: oneturn data from-traces")
+        echo(f"  {is_feedback.sum()} rows of feedback skipped; see: oneturn data from-traces")
     for rule, count in counts.items():
-        typer.echo(f"  redacted: {count} × {rule}")
-    typer.echo(f"Evaluate them:  oneturn evaluate --data {output}")
+        echo(f"  redacted: {count} × {rule}")
+    echo(f"Evaluate them:  oneturn evaluate --data {output}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, load
+from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, build_console, load
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -27,15 +27,14 @@ def demo(agent: AgentFile = AGENT_FILE, config: ConfigFile = None) -> None:
     loaded = load(agent, config)
 
     from openai import OpenAI
-    from rich.console import Console
 
     from oneturn.cli.tables import score_table
     from oneturn.deployment.model_logging import log_model
     from oneturn.serving.server import load_logged, running_server, warm_up
 
-    console = Console()
+    console = build_console()
     _show_stage(console, 1, "Evaluate the uncompiled and the compiled program on a slice of dev")
-    console.print(score_table(_evaluate_programs(loaded)))
+    console.print(score_table(_evaluate_programs(loaded), console.width))
     note = f"  {DEV_ROWS} questions show the direction only; docs/quality.md has the test split."
     console.print(note, style="dim")
     _show_stage(console, 2, "Log the compiled agent as an MLflow model")

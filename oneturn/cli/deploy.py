@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, build_console, load
+from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, build_console, echo, load
 
 if TYPE_CHECKING:
     from oneturn.agent import Agent
@@ -54,12 +54,12 @@ def serving(
     _print_lines(plan.lines())
     if dry_run:
         return
-    deployment = deploy_serving(plan, typer.echo)
-    typer.echo(f"Version {plan.version} answers at {deployment.url}")
-    typer.echo(f"Page:        {deployment.page}")
-    typer.echo(f"Review app:  {deployment.review_app}")
-    typer.echo(f"Query it:    {_query_command(loaded, deployment.url)}")
-    typer.echo("Roll back:   oneturn rollback")
+    deployment = deploy_serving(plan, echo)
+    echo(f"Version {plan.version} answers at {deployment.url}")
+    echo(f"Page:        {deployment.page}")
+    echo(f"Review app:  {deployment.review_app}")
+    echo(f"Query it:    {_query_command(loaded, deployment.url)}")
+    echo("Roll back:   oneturn rollback")
 
 
 @deploy.command()
@@ -85,10 +85,10 @@ def app(
     _print_lines(plan.lines())
     if dry_run:
         return
-    deployment = deploy_app(plan, typer.echo)
-    typer.echo(f"The app {plan.name} answers at {deployment.url}")
-    typer.echo(f"Query it:   {_query_command(loaded, deployment.url)}")
-    typer.echo("Roll back:  oneturn rollback --app")
+    deployment = deploy_app(plan, echo)
+    echo(f"The app {plan.name} answers at {deployment.url}")
+    echo(f"Query it:   {_query_command(loaded, deployment.url)}")
+    echo("Roll back:  oneturn rollback --app")
 
 
 @deploy.command()
@@ -120,13 +120,13 @@ def bundle(
     if dry_run:
         import yaml
 
-        typer.echo(yaml.safe_dump(bundle(agents), sort_keys=False))
+        echo(yaml.safe_dump(bundle(agents), sort_keys=False))
         return
     written = write_bundle(agents, folder)
-    typer.echo(f"Wrote {len(written)} files to {folder}. Next:")
-    typer.echo(f"  cd {folder} && databricks bundle validate --target prod")
-    typer.echo("  databricks bundle deploy --target prod && databricks bundle run release --target prod")
-    typer.echo("  databricks bundle run agent --target prod    # the app")
+    echo(f"Wrote {len(written)} files to {folder}. Next:")
+    echo(f"  cd {folder} && databricks bundle validate --target prod")
+    echo("  databricks bundle deploy --target prod && databricks bundle run release --target prod")
+    echo("  databricks bundle run agent --target prod    # the app")
 
 
 def _query_command(agent: Agent, url: str) -> str:
@@ -140,7 +140,7 @@ def _query_command(agent: Agent, url: str) -> str:
 
 def _print_lines(lines: list[str]) -> None:
     for line in lines:
-        typer.echo(line)
+        echo(line)
 
 
 def rollback(
@@ -174,10 +174,10 @@ def rollback(
 
     plan = plan_rollback(loaded, version)
     for line in plan.lines():
-        typer.echo(line)
+        echo(line)
     if not dry_run:
-        roll_back(plan, reason, typer.echo)
-        typer.echo(f"Version {plan.target} answers.")
+        roll_back(plan, reason, echo)
+        echo(f"Version {plan.target} answers.")
 
 
 def _roll_back_app(agent: Path, config: Path | None, dry_run: bool) -> None:
@@ -187,10 +187,10 @@ def _roll_back_app(agent: Path, config: Path | None, dry_run: bool) -> None:
 
     plan = plan_app_rollback(loaded)
     for line in plan.lines():
-        typer.echo(line)
+        echo(line)
     if not dry_run:
         roll_back_app(plan)
-        typer.echo("The app runs.")
+        echo("The app runs.")
 
 
 def log(
@@ -216,14 +216,14 @@ def log(
 
     logged = log_model(loaded, register=register, alias=alias)
     settings = loaded.config.mlflow
-    typer.echo(f"Logged {logged.model_uri} in {without_credentials(settings.tracking_uri)} (run {logged.run_id})")
+    echo(f"Logged {logged.model_uri} in {without_credentials(settings.tracking_uri)} (run {logged.run_id})")
     if logged.registered_version is not None:
         suffix = f", {alias}" if alias else ""
-        typer.echo(f"Registered as version {logged.registered_version} of {settings.model_name}{suffix}")
+        echo(f"Registered as version {logged.registered_version} of {settings.model_name}{suffix}")
         if settings.tracking_uri.startswith("databricks"):
-            typer.echo(f"Deploy it: oneturn deploy serving {logged.registered_version}")
-    typer.echo(f"Serve it:  oneturn serve --model {logged.model_uri}")
-    typer.echo(f'Query it:  oneturn query http://127.0.0.1:{loaded.config.serve.port} "…"')
+            echo(f"Deploy it: oneturn deploy serving {logged.registered_version}")
+    echo(f"Serve it:  oneturn serve --model {logged.model_uri}")
+    echo(f'Query it:  oneturn query http://127.0.0.1:{loaded.config.serve.port} "…"')
 
 
 def promote(

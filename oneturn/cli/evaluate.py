@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oneturn.cli.options import AGENT_FILE, AgentFile, ApprovalOption, ConfigFile, build_console, build_policy, load
-from oneturn.core.terminal import visible
+from oneturn.cli.options import (
+    AGENT_FILE,
+    AgentFile,
+    ApprovalOption,
+    ConfigFile,
+    build_console,
+    build_policy,
+    echo,
+    load,
+)
 
 if TYPE_CHECKING:
     from oneturn.agent import Agent
@@ -42,7 +50,7 @@ def report(
     before = None if baseline is None else Evaluation.read(baseline)
     names = ("baseline" if baseline is None else baseline.stem, rows.stem)
     page = write_report(output, after, before, title=title or rows.stem, names=names)
-    typer.echo(f"Page: {page}")
+    echo(f"Page: {page}")
     if show:
         typer.launch(str(page))
 
@@ -181,7 +189,7 @@ def evaluate(
         where = f" They are in {output}." if output is not None else ""
         raise OneTurnError(f"All {len(errors)} rows failed; there is no score.{where}\n{first_errors(errors)}")
     console = build_console()
-    for table in (score_table({name: evaluation}), *detail_tables(evaluation, labels)):
+    for table in (score_table({name: evaluation}, console.width), *detail_tables(evaluation, labels)):
         console.print(table)
     for column, (unjudged, reason) in evaluation.not_judged().items():
         console.out(f"{column}: {unjudged} of {len(evaluation.rows)} rows. {reason}")
@@ -212,7 +220,7 @@ def _run(
         try:
             types = output_types(agent)
         except OneTurnError as error:  # a tool's server, say, that only the served agent can reach
-            typer.echo(visible(f"Outputs are read as JSON, because the agent can't be built here: {error}"), err=True)
+            echo(f"Outputs are read as JSON, because the agent can't be built here: {error}", err=True)
             types = None
         return evaluate(target, rows, metrics, api_key=api_key, types=types, **options)
     return evaluate(agent.program(compiled=not uncompiled), rows, metrics, lm=agent.lm(), **options)

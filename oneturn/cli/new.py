@@ -10,6 +10,8 @@ from typing import Annotated
 import click
 import typer
 
+from oneturn.cli.options import echo
+
 
 class Kind(str, Enum):
     """The kinds of agents."""
@@ -47,11 +49,11 @@ def new(
 
     place = folder or Path(name)
     written = write_project(place, name, kind=kind.value, lm=lm or _ask_for_lm())
-    typer.echo(f"Wrote {len(written)} files to {place}. Next:")
-    typer.echo(f"  cd {place}")
-    typer.echo("  make setup test   # or, in this environment: pytest")
-    typer.echo("  oneturn doctor    # is the LM reachable?")
-    typer.echo("  make ask")
+    echo(f"Wrote {len(written)} files to {place}. Next:")
+    echo(f"  cd {place}")
+    echo("  make setup test   # or, in this environment: pytest")
+    echo("  oneturn doctor    # is the LM reachable?")
+    echo("  make ask")
 
 
 def _ask_for_lm() -> str:
@@ -66,7 +68,7 @@ def _ask_for_lm() -> str:
         models = ", ".join(choice.default for choice in LM_CHOICES)
         raise typer.BadParameter(f"which LM? Pass a DSPy model string, such as {models}.", param_hint="--lm")
     for number, choice in enumerate(LM_CHOICES, start=1):
-        typer.echo(f"  {number}  {choice.label}")
+        echo(f"  {number}  {choice.label}")
     number = typer.prompt("Which LM", type=click.IntRange(1, len(LM_CHOICES)), default=1)
     model: str = typer.prompt("Its name", default=LM_CHOICES[number - 1].default)
     return model

@@ -46,6 +46,13 @@ def build_console(**options: Any) -> Console:
     return SafeConsole(**options)
 
 
+def echo(text: object, *, err: bool = False) -> None:
+    """Print a line that may hold remote texts: control characters are shown instead of sent to the terminal."""
+    from oneturn.core.terminal import visible_lines
+
+    typer.echo(visible_lines(str(text)), err=err)
+
+
 def load(agent: Path, config: Path | None) -> Agent:
     """Load the agent that the options name."""
     from oneturn.agent import load_agent

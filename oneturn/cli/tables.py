@@ -16,25 +16,41 @@ from oneturn.datasets.check import Balance, DataReport
 from oneturn.evaluation.result import Evaluation
 
 
-def score_table(evaluations: Mapping[str, Evaluation]) -> Table:
-    """Return a table of at most 80 columns with one line per evaluation: score, and mean time and usage per row."""
-    table = _table("", "score", "95% interval", "rows", "seconds\n(p50, p90)", "LM\ncalls", "tokens\nin / out")
-    for name, evaluation in evaluations.items():
-        figures = evaluation.summary()
-        latency = [f"{figures[rank]:.3g}" if rank in figures else "–" for rank in ("seconds_p50", "seconds_p90")]
-        failed = f"\n{figures['errors']:.0f} failed" if figures["errors"] else ""
-        table.add_row(
-            name,
-            f"{figures['score']:.1%}",
-            _interval(figures["score_low"], figures["score_high"]),
-            f"{figures['rows']:.0f}{failed}",
-            f"{figures['seconds_per_row']:.2f}\n({', '.join(latency)})",
-            f"{figures['lm_calls_per_row']:.2f}" if "lm_calls_per_row" in figures else "",
-            " / ".join(f"{figures[name]:.0f}" for name in _TOKENS if name in figures),
-        )
+def score_table(evaluations: Mapping[str, Evaluation], width: int = 80) -> Table:
+    """Return a table with one line per evaluation: score, and mean time and usage per row.
+
+    Args:
+        evaluations: the evaluations by name.
+        width: the columns of the terminal. In fewer than 80, a line of the table is a figure.
+    """
+    lines = [(escape(name), *_figures(evaluation)) for name, evaluation in evaluations.items()]
+    if width >= _WIDE:
+        headers, rows = _HEADERS, lines
+    else:
+        headers, *rows = zip(_HEADERS, *lines, strict=True)
+        rows = [(name.replace("\n", " "), *cells) for name, *cells in rows]
+    table = _table(*headers)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
+def _figures(evaluation: Evaluation) -> tuple[str, ...]:
+    figures = evaluation.summary()
+    latency = [f"{figures[rank]:.3g}" if rank in figures else "–" for rank in ("seconds_p50", "seconds_p90")]
+    failed = f"\n{figures['errors']:.0f} failed" if figures["errors"] else ""
+    return (
+        f"{figures['score']:.1%}",
+        _interval(figures["score_low"], figures["score_high"]),
+        f"{figures['rows']:.0f}{failed}",
+        f"{figures['seconds_per_row']:.2f}\n({', '.join(latency)})",
+        f"{figures['lm_calls_per_row']:.2f}" if "lm_calls_per_row" in figures else "",
+        " / ".join(f"{figures[name]:.0f}" for name in _TOKENS if name in figures),
+    )
+
+
+_WIDE = 80
+_HEADERS = ("", "score", "95% interval", "rows", "seconds\n(p50, p90)", "LM\ncalls", "tokens\nin / out")
 _TOKENS = ("prompt_tokens_per_row", "completion_tokens_per_row")
 
 
@@ -79,6 +95,8 @@ def _interval(low: float, high: float) -> str:
 
 def _table(*headers: str) -> Table:
     table = Table(*headers, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column in table.columns:
+        column.overflow = "fold"  # a name is never cut
     for column in table.columns[1:]:
         column.justify = "right"
     return table
@@ -106,6 +124,7 @@ def show_data_report(report: DataReport, console: Console, strict: bool = False)
 
 def _balance_table(balance: Balance, splits: list[str]) -> Table:
     table = Table(balance.field, *splits)
+    table.columns[0].overflow = "fold"
     for value in balance.counts:
         cells = []
         for split in splits:
@@ -157,6 +176,8 @@ def show_conformance_report(report: EndpointReport, console: Console) -> None:
 
 def _probe_table(report: EndpointReport) -> Table:
     table = Table("probe", "requests", "errors", "warnings", "counts")
+    for column in table.columns:
+        column.overflow = "fold"
     for probe in report.probes:
         facts = ", ".join(f"{name} {value}" for name, value in probe.facts.items())
         counts = [str(probe.count(severity)) for severity in (Severity.error, Severity.warning)]

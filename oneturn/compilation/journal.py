@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from oneturn.core._dspy import response_from_dict
 from oneturn.core.row_files import truncate_partial_line
 from oneturn.core.usage import Usage
 from oneturn.errors import DataError, OneTurnError
@@ -215,18 +216,19 @@ class Journal:
         for number, line in enumerate(self._lines(), start=1):
             try:
                 if "id" in line:
-                    self.id = line["id"]
+                    self.id = _typed(line, "id", str)
                 elif "started" in line:
                     self._seconds += last - started
-                    started = last = line["started"]
+                    started = last = _typed(line, "started", float)
                 elif "ended" in line:
-                    last = line["ended"]
+                    last = _typed(line, "ended", float)
                 else:
-                    last = line["at"]
-                    entry = JournalEntry(line["response"], line["seconds"], Usage.from_dict(line["usage"]))
-                    self._append(line["request"], entry, self._seconds + last - started)
+                    last = _typed(line, "at", float)
+                    self._append(_typed(line, "request", str), _entry(line), self._seconds + last - started)
             except KeyError as missing:
                 raise self._damaged(number, f"it lacks {missing}") from None
+            except (TypeError, ValueError, AttributeError) as error:
+                raise self._damaged(number, str(error)) from None
         self._seconds += last - started
 
     def _lines(self) -> Iterator[dict[str, Any]]:
@@ -248,6 +250,23 @@ class Journal:
             f"{self._path}, line {number} is damaged ({reason}). Remove the line, and its request is sent again; or "
             "start over with --fresh (fresh=True)."
         )
+
+
+def _typed(line: dict[str, Any], name: str, kind: type) -> Any:
+    value = line[name]
+    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+        raise TypeError(f"its {name} is {value!r:.40}")
+    return value
+
+
+def _entry(line: dict[str, Any]) -> JournalEntry:
+    usage = _typed(line, "usage", dict)
+    for name, count in usage.items():
+        if count is not None:
+            _typed(usage, name, float)
+    response = _typed(line, "response", dict)
+    response_from_dict(response)  # a replay must not fail in the middle of a recipe
+    return JournalEntry(response, _typed(line, "seconds", float), Usage.from_dict(usage))
 
 
 def _fsync_directory(folder: Path) -> None:

@@ -21,6 +21,7 @@ from oneturn.core.secrets import is_secret_name
 from oneturn.datasets.rows import dataset_hash
 from oneturn.errors import ConfigError
 from oneturn.evaluation.metric_columns import check_columns
+from oneturn.evaluation.row import finite_metric
 from oneturn.lm import build_lm
 from oneturn.programs.state import check_savable
 
@@ -109,7 +110,7 @@ class Plan:
         arguments = {
             "trainset": list(self.trainset),
             "valset": list(self.devset),
-            "metric": self.agent.metric,
+            "metric": finite_metric(self.agent.metric),
             "seed": settings.seed,
             "threads": settings.threads,
             "teacher": teacher,

@@ -40,9 +40,10 @@ class SpendBar(CompileCallback):
         if estimate is not None:
             tqdm.write(f"estimate: {estimate}")
         total = self._budget.lm_calls or (round(estimate.lm_calls[1]) if estimate is not None else None)
-        options: dict[str, Any] = {"position": 1, "mininterval": 0}
+        options: dict[str, Any] = {"position": 1, "mininterval": 0, "disable": False}
         if not can_redraw():
-            options = {"position": 0, "mininterval": _LOG_SECONDS, "maxinterval": _LOG_SECONDS, "file": _Lines()}
+            intervals = {"mininterval": _LOG_SECONDS, "maxinterval": _LOG_SECONDS}
+            options |= {"position": 0, "file": _Lines(), **intervals}
         options |= {"initial": self._before[0].lm_calls, "postfix": self._format_spend(*self._before)}
         self._bar = tqdm(total=total, desc=f"compile, {recipe}", unit="LM call", miniters=1, **options)
 

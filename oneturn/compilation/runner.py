@@ -30,6 +30,8 @@ from oneturn.programs.state import Manifest, finish_order_of, save_compiled
 from oneturn.programs.state.interface import interface_of
 
 _log = logging.getLogger(__name__)
+_RUN_COLUMNS = ("pred_tool_calls", "pred_sources", "pred_approvals", "pred_trajectory")
+"""The ``pred_…`` columns that a run without an answer has, too."""
 PROBE = 5
 """Number of development examples that an estimate is based on."""
 
@@ -68,7 +70,8 @@ def compile(
             the uncompiled program was measured, or limits the cost of an LM without a known price.
         DataError: the journal of an earlier run can't be read.
         LMUnavailableError: the LM is unavailable. Only its answers so far are saved.
-        ProgramError: the uncompiled program fails on every question before it calls its LM.
+        ProgramError: the uncompiled program fails on every question before it calls its LM, or the metric fails on
+            every answer.
         OneTurnError: the recipe failed on a reply of the LM; another process is running the same compile; or the
             journal or the program can't be written.
     """
@@ -159,16 +162,25 @@ def _baseline(plan: Plan, session: Session, rows: int | None = None) -> Evaluati
             f"compile.budget.cost can't be enforced: no price of {plan.lm.model} is known. Limit lm_calls, tokens or "
             "minutes instead. The answers so far are saved."
         )
-    _check_lm_calls(evaluation)
+    _check_baseline(evaluation)
     return evaluation
 
 
-def _check_lm_calls(evaluation: Evaluation) -> None:
+def _check_baseline(evaluation: Evaluation) -> None:
     rows = evaluation.rows
-    if rows["error"].notna().all() and not rows["lm_calls"].any():
+    if not rows["error"].notna().all():
+        return
+    first = rows["error"].iloc[0]
+    if not rows["lm_calls"].any():
         raise ProgramError(
             f"The uncompiled program failed on all {len(rows)} questions before it called its LM, first with "
-            f"{rows['error'].iloc[0]}. Fix the program, then compile again."
+            f"{first}. Fix the program, then compile again."
+        )
+    outputs = [name for name in rows if name.startswith("pred_") and name not in _RUN_COLUMNS]
+    if outputs and rows[outputs].notna().any(axis=1).all():
+        raise ProgramError(
+            f"The metric failed on all {len(rows)} answers of the uncompiled program, first with {first}. Fix the "
+            "metric, then compile again: the recorded answers are replayed."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,8 @@ from oneturn.compilation.journal import Cursor, Journal
 from oneturn.compilation.replay_lm import UncountedLMs, journaled_lm
 from oneturn.compilation.result import Candidate
 from oneturn.config import BudgetConfig
-from oneturn.core._dspy import replaced_cache
+from oneturn.core._dspy import replaced_cache, without_bars
+from oneturn.core.terminal import can_redraw
 from oneturn.core.usage import Usage
 from oneturn.evaluation import evaluate
 from oneturn.evaluation.approval import ApprovalPolicy, use_approval_policy
@@ -168,6 +170,7 @@ class Session:
         )
         callbacks = [EvaluationObserver(self._devset, self.add_candidate), self._uncounted]
         with (
+            contextlib.nullcontext() if can_redraw() else without_bars(),
             replaced_cache(memory=True),  # an answer from an earlier cache would not be counted
             dspy.context(lm=lm, callbacks=[*dspy.settings.callbacks, *callbacks], max_errors=_ERRORS),
             use_approval_policy(self._approve),

@@ -132,8 +132,8 @@ def resolve(path: str | Path, *folders: str | Path) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    folders = " or ".join(str(parent) for parent in dict.fromkeys(c.parent for c in candidates))
-    raise ConfigError(f"There is no file {str(path)!r}: {file.name!r} isn't in {folders}.")
+    searched = " or ".join(str(parent) for parent in dict.fromkeys(each.parent for each in candidates))
+    raise ConfigError(f"There is no file {str(path)!r}: {file.name!r} isn't in {searched}.")
 
 
 def _read_file(path: Path, source: str, extending: tuple[Path, ...]) -> Any:

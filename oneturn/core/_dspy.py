@@ -43,8 +43,10 @@ from dspy.lm15 import (
 )
 from dspy.predict.predict import serialize_object
 from dspy.teleprompt import bootstrap_trace_data
+from dspy.utils import parallelizer
 from dspy.utils.callback import BaseCallback
 from dspy.utils.usage_tracker import UsageTracker
+from tqdm import tqdm
 
 StreamEvent: TypeAlias = StreamStartEvent | StreamDeltaEvent | StreamEndEvent | StreamErrorEvent
 """An event of an engine's stream; ``dspy.lm15`` exports its members only."""
@@ -250,6 +252,25 @@ class CachedReplies(BaseCallback):
             dspy.cache.memory_cache.pop(key, None)
             dspy.cache.disk_cache.pop(key, None)
         self._calls.clear()
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """In the block, DSPy's parallel calls draw no progress bar, which it has no setting for.
+
+    Relies on: they draw with ``tqdm.tqdm`` of ``dspy.utils.parallelizer``.
+    """
+    original = parallelizer.tqdm
+    parallelizer.tqdm = SimpleNamespace(tqdm=_DisabledBar)
+    try:
+        yield
+    finally:
+        parallelizer.tqdm = original
+
+
+class _DisabledBar(tqdm):
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **{**options, "disable": True})
 
 
 def has_price_list() -> bool:

@@ -136,8 +136,13 @@ def not_json(error: ValueError) -> str:
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    with path.open(encoding="utf-8-sig") as lines:  # Windows editors write a byte order mark
-        for number, line in enumerate(lines, start=1):
+    with path.open("rb") as lines:
+        for number, raw in enumerate(lines, start=1):
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")  # Windows editors write a byte order mark
+            except UnicodeDecodeError as error:
+                yield f"line {number}", f"not UTF-8 (byte {error.start + 1})"
+                continue
             if line.strip():
                 yield f"line {number}", _parse_object(line)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import mlflow
 from mlflow.entities import LiveSpan
 from mlflow.tracing.constant import SpanAttributeKey, TokenUsageKey
+from mlflow.tracing.provider import _get_trace_exporter
 
 from oneturn.core.usage import Usage
 
@@ -52,6 +56,24 @@ def set_usage(span: LiveSpan, usage: Usage) -> None:
     span.set_attribute(
         SpanAttributeKey.CHAT_USAGE, {key: count for key, count in tokens.items() if count or key not in cache}
     )
+
+
+def flush_at_exit() -> None:
+    """Flush the traces when this process ends. Call it for each trace, while its span is active.
+
+    MLflow flushes them in an ``atexit`` function and starts the thread that writes them with the first batch, seconds
+    after a trace. From the end of the main thread on, Python 3.12 starts no new thread: that thread has to run before.
+    """
+    queue = getattr(_get_trace_exporter(), "_async_queue", None)
+    if queue is not None:
+        queue.activate()
+    _register_flush()
+
+
+@functools.cache
+def _register_flush() -> None:
+    register = getattr(threading, "_register_atexit", atexit.register)  # before Python ends the pools of threads
+    register(functools.partial(mlflow.flush_trace_async_logging, terminate=True))
 
 
 def _child_of(parent: LiveSpan, name: str, span_type: str, inputs: Mapping[str, Any]) -> Iterator[LiveSpan]:

@@ -381,6 +381,7 @@ def _cell(text: str) -> str:
 
 def _rich(headers: Sequence[str], rows: Iterator[list[str]]) -> Table:
     table = Table(*headers)
+    table.columns[0].overflow = "fold"  # an id is never cut
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+import json
+import math
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +67,39 @@ def _batches(path: Path) -> Iterator[pd.DataFrame]:
 
 
 def _read(path: Path) -> Iterator[Row]:
+    columns: set[str] = set()  # those of the first row
     for place, cells in read_rows(path, infer_types=True):
         if isinstance(cells, str):
             raise DataError(f"{path} can't be read: {place}: {cells}")
+        columns = columns or set(cells)
+        if damage := _damage(cells, columns):
+            raise DataError(f"{path} can't be read: {place}: {damage}")
         yield cells
+
+
+_LISTS = ("pred_tool_calls", "pred_sources", "pred_approvals")
+
+
+def _damage(row: Row, columns: Collection[str]) -> str | None:
+    """What is wrong with a row of an evaluation, such as one that was edited by hand; ``None`` if nothing is."""
+    if "score" not in columns:  # the rows of something else: check_rows says so
+        return None
+    if missing := [name for name in ("score", "error") if name in columns and name not in row]:
+        return f"it has no {missing[0]}"
+    score = row["score"]
+    if not isinstance(score, int | float) or not math.isfinite(score):
+        return f"its score is {score!r:.40}, not a finite number"
+    for name in _LISTS:
+        if row.get(name) is not None and not _is_list(row[name]):
+            return f"its {name} is {row[name]!r:.40}, not a list"
+    return None
+
+
+def _is_list(value: Any) -> bool:
+    try:
+        return isinstance(json.loads(value) if isinstance(value, str) else value, list)
+    except ValueError:
+        return False
 
 
 def _concat(parts: Iterator[pd.DataFrame], keep: Part | None, most: int | None) -> pd.DataFrame:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -143,6 +145,35 @@ def finite(score: Any) -> float:
     if not math.isfinite(number):
         raise DataError(f"the metric returned {number}; a score is a finite number")
     return number
+
+
+def finite_metric(metric: Metric) -> Metric:
+    """A metric for DSPy's optimizers that raises where ``metric`` returns no finite number.
+
+    They take ``NaN`` for a success, and it makes their means ``NaN``; an exception counts as a failed row. When GEPA
+    asks for feedback on a row (``pred_name``), where an exception would end it, the reason is the feedback.
+
+    Raises:
+        DataError: the score isn't a finite number.
+    """
+
+    @functools.wraps(metric)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        result = metric(*args, **kwargs)
+        try:
+            finite(getattr(result, "score", result))
+        except DataError as error:
+            if _asks_for_feedback(metric, args, kwargs):
+                return dspy.Prediction(score=0.0, feedback=str(error))
+            raise
+        return result
+
+    return checked
+
+
+def _asks_for_feedback(metric: Metric, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    given = inspect.signature(metric).bind(*args, **kwargs).arguments
+    return given.get("pred_name", args[3] if len(args) > 3 else None) is not None
 
 
 def _failed(metrics: Mapping[str, Metric], reason: str) -> Row:

@@ -14,6 +14,7 @@ from mlflow.entities import SpanType
 
 from oneturn.agent import Agent
 from oneturn.core.serialization import jsonable
+from oneturn.core.tracing import flush_at_exit
 from oneturn.core.usage import NO_USAGE, USAGE_COLUMNS, CallTracker, Usage, track_usage
 from oneturn.errors import ApprovalRequired, DataError, ProgramError
 from oneturn.evaluation.approval import ApprovalPolicy, decide, use_approval_policy
@@ -173,6 +174,7 @@ class ProgramTarget:
             yield
             return
         with mlflow.start_span("run", SpanType.AGENT) as span:
+            flush_at_exit()
             into.trace_id = span.trace_id
             span.set_inputs(jsonable(example.inputs().toDict()))
             yield

@@ -33,10 +33,11 @@ def read_answer(items: Sequence[Item]) -> ApprovalAnswer | None:
         The response; ``None`` if the last item isn't one.
 
     Raises:
-        RequestError: ``approve`` isn't a boolean, the matching approval request isn't among the items, or an item
-            is malformed.
+        RequestError: ``approve`` isn't a boolean, the matching approval request isn't among the items, an item is
+            malformed, or a message follows the approval of a call, which would not be run.
     """
     if not items or items[-1].get("type") != APPROVAL_RESPONSE:
+        _refuse_message_after_approval(items)
         return None
     answer, turn = items[-1], _turn(items[:-1])
     approve = answer.get("approve")
@@ -54,6 +55,18 @@ def read_answer(items: Sequence[Item]) -> ApprovalAnswer | None:
         raise RequestError(f"The reason of an {APPROVAL_RESPONSE} is {reason!r:.80}; send a text.")
     resumption = Resumption(*_read(turn, waiting), approve=approve, reason=" ".join(reason.split()))
     return ApprovalAnswer(request_id, resumption)
+
+
+def _refuse_message_after_approval(items: Sequence[Item]) -> None:
+    answers = [index for index, item in enumerate(items) if item.get("type") == APPROVAL_RESPONSE]
+    if not answers or items[answers[-1]].get("approve") is False:  # a person may refuse a call and ask something else
+        return
+    following = items[answers[-1] + 1 :]
+    if all(item.get("role") == "user" for item in following):
+        raise RequestError(
+            f"A message follows the last {APPROVAL_RESPONSE}, so the approved call would not be run. Send the "
+            "approval as the last item, and the message in the next request."
+        )
 
 
 def read_waiting(items: Sequence[Item], waiting: Item) -> tuple[WaitingCall, tuple[FinishedCall, ...]]:

@@ -6,11 +6,8 @@ text delta, and loses the trace when a client disconnects before the end.
 
 from __future__ import annotations
 
-import atexit
 import contextvars
-import functools
 import sys
-import threading
 from collections.abc import Generator
 from typing import Any
 
@@ -18,6 +15,8 @@ import mlflow
 from mlflow.entities import LiveSpan, SpanType
 from mlflow.pyfunc import ResponsesAgent
 from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentStreamEvent
+
+from oneturn.core.tracing import flush_at_exit
 
 Events = Generator[ResponsesAgentStreamEvent, None, None]
 
@@ -57,7 +56,7 @@ def in_span(name: str, request: ResponsesAgentRequest, events: Events) -> Events
     span = context.run(span_context.__enter__)
     span.set_inputs({"request": request})
     context.run(_set_session, request)
-    _flush_at_exit()
+    flush_at_exit()
     span.set_attribute(OUTCOME, "abandoned")
     try:
         while (event := context.run(next, events, None)) is not None:
@@ -76,16 +75,6 @@ def _set_session(request: ResponsesAgentRequest) -> None:
     session, user = (context.conversation_id, context.user_id) if context is not None else (None, None)
     if session or user:
         mlflow.update_current_trace(session_id=session, user=user)
-
-
-@functools.cache
-def _flush_at_exit() -> None:
-    """Flush the traces when this process ends, before Python stops the threads that write them.
-
-    MLflow flushes them in an ``atexit`` function, which runs later: there Python 3.12 starts no new thread.
-    """
-    register = getattr(threading, "_register_atexit", atexit.register)
-    register(functools.partial(mlflow.flush_trace_async_logging, terminate=True))
 
 
 def _record_outcome(span: LiveSpan, event: ResponsesAgentStreamEvent) -> None:

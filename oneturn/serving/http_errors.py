@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from oneturn.core.serialization import replace_surrogates_deep
+from oneturn.core.terminal import visible
 from oneturn.errors import AgentError
 from oneturn.responses.errors import error_object, retry_headers
 
@@ -43,5 +44,5 @@ async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
 
 async def on_exception(request: Request, error: Exception) -> JSONResponse:
     """Hide the details of an error in the server itself; its log has them."""
-    _log.error("The server failed at %s.", request.url.path, exc_info=error)
+    _log.error("The server failed at %s.", visible(request.url.path), exc_info=error)
     return error_response(AgentError("The server failed; see its log for details.", "server_error", 500))

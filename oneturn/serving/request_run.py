@@ -18,6 +18,7 @@ from mlflow.tracing.constant import SpanAttributeKey
 from mlflow.types.responses import ResponsesAgentRequest, responses_agent_output_reducer
 
 from oneturn.core.run_context import RunContext
+from oneturn.core.terminal import visible
 from oneturn.errors import AgentError
 from oneturn.responses import ResponsesAdapter
 from oneturn.responses.dialects import Dialect, DialectName
@@ -229,5 +230,5 @@ def _failure(error: BaseException) -> AgentError:
     if failure.code == "server_error" and not isinstance(error, AgentError):
         _log.error("The agent failed.", exc_info=error)
     else:
-        _log.warning("%s: %s", failure.code, failure)
+        _log.warning("%s: %s", failure.code, visible(str(failure)))  # it may hold the client's text
     return failure

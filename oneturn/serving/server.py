@@ -25,10 +25,11 @@ from oneturn.programs import guarded_tools
 from oneturn.responses import ResponsesAdapter
 from oneturn.serving.access import is_loopback
 from oneturn.serving.app import AgentApplication, application
-from oneturn.serving.protocol import GRACE_SECONDS, TimedProtocol
+from oneturn.serving.protocol import GRACE_SECONDS
 from oneturn.tools.approvals import Approvals
 
 _KEEP_ALIVE_SECONDS = 90  # more than the 60 s of common load balancers, which reuse idle connections
+_WORKER_SECONDS = 60  # for a worker to answer its supervisor's ping, which it can't while it imports C extensions
 _TERMINAL_EVENT_SECONDS = 5  # for cancelled requests to send their terminal event
 _QUEUED_CONNECTIONS = 2048
 
@@ -139,7 +140,8 @@ def server_config(app: AgentApplication | str, **options: Any) -> uvicorn.Config
     """Return uvicorn's configuration for an application, or for the import string of a function that builds it."""
     return uvicorn.Config(
         app,
-        http=TimedProtocol,
+        http="oneturn.serving.protocol:TimedProtocol",  # a worker imports it after it has begun to answer pings
+        timeout_worker_healthcheck=_WORKER_SECONDS,
         ws="none",
         interface="asgi3",
         proxy_headers=False,  # nothing depends on the client's address

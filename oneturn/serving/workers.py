@@ -80,9 +80,11 @@ def serve_in_processes(source: AgentSource, *, reload: bool = False) -> None:
         reload: restart the process when a Python file below the working directory or the agent's folder changes.
 
     Raises:
-        OneTurnError: the agent or its configuration is invalid, or the address is unusable.
+        OneTurnError: the agent or its configuration is invalid, the address is unusable, or a process doesn't start.
     """
-    _, settings = source.load()
+    agent, settings = source.load()
+    if isinstance(agent, Agent):
+        use_tracking(agent.config.mlflow)  # creates the database, if need be, before the processes use it
     port = settings.port if source.port is None else source.port
     with ExitStack() as stack:
         listener = stack.enter_context(listening_socket(settings.host, port))
@@ -95,7 +97,10 @@ def serve_in_processes(source: AgentSource, *, reload: bool = False) -> None:
             if reload:
                 ChangeReload(config, target=Server(config).run, sockets=[listener]).run()
             else:
-                Multiprocess(config, sockets=[listener]).run()
+                supervisor = Multiprocess(config, sockets=[listener])
+                supervisor.run()
+                if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+                    raise OneTurnError("The server didn't start; its processes have said why.")
 
 
 def create_application() -> AgentApplication:

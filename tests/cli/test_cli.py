@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 import oneturn
 from oneturn.cli import app
 from oneturn.cli.tables import score_table
+from oneturn.evaluation import compare
 from oneturn.evaluation.result import Evaluation
 from tests.evaluation.scorers.judging import judging
 
@@ -136,6 +137,32 @@ def test_compile_prints_both_scores_and_writes_the_program(folder: Path):
     assert "compiled.json" in text
     assert json.loads((folder / "compiled.json").read_text())["manifest"]["recipe"] == "as_it_is"
     assert output("ask", "Is it?").startswith("yes\n"), "ask uses the compiled program"
+
+
+def test_score_table_cuts_no_name_and_no_figure_in_60_columns():
+    rows = {"id": ["a", "b", "c"], "score": [0.5, 1.0, 0.25], "feedback": None, "error": [None, None, "X: y"]}
+    figures = {"seconds": [17.5, 118.0, 19.0], "lm_calls": [3, 4, 3], "prompt_tokens": 15_880, "completion_tokens": 120}
+    evaluation = Evaluation(pd.DataFrame({**rows, **figures}))
+    name = "https://workspace.example/serving-endpoints/support_desk on [dev]"
+    console = Console(width=60, file=io.StringIO())
+    with console.capture() as shown:
+        console.print(score_table({name: evaluation, "compiled": evaluation}, console.width))
+    text = shown.get()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 60
+    head = "".join(line[20:45].strip() for line in text.splitlines()[:5] if "─" not in line)
+    assert name.replace(" ", "") in head.replace(" ", "").replace("compiled", "")
+    assert re.search(r"^ *tokens in / out +15880 / 120 +15880 / 120 *$", text, re.M)
+    assert len(re.findall(r"58\.3%", text)) == 2
+
+
+def test_comparison_cuts_no_id_in_60_columns():
+    rows = [{"id": f"dev-{n:03d}-a-long-name-of-an-example", "score": 0.0, "error": None} for n in range(3)]
+    before, after = pd.DataFrame(rows), pd.DataFrame([{**row, "score": 1.0} for row in rows])
+    console = Console(width=60, file=io.StringIO())
+    with console.capture() as shown:
+        console.print(compare(Evaluation(before), Evaluation(after), oneturn.AgentConfig.read({}).gate))
+    assert "…" not in shown.get()
 
 
 def test_score_table_fits_into_80_columns():

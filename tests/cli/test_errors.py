@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from typer.testing import CliRunner
 
 from oneturn.cli import app, errors
 from oneturn.cli.errors import describe
-from oneturn.cli.options import build_console
+from oneturn.cli.options import build_console, echo
 from oneturn.errors import EndpointError
 
 RED = "\x1b[31m"
@@ -68,6 +71,54 @@ def test_escape_sequences_never_reach_the_terminal():
     assert "\x1b]0" not in written
     assert "\x1b[2J" not in written
     assert r"\u001b[2J" in written
+
+
+def test_lines_of_commands_show_escape_sequences(capsys: pytest.CaptureFixture[str]):
+    echo("Version 3 answers at https://x\x1b]0;title\x07/\u202e")
+    assert capsys.readouterr().out == "Version 3 answers at https://x\\u001b]0;title\\u0007/\\u202e\n"
+
+
+def test_no_command_prints_texts_without_making_them_visible():
+    allowed = (
+        "typer.echo(json.dumps(",
+        "typer.echo(text)",
+        "typer.echo(visible_lines(",
+        'typer.echo(f"oneturn {version(',
+        "typer.echo(comparison.to_json())",
+        "typer.echo(calibration.to_json())",
+        "typer.echo(format_recipes(",
+        'typer.echo(f"Stopped. {command}',
+        'typer.echo(f"No answer yet: {names}',
+    )
+    found = [
+        (path.name, line.strip())
+        for path in Path(errors.__file__).parent.glob("*.py")
+        for line in path.read_text().splitlines()
+        if re.search(r"typer\.echo|\bConsole\(\)|(?<![.\w])print\(", line)
+    ]
+    assert [each for each in found if not each[1].startswith(allowed)] == []
+
+
+COMPILING = """
+from pathlib import Path
+from tests.compilation.agent import agent
+AGENT = agent(Path(__file__).parent)
+"""
+
+
+def test_no_bars_are_drawn_in_a_pipe(tmp_path: Path):
+    (tmp_path / "agent.py").write_text(COMPILING)
+    environment = {**os.environ, "PYTHONPATH": str(Path(errors.__file__).parents[2]), "COLUMNS": "60"}
+    environment.pop("TQDM_DISABLE", None)
+    command = [sys.executable, "-c", "from oneturn.cli import app; app()", "compile"]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert run.returncode == 0, run.stderr.decode()
+    for text in (run.stdout.decode(), run.stderr.decode()):
+        assert "\r" not in text
+        assert "it/s]" not in text
+        assert "\x1b" not in text
+    assert b"compile, search" in run.stderr, "its own lines of progress are there"
+    assert "95% interval" in run.stdout.decode()
 
 
 @pytest.mark.parametrize("no_color", ["", "1"])

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dspy.lm15 import Message, Response, TextPart
+from dspy.lm15 import Usage as LMUsage
 
 import oneturn
 from oneturn.compilation import estimate_compile
 from oneturn.compilation.journal import Journal, JournalEntry
 from oneturn.config import BudgetConfig
+from oneturn.core._dspy import response_from_dict, response_to_dict
 from oneturn.core.usage import Usage
 from oneturn.errors import DataError, OneTurnError
 from tests.compilation.agent import ANSWERED, agent
@@ -60,7 +63,23 @@ def test_replayed_answers_keep_their_duration(tmp_path: Path):
 
 
 def response(text: str) -> dict[str, Any]:
-    return {"model": "m", "message": {"text": text}}
+    message = Message.assistant(TextPart(text))
+    return response_to_dict(
+        Response(id=None, model="m", message=message, finish_reason="stop", usage=LMUsage(input_tokens=1))
+    )
+
+
+def text_of(entry: JournalEntry | None) -> str | None:
+    return None if entry is None else response_from_dict(entry.response).message.parts[0].text
+
+
+ENTRY = {
+    "request": "x",
+    "at": 1.0,
+    "seconds": 1.0,
+    "usage": Usage(lm_calls=1).to_dict(),
+    "response": response("a"),
+}
 
 
 def usage(cost: float | None) -> Usage:
@@ -77,7 +96,7 @@ def test_journal_replays_answers_in_order_and_sums_their_cost(tmp_path: Path):
         file.write('{"request":"half')
     second = Journal(path)
     entries = [second.answer("same", n) for n in range(3)]
-    assert [entry and entry.response["message"]["text"] for entry in entries] == ["a", "b", None]
+    assert [text_of(entry) for entry in entries] == ["a", "b", None]
     assert second.answer("other", 0) is None
     assert second.totals == Usage(lm_calls=2, input_tokens=20, output_tokens=4, cached_tokens=16, cost=0.5)
     second.add("other", JournalEntry(response("c"), 1.0, usage(0.25)))
@@ -98,7 +117,24 @@ def test_answer_is_flushed_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     journal.close()
 
 
-@pytest.mark.parametrize("damage", ["{", "[1]", '{"request": "x"}', "\0\0"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "{",
+        "[1]",
+        '{"request": "x"}',
+        "\0\0",
+        '{"id": 5}',
+        '{"started": "then"}',
+        json.dumps({**ENTRY, "usage": 5}),
+        json.dumps({**ENTRY, "usage": {**Usage().to_dict(), "lm_calls": "many"}}),
+        json.dumps({**ENTRY, "at": None}),
+        json.dumps({**ENTRY, "seconds": "x"}),
+        json.dumps({**ENTRY, "request": ["x"]}),
+        json.dumps({**ENTRY, "response": 5}),
+        json.dumps({**ENTRY, "response": {"model": "m"}}),
+    ],
+)
 def test_damaged_line_is_an_error_with_its_number_and_fix(damage: str, tmp_path: Path):
     whole = oneturn.compile(agent(tmp_path))
     (journal,) = tmp_path.glob(".oneturn/compile/*/journal.jsonl")

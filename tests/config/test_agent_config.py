@@ -148,7 +148,7 @@ def test_the_error_for_a_missing_file_names_the_folders_searched(tmp_path: Path)
     root = tmp_path / "code"
     with pytest.raises(ConfigError) as caught:
         AgentConfig.read("configs/dev.yaml", root=root)
-    places = f"{tmp_path / 'configs'} or {root / 'configs'}"
+    places = f"{root / 'configs'} or {tmp_path / 'configs'}"
     assert str(caught.value) == f"There is no file 'configs/dev.yaml': 'dev.yaml' isn't in {places}."
 
 
@@ -219,7 +219,7 @@ def test_a_relative_path_is_resolved_in_the_first_folder_that_has_it(tmp_path: P
     Path("data").mkdir()
     Path("data/p.json").write_text("{}")
     assert resolve("data/p.json", tmp_path, root) == tmp_path / "data" / "p.json"
-    assert resolve(tmp_path / "data" / "p.json") == tmp_path / "data" / "p.json"
+    assert resolve(tmp_path / "data" / "p.json", root) == tmp_path / "data" / "p.json"
 
 
 def test_the_default_is_the_agents_own_file_and_the_variable_names_one_here(

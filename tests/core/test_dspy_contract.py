@@ -13,7 +13,6 @@ import functools
 import importlib
 import json
 import pkgutil
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from openai.types.chat import ChatCompletion
 
 import oneturn
 from oneturn.testing import ScriptedLM
-from tests.lm.hanging_server import hanging_server
 
 PRIVATE = Path(oneturn.__file__).parent / "core" / "_dspy.py"
 IMAGE = dspy.Image("data:image/png;base64,AAAA")
@@ -58,6 +56,7 @@ NAMES = {
     "dspy.clients.call_result.usage_dict": "the usage of wrapped engines (lm/streaming.py, compilation/replay_lm.py)",
     "dspy.teleprompt.bootstrap_trace_data": "the candidates of a compile (compilation/callbacks.py)",
     "dspy.utils.callback.BaseCallback": "a failed run's cached replies (programs/react/llm_step.py)",
+    "dspy.utils.parallelizer": "a compile's progress outside a terminal (compilation/session.py)",
     "dspy.utils.usage_tracker.UsageTracker": "the count of LM calls and tokens (core/usage.py)",
 }
 """The names that ``_dspy.py`` imports, and what needs them."""
@@ -202,48 +201,6 @@ def test_transports_take_timeouts(private: Any):
     with private.ObservedTransport(connect_timeout=1.0, read_timeout=2.0, trust_env=False):
         pass
     assert callable(private.StdlibAsyncTransport(connect_timeout=1.0, read_timeout=2.0, trust_env=False).aclose)
-
-
-@relies_on("a transport shows the socket of each request", "the interruption of an LM's calls (lm/transport.py)")
-def test_requests_are_observed(private: Any):
-    class Observer(private.RequestObserver):
-        def attach(self, connection: socket.socket) -> None:
-            seen.append(connection.getpeername()[1])
-
-        def detach(self) -> None:
-            seen.append("detached")
-
-        def check(self, error: Exception | None) -> None:
-            seen.append(error)
-
-    class Transport(private.ObservedTransport):
-        def observer(self) -> Any:
-            return Observer()
-
-    seen: list[Any] = []
-    with hanging_server("never") as server, Transport() as transport:
-        client = OpenAIChatLM(api_key="k", base_url=f"http://127.0.0.1:{server.port}/v1", transport=transport)
-        client.complete(REQUEST)
-        assert seen == [server.port, None, "detached"]
-        list(client.stream(REQUEST))
-        assert seen == [server.port, None, "detached"] * 2
-        assert transport.pool_stats()["in_use"] == 0
-
-
-@relies_on("an LM takes its transport and its sleep from the modules", "the interruption of an LM's calls")
-def test_the_transport_and_the_sleep_are_those_of_all_lms(private: Any, monkeypatch: pytest.MonkeyPatch):
-    class Transport(private.ObservedTransport):
-        def observer(self) -> Any:
-            used.append("transport")
-            return private.RequestObserver()
-
-    used: list[Any] = []
-    monkeypatch.setattr(private.transports, "StdlibTransport", private.transports.StdlibTransport)
-    monkeypatch.setattr(private.execution, "time", private.execution.time)
-    private.use_for_all_lms(Transport, lambda seconds: used.append(seconds))
-    with hanging_server("for a retry") as server, pytest.raises(dspy.LMRateLimitError):
-        server.lm(num_retries=1)("Hello")
-    assert used == ["transport", 3600.0, "transport"]
 
 
 @relies_on("lm15 writes requests and responses as JSON", "the journal of a compile")
@@ -462,3 +419,16 @@ def test_a_provider_s_key_has_a_name(model: str, variables: set[str], monkeypatc
         monkeypatch.delenv(name, raising=False)
     assert set(key_variables(dspy.LM(model))) == variables
     assert key_variables(dspy.LM(model, api_key="k")) == ()
+
+
+def test_parallel_calls_draw_no_bars(capfd: pytest.CaptureFixture[str]):
+    from oneturn.core._dspy import without_bars
+
+    examples = [dspy.Example(question=str(n)).with_inputs("question") for n in range(3)]
+    evaluate = dspy.Evaluate(devset=examples, metric=lambda *_: 1.0, num_threads=1, display_progress=True)
+    program = lambda question: dspy.Prediction(answer=question)  # noqa: E731
+    evaluate(program)
+    assert "\r" in "".join(capfd.readouterr()), "the bar that is to be hidden"
+    with without_bars():
+        assert evaluate(program).score == 100.0
+    assert "\r" not in "".join(capfd.readouterr())

@@ -120,7 +120,7 @@ def test_bad_rows_of_parquet_are_reported(tmp_path: Path) -> None:
         ("rows.jsonl", None, r"can't be read: .*No such file"),
         ("rows.csv", None, r"can't be read: .*No such file"),
         ("rows.csv", b"", r"can't be read: .*[Ee]mpty"),
-        ("rows.jsonl", b'{"question": "\xff"}', r"can't be read: .*utf-8"),
+        ("rows.jsonl", b'{"question": "\xff"}', r"line 1: not UTF-8"),
         ("rows.parquet", b"not parquet", r"can't be read: .*[Pp]arquet"),
     ],
 )

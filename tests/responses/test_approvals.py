@@ -148,6 +148,18 @@ def test_an_approval_of_another_question_is_rejected(shop: Shop, first_turn: lis
         assert "doesn't match" in events[-2]["message"]
 
 
+def test_a_message_behind_an_approval_is_refused_and_behind_a_refusal_it_is_the_question(
+    shop: Shop, first_turn: list[dict[str, Any]]
+):
+    new = {"role": "user", "content": "What about order 8?"}
+    approved = ask(replica(shop), [QUESTION, *first_turn, answer_to(first_turn), new])
+    assert "the approved call would not be run" in approved[-2]["message"]
+    agent = replica(shop, finish(answer="It is open.", citations=[]))
+    refused = ask(agent, [QUESTION, *first_turn, answer_to(first_turn, approve=False), new])
+    assert refused[-1]["type"] == "response.completed"
+    assert "order 8" in str(agent.program.step.lm.requests[0].messages[-1]["content"])
+
+
 def test_an_approval_without_its_request_is_rejected(shop: Shop, first_turn: list[dict[str, Any]]):
     answer = {**answer_to(first_turn), "approval_request_id": "mcpr_other"}
     (error,) = [e for e in ask(replica(shop), [QUESTION, *first_turn, answer]) if e["type"] == "error"]

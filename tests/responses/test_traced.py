@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import dspy
 import mlflow
 import pytest
+from dspy.lm15 import Message, Request, Response, TextPart, Usage
 from mlflow.types.responses import ResponsesAgentRequest
 
 import oneturn
@@ -130,6 +132,46 @@ def test_lm_spans_and_the_trace_have_the_token_usage(traced: None, name: str, st
     assert trace.info.token_usage["output_tokens"] == response["usage"]["output_tokens"] > 0
 
 
+class _CachingEngine:
+    """Replies in order, each with 100 input tokens, 64 of them cached and 16 written to the cache."""
+
+    supports_function_calling = supports_response_schema = False
+
+    def __init__(self, *texts: str):
+        self._texts = iter(texts)
+
+    def complete(self, request: Request) -> Response:
+        usage = Usage(input_tokens=100, output_tokens=5, cache_read_tokens=64, cache_write_tokens=16)
+        message = Message.assistant(TextPart(next(self._texts)))
+        return Response(id=None, model=request.model, message=message, finish_reason="stop", usage=usage)
+
+
+@pytest.mark.parametrize("autolog", [False, True])
+def test_cached_tokens_are_in_lm_spans_and_in_the_trace_once(traced: None, autolog: bool):
+    program = ReAct("question -> answer", tools=[look_up])
+    script = (call("look_up", word="a"), finish(answer="12"))
+    engine = _CachingEngine(*map(json.dumps, script))
+    program.set_lm(dspy.LM("openai/caching", engine=engine, cache=False))
+    mlflow.dspy.autolog(disable=not autolog)
+    try:
+        usage = ResponsesAdapter(program).predict(QUESTION).model_dump()["usage"]
+    finally:
+        mlflow.dspy.autolog(disable=True)
+    mlflow.flush_trace_async_logging()
+    trace = mlflow.get_trace(mlflow.get_last_active_trace_id())
+    counts = {
+        "input_tokens": 200,
+        "output_tokens": 10,
+        "total_tokens": 210,
+        "cache_read_input_tokens": 128,
+        "cache_creation_input_tokens": 32,
+    }
+    assert trace.info.token_usage == counts
+    assert (usage["input_tokens"], usage["input_tokens_details"]["cached_tokens"]) == (200, 128)
+    spans = [span.attributes.get("mlflow.chat.tokenUsage") for span in trace.search_spans(span_type="CHAT_MODEL")]
+    assert [each for each in spans if each] == [{name: count // 2 for name, count in counts.items()}] * 2
+
+
 def test_the_context_of_a_request_is_the_session_and_the_user(traced: None):
     context = {"conversation_id": "conv-1", "user_id": "alice"}
     with oneturn.running_server(adapter(finish(answer="12"), finish(answer="12"))) as url:
@@ -140,19 +182,25 @@ def test_the_context_of_a_request_is_the_session_and_the_user(traced: None):
 
 
 ANSWER_AND_END = """
-import mlflow
+import mlflow, oneturn
 from oneturn import ReAct, ResponsesAdapter
+from oneturn.evaluation.scorers import predict_fn
 from oneturn.testing import ScriptedLM, finish
 mlflow.set_tracking_uri("sqlite:///t.db")
 program = ReAct("question -> answer", tools=[])
 program.set_lm(ScriptedLM(finish(answer="12")))
-ResponsesAdapter(program).predict({"input": [{"role": "user", "content": "How many?"}]})
 """
+ENDS = {
+    "adapter": 'ResponsesAdapter(program).predict({"input": [{"role": "user", "content": "How many?"}]})',
+    "evaluate": 'oneturn.evaluate(program, [{"question": "q"}], lambda *_: 1, inputs=["question"], trace=True)',
+    "predict_fn": 'predict_fn(program)(question="How many?")',
+}
 
 
-def test_traces_are_flushed_before_the_process_ends(tmp_path: Path):
+@pytest.mark.parametrize("way", ENDS)
+def test_traces_are_flushed_before_the_process_ends(way: str, tmp_path: Path):
     environment = {**os.environ, "PYTHONPATH": str(Path(oneturn.__file__).parents[1])}
-    command = [sys.executable, "-c", ANSWER_AND_END]
+    command = [sys.executable, "-c", ANSWER_AND_END + ENDS[way]]
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     assert "before program exit" not in run.stderr  # MLflow's own flush, which comes too late on Python 3.12

@@ -165,6 +165,13 @@ def test_a_failure_without_a_stream_is_an_http_error():
     assert response.json() == {"error": expected}
 
 
+def test_the_log_shows_a_client_s_escape_sequences(caplog: pytest.LogCaptureFixture):
+    with oneturn.running_server(oneturn.ResponsesAdapter(Failing())) as url:
+        httpx.post(f"{url}/responses", json={"input": [{"role": "\x1b[2J", "content": "?"}]})
+    assert "\\u001b[2J" in caplog.text
+    assert "\x1b" not in caplog.text
+
+
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("kind", ["unknown field", "no question"])
 def test_an_invalid_request_gets_an_error_status_before_the_stream(stream: bool, kind: str):

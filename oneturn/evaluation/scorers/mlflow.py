@@ -19,6 +19,7 @@ from mlflow.types.responses import (
 from pydantic import BaseModel
 
 from oneturn.core.serialization import jsonable
+from oneturn.core.tracing import flush_at_exit
 from oneturn.evaluation.data_sources import conversation, example_inputs, example_labels, question_field
 from oneturn.evaluation.result import Metric
 from oneturn.evaluation.row import finite
@@ -204,6 +205,7 @@ def predict_fn(
             fields["question"] = messages
         answered = TargetResult()
         with mlflow.start_span("predict", SpanType.AGENT) as span:
+            flush_at_exit()
             span.set_inputs(inputs)
             resolved.answer(dspy.Example(**fields).with_inputs(*names), answered)
             if isinstance(resolved, EndpointTarget):
