@@ -7,7 +7,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from oneturn.cli.options import echo
@@ -69,9 +68,10 @@ def _ask_for_lm() -> str:
         raise typer.BadParameter(f"which LM? Pass a DSPy model string, such as {models}.", param_hint="--lm")
     for number, choice in enumerate(LM_CHOICES, start=1):
         echo(f"  {number}  {choice.label}")
-    number = typer.prompt("Which LM", type=click.IntRange(1, len(LM_CHOICES)), default=1)
-    model: str = typer.prompt("Its name", default=LM_CHOICES[number - 1].default)
-    return model
+    choices = {str(number): choice for number, choice in enumerate(LM_CHOICES, start=1)}
+    while (chosen := str(typer.prompt("Which LM", default="1")).strip()) not in choices:
+        echo(f"Enter a number from 1 to {len(choices)}.")
+    return str(typer.prompt("Its name", default=choices[chosen].default))
 
 
 def _is_terminal() -> bool:

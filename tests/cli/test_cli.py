@@ -331,7 +331,7 @@ def test_log_prints_the_model_and_next_steps(monkeypatch: pytest.MonkeyPatch):
     text = output("log", "--register", "--alias", "challenger")
     assert arguments == {"name": "tiny", "register": True, "alias": "challenger"}
     assert "Logged models:/m-1 in sqlite:" in text
-    assert "Registered as version 3 of support_desk, challenger" in text
+    assert "Registered as version 3 of tiny, challenger" in text
     assert "oneturn serve --model models:/m-1" in text
     assert "oneturn query http://127.0.0.1:8000" in text
 

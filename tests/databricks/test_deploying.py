@@ -268,7 +268,7 @@ def test_the_commands_say_what_they_do_and_what_to_do_next(desk: Desk):
     assert "Environment variables: LANGUAGE." in output
     assert desk.endpoints.traffic(ENDPOINT) == {"1": 100}
     output = command(desk, "deploy", "serving")
-    assert f'oneturn query {desk.workspace.host}/serving-endpoints/{ENDPOINT} "Is it open?"' in output
+    assert f"oneturn query {desk.workspace.host}/serving-endpoints/{ENDPOINT} 'Is it open?'" in output
     assert "Review app:" in output
     output = command(desk, "rollback", "--reason", "slow")
     assert "from version 3 to version 1" in output

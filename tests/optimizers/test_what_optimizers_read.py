@@ -11,8 +11,8 @@ import pytest
 
 import oneturn
 from oneturn.compilation import recipes
+from oneturn.compilation.recipes import instructions
 from oneturn.compilation.recipes.calling import call
-from oneturn.compilation.recipes.instructions import LONG_REPLY
 from tests.optimizers.clever_lm import CleverLM, digit, finished, varying
 
 WORDS = ["ash", "beech", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "rowan", "yew"]
@@ -74,7 +74,7 @@ def test_reflection_prompt_has_tool_arguments_and_results(recipe: Any):
 
 @pytest.mark.parametrize("recipe", [recipes.bootstrap, recipes.simba], ids=["bootstrap", "simba"])
 def test_demo_is_a_whole_run_as_plain_data(recipe: Any, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(recipes, "SIMBA_STEPS", 4)
+    monkeypatch.setattr(instructions, "SIMBA_STEPS", 4)
     idle = {"instructions": "Be kind.", "module_advice": json.dumps({"step": "Be kind."})}
     best = optimized(recipe, CleverLM(varying(step), idle))
     candidates = [candidate["program"] for candidate in getattr(best, "candidate_programs", [])] or [best]
@@ -174,7 +174,7 @@ def test_instructions_can_be_longer_than_a_step(recipe: Any):
     lm = CleverLM(varying(step), TEXTS)
     lm.kwargs["max_tokens"] = 160
     optimized(recipe, lm)
-    assert lm.reply_limit == LONG_REPLY
+    assert lm.reply_limit == instructions.LONG_REPLY
 
 
 def test_miprov2_prompt_has_runs_and_no_source_code():

@@ -168,6 +168,6 @@ def test_command_without_a_terminal_needs_the_lm(tmp_path: Path, monkeypatch: py
 def test_command_at_a_terminal_asks_for_the_lm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("oneturn.cli.new._is_terminal", lambda: True)
-    result = CliRunner().invoke(app, ["new", "mine", "--kind", "extract"], input="3\nollama_chat/mistral\n")
+    result = CliRunner().invoke(app, ["new", "mine", "--kind", "extract"], input="9\n3\nollama_chat/mistral\n")
     assert result.exit_code == 0, result.output
     assert AgentConfig.read(tmp_path / "mine" / "configs" / "dev.yaml").lm.model == "ollama_chat/mistral"
