@@ -40,8 +40,13 @@ def check_response(response: Mapping[str, Any]) -> None:
     types.ResponseResource.model_validate_json(json.dumps(standard))
 
 
-def check_events(events: Iterable[Event]) -> None:
-    """Check each event of a stream, and that the events are those of the terminal response."""
+def check_events(events: Iterable[Event], in_order: bool = True) -> None:
+    """Check each event of a stream, and that the events are those of the terminal response.
+
+    Args:
+        events: the stream.
+        in_order: whether the terminal response has the items in the order of the stream.
+    """
     events = list(events)
     for event in events:
         check_event(event)
@@ -58,7 +63,8 @@ def check_events(events: Iterable[Event]) -> None:
     output = events[-1]["response"]["output"]
     drafts = [item for item in done.values() if item.get("status") == "incomplete" and item not in output]
     assert {item["type"] for item in drafts} <= {"message"}
-    assert [item for _, item in sorted(done.items()) if item not in drafts] == output
+    lasting = [item for _, item in sorted(done.items()) if item not in drafts]
+    assert (lasting if in_order else sorted(lasting, key=str)) == (output if in_order else sorted(output, key=str))
     for event in events:
         if "item_id" in event:
             assert added[event["output_index"]]["id"] == event["item_id"]

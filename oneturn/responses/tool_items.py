@@ -35,7 +35,7 @@ class ToolItems:
     ends with open calls leaves them to the client, as ``function_call`` items.
 
     Calls that are hidden (``none``) appear after all if the run waits for an approval, before the approval request:
-    the client has to send them back.
+    the client has to send them back, in order. So the reasoning after a hidden call is held back until the next item.
 
     Args:
         form: the form to convert to.
@@ -57,7 +57,7 @@ class ToolItems:
         self._calls: dict[str, Item] = {}  # calls that were begun as mcp_call items, by call_id
         self._ended: set[str] = set()
         self._held: list[Event] = []  # events of calls that may be the client's
-        self._hidden: list[Event] = []
+        self._hidden: list[Event] = []  # events of hidden calls, and of the reasoning after them
 
     def read(self, event: Event) -> Iterator[Event]:
         """Yield the events that ``event`` is converted to."""
@@ -67,9 +67,13 @@ class ToolItems:
             hidden, self._hidden = self._hidden, []
             for earlier in hidden:
                 yield from self.read(earlier)
-        if self._form == "none" and self._is_of_call(event):
-            self._hidden.append(event)
-            return
+        if self._form == "none":
+            if self._is_of_call(event) or (self._hidden and _is_reasoning(event)):
+                self._hidden.append(event)
+                return
+            if kind != "response.in_progress":  # the next item, or the end
+                yield from (self._renumbered(held) for held in self._hidden if _is_reasoning(held))
+                self._hidden = [held for held in self._hidden if not _is_reasoning(held)]
         if self._form == "mcp_call":
             yield from self._read_mcp(kind, event)
         else:
@@ -86,10 +90,10 @@ class ToolItems:
         if self._form == "none" and any(item.get("type") == "mcp_approval_request" for item in items):
             self._form = self._revealed_form
         if self._form == "none":
-            return [item for item in items if item.get("type") not in _CALLS]
-        if self._form == "function_call":
-            return items
-        return list(self._with_mcp_calls(items, ended))
+            items = [item for item in items if item.get("type") not in _CALLS]
+        elif self._form == "mcp_call":
+            items = list(self._with_mcp_calls(items, ended))
+        return items
 
     def _with_mcp_calls(self, items: Sequence[Item], ended: bool) -> Iterator[Item]:
         calls = {item["call_id"] for item in items if item.get("type") == "function_call"}
@@ -214,6 +218,10 @@ def mcp_id(call: Item) -> str:
     """Return the id of the ``mcp_call`` item of a ``function_call`` item."""
     id = str(call.get("id") or call.get("call_id"))
     return "mcp_" + id.removeprefix("fc_")
+
+
+def _is_reasoning(event: Event) -> bool:
+    return str(event["type"]).startswith("response.reasoning") or _type(event) == "reasoning"
 
 
 def _type(event: Event) -> Any:

@@ -56,7 +56,9 @@ def test_every_stream_keeps_to_the_schemas(
     run: list[Any], signature: Any, form: ToolItemForm, own_tools: set[str], stop_at: int | None
 ):
     events = events_of(run, signature, Dialect("open_responses", form, own_tools), stop_at)
-    check_events(events)
+    # Hidden calls that an approval needs come after a text that was begun before.
+    revealed = form == "none" and "mcp_approval_request" in str(events[-1])
+    check_events(events, in_order=not revealed)
     assert SECRET not in str(events)
     output = events[-1]["response"]["output"]
     if form == "mcp_call":

@@ -176,11 +176,20 @@ def test_hidden_calls_leave_no_gap():
 
 @pytest.mark.parametrize(("name", "call"), [("open_responses", ["mcp_call"]), ("mlflow", None)])
 def test_hidden_calls_are_shown_before_an_approval_which_needs_them(name: DialectName, call: Any):
-    events = stream(CALL, RESULT, *APPROVAL, name=name, form="none")
-    expected = [*(call or ["function_call", "function_call_output"]), "mcp_approval_request"]
+    steps = [Thought("First"), CALL, RESULT, Thought("Then"), *APPROVAL]
+    events = stream(*steps, name=name, form="none")
+    calls = call or ["function_call", "function_call_output"]
+    expected = ["reasoning", *calls, "reasoning", "mcp_approval_request"]
     assert [item["type"] for item in output(events)] == expected
     added = [event["item"]["type"] for event in events if event["type"] == "response.output_item.added"]
     assert added == expected
+
+
+def test_reasoning_after_a_hidden_call_is_not_lost():
+    events = stream(Thought("First"), CALL, RESULT, Thought("Then"), *ANSWER, form="none")
+    assert [item["type"] for item in output(events)] == ["reasoning", "reasoning", "message"]
+    done = [event["item"]["type"] for event in events if event["type"] == "response.output_item.done"]
+    assert done == ["reasoning", "reasoning", "message"]
 
 
 def test_mlflow_s_dialect_is_the_adapter_s_stream():
