@@ -131,6 +131,20 @@ def parse_with(client: AsyncOpenAIChatLM, parser: type[OpenAIChatLM]) -> None:
     client._inner = parser(api_key=client.api_key, transport=transport, base_url=client.base_url, compat=client.compat)
 
 
+class ChatClient(OpenAIChatLM):
+    """A chat client whose subclasses may change the messages that it sends.
+
+    Relies on: ``OpenAIChatLM`` builds the messages of each request with ``_build_messages``.
+    """
+
+    def change_messages(self, messages: list[dict[str, Any]], request: Request) -> list[dict[str, Any]]:
+        """Return the messages to send for ``request``."""
+        return messages
+
+    def _build_messages(self, request: Request, *args: Any, **options: Any) -> list[dict[str, Any]]:
+        return self.change_messages(super()._build_messages(request, *args, **options), request)
+
+
 class RequestObserver:
     """Observes one request of an :class:`ObservedTransport`, in the thread that sends it."""
 

@@ -19,7 +19,6 @@ from dspy.lm15 import (
     LM15Error,
     NotConfiguredError,
     OpenAIChatCompat,
-    OpenAIChatLM,
     ProviderError,
     Request,
     Response,
@@ -27,7 +26,7 @@ from dspy.lm15 import (
     TransportError,
 )
 
-from oneturn.core._dspy import StdlibAsyncTransport, StreamEvent, parse_with
+from oneturn.core._dspy import ChatClient, StdlibAsyncTransport, StreamEvent, parse_with
 from oneturn.core.databricks_auth import Who, first_line, workspace_token
 from oneturn.errors import ConfigError
 from oneturn.lm._databricks_messages import (
@@ -115,7 +114,7 @@ CHAT = OpenAIChatCompat(instruction_role="system", max_tokens_field="max_tokens"
 _TOO_LONG = re.compile(r"context.?(?:length|window)|(?:prompt|input)\b.*\btoo long|maximum.*tokens", re.I)
 
 
-class EndpointClient(OpenAIChatLM):
+class EndpointClient(ChatClient):
     """A synchronous chat client of an endpoint."""
 
     def normalize_error(self, status: int, body: str) -> ProviderError:
@@ -146,9 +145,8 @@ class EndpointClient(OpenAIChatLM):
         yield from super().parse_stream_events(request, raw_event)
         yield from (StreamDeltaEvent(delta=state) for state in states)
 
-    def _build_messages(self, request: Request, *args: Any, **options: Any) -> list[dict[str, Any]]:
+    def change_messages(self, messages: list[dict[str, Any]], request: Request) -> list[dict[str, Any]]:
         """Return the messages, with the signed reasoning that the endpoint wants back."""
-        messages: list[dict[str, Any]] = super()._build_messages(request, *args, **options)
         return with_signed_reasoning(messages, request.messages)
 
 
@@ -195,11 +193,11 @@ class EndpointEngine:
 
     def complete(self, request: Request) -> Response:
         """Return the response to ``request``; a refused response format is weakened. Raises lm15 errors."""
-        return send_with_fallback(self.endpoint, request, self._complete)
+        return send_with_fallback(self.endpoint, request, self.complete_unchanged)
 
     def stream(self, request: Request) -> Iterator[StreamEvent]:
         """Stream the response to ``request``. Closing the iterator closes the connection."""
-        first, events = send_with_fallback(self.endpoint, request, self._start)
+        first, events = send_with_fallback(self.endpoint, request, self.start_unchanged)
         with closing(events):
             yield first
             yield from events
@@ -209,10 +207,13 @@ class EndpointEngine:
         """The same endpoint, which gets each request unchanged: for a caller with fallbacks of its own."""
         return UnchangedRequests(self)
 
-    def _complete(self, request: Request) -> Response:
+    def complete_unchanged(self, request: Request) -> Response:
+        """Return the response to ``request`` as it is. Raises lm15 errors."""
         return self._send_with_retry(request, lambda client, prepared: client.complete(prepared))
 
-    def _start(self, request: Request) -> tuple[StreamEvent, Any]:
+    def start_unchanged(self, request: Request) -> tuple[StreamEvent, Any]:
+        """Start to stream the response to ``request`` as it is: the first event, and the others."""
+
         def start(client: EndpointClient, prepared: Request) -> tuple[StreamEvent, Any]:
             events = client.stream(prepared)
             return next(events), events  # an HTTP error is raised here, before any event
@@ -255,11 +256,11 @@ class UnchangedRequests:
 
     def complete(self, request: Request) -> Response:
         """Return the response to ``request``. Raises lm15 errors."""
-        return self.engine._complete(request)
+        return self.engine.complete_unchanged(request)
 
     def stream(self, request: Request) -> Iterator[StreamEvent]:
         """Stream the response to ``request``. Closing the iterator closes the connection."""
-        first, events = self.engine._start(request)
+        first, events = self.engine.start_unchanged(request)
         with closing(events):
             yield first
             yield from events

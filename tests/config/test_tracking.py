@@ -8,6 +8,7 @@ import mlflow
 import pytest
 
 from oneturn.config import MlflowConfig, tracking
+from oneturn.errors import ConfigError
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -31,3 +32,14 @@ def test_an_app_uses_the_experiment_that_it_may_write_to(traced: None, monkeypat
     tracking.use_tracking(settings)
     with mlflow.start_run() as run:
         assert run.info.experiment_id == granted
+
+
+def test_a_tracking_server_that_is_down_is_reported_at_once(free_tcp_port: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    before = mlflow.get_tracking_uri()
+    down = MlflowConfig(tracking_uri=f"http://user:pass@127.0.0.1:{free_tcp_port}")
+    with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{free_tcp_port} can.t be reached: Connection refused"):
+        tracking.use_tracking(down)
+    with pytest.raises(ConfigError, match=r"can't be reached: "):
+        tracking.use_tracking(MlflowConfig(tracking_uri="http://no-such-host.invalid"))
+    assert mlflow.get_tracking_uri() == before

@@ -196,6 +196,18 @@ def test_an_async_client_parses_with_a_sync_one(private: Any):
     assert client.normalize_error(400, "no") == "400: no"
 
 
+@relies_on("an OpenAIChatLM builds its messages with `_build_messages`", "signed reasoning for Databricks")
+def test_a_chat_client_s_messages_are_changed(private: Any):
+    class Shouting(private.ChatClient):
+        def change_messages(self, messages: list[dict[str, Any]], request: Request) -> list[dict[str, Any]]:
+            return [{**message, "content": message["content"].upper()} for message in messages]
+
+    client = Shouting(api_key="k", base_url="http://127.0.0.1:9/v1")
+    for stream in (True, False):
+        body = json.loads(client.build_request(REQUEST, stream).body)
+        assert [message["content"] for message in body["messages"]] == ["Q"]
+
+
 @relies_on("a transport takes timeouts and trust_env", "the timeout of an LM; a local prompt could go through a proxy")
 def test_transports_take_timeouts(private: Any):
     with private.ObservedTransport(connect_timeout=1.0, read_timeout=2.0, trust_env=False):
