@@ -22,7 +22,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from oneturn.core.row_files import not_json, read_rows
-from oneturn.core.serialization import canonical
+from oneturn.core.serialization import canonical, plain
 from oneturn.errors import DataError
 
 if TYPE_CHECKING:
@@ -164,4 +164,5 @@ def interleave(examples: Sequence[dspy.Example], label: str) -> list[dspy.Exampl
 
 
 def _flatten(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value
+    value = plain(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value

@@ -85,18 +85,33 @@ with oneturn.running_server(load_logged(sys.argv[1])) as url:
 def test_project_is_compiled_logged_served_and_its_notebooks_run(tmp_path: Path):
     folder = tmp_path / "mine"
     write_project(folder, "mine", kind="react", lm="openai/gpt-4o-mini")
-    config = folder / "configs" / "dev.yaml"
     with stub_lm(step) as url:
         output = walk(folder, url, ["compile"], ["notebook", "batch_evaluation"], ["notebook", "query_endpoint"])
         assert "To use it, set in the configuration:  compiled: data/compiled/mine.json\n" in output
         assert (folder / "build" / "report.html").is_file()
-        config.write_text(
-            config.read_text(encoding="utf-8").replace("compiled: null", "compiled: data/compiled/mine.json")
-        )
+        use_compiled(folder)
         output = walk(folder, url, ["diff", "data/compiled/mine.json"], ["log", "--register"])
         assert "Registered as version 1 of mine" in output
         served = python(folder, "-c", SERVE, "models:/mine/1", QUESTIONS["react"])
     assert served.strip().splitlines()[-1] == "48 euros ['Rate for Paris']"
+
+
+def test_structured_project_is_compiled_logged_and_served(tmp_path: Path):
+    folder = tmp_path / "mine"
+    write_project(folder, "mine", kind="extract", lm="openai/gpt-4o-mini")
+    with stub_lm(step) as url:
+        walk(folder, url, ["compile", "--recipe", "scripted"])
+        use_compiled(folder)
+        walk(folder, url, ["log", "--register"])
+        served = python(folder, "-c", SERVE, "models:/mine/1", QUESTIONS["extract"])
+    assert ANSWERS["extract"] in served
+
+
+def use_compiled(folder: Path) -> None:
+    """Set the compiled program, as the command says."""
+    config = folder / "configs" / "dev.yaml"
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace("compiled: null", "compiled: data/compiled/mine.json"), encoding="utf-8")
 
 
 def test_requirement_names_the_origin_of_oneturn():
