@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
 
 import dspy
 import pytest
+from typer.testing import CliRunner
 
 import oneturn
+from oneturn.cli import app
 from oneturn.compilation.recipes import RECIPES, recipes_of
 from oneturn.datasets import check_data
 from oneturn.testing import ScriptedLM, call, finish
@@ -54,6 +57,17 @@ def test_invented_parcel_is_refused(agent: oneturn.Agent):
         agent.program()(question="Where is my parcel?")
     assert "P-99" in lm.requests[-1].text
     assert "there is no parcel" not in lm.requests[-1].text
+
+
+def test_examples_match_the_schema_that_the_command_prints(agent: oneturn.Agent, tmp_path: Path):
+    result = CliRunner().invoke(app, ["data", "schema", "--agent", str(tmp_path / "agent.py")])
+    assert result.exit_code == 0, result.output
+    schema = json.loads(result.output)
+    assert schema["properties"]["delayed"]["type"] == "boolean"
+    (agent.examples_folder / "schema.json").write_text(result.output, encoding="utf-8")
+    assert check_data(agent, progress=False).passed()
+    (agent.examples_folder / "train.jsonl").write_text('{"question": 3}', encoding="utf-8")
+    assert not check_data(agent, progress=False).passed()
 
 
 def test_defaults_are_those_of_the_page(agent: oneturn.Agent, tmp_path: Path):

@@ -66,6 +66,22 @@ def check(
 
 
 @data.command()
+def schema(agent: AgentFile = AGENT_FILE, config: ConfigFile = None) -> None:
+    """Print a JSON schema of examples with the fields of the agent's signature, to start from.
+
+    Examples:
+
+        oneturn data schema > data/examples/schema.json
+    """
+    loaded = load(agent, config)
+
+    from oneturn.datasets.schema import example_schema
+    from oneturn.programs import as_program
+
+    typer.echo(json.dumps(example_schema(as_program(loaded.build()).signature), indent=2, ensure_ascii=False))
+
+
+@data.command()
 def from_traces(
     max_traces: Annotated[int | None, typer.Option("--max", min=1, help="Read at most N traces, newest first.")] = None,
     agent: AgentFile = AGENT_FILE,

@@ -28,8 +28,13 @@ def new(
         str | None,
         typer.Option(metavar="MODEL", help="The LM, such as databricks/<endpoint>; prompted for at a terminal."),
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="MODULE:NAME", help="Wrap a dspy.Module of this folder, such as faq:program."),
+    ] = None,
     folder: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="The project's folder; by default NAME, here.")
+        Path | None,
+        typer.Option(metavar="PATH", help="The project's folder; by default NAME, or this one with --from."),
     ] = None,
 ) -> None:
     """Write a small project with an agent that runs at once. Overwrites nothing.
@@ -43,9 +48,18 @@ def new(
         oneturn new invoices --kind extract --lm databricks/databricks-claude-sonnet-4
 
         oneturn new travel --lm local/1.5B
-    """
-    from oneturn.scaffold import write_project
 
+        oneturn new faq --from faq_module:program --lm openai/gpt-4o-mini
+    """
+    from oneturn.scaffold import wrap_module, write_project
+
+    if source is not None:
+        written, existing = wrap_module(folder or Path(), name, source, lm=lm or _ask_for_lm())
+        echo(f"Wrote {len(written)} files around {source}.")
+        for path in existing:
+            echo(f"  {path} exists and stays as it is")
+        echo("Next: add examples to data/examples, then: oneturn data check, oneturn ask, oneturn evaluate")
+        return
     place = folder or Path(name)
     written = write_project(place, name, kind=kind.value, lm=lm or _ask_for_lm())
     echo(f"Wrote {len(written)} files to {place}. Next:")

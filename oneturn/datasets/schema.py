@@ -10,7 +10,7 @@ from typing import Any
 import dspy
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, create_model
 from pydantic import ValidationError as TypeProblem
 from referencing.exceptions import Unresolvable
 
@@ -27,6 +27,20 @@ _TYPES = {
     "null": "null",
 }
 _adapter = cache(TypeAdapter)
+
+
+def example_schema(signature: type[dspy.Signature]) -> dict[str, Any]:
+    """Return a JSON schema of examples for a signature: its fields, an optional id, and any other column.
+
+    Inputs are required, except those with a default and conversations (``dspy.History``).
+    """
+    fields = {**signature.input_fields, **signature.output_fields}
+    columns = {name: field for name, field in fields.items() if field.annotation is not dspy.History}
+    required = [name for name in columns if name in signature.input_fields and columns[name].is_required()]
+    types_by_name: dict[str, Any] = {name: (field_type(field), ...) for name, field in columns.items()}
+    schema = create_model("Example", **types_by_name).model_json_schema()
+    schema["properties"] = {"id": {"type": "string"}, **schema["properties"]}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "required": required}
 
 
 def unreadable(rows: Iterable[BadRow]) -> Iterator[Finding]:

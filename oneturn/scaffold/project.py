@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined
 
 from oneturn.errors import ConfigError
 from oneturn.scaffold.lms import choice_for
+from oneturn.scaffold.module_source import wrapped
 from oneturn.scaffold.requirement import installed_requirement
 
 KINDS: Mapping[str, str] = {
@@ -32,7 +33,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 
 
 def write_project(folder: Path, name: str, *, kind: str, lm: str) -> list[Path]:
-    """Write a project that declares an agent and runs at once; return its files. Nothing is overwritten.
+    """Write a project with an agent that runs at once; return its files. Nothing is overwritten.
 
     Args:
         folder: the project's folder; created if it doesn't exist.
@@ -44,16 +45,40 @@ def write_project(folder: Path, name: str, *, kind: str, lm: str) -> list[Path]:
         ConfigError: the name, the kind or the LM isn't valid, or the folder has one of the files already.
         ProgramError: oneturn isn't installed, so that the project can't require it.
     """
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"The name {name!r} should be lower-case letters, digits and _, such as travel_desk.")
     if kind not in KINDS:
         raise ConfigError(f"There is no kind {kind!r}; the kinds are {', '.join(KINDS)}.")
-    provider, _, model = lm.partition("/")
-    if not (provider and model) or re.search(r"[\s#'\"{}]", lm):
-        raise ConfigError(f"The LM {lm!r} should name the provider and the model, such as openai/gpt-4o-mini.")
-    texts = {folder / path: text for path, text in _render(kind, _values(name, kind, lm)).items()}
+    values = {"summary": _SUMMARIES[kind], "question": _QUESTIONS[kind]}
+    texts = {folder / path: text for path, text in _render(kind, _values(name, kind, lm) | values).items()}
     if existing := [path for path in texts if path.exists()]:
         raise ConfigError(f"{existing[0]} exists, and nothing is overwritten. Choose another name or folder.")
+    return _write(texts)
+
+
+def wrap_module(folder: Path, name: str, source: str, *, lm: str) -> tuple[list[Path], list[Path]]:
+    """Write the files of an agent around a ``dspy.Module`` that one has.
+
+    Args:
+        folder: the folder that holds the module's file or package.
+        name: the agent's name: lower-case letters, digits and ``_``.
+        source: ``"my_module:program"``: a ``dspy.Module``, or a class or function that builds one.
+        lm: a DSPy model string.
+
+    Returns:
+        The written files, and those that exist already and stay as they are, such as a README.
+
+    Raises:
+        ConfigError: the name or the LM isn't valid, the source can't be used, or the folder has an ``agent.py``.
+        ProgramError: the program can't be served; or oneturn isn't installed.
+    """
+    if (folder / "agent.py").exists():
+        raise ConfigError(f"{folder / 'agent.py'} exists, and nothing is overwritten.")
+    values = _values(name, "module", lm) | wrapped(folder, source)
+    texts = {folder / path: text for path, text in _render("module", values).items()}
+    existing = sorted(path for path in texts if path.exists())
+    return _write({path: text for path, text in texts.items() if path not in existing}), existing
+
+
+def _write(texts: Mapping[Path, str]) -> list[Path]:
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8", newline="\n") as file:
@@ -62,6 +87,11 @@ def write_project(folder: Path, name: str, *, kind: str, lm: str) -> list[Path]:
 
 
 def _values(name: str, kind: str, lm: str) -> dict[str, Any]:
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"The name {name!r} should be lower-case letters, digits and _, such as travel_desk.")
+    provider, _, model = lm.partition("/")
+    if not (provider and model) or re.search(r"[\s#'\"{}]", lm):
+        raise ConfigError(f"The LM {lm!r} should name the provider and the model, such as openai/gpt-4o-mini.")
     choice = choice_for(lm)
     extras = ["notebooks", *([choice.extra] if choice.extra else [])]
     required, version = installed_requirement(extras)
@@ -73,8 +103,6 @@ def _values(name: str, kind: str, lm: str) -> dict[str, Any]:
         "lm_note": choice.note,
         "requirement": required,
         "version": version,
-        "summary": _SUMMARIES[kind],
-        "question": _QUESTIONS[kind],
     }
 
 

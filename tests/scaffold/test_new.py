@@ -18,7 +18,7 @@ import oneturn
 from oneturn.cli import app
 from oneturn.config import AgentConfig
 from oneturn.errors import ConfigError
-from oneturn.scaffold import KINDS, LM_CHOICES, write_project
+from oneturn.scaffold import KINDS, LM_CHOICES, wrap_module, write_project
 from oneturn.scaffold.requirement import requirement
 from tests.databricks.stub_lm import stub_lm
 
@@ -71,6 +71,64 @@ def test_project_passes_its_tests_and_answers(kind: str, tmp_path: Path):
     assert "The agent can run." in output
     assert ANSWERS[kind] in output
     assert (folder / "report.html").is_file()
+
+
+FAQ = """
+import dspy
+
+
+class Faq(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.answer = dspy.Predict("question, language: str -> answer, sure: bool")
+
+    def forward(self, question, language):
+        return self.answer(question=question, language=language)
+
+
+program = Faq()
+"""
+
+
+@pytest.mark.parametrize("source", ["faq:program", "faq:Faq"])
+def test_module_of_ones_own_is_wrapped(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "faq.py").write_text(FAQ)
+    (tmp_path / "README.md").write_text("mine")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "faq", raising=False)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["new", "mine", "--from", source, "--lm", "openai/gpt-4o-mini"])
+    monkeypatch.delitem(sys.modules, "faq", raising=False)
+    assert result.exit_code == 0, result.output
+    assert "README.md exists and stays as it is" in result.output
+    assert (tmp_path / "README.md").read_text() == "mine"
+    schema = json.loads((tmp_path / "data" / "examples" / "schema.json").read_text())
+    assert list(schema["properties"]) == ["id", "question", "language", "answer", "sure"]
+    assert schema["required"] == ["question", "language"]
+    row = {"question": "Why?", "language": "en", "answer": "So.", "sure": True}
+    (tmp_path / "data" / "examples" / "train.jsonl").write_text(json.dumps(row) + "\n")
+    assert "3 passed" in python(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("faq", "should be MODULE:NAME"),
+        ("nowhere:program", "nowhere:program can't be imported: No module named 'nowhere'"),
+        ("json:loads", "json isn't in"),
+        ("other:number", "other:number is NoneType; it should be a dspy.Module"),
+    ],
+)
+def test_source_that_is_no_module_is_an_error(
+    source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "other.py").write_text("number = 3")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "other", raising=False)
+    with pytest.raises(ConfigError, match=message):
+        wrap_module(tmp_path, "mine", source, lm="openai/x")
+    monkeypatch.delitem(sys.modules, "other", raising=False)
+    assert [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"] == ["other.py"]
 
 
 SERVE = """
