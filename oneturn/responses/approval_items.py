@@ -33,17 +33,19 @@ def read_answer(items: Sequence[Item]) -> ApprovalAnswer | None:
         The response; ``None`` if the last item isn't one.
 
     Raises:
-        RequestError: ``approve`` isn't a boolean, the matching approval request isn't among the items, an item is
-            malformed, or a message follows the approval of a call, which would not be run.
+        RequestError: ``approve`` isn't a boolean, the matching approval request isn't among the items, it has
+            another answer, an item is malformed, or something follows the response, so that it would be ignored.
     """
     if not items or items[-1].get("type") != APPROVAL_RESPONSE:
-        _refuse_message_after_approval(items)
+        _refuse_ignored_answer(items)
         return None
     answer, turn = items[-1], _turn(items[:-1])
     approve = answer.get("approve")
     if not isinstance(approve, bool):  # MLflow doesn't convert it, and bool("false") is True
         raise RequestError(describe_invalid_verdict(answer))
     request_id = _text(answer, "approval_request_id")
+    if any(item.get("approval_request_id") == request_id for item in turn):
+        raise RequestError(f"The input answers the approval request {request_id!r:.80} twice; send one answer.")
     requests = (item for item in turn if item.get("type") == "mcp_approval_request")
     waiting = next((item for item in requests if item.get("id") == request_id), None)
     if waiting is None:
@@ -57,16 +59,25 @@ def read_answer(items: Sequence[Item]) -> ApprovalAnswer | None:
     return ApprovalAnswer(request_id, resumption)
 
 
-def _refuse_message_after_approval(items: Sequence[Item]) -> None:
+def _refuse_ignored_answer(items: Sequence[Item]) -> None:
+    """Refuse an answer that isn't the last item, unless its run has ended, or a person refused and asked again."""
     answers = [index for index, item in enumerate(items) if item.get("type") == APPROVAL_RESPONSE]
-    if not answers or items[answers[-1]].get("approve") is False:  # a person may refuse a call and ask something else
+    if not answers:
         return
     following = items[answers[-1] + 1 :]
-    if all(item.get("role") == "user" for item in following):
-        raise RequestError(
-            f"A message follows the last {APPROVAL_RESPONSE}, so the approved call would not be run. Send the "
-            "approval as the last item, and the message in the next request."
-        )
+    questions = [index for index, item in enumerate(following) if item.get("role") == "user"]
+    if questions:
+        refused = items[answers[-1]].get("approve") is False
+        if refused or any(_is_output(item) for item in following[: questions[0]]):
+            return
+    raise RequestError(
+        f"The last {APPROVAL_RESPONSE} is followed by another item, so the approved call would not be run. Send the "
+        "approval as the last item, and anything else in the next request."
+    )
+
+
+def _is_output(item: Item) -> bool:
+    return item.get("role") == "assistant" or item.get("type") in ("function_call", "function_call_output", "mcp_call")
 
 
 def read_waiting(items: Sequence[Item], waiting: Item) -> tuple[WaitingCall, tuple[FinishedCall, ...]]:

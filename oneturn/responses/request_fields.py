@@ -65,7 +65,7 @@ class TextFormat(BaseModel):
     name: str | None = None
     description: str | None = None
     json_schema: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
-    strict: bool | None = None
+    strict: StrictBool | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -111,10 +111,10 @@ class RequestFields(BaseModel):
     stream: Annotated[StrictBool | None, Field(description="Whether to stream the response.")] = None
     stream_options: StreamOptions | None = None
     instructions: Annotated[str | None, Field(description="A system message before the other items.")] = None
-    temperature: Annotated[float | None, Field(ge=0, le=2, description="For each call of the agent's LM.")] = None
-    top_p: Annotated[float | None, Field(ge=0, le=1, description="For each call of the agent's LM.")] = None
-    max_output_tokens: Annotated[int | None, Field(ge=1, description="For all LM calls of the run.")] = None
-    max_tool_calls: Annotated[int | None, Field(ge=1, description="For the agent's own tools.")] = None
+    temperature: Annotated[float | None, Field(strict=True, ge=0, le=2, description="For each LM call.")] = None
+    top_p: Annotated[float | None, Field(strict=True, ge=0, le=1, description="For each LM call.")] = None
+    max_output_tokens: Annotated[int | None, Field(strict=True, ge=1, description="For the whole run.")] = None
+    max_tool_calls: Annotated[int | None, Field(strict=True, ge=1, description="For the agent's own tools.")] = None
     text: TextSettings | None = None
     metadata: Annotated[dict[str, str] | None, Field(description="Repeated in the response.")] = None
     include: list[str] | None = None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import bisect
+import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import dspy
+import jsonschema
 from mlflow.entities import Document, LiveSpan, SpanType
+from referencing.exceptions import Unresolvable
 
 from oneturn.core.serialization import jsonable, replace_surrogates
 from oneturn.core.steps import ToolCall, ToolResult
@@ -104,6 +107,27 @@ def _call(tool: dspy.Tool, args: Mapping[str, Any]) -> Any:
     if CLASHING_NAMES.isdisjoint(given):
         return tool(**given)
     return tool.func(**given)  # DSPy's own call has parameters of these names
+
+
+def invalid_arguments(tool: dspy.Tool, args: Mapping[str, Any]) -> str | None:
+    """Why a tool can't be called with these arguments, as its function's parameters and their schemas tell.
+
+    Returns:
+        The reason, for the LM; ``None`` if the call can be run.
+    """
+    schemas = tool.args or {}
+    given = {name: value for name, value in args.items() if value is not None or not _omits_null(schemas.get(name))}
+    try:
+        inspect.signature(tool.func).bind(**given)
+        for name, value in given.items():
+            jsonschema.validate(jsonable(value), schemas.get(name) or {})
+    except TypeError as error:
+        return to_lm_error(error)
+    except jsonschema.ValidationError as error:
+        return f"invalid argument {name!r}: {error.message:.200}"
+    except (jsonschema.SchemaError, Unresolvable):  # the tool's own schema is wrong: a call reports it
+        return None
+    return None
 
 
 def _omits_null(schema: Mapping[str, Any] | None) -> bool:

@@ -2,7 +2,7 @@
 
 Sources: "Foundation Model APIs reference" (roles, ``tools``, ``tool_choice``, ``content``), "Function calling on
 Databricks" and "Structured outputs on Databricks" (JSON Schema), all under docs.databricks.com/aws/en/machine-learning.
-The rules on alternating users, empty content and ids of calls are stricter: those of the providers behind the endpoints.
+The rules on alternating users, empty content and ids of calls are those of the providers behind the endpoints.
 """
 
 from __future__ import annotations

@@ -154,10 +154,38 @@ def test_a_message_behind_an_approval_is_refused_and_behind_a_refusal_it_is_the_
     new = {"role": "user", "content": "What about order 8?"}
     approved = ask(replica(shop), [QUESTION, *first_turn, answer_to(first_turn), new])
     assert "the approved call would not be run" in approved[-2]["message"]
+    for other in (
+        {"role": "system", "content": "Be brief."},
+        {"role": "assistant", "content": "Done."},
+        first_turn[-1],
+        {"type": "reasoning", "id": "rs_1", "summary": []},
+    ):
+        events = ask(replica(shop), [QUESTION, *first_turn, answer_to(first_turn), other])
+        assert "the approved call would not be run" in events[-2]["message"]
     agent = replica(shop, finish(answer="It is open.", citations=[]))
     refused = ask(agent, [QUESTION, *first_turn, answer_to(first_turn, approve=False), new])
     assert refused[-1]["type"] == "response.completed"
     assert "order 8" in str(agent.program.step.lm.requests[0].messages[-1]["content"])
+
+
+@pytest.mark.parametrize(
+    "args", [{}, {"order": 7}, {"order": "seven", "euros": 5}, {"order": 7, "euros": 5, "hidden": 1}], ids=str
+)
+def test_nobody_is_asked_about_a_call_that_can_not_be_run(shop: Shop, args: dict[str, Any]):
+    refund = {"name": "refund", "args": args}
+    agent = replica(shop, call("look_up", order=7), {"tool_call": refund}, finish(answer="No.", citations=[]))
+    events = ask(agent, [QUESTION])
+    assert events[-1]["type"] == "response.completed"
+    assert [item["type"] for item in items_of(events)].count("mcp_approval_request") == 0
+    assert shop.done == ["look_up 7"]
+    assert "Error: " in str(agent.program.step.lm.requests[-1].messages[-1]["content"])
+
+
+def test_two_answers_to_one_request_are_rejected(shop: Shop, first_turn: list[dict[str, Any]]):
+    answers = [answer_to(first_turn, approve=False), answer_to(first_turn)]
+    events = ask(replica(shop), [QUESTION, *first_turn, *answers])
+    assert "twice; send one answer" in events[-2]["message"]
+    assert shop.done == ["look_up 7"]
 
 
 def test_an_approval_without_its_request_is_rejected(shop: Shop, first_turn: list[dict[str, Any]]):

@@ -31,7 +31,7 @@ from oneturn.programs.react.schema import MOST_AT_ONCE, StepSchema
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn, turn_of
 from oneturn.tools.decorator import options_of
 from oneturn.tools.execution import run_tools
-from oneturn.tools.registry import FINISH, failed
+from oneturn.tools.registry import FINISH, failed, invalid_arguments
 
 _UNPARSABLE = "Error: that was not one JSON object with a tool_call. Write only the JSON object."
 _NO_CALL = f"Error: that was no tool call. Call {FINISH} with all outputs, or another tool."
@@ -209,8 +209,15 @@ class Run:
         return any(turn.tool_call is not None and turn.tool_call.name != call.name for turn in later)
 
     def _needs_approval(self, call: ToolCallArgs) -> bool:
-        ungrounded_value = self.schema.ungrounded_value(call.name, call.args, self._seen_values())
-        return not ungrounded_value and options_of(self.tools.get(call.name)).needs_approval(call.args)
+        reason = self._reason_to_reject(call.name, call.args, self._seen_values())
+        return not reason and options_of(self.tools.get(call.name)).needs_approval(call.args)
+
+    def _reason_to_reject(self, name: str, args: Mapping[str, Any], seen: SeenValues) -> str | None:
+        """Why a call isn't run: unseen values; or arguments that don't fit, if a person would be asked about it."""
+        tool = self.tools.get(name)
+        if reason := self.schema.ungrounded_value(name, args, seen):
+            return reason
+        return invalid_arguments(tool, args) if tool and options_of(tool).needs_approval(args) else None
 
     def _run_calls(
         self,
@@ -219,14 +226,14 @@ class Run:
         refusal: str | None = None,
         made_in: StepCall | None = None,
     ) -> Generator[Step, None, None]:
-        """Run calls in parallel. Refused calls, and calls with unseen values, fail without being run."""
+        """Run calls in parallel. Refused calls, and those with a reason to reject them, fail without being run."""
         seen_values = self._seen_values()
         calls = [ToolCall(f"call_{uuid.uuid4().hex[:24]}", call.name, call.args) for call in requested]
         yield from calls
         results: dict[str, ToolResult] = {}
         rejected: set[str] = set()
         for call in calls:
-            if reason := refusal or self.schema.ungrounded_value(call.name, call.args, seen_values):
+            if reason := refusal or self._reason_to_reject(call.name, call.args, seen_values):
                 rejected.add(call.call_id)
                 yield results.setdefault(call.call_id, failed(call, reason))
         for step in run_tools(self.tools, [call for call in calls if call.call_id not in rejected]):
