@@ -6,8 +6,11 @@ MLflow's types know the pairs only. Both forms are read everywhere; what MLflow'
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+from oneturn.core.serialization import jsonable
 
 Event = Mapping[str, Any]
 Item = Mapping[str, Any]
@@ -44,12 +47,22 @@ def to_mlflow_items(items: Iterable[Any]) -> list[Any]:
 
 def output_of(call: Item) -> str | None:
     """Return the output of an ``mcp_call``, an error with ``Error:`` before it; ``None`` if the call hasn't ended."""
-    error, output = call.get("error"), call.get("output")
+    error, output = _error_text(call.get("error")), call.get("output")
     if error:
-        return error if str(error).startswith(_ERROR) else f"{_ERROR}{error}"
+        return error if error.startswith(_ERROR) else f"{_ERROR}{error}"
     if output is not None:
         return str(output)
     return {"completed": "", "failed": f"{_ERROR}the tool failed"}.get(str(call.get("status")))
+
+
+def _error_text(error: Any) -> str:
+    """The text of an error: a text, OpenAI's object with ``content`` or ``message``, or any JSON."""
+    if not isinstance(error, Mapping):
+        return str(error or "")
+    content = error.get("content")
+    parts = [part.get("text") for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    texts = [part for part in parts if isinstance(part, str)]
+    return "\n".join(texts) or str(error.get("message") or json.dumps(jsonable(error), ensure_ascii=False))
 
 
 def _pair(call: Item, number: int = 0) -> list[dict[str, Any]]:

@@ -189,6 +189,11 @@ class ToolItems:
         return self._indexes[key]
 
 
+def tool_error(text: str) -> dict[str, Any]:
+    """Return the ``error`` of an ``mcp_call`` item, as OpenAI's API has it (a text until openai 2)."""
+    return {"type": "mcp_tool_execution_error", "content": [{"type": "text", "text": text}]}
+
+
 def mcp_call(call: Item, output: Item | None) -> dict[str, Any]:
     """Return a ``function_call`` and its ``function_call_output`` as one ``mcp_call`` item.
 
@@ -206,7 +211,7 @@ def mcp_call(call: Item, output: Item | None) -> dict[str, Any]:
         "arguments": call.get("arguments") or "",
         "approval_request_id": None,
         "output": None if failed else text,
-        "error": text if failed else None,
+        "error": tool_error(str(text or "")) if failed else None,
         "status": "failed" if failed else "completed",
     }
     if output is not None and output.get("sources"):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from openai.types.responses.response_output_item import McpCall
+from oneturn.responses.tool_items import tool_error
+from tests.open_responses import check_openai_item
 
 Item = dict[str, Any]
 FIELDS = ("type", "id", "server_label", "name", "arguments", "output", "error", "status", "approval_request_id")
@@ -33,11 +34,11 @@ def _mcp_call(call: Item, answer: Item | None, dropping: Sequence[str]) -> Item:
         "name": call["name"],
         "arguments": call["arguments"],
         "output": None if failed else output,
-        "error": output if failed else None,
+        "error": tool_error(str(output)) if failed else None,
         "status": "incomplete" if output is None else "failed" if failed else "completed",
         "approval_request_id": None,
     }
-    McpCall.model_validate(item, strict=True)
+    check_openai_item(item)
     if answer is not None and "sources" in answer and "sources" not in dropping:
         item["sources"] = answer["sources"]
     return item

@@ -21,7 +21,7 @@ from oneturn.core.steps import (
 )
 from oneturn.core.usage import Usage
 from oneturn.responses.dialects import Dialect, DialectName
-from oneturn.responses.tool_items import ToolItemForm
+from oneturn.responses.tool_items import ToolItemForm, tool_error
 from oneturn.serving.request_run import dump_event
 
 Event = dict[str, Any]
@@ -107,7 +107,7 @@ def test_a_failed_call_has_its_error():
     events = stream(CALL, ToolResult("c1", "look_up", "Error: no such word", is_error=True), *ANSWER)
     assert types(events)[-2:] == ["mcp_call.failed", "output_item.done"]
     item = output(events)[0]
-    assert (item["status"], item["output"], item["error"]) == ("failed", None, "Error: no such word")
+    assert (item["status"], item["output"], item["error"]) == ("failed", None, tool_error("Error: no such word"))
 
 
 def test_parallel_calls_keep_their_places():
@@ -163,7 +163,7 @@ def test_an_open_call_of_a_failed_run_has_an_error():
         "error",
         "response.failed",
     ]
-    assert output(events)[0]["error"] == "Error: the run ended before this tool did."
+    assert output(events)[0]["error"] == tool_error("Error: the run ended before this tool did.")
 
 
 def test_hidden_calls_leave_no_gap():
