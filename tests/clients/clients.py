@@ -90,8 +90,8 @@ CLIENTS = {
                 ),
             ),
             ("approval_no", STREAMED): Difference(
-                "sends a refusal without its request, and an output that answers no call: the agent asks again",
-                ("shows ''", "doesn't show the text in pieces"),
+                "sends a refusal without its request, and an output that answers no call: refused",
+                ("raises AI_APICallError: The last mcp_approval_response is followed by another item",),
             ),
         },
     ),
