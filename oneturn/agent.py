@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -175,7 +176,7 @@ class _FolderExamples:
 
 def _declaring_folder() -> Path:
     """Return the folder of the file that creates the agent; in a logged model, its ``code`` folder."""
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = inspect.currentframe()
     while frame is not None and (frame.f_globals is globals() or frame.f_code.co_name == "__init__"):
         frame = frame.f_back
     file = frame.f_globals.get("__file__") if frame is not None else None

@@ -165,7 +165,10 @@ def _renamed(schema: Any, names: Mapping[str, str]) -> Any:
 
 def _run_operation(path: str, dialect: str) -> dict[str, Any]:
     response = {"schema": {"$ref": f"{_SCHEMAS}Response"}}
-    events = {"schema": {"type": "string"}}
+    # Without a type: some tools check the whole stream, a text, and others each event.
+    events = {
+        "schema": {"description": "Server-sent events; the data of each is a JSON object, that of the last [DONE]."}
+    }
     return {
         "summary": f"Run the agent; the dialect is {dialect}.",
         "operationId": path.strip("/").replace("/", "_"),

@@ -42,8 +42,16 @@ def step(messages: str) -> dict[str, Any]:
 
 def python(folder: Path, *words: str) -> str:
     """Run Python in a project's folder with this oneturn; return what it prints."""
-    environment = {**os.environ, "PYTHONPATH": str(ENGINE), "OPENAI_API_KEY": "none", "NO_COLOR": "1", "COLUMNS": "200"}
-    for name in ("ONETURN_CONFIG", "MLFLOW_TRACKING_URI", "PYTEST_ADDOPTS"):
+    inherited = {name: value for name, value in os.environ.items() if "MLFLOW" not in name and "DATABRICKS" not in name}
+    environment = {
+        **inherited,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONPATH": str(ENGINE),
+        "OPENAI_API_KEY": "none",
+        "NO_COLOR": "1",
+        "COLUMNS": "200",
+    }
+    for name in ("ONETURN_CONFIG", "PYTEST_ADDOPTS"):
         environment.pop(name, None)
     done = subprocess.run(
         [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
