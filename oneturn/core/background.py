@@ -134,7 +134,7 @@ _abandoned_lock = threading.Lock()
 
 
 def abandon(thread: threading.Thread, run: RunContext, reason: str = "abandoned") -> None:
-    """Cancel the run of a call that nobody waits for; count its thread while the call goes on.
+    """Cancel the run of a call that nobody waits for; count its thread while the call still runs.
 
     Args:
         thread: the call's thread.

@@ -35,7 +35,7 @@ class _LastFailure(BaseCallback):
 def explained_failures() -> Iterator[None]:
     """In the block, a run in this process that ends because of its LM says why, as its operator needs it.
 
-    A client of a server isn't told: the provider's message may name accounts and addresses.
+    A client of a server doesn't see it: the provider's message may name accounts and addresses.
 
     Raises:
         LMUnavailableError: the run ended because of its LM.

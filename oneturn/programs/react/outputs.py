@@ -55,7 +55,7 @@ def _converted_at(value: Any, place: Sequence[Any], annotation: Any) -> Any:
         return _convert(value, annotation)
     key, rest = place[0], place[1:]
     inner = _inner_annotation(annotation, key)
-    if inner is None:  # the place goes on in a member of a union: the whole value is converted
+    if inner is None:  # the place continues in a member of a union: the whole value is converted
         return _convert(value, annotation)
     if isinstance(value, Mapping) and key in value:
         return {**value, key: _converted_at(value[key], rest, inner)}

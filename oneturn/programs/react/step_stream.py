@@ -74,7 +74,7 @@ class DeltaReader:
         elif delta.type == "text":
             self._text.append(delta.text)
             for step in self._text_reader.read(delta.text):
-                if isinstance(step, Thought) or not self._plain.emitted:  # else the run emits the answer anew
+                if isinstance(step, Thought) or not self._plain.emitted:  # else the run emits the answer again
                     yield from self._emit_reasoning()
                     yield step
             if self._first_call is None and (held := self._plain_answer()) is not None:
