@@ -75,6 +75,25 @@ class ServeConfig(Section):
     api_key_env: Variable | None = None
     """The environment variable that holds the key which clients send as `Authorization: Bearer <key>`; null for no
     key."""
+    store_env: Variable | None = None
+    """The environment variable that holds the address of the response store's database; null for no store."""
+    store_ttl_seconds: Annotated[float, Field(gt=0)] = 7 * 86400.0
+    """How long the store keeps a response after it was made, in seconds."""
+
+    def store_address(self) -> str | None:
+        """Return the address of the response store's database; ``None`` if no store is configured.
+
+        Raises:
+            ConfigError: the environment variable isn't set.
+        """
+        if self.store_env is None:
+            return None
+        if not (address := os.environ.get(self.store_env, "").strip()):
+            raise ConfigError(
+                f"The environment variable {self.store_env} (serve.store_env) isn't set. Set it to the address of the "
+                "response store's database, such as sqlite:////data/store.db or postgresql://user@host/database."
+            )
+        return address
 
     def api_key(self) -> str | None:
         """Return the API key; ``None`` if none is configured.

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from oneturn.config import ServeConfig
 from oneturn.responses.dialects import DialectName
-from oneturn.serving.access import Access
+from oneturn.serving.access import Access, ClientIdentity
 from oneturn.serving.body_limit import BodyLimit
 from oneturn.serving.http_errors import on_exception, on_http_exception
 from oneturn.serving.information import Information
@@ -19,6 +19,7 @@ from oneturn.serving.request_id import RequestId
 from oneturn.serving.request_limit import RequestLimit
 from oneturn.serving.responses_endpoint import OpenRuns, ResponsesEndpoint
 from oneturn.serving.served_agent import ServedAgent
+from oneturn.serving.store import RequestStorage, StoredResponses, build_store
 
 PATHS: dict[str, DialectName] = {"/v1/responses": "open_responses", "/responses": "mlflow", "/invocations": "mlflow"}
 """The paths that run the agent, with their dialects."""
@@ -35,7 +36,8 @@ def application(
     """Return the ASGI application that serves ``agent``.
 
     ``POST /v1/responses`` has the dialect of Open Responses, ``/responses`` and ``/invocations`` that of MLflow.
-    Further paths: ``/v1/models``, ``/health``, ``/ready``, ``/agent/info`` and ``/openapi.json``.
+    Further paths: ``/v1/responses/{id}`` (of the response store), ``/v1/models``, ``/health``, ``/ready``,
+    ``/agent/info`` and ``/openapi.json``.
 
     Args:
         agent: the agent.
@@ -46,7 +48,7 @@ def application(
         loopback: whether the server listens on a loopback address; the ``Host`` of requests is checked then.
 
     Raises:
-        ConfigError: the environment variable that ``settings.api_key_env`` names isn't set.
+        ConfigError: an environment variable that ``settings`` names isn't set, or the store's address is invalid.
     """
     interrupt_httpx()
     settings = settings or ServeConfig()
@@ -59,13 +61,17 @@ class AgentApplication(Starlette):
     def __init__(self, served: ServedAgent, settings: ServeConfig, loopback: bool):
         self._open_runs = OpenRuns()
         limit = RequestLimit(settings.max_requests, settings.max_waiting)
-        information = Information(served, PATHS)
+        max_bytes, api_key = int(settings.max_body_mb * 1_000_000), settings.api_key()
+        database = build_store(settings)
+        storage = database and RequestStorage(database, ClientIdentity(api_key), max_bytes)
+        information = Information(served, PATHS, stores=storage is not None)
         endpoints = {
-            path: ResponsesEndpoint(served, dialect, limit, self._open_runs) for path, dialect in PATHS.items()
+            path: ResponsesEndpoint(served, dialect, limit, self._open_runs, storage) for path, dialect in PATHS.items()
         }
         super().__init__(
             routes=[
                 *(Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()),
+                *StoredResponses(storage).routes,
                 *information.routes,
             ],
             middleware=[
@@ -75,9 +81,9 @@ class AgentApplication(Starlette):
                     loopback=loopback,
                     allowed_hosts=settings.allowed_hosts,
                     cors=settings.cors,
-                    api_key=settings.api_key(),
+                    api_key=api_key,
                 ),
-                Middleware(BodyLimit, max_bytes=int(settings.max_body_mb * 1_000_000), seconds=settings.body_seconds),
+                Middleware(BodyLimit, max_bytes=max_bytes, seconds=settings.body_seconds),
             ],
             exception_handlers={HTTPException: on_http_exception, Exception: on_exception},
         )
