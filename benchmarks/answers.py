@@ -134,7 +134,7 @@ def _json_call(value: Mapping[str, Any], parameters: Mapping[str, Sequence[str]]
     args = next((value[key] for key in ("arguments", "args", "parameters") if key in value), None)
     if name is None and len(value) == 1:
         ((name, args),) = value.items()
-    return Call(name, args) if name in parameters and isinstance(args, Mapping) else None
+    return Call(str(name), args) if name in parameters and isinstance(args, Mapping) else None
 
 
 def _has_accepted_values(args: Mapping[str, Any], accepted: Mapping[str, Sequence[Any]]) -> bool:

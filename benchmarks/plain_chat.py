@@ -13,7 +13,7 @@ PROMPT = """{instructions}
 Think step by step. Then write the answer on a line of its own, after "Answer:"."""
 
 
-class PlainChat(dspy.Module):  # type: ignore[misc]  # dspy has no types
+class PlainChat(dspy.Module):
     """Ask the LM without an adapter, tools or demos; the whole reply is the first output.
 
     Args:

@@ -66,7 +66,8 @@ class QuestionSet:
 
     def task(self) -> type[dspy.Signature]:
         """Return the signature with the instructions."""
-        return dspy.Signature(self.signature, self.instructions)
+        signature: type[dspy.Signature] = dspy.Signature(self.signature, self.instructions)
+        return signature
 
     def rows(self, sizes: Mapping[str, int] = SIZES) -> list[Row]:
         """Return the rows of all splits.
