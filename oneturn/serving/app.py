@@ -63,7 +63,7 @@ class AgentApplication(Starlette):
         limit = RequestLimit(settings.max_requests, settings.max_waiting)
         max_bytes, api_key = int(settings.max_body_mb * 1_000_000), settings.api_key()
         database = build_store(settings)
-        storage = database and RequestStorage(database, ClientIdentity(api_key), max_bytes)
+        storage = None if database is None else RequestStorage(database, ClientIdentity(api_key), max_bytes)
         information = Information(served, PATHS, stores=storage is not None)
         endpoints = {
             path: ResponsesEndpoint(served, dialect, limit, self._open_runs, storage) for path, dialect in PATHS.items()

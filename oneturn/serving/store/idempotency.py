@@ -238,7 +238,8 @@ class IdempotentRequest:
                     connection.execute(insert(REQUESTS).values(key=self._key, fingerprint=self._fingerprint, **own))
             except IntegrityError:
                 return None  # another request was first
-            return self._hold()
+            self._hold()
+            return None
         if row.fingerprint != self._fingerprint:
             message = "The Idempotency-Key was used for another request; send a new key for a new request."
             raise AgentError(message, "idempotency_key_reused", 409, param="Idempotency-Key")
@@ -249,7 +250,9 @@ class IdempotentRequest:
         expired = REQUESTS.c.key == self._key, REQUESTS.c.claim == row.claim, REQUESTS.c.lease == row.lease
         with self._database.transaction() as connection:
             taken = connection.execute(update(REQUESTS).where(*expired, REQUESTS.c.answer.is_(None)).values(**own))
-        return self._hold() if taken.rowcount else None
+        if taken.rowcount:
+            self._hold()
+        return None
 
     def _hold(self) -> None:
         self.claimed = True
