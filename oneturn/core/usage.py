@@ -39,7 +39,8 @@ class Usage:
 
     def __add__(self, other: Usage) -> Usage:
         cost = None if self.cost is None or other.cost is None else self.cost + other.cost
-        return Usage(*(getattr(self, name) + getattr(other, name) for name in _COUNTS), cost=cost)
+        counts: list[int] = [getattr(self, name) + getattr(other, name) for name in _COUNTS]
+        return Usage(*counts, cost)
 
     @property
     def tokens(self) -> int:
