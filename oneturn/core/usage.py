@@ -40,7 +40,7 @@ class Usage:
     def __add__(self, other: Usage) -> Usage:
         cost = None if self.cost is None or other.cost is None else self.cost + other.cost
         counts: list[int] = [getattr(self, name) + getattr(other, name) for name in _COUNTS]
-        return Usage(*counts, cost)
+        return replace(Usage(*counts), cost=cost)
 
     @property
     def tokens(self) -> int:
