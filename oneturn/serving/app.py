@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mlflow.pyfunc import ResponsesAgent
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -9,8 +11,9 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from oneturn.config import ServeConfig
+from oneturn.core.tracing import export_in_batches
 from oneturn.responses.dialects import DialectName
-from oneturn.serving.access import Access, ClientIdentity
+from oneturn.serving.access import Access
 from oneturn.serving.body_limit import BodyLimit
 from oneturn.serving.http_errors import on_exception, on_http_exception
 from oneturn.serving.information import Information
@@ -19,7 +22,10 @@ from oneturn.serving.request_id import RequestId
 from oneturn.serving.request_limit import RequestLimit
 from oneturn.serving.responses_endpoint import OpenRuns, ResponsesEndpoint
 from oneturn.serving.served_agent import ServedAgent
-from oneturn.serving.store import RequestStorage, StoredResponses, build_store
+from oneturn.serving.store import StoredResponses
+
+if TYPE_CHECKING:
+    from oneturn.serving.store.request import RequestStorage
 
 PATHS: dict[str, DialectName] = {"/v1/responses": "open_responses", "/responses": "mlflow", "/invocations": "mlflow"}
 """The paths that run the agent, with their dialects."""
@@ -51,6 +57,7 @@ def application(
         ConfigError: an environment variable that ``settings`` names isn't set, or the store's address is invalid.
     """
     interrupt_httpx()
+    export_in_batches()
     settings = settings or ServeConfig()
     return AgentApplication(ServedAgent(agent, name, version, settings.tool_items), settings, loopback)
 
@@ -62,8 +69,7 @@ class AgentApplication(Starlette):
         self._open_runs = OpenRuns()
         limit = RequestLimit(settings.max_requests, settings.max_waiting)
         max_bytes, api_key = int(settings.max_body_mb * 1_000_000), settings.api_key()
-        database = build_store(settings)
-        storage = None if database is None else RequestStorage(database, ClientIdentity(api_key), max_bytes)
+        storage = None if settings.store_env is None else _storage(settings, max_bytes)
         information = Information(served, PATHS, stores=storage is not None)
         endpoints = {
             path: ResponsesEndpoint(served, dialect, limit, self._open_runs, storage) for path, dialect in PATHS.items()
@@ -91,3 +97,9 @@ class AgentApplication(Starlette):
     def stop(self) -> None:
         """Cancel every open request; each stream ends with a terminal event."""
         self._open_runs.stop()
+
+
+def _storage(settings: ServeConfig, max_bytes: int) -> RequestStorage | None:
+    from oneturn.serving.store.request import build_storage  # imports SQLAlchemy, which costs time
+
+    return build_storage(settings, max_bytes)

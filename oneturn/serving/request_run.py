@@ -8,7 +8,7 @@ import json
 import logging
 import threading
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 from mlflow.entities import LiveSpan
@@ -30,7 +30,11 @@ from oneturn.serving.request_id import HEADER
 from oneturn.serving.request_limit import RequestLimit
 from oneturn.serving.run_queue import RunQueue
 from oneturn.serving.served_agent import ServedAgent
-from oneturn.serving.store import IdempotentRequest, RecordedAnswer, StoredConversation
+from oneturn.serving.store import RecordedAnswer
+
+if TYPE_CHECKING:
+    from oneturn.serving.store.conversation import StoredConversation
+    from oneturn.serving.store.idempotency import IdempotentRequest
 
 _USER_TOKEN = "x-forwarded-access-token"  # noqa: S105  # the name of a header
 _RETURN_TRACE_ID = "x-mlflow-return-trace-id"
@@ -198,7 +202,7 @@ class RequestRun:
             outputs: Any = None
             for event in translation.events(events):
                 if event["type"] in ENDINGS:
-                    event["response"] = self._saved(event["response"])
+                    event = {**event, "response": self._saved(event["response"])}
                 elif event["type"] == "error" and self._answer is not None:
                     self._answer.is_retryable = "Retry-After" in (event.get("error") or {}).get("headers", ())
                 self._put(translation.encode(event))
@@ -272,7 +276,9 @@ def _dumped(stream: Iterable[Any]) -> Generator[Event, None, None]:
 def dump_event(event: Any) -> Event:
     """Return an event of an agent as a dict."""
     dumped: Event = event if isinstance(event, dict) else event.model_dump()
-    return {name: value for name, value in dumped.items() if name != "custom_outputs" or value is not None}
+    if dumped.get("custom_outputs", dumped) is None:
+        return {name: value for name, value in dumped.items() if name != "custom_outputs"}
+    return dumped
 
 
 def _dump(response: Any) -> dict[str, Any]:

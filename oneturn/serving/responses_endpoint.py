@@ -7,7 +7,7 @@ import contextlib
 import json
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
@@ -20,7 +20,9 @@ from oneturn.serving.request_id import HEADER
 from oneturn.serving.request_limit import RequestLimit
 from oneturn.serving.request_run import RequestRun
 from oneturn.serving.served_agent import ServedAgent
-from oneturn.serving.store import RequestStorage
+
+if TYPE_CHECKING:
+    from oneturn.serving.store.request import RequestStorage
 
 _EVENT_STREAM = [
     (b"content-type", b"text/event-stream; charset=utf-8"),

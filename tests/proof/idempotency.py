@@ -13,7 +13,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from oneturn.core.run_context import RunContext
-from oneturn.serving.store import RecordedAnswer, StoreDatabase
+from oneturn.serving.store import RecordedAnswer
+from oneturn.serving.store.database import StoreDatabase
 from oneturn.serving.store.idempotency import IdempotencyKeys
 from tests.postgres import running_postgres
 

@@ -11,13 +11,11 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 import dspy
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from sqlalchemy.exc import SQLAlchemyError
 
 from oneturn.agent import Agent
 from oneturn.config import AgentConfig, LMConfig
 from oneturn.config.tools import McpTools, ToolConfig
 from oneturn.core._dspy import key_variables
-from oneturn.core.database import check_database, database_problem
 from oneturn.core.findings import Finding, ok, problem, unknown, warning
 from oneturn.core.secrets import redact
 from oneturn.deployment.completeness import missing_files, missing_modules
@@ -185,13 +183,17 @@ def _variable(subject: str, name: str, what: str) -> Finding:
 
 def _database(setting: str, name: str) -> Finding:
     """Check that the database whose address is in a variable can be reached; its tables aren't created."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from oneturn.core.database import check_database, database_problem
+
     address = os.environ.get(name)
     if not address:
         return _variable(setting, name, "the address of a database, such as sqlite:////data/store.db")
     try:
         return ok(setting, f"the {check_database(address)} database in {name} can be reached")
     except (SQLAlchemyError, ImportError, ValueError, OneTurnError) as error:  # its text may repeat the address
-        fix = "Check the address, its driver (pip install \"oneturn[store]\" for Postgres), and that the database runs."
+        fix = 'Check the address, its driver (pip install "oneturn[store]" for Postgres), and that the database runs.'
         return problem(setting, f"the database in {name} can't be reached ({database_problem(error)})", fix)
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oneturn.errors import AgentError
 from oneturn.serving.http_errors import invalid_request
+from oneturn.serving.store.endpoints import RESPONSE_ID
 from oneturn.serving.store.responses import ResponseStore, not_found
-
-RESPONSE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""The form of the ids of responses."""
 
 _MAX_REFERENCES = 10_000
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import TYPE_CHECKING
+
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -9,8 +12,12 @@ from starlette.routing import Route
 
 from oneturn.errors import AgentError
 from oneturn.serving.http_errors import error_response, invalid_request
-from oneturn.serving.store.conversation import RESPONSE_ID
-from oneturn.serving.store.request import RequestStorage
+
+if TYPE_CHECKING:
+    from oneturn.serving.store.request import RequestStorage
+
+RESPONSE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""The form of the ids of responses."""
 
 PATH = "/v1/responses/{id}"
 

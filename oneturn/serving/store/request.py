@@ -7,12 +7,27 @@ from typing import Any
 
 from starlette.datastructures import Headers
 
+from oneturn.config import ServeConfig
 from oneturn.responses.dialects import DialectName
 from oneturn.serving.access import ClientIdentity
 from oneturn.serving.store.conversation import StoredConversation
-from oneturn.serving.store.database import StoreDatabase
+from oneturn.serving.store.database import StoreDatabase, build_store
 from oneturn.serving.store.idempotency import HEADER, IdempotencyKeys, IdempotentRequest
 from oneturn.serving.store.responses import ResponseStore
+
+
+def build_storage(settings: ServeConfig, max_size: int) -> RequestStorage | None:
+    """Return the configured store, as requests use it; ``None`` if there is none.
+
+    Args:
+        settings: the server's settings.
+        max_size: how many characters the items of a conversation may have.
+
+    Raises:
+        ConfigError: an environment variable isn't set, or the address in it is invalid.
+    """
+    database = build_store(settings)
+    return None if database is None else RequestStorage(database, ClientIdentity(settings.api_key()), max_size)
 
 
 class RequestStorage:

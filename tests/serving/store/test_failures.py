@@ -10,9 +10,8 @@ import sqlalchemy
 
 from oneturn.config import ServeConfig
 from oneturn.errors import AgentError, ConfigError
-from oneturn.serving.store import StoreDatabase, build_store
 from oneturn.serving.store import responses as stored
-from oneturn.serving.store.database import ITEMS, REQUESTS, RESPONSES
+from oneturn.serving.store.database import ITEMS, REQUESTS, RESPONSES, StoreDatabase, build_store
 from oneturn.serving.store.responses import ResponseStore
 from tests.postgres import running_postgres
 from tests.serving.store.agents import ask, desk, text

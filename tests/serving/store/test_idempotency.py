@@ -16,8 +16,9 @@ from starlette.testclient import TestClient
 import oneturn
 from oneturn.core.run_context import RunContext
 from oneturn.errors import AgentError
+from oneturn.serving.store import RecordedAnswer
 from oneturn.serving.store.database import REQUESTS, StoreDatabase
-from oneturn.serving.store.idempotency import IdempotencyKeys, RecordedAnswer
+from oneturn.serving.store.idempotency import IdempotencyKeys
 from oneturn.testing import ScriptedLM, finish
 from tests.serving.store.conftest import Server
 
