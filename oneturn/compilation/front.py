@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -106,7 +106,7 @@ class Front:
             )
         return pd.DataFrame(rows).dropna(axis="columns", how="all")
 
-    def to_dicts(self) -> list[dict[str, float | str]]:
+    def to_dicts(self) -> list[dict[str, Any]]:
         """The front for the manifest: number, LM, score and usage of each point, the cheapest first."""
         names = {"lm_calls": "LM calls", "tokens": "tokens", "seconds": "seconds", "cost": "US dollars"}
         points = []

@@ -150,7 +150,7 @@ class MlflowRuns(CompileCallback):
     def _log_front(self, client: MlflowClient, compilation: Compilation) -> None:
         """Log the table of the front, and on each candidate's run its usage a question and whether it is a point."""
         front = compilation.front
-        client.log_dict(self.run_id, front.to_dicts(), "front.json")
+        client.log_dict(self.run_id, {"unit": front.unit, "points": front.to_dicts()}, "front.json")
         client.set_tag(self.run_id, "oneturn.compiled_candidate", str(compilation.kept))
         points = {point.number for point in front.points}
         for candidate in front.measured:

@@ -103,7 +103,7 @@ def promote(
     promotion = Promotion(challenger.name, number, alias, champion_number, False, False, "", None, None)
     if champion_number == number:
         return replace(promotion, verdict=f"Version {champion_number} already has the alias {alias}.")
-    repeated = _repeated_rows(agent, challenger)
+    repeated = _repeated_rows(agent, challenger, force)
     if not force:
         hint = "To promote it anyway: --force --reason TEXT."
         refuse_repeated_rows(repeated, f"Version {number} isn't promoted", hint)
@@ -117,12 +117,17 @@ def promote(
     return promotion
 
 
-def _repeated_rows(agent: Agent, version: ModelVersion) -> list[RepeatedRow]:
-    if not is_compiled(version):
-        return []
-    with tempfile.TemporaryDirectory() as folder:
-        uri = f"models:/{version.name}/{version.version}"
-        return repeated_rows(agent, read_compiled(compiled_file(uri, None, Path(folder)))[1])
+def _repeated_rows(agent: Agent, version: ModelVersion, force: bool) -> list[RepeatedRow]:
+    try:
+        if not is_compiled(version):
+            return []
+        with tempfile.TemporaryDirectory() as folder:
+            uri = f"models:/{version.name}/{version.version}"
+            return repeated_rows(agent, read_compiled(compiled_file(uri, None, Path(folder)))[1])
+    except OneTurnError:
+        if not force:
+            raise
+        return []  # the comparison fails for the same reason, which is recorded
 
 
 def _check_reason(reason: str | None, force: bool) -> None:

@@ -58,7 +58,9 @@ def test_compile_is_a_run_with_a_child_run_per_candidate(tmp_path: Path, trackin
     assert parent.data.tags["oneturn.compiled_candidate"] == str(done.kept)
     tokens = {child.data.tags["oneturn.candidate"]: child.data.metrics.get("tokens_a_question") for child in children}
     assert all(tokens[str(each.number)] == each.per_question("tokens") for each in done.candidates)
-    points = {child.data.tags["oneturn.candidate"] for child in children if child.data.tags["oneturn.front"] == "true"}
+    points = {
+        child.data.tags["oneturn.candidate"] for child in children if child.data.tags.get("oneturn.front") == "true"
+    }
     assert points == {str(point.number) for point in done.front.points}
     assert {tag.value for dataset in parent.inputs.dataset_inputs for tag in dataset.tags} == {"train", "dev"}
 

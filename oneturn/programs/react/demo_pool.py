@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import bm25s
-import dspy
 from dspy.predict.parameter import Parameter
 
 from oneturn.core.serialization import jsonable
@@ -16,7 +15,7 @@ from oneturn.errors import ProgramError
 _WORD = re.compile(r"\w+")
 
 
-class DemoPool(Parameter):  # type: ignore[misc]  # DSPy's class has no types
+class DemoPool(Parameter):
     """Worked runs, of which each question gets the ``k`` most similar as demos (BM25 over their inputs).
 
     It is a parameter of the program, as a predictor is, so that DSPy copies, saves and resets it. The most similar run
@@ -49,7 +48,8 @@ class DemoPool(Parameter):  # type: ignore[misc]  # DSPy's class has no types
     def choose(self, inputs: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the demos for a question, the most similar last.
 
-        While an optimizer records a trace, a run with the very same inputs isn't chosen: it would show the answer.
+        A run with the very same inputs isn't chosen: an optimizer that scores training examples would see them
+        answered in the prompt.
         """
         known = set().union(*self._words)
         query = [word for word in _words(self._text(inputs)) if word in known]
@@ -57,12 +57,8 @@ class DemoPool(Parameter):  # type: ignore[misc]  # DSPy's class has no types
             return []
         scores = self._index.get_scores(query)
         ranked = sorted(range(len(self.runs)), key=lambda index: (-scores[index], index))
-        tracing = dspy.settings.trace is not None
-        chosen = [
-            self.runs[index]
-            for index in ranked
-            if scores[index] > 0 and not (tracing and self._text(self.runs[index]) == self._text(inputs))
-        ]
+        own = self._text(inputs)
+        chosen = [self.runs[index] for index in ranked if scores[index] > 0 and self._text(self.runs[index]) != own]
         return chosen[: self.k][::-1]
 
     def _text(self, values: Mapping[str, Any]) -> str:

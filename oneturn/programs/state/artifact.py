@@ -65,7 +65,7 @@ class Manifest(pydantic.BaseModel):
     stopped: str | None = None
     tool_calling: str | None = None
     finish_order: dict[str, list[str]] | None = None
-    front: list[dict[str, float | str]] | None = None
+    front: list[dict[str, Any]] | None = None
     overlap: dict[str, Any] | None = None
     interface: Interface | None = None
 
