@@ -233,3 +233,36 @@ def test_small_lm_that_would_be_its_own_teacher_gets_a_warning(
     taught = agent(tmp_path, CountingLM(tmp_path, name=model), teacher="large/lm")
     object.__setattr__(taught, "recipes", recipes.RECIPES)
     assert Plan.of(taught, recipe).reflector_warning() is None
+
+
+def test_sets_are_screened_on_the_examples_that_tell_them_apart(monkeypatch: pytest.MonkeyPatch):
+    measured: list[tuple[set[str], set[str]]] = []
+
+    def is_telling(question: str) -> bool:
+        """Whether every second program is wrong on it; all others are answered by all."""
+        return int(question[1:-1]) % 3 == 0
+
+    def score(self: Any, candidate: Any) -> dspy.Prediction:
+        shown = {demo["question"] for demo in candidate.step.demos}
+        asked = {row.question for row in self.devset}
+        measured.append((asked, shown))
+        results = [(row, None, is_telling(row.question) <= len(measured) % 2) for row in self.devset]
+        return dspy.Prediction(score=100.0 * sum(right for *_, right in results), results=results)
+
+    monkeypatch.setattr(dspy.Evaluate, "__call__", score)
+    one = [called(number, category="all") for number in range(40)]
+    arguments: dict[str, Any] = {"trainset": one, "valset": one[:1], "metric": metric, "seed": 0, "threads": 1}
+    recipes.random_search(program(), **arguments, draws=6, screen=2)
+    asked = [questions for questions, _ in measured]
+    assert [len(questions) for questions in asked] == [6] * 3 + [2] * 6 + [1] * 4
+    assert len(set().union(*asked[3:9])) == 2
+    assert all(is_telling(question) for question in set().union(*asked[3:9]))
+    assert not any(questions & shown for questions, shown in measured[:9]), "a demo would answer its own example"
+
+
+def test_few_sets_are_not_screened(monkeypatch: pytest.MonkeyPatch):
+    scored = counted(monkeypatch, best=1)
+    rows = [called(number, category="all") for number in range(9)]
+    arguments: dict[str, Any] = {"trainset": rows, "valset": rows[:1], "metric": metric, "seed": 0, "threads": 1}
+    recipes.random_search(program(), **arguments, screen=2)
+    assert len(scored) == 4

@@ -141,8 +141,7 @@ def test_command_prints_and_plots_the_front(command: Any, tmp_path: Path):
     result = command("--prefer", "0", "--plot", str(tmp_path / "front.svg"))
     assert result.exit_code == 0, result.output
     words = " ".join(result.output.split())
-    assert "front score" in words
-    assert "tokens a question" in words
+    assert "front score 95% interval tokens" in words
     assert "uncompiled, compiled" in words
     assert "It was compiled for" not in words
     assert (tmp_path / "front.svg").read_text().startswith("<?xml")

@@ -65,6 +65,10 @@ def test_compile_is_a_run_with_a_child_run_per_candidate(tmp_path: Path, trackin
     assert {tag.value for dataset in parent.inputs.dataset_inputs for tag in dataset.tags} == {"train", "dev"}
 
 
+def _is_point(tags: dict[str, str]) -> bool:
+    return tags.get("oneturn.front") == "true"
+
+
 def test_wrong_rows_are_traced_and_linked(tmp_path: Path, tracking: dict[str, Any]):
     listener = MlflowRuns()
     done = oneturn.compile(agent(tmp_path, mlflow=tracking), recipe="unchanged", callbacks=[listener])

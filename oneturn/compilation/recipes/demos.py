@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
@@ -66,16 +67,58 @@ def random_search(
     seed: int,
     threads: int,
     solve: Solve | None = None,
+    draws: int = CANDIDATES,
+    screen: int = 0,
 ) -> dspy.Module:
     """Use it when half an hour is acceptable: several random sets of such demos, scored on the development set.
 
-    ``solve`` and the errors are those of :func:`scripted`.
+    Args:
+        student: the program to compile.
+        trainset: labelled examples.
+        valset: the development examples.
+        metric: the metric.
+        seed: the random seed.
+        threads: number of examples to run in parallel.
+        solve: as of :func:`scripted`, whose errors are raised, too.
+        draws: the number of sets of demos. The estimate is that of the default.
+        screen: if there are more than four sets, compare them first on so many training examples, those that tell the
+            first three sets apart best, and score the best four on the development set; 0 to score all sets on it.
     """
-    first = seed * CANDIDATES
-    draws = range(first, first + CANDIDATES)
-    candidates = [_with_demos(student, trainset, metric, draw, solve) for draw in draws]
+    first = seed * draws
+    candidates = [_with_demos(student, trainset, metric, draw, solve) for draw in range(first, first + draws)]
+    if screen and draws > CANDIDATES:
+        candidates = _screen(candidates, shuffled(trainset, seed), metric, threads, screen)
     evaluate = dspy.Evaluate(devset=valset, metric=metric, num_threads=threads, display_progress=True)
     return max(candidates, key=lambda candidate: evaluate(candidate).score)
+
+
+def _screen(
+    candidates: list[dspy.Module], examples: Examples, metric: Metric, threads: int, rows: int
+) -> list[dspy.Module]:
+    """Return the best candidates on the examples that tell some of them apart best, and that none shows as a demo."""
+    shown = [demo for candidate in candidates for demo in candidate.step.demos]
+    unseen = [
+        example
+        for example in examples
+        if not any(all(demo.get(name) == value for name, value in example.inputs().items()) for demo in shown)
+    ]
+
+    def scores(candidate: dspy.Module, on: Examples) -> list[float]:
+        evaluate = dspy.Evaluate(devset=on, metric=metric, num_threads=threads, display_progress=True)
+        return [float(score) for *_, score in evaluate(candidate).results]
+
+    if len(unseen) <= rows:
+        telling = unseen
+    else:
+        probed = [scores(candidate, unseen[: 3 * rows]) for candidate in candidates[:3]]
+        spread = [statistics.pvariance(each) for each in zip(*probed, strict=True)]
+        places = sorted(sorted(range(len(spread)), key=lambda place: -spread[place])[:rows])
+        telling = [unseen[place] for place in places]
+    if not telling:
+        return candidates[:CANDIDATES]
+    means = [statistics.fmean(scores(candidate, telling)) for candidate in candidates]
+    ranked = sorted(range(len(candidates)), key=lambda index: -means[index])
+    return [candidates[index] for index in ranked[:CANDIDATES]]
 
 
 @recipe(lambda train, dev: Work(runs=(DEMOS, train), prompt_growth=(1, 3)))
