@@ -241,11 +241,11 @@ def test_a_configuration_round_trips_through_model_config():
 
 def test_keys_of_a_subclass_are_validated():
     class Mine(AgentConfig):
-        thoughts: bool = True
+        polite: bool = True
 
-    assert Mine.read({"thoughts": False}).thoughts is False
-    with pytest.raises(ConfigError, match="Did you mean thoughts"):
-        Mine.read({"thougts": False})
+    assert Mine.read({"polite": False}).polite is False
+    with pytest.raises(ConfigError, match="Did you mean polite"):
+        Mine.read({"pollite": False})
 
 
 def test_a_configuration_is_frozen():
