@@ -154,8 +154,8 @@ class AgentConfig(Section):
     """How the LM is asked for its steps: by `native` function calling, by a JSON `schema` of its reply, or by the
     prompt alone (`text`); `auto` chooses by what the LM can do."""
     thoughts: bool | Literal["free"] | None = None
-    """Whether the LM writes a thought before each call: `true` for a few words, `free` for reasoning in free text; null
-    for what the program declares."""
+    """Whether the LM writes a thought before each call: `true` for a few words, `free` for reasoning in free text
+    before the first one; null for what the program declares."""
     retriever: RetrieverConfig = RetrieverConfig()
     """Retrieval of passages."""
     tools: list[ToolConfig] = []

@@ -46,7 +46,7 @@ def refusal(keys: dict[str, Any] | str) -> str:
 
 # Each error with its full message.
 LM_KEYS = "api_base, api_key_env, cache, credentials, kwargs, max_tokens, model, temperature, timeout, weights"
-TOP_KEYS = "approvals, compile, compiled, data, deploy, gate, judge, lm, max_iters, mlflow, retriever, serve, tool_calling, tools"
+TOP_KEYS = "approvals, compile, compiled, data, deploy, gate, judge, lm, max_iters, mlflow, retriever, serve, thoughts, tool_calling, tools"
 LOCAL = "'local/1.5B' runs in this process; remove api_base and api_key_env."
 NO_SECRETS = (
     "looks like a secret, and a configuration is stored in plain text. Put the secret in an environment variable, "

@@ -20,6 +20,7 @@ from oneturn.core._dspy import RequestAdapter, format_field_value, to_content_pa
 from oneturn.core.fields import field_description
 from oneturn.core.serialization import jsonable, replace_surrogates
 from oneturn.lm.capabilities import ToolCalling
+from oneturn.lm.free_text import with_free_text
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.history import chat_message, exchanges, is_history, past_outputs, tool_turns
 from oneturn.programs.react.reply_parser import parse_object, parse_reply
@@ -30,12 +31,15 @@ from oneturn.tools.registry import FINISH
 Message = dict[str, Any]
 
 _PROTOCOL = """\
-You work in steps. Every step is {step} {shape}
+You work in steps. {step} {shape}
 It calls exactly one tool;{together} you then read its result and take the next step. Take arguments from the question \
 or from results, never invent them. As soon as the results hold the answer, or can't, call finish. The tools:
 {tools}"""
-_STEP = "one JSON object:"
-_FREE_STEP = "your reasoning in plain text, step by step, then on a new line one JSON object:"
+_STEP = "Every step is one JSON object:"
+_FREE_STEP = (
+    "First reason about the question in plain text, step by step. Then, on a new line, write one JSON object, and one "
+    "for every further step:"
+)
 EMPTY_REPLY = "(empty)"
 LAST_STEP = f"This is the last step. Call {FINISH} now, with what the results say."
 _LEFT_OUT = "(The steps in between are left out.)"
@@ -50,7 +54,8 @@ class StepAdapter(RequestAdapter):
         allowed: the names that the step may call, to which the grammar restricts the reply. The prompt always lists
             every tool.
         seen_values: the values that the run has seen, to which the grammar restricts grounded arguments.
-        free_thought: whether a step's thought is free text before its JSON.
+        free_thought: whether a run's first step has a thought in free text before its JSON, and no other step has one.
+        first: whether this is the first step.
 
     Attributes:
         states: what the LM's API requires back of its replies, by the id of a function call; set by :meth:`format`.
@@ -67,17 +72,22 @@ class StepAdapter(RequestAdapter):
         allowed: Iterable[str],
         seen_values: SeenValues = SeenValues(),
         free_thought: bool = False,
+        first: bool = True,
     ):
         super().__init__(use_native_function_calling=False)
         self.steps = steps
         self.allowed = frozenset(allowed)
         self.seen_values = seen_values
         self.free_thought = free_thought
+        self.first = first
         self.states: dict[str, str] = {}
 
     def request_options(self, lm: dspy.BaseLM) -> dict[str, Any]:
         """Return the schema of the allowed steps as the response format."""
-        schema = self.steps.json_schema(self.allowed, self.seen_values, self.free_thought)
+        in_json = self.steps.thoughts and not self.free_thought
+        schema = self.steps.json_schema(self.allowed, self.seen_values, in_json)
+        if self.free_thought and self.first:
+            schema = with_free_text(schema, self.steps.free_thought)
         return {
             "response_format": {
                 "type": "json_schema",

@@ -10,7 +10,6 @@ import pydantic
 
 from oneturn.core.fields import field_default, field_description, field_type
 from oneturn.errors import ProgramError
-from oneturn.lm.free_text import with_free_text
 from oneturn.programs.react.function_names import FunctionNames, to_function_name
 from oneturn.programs.react.grounding import (
     SeenValues,
@@ -97,14 +96,14 @@ class StepSchema:
         return frozenset(self._finish["required"])
 
     def json_schema(
-        self, allowed: Iterable[str], seen_values: SeenValues = SeenValues(), free_thought: bool = False
+        self, allowed: Iterable[str], seen_values: SeenValues = SeenValues(), thought: bool | None = None
     ) -> dict[str, Any]:
         """Return the JSON schema of a step.
 
         Args:
             allowed: the names that the step may call; their order is always the declared one.
             seen_values: the values that the run has seen; a tool that requires an unseen value is left out.
-            free_thought: whether the thought is free text before the JSON.
+            thought: whether the step has a ``thought``; by default if the LM writes thoughts.
         """
         permitted = frozenset(allowed)
         args = {
@@ -112,8 +111,7 @@ class StepSchema:
             for name, schema in self._calls.items()
             if name in permitted and (restricted := restrict_to_seen(name, schema, seen_values)) is not None
         }
-        schema = self._step(args, self.thoughts and not free_thought)
-        return with_free_text(schema, self.free_thought) if free_thought else schema
+        return self._step(args, self.thoughts if thought is None else thought)
 
     def response_format(self) -> dict[str, Any]:
         """Return the response format for an LM behind an API: the same for all steps and runs, strict if possible."""

@@ -33,8 +33,9 @@ def text_then(thought: str, step: dict[str, Any], before_json: str = "\n") -> st
 
 
 FIRST = "There are 12 boxes.\nEach holds \\frac{6}{2} = 3: I multiply {12} by 3."
-SECOND = "The product is 36, so the answer is {36}."
-SCRIPT = (text_then(FIRST, call("calculate", expression="12 * 3")), text_then(SECOND, finish(answer="36")))
+ONLY = "The product is 36, so the answer is {36}."
+AT_ONCE = text_then(ONLY, finish(answer="36"))
+SCRIPT = (text_then(FIRST, call("calculate", expression="12 * 3")), text_then("", finish(answer="36"), ""))
 
 
 def run(lm: ScriptedLM, agent: ReAct | None = None) -> list[Any]:
@@ -45,7 +46,7 @@ def run(lm: ScriptedLM, agent: ReAct | None = None) -> list[Any]:
 @pytest.mark.parametrize("streams", [True, False])
 def test_the_text_before_the_json_is_the_thought_and_never_the_answer(streams: bool):
     steps = run(ScriptedLM(*SCRIPT, streams=streams))
-    assert [step.text for step in steps if isinstance(step, Thought)] == [FIRST, SECOND]
+    assert [step.text for step in steps if isinstance(step, Thought)] == [FIRST]
     assert "".join(step.text for step in steps if isinstance(step, AnswerDelta)) == "36"
 
 
@@ -56,6 +57,10 @@ def test_the_request_leaves_room_for_the_text():
     assert tokens == 90
     assert list(schema["properties"]) == ["tool_call"]
     assert lm.requests[0].settings["max_tokens"] == 250
+    second, none = split_free_text(lm.requests[1].schema or {})
+    assert none == 0
+    assert list(second["properties"]) == ["tool_call"]
+    assert lm.requests[1].settings["max_tokens"] == 160
 
 
 def test_a_request_without_free_text_has_the_limit_of_the_lm():
@@ -67,7 +72,7 @@ def test_a_request_without_free_text_has_the_limit_of_the_lm():
 
 def test_the_next_request_and_a_demo_have_the_text_before_the_json():
     agent = program()
-    with (lm := ScriptedLM(*SCRIPT, SCRIPT[1])), dspy.context(lm=lm, trace=[]):
+    with (lm := ScriptedLM(*SCRIPT, AT_ONCE)), dspy.context(lm=lm, trace=[]):
         agent(question="How many?")
         ((_, inputs, outputs),) = dspy.settings.trace
         agent.step.demos = [dspy.Example(**inputs, **outputs, augmented=True)]
@@ -133,7 +138,7 @@ def test_a_compiled_program_keeps_the_thoughts_that_a_recipe_chose(declared: Any
     assert loaded.thoughts == chosen
     assert ("thought" in loaded.step.signature.fields) == bool(chosen)
     assert loaded.step.signature.instructions == "Count well."
-    lm = ScriptedLM(SCRIPT[1] if chosen == "free" else finish("Clear.", answer="36"))
+    lm = ScriptedLM(AT_ONCE if chosen == "free" else finish("Clear.", answer="36"))
     steps = run(lm, loaded)
-    expected = {"free": [SECOND], True: ["Clear."], False: []}[chosen]
+    expected = {"free": [ONLY], True: ["Clear."], False: []}[chosen]
     assert [step.text for step in steps if isinstance(step, Thought)] == expected
