@@ -30,8 +30,7 @@ from oneturn.errors import ConfigError, LMUnavailableError, OneTurnError, Progra
 from oneturn.evaluation.approval import ApprovalPolicy
 from oneturn.evaluation.result import Evaluation
 from oneturn.programs.react import ReAct
-from oneturn.programs.state import Manifest, finish_order_of, save_compiled
-from oneturn.programs.state.interface import interface_of
+from oneturn.programs.state import Manifest, compiled_interface, finish_order_of, save_compiled, thoughts_of
 
 _log = logging.getLogger(__name__)
 _OVERLAP_HINT = 'To save it anyway: --allow-overlap "the reason" (allow_overlap=…); the answers so far are replayed.'
@@ -310,6 +309,7 @@ def _manifest(
     stop_reason: str | None,
 ) -> Manifest:
     spent = {name: float(value) for name, value in session.journal.totals.to_dict().items() if value is not None}
+    thoughts = thoughts_of(selected.program)
     return Manifest(
         recipe=plan.recipe,
         lm=selected.lm,
@@ -325,7 +325,8 @@ def _manifest(
         stopped=stop_reason,
         tool_calling=_tool_calling(plan, plan.lms[selected.lm]),
         finish_order=finish_order_of(plan.student) or None,
-        interface=interface_of(plan.student),
+        thoughts=thoughts or None,
+        interface=compiled_interface(plan.student, thoughts),
         front=front.to_dicts(),
     )
 

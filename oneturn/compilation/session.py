@@ -36,6 +36,7 @@ from oneturn.core.usage import Usage
 from oneturn.evaluation import evaluate
 from oneturn.evaluation.approval import ApprovalPolicy, use_approval_policy
 from oneturn.evaluation.result import Evaluation, Metric
+from oneturn.programs.state import finish_order_of, thoughts_of
 
 _ERRORS = 1_000_000
 """Number of failed runs that DSPy accepts. A failed run scores 0 and must not end the compile."""
@@ -140,8 +141,10 @@ class Session:
 
     @staticmethod
     def _identity(candidate: Candidate) -> tuple[str, str]:
-        """What decides a candidate's answers: its LM and its prompts."""
-        return candidate.lm, json.dumps(candidate.program.dump_state(), sort_keys=True, default=str)
+        """What decides a candidate's answers: its LM, its prompts, and the form of its steps."""
+        program = candidate.program
+        decisive = [program.dump_state(), thoughts_of(program), finish_order_of(program)]
+        return candidate.lm, json.dumps(decisive, sort_keys=True, default=str)
 
     def trace(self, program: dspy.Module, lm: dspy.BaseLM, index: int) -> str | None:
         """Run a program again on an example that it was measured on, with the recorded answers.

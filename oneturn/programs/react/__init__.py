@@ -2,7 +2,7 @@
 
 from oneturn.programs.react.demo_pool import DemoPool
 from oneturn.programs.react.grounding import Citation, Seen
-from oneturn.programs.react.module import ReAct, approving_calls, capture_run_errors
+from oneturn.programs.react.module import ReAct, Thoughts, approving_calls, capture_run_errors
 from oneturn.programs.react.scripted_teacher import Demonstration, ScriptedTeacher
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "ReAct",
     "ScriptedTeacher",
     "Seen",
+    "Thoughts",
     "approving_calls",
     "capture_run_errors",
 ]
