@@ -10,11 +10,12 @@ from starlette.routing import Route
 
 from oneturn.config import ServeConfig
 from oneturn.responses.dialects import DialectName
-from oneturn.serving.access import Access
+from oneturn.serving.access import OPEN_PATHS, Access
 from oneturn.serving.body_limit import BodyLimit
 from oneturn.serving.http_errors import on_exception, on_http_exception
 from oneturn.serving.information import Information
 from oneturn.serving.interruption import interrupt_httpx
+from oneturn.serving.page.files import page_routes
 from oneturn.serving.request_id import RequestId
 from oneturn.serving.request_limit import RequestLimit
 from oneturn.serving.responses_endpoint import OpenRuns, ResponsesEndpoint
@@ -35,7 +36,7 @@ def application(
     """Return the ASGI application that serves ``agent``.
 
     ``POST /v1/responses`` has the dialect of Open Responses, ``/responses`` and ``/invocations`` that of MLflow.
-    Further paths: ``/v1/models``, ``/health``, ``/ready``, ``/agent/info`` and ``/openapi.json``.
+    Further paths: ``/``, a page (unless ``settings.page`` is false), ``/v1/models``, ``/health``, ``/ready``, ``/agent/info`` and ``/openapi.json``.
 
     Args:
         agent: the agent.
@@ -63,8 +64,10 @@ class AgentApplication(Starlette):
         endpoints = {
             path: ResponsesEndpoint(served, dialect, limit, self._open_runs) for path, dialect in PATHS.items()
         }
+        page = page_routes() if settings.page else []
         super().__init__(
             routes=[
+                *page,
                 *(Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()),
                 *information.routes,
             ],
@@ -76,6 +79,7 @@ class AgentApplication(Starlette):
                     allowed_hosts=settings.allowed_hosts,
                     cors=settings.cors,
                     api_key=settings.api_key(),
+                    open_paths={*OPEN_PATHS, *(route.path for route in page)},
                 ),
                 Middleware(BodyLimit, max_bytes=int(settings.max_body_mb * 1_000_000), seconds=settings.body_seconds),
             ],

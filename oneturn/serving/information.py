@@ -15,6 +15,7 @@ from starlette.routing import Route
 from oneturn.errors import AgentError
 from oneturn.responses import ResponsesAdapter
 from oneturn.responses.errors import to_client_error
+from oneturn.responses.request import message_fields
 from oneturn.responses.text_format import input_schema, output_schema
 from oneturn.serving.http_errors import error_response
 from oneturn.serving.openapi import openapi_document
@@ -64,7 +65,8 @@ class Information:
         return JSONResponse({"object": "list", "data": [model]})
 
     async def agent_info(self, request: Request) -> JSONResponse:
-        """The agent's name and version, the JSON schemas of its inputs and outputs, and its tools."""
+        """The agent's name and version, the JSON schemas of its inputs and outputs, and its tools; ``message`` names the
+        fields that a request's and a response's messages stand for."""
         return JSONResponse(await run_in_threadpool(self._info))
 
     async def openapi(self, request: Request) -> JSONResponse:
@@ -85,9 +87,15 @@ class Information:
             "mlflow_version": mlflow.__version__,
         }
         if isinstance(served.agent, ResponsesAdapter):
-            signature = served.agent.program.signature
+            program = served.agent.program
+            signature = program.signature
             info["inputs"] = input_schema(signature)
             info["outputs"] = output_schema(signature)
+            info["message"] = {
+                **message_fields(signature),
+                "answer": program.answer_field,
+                "citations": list(program.citing_fields),
+            }
             info["tools"] = [
                 {"name": name, "description": tool.desc, "parameters": {"type": "object", "properties": tool.args}}
                 for name, tool in served.tools.items()
