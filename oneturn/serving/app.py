@@ -15,6 +15,7 @@ from oneturn.serving.body_limit import BodyLimit
 from oneturn.serving.http_errors import on_exception, on_http_exception
 from oneturn.serving.information import Information
 from oneturn.serving.interruption import interrupt_httpx
+from oneturn.serving.page.feedback import FeedbackEndpoint
 from oneturn.serving.page.files import page_routes
 from oneturn.serving.request_id import RequestId
 from oneturn.serving.request_limit import RequestLimit
@@ -36,7 +37,8 @@ def application(
     """Return the ASGI application that serves ``agent``.
 
     ``POST /v1/responses`` has the dialect of Open Responses, ``/responses`` and ``/invocations`` that of MLflow.
-    Further paths: ``/``, a page (unless ``settings.page`` is false), ``/v1/models``, ``/health``, ``/ready``, ``/agent/info`` and ``/openapi.json``.
+    Further paths: ``/``, a page to try the agent on, and ``/agent/feedback``, unless ``settings.page`` is false;
+    ``/v1/models``, ``/health``, ``/ready``, ``/agent/info`` and ``/openapi.json``.
 
     Args:
         agent: the agent.
@@ -65,9 +67,11 @@ class AgentApplication(Starlette):
             path: ResponsesEndpoint(served, dialect, limit, self._open_runs) for path, dialect in PATHS.items()
         }
         page = page_routes() if settings.page else []
+        feedback = [FeedbackEndpoint(served).route] if settings.page else []
         super().__init__(
             routes=[
                 *page,
+                *feedback,
                 *(Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()),
                 *information.routes,
             ],

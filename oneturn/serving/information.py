@@ -19,6 +19,7 @@ from oneturn.responses.request import message_fields
 from oneturn.responses.text_format import input_schema, output_schema
 from oneturn.serving.http_errors import error_response
 from oneturn.serving.openapi import openapi_document
+from oneturn.serving.page.traces import trace_url_template
 from oneturn.serving.served_agent import ServedAgent
 
 
@@ -65,8 +66,7 @@ class Information:
         return JSONResponse({"object": "list", "data": [model]})
 
     async def agent_info(self, request: Request) -> JSONResponse:
-        """The agent's name and version, the JSON schemas of its inputs and outputs, and its tools; ``message`` names the
-        fields that a request's and a response's messages stand for."""
+        """The agent's name and version, schemas of its inputs and outputs, their part in messages, its tools."""
         return JSONResponse(await run_in_threadpool(self._info))
 
     async def openapi(self, request: Request) -> JSONResponse:
@@ -85,6 +85,7 @@ class Information:
             "use_case": "agent",
             "agent_api": "responses",
             "mlflow_version": mlflow.__version__,
+            "trace_url": trace_url_template(),
         }
         if isinstance(served.agent, ResponsesAdapter):
             program = served.agent.program

@@ -38,7 +38,9 @@ def test_an_answer_with_its_tool_calls_sources_and_outputs(opened: Open):
 
     turn.get_by_role("link", name="Source 1: Fees").click()
     sources = turn.get_by_role("region", name="Sources")
-    expect(sources.locator("blockquote")).to_have_text("The basic plan costs 4 euros a month. It can be cancelled at any time.")
+    expect(sources.locator("blockquote")).to_have_text(
+        "The basic plan costs 4 euros a month. It can be cancelled at any time."
+    )
     expect(sources.get_by_role("link")).to_have_attribute("href", "https://handbook.example/fees")
 
     expect(turn.get_by_role("region", name="Outputs").get_by_role("row", name="answerable yes")).to_be_visible()

@@ -37,7 +37,8 @@ def test_the_page_loads_only_files_that_the_server_has():
 
 
 @pytest.mark.parametrize(
-    ("path", "kind"), [("/page/app.js", "text/javascript"), ("/page/page.css", "text/css"), ("/page/icon.svg", "image/svg+xml")]
+    ("path", "kind"),
+    [("/page/app.js", "text/javascript"), ("/page/page.css", "text/css"), ("/page/icon.svg", "image/svg+xml")],
 )
 def test_a_file_has_its_type_and_isn_t_sent_twice(path: str, kind: str):
     server = client()
