@@ -31,6 +31,7 @@ def application(
     *,
     name: str = "agent",
     version: str | None = None,
+    example_questions: tuple[str, ...] = (),
     settings: ServeConfig | None = None,
     loopback: bool = False,
 ) -> AgentApplication:
@@ -44,6 +45,7 @@ def application(
         agent: the agent.
         name: its name, the ``model`` of its responses.
         version: its version, if it has one.
+        example_questions: questions that it can answer, for people who try it on the page.
         settings: limits, who may send requests, and how tool calls appear; the defaults of
             :class:`oneturn.config.ServeConfig` if not given.
         loopback: whether the server listens on a loopback address; the ``Host`` of requests is checked then.
@@ -53,7 +55,9 @@ def application(
     """
     interrupt_httpx()
     settings = settings or ServeConfig()
-    return AgentApplication(ServedAgent(agent, name, version, settings.tool_items), settings, loopback)
+    return AgentApplication(
+        ServedAgent(agent, name, version, settings.tool_items, example_questions), settings, loopback
+    )
 
 
 class AgentApplication(Starlette):

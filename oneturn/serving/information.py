@@ -85,6 +85,7 @@ class Information:
             "use_case": "agent",
             "agent_api": "responses",
             "mlflow_version": mlflow.__version__,
+            "example_questions": list(served.example_questions),
             "trace_url": trace_url_template(),
         }
         if isinstance(served.agent, ResponsesAdapter):

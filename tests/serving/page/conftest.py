@@ -19,6 +19,12 @@ browser = pytest.fixture(chromium, scope="module", name="browser")
 Open = Callable[..., Page]
 
 
+def ask(page: Page, question: str) -> None:
+    """Ask a question on the page."""
+    page.get_by_label("Question").fill(question)
+    page.get_by_role("button", name="Ask", exact=True).click()
+
+
 @pytest.fixture
 def opened(browser: Browser) -> Iterator[Open]:
     """Serve an agent and open its page; in the end, the page must have asked for nothing else."""

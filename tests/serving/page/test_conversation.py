@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from oneturn.testing import call, finish
 from tests.serving.page.agents import handbook_agent
-from tests.serving.page.conftest import Open
+from tests.serving.page.conftest import Open, ask
 
 pytestmark = pytest.mark.browser
-
-
-def ask(page: Page, question: str) -> None:
-    page.get_by_label("Question").fill(question)
-    page.get_by_role("button", name="Ask", exact=True).click()
 
 
 def test_an_answer_with_its_tool_calls_sources_and_outputs(opened: Open):

@@ -1,9 +1,11 @@
 /** The page: the agent's introduction, the form, and the conversation. */
 
 import { element } from "./dom.js";
+import { feedbackView } from "./feedback.js";
 import { FieldError } from "./field.js";
 import { InputForm } from "./form.js";
-import { readEvents, send, ServerError, setKey } from "./server.js";
+import { hasKey, readEvents, send, ServerError, setKey } from "./server.js";
+import { snippetButtons } from "./snippet.js";
 import { Turn } from "./turn.js";
 
 const PATH = "v1/responses";
@@ -93,7 +95,12 @@ class Conversation {
     }
     turn.showApprovals();
     if (turn.status === "completed" || turn.status === "waiting") this._items = [...items, ...turn.response.output];
-    if (turn.status === "completed") $("question").focus({ preventScroll: true });
+    if (turn.status === "completed") {
+      if (turn.traceId) turn.append(feedbackView(turn.traceId, this._info, turn.outputs));
+      $("question").focus({ preventScroll: true });
+    }
+    if (turn.status !== "waiting") turn.append(snippetButtons(body, hasKey()));
+    follow();
   }
 
   _setRunning(running) {
@@ -135,8 +142,15 @@ function introduce(info) {
   const tools = (info.tools ?? []).map((tool) =>
     element("li", {}, element("code", {}, tool.name), " ", element("span", {}, tool.description ?? "")),
   );
+  const choose = (question) => {
+    $("question").value = question;
+    $("question").focus();
+  };
+  const questions = (info.example_questions ?? []).map((question) =>
+    element("button", { type: "button", click: () => choose(question) }, question),
+  );
   const list = tools.length ? [element("h3", {}, "Tools"), element("ul.tools", {}, ...tools)] : [];
-  $("introduction").replaceChildren(element("h2", {}, `Ask ${info.name}`), ...list);
+  $("introduction").replaceChildren(element("h2", {}, `Ask ${info.name}`), element("div.questions", {}, ...questions), ...list);
   $("introduction").hidden = false;
 }
 

@@ -40,7 +40,7 @@ function showArguments(text) {
   try {
     values = JSON.parse(text);
   } catch {
-    return element("pre", { tabindex: 0 }, text);
+    return element("pre", { tabindex: 0, role: "group", "aria-label": "Arguments" }, text);
   }
   if (values === null || typeof values !== "object" || Array.isArray(values)) return showValue(values);
   return Object.keys(values).length ? showTable(values) : element("p.muted", {}, "It has no arguments.");

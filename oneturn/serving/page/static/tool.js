@@ -17,7 +17,7 @@ export class ToolView {
     this._state = element("span.state", {}, "running");
     this._hint = element("span.hint");
     this._time = element("span.time");
-    this._arguments = element("pre", { tabindex: 0, "aria-label": `Arguments of ${item.name}` });
+    this._arguments = element("pre", { tabindex: 0, role: "group", "aria-label": `Arguments of ${item.name}` });
     this._progress = element("p.progress", { hidden: true });
     this._bar = element("progress", { max: 1, "aria-label": `Progress of ${item.name}`, hidden: true });
     this._result = element("div.result");
@@ -31,7 +31,7 @@ export class ToolView {
         this._hint,
         element("span.end", {}, this._state, this._time),
       ),
-      element("div.body", {}, element("h4", {}, "Arguments"), this._arguments, this._progress, this._bar, this._result),
+      element("div.body", {}, element("h3", {}, "Arguments"), this._arguments, this._progress, this._bar, this._result),
     );
     this.setArguments(item.arguments || "");
   }
@@ -59,8 +59,8 @@ export class ToolView {
     this._state.textContent = failed ? "failed" : "";
     this.element.dataset.state = failed ? "failed" : "done";
     this._result.replaceChildren(
-      element("h4", {}, failed ? "Error" : "Result"),
-      element("pre", { tabindex: 0, "aria-label": `Result of ${this.name}` }, formatJson(output ?? "")),
+      element("h3", {}, failed ? "Error" : "Result"),
+      element("pre", { tabindex: 0, role: "group", "aria-label": `Result of ${this.name}` }, formatJson(output ?? "")),
     );
   }
 

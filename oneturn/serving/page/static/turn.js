@@ -88,9 +88,10 @@ export class Turn {
     return typeof id === "string" && id.startsWith("tr-") ? id : null;
   }
 
-  /** The text of the answer. */
-  get text() {
-    return this._text;
+  /** The outputs of the answer, by field. */
+  get outputs() {
+    const answer = this._info.message ? this._info.message.answer : "expected_response";
+    return { ...(answer ? { [answer]: this._text } : {}), ...(this.response?.custom_outputs ?? {}) };
   }
 
   _add(item) {

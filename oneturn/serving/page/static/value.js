@@ -45,7 +45,7 @@ function showRows(list) {
   );
   return element(
     "div.scroll",
-    {},
+    { tabindex: 0, role: "group", "aria-label": "Table" },
     element("table.values", {}, element("thead", {}, head), element("tbody", {}, ...rows)),
   );
 }
