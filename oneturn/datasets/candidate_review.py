@@ -92,7 +92,8 @@ class CandidateReview:
             outputs = agent_outputs(trace, self._program)
         except UnusableTrace:  # another kind of trace: the reviewer sees none of it
             return None
-        return Redaction(self._agent.config.data.redact).apply(outputs)
+        redacted: dict[str, Any] = Redaction(self._agent.config.data.redact).apply(outputs)
+        return redacted
 
     def accept(self, ident: str, values: Mapping[str, Any]) -> None:
         """Move a candidate with these values into the split.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 
 import mlflow
-from mlflow.exceptions import MlflowException
-from mlflow.utils.databricks_utils import get_databricks_host_creds
 from mlflow.utils.uri import is_databricks_uri
 
 from oneturn.config.tracking import EXPERIMENT_VARIABLE, without_credentials
@@ -18,7 +16,7 @@ SERVED_BY = "oneturn.served_by"
 def trace_url_template() -> str | None:
     """Return the URL of a trace in MLflow's UI, with ``{trace_id}`` for its id; ``None`` if there is no such UI.
 
-    The experiment is the active one, which MLflow keeps in an environment variable.
+    The experiment is the active one, which MLflow keeps in an environment variable; Databricks Apps set the host.
     """
     uri, experiment = mlflow.get_tracking_uri(), os.environ.get(EXPERIMENT_VARIABLE)
     if not experiment:
@@ -26,10 +24,6 @@ def trace_url_template() -> str | None:
     path = f"experiments/{experiment}/traces?selectedEvaluationId={{trace_id}}"
     if uri.startswith(("http://", "https://")):
         return f"{without_credentials(uri).rstrip('/')}/#/{path}"
-    if is_databricks_uri(uri):
-        try:
-            host = get_databricks_host_creds(uri).host
-        except MlflowException:  # no credentials here: without a link, the page shows the trace's id
-            return None
-        return f"{host.rstrip('/')}/ml/{path}"
+    if is_databricks_uri(uri) and (host := os.environ.get("DATABRICKS_HOST", "").strip("/ ")):
+        return f"https://{host.removeprefix('https://')}/ml/{path}"
     return None

@@ -126,8 +126,7 @@ def test_where_mlflow_shows_a_trace(monkeypatch: pytest.MonkeyPatch, uri: str, u
 
 def test_where_databricks_shows_a_trace(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "7")
-    monkeypatch.setenv("DATABRICKS_HOST", "https://my.workspace.example")
-    monkeypatch.setenv("DATABRICKS_TOKEN", "t")
+    monkeypatch.setenv("DATABRICKS_HOST", "my.workspace.example")
     monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "databricks")
     assert trace_url_template() == (
         "https://my.workspace.example/ml/experiments/7/traces?selectedEvaluationId={trace_id}"

@@ -155,7 +155,7 @@ def fill(page: Page) -> None:
     page.get_by_label("day").fill("2026-02-03")
     page.get_by_label("town").fill("Thun")
     page.get_by_role("button", name="Add tags").click()
-    page.get_by_label("tags 1").fill("new")
+    page.get_by_role("textbox", name="tags 1").fill("new")
 
 
 def test_the_form_has_a_field_for_each_input(opened: Open):
@@ -185,7 +185,7 @@ def test_the_form_has_a_field_for_each_input(opened: Open):
 
     page.reload()
     expect(page.get_by_label("town")).to_have_value("Thun")
-    expect(page.get_by_label("tags 1")).to_have_value("new")
+    expect(page.get_by_role("textbox", name="tags 1")).to_have_value("new")
     page.get_by_role("button", name="Edit as JSON").click()
     page.get_by_label("custom_inputs as JSON").fill('{"kind": ')
     ask(page, "Again?")
@@ -195,10 +195,10 @@ def test_the_form_has_a_field_for_each_input(opened: Open):
 def test_the_api_key_is_asked_for_and_kept_in_the_tab_only(opened: Open, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PAGE_KEY", "right-key")
     page = opened(handbook_agent(DONE), settings=ServeConfig(api_key_env="PAGE_KEY"))
-    page.get_by_label("API key").fill("wrong")
+    page.get_by_role("textbox", name="API key").fill("wrong")
     page.get_by_role("button", name="Continue").click()
     expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("API key")
-    page.get_by_label("API key").fill("right-key")
+    page.get_by_role("textbox", name="API key").fill("right-key")
     page.get_by_role("button", name="Continue").click()
     ask(page, "Hello?")
     expect(page.locator(".answer")).to_have_text("Done.")

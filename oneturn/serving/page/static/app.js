@@ -72,7 +72,8 @@ class Conversation {
       if (reason) verdict.reason = reason;
       this._run(turn, [...items, ...turn.response.output, verdict], inputs);
     });
-    turn.element.scrollIntoView({ block: "end" });
+    isAtEnd = true;
+    follow();
     try {
       const options = { signal: this._abort.signal, headers: { "x-mlflow-return-trace-id": "true" } };
       const response = await send(PATH, body, options);
@@ -97,7 +98,7 @@ class Conversation {
     if (turn.status === "completed" || turn.status === "waiting") this._items = [...items, ...turn.response.output];
     if (turn.status === "completed") {
       if (turn.traceId) turn.append(feedbackView(turn.traceId, this._info, turn.outputs));
-      $("question").focus({ preventScroll: true });
+      focusQuestion();
     }
     if (turn.status !== "waiting") turn.append(snippetButtons(body, hasKey()));
     follow();
@@ -125,10 +126,22 @@ class Conversation {
   }
 }
 
+let isAtEnd = true; // as the reader scrolled last
+
+addEventListener("scroll", () => {
+  const root = document.scrollingElement;
+  isAtEnd = root.scrollHeight - root.scrollTop - root.clientHeight < 80;
+});
+
 /** Keep the end of the page in sight while it grows, unless the reader has scrolled up. */
 function follow() {
-  const root = document.scrollingElement;
-  if (root.scrollHeight - root.scrollTop - root.clientHeight < 160) root.scrollTop = root.scrollHeight;
+  if (isAtEnd) document.scrollingElement.scrollTop = document.scrollingElement.scrollHeight;
+}
+
+/** Put the focus on the question, unless the reader is at something else. */
+function focusQuestion() {
+  const focused = document.activeElement;
+  if (focused === document.body || $("composer").contains(focused)) $("question").focus({ preventScroll: true });
 }
 
 function announce(text) {

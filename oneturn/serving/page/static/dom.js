@@ -20,18 +20,17 @@ export function element(tag, attributes = {}, ...children) {
   return created;
 }
 
-/** Return a link if `url` is http(s) or relative, and the text alone otherwise. */
+/** Return a link if `url` is http(s), and the text alone otherwise: this server has no files of the agent. */
 export function link(url, text) {
   const safe = safeUrl(url);
   if (!safe) return element("span", {}, text);
   return element("a", { href: safe, target: "_blank", rel: "noopener noreferrer" }, text);
 }
 
-/** Return `url` as an absolute URL if its scheme is http or https, otherwise null. */
+/** Return `url` if it is absolute and its scheme is http or https, otherwise null. */
 export function safeUrl(url) {
-  if (!url) return null;
   try {
-    const parsed = new URL(url, document.baseURI);
+    const parsed = new URL(url);
     return ["http:", "https:"].includes(parsed.protocol) ? parsed.href : null;
   } catch {
     return null;

@@ -18,8 +18,8 @@ export function feedbackView(traceId, info, outputs) {
   const fields = correctionFields(info, outputs);
   let correct = null;
 
-  const right = thumb("Right", "👍", () => judge(true));
-  const wrong = thumb("Wrong", "👎", () => judge(false));
+  const right = thumb("Right", "✓", () => judge(true));
+  const wrong = thumb("Wrong", "✗", () => judge(false));
   const correction = element(
     "div.correction",
     { hidden: true },
