@@ -53,7 +53,7 @@ def reply(asked):
         return finish(answer="Paid.", citations=[])
     if "a person refused" in text:
         return finish(answer="Not paid.", citations=[])
-    if "Pay " in text:
+    if "Pay M-1045" in text:
         return call("refund", order="M-1045", amount=12.5)
     if "[limits]" not in text:
         return call("search", query="limits")
@@ -162,6 +162,7 @@ def ask(page: Page, question: str) -> None:
 
 
 def test_from_the_first_question_to_the_next_version(project: Path, browser: Browser):
+    run("compile")  # with the examples that there are
     agent = oneturn.load_agent(project / "agent.py", project / "config.json")
     page = browser.new_page()
     page.set_default_timeout(60_000)
