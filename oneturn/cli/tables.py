@@ -183,6 +183,7 @@ def show_conformance_report(report: EndpointReport, console: Console, strict: bo
 def _probe_table(report: EndpointReport, width: int) -> Table:
     headers = ("probe", "requests", "errors", "warnings", "counts")
     table = _table(*headers[: 5 if width >= _WIDE else 4])
+    table.columns[-1].justify = "left" if width >= _WIDE else "right"
     for probe in report.probes:
         facts = ", ".join(f"{name} {value}" for name, value in probe.facts.items())
         counts = [str(probe.count(severity)) for severity in (Severity.error, Severity.warning)]
