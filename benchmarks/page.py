@@ -1,7 +1,7 @@
-"""``python -m benchmarks.page [--answers 30]``: how long after the server sends the first token the page shows it.
+"""``python -m benchmarks.page [--answers 30]``: how long after the server has the first token the page shows it.
 
-The server's part is the time at which the first text delta is handed to the socket; the page's is the first animation
-frame in which the answer has text. Both are read from the machine's clock, in one process and in Chromium.
+The server has it when the scripted LM replies, at once; the page shows it in the first animation frame in which the
+answer has text. Both are read from the machine's clock, in this process and in Chromium.
 """
 
 from __future__ import annotations
@@ -14,13 +14,10 @@ import time
 import dspy
 import mlflow
 from playwright.sync_api import sync_playwright
-from starlette.types import Message, Receive, Scope, Send
 
 import oneturn
 from benchmarks.machine import ran_on
-from oneturn.serving.app import AgentApplication, application
-from oneturn.serving.server import running_application
-from oneturn.testing import ScriptedLM
+from oneturn.testing import ScriptedLM, ScriptedRequest
 
 _TEXT = "The basic plan costs 4 euros a month, and can be cancelled at any time. " * 10
 REPLY = f"[[ ## answer ## ]]\n{_TEXT}\n\n[[ ## completed ## ]]"
@@ -40,28 +37,6 @@ window.shown = new Promise((resolve) => {
 """
 
 
-class Clock:
-    """An ASGI application that notes when the first text delta of each response is sent."""
-
-    def __init__(self, app: AgentApplication):
-        self._app = app
-        self.sent: list[float] = []
-        self.stop = app.stop
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
-        waiting = True
-
-        async def note(message: Message) -> None:
-            nonlocal waiting
-            if waiting and b"response.output_text.delta" in message.get("body", b""):
-                waiting = False
-                self.sent.append(1000 * time.time())
-            await send(message)
-
-        await self._app(scope, receive, note)
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -72,10 +47,15 @@ def main() -> None:
         raise SystemExit("This needs a browser. Install Chromium, for example with apt-get install chromium.")
     mlflow.tracing.disable()
     program = dspy.Predict("question -> answer")
-    program.set_lm(ScriptedLM(*[REPLY] * answers))
-    clock = Clock(application(oneturn.ResponsesAdapter(program), loopback=True))
+    replied: list[float] = []
+
+    def reply(request: ScriptedRequest) -> str:
+        replied.append(1000 * time.time())
+        return REPLY
+
+    program.set_lm(ScriptedLM(*[reply] * answers))
     delays = []
-    with running_application(clock) as url, sync_playwright() as playwright:
+    with oneturn.running_server(oneturn.ResponsesAdapter(program)) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page()
         page.goto(url)
@@ -83,13 +63,13 @@ def main() -> None:
             page.evaluate(OBSERVE.replace("BEFORE", str(number)))
             page.get_by_label("Question").fill("What does it cost?")
             page.keyboard.press("Enter")
-            delays.append(page.evaluate("window.shown") - clock.sent[number])
+            delays.append(page.evaluate("window.shown") - replied[number])
             page.get_by_role("button", name="Ask", exact=True).wait_for()
         browser.close()
     delays.sort()
     print(ran_on("dspy", "mlflow", "uvicorn"))
     print(
-        f"- first token, from the server's send to the page's frame, {answers} answers: median "
+        f"- first token, from the LM's reply to the page's frame, {answers} answers: median "
         f"{statistics.median(delays):.0f} ms, 95th percentile {delays[int(0.95 * (answers - 1))]:.0f} ms"
     )
 

@@ -92,6 +92,7 @@ def main() -> None:
         _conversation(browser, folder)
         _review(browser, folder)
         browser.close()
+        mlflow.flush_trace_async_logging()  # before the store is deleted
 
 
 def _conversation(browser: Browser, folder: Path) -> None:
@@ -102,7 +103,7 @@ def _conversation(browser: Browser, folder: Path) -> None:
     questions = ("Which port does our firewall have to open?", "What is the status of order M-1045?")
     app = application(adapter, name="support_desk", example_questions=questions, loopback=True)
     with running_application(app) as url:
-        page = browser.new_page(viewport={"width": 1000, "height": 1000}, color_scheme="light")
+        page = browser.new_page(viewport={"width": 1000, "height": 1060}, color_scheme="light")
         page.goto(url)
         _ask(page, QUESTION)
         page.locator(".feedback").wait_for()
