@@ -16,11 +16,6 @@ from oneturn.core.usage import Usage
 from tests.programs.react.chat_stub import ChatStub, calls, chat_stub
 
 PLACE = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-    "type": "object",
-    "properties": {"city": {"type": "string"}},
-    "required": ["city"],
-    "additionalProperties": False,
-}
 TOOLS = {name: ClientTool(name, f"Tell the {name}.", PLACE) for name in ("weather", "time")}
 WAYS = ("native", "schema", "text")
 
