@@ -105,13 +105,14 @@ class ToolItems:
         return items
 
     def _with_mcp_calls(self, items: Sequence[Item], ended: bool) -> Iterator[Item]:
-        calls = {item["call_id"] for item in items if item.get("type") == "function_call"}
+        own = (item for item in items if item.get("type") == "function_call" and not self._is_clients(item))
+        calls = {item["call_id"] for item in own}
         outputs = {item["call_id"]: item for item in items if item.get("type") == "function_call_output"}
         for item in items:
             if item.get("type") == "function_call":
-                if item["call_id"] in outputs:
+                if item["call_id"] in outputs and item["call_id"] in calls:
                     yield mcp_call(item, outputs[item["call_id"]])
-                elif ended:
+                elif ended or item["call_id"] in outputs:
                     yield mcp_call(item, _ABANDONED) if self._is_own_call(item) else item
             elif item.get("type") != "function_call_output" or item["call_id"] not in calls:
                 yield item
