@@ -99,6 +99,7 @@ class StepCaller:
         self.narrows = self._adapters.narrows
         self._adapter: StepAdapter | None = None
         self._replies = CachedReplies()
+        self._callbacks = [self._replies] if lm.cache or predict.config.get("cache") else []  # each costs DSPy time
         self.usage = NO_USAGE
 
     @property
@@ -137,7 +138,7 @@ class StepCaller:
         def call(emit: Callable[[Any], None]) -> dspy.Prediction:
             return self._call(trajectory, allowed, emit)
 
-        events = stream_in_thread(call, Working())
+        events = stream_in_thread(call, Working(), gathers=lambda: bool(reader.emitted_answer))
         try:
             while True:
                 event = next(events)
@@ -204,7 +205,7 @@ class StepCaller:
         with child_span(self._lm.model, SpanType.CHAT_MODEL, inputs) as span:
             try:
                 config = self._lm_settings.config(self.usage.output_tokens)
-                callbacks = [*dspy.settings.callbacks, self._replies]
+                callbacks = [*dspy.settings.callbacks, *self._callbacks]
                 with dspy.context(adapter=adapter, trace=None, callbacks=callbacks), track_usage(tracker):
                     prediction = self._predict(lm=lm, config=config, **self._inputs, trajectory=list(trajectory))
                 if span is not None:
