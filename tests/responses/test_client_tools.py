@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import dspy
+import mlflow
 import pytest
 from mlflow.entities import Document
 
 import oneturn
 from oneturn.errors import RequestError
+from oneturn.responses.dialects import Dialect, DialectName
 from oneturn.testing import ScriptedLM, call, finish
 from oneturn.tools.approvals import Approvals
 
@@ -222,7 +224,7 @@ def test_an_answer_instead_of_a_required_call_is_refused(stream: str, shop: Shop
     program.set_lm(ScriptedLM(TOLD, ASKED, response_schema=False))
     agent = oneturn.ResponsesAdapter(program, stream=stream)
     body: Any = {"input": [QUESTION], "tools": [WEATHER], "tool_choice": "required"}
-    *_, last = [event.model_dump() for event in agent.stream(agent.parse(body))]
+    *_, last = agent.stream(agent.parse(body))
     assert kinds(last["response"]["output"]) == ["reasoning", "reasoning", "function_call"]
     assert "can't be called yet" in prompts(agent)[-1]
 
@@ -265,6 +267,32 @@ def test_texts_and_images_of_an_output_reach_the_lm(shop: Shop):
     assert prompts(agent)[-1] == "(empty)"
     with pytest.raises(RequestError, match="part of type 'input_video'"):
         respond(replica(shop), [QUESTION, *items, output(items, [{"type": "input_video", "video_url": "x"}])])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("dialect", ["open_responses", "mlflow"])
+def test_hidden_calls_appear_before_the_client_s(dialect: DialectName, stream: bool, shop: Shop):
+    own = {"open_responses": ["mcp_call"], "mlflow": ["function_call", "function_call_output"]}[dialect]
+    agent = replica(shop, call("look_up", order=7), ASKED)
+    parsed = agent.parse({"input": [QUESTION], "tools": [WEATHER]})
+    translation = Dialect(dialect, "none", ["look_up", "refund"], client_tools={"weather"})
+    if not stream:
+        output = translation.response(agent.run(parsed).model_dump(exclude_none=True))["output"]
+        assert kinds(output) == [*own, "reasoning", "function_call"]
+        return
+    events = list(translation.events(agent.stream(parsed)))
+    done = [event["item"] for event in events if event["type"] == "response.output_item.done"]
+    assert kinds(done) == kinds(events[-1]["response"]["output"]) == [*own, "reasoning", "function_call"]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+
+
+def test_the_trace_has_a_span_for_the_client_s_call(traced: None, shop: Shop):
+    respond(replica(shop, ASKED), [QUESTION])
+    mlflow.flush_trace_async_logging()
+    trace = mlflow.get_trace(mlflow.get_last_active_trace_id())
+    (span,) = trace.search_spans(name="weather")
+    assert (span.span_type, span.inputs, span.outputs) == ("TOOL", {"city": "Rome"}, None)
+    assert span.attributes["oneturn.run_by"] == "client"
 
 
 # ---- with approvals
