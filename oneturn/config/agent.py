@@ -4,7 +4,7 @@
 (a dict) and inside a logged model (its ``model_config``). Subclass ``AgentConfig`` to add settings:
 
     class MyConfig(AgentConfig):
-        thoughts: bool = True
+        greeting: str = ""
 
     config = MyConfig.read("configs/dev.yaml")
 """
@@ -75,6 +75,8 @@ class ServeConfig(Section):
     api_key_env: Variable | None = None
     """The environment variable that holds the key which clients send as `Authorization: Bearer <key>`; null for no
     key."""
+    page: bool = True
+    """Whether `GET /` answers with a page on which a person tries the agent, approves its calls and gives feedback."""
 
     def api_key(self) -> str | None:
         """Return the API key; ``None`` if none is configured.
@@ -153,6 +155,9 @@ class AgentConfig(Section):
     tool_calling: Literal["auto", "native", "schema", "text"] = "auto"
     """How the LM is asked for its steps: by `native` function calling, by a JSON `schema` of its reply, or by the
     prompt alone (`text`); `auto` chooses by what the LM can do."""
+    thoughts: bool | Literal["free"] | None = None
+    """Whether the LM writes a thought before each call: `true` for a few words, `free` for reasoning in free text
+    before the first one; null for what the program declares."""
     retriever: RetrieverConfig = RetrieverConfig()
     """Retrieval of passages."""
     tools: list[ToolConfig] = []

@@ -48,7 +48,11 @@ def test_a_function_needs_no_parameters():
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
-    "another type": ({"tools": [{"type": "web_search"}]}, "tools.0", "is of type 'web_search'; only functions are taken"),
+    "another type": (
+        {"tools": [{"type": "web_search"}]},
+        "tools.0",
+        "is of type 'web_search'; only functions",
+    ),
     "no type": ({"tools": [{"name": "x"}]}, "tools.0", "type"),
     "no object": ({"tools": [3]}, "tools.0", "dictionary"),
     "no list": ({"tools": "weather"}, "tools", "list"),

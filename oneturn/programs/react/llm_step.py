@@ -20,6 +20,7 @@ from oneturn.errors import ProgramError
 from oneturn.lm.capabilities import ToolCalling
 from oneturn.lm.reply_ending import ReplyEnded, is_failed_reply, with_reply_check
 from oneturn.lm.streaming import OnDelta
+from oneturn.programs.react.demo_pool import DemoPool
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.prompt import StepAdapter
 from oneturn.programs.react.reply_parser import parse_reply
@@ -67,6 +68,7 @@ class StepCaller:
         inputs: the run's inputs.
         streaming: whether steps are streamed; a cancelled run then doesn't wait for its LM.
         tool_calling: how the LM is asked for its steps.
+        pool: the pool of which the demos for these inputs follow those of the predictor; ``None`` for no more demos.
 
     Attributes:
         narrows: whether the LM is held to what the run allows at each step.
@@ -84,6 +86,7 @@ class StepCaller:
         inputs: dict[str, Any],
         streaming: bool,
         tool_calling: ToolCallingOption = "auto",
+        pool: DemoPool | None = None,
     ):
         lm = predict.lm or dspy.settings.lm
         if lm is None:
@@ -93,6 +96,7 @@ class StepCaller:
         self._predict = predict
         self._schema = schema
         self._inputs = inputs
+        self._demos = [*predict.demos, *([] if pool is None else pool.choose(inputs))]
         self._answer_field = answer_field
         self._streaming = streaming
         self._adapters = AdapterSelector(lm, schema, tool_calling, answer_field)
@@ -117,7 +121,8 @@ class StepCaller:
             ContextWindowExceededError: the prompt is too long.
             ReplyEnded: the reply was cut, filtered or refused. The part of the answer that was written is yielded.
         """
-        reader = DeltaReader(self._answer_field, attempt, self._schema, self._plain_answer, is_checked)
+        free = self._adapters.free_thought
+        reader = DeltaReader(self._answer_field, attempt, self._schema, self._plain_answer, is_checked, free)
         try:
             if self._streaming:
                 return (yield from self._stream_next_step(reader, trajectory, allowed))
@@ -187,7 +192,7 @@ class StepCaller:
 
     def _call(self, trajectory: list[Turn], allowed: Allowed, on_delta: OnDelta | None = None) -> dspy.Prediction:
         while True:
-            adapter = self._adapter = self._adapters.adapter(allowed.names, allowed.seen_values)
+            adapter = self._adapter = self._adapters.adapter(allowed.names, allowed.seen_values, first=not trajectory)
             lm = with_reply_check(self._lm, self._is_complete, on_delta, adapter.states)
             try:
                 return self._call_with(adapter, lm, trajectory)
@@ -204,10 +209,13 @@ class StepCaller:
         inputs = {"steps_so_far": len(trajectory), "tool_calling": adapter.tool_calling}
         with child_span(self._lm.model, SpanType.CHAT_MODEL, inputs) as span:
             try:
-                config = self._lm_settings.config(self.usage.output_tokens)
+                config = {**self._thought_config(adapter), **self._lm_settings.config(self.usage.output_tokens)}
                 callbacks = [*dspy.settings.callbacks, *self._callbacks]
                 with dspy.context(adapter=adapter, trace=None, callbacks=callbacks), track_usage(tracker):
-                    prediction = self._predict(lm=lm, config=config, **self._inputs, trajectory=list(trajectory))
+                    turns = list(trajectory)
+                    prediction = self._predict(
+                        lm=lm, config=config, demos=self._demos, **self._inputs, trajectory=turns
+                    )
                 if span is not None:
                     span.set_outputs({"thought": prediction.get("thought"), **prediction.tool_call.model_dump()})
                 return prediction
@@ -219,6 +227,13 @@ class StepCaller:
                 self.usage += tracker.usage
                 if span is not None:
                     set_usage(span, tracker.usage)
+
+    def _thought_config(self, adapter: StepAdapter) -> dict[str, Any]:
+        """Return the LM's own token limit with room for a free thought, unless the request has one."""
+        limit = self._lm.kwargs.get("max_tokens")
+        if limit is None or not (adapter.free_thought and adapter.first):
+            return {}
+        return {"max_tokens": limit + self._schema.free_thought}
 
     def _is_complete(self, text: str) -> bool:
         try:
