@@ -243,11 +243,17 @@ class RequestRun:
         return _dumped(agent.predict_stream(request))
 
     def _translation(self, options: RequestOptions | None) -> Dialect:
-        served, conversation = self._served, self.conversation
-        echo = {**(options.echo if options is not None else {}), **(conversation.echo if conversation else {})}
-        # The ids of other agents' responses may be easy to guess, or not be unique.
-        own_ids = conversation is not None and not isinstance(served.agent, ResponsesAdapter)
-        return Dialect(self._dialect, served.tool_items, served.tools, served.name, echo, own_ids)
+        served, conversation, options = self._served, self.conversation, options or RequestOptions()
+        return Dialect(
+            self._dialect,
+            served.tool_items,
+            served.tools,
+            served.name,
+            {**options.echo, **(conversation.echo if conversation else {})},
+            client_tools=options.offered,
+            # The ids of other agents' responses may be easy to guess, or not be unique.
+            own_ids=conversation is not None and not isinstance(served.agent, ResponsesAdapter),
+        )
 
     @contextlib.contextmanager
     def _span(self, name: str, request: ResponsesAgentRequest) -> Iterator[LiveSpan]:
