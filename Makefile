@@ -92,8 +92,8 @@ evaluate: weights ## Evaluate the agent on its test set
 serve: weights ## Serve the agent over the Responses protocol
 	$(BIN)/oneturn serve
 
-notebooks: weights ## Execute every notebook
-	$(BIN)/pytest -m notebooks
+notebooks: weights ## Execute every notebook; with WRITE=1, keep the outputs in the files
+	$(BIN)/pytest -m notebooks $(if $(WRITE),--write-notebooks)
 
 benchmark: weights ## Measure quality, speed and cost
 	$(BIN)/python -m benchmarks

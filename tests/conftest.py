@@ -23,6 +23,11 @@ settings.register_profile("proof", max_examples=2000)
 settings.register_profile("open-responses", max_examples=10_000)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of ``make notebooks WRITE=1``."""
+    parser.addoption("--write-notebooks", action="store_true", help="store the outputs of the notebooks that are run")
+
+
 @pytest.fixture(autouse=True)
 def _clean_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Reset DSPy to its defaults, with a memory cache only, and disable MLflow tracing."""

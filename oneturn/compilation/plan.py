@@ -29,7 +29,7 @@ from oneturn.programs.state import check_savable
 
 REFLECTOR = 7
 """Billions of parameters from which on an LM may be its own teacher. The embedded 1.5B model found nothing in 528
-calls; GEPA's authors report gains with an 8B model as its own reflector."""
+calls; the smallest LM of GEPA's paper (Agrawal et al. 2025, arXiv 2507.19457) has 8B parameters."""
 _SIZE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)b(?![\w])", re.IGNORECASE)
 WORK = Path(".oneturn") / "compile"
 """Directory of the journals, relative to the agent's root."""

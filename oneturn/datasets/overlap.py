@@ -3,7 +3,7 @@
 Rows are compared by the sequences of eight words that they share with the prompt, as contamination of training data is
 measured (PaLM, Chowdhery et al. 2022: 8-grams; there a row is contaminated from 70% on). Half of a row's sequences are
 enough here, because an instruction quotes parts of a question. Eight words in a row are rarely shared by chance: of the
-support desk's 228 dev and test rows, none shares eight with the handbook or a training row; sixteen share five.
+support desk's 228 dev and test rows, none shares eight with the handbook or a training row; 17 texts share five.
 Sequences that also occur in train or in the uncompiled prompts prove nothing and are ignored, so that demos, which are
 training rows, and questions made from one template never count.
 """

@@ -1,8 +1,7 @@
-"""The notebook for Databricks, run from top to bottom against a stand-in of a workspace."""
+"""The notebooks that ask an endpoint of Databricks, run from top to bottom against a stand-in of a workspace."""
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from oneturn.testing import ScriptedLM, finish
 from tests.databricks.conftest import Desk
 from tests.databricks.lm_routes import finishing_lm
 from tests.databricks.query_routes import answer_by
+from tests.notebooks.outputs import read, write
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "notebooks" / "databricks.ipynb"
@@ -24,18 +24,10 @@ MODEL = "main.agents.support_desk"
 ENDPOINT = "agents_main-agents-support_desk"
 
 
-def notebook() -> Any:
-    return nbformat.read(NOTEBOOK, as_version=4)
-
-
-def test_its_cells_are_python():
-    for cell in notebook().cells:
-        if cell.cell_type == "code":
-            ast.parse(cell.source)
-
-
 @pytest.mark.notebooks
-def test_it_brings_the_agent_to_an_endpoint_and_asks_it(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_it_brings_the_agent_to_an_endpoint_and_asks_it(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+):
     config = yaml.safe_load((ROOT / "configs" / "prod.yaml").read_text(encoding="utf-8"))
     endpoint = config["lm"]["model"].removeprefix("databricks/")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -46,16 +38,29 @@ def test_it_brings_the_agent_to_an_endpoint_and_asks_it(desk: Desk, tmp_path: Pa
     program.set_lm(ScriptedLM(*[finish(answer=ANSWER)] * 3))
     with oneturn.running_server(oneturn.ResponsesAdapter(program)) as url:
         answer_by(desk.workspace, ENDPOINT, url)
-        found = executed("len(answers)", "deployed.url")
+        notebook, found = executed(NOTEBOOK, "len(answers)", "deployed.url")
     assert found == ["3", f"'{desk.workspace.host}/serving-endpoints/{ENDPOINT}'"]
     assert desk.endpoints.traffic(ENDPOINT) == {"1": 100}
     assert desk.registry.aliases[MODEL, "challenger"] == "1"
     assert desk.registry.dependencies[MODEL, "1"] == [("DATABRICKS_MODEL_ENDPOINT", endpoint)]
+    if request.config.getoption("--write-notebooks"):
+        write(NOTEBOOK, notebook, {desk.workspace.host: "https://<workspace>", f"{tmp_path}/": ""})
 
 
-def executed(*expressions: str) -> list[str]:
-    """The values of expressions, once the notebook has run."""
-    found = notebook()
+@pytest.mark.notebooks
+def test_every_cell_queries_the_given_endpoint(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ENDPOINT_URL", f"{desk.workspace.host}/serving-endpoints/{ENDPOINT}")
+    program = oneturn.ReAct("question -> answer", tools=[])
+    program.set_lm(ScriptedLM(*[finish(answer=ANSWER)] * 4))
+    with oneturn.running_server(oneturn.ResponsesAdapter(program)) as url:
+        answer_by(desk.workspace, ENDPOINT, url)
+        _, found = executed(NOTEBOOK.with_name("query_endpoint.ipynb"), "list(answers)", "set(answers.values())")
+    assert found == ["['oneturn.query', 'openai, streaming', 'HTTP', 'MLflow']", f"{{'{ANSWER}'}}"]
+
+
+def executed(path: Path, *expressions: str) -> tuple[Any, list[str]]:
+    """The notebook, once it has run, and the values of expressions."""
+    found = read(path)
     found.cells += [nbformat.v4.new_code_cell(expression) for expression in expressions]
-    NotebookClient(found, timeout=300, resources={"metadata": {"path": str(NOTEBOOK.parent)}}).execute()
-    return [cell.outputs[-1]["data"]["text/plain"] for cell in found.cells[-len(expressions) :]]
+    NotebookClient(found, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
+    return found, [cell.outputs[-1]["data"]["text/plain"] for cell in found.cells[-len(expressions) :]]

@@ -1,4 +1,4 @@
-"""The notebooks run unchanged on the embedded LM, and are committed without outputs."""
+"""The notebooks run unchanged on the embedded LM, and show what they did when they last ran."""
 
 from pathlib import Path
 from typing import Any
@@ -8,15 +8,25 @@ import pytest
 import yaml
 from nbclient import NotebookClient
 
-ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+from tests.notebooks.outputs import MAX_BYTES, NOTEBOOKS, ROOT, read, sources_hash, write
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_committed_without_outputs(path: Path):
-    for cell in read(path).cells:
-        if cell.cell_type == "code":
-            assert (cell.outputs, cell.execution_count) == ([], None)
+def test_a_notebook_is_committed_with_the_outputs_of_its_cells(path: Path):
+    notebook = read(path)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert any("text/html" in output.get("data", {}) for cell in code for output in cell.outputs)
+    assert not [output for cell in code for output in cell.outputs if output.output_type == "error"]
+    assert notebook.metadata["oneturn"]["sources"] == sources_hash(notebook), "run `make notebooks WRITE=1`"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_small_and_names_no_place_of_the_machine_that_ran_it(path: Path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.encode()) < MAX_BYTES
+    for place in ("/tmp/", "/home/", "/root/", "/Users/"):
+        assert place not in text
 
 
 @pytest.mark.notebooks
@@ -47,8 +57,15 @@ def test_query_endpoint(run):
     assert (same, ways, streamed) == ("True", "4", "True")
 
 
+@pytest.mark.notebooks
+def test_wrap_your_program(run):
+    queue, rows = run("wrap_your_program", "reply.custom_outputs['queue']", "evaluation.rows['error'].notna().sum()")
+    assert queue in ("'repair'", "'order'", "'other'")
+    assert rows.endswith("0)") or rows == "0"
+
+
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Any:
     """Run a notebook with its MLflow store and files in a temporary folder; return the values of expressions."""
     config = yaml.safe_load((ROOT / "configs" / "dev.yaml").read_text(encoding="utf-8"))
     config["mlflow"]["tracking_uri"] = f"sqlite:///{tmp_path}/mlflow.db"
@@ -58,14 +75,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
 
     def execute(name: str, *expressions: str) -> list[str]:
-        notebook = read(ROOT / "notebooks" / f"{name}.ipynb")
+        path = ROOT / "notebooks" / f"{name}.ipynb"
+        notebook = read(path)
         notebook.cells += [nbformat.v4.new_code_cell(expression) for expression in expressions]
         NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
+        if request.config.getoption("--write-notebooks"):
+            write(path, notebook, {f"{tmp_path}/": ""})
         last = notebook.cells[-len(expressions) :]
         return [cell.outputs[-1]["data"]["text/plain"] for cell in last]
 
     return execute
-
-
-def read(path: Path) -> Any:
-    return nbformat.read(path, as_version=4)
