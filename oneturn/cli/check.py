@@ -48,7 +48,7 @@ def check(
 
     Examples:
 
-        oneturn check http://127.0.0.1:8000
+        oneturn check localhost:8000
 
         oneturn check http://127.0.0.1:8000/invocations --concurrency 64 --json report.json
 
@@ -64,6 +64,7 @@ def check(
 
     from oneturn.cli.tables import show_conformance_report
     from oneturn.conformance import check_endpoint
+    from oneturn.core.urls import with_scheme
     from oneturn.errors import EndpointError
 
     console = build_console(stderr=True)
@@ -71,7 +72,7 @@ def check(
     try:
         with console.status("a stream") as status:
             report = check_endpoint(
-                url,
+                with_scheme(url),
                 key=key,
                 extra=extra,
                 concurrency=concurrency,
