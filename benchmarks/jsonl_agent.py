@@ -1,11 +1,11 @@
-"""An agent over any JSONL file of questions and answers, with a signature and tools."""
+"""An agent over rows of questions and answers, such as those of a JSONL file, with a signature and tools."""
 
 from __future__ import annotations
 
 import importlib
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ PARTS = {"train": 0.3, "dev": 0.3, "test": 0.4}
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 Metric = Callable[..., float]
+Row = tuple[str, Mapping[str, Any]]
+"""Where a row stands, and its values."""
 
 
 def jsonl_agent(
@@ -40,19 +42,44 @@ def jsonl_agent(
     Raises:
         DataError: the file lacks a field, names another split, or has too few rows.
     """
-    dspy_signature = dspy.ensure_signature(signature)
+    task = dspy.ensure_signature(signature)
+    scorer = _metric(metric, next(iter(task.output_fields)))
+    return rows_agent(data.stem, lambda: _read(data), task, tools, scorer, config, seed)
+
+
+def rows_agent(
+    name: str,
+    rows: Callable[[], Iterable[Row]],
+    signature: type[dspy.Signature],
+    tools: Sequence[str],
+    metric: Metric,
+    config: oneturn.AgentConfig,
+    seed: int = 0,
+) -> Agent:
+    """Build an agent over rows.
+
+    Args:
+        name: the agent's name.
+        rows: returns the rows, each with the place that errors name; called once, when examples are needed.
+        signature: inputs and outputs of the program.
+        tools: functions, each as ``module:name``.
+        metric: scores an answer.
+        config: the LM and the maximum number of steps.
+        seed: the seed of the random split, for rows without ``split``.
+
+    Raises:
+        DataError: a row lacks a field or names another split, or there are too few rows.
+    """
 
     @cache
     def split() -> dict[str, list[dspy.Example]]:
-        return _split(_examples(data, dspy_signature), seed)
+        return _split(_examples(rows(), signature), seed)
 
     return Agent(
-        name=data.stem,
+        name=name,
         config=config,
-        build=lambda: oneturn.ReAct(
-            dspy_signature, tools=[_import(tool) for tool in tools], max_iters=config.max_iters
-        ),
-        metric=_metric(metric, next(iter(dspy_signature.output_fields))),
+        build=lambda: oneturn.ReAct(signature, tools=[_import(tool) for tool in tools], max_iters=config.max_iters),
+        metric=metric,
         examples=lambda name: split()[name],
         recipes={},
         root=Path.cwd(),
@@ -61,13 +88,18 @@ def jsonl_agent(
     )
 
 
-def _examples(path: Path, signature: type[dspy.Signature]) -> list[dspy.Example]:
-    examples = []
-    for number, (place, row) in enumerate(read_rows(path), start=1):
+def _read(path: Path) -> Iterator[Row]:
+    for place, row in read_rows(path):
         if isinstance(row, str):
             raise DataError(f"{path}, {place}: {row}")
+        yield f"{path}, {place}", row
+
+
+def _examples(rows: Iterable[Row], signature: type[dspy.Signature]) -> list[dspy.Example]:
+    examples = []
+    for number, (place, row) in enumerate(rows, start=1):
         if missing := [name for name in signature.fields if row.get(name) is None]:
-            raise DataError(f"{path}, {place}: there is no {missing[0]!r}; the signature needs it.")
+            raise DataError(f"{place}: there is no {missing[0]!r}; the signature needs it.")
         fields = {"category": "all", **row, "id": str(row.get("id", number))}
         examples.append(dspy.Example(**fields).with_inputs(*signature.input_fields))
     return examples

@@ -1,20 +1,24 @@
-"""Measure each recipe on the test split: ``oneturn.ReAct`` and ``dspy.ReAct``, uncompiled and compiled.
+"""Measure programs uncompiled and compiled with each recipe: ``oneturn.ReAct``, ``dspy.ReAct`` and simpler ones.
 
     python -m benchmarks.recipes --report docs/recipes.md            # the support desk; many hours on two cores
     python -m benchmarks.recipes --recipes labelled,gepa --rows 30
     python -m benchmarks.recipes --data benchmarks/samples/sums.jsonl --signature "question -> answer" \\
         --tools modules.tools:calculate --metric number --lm openai/gpt-4o-mini
 
-``--data`` takes any JSONL of questions and answers: each row has the signature's fields, and optionally a ``split``.
-``benchmarks.question_sets`` writes such files from third-party question sets.
-Compiles and rows are written to a journal: an interrupted measurement resumes.
+    python -m benchmarks.recipes --set gsm_symbolic --recipes none            # four programs, uncompiled
+    python -m benchmarks.recipes --set gsm_symbolic --split dev --recipes bootstrap,miprov2 --only oneturn.ReAct
+
+``--set`` takes a third-party set of ``benchmarks.question_sets``, on which plain chat and ``dspy.ChainOfThought`` stand
+beside the two agents. ``--data`` takes any JSONL of questions and answers: each row has the signature's fields, and
+optionally a ``split``. Compiles and rows are written to a journal: an interrupted measurement resumes.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +27,11 @@ import pandas as pd
 
 import oneturn
 from benchmarks.journal import evaluate_with_journal
-from benchmarks.jsonl_agent import jsonl_agent
+from benchmarks.jsonl_agent import jsonl_agent, rows_agent
 from benchmarks.machine import ran_on
+from benchmarks.plain_chat import PlainChat
 from benchmarks.plain_react import as_plain_react
+from benchmarks.question_sets import SETS, SIZES
 from benchmarks.report import between_marks
 from oneturn import Agent, load_agent
 from oneturn.compilation import SpendBar, compile
@@ -36,12 +42,26 @@ from oneturn.programs.state import Manifest
 
 PEER_TOKENS = 400
 """Maximum tokens of a ``dspy.ReAct`` step, which is longer than a step of ``oneturn.ReAct``."""
+SET_TOKENS = 512
+"""Maximum tokens of a reply on a third-party set, the same for every program."""
+OURS, PEER, THOUGHT, CHAT = "oneturn.ReAct", "dspy.ReAct", "dspy.ChainOfThought", "plain chat"
 
-_HEAD = (
-    "| program | recipe | rows | score | 95% interval | over uncompiled | LM calls a question | tokens a question "
-    "| to compile: LM calls (estimated) | tokens (estimated) | minutes (estimated) |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+_COLUMNS = (
+    "program",
+    "recipe",
+    "rows",
+    "score",
+    "95% interval",
+    "over uncompiled",
+    "LM calls a question",
+    "tokens a question",
+    "s a question",
+    "failed",
+    "to compile: LM calls (estimated)",
+    "tokens (estimated)",
+    "minutes (estimated)",
 )
+_HEAD = f"| {' | '.join(_COLUMNS)} |\n{'| --- ' * len(_COLUMNS)}|"
 
 
 @dataclass(frozen=True)
@@ -61,7 +81,8 @@ class Result:
         return (
             f"| {self.program} | {self.recipe} | {len(self.rows)} | {self.rows['score'].mean():.1%} "
             f"| {low:.1%} to {high:.1%} | {_difference(self.rows, uncompiled) if compiled else '–'} "
-            f"| {self.rows['lm_calls'].mean():.2f} | {tokens:,.0f} | {_cost(self.manifest)} |"
+            f"| {self.rows['lm_calls'].mean():.2f} | {tokens:,.0f} | {self.rows['seconds'].mean():.1f} "
+            f"| {self.rows['error'].notna().sum()} | {_cost(self.manifest)} |"
         )
 
 
@@ -100,32 +121,48 @@ def main() -> None:
 
 
 def _lines(agent: Agent, options: argparse.Namespace, folder: Path) -> Iterator[str]:
-    examples = interleave(agent.examples("test"), "category")[: options.rows]
-    for name, program in _programs(agent, options.only).items():
-        uncompiled = _evaluate(name, "uncompiled", program, program.build(), examples, folder)
-        yield Result(name, "uncompiled", uncompiled).line(uncompiled)
-        for recipe in options.recipes.split(",") if options.recipes else program.recipes or {}:
+    examples = interleave(agent.examples(options.split), "category")[: options.rows]
+    measure = partial(_evaluate, examples=examples, folder=folder, split=options.split)
+    uncompiled: dict[str, pd.DataFrame] = {}
+    for name, program in _programs(agent, options).items():
+        uncompiled[name] = measure(name, "uncompiled", program, program.build())
+        yield Result(name, "uncompiled", uncompiled[name]).line(uncompiled[name])
+        for recipe in _recipes(name, program, options.recipes):
+            path = folder / f"{name}-{recipe}.json"
             try:
-                yield _compile(name, recipe, program, examples, folder).line(uncompiled)
+                compilation = compile(program, recipe=recipe, save_to=path, callbacks=[SpendBar()])
+                rows = measure(name, recipe, program, compilation.program)
+                yield Result(name, recipe, rows, compilation.manifest).line(uncompiled[name])
             except Exception as error:  # a recipe may not support this program; measure the others
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-                yield f"| {name} | {recipe} | – | {reason} | – | – | – | – | – | – | – |"
+                yield f"| {name} | {recipe} | – | {reason} |{' – |' * (len(_COLUMNS) - 4)}"
+    others = [name for name in uncompiled if name != OURS]
+    if OURS in uncompiled and others:
+        yield "\nPaired differences, question by question, all uncompiled:\n"
+        for name in others:
+            yield f"- {OURS} − {name}: {_difference(uncompiled[OURS], uncompiled[name])} points"
 
 
-def _compile(name: str, recipe: str, agent: Agent, examples: list[dspy.Example], folder: Path) -> Result:
-    path = folder / f"{name}-{recipe}.json"
-    compilation = compile(agent, recipe=recipe, save_to=path, callbacks=[SpendBar()])
-    rows = _evaluate(name, recipe, agent, compilation.program, examples, folder)
-    return Result(name, recipe, rows, compilation.manifest)
+def _recipes(name: str, program: Agent, names: str | None) -> list[str]:
+    if names == "none" or name == CHAT:  # plain chat has no prompt to compile
+        return []
+    return names.split(",") if names else list(program.recipes or {})
 
 
 def _evaluate(
-    name: str, recipe: str, agent: Agent, program: dspy.Module, examples: list[dspy.Example], folder: Path
+    name: str,
+    recipe: str,
+    agent: Agent,
+    program: dspy.Module,
+    *,
+    examples: list[dspy.Example],
+    folder: Path,
+    split: str,
 ) -> pd.DataFrame:
-    data = [dataset_hash([example.toDict() for example in agent.examples("test")])]
+    data = [dataset_hash([example.toDict() for example in agent.examples(split)])]
     settings = [agent.config.retriever.k, agent.config.max_iters, data]
     lm: Any = agent.lm()
-    return evaluate_with_journal(f"{name}-{recipe}-test", program, examples, agent.metric, lm, folder, settings)
+    return evaluate_with_journal(f"{name}-{recipe}-{split}", program, examples, agent.metric, lm, folder, settings)
 
 
 def _difference(rows: pd.DataFrame, uncompiled: pd.DataFrame) -> str:
@@ -135,29 +172,54 @@ def _difference(rows: pd.DataFrame, uncompiled: pd.DataFrame) -> str:
     return f"{100 * points.mean():+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
-def _programs(agent: Agent, only: str | None) -> dict[str, Agent]:
-    """Return the agent with ``oneturn.ReAct``, and the same agent with ``dspy.ReAct``."""
-    lm = agent.config.lm.model_copy(update={"max_tokens": max(agent.config.lm.max_tokens or 0, PEER_TOKENS)})
-    peer = replace(agent, build=_build_peer(agent), config=agent.config.model_copy(update={"lm": lm}))
-    programs = {"oneturn.ReAct": agent, "dspy.ReAct": peer}
-    return {name: program for name, program in programs.items() if only in (None, name)}
+def _programs(agent: Agent, options: argparse.Namespace) -> dict[str, Agent]:
+    """Return the agent with each program to measure; on a third-party set, four with the same token limit."""
+    peer = replace(agent, build=lambda: as_plain_react(agent.build(), agent.config.max_iters))
+    if options.set is None:
+        programs = {OURS: agent, PEER: with_lm(peer, max_tokens=max(agent.config.lm.max_tokens or 0, PEER_TOKENS))}
+    else:
+        task = SETS[options.set].task()
+        chat = replace(agent, build=lambda: PlainChat(task))
+        programs = {
+            CHAT: chat,
+            THOUGHT: replace(agent, build=lambda: dspy.ChainOfThought(task)),
+            PEER: peer,
+            OURS: agent,
+        }
+    return {name: program for name, program in programs.items() if not options.only or name in options.only}
 
 
-def _build_peer(agent: Agent) -> Callable[[], dspy.Module]:
-    return lambda: as_plain_react(agent.build(), agent.config.max_iters)
+def set_agent(name: str, config: oneturn.AgentConfig) -> Agent:
+    """Build the agent of a third-party set; a compile uses all of its development examples."""
+    each = SETS[name]
+    compile_config = config.compile.model_copy(update={"dev_examples": SIZES["dev"]})
+    config = config.model_copy(update={"compile": compile_config})
+    rows = [(row["id"], row) for row in each.rows()]
+    agent = rows_agent(name, lambda: rows, each.task(), each.tools, each.metric, config)
+    return with_lm(replace(agent, recipes=RECIPES), max_tokens=SET_TOKENS)
+
+
+def with_lm(agent: Agent, **settings: Any) -> Agent:
+    """Return the agent with other settings of its LM."""
+    lm = agent.config.lm.model_copy(update=settings)
+    return replace(agent, config=agent.config.model_copy(update={"lm": lm}))
 
 
 def _agent(options: argparse.Namespace) -> Agent:
-    if options.data is None:
+    if options.set is not None:
+        agent = set_agent(options.set, _config(options))
+    elif options.data is None:
         agent = load_agent("agent.py", options.config)
     else:
-        config = oneturn.AgentConfig.read(options.config or "configs/dev.yaml")
-        agent = jsonl_agent(Path(options.data), options.signature, options.tools, options.metric, config)
+        agent = jsonl_agent(Path(options.data), options.signature, options.tools, options.metric, _config(options))
         agent = replace(agent, recipes=RECIPES)
     if options.lm:
-        lm = agent.config.lm.model_copy(update={"model": options.lm})
-        agent = replace(agent, config=agent.config.model_copy(update={"lm": lm}))
+        agent = with_lm(agent, model=options.lm)
     return _with_fewer(agent, {"train": options.train, "dev": options.dev})
+
+
+def _config(options: argparse.Namespace) -> oneturn.AgentConfig:
+    return oneturn.AgentConfig.read(options.config or "configs/dev.yaml")
 
 
 def _with_fewer(agent: Agent, sizes: Mapping[str, int | None]) -> Agent:
@@ -179,9 +241,13 @@ def _about(agent: Agent) -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipes", help="comma-separated names (default: all)")
-    parser.add_argument("--only", choices=("oneturn.ReAct", "dspy.ReAct"), help="measure one of the two programs")
-    parser.add_argument("--rows", type=int, default=None, help="number of test rows, from each category (default: all)")
+    parser.add_argument("--set", choices=sorted(SETS), help="third-party question set")
+    parser.add_argument("--recipes", help="comma-separated names, or none (default: all)")
+    parser.add_argument("--only", action="append", choices=(OURS, PEER, THOUGHT, CHAT), help="program; can be repeated")
+    parser.add_argument("--split", default="test", choices=("dev", "test"), help="split to measure (default: test)")
+    parser.add_argument(
+        "--rows", type=int, default=None, help="number of rows to measure, of each category (default: all)"
+    )
     parser.add_argument("--train", type=int, default=None, help="number of training examples, likewise (default: all)")
     parser.add_argument(
         "--dev", type=int, default=None, help="number of development examples, likewise (default: configured)"

@@ -14,8 +14,9 @@ import pytest
 from dspy.lm15 import Message, Request, Response, TextPart, Usage
 
 import oneturn
-from benchmarks import recipes
+from benchmarks import answers, recipes
 from benchmarks.jsonl_agent import jsonl_agent
+from benchmarks.question_sets import QuestionSet
 from oneturn.compilation import Work
 from oneturn.config import AgentConfig
 from oneturn.errors import DataError
@@ -85,13 +86,59 @@ def test_table_has_a_line_per_recipe_and_for_the_uncompiled_program(report: str)
     assert few[2] == uncompiled[2] == "8"
     assert few[3] == "100.0%" != uncompiled[3]
     assert re.match(r"\+\d+\.\d \(\+\d", few[5])
-    spent, least, most = map(int, re.findall(r"\d+", few[8]))
+    spent, least, most = map(int, re.findall(r"\d+", few[10]))
     assert 0 < least <= spent <= most
     assert failed[3] == "ValueError: it doesn't fit"
 
 
 def test_report_has_the_number_of_examples(report: str):
     assert report.startswith("<!-- sums -->\n- LM: sample/lm\n- data: sums, 6 train, 4 dev, 8 test\n")
+
+
+class ArithmeticEngine:
+    """An engine that answers in the format that the prompt asks for, and in none of them reads the question."""
+
+    supports_response_schema = True
+    supported_params = frozenset({"response_format"})
+
+    def complete(self, request: Request) -> Response:
+        prompt = "".join(part.text for message in [request.system, *request.messages] for part in _parts(message))
+        if "next_tool_name" in prompt and "[[ ## reasoning" not in prompt:
+            text = "[[ ## next_thought ## ]]\nx\n[[ ## next_tool_name ## ]]\nfinish\n[[ ## next_tool_args ## ]]\n{}"
+        elif "[[ ## reasoning" in prompt:
+            text = "[[ ## reasoning ## ]]\n1 + 1\n\n[[ ## answer ## ]]\nIt is 2.\n"
+        elif "Think step by step" in prompt:
+            text = "1 + 1 is 2, so\n\nAnswer: 2 apples"
+        else:
+            text = json.dumps({"tool_call": {"name": "finish", "args": {"answer": "2"}}})
+        return Response(None, request.model, Message.assistant(TextPart(text)), "stop", Usage(len(prompt), len(text)))
+
+
+def _parts(message: Any) -> Any:
+    return [TextPart(message)] if isinstance(message, str) else getattr(message, "parts", message) or []
+
+
+def test_third_party_set_is_answered_by_four_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def read(name: str, sizes: Any) -> list[dict[str, Any]]:
+        splits = ("train", "dev", "test", "test")
+        return [{"id": f"{n}", "split": s, "question": f"{n}?", "answer": "2"} for n, s in enumerate(splits)]
+
+    sums = QuestionSet("sums", "question -> answer", "Add.", answers.number, read, ("modules.tools:calculate",))
+    monkeypatch.setitem(recipes.SETS, "sums", sums)
+    monkeypatch.setattr("oneturn.agent.build_lm", lambda config: dspy.LM("sums/lm", engine=ArithmeticEngine()))
+    (tmp_path / "config.yaml").write_text("lm:\n  model: sums/lm\n")
+    argv = ["recipes", "--set", "sums", "--recipes", "none", "--config", str(tmp_path / "config.yaml")]
+    monkeypatch.setattr(sys, "argv", [*argv, "--report", str(tmp_path / "report.md")])
+    monkeypatch.chdir(tmp_path)
+    recipes.main()
+    report = (tmp_path / "report.md").read_text()
+    lines = [line.split(" | ")[:4] for line in report.splitlines() if "| uncompiled |" in line]
+    assert lines == [
+        [f"| {name}", "uncompiled", "2", "100.0%"]
+        for name in ("plain chat", "dspy.ChainOfThought", "dspy.ReAct", "oneturn.ReAct")
+    ]
+    assert "- oneturn.ReAct − plain chat: +0.0 (+0.0 to +0.0) points" in report
+    assert recipes.set_agent("sums", AgentConfig()).config.lm.max_tokens == recipes.SET_TOKENS
 
 
 def test_sample_file_is_split_and_scored():

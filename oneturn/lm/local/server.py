@@ -113,7 +113,18 @@ def _start(weights: Path, settings: ServerSettings) -> tuple[RunningServer, Any]
         server = llama.Server(_params(llama, weights, settings, api_key))
     except (RuntimeError, ValueError) as error:
         raise LocalLMError(f"llama.cpp can't start with {weights} and {settings}: {error}") from error
-    return RunningServer(url=server.listening_address, key=api_key), server
+    running = RunningServer(url=server.listening_address, key=api_key)
+    _wait_for_queue(running)
+    return running, server
+
+
+def _wait_for_queue(server: RunningServer) -> None:
+    """Wait until the server's task queue runs: stopped before that, llama.cpp's thread would never end, nor the process.
+
+    ``/slots`` is answered by the queue, ``/health`` isn't.
+    """
+    headers = {"Authorization": f"Bearer {server.key}"}
+    httpx.get(f"{server.url}/slots", headers=headers, trust_env=False, timeout=60).raise_for_status()
 
 
 def _params(llama: Any, weights: Path, settings: ServerSettings, api_key: str) -> Any:

@@ -85,3 +85,13 @@ def test_a_child_process_uses_its_parents_server():
     command = [sys.executable, "-c", script]
     url = subprocess.check_output(command, env=os.environ | server_variables(), text=True, timeout=120).strip()
     assert url == parent.url
+
+
+@pytest.mark.local_lm
+def test_a_process_that_asks_its_server_nothing_ends():
+    script = (
+        "from oneturn.lm.local.server import *; from oneturn.lm.local import fetch_weights, ServerSettings\n"
+        "running_server(fetch_weights('0.5B'), ServerSettings(slots=1, context=512))"
+    )
+    for _ in range(3):  # whether it hung depended on which of llama.cpp's threads was faster
+        subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
