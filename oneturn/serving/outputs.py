@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from oneturn.core.terminal import visible, visible_lines
@@ -70,7 +70,7 @@ def _view(value: Any) -> RenderableType:
 
 def _rows(values: Sequence[Mapping[str, Any]]) -> Table:
     columns = list(dict.fromkeys(name for value in values for name in value))
-    table = Table(*(Text(visible(str(name))) for name in columns), box=None, pad_edge=False, header_style="dim")
+    table = Table(*(Column(Text(visible(str(name)))) for name in columns), box=None, pad_edge=False, header_style="dim")
     for value in values:
         table.add_row(*(_view(value[name]) if name in value else Text("") for name in columns))
     return table
