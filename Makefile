@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-EXTRAS := local,databricks,optimizers,mcp,spark,notebooks,dev
+EXTRAS := local,databricks,optimizers,mcp,spark,notebooks,docs,dev
 STAMP  := $(VENV)/.installed
 # Processes for the unit tests: one per core, two in CI; to change it: make test WORKERS=4
 WORKERS ?= $(if $(CI),2,auto)
@@ -21,7 +21,7 @@ export ONETURN_CONFIG := $(CONFIG)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast test-versions test-clients lint format demo weights compile log evaluate serve notebooks benchmark lock clean
+.PHONY: help setup test test-fast test-versions test-clients lint format docs demo weights compile log evaluate serve notebooks benchmark lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,13 @@ lint: setup ## Check style, format, types and imports
 format: setup ## Fix style and format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: setup ## Build the site of the documentation into build/site; a broken link fails
+	$(BIN)/python -m scripts.configuration_docs
+	$(BIN)/python -m scripts.conformance_docs
+	$(BIN)/python -m scripts.reference_docs
+	$(BIN)/zensical build --strict --clean
+	@echo "docs: open build/site/index.html"
 
 weights: setup ## Download the embedded LM's weights into the cache (not with CONFIG=…)
 	@[ -n "$(CONFIG)" ] || $(BIN)/python -m scripts.fetch_weights 1.5B

@@ -1,10 +1,11 @@
-"""Write the tables of rules in docs/conformance.md: `python -m scripts.conformance_docs`."""
+"""Write the tables of rules in docs/conformance-rules.md: `python -m scripts.conformance_docs`."""
 
 from pathlib import Path
 
-from oneturn.conformance.rules import SECTIONS, Rule
+from oneturn.conformance.rule import Rule
+from oneturn.conformance.rules import SECTIONS
 
-PAGE = Path(__file__).parent.parent / "docs" / "conformance.md"
+PAGE = Path(__file__).parent.parent / "docs" / "conformance-rules.md"
 BEGIN, END = "<!-- rules: begin -->\n", "<!-- rules: end -->\n"
 
 
@@ -26,7 +27,8 @@ def _section(title: str, rules: tuple[Rule, ...]) -> str:
 
 
 def _severity(rule: Rule) -> str:
-    return f"{rule.severity.value} ({rule.weaker.value})" if rule.weaker else rule.severity.value
+    text = f"{rule.severity.value} ({rule.weaker.value})" if rule.weaker else rule.severity.value
+    return f"{text}; Open Responses: {rule.open_responses.value}" if rule.open_responses else text
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -18,6 +18,10 @@ _EXIT_UNREACHABLE = 2
 
 def check(
     url: Annotated[str, typer.Argument(help="The endpoint: host and port, or the URL of /responses or /invocations.")],
+    contract: Annotated[
+        Literal["openresponses", "mlflow"] | None,
+        typer.Option(help="What the endpoint promises.", show_default="openresponses at /v1/responses, else mlflow"),
+    ] = None,
     concurrency: Annotated[int, typer.Option(min=0, max=64, help="Concurrent streams; 0 skips this probe.")] = 16,
     question: Annotated[
         str | None, typer.Option(metavar="TEXT", help="The question; {marker} becomes a word unique to each request.")
@@ -41,14 +45,25 @@ def check(
     json_file: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON; - for stdout.")
     ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the report as JUnit XML, for the tests of a CI system.")
+    ] = None,
+    sarif: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the report as SARIF 2.1.0, for code hosts and editors.")
+    ] = None,
 ) -> None:
     """Check any Responses endpoint: streams, errors, and concurrent requests.
 
-    Sends 14 requests plus the concurrent ones. Exit code 0: no errors; 1: errors; 2: unreachable or access refused.
+    The contract openresponses is the Open Responses specification and its acceptance suite, mlflow what MLflow and
+    Databricks ask of a ResponsesAgent. Sends 14 requests plus the concurrent ones; openresponses sends 13 more. The
+    last line of the report says which contract the endpoint passed. Exit code 0: no errors; 1: errors; 2: unreachable
+    or access refused.
 
     Examples:
 
-        oneturn check localhost:8000
+        oneturn check localhost:8000/v1/responses
+
+        oneturn check localhost:8000 --contract openresponses --junit check.xml --sarif check.sarif
 
         oneturn check http://127.0.0.1:8000/invocations --concurrency 64 --json report.json
 
@@ -59,11 +74,13 @@ def check(
     key, extra = _key(key_env), _extra(request)
     if question is not None and "{marker}" not in question:
         raise typer.BadParameter(f"{question!r} has no {{marker}}; add it.", param_hint="--question")
-    if json_file not in (None, "-") and not Path(str(json_file)).absolute().parent.is_dir():
-        raise typer.BadParameter(f"there is no folder for {json_file}.", param_hint="--json")
+    files = {"--json": None if json_file in (None, "-") else json_file, "--junit": junit, "--sarif": sarif}
+    for option, file in files.items():
+        if file is not None and not Path(file).absolute().parent.is_dir():
+            raise typer.BadParameter(f"there is no folder for {file}.", param_hint=option)
 
     from oneturn.cli.tables import show_conformance_report
-    from oneturn.conformance import check_endpoint
+    from oneturn.conformance import check_endpoint, to_junit, to_sarif
     from oneturn.core.urls import with_scheme
     from oneturn.errors import EndpointError
 
@@ -79,6 +96,7 @@ def check(
                 echo=echo,
                 deterministic=deterministic,
                 answered=answered,
+                contract=contract,
                 timeout=timeout,
                 on_probe=status.update,
                 **options,
@@ -89,9 +107,13 @@ def check(
     if json_file == "-":
         typer.echo(json.dumps(report.to_dict(), indent=2))
     else:
-        show_conformance_report(report, build_console())
+        show_conformance_report(report, build_console(), strict)
         if json_file is not None:
             Path(json_file).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+    if junit is not None:
+        junit.write_text(to_junit(report, strict), encoding="utf-8")
+    if sarif is not None:
+        sarif.write_text(to_sarif(report), encoding="utf-8")
     if not report.passed(strict):
         raise typer.Exit(1)
 

@@ -159,43 +159,54 @@ def _pluralize(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
-_CONTRACTS = {"OpenAI": "OpenAI's contract", "MLflow": "MLflow's weaker contract", "": "no stream"}
+_CONTRACTS = {"openresponses": "Open Responses", "mlflow": "MLflow's ResponsesAgent"}
+_SKIPPED = "suite-refused"
 
 
-def show_conformance_report(report: EndpointReport, console: Console) -> None:
-    """Print the probes, the violations by rule, and the verdict."""
-    console.print(f"{escape(report.url)}: {_CONTRACTS[report.contract]}", highlight=False)
-    console.print(_probe_table(report))
+def show_conformance_report(report: EndpointReport, console: Console, strict: bool = False) -> None:
+    """Print the probes, the violations by rule, and the verdict; ``strict`` makes warnings fail."""
+    contract = _CONTRACTS[report.contract]
+    console.print(f"{escape(report.url)}: {contract}", highlight=False, soft_wrap=True)
+    console.print(_probe_table(report, console.width))
     for severity in _COLOURS:
         for rule, violations in _by_rule(report, severity).items():
             _show_rule(rule, severity, violations, console)
     errors, warnings = (len(report.broken_rules(severity)) for severity in (Severity.error, Severity.warning))
-    verdict = "[green]passed[/]" if not errors else "[red]failed[/]"
-    console.print(f"{verdict}: {_pluralize(errors, 'error')}, {_pluralize(warnings, 'warning')}", highlight=False)
+    verdict = f"[green]passed {contract}[/]" if report.passed(strict) else f"[red]did not pass {contract}[/]"
+    refused = len({probe.name for probe in report.probes if any(f.check == _SKIPPED for f in probe.findings)})
+    counts = [_pluralize(errors, "error"), _pluralize(warnings, "warning")]
+    if refused:
+        counts.append(f"{_pluralize(refused, 'test')} of the acceptance suite refused")
+    console.print(f"{verdict}: {', '.join(counts)}", highlight=False, soft_wrap=True)
 
 
-def _probe_table(report: EndpointReport) -> Table:
-    table = Table("probe", "requests", "errors", "warnings", "counts")
-    for column in table.columns:
-        column.overflow = "fold"
+def _probe_table(report: EndpointReport, width: int) -> Table:
+    headers = ("probe", "requests", "errors", "warnings", "counts")
+    table = _table(*headers[: 5 if width >= _WIDE else 4])
+    table.columns[-1].justify = "left" if width >= _WIDE else "right"
     for probe in report.probes:
         facts = ", ".join(f"{name} {value}" for name, value in probe.facts.items())
         counts = [str(probe.count(severity)) for severity in (Severity.error, Severity.warning)]
-        table.add_row(probe.name, str(probe.requests), *counts, escape(facts))
+        cells = (probe.name, str(probe.requests), *counts, escape(facts))
+        table.add_row(*cells[: len(table.columns)])
     return table
+
+
+_MAX_MESSAGES = 3  # per rule; the JSON has all
 
 
 def _show_rule(rule: str, severity: Severity, violations: list[tuple[str, Finding]], console: Console) -> None:
     console.print(f"[{_COLOURS[severity]}]{severity.value} {rule}[/]: {escape(RULES[rule].asks)}", highlight=False)
-    by_probe: dict[str, list[Finding]] = {}
+    probes: dict[str, list[str]] = {}  # by message
     for probe, violation in violations:
-        by_probe.setdefault(probe, []).append(violation)
-    for probe, (first, *others) in by_probe.items():
-        position = "" if first.event is None else f", event {first.event}"
+        position = "" if violation.event is None else f", event {violation.event}"
+        probes.setdefault(violation.message, []).append(f"{probe}{position}")
+    most = len(probes) if rule == _SKIPPED else _MAX_MESSAGES if severity is Severity.error else 1
+    for message, (first, *others) in list(probes.items())[:most]:
         more = f" (and {len(others)} more)" if others else ""
-        console.print(f"  {escape(probe)}{position}: {escape(first.message)}{more}", highlight=False)
-        if severity is not Severity.error:  # one example is enough
-            break
+        console.print(f"  {escape(first)}: {escape(message)}{more}", highlight=False)
+    if severity is Severity.error and len(probes) > most:
+        console.print(f"  and {len(probes) - most} more (all of them: --json FILE)", highlight=False)
     console.print(f"  [dim]{escape(RULES[rule].why)}[/]", highlight=False)
 
 

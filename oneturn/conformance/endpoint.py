@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
+from oneturn.conformance.rules import Contract
 from oneturn.errors import EndpointError
 
 _END = "[DONE]"
@@ -24,11 +25,13 @@ class Stream:
 
     Attributes:
         events: the JSON objects, in order.
+        names: the ``event:`` line of each of them; empty where there is none.
         unreadable: the data of events that are not JSON objects.
         ended: whether ``[DONE]`` was the last event.
     """
 
     events: tuple[Mapping[str, Any], ...]
+    names: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
     ended: bool = False
 
@@ -40,19 +43,25 @@ def read_stream(body: bytes) -> Stream:
     events: list[Mapping[str, Any]] = []
     unreadable: list[str] = []
     ended = False
+    names: list[str] = []
     data: list[bytes] = []
+    name = ""
     for line in lines:
         if line.startswith(b"data:"):
             data.append(line[5:].removeprefix(b" "))
+        elif line.startswith(b"event:"):
+            name = line[6:].decode(errors="replace").strip()
         elif not line and data:
             payload, data = b"\n".join(data), []
             value = read_json(payload)
             ended = payload.strip() == _END.encode()
             if isinstance(value, dict):
                 events.append(value)
+                names.append(name)
             elif not ended:
                 unreadable.append(payload.decode(errors="replace"))
-    return Stream(tuple(events), tuple(unreadable), ended)
+            name = ""
+    return Stream(tuple(events), tuple(names), tuple(unreadable), ended)
 
 
 def read_json(body: bytes) -> Any:
@@ -117,6 +126,7 @@ class Endpoint:
         key: the bearer token to send.
         extra: fields of each request besides its input.
         timeout: the longest that one answer may take, in seconds.
+        contract: the contract, which completes the URL; by default the one of its path.
 
     Raises:
         EndpointError: ``url`` is not an HTTP URL.
@@ -126,9 +136,10 @@ class Endpoint:
     key: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     timeout: float = 120.0
+    contract: Contract | None = None
 
     def __post_init__(self) -> None:
-        self._address = address(self.url)
+        self._address = address(self.url, self.contract)
         self._client = httpx.Client(
             headers={"authorization": f"Bearer {self.key}"} if self.key else {},
             timeout=httpx.Timeout(self.timeout, connect=min(_CONNECT_SECONDS, self.timeout)),
@@ -147,6 +158,11 @@ class Endpoint:
     def address(self) -> str:
         """The URL that requests are sent to."""
         return self._address
+
+    @property
+    def checked_contract(self) -> Contract:
+        """The contract to check: the chosen one, or Open Responses at ``/v1/responses`` and MLflow's elsewhere."""
+        return self.contract or ("openresponses" if self._address.endswith("/v1/responses") else "mlflow")
 
     def body(self, question: str, **more: Any) -> dict[str, Any]:
         """Build the request body that asks ``question``, with the fields ``more``."""
@@ -209,8 +225,10 @@ class Endpoint:
         return Answer(response.status_code, response.headers.get("content-type", "").lower(), bytes(body), broken, late)
 
 
-def address(url: str) -> str:
+def address(url: str, contract: Contract | None = None) -> str:
     """Return the URL that requests to the endpoint at ``url`` are posted to.
+
+    Without a path of its own, that of ``contract``: ``/v1/responses`` for Open Responses, else ``/responses``.
 
     Raises:
         EndpointError: ``url`` is not an HTTP URL.
@@ -221,5 +239,6 @@ def address(url: str) -> str:
     path = parts.path.rstrip("/")
     if not path.endswith(("/responses", "/invocations")):
         on_databricks = path.rpartition("/")[0].endswith("/serving-endpoints")
-        path += "/invocations" if on_databricks else "/responses"
+        standard = "/v1/responses" if contract == "openresponses" and not path else "/responses"
+        path += "/invocations" if on_databricks else standard
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))

@@ -36,6 +36,17 @@ def untyped_error(event: Event) -> Any:
     return databricks or event.get("error")
 
 
+def stream_error(event: Event) -> Any:
+    """Return the error of an ``error`` event: the object nested in it, the event itself, or that of an untyped one.
+
+    Open Responses nests the error, OpenAI's clients read its fields from the event.
+    """
+    if not event.get("type"):
+        return untyped_error(event)
+    nested = {name: value for name, value in mapping(event.get("error")).items() if value is not None}
+    return {**event, **nested} if nested else event
+
+
 def is_mlflow_contract(events: Iterable[Event]) -> bool:
     """Whether the events follow MLflow's contract: no ``response.created``, no ``response.output_item.added``."""
     return not any(kind(event) in ("response.created", ADDED) for event in events)

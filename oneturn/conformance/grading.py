@@ -10,7 +10,6 @@ from oneturn.conformance.endpoint import Answer, Endpoint
 from oneturn.conformance.probes import (
     QUESTION,
     Settings,
-    detect_contract,
     has_deltas,
     lacks_deltas,
     new_marker,
@@ -21,7 +20,8 @@ from oneturn.conformance.probes import (
     probe_stream,
 )
 from oneturn.conformance.report import EndpointReport, Probe
-from oneturn.conformance.rules import Findings
+from oneturn.conformance.rules import Contract, Findings
+from oneturn.conformance.suite import run_suite
 from oneturn.core.findings import Severity
 from oneturn.errors import ConfigError, EndpointError
 
@@ -42,6 +42,7 @@ def check_endpoint(
     echo: bool = False,
     deterministic: bool = False,
     answered: bool = False,
+    contract: Contract | None = None,
     timeout: float = 120.0,
     on_probe: OnProbe | None = None,
 ) -> EndpointReport:
@@ -49,7 +50,7 @@ def check_endpoint(
 
     Sends at most ``concurrency`` + 14 requests, each limited to ``timeout`` seconds: two streams, the first of them
     again without a stream, seven invalid or unusual requests, three whose client disconnects, one more stream, and
-    ``concurrency`` streams at once.
+    ``concurrency`` streams at once. Under the contract of Open Responses, at most 13 more: its acceptance suite.
 
     Args:
         url: ``http://host:port``, with or without a path that ends in ``/responses`` or ``/invocations``; or
@@ -62,6 +63,8 @@ def check_endpoint(
         deterministic: whether the same question always has the same answer; then the stream is compared with the
             response without a stream.
         answered: whether the agent runs all its tools itself; then each call must have its output.
+        contract: what the endpoint promises, ``"openresponses"`` or ``"mlflow"``; by default the former at
+            ``/v1/responses`` and the latter elsewhere.
         timeout: the longest that one answer may take, in seconds.
         on_probe: called with the description of each probe before it starts.
 
@@ -74,8 +77,8 @@ def check_endpoint(
         raise ConfigError(f"concurrency is {concurrency}; at most {MAX_STREAMS} requests are sent at once.")
     if "{marker}" not in question and (echo or concurrency > 1):
         raise ConfigError(f"The question {question!r} has no {{marker}}, which tells requests apart; add it.")
-    settings = Settings(question, echo, deterministic, answered)
-    with Endpoint(url, key, extra or {}, timeout) as endpoint:
+    with Endpoint(url, key, extra or {}, timeout, contract) as endpoint:
+        settings = Settings(question, echo, deterministic, answered, endpoint.checked_contract)
         return _Grader(endpoint, settings, on_probe or (lambda name: None)).grade(concurrency)
 
 
@@ -94,7 +97,7 @@ class _Grader:
         if not answer.late:  # the other probes would each wait for the timeout too
             probes += self._run_other_probes(marker, answer, first, concurrency)
         findings = [finding for probe in probes for finding in probe.findings]
-        return EndpointReport(findings, self._endpoint.address, detect_contract(answer), probes)
+        return EndpointReport(findings, self._endpoint.address, self._settings.contract, probes)
 
     def _run_other_probes(self, marker: str, answer: Answer, first: Probe, concurrency: int) -> list[Probe]:
         endpoint, settings = self._endpoint, self._settings
@@ -110,6 +113,8 @@ class _Grader:
             finding.check for finding in (*first.findings, *second.findings) if finding.severity is Severity.error
         }
         probes.append(probe_disconnects(endpoint, settings, new_marker(), earlier_errors))
+        if settings.contract == "openresponses":
+            probes += run_suite(endpoint, settings, self._on_probe)
         if concurrency > 1:
             self._on_probe(f"{concurrency} streams at once")
             probes.append(probe_concurrency(endpoint, settings, concurrency, [answer, second_answer]))

@@ -5,17 +5,16 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from oneturn.conformance.endings import check_leaks
-from oneturn.conformance.endpoint import Answer, Endpoint
+from oneturn.conformance.endpoint import Answer, Endpoint, Stream
 from oneturn.conformance.events import (
     TERMINAL,
     done_items,
-    is_mlflow_contract,
     kind,
     mapping,
     message_text,
@@ -23,7 +22,7 @@ from oneturn.conformance.events import (
 )
 from oneturn.conformance.report import Probe
 from oneturn.conformance.response import check_response, compare
-from oneturn.conformance.rules import Findings, format_value
+from oneturn.conformance.rules import Contract, Findings, format_value
 from oneturn.conformance.stream import check_stream
 from oneturn.core.findings import Finding, Severity
 
@@ -41,20 +40,22 @@ class Settings:
         echo: whether the agent repeats the marker.
         deterministic: whether the same question always has the same answer.
         answered: whether the agent runs all its tools itself; see :func:`oneturn.conformance.check_stream`.
+        contract: the contract that answers are checked against.
     """
 
     question: str = QUESTION
     echo: bool = False
     deterministic: bool = False
     answered: bool = False
+    contract: Contract = "mlflow"
 
     def format_question(self, marker: str) -> str:
         """Return the question with its marker."""
         return self.question.replace("{marker}", marker)
 
 
-def stream_violations(answer: Answer, settings: Settings) -> list[Finding]:
-    """Check an answer that should be a stream."""
+def stream_violations(answer: Answer, settings: Settings, client_tools: Collection[str] = ()) -> list[Finding]:
+    """Check an answer that should be a stream; ``client_tools`` are the names of the tools in the request."""
     findings = Findings()
     if answer.late:
         findings.add("answer-late", f"{answer.broken}.")
@@ -63,7 +64,7 @@ def stream_violations(answer: Answer, settings: Settings) -> list[Finding]:
         return findings.in_order()
     if answer.status != 200:
         findings.add("http-status", f"A valid request is answered with {answer.status}.")
-        return [*findings.in_order(), *error_violations(answer)]
+        return [*findings.in_order(), *error_violations(answer, settings.contract)]
     if not answer.is_stream:
         findings.add("not-a-stream", f"The answer is of type {answer.content_type or 'unknown'!r}.")
         return findings.in_order()
@@ -73,15 +74,33 @@ def stream_violations(answer: Answer, settings: Settings) -> list[Finding]:
     ended = stream.ended or any(kind(event) in TERMINAL for event in stream.events)
     if answer.broken or not ended:
         findings.add("stream-cut", f"{answer.broken or 'no terminal event and no [DONE]'}.")
-    return [*findings.in_order(), *check_stream(stream.events, answered=settings.answered)]
+    elif settings.contract == "openresponses" and not stream.ended:
+        findings.add("done-missing", "The stream ends without [DONE].")
+    if settings.contract == "openresponses":
+        _check_event_lines(stream, findings)
+    checked = check_stream(
+        stream.events, answered=settings.answered, contract=settings.contract, client_tools=client_tools
+    )
+    return [*findings.in_order(), *checked]
 
 
-def error_violations(answer: Answer) -> list[Finding]:
+def _check_event_lines(stream: Stream, findings: Findings) -> None:
+    wrong = [
+        (name, kind(event)) for name, event in zip(stream.names, stream.events, strict=True) if name != kind(event)
+    ]
+    if wrong:
+        name, event_type = wrong[0]
+        message = f"{len(wrong)} of {len(stream.events)} events, such as {event_type or 'an untyped one'}"
+        findings.add("event-line", f"{message}: {f'event: {name}' if name else 'there is none'}.")
+
+
+def error_violations(answer: Answer, contract: Contract) -> list[Finding]:
     """Check an HTTP error."""
-    findings = Findings()
+    findings = Findings(contract)
     body = answer.json
     error = mapping(body).get("error")
-    if not isinstance(error, dict) or not isinstance(error.get("message"), str) or not error.get("code"):
+    name = "type" if contract == "openresponses" else "code"  # the code may be null there
+    if not isinstance(error, dict) or not isinstance(error.get("message"), str) or not error.get(name):
         findings.add("http-error-shape", f"HTTP {answer.status} came with {format_value(body or answer.body, 120)}.")
     fields = mapping(body)
     message = mapping(error).get("message") or error or fields.get("message") or fields.get("detail")
@@ -124,11 +143,11 @@ def probe_response(endpoint: Endpoint, settings: Settings, marker: str, streamed
         findings.add("answer-late" if answer.late else "http-body", f"{answer.broken}.")
     elif answer.status != 200:
         findings.add("http-status", f"A valid request is answered with {answer.status}.")
-        return Probe([*findings.in_order(), *error_violations(answer)], "response", 1)
+        return Probe([*findings.in_order(), *error_violations(answer, settings.contract)], "response", 1)
     elif not isinstance(body, dict):
         findings.add("http-body", f"The body is {format_value(answer.body)}.")
     else:
-        violations = check_response(body, answered=settings.answered)
+        violations = check_response(body, answered=settings.answered, contract=settings.contract)
         if settings.deterministic and streamed.is_stream:
             violations += compare(streamed.stream.events, body)
         return Probe(violations, "response", 1)
@@ -154,13 +173,13 @@ def probe_bad_requests(endpoint: Endpoint, settings: Settings) -> Probe:
     violations: list[Finding] = []
     facts: dict[str, Any] = {}
     for name, (body, check) in cases.items():
-        findings = Findings()
+        findings = Findings(settings.contract)
         answer = endpoint.ask(body)
         facts[name] = answer.status
         if answer.late:
             findings.add("answer-late", f"{answer.broken}.")
         check(findings, name, answer)
-        errors = error_violations(answer) if answer.status >= 400 else []
+        errors = error_violations(answer, settings.contract) if answer.status >= 400 else []
         if answer.is_stream:
             errors = [error for error in stream_violations(answer, settings) if error.severity is Severity.error]
         named = (dataclasses.replace(error, message=f"{name}: {error.message}", event=None) for error in errors)
@@ -206,13 +225,6 @@ def probe_disconnects(endpoint: Endpoint, settings: Settings, marker: str, earli
     if broken:
         findings.add("healthy-after-disconnect", f"The next stream breaks {', '.join(sorted(broken))}.")
     return Probe(findings.in_order(), "clients that leave", _DISCONNECTS + 1, {"left": len(statuses)})
-
-
-def detect_contract(answer: Answer) -> str:
-    """Return the contract of a stream: ``"OpenAI"`` or ``"MLflow"``; empty if there is no stream."""
-    if not (answer.is_stream and answer.stream.events):
-        return ""
-    return "MLflow" if is_mlflow_contract(answer.stream.events) else "OpenAI"
 
 
 LOSS_RULES = frozenset({"text-lost", "marker-lost", "stream-cut", "answer-late", "empty-stream", "text-adds-up"})

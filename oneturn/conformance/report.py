@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from oneturn.conformance.rules import Contract
 from oneturn.core.findings import Report, Severity
 
 
@@ -38,12 +39,12 @@ class EndpointReport(Report):
 
     Attributes:
         url: the URL that requests were sent to.
-        contract: ``"OpenAI"``; ``"MLflow"`` for the weaker one; empty if there was no stream.
+        contract: the contract that was checked, ``"openresponses"`` or ``"mlflow"``.
         probes: the probes, in order.
     """
 
     url: str
-    contract: str
+    contract: Contract
     probes: Sequence[Probe]
 
     def broken_rules(self, *severities: Severity) -> set[str]:

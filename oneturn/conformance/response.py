@@ -7,10 +7,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from oneturn.conformance.endings import check_error, check_reason, check_response_types, check_usage
+from oneturn.conformance.endings import check_error, check_reason, check_usage
 from oneturn.conformance.events import done_items, is_draft, mapping, objects, same, to_mapping
 from oneturn.conformance.items import check_calls
-from oneturn.conformance.rules import Findings, format_value
+from oneturn.conformance.open_responses import check_resource
+from oneturn.conformance.openai_types import check_response_types
+from oneturn.conformance.rules import Contract, Findings, format_value
 from oneturn.core.findings import Finding
 
 _STATUSES = ("completed", "incomplete", "failed")
@@ -18,7 +20,12 @@ _VOLATILE_FIELDS = frozenset({"id", "call_id", "status"})
 
 
 def check_response(
-    response: Mapping[str, Any] | BaseModel, *, answered: bool = False, earlier_calls: Collection[str] = ()
+    response: Mapping[str, Any] | BaseModel,
+    *,
+    answered: bool = False,
+    earlier_calls: Collection[str] = (),
+    contract: Contract = "mlflow",
+    client_tools: Collection[str] = (),
 ) -> list[Finding]:
     """Check a response of ``/responses`` without a stream. Return its violations.
 
@@ -26,10 +33,12 @@ def check_response(
         response: the response, as a dict or as a pydantic model of MLflow or openai.
         answered: as in :func:`check_stream`.
         earlier_calls: as in :func:`check_stream`.
+        contract: as in :func:`check_stream`.
+        client_tools: as in :func:`check_stream`.
     """
     body = to_mapping(response)
     status = body.get("status")
-    findings = Findings(weaker=not (body.get("id") and status))
+    findings = Findings(contract, weaker=not (body.get("id") and status))
     if not body.get("id"):
         findings.add("response-id-missing", "The response has no id.")
     if status is not None and status not in _STATUSES:
@@ -46,6 +55,8 @@ def check_response(
     else:
         check_usage(body, findings)
     check_response_types(body, findings)
+    if contract == "openresponses":
+        check_resource(body, client_tools, findings)
     return findings.in_order()
 
 

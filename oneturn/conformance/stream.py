@@ -8,10 +8,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from oneturn.conformance.endings import check_ending, check_event_types
+from oneturn.conformance.endings import check_ending
 from oneturn.conformance.events import TERMINAL, Event, integer, is_mlflow_contract, kind, mapping, same, to_mapping
 from oneturn.conformance.items import check_calls, collect_items
-from oneturn.conformance.rules import Findings, format_value
+from oneturn.conformance.open_responses import check_specification
+from oneturn.conformance.openai_types import check_event_types
+from oneturn.conformance.rules import Contract, Findings, format_value
 from oneturn.conformance.texts import check_texts
 from oneturn.core.findings import Finding
 
@@ -132,21 +134,29 @@ _FAILURES = frozenset({"error", "response.failed", "response.incomplete"})
 
 
 def check_stream(
-    events: Iterable[Mapping[str, Any] | BaseModel], *, answered: bool = False, earlier_calls: Collection[str] = ()
+    events: Iterable[Mapping[str, Any] | BaseModel],
+    *,
+    answered: bool = False,
+    earlier_calls: Collection[str] = (),
+    contract: Contract = "mlflow",
+    client_tools: Collection[str] = (),
 ) -> list[Finding]:
     """Check a stream of Responses events. Return its violations.
 
-    A stream with neither ``response.created`` nor ``response.output_item.added`` follows MLflow's weaker contract;
-    fields and events that it omits are warnings.
+    Under MLflow's contract, a stream with neither ``response.created`` nor ``response.output_item.added`` may omit
+    fields and events; they are warnings.
 
     Args:
         events: the complete stream, as dicts or as pydantic models of MLflow or openai.
         answered: whether the agent runs all its tools itself; then a call at the end without an output is an error.
             Otherwise the client is expected to run or approve it.
         earlier_calls: the ``call_id``s in the request's input; their outputs need no call in the stream.
+        contract: ``"openresponses"`` adds the rules of the Open Responses specification.
+        client_tools: the names of the function tools in the request; with Open Responses, only they are called by
+            ``function_call`` items.
     """
     stream = [to_mapping(event) for event in events]
-    findings = Findings(weaker=is_mlflow_contract(stream))
+    findings = Findings(contract, weaker=is_mlflow_contract(stream))
     check_order(stream, findings)
     items = collect_items(stream, findings)
     check_texts(items, findings)
@@ -160,4 +170,6 @@ def check_stream(
     )
     check_ending(stream, items, findings)
     check_event_types(stream, findings)
+    if contract == "openresponses":
+        check_specification(stream, client_tools, findings)
     return findings.in_order()

@@ -140,7 +140,7 @@ def test_correct_mlflow_endpoint_passes_with_warnings():
     assert report.broken_rules() == set(), report.findings
     assert report.passed()
     assert not report.passed(strict=True)
-    assert report.contract == "MLflow"
+    assert report.contract == "mlflow"
     assert report.broken_rules(Severity.note) == {"string-input-refused", "unknown-input-ignored"}
     assert report.probes[-1].facts == {"streams": 64, "lost": 0, "mixed": 0, "refused": 0}
 
@@ -149,7 +149,11 @@ def test_requests_follow_the_options_and_the_documented_count():
     seen: list[ServerRequest] = []
     with serving(good, seen) as url:
         report = check_endpoint(
-            f"{url}/v1", key="token-1", extra={"model": "m", "custom_inputs": {"a": 1}}, concurrency=5
+            f"{url}/v1",
+            key="token-1",
+            extra={"model": "m", "custom_inputs": {"a": 1}},
+            concurrency=5,
+            contract="mlflow",
         )
     assert sum(probe.requests for probe in report.probes) == len(seen) == 14 + 5
     assert {request.path for request in seen} == {"/v1/responses"}
@@ -332,10 +336,10 @@ def test_command_prints_the_report_and_passes():
     with serving(good) as url:
         result = run(url, "--concurrency", "3", "--echo")
     assert result.exit_code == 0, result.output
-    assert f"{url}/responses: MLflow's weaker contract" in result.output
-    assert re.search(r"3 at once +│ +3 +│ +0 +│", result.output)
+    assert f"{url}/responses: MLflow's ResponsesAgent" in result.output
+    assert re.search(r"3 at once +3 +0 +", result.output)
     assert "warning created-missing: `response.created` is the first event." in result.output
-    assert re.search(r"passed: 0 errors, \d+ warnings", result.output)
+    assert re.fullmatch(r"passed MLflow's ResponsesAgent: 0 errors, \d+ warnings", result.output.splitlines()[-1])
 
 
 def test_command_fails_on_errors():
@@ -343,8 +347,8 @@ def test_command_fails_on_errors():
         result = run(url, "--concurrency", "0")
     assert result.exit_code == 1
     assert "error stream-cut: A stream ends with a terminal event" in result.output
-    assert "  stream again: the connection broke" in result.output
-    assert "failed: 1 error, " in result.output
+    assert re.search(r"  stream: the connection broke .* \(and 1 more\)", result.output)
+    assert "did not pass MLflow's ResponsesAgent: 1 error, " in result.output
 
 
 def test_command_fails_on_warnings_with_strict():
