@@ -425,7 +425,11 @@ def test_ask_approves_by_option_or_exits_with_3(folder: Path):
     assert "no\n" in output(*ask, "--refuse")
     waiting = run(*ask)
     assert waiting.exit_code == 3
-    assert waiting.stderr == "No answer yet: pay waits for approval. Pass --approve or --refuse.\n"
+    assert waiting.stdout == "", "a pipe gets the answer only"
+    assert "? pay needs your approval:\n" in waiting.stderr
+    assert waiting.stderr.endswith("No answer yet: pay waits for approval. Pass --approve or --refuse.\n")
+    as_json = json.loads(run(*ask, "--json").stdout)
+    assert (as_json["answer"], as_json["approvals"]) == ("", [{"name": "pay", "arguments": '{"euros": 3}'}])
 
 
 @pytest.mark.parametrize("command", ["evaluate", "compile"])
