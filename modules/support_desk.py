@@ -1,6 +1,7 @@
 """The support desk: a ReAct module with three tools."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import dspy
 
@@ -13,7 +14,7 @@ from signatures.answer import AnswerFromHandbook
 def support_desk(
     retriever: oneturn.Retriever,
     max_iters: int = 6,
-    thoughts: bool = False,
+    thoughts: bool | Literal["free"] = False,
     more_tools: Sequence[dspy.Tool] = (),
     tool_calling: str = "auto",
 ) -> oneturn.ReAct:
@@ -22,7 +23,7 @@ def support_desk(
     Args:
         retriever: finds passages of the handbook.
         max_iters: the maximum number of LM steps per question.
-        thoughts: whether the LM writes a reason for each step.
+        thoughts: whether and how the LM writes a reason for each step.
         more_tools: further tools, such as those of ``oneturn.build_tools(config)``.
         tool_calling: how the LM is asked for its steps.
     """

@@ -92,7 +92,7 @@ class ScriptedLM(dspy.LM):
         *replies: the replies; see :data:`Reply`.
         piece: characters per chunk of a streamed reply.
         response_schema: whether the LM is held to JSON schemas by a grammar, as the embedded LM is. Replies are never
-            validated against one.
+            validated against one. Its replies may then begin with free text, too.
         streams: whether the LM supports streaming.
         **options: further options of ``dspy.LM``. By default, replies aren't cached and errors aren't retried.
     """
@@ -101,7 +101,7 @@ class ScriptedLM(dspy.LM):
         self, *replies: Reply, piece: int = 4, response_schema: bool = True, streams: bool = True, **options: Any
     ):
         script = _StreamingScript(replies, piece) if streams else _Script(replies)
-        script.supports_response_schema = script.local_grammar = response_schema
+        script.supports_response_schema = script.local_grammar = script.free_text = response_schema
         super().__init__("scripted/lm", engine=script, **{"cache": False, "num_retries": 0, **options})
 
     @property
@@ -131,6 +131,7 @@ class _Script:
     """A DSPy engine that returns a list of replies in order. Thread-safe."""
 
     local_grammar = True
+    free_text = True
     supports_response_schema = True
     supported_params = frozenset({"temperature", "top_p", "max_tokens", "response_format"})
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import httpx
 
-_TIMEOUT = 60.0
+_TIMEOUT = 300.0
 
 
 @contextmanager

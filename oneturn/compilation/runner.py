@@ -26,8 +26,7 @@ from oneturn.errors import ConfigError, LMUnavailableError, OneTurnError, Progra
 from oneturn.evaluation.approval import ApprovalPolicy
 from oneturn.evaluation.result import Evaluation
 from oneturn.programs.react import ReAct
-from oneturn.programs.state import Manifest, finish_order_of, save_compiled
-from oneturn.programs.state.interface import interface_of
+from oneturn.programs.state import Manifest, compiled_interface, finish_order_of, save_compiled, thoughts_of
 
 _log = logging.getLogger(__name__)
 _RUN_COLUMNS = ("pred_tool_calls", "pred_sources", "pred_approvals", "pred_trajectory")
@@ -219,7 +218,7 @@ def _run(plan: Plan, session: Session, path: Path, estimated: Estimate | None) -
         program = selected.program
         session.budget.close(f"the budget of {stop_reason} is spent")
         after = session.measure(program)
-    manifest = _manifest(plan, session, before, after, estimated, stop_reason)
+    manifest = _manifest(plan, session, program, before, after, estimated, stop_reason)
     save_compiled(program, manifest, path)
     return Compilation(
         program, manifest, before, after, path, tuple(session.candidates), selected.number, stop_reason, session.trace
@@ -240,12 +239,14 @@ def _run_recipe(plan: Plan, teacher: dspy.LM) -> dspy.Module:
 def _manifest(
     plan: Plan,
     session: Session,
+    program: dspy.Module,
     before: Evaluation,
     after: Evaluation,
     estimated: Estimate | None,
     stop_reason: str | None,
 ) -> Manifest:
     spent = {name: float(value) for name, value in session.journal.totals.to_dict().items() if value is not None}
+    thoughts = thoughts_of(program)
     return Manifest(
         recipe=plan.recipe,
         lm=plan.lm.model,
@@ -259,7 +260,8 @@ def _manifest(
         stopped=stop_reason,
         tool_calling=plan.student.tool_calling_with(plan.lm) if isinstance(plan.student, ReAct) else None,
         finish_order=finish_order_of(plan.student) or None,
-        interface=interface_of(plan.student),
+        thoughts=thoughts or None,
+        interface=compiled_interface(plan.student, thoughts),
     )
 
 

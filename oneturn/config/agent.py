@@ -4,7 +4,7 @@
 (a dict) and inside a logged model (its ``model_config``). Subclass ``AgentConfig`` to add settings:
 
     class MyConfig(AgentConfig):
-        thoughts: bool = True
+        greeting: str = ""
 
     config = MyConfig.read("configs/dev.yaml")
 """
@@ -153,6 +153,9 @@ class AgentConfig(Section):
     tool_calling: Literal["auto", "native", "schema", "text"] = "auto"
     """How the LM is asked for its steps: by `native` function calling, by a JSON `schema` of its reply, or by the
     prompt alone (`text`); `auto` chooses by what the LM can do."""
+    thoughts: bool | Literal["free"] | None = None
+    """Whether the LM writes a thought before each call: `true` for a few words, `free` for reasoning in free text
+    before the first one; null for what the program declares."""
     retriever: RetrieverConfig = RetrieverConfig()
     """Retrieval of passages."""
     tools: list[ToolConfig] = []

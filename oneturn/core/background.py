@@ -8,6 +8,7 @@ import contextvars
 import os
 import queue
 import threading
+import time
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -21,6 +22,12 @@ from oneturn.errors import AgentError
 KEEP_ALIVE = 10.0
 """Seconds without an event after which a keep-alive is sent; below the idle timeout of common proxies."""
 
+GATHER = 0.01
+"""Seconds for which events that follow each other faster than that are gathered, where a caller allows it.
+
+Each time that a thread waits for one event, and wakes for it, costs more than the event.
+"""
+
 T = TypeVar("T")
 RunEvent = TypeVar("RunEvent")
 
@@ -33,7 +40,9 @@ class ConsumerGone(BaseException):
 
 
 def stream_in_thread(
-    call: Callable[[Callable[[RunEvent], None]], T], alive: Any = None
+    call: Callable[[Callable[[RunEvent], None]], T],
+    alive: Any = None,
+    gathers: Callable[[], bool] = lambda: False,
 ) -> Generator[RunEvent, None, T]:
     """Run ``call(emit)`` in a thread, in a run context of its own; yield the events it emits.
 
@@ -43,6 +52,7 @@ def stream_in_thread(
     Args:
         call: the function to run; it calls ``emit`` with each event.
         alive: the event to yield after each ``KEEP_ALIVE`` seconds without one, if given.
+        gathers: whether the next events may be late by ``GATHER``, asked before each wait for one.
 
     Returns:
         The return value of ``call``.
@@ -73,10 +83,16 @@ def stream_in_thread(
     thread = threading.Thread(target=context.run, args=(work,), name="oneturn-run", daemon=True)
     thread.start()
     ended = False
+    on_timeout = ("event", alive) if alive is not None else ("stop", None)
+    waited = GATHER
     try:
         with control.waking(lambda: events.put(("stop", None))):
             while True:
-                kind, value = _next(events, control, ("event", alive) if alive is not None else ("stop", None))
+                start = time.monotonic()
+                if waited < GATHER and events.empty() and gathers():
+                    time.sleep(GATHER)
+                kind, value = _next(events, control, on_timeout)
+                waited = time.monotonic() - start
                 ended = kind in ("value", "error")
                 if kind == "event":
                     yield value

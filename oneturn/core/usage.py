@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from typing import Any
 
 import dspy
@@ -38,9 +38,9 @@ class Usage:
     cost: float | None = None
 
     def __add__(self, other: Usage) -> Usage:
-        *counts, _ = zip(astuple(self), astuple(other), strict=True)
         cost = None if self.cost is None or other.cost is None else self.cost + other.cost
-        return replace(Usage(*map(sum, counts)), cost=cost)
+        counts: list[int] = [getattr(self, name) + getattr(other, name) for name in _COUNTS]
+        return replace(Usage(*counts), cost=cost)
 
     @property
     def tokens(self) -> int:
@@ -110,6 +110,8 @@ class Usage:
         """Return a flat dict with the keys ``USAGE_COLUMNS``, for evaluation rows, journals and manifests."""
         return dict(zip(USAGE_COLUMNS, astuple(self), strict=True))
 
+
+_COUNTS = tuple(field.name for field in fields(Usage) if field.name != "cost")
 
 USAGE_COLUMNS = (
     "lm_calls",

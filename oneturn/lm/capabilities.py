@@ -50,8 +50,9 @@ def capabilities_of(lm: dspy.BaseLM) -> Mapping[str, Any]:
     """Return the LM's capabilities by the name of DSPy's attribute."""
     model, capabilities = _capabilities.get(lm, (None, {}))
     if model != lm.model:
-        grammar = bool(getattr(getattr(lm, "engine", None), "local_grammar", False))
-        capabilities = {**{name: getattr(lm, name) for name in _NAMES}, "local_grammar": grammar}
+        engine = getattr(lm, "engine", None)
+        of_engine = {name: bool(getattr(engine, name, False)) for name in ("local_grammar", "free_text")}
+        capabilities = {**{name: getattr(lm, name) for name in _NAMES}, **of_engine}
         _capabilities[lm] = (lm.model, capabilities)
     return capabilities
 
@@ -62,6 +63,14 @@ def has_local_grammar(lm: dspy.BaseLM) -> bool:
     An engine says so with ``local_grammar = True``.
     """
     return bool(capabilities_of(lm)["local_grammar"])
+
+
+def supports_free_text(lm: dspy.BaseLM) -> bool:
+    """Return whether a reply may begin with free text, of a limited length, before the JSON of its schema.
+
+    An engine says so with ``free_text = True``; the schema holds the limit: see :mod:`oneturn.lm.free_text`.
+    """
+    return bool(capabilities_of(lm)["free_text"])
 
 
 def supports_schema(lm: dspy.BaseLM) -> bool:

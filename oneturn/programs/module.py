@@ -84,7 +84,7 @@ class ModuleProgram:
         def call(emit: Callable[[RunEvent], None]) -> dspy.Prediction:
             return self._run(inputs, emit, tracker, lm_settings)
 
-        run = stream_in_thread(call, Working())
+        run = stream_in_thread(call, Working(), gathers=lambda: answer.begun)
         try:
             while True:
                 event = next(run)

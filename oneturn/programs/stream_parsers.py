@@ -272,6 +272,11 @@ class AnswerText:
         self._reply = 0
         self._emitted: list[str] = []
 
+    @property
+    def begun(self) -> bool:
+        """Whether the current attempt has text."""
+        return bool(self._emitted)
+
     def add(self, piece: AnswerPiece) -> Iterator[AnswerDelta]:
         """Emit a piece; pieces of an earlier reply, written in a parallel thread, are skipped."""
         if piece.reply < self._reply:

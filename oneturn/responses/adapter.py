@@ -35,7 +35,7 @@ from oneturn.programs.signature import check_predictors
 from oneturn.responses.approval_items import Item, read_waiting
 from oneturn.responses.checked_text import CheckedText, check_stream_option
 from oneturn.responses.errors import to_client_error
-from oneturn.responses.event_writer import EventWriter, url_citations
+from oneturn.responses.event_writer import Event, EventWriter, url_citations
 from oneturn.responses.parsing import ParsedRequest, parse_request, read_request, signer, tool_schema
 from oneturn.responses.request_fields import RequestOptions
 from oneturn.responses.text_format import formatted_text
@@ -133,9 +133,9 @@ class ResponsesAdapter(SelfTraced):
         """
         return self._run(parsed.request, lambda: parsed)
 
-    def stream(self, parsed: ParsedRequest) -> Generator[ResponsesAgentStreamEvent, None, None]:
-        """Run a parsed request and yield its events; the last one is the only terminal event."""
-        yield from in_span("predict_stream", parsed.request, self._events(lambda: parsed))
+    def stream(self, parsed: ParsedRequest) -> Generator[Event, None, None]:
+        """Run a parsed request and yield its events as dicts; the last one is the only terminal event."""
+        return in_span("predict_stream", parsed.request, self._events(lambda: parsed))
 
     def predict(  # type: ignore[override]  # as ResponsesAgent's own
         self, request: ResponsesAgentRequest
@@ -158,7 +158,10 @@ class ResponsesAdapter(SelfTraced):
             RequestError: the request doesn't match the Responses protocol.
         """
         valid, options = read_request(request)
-        yield from in_span("predict_stream", valid, self._events(lambda: self._parse(valid, options)))
+        events = in_span("predict_stream", valid, self._events(lambda: self._parse(valid, options)))
+        with contextlib.closing(events):
+            for event in events:
+                yield ResponsesAgentStreamEvent.model_validate(event)
 
     def _parse(self, request: ResponsesAgentRequest, options: RequestOptions) -> ParsedRequest:
         return parse_request(request, options, self.program, self.approvals)
@@ -175,7 +178,7 @@ class ResponsesAdapter(SelfTraced):
         parse: Callable[[], ParsedRequest],
         on_failure: Callable[[AgentError], object] = lambda failure: None,
         streaming: bool = True,
-    ) -> Generator[ResponsesAgentStreamEvent, None, None]:
+    ) -> Generator[Event, None, None]:
         run = RunContext(self._deadline, current_run(), streaming=streaming, caller=caller_token())
         writer, tracker, text = EventWriter(), CallTracker(), CheckedText(self._stream_option)
         yield from writer.start()
@@ -201,7 +204,7 @@ class ResponsesAdapter(SelfTraced):
 
     def _run_events(
         self, writer: EventWriter, text: CheckedText, parsed: ParsedRequest, run: RunContext
-    ) -> Generator[ResponsesAgentStreamEvent, None, None]:
+    ) -> Generator[Event, None, None]:
         seen: dict[str, Document] = {}
         prediction: dspy.Prediction | None = None
         waits_for_approval = False
@@ -258,7 +261,7 @@ class ResponsesAdapter(SelfTraced):
         return cast(Iterator[Step], program.resume(parsed.resumption, **parsed.inputs))
 
 
-def _write_rest(writer: EventWriter, text: CheckedText) -> Iterator[ResponsesAgentStreamEvent]:
+def _write_rest(writer: EventWriter, text: CheckedText) -> Iterator[Event]:
     """Write what a stopped run has written of the answer."""
     for delta in text.rest():
         yield from writer.text(delta.text, delta.attempt)
@@ -272,8 +275,8 @@ def _is_out_of_tokens(error: BaseException, run: RunContext, usage: Usage) -> bo
     return isinstance(error, AdapterParseError) and limit is not None and usage.output_tokens >= limit
 
 
-def _response(event: ResponsesAgentStreamEvent) -> ResponsesAgentResponse:
-    fields = event.model_dump()["response"]
+def _response(event: Event) -> ResponsesAgentResponse:
+    fields = dict(event["response"])
     details = fields.pop("incomplete_details", None)
     response = ResponsesAgentResponse(**fields)
     if details is not None:  # validated, MLflow would warn about a reason that isn't one of OpenAI's two
@@ -311,7 +314,7 @@ def _write_answer(
     prediction: dspy.Prediction,
     seen: Mapping[str, Document],
     options: RequestOptions,
-) -> Iterator[ResponsesAgentStreamEvent]:
+) -> Iterator[Event]:
     if options.text_format is not None:
         yield from writer.answer(formatted_text(options.text_format, program.signature, prediction), [])
         return

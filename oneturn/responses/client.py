@@ -9,11 +9,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
-
-import httpx
-import openai
 
 from oneturn.core.background import ConsumerGone
 from oneturn.core.databricks_auth import bearer_token, is_app
@@ -21,6 +18,9 @@ from oneturn.core.run_context import current_run, shut_down
 from oneturn.core.urls import with_scheme
 from oneturn.errors import EndpointError
 from oneturn.responses.reply import DONE, Event, OnEvent, Reply, ReplyReader
+
+if TYPE_CHECKING:  # openai takes longer to import than the rest of oneturn, and a served agent doesn't need it
+    import openai
 
 _CONNECT_SECONDS = 10.0
 _LINGER_SECONDS = 5.0
@@ -70,6 +70,8 @@ def query(
             ``retry_after`` if the endpoint sends it, and ``partial``, the reply received before the error.
         RunCancelled: the run that makes the query is stopped.
     """
+    import openai
+
     address = _address(url)
     key = _key(address, api_key)
     run, connection = current_run(), _Connection()
@@ -161,6 +163,9 @@ def input_items(question: str | Sequence[Mapping[str, Any]] | None) -> list[Mapp
 def _events(
     client: openai.OpenAI, address: _Address, items: list[Any], body: Mapping[str, Any], connection: _Connection
 ) -> Iterator[Event]:
+    import httpx
+    import openai
+
     options: dict[str, Any] = {"extra_body": body or None, "extra_headers": _RETURN_TRACE_ID}
     answered = False
     try:

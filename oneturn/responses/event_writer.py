@@ -15,7 +15,6 @@ from typing import Any
 
 from mlflow.entities import Document
 from mlflow.types.responses import (
-    ResponsesAgentStreamEvent,
     create_function_call_item,
     create_function_call_output_item,
     create_mcp_approval_request_item,
@@ -28,7 +27,7 @@ from oneturn.core.steps import ToolCall, ToolProgress, ToolResult, WaitingCall, 
 from oneturn.errors import AgentError, ProgramError
 from oneturn.responses.errors import error_event
 
-Event = ResponsesAgentStreamEvent
+Event = dict[str, Any]
 Item = dict[str, Any]
 
 # Required fields of OpenAI's Response that don't apply here: the agent's tools are internal.
@@ -203,7 +202,8 @@ class EventWriter:
         if answer_field != "answer":
             self.metadata["answer_field"] = answer_field or ""  # the protocol's values are texts
         response = {**self._response("completed"), "usage": usage, "custom_outputs": outputs}
-        yield self._event("response.completed", response=response, custom_outputs=outputs)
+        event = self._event("response.completed", response=response)
+        yield {"type": event["type"], "custom_outputs": outputs, **event}
 
     def incomplete(self, reason: str, usage: Mapping[str, Any] | None = None) -> Iterator[Event]:
         """Write the terminal ``response.incomplete`` of a stopped run, with the items finished so far."""
@@ -288,7 +288,7 @@ class EventWriter:
         return [item for item in self.output if item["id"] not in draft_ids]
 
     def _event(self, kind: str, **fields: Any) -> Event:
-        event = Event.model_validate({"type": kind, "sequence_number": self._sequence, **fields})
+        event = {"type": kind, "sequence_number": self._sequence, **fields}
         self._sequence += 1
         return event
 

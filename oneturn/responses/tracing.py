@@ -14,11 +14,12 @@ from typing import Any
 import mlflow
 from mlflow.entities import LiveSpan, SpanType
 from mlflow.pyfunc import ResponsesAgent
-from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentStreamEvent
+from mlflow.types.responses import ResponsesAgentRequest
 
 from oneturn.core.tracing import flush_at_exit
+from oneturn.responses.event_writer import Event
 
-Events = Generator[ResponsesAgentStreamEvent, None, None]
+Events = Generator[Event, None, None]
 
 OUTCOME = "oneturn.outcome"
 """The span attribute that holds the outcome of a request."""
@@ -60,7 +61,7 @@ def in_span(name: str, request: ResponsesAgentRequest, events: Events) -> Events
     span.set_attribute(OUTCOME, "abandoned")
     try:
         while (event := context.run(next, events, None)) is not None:
-            if event.type in _OUTCOMES:
+            if event["type"] in _OUTCOMES:
                 _record_outcome(span, event)
             yield event
     except GeneratorExit:
@@ -77,9 +78,8 @@ def _set_session(request: ResponsesAgentRequest) -> None:
         mlflow.update_current_trace(session_id=session, user=user)
 
 
-def _record_outcome(span: LiveSpan, event: ResponsesAgentStreamEvent) -> None:
-    fields = event.model_dump(exclude_none=True)
-    span.set_attribute(OUTCOME, _OUTCOMES[event.type])
-    span.set_outputs(fields["response"])
-    if event.type == "response.failed":
+def _record_outcome(span: LiveSpan, event: Event) -> None:
+    span.set_attribute(OUTCOME, _OUTCOMES[event["type"]])
+    span.set_outputs(event["response"])
+    if event["type"] == "response.failed":
         span.set_status("ERROR")

@@ -8,15 +8,17 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import openai
 
 from oneturn.config import EmbeddingsConfig
 from oneturn.core.databricks_auth import Who, workspace_token
 from oneturn.errors import ConfigError, DataError
 from oneturn.lm.local.weights import cache_folder, ensure_folder
+
+if TYPE_CHECKING:  # slow to import, and most agents embed nothing
+    import openai
 
 Embed = Callable[[Sequence[str]], "np.ndarray[Any, Any]"]
 """Maps texts to an array with one row per text, each of length 1."""
@@ -45,6 +47,8 @@ def build_embedder(config: EmbeddingsConfig, credentials: Who = "agent") -> Embe
 
 
 def _client(config: EmbeddingsConfig, credentials: Who) -> tuple[openai.OpenAI, str]:
+    import openai
+
     provider, _, model = config.model.partition("/")
     if provider == "local":
         from oneturn.lm.local.server import embedding_server
@@ -64,6 +68,8 @@ def _client(config: EmbeddingsConfig, credentials: Who) -> tuple[openai.OpenAI, 
 def _request_vectors(
     client: openai.OpenAI, model: str, texts: list[str], config: EmbeddingsConfig
 ) -> np.ndarray[Any, Any]:
+    import openai
+
     try:
         rows = client.embeddings.create(model=model, input=texts, encoding_format="float").data
     except openai.APIConnectionError as error:

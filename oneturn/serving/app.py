@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from oneturn.config import ServeConfig
+from oneturn.core.tracing import export_in_batches
 from oneturn.responses.dialects import DialectName
 from oneturn.serving.access import Access
 from oneturn.serving.body_limit import BodyLimit
@@ -49,6 +50,7 @@ def application(
         ConfigError: the environment variable that ``settings.api_key_env`` names isn't set.
     """
     interrupt_httpx()
+    export_in_batches()
     settings = settings or ServeConfig()
     return AgentApplication(ServedAgent(agent, name, version, settings.tool_items), settings, loopback)
 

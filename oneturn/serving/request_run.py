@@ -217,7 +217,9 @@ def _dumped(stream: Iterable[Any]) -> Generator[Event, None, None]:
 def dump_event(event: Any) -> Event:
     """Return an event of an agent as a dict."""
     dumped: Event = event if isinstance(event, dict) else event.model_dump()
-    return {name: value for name, value in dumped.items() if name != "custom_outputs" or value is not None}
+    if dumped.get("custom_outputs", dumped) is None:
+        return {name: value for name, value in dumped.items() if name != "custom_outputs"}
+    return dumped
 
 
 def _dump(response: Any) -> dict[str, Any]:

@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import sqlalchemy.exc
-
 from oneturn.config import ApprovalsConfig
 from oneturn.core.serialization import canonical_json
 from oneturn.core.steps import FinishedCall, WaitingCall, source
@@ -62,6 +60,8 @@ def _configured_ledger(config: ApprovalsConfig) -> Callable[[], Ledger]:
                 f"The environment variable {config.ledger_env} (approvals.ledger_env) isn't set. Set it to the address "
                 "of the database that records used approvals."
             )
+        import sqlalchemy.exc
+
         try:
             return DatabaseLedger(address)
         except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:  # its text may repeat the address

@@ -7,9 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-import sqlalchemy
-import sqlalchemy.exc
-
 RETENTION = 6 * 3600.0
 """Seconds that a used approval is kept beyond its expiry: a replica whose clock is ahead must not forget it early."""
 
@@ -62,6 +59,8 @@ class DatabaseLedger:
     """
 
     def __init__(self, url: str, clock: Callable[[], float] = time.time):
+        import sqlalchemy
+
         self._clock = clock
         self._engine = sqlalchemy.create_engine(url, pool_pre_ping=True)
         self._table = sqlalchemy.Table(
@@ -74,6 +73,8 @@ class DatabaseLedger:
 
     def spend(self, nonce: str, expires: int) -> bool:
         """Record the use of an approval; ``False`` if it was used before."""
+        import sqlalchemy.exc
+
         oldest = int(self._clock() - RETENTION)
         try:
             with self._engine.begin() as connection:

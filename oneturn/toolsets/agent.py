@@ -8,7 +8,6 @@ from typing import Any
 
 import dspy
 from mlflow.entities import Document
-from mlflow.types.responses import ResponsesAgentStreamEvent
 
 from oneturn.core.background import run_in_thread
 from oneturn.core.run_context import report
@@ -17,7 +16,7 @@ from oneturn.core.usage import CallTracker, Usage
 from oneturn.errors import ToolError
 from oneturn.programs import Program, as_program
 from oneturn.responses import ResponsesAdapter
-from oneturn.responses.event_writer import EventWriter
+from oneturn.responses.event_writer import Event, EventWriter
 from oneturn.tools.registry import SourcedText
 from oneturn.toolsets._nested_run import (
     answer_text,
@@ -106,7 +105,7 @@ def _run(program: Program, inputs: dict[str, Any], tracker: CallTracker, on_step
 
 def _items(writer: EventWriter, program: Program, step: Step) -> list[Mapping[str, Any]]:
     """Return the output items that the step completes, as in the agent's own stream."""
-    events: Iterable[ResponsesAgentStreamEvent] = ()
+    events: Iterable[Event] = ()
     if isinstance(step, Thought):
         events = writer.thought(step.text)
     elif isinstance(step, ToolCall):
@@ -115,8 +114,7 @@ def _items(writer: EventWriter, program: Program, step: Step) -> list[Mapping[st
         events = writer.tool_result(step)
     elif isinstance(step, Answer) and program.answer_field is not None:
         events = writer.answer(str(step.prediction.get(program.answer_field) or ""), [])
-    done = [event.model_dump() for event in events if event.type == "response.output_item.done"]
-    return [event["item"] for event in done]
+    return [event["item"] for event in events if event["type"] == "response.output_item.done"]
 
 
 def _steps(program: Program, inputs: dict[str, Any]) -> Iterator[Step]:

@@ -118,7 +118,7 @@ def _parts(message: Any) -> Any:
     return [TextPart(message)] if isinstance(message, str) else getattr(message, "parts", message) or []
 
 
-def test_third_party_set_is_answered_by_four_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_third_party_set_is_answered_by_five_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def read(name: str, sizes: Any) -> list[dict[str, Any]]:
         splits = ("train", "dev", "test", "test")
         return [{"id": f"{n}", "split": s, "question": f"{n}?", "answer": "2"} for n, s in enumerate(splits)]
@@ -135,9 +135,10 @@ def test_third_party_set_is_answered_by_four_programs(tmp_path: Path, monkeypatc
     lines = [line.split(" | ")[:4] for line in report.splitlines() if "| uncompiled |" in line]
     assert lines == [
         [f"| {name}", "uncompiled", "2", "100.0%"]
-        for name in ("plain chat", "dspy.ChainOfThought", "dspy.ReAct", "oneturn.ReAct")
+        for name in ("plain chat", "dspy.ChainOfThought", "dspy.ReAct", "oneturn.ReAct", "oneturn.ReAct, free thoughts")
     ]
     assert "- oneturn.ReAct − plain chat: +0.0 (+0.0 to +0.0) points" in report
+    assert "- oneturn.ReAct, free thoughts − dspy.ReAct: +0.0 (+0.0 to +0.0) points" in report
     assert recipes.set_agent("sums", AgentConfig()).config.lm.max_tokens == recipes.SET_TOKENS
 
 

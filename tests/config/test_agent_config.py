@@ -45,7 +45,7 @@ def refusal(keys: dict[str, Any] | str) -> str:
 
 # Each error with its full message.
 LM_KEYS = "api_base, api_key_env, cache, credentials, kwargs, max_tokens, model, temperature, timeout, weights"
-TOP_KEYS = "approvals, compile, compiled, data, deploy, gate, judge, lm, max_iters, mlflow, retriever, serve, tool_calling, tools"
+TOP_KEYS = "approvals, compile, compiled, data, deploy, gate, judge, lm, max_iters, mlflow, retriever, serve, thoughts, tool_calling, tools"
 LOCAL = "'local/1.5B' runs in this process; remove api_base and api_key_env."
 NO_SECRETS = (
     "looks like a secret, and a configuration is stored in plain text. Put the secret in an environment variable, "
@@ -241,11 +241,11 @@ def test_a_configuration_round_trips_through_model_config():
 
 def test_keys_of_a_subclass_are_validated():
     class Mine(AgentConfig):
-        thoughts: bool = True
+        polite: bool = True
 
-    assert Mine.read({"thoughts": False}).thoughts is False
-    with pytest.raises(ConfigError, match="Did you mean thoughts"):
-        Mine.read({"thougts": False})
+    assert Mine.read({"polite": False}).polite is False
+    with pytest.raises(ConfigError, match="Did you mean polite"):
+        Mine.read({"pollite": False})
 
 
 def test_a_configuration_is_frozen():

@@ -8,13 +8,14 @@ import contextvars
 import subprocess
 import sys
 import threading
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dspy
 import pytest
 
-from oneturn.core.background import ConsumerGone, run_async
+from oneturn.core.background import ConsumerGone, run_async, stream_in_thread
 from oneturn.core.run_context import RunContext, current_run
 from oneturn.errors import RunCancelled
 from oneturn.testing import ScriptedLM
@@ -132,3 +133,24 @@ def test_the_end_of_the_process_cancels_what_still_runs_and_a_fork_has_a_loop_of
     command = [sys.executable, "-W", "ignore", "-c", EXIT]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "cleaned up\n"), done.stderr
+
+
+def test_events_that_are_gathered_arrive_in_order_before_the_result():
+    asked: list[bool] = []
+
+    def count(emit: Any) -> str:
+        for number in range(1000):
+            emit(number)
+        return "done"
+
+    def gathers() -> bool:
+        asked.append(True)
+        return True
+
+    def read() -> Generator[int, None, None]:
+        results.append((yield from stream_in_thread(count, gathers=gathers)))
+
+    results: list[str] = []
+    assert list(read()) == list(range(1000))
+    assert results == ["done"]
+    assert len(asked) < 500  # it isn't asked for an event that is there already

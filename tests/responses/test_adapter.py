@@ -523,3 +523,12 @@ def test_a_trace_has_the_original_exception(traced: None):
     (root,) = spans_below(trace, None)
     assert root.status.status_code == "ERROR"
     assert any(SECRET in str(event.attributes) for event in root.events)
+
+
+def test_the_events_of_a_server_are_those_of_mlflow_byte_for_byte():
+    served = adapter(*SCRIPT)
+    for event in served.stream(served.parse(request())):
+        dumped = ResponsesAgentStreamEvent.model_validate(event).model_dump()
+        if dumped["custom_outputs"] is None:
+            del dumped["custom_outputs"]
+        assert json.dumps(event) == json.dumps(dumped)

@@ -194,7 +194,7 @@ def test_reasoning_after_a_hidden_call_is_not_lost():
 
 def test_mlflow_s_dialect_is_the_adapter_s_stream():
     adapter = oneturn.ResponsesAdapter(Steps(CALL, RESULT, *ANSWER))
-    events = [event.model_dump() for event in adapter.stream(adapter.parse({"input": "?"}))]
+    events = list(adapter.stream(adapter.parse({"input": "?"})))
     assert list(Dialect("mlflow").events(events)) == events
 
 

@@ -58,7 +58,7 @@ def test_a_parsed_request_has_all_that_a_run_needs(agent: oneturn.ResponsesAdapt
     assert (parsed.resumption, parsed.request.context.user_id) == (None, "u1")
     assert parsed.request.custom_inputs == {"tone": "kind"}
     *_, last = agent.stream(parsed)
-    assert last.type == "response.completed"
+    assert last["type"] == "response.completed"
     assert BUILT == ["kind"]
 
 

@@ -229,7 +229,7 @@ def test_metadata_is_repeated():
     adapter, _ = agent(*[FINISHED] * 2)
     assert respond(adapter, metadata={"team": "a"})["metadata"] == {"team": "a"}
     *_, last = adapter.stream(adapter.parse({"input": "?", "metadata": {"team": "a"}}))
-    assert last.model_dump()["response"]["metadata"] == {"team": "a"}
+    assert last["response"]["metadata"] == {"team": "a"}
 
 
 def schema(**properties: Any) -> dict[str, Any]:
@@ -244,7 +244,7 @@ def test_a_schema_that_the_outputs_fill_is_the_form_of_the_answer():
     assert json.loads(text(response)) == {"sure": True, "answer": "Yes."}
     assert response["custom_outputs"] == {"sure": True, "mood": "good"}
     assert response["metadata"]["answer_field"] == ""
-    stream = [event.model_dump() for event in adapter.stream(adapter.parse({"input": "?", "text": wanted}))]
+    stream = list(adapter.stream(adapter.parse({"input": "?", "text": wanted})))
     deltas = [event["delta"] for event in stream if event["type"] == "response.output_text.delta"]
     assert json.loads("".join(deltas)) == {"sure": True, "answer": "Yes."}
 

@@ -26,6 +26,7 @@ from dspy.lm15 import (
 )
 
 from oneturn.core._dspy import StdlibAsyncTransport, StreamEvent
+from oneturn.lm.local.grammar import with_grammar
 from oneturn.lm.local.server import RunningServer, ServerSettings, require_extra, running_server
 from oneturn.lm.local.weights import fetch_weights
 from oneturn.lm.transport import InterruptibleTransport
@@ -48,6 +49,7 @@ class LocalEngine:
     timeout: float = 300.0
 
     local_grammar = True  # a schema holds for each token, and a new one costs nothing
+    free_text = True  # a schema may let the reply begin with free text: see oneturn.lm.free_text
     supports_response_schema = True
     # Native tool calls don't work with these models on llama.cpp; a response schema does.
     supports_function_calling = False
@@ -59,12 +61,12 @@ class LocalEngine:
     def complete(self, request: Request) -> Response:
         """Return the response to ``request``. Raises lm15 errors; ``ContextLengthError`` if it is too long."""
         with self._client() as client:
-            return client.complete(request)
+            return client.complete(with_grammar(request))
 
     def stream(self, request: Request) -> Iterator[StreamEvent]:
         """Stream the response to ``request``. Closing the iterator stops the generation."""
         with self._client() as client:
-            yield from client.stream(request)
+            yield from client.stream(with_grammar(request))
 
     def close(self) -> None:
         """Do nothing: the process owns the server, not this engine."""
@@ -102,12 +104,12 @@ class AsyncLocalEngine:
     async def complete(self, request: Request) -> Response:
         """Return the response to ``request``. Cancellation stops the generation."""
         async with self._client() as client:
-            return await client.complete(request)
+            return await client.complete(with_grammar(request))
 
     async def stream(self, request: Request) -> AsyncIterator[StreamEvent]:
         """Stream the response to ``request``."""
         async with self._client() as client:
-            async for event in client.stream(request):
+            async for event in client.stream(with_grammar(request)):
                 yield event
 
     async def aclose(self) -> None:

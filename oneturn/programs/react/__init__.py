@@ -1,7 +1,7 @@
 """ReAct as a generator of steps: one chat turn per step, one schema-constrained tool call per turn."""
 
 from oneturn.programs.react.grounding import Citation, Seen
-from oneturn.programs.react.module import ReAct, approving_calls, capture_run_errors
+from oneturn.programs.react.module import ReAct, Thoughts, approving_calls, capture_run_errors
 from oneturn.programs.react.scripted_teacher import Demonstration, ScriptedTeacher
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "ReAct",
     "ScriptedTeacher",
     "Seen",
+    "Thoughts",
     "approving_calls",
     "capture_run_errors",
 ]

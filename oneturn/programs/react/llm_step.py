@@ -99,6 +99,7 @@ class StepCaller:
         self.narrows = self._adapters.narrows
         self._adapter: StepAdapter | None = None
         self._replies = CachedReplies()
+        self._callbacks = [self._replies] if lm.cache or predict.config.get("cache") else []  # each costs DSPy time
         self.usage = NO_USAGE
 
     @property
@@ -116,7 +117,8 @@ class StepCaller:
             ContextWindowExceededError: the prompt is too long.
             ReplyEnded: the reply was cut, filtered or refused. The part of the answer that was written is yielded.
         """
-        reader = DeltaReader(self._answer_field, attempt, self._schema, self._plain_answer, is_checked)
+        free = self._adapters.free_thought
+        reader = DeltaReader(self._answer_field, attempt, self._schema, self._plain_answer, is_checked, free)
         try:
             if self._streaming:
                 return (yield from self._stream_next_step(reader, trajectory, allowed))
@@ -137,7 +139,7 @@ class StepCaller:
         def call(emit: Callable[[Any], None]) -> dspy.Prediction:
             return self._call(trajectory, allowed, emit)
 
-        events = stream_in_thread(call, Working())
+        events = stream_in_thread(call, Working(), gathers=lambda: bool(reader.emitted_answer))
         try:
             while True:
                 event = next(events)
@@ -186,7 +188,7 @@ class StepCaller:
 
     def _call(self, trajectory: list[Turn], allowed: Allowed, on_delta: OnDelta | None = None) -> dspy.Prediction:
         while True:
-            adapter = self._adapter = self._adapters.adapter(allowed.names, allowed.seen_values)
+            adapter = self._adapter = self._adapters.adapter(allowed.names, allowed.seen_values, first=not trajectory)
             lm = with_reply_check(self._lm, self._is_complete, on_delta, adapter.states)
             try:
                 return self._call_with(adapter, lm, trajectory)
@@ -203,8 +205,8 @@ class StepCaller:
         inputs = {"steps_so_far": len(trajectory), "tool_calling": adapter.tool_calling}
         with child_span(self._lm.model, SpanType.CHAT_MODEL, inputs) as span:
             try:
-                config = self._lm_settings.config(self.usage.output_tokens)
-                callbacks = [*dspy.settings.callbacks, self._replies]
+                config = {**self._thought_config(adapter), **self._lm_settings.config(self.usage.output_tokens)}
+                callbacks = [*dspy.settings.callbacks, *self._callbacks]
                 with dspy.context(adapter=adapter, trace=None, callbacks=callbacks), track_usage(tracker):
                     prediction = self._predict(lm=lm, config=config, **self._inputs, trajectory=list(trajectory))
                 if span is not None:
@@ -218,6 +220,13 @@ class StepCaller:
                 self.usage += tracker.usage
                 if span is not None:
                     set_usage(span, tracker.usage)
+
+    def _thought_config(self, adapter: StepAdapter) -> dict[str, Any]:
+        """Return the LM's own token limit with room for a free thought, unless the request has one."""
+        limit = self._lm.kwargs.get("max_tokens")
+        if limit is None or not (adapter.free_thought and adapter.first):
+            return {}
+        return {"max_tokens": limit + self._schema.free_thought}
 
     def _is_complete(self, text: str) -> bool:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import dspy
 
@@ -27,6 +27,23 @@ from oneturn.tools.registry import ToolLike, toolset
 _CAPTURE_RUN_ERRORS = "oneturn_keep_failed_runs"
 _APPROVE = "oneturn_approve_call"
 _RESERVED = {"trajectory", "thought", "tool_call", "parallel_calls"}
+
+
+Thoughts = bool | Literal["free"]
+THOUGHT_TOKENS = 512
+
+
+def check_thoughts(value: Any) -> Thoughts:
+    """Return the option; ``True`` for ``None``.
+
+    Raises:
+        ProgramError: there is no such option.
+    """
+    if value is None or isinstance(value, bool):
+        return value is not False
+    if value == "free":
+        return "free"
+    raise ProgramError(f"thoughts is {value!r}; it must be True, False or 'free'.")
 
 
 @contextmanager
@@ -79,7 +96,10 @@ class ReAct(dspy.Module):
             type ``list[oneturn.Citation]`` can only name documents that a tool returned in the run.
         tools: functions or ``dspy.Tool``s; a function's docstring and type hints describe it to the LM.
         max_iters: the maximum number of steps of a run, ``finish`` included; at least 1.
-        thoughts: whether the LM writes a ``thought`` before each call.
+        thoughts: whether the LM writes a thought before each call: ``True`` for a few words in the step's JSON,
+            ``"free"`` for reasoning in free text before the JSON of the run's first step. An LM that can't be held to
+            free text and JSON in one reply writes it in the JSON. ``None`` is ``True``. A compiled program keeps the
+            value that it was compiled with.
         parallel_calls: whether a step may contain several independent calls, which run in parallel. An LM with
             function calling may always make them.
         tool_calling: how the LM is asked for its steps: by ``"native"`` function calling, by a JSON ``"schema"`` of
@@ -87,10 +107,11 @@ class ReAct(dspy.Module):
         answer_last: whether ``finish`` takes the answer after the other outputs, so that they are checked before it
             streams; otherwise it takes the outputs in the declared order. A compiled program keeps the order that it
             was compiled with.
+        thought_tokens: the maximum number of tokens of a thought in free text, in addition to the LM's ``max_tokens``.
 
     Raises:
-        ProgramError: the signature or the tools use a reserved name, ``max_iters`` is below 1, ``tool_calling`` is
-            unknown, or a ``Citation`` or ``Seen`` is used where it isn't supported.
+        ProgramError: the signature or the tools use a reserved name, ``max_iters`` or ``thought_tokens`` is below 1,
+            ``tool_calling`` or ``thoughts`` is unknown, or a ``Citation`` or ``Seen`` is used where it isn't supported.
     """
 
     request_settings = LM_SETTINGS | {"max_tool_calls"}
@@ -100,21 +121,23 @@ class ReAct(dspy.Module):
         signature: str | type[dspy.Signature],
         tools: Iterable[ToolLike],
         max_iters: int = 6,
-        thoughts: bool = True,
+        thoughts: Thoughts | None = True,
         parallel_calls: bool = False,
         tool_calling: str = "auto",
         answer_last: bool = True,
+        thought_tokens: int = THOUGHT_TOKENS,
     ):
         super().__init__()
         self.signature = dspy.ensure_signature(signature)
         self.tools = {name: with_annotated_args(tool) for name, tool in toolset(tools).items()}
         self.max_iters = max_iters
-        self.thoughts = thoughts
+        self.thoughts = check_thoughts(thoughts)
+        self.thought_tokens = thought_tokens
         self.parallel_calls = parallel_calls
         self.tool_calling = check_tool_calling(tool_calling)
         self._check()
         self.order_outputs(answer_last_order(self.signature) if answer_last else self.signature.output_fields)
-        self.step = dspy.Predict(_step_signature(self.signature, thoughts, parallel_calls))
+        self.step = dspy.Predict(_step_signature(self.signature, bool(self.thoughts), parallel_calls))
 
     @property
     def answer_field(self) -> str | None:
@@ -136,7 +159,21 @@ class ReAct(dspy.Module):
         if sorted(order) != sorted(self.signature.output_fields):
             outputs = ", ".join(self.signature.output_fields)
             raise ProgramError(f"The outputs of {self.signature.__name__} are {outputs}; got {', '.join(order)}.")
-        self.steps_schema = StepSchema(self.signature, self.tools, self.thoughts, self.parallel_calls, order)
+        free = self.thought_tokens if self.thoughts == "free" else 0
+        self.steps_schema = StepSchema(
+            self.signature, self.tools, bool(self.thoughts), self.parallel_calls, order, free
+        )
+
+    def set_thoughts(self, thoughts: Thoughts) -> None:
+        """Set whether and how the LM writes thoughts; the instructions and the demos are kept.
+
+        Raises:
+            ProgramError: there is no such value.
+        """
+        self.thoughts = check_thoughts(thoughts)
+        self.order_outputs(self.steps_schema.outputs)
+        signature = _step_signature(self.signature, bool(thoughts), self.parallel_calls)
+        self.step.signature = signature.with_instructions(self.step.signature.instructions)
 
     def shared_messages(self) -> list[dict[str, Any]]:
         """Return the messages that every run starts with: the instructions, the tools and the demos."""
@@ -250,8 +287,9 @@ class ReAct(dspy.Module):
             raise ProgramError(
                 f"{self.signature.__name__} can't have a field named {sorted(reserved)[0]!r}: ReAct reserves this name."
             )
-        if self.max_iters < 1:
-            raise ProgramError(f"max_iters is {self.max_iters}; it must be at least 1.")
+        for name in ("max_iters", "thought_tokens"):
+            if (value := getattr(self, name)) < 1:
+                raise ProgramError(f"{name} is {value}; it must be at least 1.")
 
     def _check_inputs(self, inputs: dict[str, Any]) -> None:
         fields = self.signature.input_fields

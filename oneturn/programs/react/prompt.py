@@ -20,6 +20,7 @@ from oneturn.core._dspy import RequestAdapter, format_field_value, to_content_pa
 from oneturn.core.fields import field_description
 from oneturn.core.serialization import jsonable, replace_surrogates
 from oneturn.lm.capabilities import ToolCalling
+from oneturn.lm.free_text import with_free_text
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.history import chat_message, exchanges, is_history, past_outputs, tool_turns
 from oneturn.programs.react.reply_parser import parse_object, parse_reply
@@ -30,10 +31,15 @@ from oneturn.tools.registry import FINISH
 Message = dict[str, Any]
 
 _PROTOCOL = """\
-You work in steps. Every step is one JSON object: {shape}
+You work in steps. {step} {shape}
 It calls exactly one tool;{together} you then read its result and take the next step. Take arguments from the question \
 or from results, never invent them. As soon as the results hold the answer, or can't, call finish. The tools:
 {tools}"""
+_STEP = "Every step is one JSON object:"
+_FREE_STEP = (
+    "First reason about the question in plain text, step by step. Then, on a new line, write one JSON object, and one "
+    "for every further step:"
+)
 EMPTY_REPLY = "(empty)"
 LAST_STEP = f"This is the last step. Call {FINISH} now, with what the results say."
 _LEFT_OUT = "(The steps in between are left out.)"
@@ -48,6 +54,8 @@ class StepAdapter(RequestAdapter):
         allowed: the names that the step may call, to which the grammar restricts the reply. The prompt always lists
             every tool.
         seen_values: the values that the run has seen, to which the grammar restricts grounded arguments.
+        free_thought: whether a run's first step has a thought in free text before its JSON, and no other step has one.
+        first: whether this is the first step.
 
     Attributes:
         states: what the LM's API requires back of its replies, by the id of a function call; set by :meth:`format`.
@@ -58,16 +66,28 @@ class StepAdapter(RequestAdapter):
     full_description = False
     plain_answer: int | None = None
 
-    def __init__(self, steps: StepSchema, allowed: Iterable[str], seen_values: SeenValues = SeenValues()):
+    def __init__(
+        self,
+        steps: StepSchema,
+        allowed: Iterable[str],
+        seen_values: SeenValues = SeenValues(),
+        free_thought: bool = False,
+        first: bool = True,
+    ):
         super().__init__(use_native_function_calling=False)
         self.steps = steps
         self.allowed = frozenset(allowed)
         self.seen_values = seen_values
+        self.free_thought = free_thought
+        self.first = first
         self.states: dict[str, str] = {}
 
     def request_options(self, lm: dspy.BaseLM) -> dict[str, Any]:
         """Return the schema of the allowed steps as the response format."""
-        schema = self.steps.json_schema(self.allowed, self.seen_values)
+        in_json = self.steps.thoughts and not self.free_thought
+        schema = self.steps.json_schema(self.allowed, self.seen_values, in_json)
+        if self.free_thought and self.first:
+            schema = with_free_text(schema, self.steps.free_thought)
         return {
             "response_format": {
                 "type": "json_schema",
@@ -107,11 +127,14 @@ class StepAdapter(RequestAdapter):
 
     def protocol(self) -> str:
         """Return the format of a step, and the tools."""
-        thought = '"thought": "<why, in a few words>", ' if self.steps.thoughts else ""
+        in_json = self.steps.thoughts and not self.free_thought
+        thought = '"thought": "<why, in a few words>", ' if in_json else ""
+        step = _FREE_STEP if self.free_thought else _STEP
         more = ', "parallel_calls": []' if self.steps.parallel else ""
         shape = f'{{{thought}"tool_call": {{"name": "<tool>", "args": {{…}}}}{more}}}'
         together = _TOGETHER if self.steps.parallel else ""
-        return _PROTOCOL.format(shape=shape, together=together, tools=self.steps.description(self.full_description))
+        tools = self.steps.description(self.full_description)
+        return _PROTOCOL.format(step=step, shape=shape, together=together, tools=tools)
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
         """Parse the LM's reply as a step.
@@ -135,7 +158,7 @@ class StepAdapter(RequestAdapter):
         if self.steps.parallel:
             step["parallel_calls"] = more
         if self.steps.thoughts:
-            step["thought"] = reply.thought
+            step["thought"] = reply.before if self.free_thought else reply.thought
         return step
 
     def _outputs_in(self, completion: str) -> ToolCallArgs | None:
@@ -185,9 +208,13 @@ class StepAdapter(RequestAdapter):
 
     def _end_messages(self, thought: str | None, call: ToolCallArgs) -> list[Message]:
         """Return the last step of an exchange."""
-        step: dict[str, Any] = {"thought": thought or ""} if self.steps.thoughts else {}
+        in_json = self.steps.thoughts and not self.free_thought
+        step: dict[str, Any] = {"thought": thought or ""} if in_json else {}
         step["tool_call"] = call.model_dump(mode="json")
-        return [{"role": "assistant", "content": json.dumps(step, ensure_ascii=False)}]
+        text = json.dumps(step, ensure_ascii=False)
+        if self.free_thought and thought:
+            text = f"{thought}\n{text}"
+        return [{"role": "assistant", "content": text}]
 
     def _history(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:
         """Return earlier exchanges in the format of this run: inputs, calls, results, ``finish`` with the outputs."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import json_repair
@@ -27,6 +28,7 @@ _BESIDE_ARGUMENTS = frozenset({*_NAME_KEYS, "type", "id", "thought", "index"})
 _MAX_CANDIDATES = 100
 _MAX_REPAIRS = 5  # of open braces: each repair reads the rest of the reply
 _MAX_BRACKETS = 1000
+_FENCE = re.compile(r"\s*```\w*\s*\Z")
 _DECODER = json.JSONDecoder(strict=False)  # LMs write line breaks inside strings
 
 
@@ -47,12 +49,14 @@ class ParsedReply:
         parallel: the further calls of its ``parallel_calls``.
         thought: its thought; empty if it has none.
         complete: whether the step's JSON is closed; if not, its end was made up by the parser.
+        before: the text before the step.
     """
 
     call: ParsedCall
     parallel: tuple[ParsedCall, ...] = field(default=())
     thought: str = ""
     complete: bool = True
+    before: str = ""
 
 
 def parse_reply(text: str, names: FunctionNames | None = None) -> ParsedReply:
@@ -72,10 +76,16 @@ def parse_reply(text: str, names: FunctionNames | None = None) -> ParsedReply:
             break
         step = _to_step(value, complete, names)
         if step is not None:
-            return step
+            return replace(step, before=text_before(visible, start))
     if marked is not None:
-        return ParsedReply(_parsed_call(marked.name, marked.args, names), complete=marked.complete)
+        call = _parsed_call(marked.name, marked.args, names)
+        return ParsedReply(call, complete=marked.complete, before=text_before(visible, marked.start))
     raise ValueError("the reply has no JSON object that calls a tool")
+
+
+def text_before(text: str, start: int) -> str:
+    """Return the text of a reply before its step, without the fence that the step stands in."""
+    return _FENCE.sub("", text[:start]).strip()
 
 
 def parse_object(text: str) -> dict[str, Any] | None:
@@ -96,8 +106,15 @@ class PartialStep:
         self._tried = 0
 
     def read(self, text: str) -> Mapping[str, Any] | None:
-        """Return ``thought`` and ``tool_call`` of the step in ``text``, the reply so far; ``None`` before it."""
+        """Return ``thought`` and ``tool_call`` of the step in ``text``, the reply so far; ``None`` before it.
+
+        ``before`` is the text before the step.
+        """
         visible = without_thinking(text)
+        step = self._read(visible)
+        return None if step is None or self._start is None else {**step, "before": text_before(visible, self._start)}
+
+    def _read(self, visible: str) -> Mapping[str, Any] | None:
         if self._start is not None:
             return _partial_step(visible, self._start)
         start = visible.find("{", self._tried)

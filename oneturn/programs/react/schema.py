@@ -39,6 +39,8 @@ class StepSchema:
         thoughts: whether a step starts with a ``thought``.
         parallel: whether a step may contain several calls.
         outputs: the outputs in the order in which ``finish`` takes them; ``None`` for the declared order.
+        free_thought: the maximum number of tokens of a thought in free text before the JSON, for an LM that can be
+            held to that; 0 for a thought in the JSON.
 
     Attributes:
         function_names: the tools' names for function calling.
@@ -55,8 +57,10 @@ class StepSchema:
         thoughts: bool,
         parallel: bool = False,
         outputs: Sequence[str] | None = None,
+        free_thought: int = 0,
     ):
         self.thoughts = thoughts
+        self.free_thought = free_thought if thoughts else 0
         self.parallel = parallel
         self._declared = tuple(signature.output_fields)
         self._outputs = _outputs_model(signature, outputs or self._declared)
@@ -91,12 +95,15 @@ class StepSchema:
         """The outputs without a default."""
         return frozenset(self._finish["required"])
 
-    def json_schema(self, allowed: Iterable[str], seen_values: SeenValues = SeenValues()) -> dict[str, Any]:
+    def json_schema(
+        self, allowed: Iterable[str], seen_values: SeenValues = SeenValues(), thought: bool | None = None
+    ) -> dict[str, Any]:
         """Return the JSON schema of a step.
 
         Args:
             allowed: the names that the step may call; their order is always the declared one.
             seen_values: the values that the run has seen; a tool that requires an unseen value is left out.
+            thought: whether the step has a ``thought``; by default if the LM writes thoughts.
         """
         permitted = frozenset(allowed)
         args = {
@@ -104,12 +111,12 @@ class StepSchema:
             for name, schema in self._calls.items()
             if name in permitted and (restricted := restrict_to_seen(name, schema, seen_values)) is not None
         }
-        return self._step(args)
+        return self._step(args, self.thoughts if thought is None else thought)
 
     def response_format(self) -> dict[str, Any]:
         """Return the response format for an LM behind an API: the same for all steps and runs, strict if possible."""
         if self._api_format is None:
-            schema, strict = strict_schema(self._step({**self._calls, FINISH: self._finish}))
+            schema, strict = strict_schema(self._step({**self._calls, FINISH: self._finish}, self.thoughts))
             self._api_format = {
                 "type": "json_schema",
                 "json_schema": {"name": "step", "schema": schema, "strict": strict},
@@ -146,11 +153,11 @@ class StepSchema:
         finish = {**self._finish, "$defs": self._defs} if self._defs else self._finish
         return {**self._calls, FINISH: finish}
 
-    def _step(self, args: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    def _step(self, args: Mapping[str, dict[str, Any]], thought: bool) -> dict[str, Any]:
         calls = {
             name: _object({"name": {"type": "string", "enum": [name]}, "args": schema}) for name, schema in args.items()
         }
-        properties: dict[str, Any] = {"thought": {"type": "string"}} if self.thoughts else {}
+        properties: dict[str, Any] = {"thought": {"type": "string"}} if thought else {}
         properties["tool_call"] = _any_of(calls.values())
         if self.parallel and (others := [call for name, call in calls.items() if name != FINISH]):
             properties["parallel_calls"] = {"type": "array", "items": _any_of(others), "maxItems": MOST_AT_ONCE - 1}

@@ -16,14 +16,15 @@ IsChecked = Callable[[Mapping[str, Any]], bool]
 class StepReader:
     """Reads one step's JSON piece by piece: yields its thought once it is complete, and its answer as it grows.
 
-    The answer is the string argument ``answer_field`` of a ``finish`` call. Text before the step's JSON yields nothing,
-    nor does anything after it.
+    The answer is the string argument ``answer_field`` of a ``finish`` call. Text before the step's JSON yields nothing
+    unless it is the thought, nor does anything after it.
 
     Args:
         answer_field: the output field that holds the answer, if there is one.
         attempt: the number of the attempt at the answer.
         schema: the schema of a step.
         thoughts: whether to yield the thought; a schema without thoughts has none.
+        free_thought: whether the thought is the text before the JSON.
         is_checked: returns whether nothing but the answer is still to be checked, from the arguments so far; ``None``
             if nobody knows.
 
@@ -39,10 +40,12 @@ class StepReader:
         schema: StepSchema,
         thoughts: bool = True,
         is_checked: IsChecked | None = None,
+        free_thought: bool = False,
     ):
         self._answer_field = answer_field
         self._names = schema.function_names
         self._thoughts = thoughts and schema.thoughts
+        self._thought = "before" if free_thought else "thought"
         self._attempt = attempt
         self._is_checked = is_checked
         self._checked = False
@@ -57,9 +60,9 @@ class StepReader:
         step = self._step.read(self._reply)
         if step is None:
             return
-        if self._thoughts and not self.thought_emitted and step.get("thought"):
+        if self._thoughts and not self.thought_emitted and step.get(self._thought):
             self.thought_emitted = True
-            yield Thought(str(step["thought"]))
+            yield Thought(str(step[self._thought]))
         answer = self._answer(step["tool_call"])
         if new := answer[len(self.emitted_answer) :]:
             if not self.emitted_answer and self._is_checked is not None:

@@ -22,6 +22,7 @@ from oneturn.lm.capabilities import (
     is_refused,
     remember_refusal,
     replays_reasoning,
+    supports_free_text,
     supports_json_mode,
     supports_schema,
     takes_narrow_schemas,
@@ -73,10 +74,21 @@ class AdapterSelector:
         """Whether the schema of each step admits only what the run allows: so for an LM under a local grammar."""
         return has_local_grammar(self._lm) and self._first == "schema"
 
-    def adapter(self, allowed: Iterable[str], seen_values: SeenValues) -> StepAdapter:
-        """Return the adapter for the next step: the first whose tools or schema the provider hasn't refused."""
+    @property
+    def free_thought(self) -> bool:
+        """Whether the thought is free text before the first step's JSON, which the LM has to support."""
+        return self.narrows and self._steps.free_thought > 0 and supports_free_text(self._lm)
+
+    def adapter(self, allowed: Iterable[str], seen_values: SeenValues, first: bool = True) -> StepAdapter:
+        """Return the adapter for the next step: the first whose tools or schema the provider hasn't refused.
+
+        Args:
+            allowed: the names that the step may call.
+            seen_values: the values that the run has seen.
+            first: whether it is the run's first step.
+        """
         if self.narrows:
-            return StepAdapter(self._steps, allowed, seen_values)
+            return StepAdapter(self._steps, allowed, seen_values, self.free_thought, first)
         names = frozenset(allowed)
         *candidates, last = self._candidates(names)
         return next((each for each in candidates if not is_refused(self._lm, _format(each))), last)

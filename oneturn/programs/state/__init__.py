@@ -4,6 +4,7 @@ from oneturn.programs.state.artifact import (
     Manifest,
     check_savable,
     check_secrets,
+    compiled_interface,
     drift_of,
     finish_order_of,
     load_compiled,
@@ -11,6 +12,7 @@ from oneturn.programs.state.artifact import (
     read_manifest,
     refuse_secrets_in,
     save_compiled,
+    thoughts_of,
     tool_calling_change,
 )
 
@@ -18,6 +20,7 @@ __all__ = [
     "Manifest",
     "check_savable",
     "check_secrets",
+    "compiled_interface",
     "drift_of",
     "finish_order_of",
     "load_compiled",
@@ -25,5 +28,6 @@ __all__ = [
     "read_manifest",
     "refuse_secrets_in",
     "save_compiled",
+    "thoughts_of",
     "tool_calling_change",
 ]

@@ -17,7 +17,7 @@ from oneturn.core._dspy import serialize_object
 from oneturn.core.secrets import UNCERTAIN, environment_secrets, find_secrets, is_like_a_key, is_secret_name, leaves
 from oneturn.core.serialization import canonical, jsonable
 from oneturn.errors import ProgramError
-from oneturn.programs.react import ReAct
+from oneturn.programs.react import ReAct, Thoughts
 from oneturn.programs.state.drift import differences
 from oneturn.programs.state.interface import PROGRAM, Interface, interface_of
 
@@ -44,6 +44,8 @@ class Manifest(pydantic.BaseModel):
         tool_calling: how a ``oneturn.ReAct`` asked that LM for its steps; ``None`` for another program.
         finish_order: the order in which ``finish`` takes the outputs, by the path of each ``oneturn.ReAct``; a file
             without it was compiled with the declared order.
+        thoughts: whether and how the LM writes thoughts, by the path of each ``oneturn.ReAct``; a file without it keeps
+            the program's own.
         interface: the signature and the tools of the uncompiled program, with their SHA-256; without it, only a
             changed number of fields is detected as drift.
     """
@@ -60,6 +62,7 @@ class Manifest(pydantic.BaseModel):
     stopped: str | None = None
     tool_calling: str | None = None
     finish_order: dict[str, list[str]] | None = None
+    thoughts: dict[str, Thoughts] | None = None
     interface: Interface | None = None
 
 
@@ -131,6 +134,7 @@ def load_compiled(program: dspy.Module, path: str | Path) -> Manifest:
     manifest = _manifest(document, path)
     for name, _ in program.named_predictors():
         _validate(_Predictor, state[name], f"state.{name}", path)
+    _set_thoughts(program, manifest.thoughts)
     _check_drift(program, state, manifest, path)
     for place, react in _reacts(program):
         react.order_outputs((manifest.finish_order or {}).get(place, react.signature.output_fields))
@@ -156,6 +160,27 @@ def tool_calling_change(manifest: Manifest, program: dspy.Module, lm: dspy.BaseL
 def finish_order_of(program: dspy.Module) -> dict[str, list[str]]:
     """Return the order in which ``finish`` takes the outputs, by the path of each ``ReAct`` in the program."""
     return {place: list(react.steps_schema.outputs) for place, react in _reacts(program)}
+
+
+def thoughts_of(program: dspy.Module) -> dict[str, Thoughts]:
+    """Return whether and how the LM writes thoughts, by the path of each ``ReAct`` in the program."""
+    return {place: react.thoughts for place, react in _reacts(program)}
+
+
+def compiled_interface(student: dspy.Module, thoughts: Mapping[str, Thoughts] | None) -> Interface:
+    """Return the interface of an uncompiled program with the thoughts that it was compiled with."""
+    declared = thoughts_of(student)
+    try:
+        _set_thoughts(student, thoughts)
+        return interface_of(student)
+    finally:
+        _set_thoughts(student, declared)
+
+
+def _set_thoughts(program: dspy.Module, thoughts: Mapping[str, Thoughts] | None) -> None:
+    for place, react in _reacts(program):
+        if thoughts is not None and thoughts.get(place, react.thoughts) != react.thoughts:
+            react.set_thoughts(thoughts[place])
 
 
 def _reacts(program: dspy.Module) -> list[tuple[str, ReAct]]:
@@ -213,8 +238,10 @@ def drift_of(program: dspy.Module, path: Path) -> list[str]:
     Raises:
         ProgramError: the file doesn't exist, or isn't a compiled program.
     """
-    interface = read_manifest(path).interface
-    return [] if interface is None else differences(interface, interface_of(program))
+    manifest = read_manifest(path)
+    if manifest.interface is None:
+        return []
+    return differences(manifest.interface, compiled_interface(program, manifest.thoughts))
 
 
 def read_compiled(path: Path) -> tuple[Manifest, dict[str, Any]]:

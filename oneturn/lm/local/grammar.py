@@ -1,0 +1,39 @@
+"""The grammar of a reply that begins with free text and ends in JSON.
+
+A JSON schema can't express it. llama.cpp takes a grammar in llguidance's dialect of Lark, in which a rule can be
+limited to a number of tokens, so the text and the JSON are one reply to one request.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+
+from dspy.lm15 import Request
+
+from oneturn.lm.free_text import split_free_text
+
+# The text begins with a letter, so that there is one. The first line that begins with a brace is the JSON; a brace
+# inside a line, as in LaTeX, is text unless a quote or a space follows. The text may end anywhere at its limit.
+_GRAMMAR = """\
+%llguidance {{}}
+start: text json
+text[max_tokens={tokens}]: /[A-Za-z]{inside}(\\n([^{{\\n]{inside})?)*/
+json: %json {schema}
+"""
+_INSIDE = r"""([^{\n]|\{[^"'\s])*"""
+_JSON = {"x-guidance": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}}
+
+
+def with_grammar(request: Request) -> Request:
+    """Return the request with a grammar in place of a schema that asks for free text; any other request unchanged."""
+    schema = (request.config.response_format or {}).get("schema")
+    if not isinstance(schema, Mapping):
+        return request
+    json_schema, tokens = split_free_text(schema)
+    if not tokens:
+        return request
+    grammar = _GRAMMAR.format(tokens=tokens, inside=_INSIDE, schema=json.dumps({**_JSON, **json_schema}))
+    extensions = {**(request.config.extensions or {}), "grammar": grammar}
+    return replace(request, config=replace(request.config, response_format=None, extensions=extensions))
