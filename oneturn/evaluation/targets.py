@@ -151,7 +151,7 @@ class ProgramTarget:
         fields = {} if signature is None else signature.input_fields
         self.inputs = tuple(fields)
         self.optional = frozenset(name for name, field in fields.items() if not field.is_required())
-        self.columns = {} if signature is None else column_types(signature)
+        self.columns: ColumnTypes = {} if signature is None else column_types(signature)
 
     def answer(self, example: dspy.Example, into: TargetResult) -> None:
         """Run the program on a row."""
@@ -220,7 +220,7 @@ class EndpointTarget:
         types: Mapping[str, Any] | None = None,
     ):
         self._types = types or {}
-        self.columns = {name: json_types(kind) for name, kind in self._types.items()}
+        self.columns: ColumnTypes = {name: json_types(kind) for name, kind in self._types.items()}
         self.key = url
         self._approve = approve
         self.inputs: tuple[str, ...] = ("question",)
@@ -256,7 +256,7 @@ class ModelTarget:
         self.optional: frozenset[str] = frozenset()
         self._model = mlflow.pyfunc.load_model(uri)
         self._types = _model_types(self._model) if types is None else types
-        self.columns = {name: json_types(kind) for name, kind in self._types.items()}
+        self.columns: ColumnTypes = {name: json_types(kind) for name, kind in self._types.items()}
 
     def answer(self, example: dspy.Example, into: TargetResult) -> None:
         """Query the model."""
