@@ -246,6 +246,8 @@ class ResponsesAdapter(SelfTraced):
                 yield from _write_answer(writer, program, prediction, seen, options)
             elif isinstance(step, Usage):
                 usage = step.to_responses()
+                if step.cost is not None:
+                    writer.metadata["cost_usd"] = f"{step.cost:.6f}"
         if prediction is None and not waits_for_approval:
             raise ProgramError("The program ended without an Answer; its steps() must yield one.")
         yield from writer.completed(usage, _custom_outputs(program, prediction), answer_field)

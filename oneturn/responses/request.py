@@ -215,6 +215,24 @@ def question_field(signature: type[dspy.Signature]) -> str | None:
     return next((name for name in names if name != SYSTEM), None)
 
 
+def message_fields(signature: type[dspy.Signature]) -> dict[str, str | None]:
+    """Return the names of the input fields that the messages of a request fill: ``question``, ``history``, ``images``
+    and ``files``; ``None`` for those that the signature hasn't."""
+    if MESSAGES in signature.input_fields:
+        return {"question": MESSAGES, "history": MESSAGES, "images": None, "files": None}
+    names = {"history": dspy.History, "images": dspy.Image, "files": dspy.File}
+    return {
+        "question": question_field(signature),
+        **{name: _field_of(signature, kind) for name, kind in names.items()},
+    }
+
+
+def _field_of(signature: type[dspy.Signature], kind: Any) -> str | None:
+    """The first field of a type, or of a list of it."""
+    fields = signature.input_fields.items()
+    return next((n for n, f in fields if kind in _options(f.annotation) or _is_list_of(f.annotation, kind)), None)
+
+
 def _from_items(
     signature: type[dspy.Signature], request: ResponsesAgentRequest, answer_field: str | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -149,7 +149,14 @@ class ToolItems:
             if kind.endswith(".done"):
                 yield from self._end(item["call_id"], item)
         else:
-            yield self._renumbered(event)
+            yield self._renumbered(self._with_item_id(event))
+
+    def _with_item_id(self, event: Event) -> Event:
+        """The progress of a tool with the id of its ``mcp_call`` item, which has no ``call_id``."""
+        progress = event.get("progress")
+        if not isinstance(progress, Mapping) or progress.get("call_id") not in self._calls:
+            return event
+        return {**event, "progress": {**progress, "item_id": mcp_id(self._calls[progress["call_id"]])}}
 
     def _begin(self, event: Event, item: Item) -> Iterator[Event]:
         self._calls[item["call_id"]] = {**item, "output_index": self._index(event)}

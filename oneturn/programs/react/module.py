@@ -14,6 +14,7 @@ from oneturn.core.run_context import LM_SETTINGS, RunContext, current_run
 from oneturn.core.steps import Answer, ApprovalWanted, Resumption, Step, ToolResult, WaitingCall
 from oneturn.errors import ApprovalRequired, ProgramError, RunError
 from oneturn.lm.capabilities import ToolCalling
+from oneturn.programs.react.demo_pool import DemoPool
 from oneturn.programs.react.grounding import SeenValues, citing_fields, with_annotated_args
 from oneturn.programs.react.llm_step import StepCaller
 from oneturn.programs.react.loop import Run
@@ -109,6 +110,10 @@ class ReAct(dspy.Module):
             was compiled with.
         thought_tokens: the maximum number of tokens of a thought in free text, in addition to the LM's ``max_tokens``.
 
+    Attributes:
+        demo_pool: worked runs of which each question gets the most similar as demos, behind those of ``step``; ``None``
+            unless a recipe sets it.
+
     Raises:
         ProgramError: the signature or the tools use a reserved name, ``max_iters`` or ``thought_tokens`` is below 1,
             ``tool_calling`` or ``thoughts`` is unknown, or a ``Citation`` or ``Seen`` is used where it isn't supported.
@@ -138,6 +143,7 @@ class ReAct(dspy.Module):
         self._check()
         self.order_outputs(answer_last_order(self.signature) if answer_last else self.signature.output_fields)
         self.step = dspy.Predict(_step_signature(self.signature, bool(self.thoughts), parallel_calls))
+        self.demo_pool: DemoPool | None = None
 
     @property
     def answer_field(self) -> str | None:
@@ -272,7 +278,9 @@ class ReAct(dspy.Module):
     def _run(self, inputs: dict[str, Any], streaming: bool, at: Resumption | None = None) -> Iterator[Step]:
         self._check_inputs(inputs)
         values = {**self._default_inputs(), **inputs}
-        caller = StepCaller(self.step, self.steps_schema, self.answer_field, values, streaming, self.tool_calling)
+        caller = StepCaller(
+            self.step, self.steps_schema, self.answer_field, values, streaming, self.tool_calling, self.demo_pool
+        )
         run = Run(caller, self.steps_schema, self.tools, self.answer_field, values)
         generator = run.steps(self.max_iters) if at is None else run.resume(at, self.max_iters)
         with closing(generator) as steps:
