@@ -92,7 +92,7 @@ def query(
 
     from oneturn.serving.terminal import ask_endpoint
 
-    options = {"custom_inputs": inputs, "api_key": api_key, "approve": build_approver(approve)}
+    options: dict[str, Any] = {"custom_inputs": inputs, "api_key": api_key, "approve": build_approver(approve)}
     _finish(ask_endpoint(url, arguments[-1], **options, **_consoles(as_json)), as_json, is_local=False)
 
 
