@@ -240,7 +240,7 @@ def test_sets_are_screened_on_the_examples_that_tell_them_apart(monkeypatch: pyt
 
     def is_telling(question: str) -> bool:
         """Whether every second program is wrong on it; all others are answered by all."""
-        return int(question[1:-1]) % 3 == 0
+        return int(question[1:-1]) % 2 == 0
 
     def score(self: Any, candidate: Any) -> dspy.Prediction:
         shown = {demo["question"] for demo in candidate.step.demos}

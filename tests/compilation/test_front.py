@@ -141,7 +141,7 @@ def test_command_prints_and_plots_the_front(command: Any, tmp_path: Path):
     result = command("--prefer", "0", "--plot", str(tmp_path / "front.svg"))
     assert result.exit_code == 0, result.output
     words = " ".join(result.output.split())
-    assert "front score 95% interval tokens" in words
+    assert "front score 95% interval a question" in words
     assert "uncompiled, compiled" in words
     assert "It was compiled for" not in words
     assert (tmp_path / "front.svg").read_text().startswith("<?xml")
