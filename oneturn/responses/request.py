@@ -111,20 +111,30 @@ def _content(item: Item) -> _Content:
         elif part["type"] == "refusal":
             content.texts.append(str(part["refusal"]))
         elif part["type"] == "input_image":
-            content.images.append(_image(part))
+            content.images.append(image_in(part))
         elif part["type"] == "input_file":
-            content.files.append(_file(part))
+            content.files.append(file_in(part))
     return content
 
 
-def _image(part: Item) -> dspy.Image:
+def image_in(part: Item) -> dspy.Image:
+    """Return the image of an ``input_image`` part.
+
+    Raises:
+        RequestError: it has no URL that is allowed.
+    """
     url = part.get("image_url")
     if not isinstance(url, str) or not url.startswith(("data:", "https://", "http://")):
         raise RequestError("An input_image needs an image_url: an http(s) URL or a data: URI.")
     return dspy.Image(url)
 
 
-def _file(part: Item) -> dspy.File:
+def file_in(part: Item) -> dspy.File:
+    """Return the file of an ``input_file`` part.
+
+    Raises:
+        RequestError: it has neither data nor an id.
+    """
     # Not the filename: the requests of DSPy's engines have no place for one, and refuse a file that has it.
     fields = {name: part[name] for name in ("file_data", "file_id") if part.get(name)}
     data = fields.get("file_data")

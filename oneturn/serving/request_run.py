@@ -187,8 +187,10 @@ class RequestRun:
 
     def _translation(self, options: RequestOptions | None) -> Dialect:
         served = self._served
-        echo = options.echo if options is not None else {}
-        return Dialect(self._dialect, served.tool_items, served.tools, served.name, echo)
+        options = options or RequestOptions()
+        return Dialect(
+            self._dialect, served.tool_items, served.tools, served.name, options.echo, client_tools=options.offered
+        )
 
     @contextlib.contextmanager
     def _span(self, name: str, request: ResponsesAgentRequest) -> Iterator[LiveSpan]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import dspy
 
+from oneturn.core.client_tools import ClientTools
 from oneturn.core.fields import field_default, field_description
 from oneturn.core.run_context import LM_SETTINGS, RunContext, current_run
 from oneturn.core.steps import Answer, ApprovalWanted, Resumption, Step, ToolResult, WaitingCall
@@ -119,7 +120,7 @@ class ReAct(dspy.Module):
             ``tool_calling`` or ``thoughts`` is unknown, or a ``Citation`` or ``Seen`` is used where it isn't supported.
     """
 
-    request_settings = LM_SETTINGS | {"max_tool_calls"}
+    request_settings = LM_SETTINGS | {"max_tool_calls", "tools"}
 
     def __init__(
         self,
@@ -217,7 +218,8 @@ class ReAct(dspy.Module):
         return self._run(inputs, streaming=True)
 
     def resume(self, at: Resumption, **inputs: Any) -> Iterator[Step]:
-        """Resume a run that ended with an ``ApprovalWanted``, with the approval or refusal in ``at``.
+        """Resume a run that ended with an ``ApprovalWanted``, with the approval or refusal in ``at``, or with calls of
+        the client, which are among its finished calls.
 
         Finished calls aren't repeated. ``inputs`` must be the inputs of the run that waited.
 
@@ -278,10 +280,10 @@ class ReAct(dspy.Module):
     def _run(self, inputs: dict[str, Any], streaming: bool, at: Resumption | None = None) -> Iterator[Step]:
         self._check_inputs(inputs)
         values = {**self._default_inputs(), **inputs}
-        caller = StepCaller(
-            self.step, self.steps_schema, self.answer_field, values, streaming, self.tool_calling, self.demo_pool
-        )
-        run = Run(caller, self.steps_schema, self.tools, self.answer_field, values)
+        client = current_run().client_tools if streaming else ClientTools()
+        schema = self.steps_schema.with_client_tools(client.tools) if client.tools else self.steps_schema
+        caller = StepCaller(self.step, schema, self.answer_field, values, streaming, self.tool_calling, self.demo_pool)
+        run = Run(caller, schema, self.tools, self.answer_field, values, client)
         generator = run.steps(self.max_iters) if at is None else run.resume(at, self.max_iters)
         with closing(generator) as steps:
             for step in steps:
