@@ -9,6 +9,7 @@ from oneturn.compilation.recipes.calling import Recipe, chain, with_options
 from oneturn.compilation.recipes.demos import bootstrap, bootstrap_random_search, labelled, random_search, scripted
 from oneturn.compilation.recipes.instructions import gepa, miprov2, simba
 from oneturn.compilation.recipes.registry import RECIPES, recipes_of, scripted_then_gepa
+from oneturn.compilation.recipes.thinking import thoughts
 from oneturn.compilation.recipes.work import Work, recipe
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "scripted",
     "scripted_then_gepa",
     "simba",
+    "thoughts",
     "with_options",
 ]

@@ -8,6 +8,7 @@ from oneturn.agent import Agent
 from oneturn.compilation.recipes.calling import Recipe, chain
 from oneturn.compilation.recipes.demos import bootstrap, bootstrap_random_search, labelled, random_search, scripted
 from oneturn.compilation.recipes.instructions import gepa, miprov2, simba
+from oneturn.compilation.recipes.thinking import thoughts
 
 scripted_then_gepa = chain(
     scripted,
@@ -17,6 +18,7 @@ scripted_then_gepa = chain(
 
 RECIPES: Mapping[str, Recipe] = {
     "labelled": labelled,
+    "thoughts": thoughts,
     "scripted": scripted,
     "random_search": random_search,
     "bootstrap": bootstrap,
