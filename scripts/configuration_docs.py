@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from oneturn.config import AgentConfig
+from oneturn.config import AgentConfig, LMConfig
 from oneturn.config.errors import section_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
@@ -37,6 +37,8 @@ def _rows(model: type[BaseModel], prefix: str) -> list[str]:
             rows.append(f"| `{prefix}{name}` | {_type(field.annotation)} | {_default(field.default)} | {meaning} |")
         elif field.default is None:
             rows.append(f"| `{prefix}{name}` | the same keys as `lm` | null | {meaning} |")
+        elif section is LMConfig and field.default == []:
+            rows.append(f"| `{prefix}{name}` | list of model strings or of the same keys as `lm` | `[]` | {meaning} |")
         else:
             rows += _rows(section, f"{prefix}{name}.")
     return rows

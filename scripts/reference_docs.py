@@ -59,7 +59,8 @@ def _command(named: tuple[str, Any], parent: Any) -> str:
 
 def _options(command: Any, context: Any) -> str:
     records = [parameter.get_help_record(context) for parameter in command.get_params(context)]
-    rows = [f"| `{_cell(names)}` | {_cell(text)} |" for names, text in filter(None, records)]
+    named = ((names.replace("|", " / "), text) for names, text in filter(None, records))  # no pipe in a cell's code
+    rows = [f"| `{_cell(names)}` | {_cell(text)} |" for names, text in named]
     return "\n".join(["| argument or option | meaning |", "| --- | --- |", *rows]) + "\n"
 
 
@@ -132,9 +133,12 @@ def _signature(name: str, value: Any) -> str:
 
 
 def _parameters(value: Any) -> str:
+    parameters = inspect.signature(value).parameters
+    if list(parameters) == ["args", "kwargs"] and inspect.isclass(value):  # of the metaclass of dspy.Module
+        parameters = inspect.signature(value.__init__).parameters
     names = []
     star = False
-    for parameter in inspect.signature(value).parameters.values():
+    for parameter in parameters.values():
         if parameter.name in ("self", "cls") or parameter.name.startswith("_"):
             continue
         if parameter.kind is parameter.KEYWORD_ONLY and not star:

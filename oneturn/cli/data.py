@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -89,8 +91,8 @@ def from_traces(
 ) -> None:
     """Create redacted candidate examples from MLflow traces with human feedback, one per question.
 
-    Writes candidates.jsonl, and to_label.jsonl for those without a right answer. Review and edit both files, then
-    accept candidates with `oneturn data accept`.
+    Writes candidates.jsonl, and to_label.jsonl for those without a right answer. Review them with
+    `oneturn data review`, or edit both files and accept candidates with `oneturn data accept`.
 
     Examples:
 
@@ -140,6 +142,42 @@ def accept(
 
     accepted = accept(loaded, ids or (), to)
     echo(f"{len(accepted)} moved to {to}: {', '.join(accepted) or 'none'}. Next: oneturn data check")
+
+
+@data.command()
+def review(
+    to: Annotated[str, typer.Option(metavar="SPLIT", help="train or dev; never test.")] = "train",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port on 127.0.0.1; 0 for any free one.")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
+    agent: AgentFile = AGENT_FILE,
+    config: ConfigFile = None,
+) -> None:
+    """Review candidates on a page, one by one: accept, edit or reject each, until Ctrl-C.
+
+    Accepted ones are appended to the split's file; rejected ones aren't collected again.
+
+    Examples:
+
+        oneturn data review
+
+        oneturn data review --to dev --no-browser
+    """
+    if to not in ("train", "dev"):
+        raise typer.BadParameter(f"{to!r} isn't train or dev.", param_hint="--to")
+    loaded = load(agent, config)
+
+    from oneturn.datasets.candidate_review import CandidateReview
+    from oneturn.serving.page.review import ReviewApplication
+    from oneturn.serving.server import running_application
+
+    app = ReviewApplication(CandidateReview(loaded, to))
+    with running_application(app, port=port) as address:
+        url = f"{address}/#{app.token}"
+        echo(f"Review the candidates at {url} . Ctrl-C stops.")
+        if browser:
+            typer.launch(url)
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
 
 
 def from_inference_table(

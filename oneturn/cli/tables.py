@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from oneturn.compilation.front import Front
 from oneturn.conformance import RULES, EndpointReport
 from oneturn.core.findings import Finding, Severity
 from oneturn.datasets.check import Balance, DataReport
@@ -87,6 +88,35 @@ def label_table(evaluation: Evaluation, label: str, missing: str | None = None) 
     for value, row in evaluation.by(label, missing).iterrows():
         table.add_row(str(value), f"{row['score']:.1%}", _interval(row["low"], row["high"]), f"{row['rows']:.0f}")
     return table
+
+
+def front_table(front: Front, compiled: int) -> Iterator[Table | str]:
+    """Yield the table of a compile's front, the cheapest first, and a line on the compiled program if it isn't on it.
+
+    Args:
+        front: the front.
+        compiled: the number of the candidate that is the compiled program.
+    """
+    points, by_number = front.points, {candidate.number: candidate for candidate in front.measured}
+    several = len({candidate.lm for candidate in front.measured}) > 1
+    cost = "US dollars\na 1,000 questions" if front.unit == "US dollars" else f"{front.unit}\na question"
+    factor = 1000 if front.unit == "US dollars" else 1
+    table = _table("front", *(["LM"] if several else []), "score", "95% interval", cost, "loss to the best score")
+    for (_, row), point in zip(front.table().iterrows(), points, strict=True):
+        name = point.name + (", compiled" if point.number == compiled else "")
+        loss = f"{row['to best']:+.1f} ({row['to best, low']:+.1f} to {row['to best, high']:+.1f})"
+        table.add_row(
+            name,
+            *([escape(point.lm)] if several else []),
+            f"{point.score:.1%}",
+            _interval(row["low"], row["high"]),
+            f"{factor * front.cost(point):,.3g}" if front.cost(point) < 10 else f"{factor * front.cost(point):,.0f}",
+            "–" if point is points[-1] else loss,
+        )
+    yield table
+    if compiled not in {point.number for point in points}:
+        chosen = by_number[compiled]
+        yield f"The compiled program is {chosen.name}, with {front.cost(chosen):,.3g} {front.unit} a question."
 
 
 def _interval(low: float, high: float) -> str:

@@ -13,8 +13,9 @@ from oneturn.core.usage import Usage
 
 if TYPE_CHECKING:
     from oneturn.agent import Agent
+    from oneturn.compilation.candidate import Candidate
     from oneturn.compilation.recipes.work import Estimate
-    from oneturn.compilation.result import Candidate, Compilation
+    from oneturn.compilation.result import Compilation
 
 
 class CompileCallback:

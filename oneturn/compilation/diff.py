@@ -122,7 +122,7 @@ def diff(before: Path, after: Path, names: tuple[str, str] | None = None) -> Pro
 def _predictor(name: str, old: Mapping[str, Any], new: Mapping[str, Any], manifest: Manifest) -> PredictorChange:
     before, after = _instructions(old), _instructions(new)
     inputs = _inputs(name, manifest)
-    old_demos, new_demos = old.get("demos", []), new.get("demos", [])
+    old_demos, new_demos = (side.get("demos") or side.get("runs") or [] for side in (old, new))  # runs of a pool
     removed, common_before = _split_by_presence(old_demos, new_demos)
     added, common_after = _split_by_presence(new_demos, old_demos)
     return PredictorChange(

@@ -16,8 +16,8 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from oneturn.compilation.callbacks import CompileCallback
+from oneturn.compilation.candidate import Candidate
 from oneturn.compilation.render import format_prompts
-from oneturn.compilation.result import Candidate
 from oneturn.config.tracking import use_tracking
 from oneturn.core.usage import Usage
 from oneturn.datasets.rows import to_mlflow_dataset
@@ -35,6 +35,7 @@ KEY = "oneturn.compile"
 """Tag by which a resumed compile finds its run."""
 
 NUMBER = "oneturn.candidate"
+_UNITS = {"lm_calls": "LM calls", "tokens": "tokens", "seconds": "seconds", "cost": "US dollars"}
 FAILURES = 10
 """Number of worst rows to trace."""
 
@@ -52,6 +53,7 @@ class MlflowRuns(CompileCallback):
         self.run_id = ""
         self._experiment = ""
         self._child_runs: dict[int, Run] = {}
+        self._child_ids: dict[int, str] = {}
         self._best = 0.0
 
     def on_start(self, agent: Agent, recipe: str, key: str, estimate: Estimate | None) -> None:
@@ -92,8 +94,10 @@ class MlflowRuns(CompileCallback):
         if candidate.full:
             self._best = max(self._best, candidate.score)
         existing = self._child_runs.get(candidate.number)
-        if existing is not None and _is_complete(existing, candidate):
-            return
+        if existing is not None:
+            self._child_ids[candidate.number] = existing.info.run_id
+            if _is_complete(existing, candidate):
+                return
         prompts = format_prompts(candidate.program)
         refuse_secrets_in({"prompts": prompts}, f"Candidate {candidate.number}")
         client = MlflowClient()
@@ -105,6 +109,7 @@ class MlflowRuns(CompileCallback):
             }
             client.log_batch(self.run_id, metrics=_metrics(curves, step=candidate.number))
         run_id = existing.info.run_id if existing is not None else self._create_child(client, candidate)
+        self._child_ids[candidate.number] = run_id
         low, high = interval(candidate.scores)
         figures = {"score": candidate.score, "score_low": low, "score_high": high, "rows": len(candidate.scores)}
         figures |= _usage_metrics(candidate.spent, candidate.seconds)
@@ -113,9 +118,8 @@ class MlflowRuns(CompileCallback):
         client.set_terminated(run_id)
 
     def _create_child(self, client: MlflowClient, candidate: Candidate) -> str:
-        name = "uncompiled" if candidate.number == 0 else f"candidate {candidate.number}"
-        tags = {MLFLOW_PARENT_RUN_ID: self.run_id, MLFLOW_RUN_NAME: name, NUMBER: str(candidate.number)}
-        tags["oneturn.full"] = str(candidate.full).lower()
+        tags = {MLFLOW_PARENT_RUN_ID: self.run_id, MLFLOW_RUN_NAME: candidate.name, NUMBER: str(candidate.number)}
+        tags |= {"oneturn.full": str(candidate.full).lower(), "oneturn.lm": candidate.lm}
         run_id: str = client.create_run(self._experiment, tags=tags).info.run_id
         return run_id
 
@@ -126,7 +130,7 @@ class MlflowRuns(CompileCallback):
             MlflowClient().set_terminated(self.run_id, status)
 
     def on_end(self, compilation: Compilation) -> None:
-        """Log the result: metrics, the compiled program, the plot, and traces of the rows with wrong answers."""
+        """Log the result: metrics, the compiled program, the front, plots, and traces of the wrong rows."""
         if not self.run_id:
             return
         client = MlflowClient()
@@ -138,9 +142,25 @@ class MlflowRuns(CompileCallback):
         client.log_artifact(self.run_id, str(compilation.path), "compiled")
         client.log_text(self.run_id, format_prompts(compilation.program), "prompts.md")
         _log_rows(client, self.run_id, compilation.after)
-        _log_plot(client, self.run_id, compilation)
+        self._log_front(client, compilation)
+        _log_plots(client, self.run_id, compilation)
         self._trace_failures(client, compilation)
         client.set_terminated(self.run_id)
+
+    def _log_front(self, client: MlflowClient, compilation: Compilation) -> None:
+        """Log the table of the front, and on each candidate's run its usage a question and whether it is a point."""
+        front = compilation.front
+        client.log_dict(self.run_id, {"unit": front.unit, "points": front.to_dicts()}, "front.json")
+        client.set_tag(self.run_id, "oneturn.compiled_candidate", str(compilation.kept))
+        points = {point.number for point in front.points}
+        for candidate in front.measured:
+            usage = {f"{unit}_a_question": candidate.per_question(name) for unit, name in _UNITS.items()}
+            known = {name: value for name, value in usage.items() if value is not None}
+            run_id = self._child_ids.get(candidate.number)
+            if run_id is None:  # it was refused, because of a secret
+                continue
+            client.log_batch(run_id, metrics=_metrics(known, step=0))
+            client.set_tag(run_id, "oneturn.front", str(candidate.number in points).lower())
 
     def _trace_failures(self, client: MlflowClient, compilation: Compilation) -> None:
         rows = compilation.after.rows
@@ -183,10 +203,11 @@ def _log_rows(client: MlflowClient, run_id: str, evaluation: Evaluation) -> None
         client.log_artifact(run_id, str(path), "rows")
 
 
-def _log_plot(client: MlflowClient, run_id: str, compilation: Compilation) -> None:
+def _log_plots(client: MlflowClient, run_id: str, compilation: Compilation) -> None:
     try:
-        figure = compilation.plot()
+        figures = {"score_against_spend.png": compilation.plot(), "front.png": compilation.plot_front()}
     except OneTurnError as missing:  # matplotlib isn't installed
-        _log.info("The plot of the compile isn't logged: %s", missing)
+        _log.info("The plots of the compile aren't logged: %s", missing)
         return
-    client.log_figure(run_id, figure, "score_against_spend.png")
+    for name, figure in figures.items():
+        client.log_figure(run_id, figure, name)

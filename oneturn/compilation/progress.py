@@ -10,8 +10,8 @@ from tqdm.auto import tqdm
 
 from oneturn.agent import Agent
 from oneturn.compilation.callbacks import CompileCallback
+from oneturn.compilation.candidate import Candidate
 from oneturn.compilation.recipes.work import Estimate
-from oneturn.compilation.result import Candidate
 from oneturn.config import BudgetConfig
 from oneturn.core.terminal import can_redraw
 from oneturn.core.usage import Usage
@@ -57,10 +57,9 @@ class SpendBar(CompileCallback):
 
     def on_candidate(self, candidate: Candidate) -> None:
         """Print the score of a new best candidate."""
-        if candidate.full and (candidate.number == 0 or candidate.score > self._best):
-            self._best = candidate.score
-            name = "uncompiled" if candidate.number == 0 else f"candidate {candidate.number}"
-            tqdm.write(f"{name}: {candidate.score:.1%} after {candidate.spent.lm_calls} LM calls")
+        if candidate.full and (candidate.uncompiled or candidate.score > self._best):
+            self._best = max(self._best, candidate.score)
+            tqdm.write(f"{candidate.name}: {candidate.score:.1%} after {candidate.spent.lm_calls} LM calls")
 
     def on_end(self, compilation: object) -> None:
         """Close the bar."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import dspy
 
 from oneturn.core.serialization import jsonable
+from oneturn.programs.react import DemoPool
 
 WIDTH = 110
 """Maximum length of a line in characters; a longer line is cut and its length appended."""
@@ -67,13 +68,24 @@ def truncate(line: str) -> str:
 
 def format_prompts(program: dspy.Module) -> str:
     """Render the instructions and demos of each predictor as Markdown."""
-    return "\n".join(line for name, predictor in program.named_predictors() for line in _predictor(name, predictor))
+    prompts = [line for name, predictor in program.named_predictors() for line in _predictor(name, predictor)]
+    pools = [(name, part) for name, part in program.named_parameters() if isinstance(part, DemoPool)]
+    return "\n".join([*prompts, *(line for name, pool in pools for line in _pool(name, pool))])
+
+
+def _pool(name: str, pool: DemoPool) -> Iterator[str]:
+    yield f"# {name}: {pool.k} of these {len(pool.runs)} runs as demos per question\n"
+    yield from _demos(pool.runs)
 
 
 def _predictor(name: str, predictor: dspy.Predict) -> Iterator[str]:
     yield f"# {name}\n"
     yield predictor.signature.instructions.strip() + "\n"
-    for number, demo in enumerate(predictor.demos, start=1):
+    yield from _demos(predictor.demos)
+
+
+def _demos(demos: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    for number, demo in enumerate(demos, start=1):
         yield f"## Demo {number}\n"
         yield from (f"    {line}" for line in run_lines(jsonable(dict(demo))))
         yield ""

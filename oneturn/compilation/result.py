@@ -1,4 +1,4 @@
-"""The result of a compile: the compiled program, its candidates, a table and a plot."""
+"""The result of a compile: the compiled program, its candidates, their front, tables and plots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import dspy
 import pandas as pd
 
-from oneturn.core.usage import Usage
+from oneturn.compilation.candidate import Candidate
+from oneturn.compilation.front import Front
 from oneturn.evaluation.plots import COLOURS, new_figure, scale_scores
 from oneturn.evaluation.result import Evaluation
 from oneturn.evaluation.statistics import interval
@@ -19,32 +20,6 @@ from oneturn.programs.state import Manifest
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A program that was measured.
-
-    Attributes:
-        number: position in the order of measurement; 0 is the uncompiled program.
-        program: a copy of the program at the time of the measurement.
-        scores: the score of each example, 0 to 1, in order.
-        full: whether it was measured on all development examples.
-        spent: usage of the compile up to this measurement.
-        seconds: run time of the compile up to this measurement, over all its runs.
-    """
-
-    number: int
-    program: dspy.Module
-    scores: tuple[float, ...]
-    full: bool
-    spent: Usage
-    seconds: float
-
-    @property
-    def score(self) -> float:
-        """The mean of the scores."""
-        return sum(self.scores) / len(self.scores)
 
 
 @dataclass(frozen=True)
@@ -91,13 +66,35 @@ class Compilation:
         """
         return _plot(self.candidates, self.candidates[self.kept])
 
+    @property
+    def front(self) -> Front:
+        """The candidates that no other beats in both score and cost; ``front.table()`` shows them."""
+        return Front.of(self.candidates)
+
+    def plot_front(self) -> Figure:
+        """Plot the score of each measured candidate against its cost of a question, and the front as a line.
+
+        Raises:
+            OneTurnError: matplotlib isn't installed.
+        """
+        return _plot_front(self.front, self.candidates[self.kept])
+
     def table(self) -> pd.DataFrame:
-        """Return a table with one row per candidate, in the order of measurement."""
+        """Return a table with one row per candidate, in the order of measurement.
+
+        ``front`` marks the candidates that no other beats in both score and cost, ``compiled`` the compiled program.
+        """
+        points = {point.number for point in self.front.points}
+        several = len({candidate.lm for candidate in self.candidates}) > 1
         rows = [
             {
-                "candidate": "uncompiled" if candidate.number == 0 else candidate.number,
+                "candidate": "uncompiled" if candidate.uncompiled else candidate.number,
+                "LM": candidate.lm if several else None,
                 "score": candidate.score,
                 "rows": len(candidate.scores),
+                "tokens a question": candidate.per_question("tokens"),
+                "front": "*" if candidate.number in points else "",
+                "compiled": "*" if candidate.number == self.kept else "",
                 "LM calls": candidate.spent.lm_calls,
                 "tokens": candidate.spent.tokens,
                 "minutes": round(candidate.seconds / 60, 1),
@@ -124,14 +121,44 @@ def _plot(candidates: Sequence[Candidate], selected: Candidate) -> Figure:
     _draw_baseline(axes, full[0])
     _draw_best_so_far(axes, full)
     for candidate in full:
-        _draw_candidate(axes, candidate)
-    ring: Any = {"markerfacecolor": "none", "markeredgecolor": COLOURS.ink, "markersize": 14, "clip_on": False}
-    axes.plot(selected.spent.lm_calls, selected.score, "o", **ring)
+        _draw_candidate(axes, candidate, candidate.spent.lm_calls)
+    _draw_ring(axes, selected.spent.lm_calls, selected.score)
     axes.set_xlabel("LM calls spent up to the measurement", fontsize=10, color=COLOURS.quiet, loc="left")
     axes.set_ylabel("score on the development examples", fontsize=10, color=COLOURS.quiet)
     scale_scores(axes, "y")
     axes.set_xlim(left=0)
     axes.locator_params("x", integer=True)
+    return figure
+
+
+def _plot_front(front: Front, selected: Candidate) -> Figure:
+    """Plot scores against costs as dots with 95% intervals, the front as a line, the selected candidate in a ring."""
+    points = front.points
+    cheapest, best = points[0], points[-1]
+    title = f"{len(points)} of {len(front.measured)} candidates are on the front"
+    if len(points) > 1:
+        factor = front.cost(best) / max(front.cost(cheapest), 1e-12)
+        title = f"{best.score:.0%} at {factor:.1f} times the {front.unit} of {cheapest.score:.0%}"
+    figure, axes = new_figure(title, 4.2)
+    axes.plot(
+        [front.cost(point) for point in points],
+        [point.score for point in points],
+        color=COLOURS.mean,
+        linewidth=2,
+        zorder=2,
+    )
+    several = len({candidate.lm for candidate in front.measured}) > 1
+    for candidate in front.measured:
+        _draw_candidate(axes, candidate, front.cost(candidate), COLOURS.mean if candidate in points else COLOURS.quiet)
+    for point in points:
+        label = f"{point.name}, {point.lm}" if several else point.name
+        place: Any = {"xytext": (8, -12), "textcoords": "offset points", "fontsize": 9, "color": COLOURS.quiet}
+        axes.annotate(label, (front.cost(point), point.score), **place)
+    _draw_ring(axes, front.cost(selected), selected.score)
+    axes.set_xlabel(f"{front.unit} a question", fontsize=10, color=COLOURS.quiet, loc="left")
+    axes.set_ylabel("score on the development examples", fontsize=10, color=COLOURS.quiet)
+    scale_scores(axes, "y")
+    axes.set_xlim(0, 1.15 * max(map(front.cost, front.measured)) or 1)
     return figure
 
 
@@ -158,9 +185,14 @@ def _draw_best_so_far(axes: Axes, full: Sequence[Candidate]) -> None:
     axes.step(spent, best, where="post", color=COLOURS.mean, linewidth=2, zorder=2)
 
 
-def _draw_candidate(axes: Axes, candidate: Candidate) -> None:
+def _draw_candidate(axes: Axes, candidate: Candidate, x: float, colour: str = COLOURS.mean) -> None:
     low, high = interval(candidate.scores)
-    x = candidate.spent.lm_calls
     line_style: Any = {"linewidth": 6, "solid_capstyle": "butt", "zorder": 1.5}
     axes.plot([x, x], [low, high], color=COLOURS.rows, **line_style)
-    axes.plot(x, candidate.score, "o", color=COLOURS.mean, markersize=7, clip_on=False, zorder=3)
+    axes.plot(x, candidate.score, "o", color=colour, markersize=7, clip_on=False, zorder=3)
+
+
+def _draw_ring(axes: Axes, x: float, score: float) -> None:
+    """Mark the compiled program."""
+    ring: Any = {"markerfacecolor": "none", "markeredgecolor": COLOURS.ink, "markersize": 14, "clip_on": False}
+    axes.plot(x, score, "o", **ring)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,12 +16,15 @@ from dspy.utils.exceptions import DSPyError
 from oneturn.agent import Agent
 from oneturn.compilation.budget import BudgetSpent
 from oneturn.compilation.callbacks import CompileCallback
+from oneturn.compilation.candidate import Candidate
+from oneturn.compilation.front import Front, Preference
 from oneturn.compilation.journal import JournalUnwritable
 from oneturn.compilation.plan import Plan
 from oneturn.compilation.recipes.work import Estimate, estimate, work_of
 from oneturn.compilation.result import Compilation
 from oneturn.compilation.session import LMUnreachable, Session, raise_outages
 from oneturn.config import BudgetConfig
+from oneturn.datasets.overlap import refuse_repeated_rows, repeated_rows
 from oneturn.datasets.rows import dataset_hash
 from oneturn.errors import ConfigError, LMUnavailableError, OneTurnError, ProgramError
 from oneturn.evaluation.approval import ApprovalPolicy
@@ -29,10 +33,24 @@ from oneturn.programs.react import ReAct
 from oneturn.programs.state import Manifest, compiled_interface, finish_order_of, save_compiled, thoughts_of
 
 _log = logging.getLogger(__name__)
+_OVERLAP_HINT = 'To save it anyway: --allow-overlap "the reason" (allow_overlap=…); the answers so far are replayed.'
 _RUN_COLUMNS = ("pred_tool_calls", "pred_sources", "pred_approvals", "pred_trajectory")
 """The ``pred_…`` columns that a run without an answer has, too."""
 PROBE = 5
 """Number of development examples that an estimate is based on."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which candidate to save.
+
+    Attributes:
+        prefer: the preference or the number of a candidate; ``None`` for the configured preference.
+        allow_overlap: the reason to save a program that repeats rows of dev or test; ``None`` to refuse it.
+    """
+
+    prefer: Preference | int | None
+    allow_overlap: str | None
 
 
 def compile(
@@ -44,6 +62,8 @@ def compile(
     fresh: bool = False,
     callbacks: Sequence[CompileCallback] = (),
     approve: ApprovalPolicy | None = None,
+    prefer: Preference | int | None = None,
+    allow_overlap: str | None = None,
 ) -> Compilation:
     """Compile ``agent``'s program with a recipe and save it.
 
@@ -60,17 +80,22 @@ def compile(
         callbacks: notified of the start, each candidate, the usage and the end.
         approve: decides on each tool call that needs a person's approval, of students and teachers alike. Without it no
             such call is run, and the run fails with ``approval_required``.
+        prefer: which candidate becomes the compiled program, see :meth:`Front.choose`; ``None`` for the configured
+            preference. A compile that is started again with another preference replays its answers and asks no LM.
+        allow_overlap: the reason to save a program whose prompts repeat rows of dev or test; it is recorded in the
+            manifest with these rows.
 
     Returns:
-        The compiled program with its manifest and its evaluations.
+        The compiled program with its manifest, its evaluations and the front of its candidates.
 
     Raises:
-        ConfigError: no recipe has that name, or its parameters or return value are wrong; or the budget ran out before
-            the uncompiled program was measured, or limits the cost of an LM without a known price.
+        ConfigError: no recipe has that name, or its parameters or return value are wrong; no measured candidate has
+            the preferred number; or the budget ran out before the uncompiled program was measured, or limits the cost
+            of an LM without a known price.
         DataError: the journal of an earlier run can't be read.
         LMUnavailableError: the LM is unavailable. Only its answers so far are saved.
         ProgramError: the uncompiled program fails on every question before it calls its LM, or the metric fails on
-            every answer.
+            every answer; or the prompts of the chosen program repeat rows of dev or test, which the message names.
         OneTurnError: the recipe failed on a reply of the LM; another process is running the same compile; or the
             journal or the program can't be written.
     """
@@ -78,7 +103,7 @@ def compile(
     path = save_to or agent.compiled_path
     session = _open_session(plan, budget, fresh, callbacks, approve)
     try:
-        compilation = _run_with_callbacks(plan, session, path)
+        compilation = _run_with_callbacks(plan, session, path, Choice(prefer, allow_overlap))
     except BaseException as error:  # includes KeyboardInterrupt
         session.notify("on_interrupted", error)
         raise
@@ -106,6 +131,8 @@ def estimate_compile(
         LMUnavailableError: the LM is unavailable.
     """
     plan = Plan.of(agent, recipe)
+    if warning := plan.reflector_warning():
+        _log.warning("%s", warning)
     session = _open_session(plan, budget, fresh=False, callbacks=(), approve=approve)
     try:
         with raise_outages():
@@ -132,33 +159,39 @@ def _open_session(
 ) -> Session:
     settings = plan.agent.config.compile
     limits = budget or settings.budget
-    return Session(
-        plan.folder, plan.lm, plan.devset, plan.agent.metric, limits, settings.threads, callbacks, fresh, approve
-    )
+    return Session(plan.folder, plan.devset, plan.agent.metric, limits, settings.threads, callbacks, fresh, approve)
 
 
 def _estimate(plan: Plan, session: Session) -> Estimate | None:
     work = work_of(plan.optimize, len(plan.trainset), len(plan.devset))
     if work is None:
         return None
-    probe = _baseline(plan, session, rows=PROBE)
     threads = plan.agent.config.compile.threads
-    spent = session.journal.totals
-    price = spent.cost / spent.tokens if spent.cost is not None and spent.tokens else None
-    return estimate(work, len(plan.devset), probe, price, threads)
+    estimates = []
+    for lm in plan.lms.values():
+        probe = _baseline(plan, session, lm, rows=PROBE)
+        estimates.append(estimate(work, len(plan.devset), probe, _price(probe), threads))
+    return reduce(Estimate.plus, estimates)
 
 
-def _baseline(plan: Plan, session: Session, rows: int | None = None) -> Evaluation:
+def _price(probe: Evaluation) -> float | None:
+    """US dollars per token; ``None`` if no price is known."""
+    spent = probe.spent()
+    tokens = spent.get("prompt_tokens", 0.0) + spent.get("completion_tokens", 0.0)
+    return spent["cost"] / tokens if "cost" in spent and tokens else None
+
+
+def _baseline(plan: Plan, session: Session, lm: dspy.BaseLM, rows: int | None = None) -> Evaluation:
     try:
-        evaluation = session.measure(plan.student, rows)
+        evaluation = session.measure(plan.student, lm, rows)
     except BudgetSpent as limit:
         raise ConfigError(
             f"The budget of {limit} was spent before the uncompiled program was measured. Raise compile.budget and run "
             "the same command again to resume."
         ) from None
-    if session.budget.cost_limit_unenforceable and plan.teacher is plan.lm:
+    if session.budget.cost_limit_unenforceable and plan.teacher is None:
         raise ConfigError(
-            f"compile.budget.cost can't be enforced: no price of {plan.lm.model} is known. Limit lm_calls, tokens or "
+            f"compile.budget.cost can't be enforced: no price of {lm.model} is known. Limit lm_calls, tokens or "
             "minutes instead. The answers so far are saved."
         )
     _check_baseline(evaluation)
@@ -183,17 +216,19 @@ def _check_baseline(evaluation: Evaluation) -> None:
         )
 
 
-def _run_with_callbacks(plan: Plan, session: Session, path: Path) -> Compilation:
+def _run_with_callbacks(plan: Plan, session: Session, path: Path, choice: Choice) -> Compilation:
     """Run the compile and notify its callbacks."""
     if recorded := session.journal.totals.lm_calls:
         _log.warning("Replaying %d recorded LM answers of this compile; fresh=True (--fresh) discards them.", recorded)
     session.notify_past_usage()
+    if warning := plan.reflector_warning():
+        _log.warning("%s", warning)
     try:
         with raise_outages():
             estimated = _estimate(plan, session)
         session.notify("on_start", plan.agent, plan.recipe, session.journal.id, estimated)
         with raise_outages():
-            compilation = _run(plan, session, path, estimated)
+            compilation = _run(plan, session, path, estimated, choice)
     except LMUnreachable as error:
         raise _to_unavailable_error(error) from error.__cause__
     except JournalUnwritable as error:
@@ -202,67 +237,102 @@ def _run_with_callbacks(plan: Plan, session: Session, path: Path) -> Compilation
     return compilation
 
 
-def _run(plan: Plan, session: Session, path: Path, estimated: Estimate | None) -> Compilation:
-    before = _baseline(plan, session)
-    session.add_candidate(plan.student, before.rows["score"].tolist(), full=True)
-    stop_reason = None
+def _run(plan: Plan, session: Session, path: Path, estimated: Estimate | None, choice: Choice) -> Compilation:
+    _add_baseline(plan, session, plan.lm)
+    result, stop_reason = None, None
     try:
-        with session.optimizing(plan.teacher) as teacher:
-            program = _run_recipe(plan, teacher)
-        after = session.measure(program)
-        session.add_candidate(program, after.rows["score"].tolist(), full=True)
-        selected = session.candidates[-1]
+        result = _run_recipe(plan, session, plan.lm)
+        for lm in plan.further_lms:
+            _add_baseline(plan, session, lm)
+            _run_recipe(plan, session, lm)
+        session.measure_candidates(plan.lms)
     except BudgetSpent as limit:
         stop_reason = str(limit)
-        selected = session.best
-        program = selected.program
         session.budget.close(f"the budget of {stop_reason} is spent")
-        after = session.measure(program)
-    manifest = _manifest(plan, session, program, before, after, estimated, stop_reason)
-    save_compiled(program, manifest, path)
+        session.measure_candidates(plan.lms)
+    front = Front.of(session.candidates)
+    prefer = plan.agent.config.compile.prefer if choice.prefer is None else choice.prefer
+    selected = front.choose(prefer, result)
+    repeated = repeated_rows(plan.agent, selected.program.dump_state())
+    if not choice.allow_overlap:
+        refuse_repeated_rows(repeated, "The compiled program isn't saved", _OVERLAP_HINT)
+    lm = plan.lms[selected.lm]
+    before = next(each for each in front.measured if each.uncompiled and each.lm == selected.lm)
+    manifest = _manifest(plan, session, before, selected, front, estimated, stop_reason)
+    if repeated:
+        manifest.overlap = {"reason": choice.allow_overlap, "rows": [str(row) for row in repeated]}
+    save_compiled(selected.program, manifest, path)
     return Compilation(
-        program, manifest, before, after, path, tuple(session.candidates), selected.number, stop_reason, session.trace
+        selected.program,
+        manifest,
+        _evaluation_of(before),
+        _evaluation_of(selected),
+        path,
+        tuple(session.candidates),
+        selected.number,
+        stop_reason,
+        lambda program, index: session.trace(program, lm, index),
     )
 
 
-def _run_recipe(plan: Plan, teacher: dspy.LM) -> dspy.Module:
-    try:
-        return plan.run(teacher)
-    except DSPyError as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise OneTurnError(
-            f"The recipe {plan.recipe!r} failed on a reply of {teacher.model} ({reason}). "
-            "Use a stronger compile.teacher, another compile.seed or another recipe."
-        ) from error
+def _evaluation_of(candidate: Candidate) -> Evaluation:
+    assert candidate.evaluation is not None, "a point of the front has an evaluation"  # noqa: S101
+    return candidate.evaluation
+
+
+def _add_baseline(plan: Plan, session: Session, lm: dspy.BaseLM) -> None:
+    session.add_evaluated(plan.student, lm, _baseline(plan, session, lm), uncompiled=True)
+
+
+def _run_recipe(plan: Plan, session: Session, lm: dspy.BaseLM) -> int:
+    """Run the recipe for an LM, measure its program, and return the number of that candidate."""
+    teacher = plan.teacher or lm
+    with session.optimizing(lm, teacher) as journaled:
+        try:
+            program = plan.run(journaled)
+        except DSPyError as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise OneTurnError(
+                f"The recipe {plan.recipe!r} failed on a reply of {teacher.model} ({reason}). "
+                "Use a stronger compile.teacher, another compile.seed or another recipe."
+            ) from error
+    return session.add_evaluated(program, lm, session.measure(program, lm), uncompiled=False)
 
 
 def _manifest(
     plan: Plan,
     session: Session,
-    program: dspy.Module,
-    before: Evaluation,
-    after: Evaluation,
+    before: Candidate,
+    selected: Candidate,
+    front: Front,
     estimated: Estimate | None,
     stop_reason: str | None,
 ) -> Manifest:
     spent = {name: float(value) for name, value in session.journal.totals.to_dict().items() if value is not None}
-    thoughts = thoughts_of(program)
+    thoughts = thoughts_of(selected.program)
     return Manifest(
         recipe=plan.recipe,
-        lm=plan.lm.model,
+        lm=selected.lm,
         seed=plan.agent.config.compile.seed,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         versions={package: version(package) for package in ("oneturn", "dspy", "mlflow")},
         dataset={"train": dataset_hash(plan.rows(plan.trainset)), "dev": dataset_hash(plan.rows(plan.devset))},
-        scores={"before": _reviewed_scores(before), "after": _reviewed_scores(after)},
+        scores={
+            name: _reviewed_scores(_evaluation_of(each)) for name, each in (("before", before), ("after", selected))
+        },
         spend={**spent, "seconds": round(session.journal.seconds, 1)},
         estimate=estimated.to_dict() if estimated is not None else None,
         stopped=stop_reason,
-        tool_calling=plan.student.tool_calling_with(plan.lm) if isinstance(plan.student, ReAct) else None,
+        tool_calling=_tool_calling(plan, plan.lms[selected.lm]),
         finish_order=finish_order_of(plan.student) or None,
         thoughts=thoughts or None,
         interface=compiled_interface(plan.student, thoughts),
+        front=front.to_dicts(),
     )
+
+
+def _tool_calling(plan: Plan, lm: dspy.BaseLM) -> str | None:
+    return plan.student.tool_calling_with(lm) if isinstance(plan.student, ReAct) else None
 
 
 def _reviewed_scores(evaluation: Evaluation) -> dict[str, float]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,9 @@ from mlflow.entities import LiveSpan, SpanType
 
 from oneturn.compilation.budget import Budget
 from oneturn.compilation.callbacks import CompileCallback, EvaluationObserver
+from oneturn.compilation.candidate import Candidate
 from oneturn.compilation.journal import Cursor, Journal
 from oneturn.compilation.replay_lm import UncountedLMs, journaled_lm
-from oneturn.compilation.result import Candidate
 from oneturn.config import BudgetConfig
 from oneturn.core._dspy import replaced_cache, without_bars
 from oneturn.core.terminal import can_redraw
@@ -34,6 +36,7 @@ from oneturn.core.usage import Usage
 from oneturn.evaluation import evaluate
 from oneturn.evaluation.approval import ApprovalPolicy, use_approval_policy
 from oneturn.evaluation.result import Evaluation, Metric
+from oneturn.programs.state import finish_order_of, thoughts_of
 
 _ERRORS = 1_000_000
 """Number of failed runs that DSPy accepts. A failed run scores 0 and must not end the compile."""
@@ -46,7 +49,6 @@ class Session:
 
     Args:
         folder: directory of the journal.
-        lm: the LM to compile for.
         devset: the examples that programs are measured on.
         metric: scores an answer.
         limits: the budget.
@@ -59,7 +61,6 @@ class Session:
     def __init__(
         self,
         folder: Path,
-        lm: dspy.BaseLM,
         devset: Sequence[dspy.Example],
         metric: Metric,
         limits: BudgetConfig,
@@ -68,7 +69,6 @@ class Session:
         fresh: bool = False,
         approve: ApprovalPolicy | None = None,
     ):
-        self._lm = lm
         self._devset = devset
         self._metric = metric
         self._threads = threads
@@ -99,38 +99,63 @@ class Session:
         if self.journal.totals.lm_calls:
             self._notify_usage(self.journal.totals)
 
-    def measure(self, program: dspy.Module, rows: int | None = None) -> Evaluation:
+    def measure(self, program: dspy.Module, lm: dspy.BaseLM, rows: int | None = None) -> Evaluation:
         """Evaluate a program on the development examples, reusing recorded answers.
 
         Args:
             program: the program to evaluate.
+            lm: the LM that answers.
             rows: number of examples to use, from the first; ``None`` for all.
 
         Raises:
             BudgetSpent: the budget ran out.
         """
-        lm = journaled_lm(self._lm, self.journal, Cursor(), self.budget, cache=False)
         with dspy.context(callbacks=[*dspy.settings.callbacks, self._uncounted]):
             return evaluate(
                 program,
                 self._devset[:rows],
                 self._metric,
-                lm=lm,
+                lm=journaled_lm(lm, self.journal, Cursor(), self.budget, cache=False),
                 threads=self._threads,
                 approve=self._approve,
                 max_same_errors=None,  # a candidate whose prompt fails on every row scores 0
             )
 
-    def trace(self, program: dspy.Module, index: int) -> str | None:
+    def measure_candidates(self, lms: Mapping[str, dspy.BaseLM]) -> None:
+        """Evaluate the candidates that only an optimizer has measured, with its recorded answers, for their usage.
+
+        Args:
+            lms: the LMs by model string.
+
+        Raises:
+            BudgetSpent: an answer isn't recorded, such as after a tool that returned something else, and the budget is
+                spent.
+        """
+        by_program = {self._identity(each): each.evaluation for each in self.candidates if each.evaluation is not None}
+        for index, candidate in enumerate(self.candidates):
+            if candidate.full and candidate.evaluation is None:
+                identity = self._identity(candidate)
+                if identity not in by_program:
+                    by_program[identity] = self.measure(candidate.program, lms[candidate.lm])
+                self.candidates[index] = replace(candidate, evaluation=by_program[identity])
+
+    @staticmethod
+    def _identity(candidate: Candidate) -> tuple[str, str]:
+        """What decides a candidate's answers: its LM, its prompts, and the form of its steps."""
+        program = candidate.program
+        decisive = [program.dump_state(), thoughts_of(program), finish_order_of(program)]
+        return candidate.lm, json.dumps(decisive, sort_keys=True, default=str)
+
+    def trace(self, program: dspy.Module, lm: dspy.BaseLM, index: int) -> str | None:
         """Run a program again on an example that it was measured on, with the recorded answers.
 
         Returns:
             The id of the trace; ``None`` if tracing is off.
         """
         self.budget.close("the compile is over")
-        lm = journaled_lm(self._lm, self.journal, Cursor(), self.budget, cache=False)
+        replayed = journaled_lm(lm, self.journal, Cursor(), self.budget, cache=False)
         example = self._devset[index]
-        with mlflow.start_span("run", SpanType.AGENT) as span, dspy.context(lm=lm):
+        with mlflow.start_span("run", SpanType.AGENT) as span, dspy.context(lm=replayed):
             span.set_inputs(example.inputs().toDict())
             try:
                 span.set_outputs(dict(program(**example.inputs())))
@@ -139,8 +164,22 @@ class Session:
                 span.set_status("ERROR")
         return span.trace_id if isinstance(span, LiveSpan) else None
 
-    def add_candidate(self, program: dspy.Module, scores: Sequence[float], full: bool) -> None:
-        """Record a measured program as the next candidate and notify the callbacks."""
+    def add_evaluated(self, program: dspy.Module, lm: dspy.BaseLM, evaluation: Evaluation, uncompiled: bool) -> int:
+        """Record an evaluated program as the next candidate, and return its number."""
+        scores = evaluation.rows["score"].tolist()
+        self._add(program, scores, lm.model, full=True, uncompiled=uncompiled, evaluation=evaluation)
+        return self.candidates[-1].number
+
+    def _add(
+        self,
+        program: dspy.Module,
+        scores: Sequence[float],
+        lm: str,
+        *,
+        full: bool,
+        uncompiled: bool = False,
+        evaluation: Evaluation | None = None,
+    ) -> None:
         candidate = Candidate(
             number=len(self.candidates),
             program=program,
@@ -148,31 +187,33 @@ class Session:
             full=full,
             spent=self.journal.progress.totals,
             seconds=self.journal.progress.seconds,
+            lm=lm,
+            uncompiled=uncompiled,
+            evaluation=evaluation,
         )
         self.candidates.append(candidate)
         self.notify("on_candidate", candidate)
 
-    @property
-    def best(self) -> Candidate:
-        """The best candidate of those measured on all examples; the first one on a tie."""
-        return max((candidate for candidate in self.candidates if candidate.full), key=lambda each: each.score)
-
     @contextmanager
-    def optimizing(self, teacher: dspy.BaseLM) -> Iterator[dspy.LM]:
+    def optimizing(self, lm: dspy.BaseLM, teacher: dspy.BaseLM) -> Iterator[dspy.LM]:
         """Use the journaled LM for DSPy's optimizers and record the programs they measure; yield the journaled teacher.
 
         A request that is repeated in the block returns its first answer, as DSPy's own cache does.
         """
         cursor = Cursor()
-        lm = journaled_lm(self._lm, self.journal, cursor, self.budget, cache=True)
+        journaled = journaled_lm(lm, self.journal, cursor, self.budget, cache=True)
         journaled_teacher = (
-            lm if teacher is self._lm else journaled_lm(teacher, self.journal, cursor, self.budget, cache=True)
+            journaled if teacher is lm else journaled_lm(teacher, self.journal, cursor, self.budget, cache=True)
         )
-        callbacks = [EvaluationObserver(self._devset, self.add_candidate), self._uncounted]
+
+        def add(program: dspy.Module, scores: Sequence[float], full: bool) -> None:
+            self._add(program, scores, lm.model, full=full)
+
+        callbacks = [EvaluationObserver(self._devset, add), self._uncounted]
         with (
             contextlib.nullcontext() if can_redraw() else without_bars(),
             replaced_cache(memory=True),  # an answer from an earlier cache would not be counted
-            dspy.context(lm=lm, callbacks=[*dspy.settings.callbacks, *callbacks], max_errors=_ERRORS),
+            dspy.context(lm=journaled, callbacks=[*dspy.settings.callbacks, *callbacks], max_errors=_ERRORS),
             use_approval_policy(self._approve),
         ):
             yield journaled_teacher

@@ -75,6 +75,8 @@ class ServeConfig(Section):
     api_key_env: Variable | None = None
     """The environment variable that holds the key which clients send as `Authorization: Bearer <key>`; null for no
     key."""
+    page: bool = True
+    """Whether `GET /` answers with a page on which a person tries the agent, approves its calls and gives feedback."""
 
     def api_key(self) -> str | None:
         """Return the API key; ``None`` if none is configured.

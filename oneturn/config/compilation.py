@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
@@ -38,6 +38,12 @@ class CompileConfig(Section):
     teacher: Annotated[LMConfig | None, BeforeValidator(model_named)] = None
     """The LM that generates demonstrations, proposes instructions or reflects on failures: a model string or a
     section; null for the agent's LM."""
+    lms: list[Annotated[LMConfig, BeforeValidator(model_named)]] = []
+    """Further LMs to compile for, each a model string or a section: the recipe runs once for the agent's LM and once
+    for each of these, within one budget, and the front compares their programs."""
+    prefer: Literal["quality", "balanced", "cost"] = "quality"
+    """Which candidate of the front becomes the compiled program: the highest score, the point nearest to it at the
+    lowest cost, or the cheapest without a significant loss."""
     budget: BudgetConfig = BudgetConfig()
     """Limits of a compile."""
 

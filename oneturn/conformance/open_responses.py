@@ -14,7 +14,8 @@ from oneturn.conformance.rules import Findings, format_value
 
 def _model(title: str, /, **fields: Any) -> type[BaseModel]:
     """Return a model whose fields are all required; further fields are allowed."""
-    return create_model(title, **{field: (annotation, ...) for field, annotation in fields.items()})
+    definitions: dict[str, Any] = {field: (annotation, ...) for field, annotation in fields.items()}
+    return create_model(title, **definitions)
 
 
 _Object = dict[str, Any]

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from oneturn.core.client_tools import ClientTools
 from oneturn.errors import RunCancelled, RunError
 
 OUT_OF_TOKENS = "max_output_tokens"
@@ -77,7 +78,9 @@ class RunContext:
 
     Attributes:
         lm_settings: the settings of the run's own LM calls; those inside its tools have none.
-        max_tool_calls: the number of tool calls that the run may make; ``None`` for no limit.
+        max_tool_calls: the number of calls of its own tools that the run may make; ``None`` for no limit.
+        parallel_tool_calls: whether the run may make several calls in one step.
+        client_tools: the tools that the client offers; the tools of the run itself aren't offered them.
     """
 
     def __init__(
@@ -97,6 +100,8 @@ class RunContext:
         self.on_progress = on_progress
         self.lm_settings = LMSettings()
         self.max_tool_calls: int | None = None
+        self.parallel_tool_calls = True
+        self.client_tools = ClientTools()
         self.caller: str | None = parent.caller if caller is None and parent else caller
 
     def cancel(self, reason: str = "cancelled") -> None:

@@ -42,6 +42,12 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
+class ClientCall(ToolCall):
+    """A call of a tool that the client offers. The run ends with it: the client makes the call, and sends the output
+    in a request that resumes the run."""
+
+
+@dataclass(frozen=True)
 class ToolProgress:
     """Progress of a running tool.
 
@@ -90,11 +96,21 @@ class WaitingCall:
 
 @dataclass(frozen=True)
 class FinishedCall(WaitingCall):
-    """A completed tool call with its result, which a later run needs to resume from it; it has no ``media`` then."""
+    """A completed tool call with its result, which a later run needs to resume from it.
+
+    Attributes:
+        output: the result.
+        documents: retrieved documents that can be cited.
+        media: the result's images, audio and files. A later run has only those of the client's own calls.
+        by_client: whether the client made the call.
+        same_step: whether the LM made it in the same step as the call before, as far as a later run knows.
+    """
 
     output: str = ""
     documents: tuple[Document, ...] = ()
     media: tuple[dspy.Image | dspy.Audio | dspy.File, ...] = ()
+    by_client: bool = False
+    same_step: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,18 +126,20 @@ class Resumption:
     """The calls that a run resumes from, and the person's decision on the waiting call.
 
     Attributes:
-        waiting: the call to run, or not.
+        waiting: the call to run, or not; ``None`` if the run waited for calls of the client, which are finished.
         finished: the calls made before.
         approve: whether the person approves.
         reason: the person's reason.
         sources_dropped: whether the client left out documents of the finished calls: the answer can't cite them.
+        unverified: calls of the agent's own tools that the client reports, but nothing proves.
     """
 
-    waiting: WaitingCall
+    waiting: WaitingCall | None
     finished: tuple[FinishedCall, ...]
-    approve: bool
+    approve: bool = False
     reason: str = ""
     sources_dropped: bool = False
+    unverified: tuple[FinishedCall, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from oneturn.datasets.review import (
     ACCEPTED,
     CANDIDATES,
     PROVENANCE,
+    REJECTED,
     TO_LABEL,
     Candidate,
     read_candidates,
@@ -153,6 +154,15 @@ def _agent_span(trace: Trace) -> tuple[Span, Mapping[str, Any]]:
     raise UnusableTrace("not a trace of a Responses request")
 
 
+def agent_outputs(trace: Trace, program: Program) -> dict[str, Any]:
+    """Return the outputs that the agent gave, by field; empty unless the run completed.
+
+    Raises:
+        UnusableTrace: it isn't a trace of the agent.
+    """
+    return _agent_outputs(_agent_span(trace)[0], program)
+
+
 def _agent_outputs(span: Span, program: Program) -> dict[str, Any]:
     """Return the agent's outputs by field; empty unless the run completed."""
     outputs = span.outputs if isinstance(span.outputs, Mapping) else {}
@@ -267,7 +277,8 @@ class _Collector:
         self._pending = {name: read_candidates(self._folder, name) for name in (CANDIDATES, TO_LABEL)}
         self._names_by_text = dict(self._existing_texts())
         self._labelled = {_trace_id(row) for row in self._pending[CANDIDATES]}
-        self._labelled |= {_trace_id(row) for row in read_candidates(self._folder, ACCEPTED)}
+        for name in (ACCEPTED, REJECTED):
+            self._labelled |= {_trace_id(row) for row in read_candidates(self._folder, name)}
         self._unlabelled: dict[str, Candidate] = {}
         for row in self._pending[TO_LABEL]:
             self._add_unlabelled(row)

@@ -18,6 +18,9 @@ TO_LABEL = "to_label.jsonl"
 ACCEPTED = "accepted.jsonl"
 """Records the traces of accepted examples, so that edited ones aren't collected again."""
 
+REJECTED = "rejected.jsonl"
+"""Records the traces of rejected candidates, so that they aren't collected again."""
+
 PROVENANCE = "provenance"
 """The field of a candidate that isn't a field of the example."""
 
@@ -66,20 +69,72 @@ def accept(agent: Agent, ids: Sequence[str], split: str = "train") -> list[str]:
         DataError: the split isn't allowed, a candidate doesn't exist, or the schema or the agent's own loader rejects
             one. Nothing is moved then.
     """
-    if split not in ("train", "dev"):
-        raise DataError(_TEST_NOT_ALLOWED if split == "test" else f"There is no split {split!r}; use train or dev.")
     folder = agent.examples_folder
+    _check_split(split)
     candidates = read_candidates(folder)
     available = [str(row["id"]) for row in candidates if row.get("id") is not None]
     selected = list(dict.fromkeys(ids or available))
     _check_ids(folder, selected, available)
     chosen = [row for row in candidates if str(row.get("id")) in selected]
-    _check([_without_provenance(row) for row in chosen], folder)
-    _append(agent, split, [_without_provenance(row) for row in chosen])
-    origins = [{"id": row["id"], "split": split, PROVENANCE: row.get(PROVENANCE, {})} for row in chosen]
-    write_candidates(folder, [*read_candidates(folder, ACCEPTED), *origins], ACCEPTED)
+    _move(agent, chosen, split)
     write_candidates(folder, [row for row in candidates if row not in chosen])
     return selected
+
+
+def accept_edited(agent: Agent, ident: str, values: Mapping[str, Any], split: str = "train") -> None:
+    """Move one candidate, labelled or not, into a split with the values that a person gave it.
+
+    Args:
+        agent: the agent whose examples folder is used.
+        ident: the candidate's id.
+        values: the fields of the example, without ``id`` and provenance.
+        split: ``"train"`` or ``"dev"``, never ``"test"``.
+
+    Raises:
+        DataError: as for :func:`accept`. Nothing is changed then.
+    """
+    _check_split(split)
+    file, rows, row = _find(agent.examples_folder, ident)
+    _move(agent, [{"id": row["id"], **values, PROVENANCE: row.get(PROVENANCE, {})}], split)
+    write_candidates(agent.examples_folder, [other for other in rows if other is not row], file)
+
+
+def reject(agent: Agent, ident: str) -> None:
+    """Drop a candidate, and record its trace, so that it isn't collected again.
+
+    Raises:
+        DataError: there is no such candidate.
+    """
+    folder = agent.examples_folder
+    file, rows, row = _find(folder, ident)
+    origin = {"id": row["id"], PROVENANCE: row.get(PROVENANCE, {})}
+    write_candidates(folder, [*read_candidates(folder, REJECTED), origin], REJECTED)
+    write_candidates(folder, [other for other in rows if other is not row], file)
+
+
+def _find(folder: Path, ident: str) -> tuple[str, list[Candidate], Candidate]:
+    """Return the file of a candidate, the file's rows, and the candidate."""
+    for file in (CANDIDATES, TO_LABEL):
+        rows = read_candidates(folder, file)
+        for row in rows:
+            if str(row.get("id")) == ident:
+                return file, rows, row
+    raise DataError(f"There is no candidate {ident!r:.80} in {folder}; it may have been reviewed already.")
+
+
+def _check_split(split: str) -> None:
+    if split not in ("train", "dev"):
+        raise DataError(_TEST_NOT_ALLOWED if split == "test" else f"There is no split {split!r}; use train or dev.")
+
+
+def _move(agent: Agent, chosen: Sequence[Candidate], split: str) -> None:
+    """Append candidates to a split, and record their traces."""
+    folder = agent.examples_folder
+    rows = [without_provenance(row) for row in chosen]
+    _check(rows, folder)
+    _append(agent, split, rows)
+    origins = [{"id": row["id"], "split": split, PROVENANCE: row.get(PROVENANCE, {})} for row in chosen]
+    write_candidates(folder, [*read_candidates(folder, ACCEPTED), *origins], ACCEPTED)
 
 
 def _check_ids(folder: Path, selected: Sequence[str], available: Sequence[str]) -> None:
@@ -105,7 +160,8 @@ def _read_lines(path: Path) -> Iterator[Candidate]:
         yield cells
 
 
-def _without_provenance(candidate: Candidate) -> dict[str, Any]:
+def without_provenance(candidate: Candidate) -> dict[str, Any]:
+    """Return the fields of the example."""
     return {name: value for name, value in candidate.items() if name != PROVENANCE}
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import getpass
+import tempfile
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
@@ -13,15 +15,18 @@ from mlflow.entities.model_registry import ModelVersion
 from oneturn.agent import Agent
 from oneturn.config.tracking import use_tracking
 from oneturn.core.secrets import UNCERTAIN, find_secrets
+from oneturn.datasets.overlap import RepeatedRow, refuse_repeated_rows, repeated_rows
 from oneturn.deployment.registry import champion_of, evaluate_version, is_compiled, version_of
 from oneturn.errors import OneTurnError, ProgramError
 from oneturn.evaluation.comparison import GateResult, check_split, compare
 from oneturn.evaluation.result import Evaluation
+from oneturn.programs.state import read_compiled
+from oneturn.programs.state.artifact_sources import compiled_file
 
 _NO_CHAMPION = "Not compared: there is no champion, and the version isn't compiled."
 _MAX_TAG_LENGTH = 250
 """Characters of a tag's value, which Unity Catalog limits."""
-_OPTIONAL_TAGS = ("promotion_reason", "gate_run")
+_OPTIONAL_TAGS = ("promotion_reason", "gate_run", "repeated_rows")
 """Tags that not every promotion sets; those of an earlier promotion are deleted."""
 
 
@@ -39,6 +44,7 @@ class Promotion:
         verdict: the gate's result in one line, or why there is none.
         result: the gate's result; ``None`` without a comparison.
         run_id: the MLflow run with the report and the rows; ``None`` without a comparison.
+        repeated_rows: the rows of dev and test that the version's prompts repeat; only a forced promotion has any.
     """
 
     name: str
@@ -50,6 +56,7 @@ class Promotion:
     verdict: str
     result: GateResult | None
     run_id: str | None
+    repeated_rows: tuple[str, ...] = ()
 
 
 def promote(
@@ -80,8 +87,9 @@ def promote(
 
     Raises:
         DataError: the split is ``"test"`` or ``"train"``.
-        ProgramError: there is no such version; ``force`` has no reason; the reason can't be recorded; or the alias was
-            moved during the comparison.
+        ProgramError: there is no such version; ``force`` has no reason; the reason can't be recorded; the prompts of
+            the version repeat rows of dev or test, and the promotion isn't forced; or the alias was moved during the
+            comparison.
         OneTurnError: the versions couldn't be compared.
     """
     check_split(split)
@@ -95,6 +103,11 @@ def promote(
     promotion = Promotion(challenger.name, number, alias, champion_number, False, False, "", None, None)
     if champion_number == number:
         return replace(promotion, verdict=f"Version {champion_number} already has the alias {alias}.")
+    repeated = _repeated_rows(agent, challenger, force)
+    if not force:
+        hint = "To promote it anyway: --force --reason TEXT."
+        refuse_repeated_rows(repeated, f"Version {number} isn't promoted", hint)
+    promotion = replace(promotion, repeated_rows=tuple(row.row for row in repeated))
     promotion = _compare(promotion, agent, split, champion, challenger, force)
     holds = promotion.result.passed if promotion.result is not None else promotion.verdict == _NO_CHAMPION
     if dry_run or not (holds or force):
@@ -102,6 +115,19 @@ def promote(
     promotion = replace(promotion, moved=True, forced=not holds)
     _move_alias(client, promotion, reason)
     return promotion
+
+
+def _repeated_rows(agent: Agent, version: ModelVersion, force: bool) -> list[RepeatedRow]:
+    try:
+        if not is_compiled(version):
+            return []
+        with tempfile.TemporaryDirectory() as folder:
+            uri = f"models:/{version.name}/{version.version}"
+            return repeated_rows(agent, read_compiled(compiled_file(uri, None, Path(folder)))[1])
+    except OneTurnError:
+        if not force:
+            raise
+        return []  # the comparison fails for the same reason, which is recorded
 
 
 def _check_reason(reason: str | None, force: bool) -> None:
@@ -191,7 +217,11 @@ def _record(promotion: Promotion, reason: str | None) -> dict[str, str]:
         "gate": promotion.verdict,
         "replaced": promotion.replaced or "none",
     }
-    optional = {"promotion_reason": reason, "gate_run": promotion.run_id}
+    optional = {
+        "promotion_reason": reason,
+        "gate_run": promotion.run_id,
+        "repeated_rows": ", ".join(promotion.repeated_rows),
+    }
     return record | {name: value for name, value in optional.items() if value}
 
 

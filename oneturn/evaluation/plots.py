@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -66,6 +67,18 @@ def new_figure(title: str, height: float) -> tuple[Figure, Axes]:
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
     return figure, axes
+
+
+def check_figure_file(path: Path) -> None:
+    """Check that a figure can be written to a file, before what it shows is paid for.
+
+    Raises:
+        OneTurnError: matplotlib isn't installed, or it has no such format.
+    """
+    figure, _ = new_figure("", 1)
+    formats = figure.canvas.get_supported_filetypes()
+    if (suffix := path.suffix.removeprefix(".").lower()) not in formats:
+        raise OneTurnError(f"{path}: a figure can't be written as {suffix or 'this'!r}; use .svg, .png or .pdf.")
 
 
 def scale_scores(axes: Axes, axis: Literal["x", "y"]) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import dspy
@@ -21,6 +22,7 @@ from oneturn.core.steps import (
     Answer,
     AnswerDelta,
     ApprovalWanted,
+    ClientCall,
     Step,
     Thought,
     ToolCall,
@@ -32,14 +34,16 @@ from oneturn.core.usage import CallTracker, Usage, track_usage
 from oneturn.errors import AgentError, ProgramError, RunCancelled, RunError
 from oneturn.programs import Program, as_program
 from oneturn.programs.signature import check_predictors
-from oneturn.responses.approval_items import Item, read_waiting
+from oneturn.responses.approval_items import read_waiting
 from oneturn.responses.checked_text import CheckedText, check_stream_option
+from oneturn.responses.client_calls import sign_call
 from oneturn.responses.errors import to_client_error
 from oneturn.responses.event_writer import Event, EventWriter, url_citations
 from oneturn.responses.parsing import ParsedRequest, parse_request, read_request, signer, tool_schema
 from oneturn.responses.request_fields import RequestOptions
 from oneturn.responses.text_format import formatted_text
 from oneturn.responses.tracing import SelfTraced, in_span
+from oneturn.responses.turn_calls import Item, OwnTools
 from oneturn.tools.approvals import Approvals
 
 # By default DSPy stores the last 10,000 prompts of each LM and module, and the last 10,000 runs for an optimizer.
@@ -62,7 +66,8 @@ class ResponsesAdapter(SelfTraced):
         answer_field: the output field of a ``dspy.Module`` that becomes the message; the first ``str`` by default.
         deadline: seconds that a request may take. Then it ends as ``incomplete``, with the items finished so far.
             ``None`` for no limit.
-        approvals: signs and verifies approvals, for a program with tools that need a person's approval.
+        approvals: signs and verifies approvals, for a program with tools that need a person's approval; and results of
+            its own tools before a call of the client. Without it, the latter are valid in this process only.
         stream: which text of the answer is streamed: ``"checked"``, what nothing can replace any more, or ``"eager"``,
             what the LM writes. A text that another attempt replaces is then closed as ``incomplete``; it is never in
             the response.
@@ -93,6 +98,7 @@ class ResponsesAdapter(SelfTraced):
         self._deadline = deadline
         self._stream_option = check_stream_option(stream)
         self.approvals = approvals
+        self._temporary_key = Approvals.temporary()
         self._built: Program | None = None
         self._building = threading.Lock()
 
@@ -164,7 +170,13 @@ class ResponsesAdapter(SelfTraced):
                 yield ResponsesAgentStreamEvent.model_validate(event)
 
     def _parse(self, request: ResponsesAgentRequest, options: RequestOptions) -> ParsedRequest:
-        return parse_request(request, options, self.program, self.approvals)
+        return parse_request(request, options, self.program, self.approvals, self._key)
+
+    @property
+    def _key(self) -> Approvals:
+        """What signs the results of own tools before a call of the client."""
+        given = self.approvals
+        return given if given is not None and given.missing_key_env is None else self._temporary_key
 
     def _run(self, request: ResponsesAgentRequest, parse: Callable[[], ParsedRequest]) -> ResponsesAgentResponse:
         failures: list[AgentError] = []
@@ -207,22 +219,28 @@ class ResponsesAdapter(SelfTraced):
     ) -> Generator[Event, None, None]:
         seen: dict[str, Document] = {}
         prediction: dspy.Prediction | None = None
-        waits_for_approval = False
+        waits = False
         usage = None
         program = self.program
+        own = OwnTools(program)
         options = parsed.options
         answer_field = program.answer_field if options.text_format is None else None
         writer.metadata.update(options.metadata)
         run.lm_settings, run.max_tool_calls = options.lm, options.max_tool_calls
+        run.client_tools, run.parallel_tool_calls = options.client_tools, options.parallel_tool_calls
 
         def sign(item: Item) -> str:
-            waiting, finished = read_waiting([*parsed.items, *writer.output], item)
+            waiting, finished = read_waiting([*parsed.items, *writer.output], item, own)
             schema = tool_schema(program, waiting.name)
             return signer(self.approvals).request_id(parsed.inputs, finished, waiting, schema)
 
         for step in _run_steps(run, self._steps(parsed, seen)):
             if isinstance(step, Thought):
                 yield from writer.thought(step.text)
+            elif isinstance(step, ClientCall):
+                id = sign_call([*parsed.items, *writer.output], parsed.inputs, own, self._key)
+                yield from writer.tool_call(replace(step, call_id=id))
+                waits = True
             elif isinstance(step, ToolCall):
                 yield from writer.tool_call(step)
             elif isinstance(step, Working):
@@ -234,7 +252,7 @@ class ResponsesAdapter(SelfTraced):
                 yield from writer.tool_result(step)
             elif isinstance(step, ApprovalWanted):
                 yield from writer.approval_request(step.waiting, sign)
-                waits_for_approval = True
+                waits = True
             elif isinstance(step, AnswerDelta):
                 if options.text_format is None:
                     for delta in text.add(step):
@@ -246,16 +264,19 @@ class ResponsesAdapter(SelfTraced):
                 yield from _write_answer(writer, program, prediction, seen, options)
             elif isinstance(step, Usage):
                 usage = step.to_responses()
-        if prediction is None and not waits_for_approval:
+                if step.cost is not None:
+                    writer.metadata["cost_usd"] = f"{step.cost:.6f}"
+        if prediction is None and not waits:
             raise ProgramError("The program ended without an Answer; its steps() must yield one.")
         yield from writer.completed(usage, _custom_outputs(program, prediction), answer_field)
 
     def _steps(self, parsed: ParsedRequest, seen: dict[str, Document]) -> Iterator[Step]:
-        """The steps of a new run, or of the resumed run if the request answers an approval."""
+        """The steps of a new run, or of the run that the request resumes."""
         program: Any = self.program
-        if parsed.resumption is None or parsed.approval is None:
+        if parsed.resumption is None:
             return cast(Iterator[Step], program.steps(**parsed.inputs))
-        signer(self.approvals).spend(parsed.approval)
+        if parsed.approval is not None:
+            signer(self.approvals).spend(parsed.approval)
         for call in parsed.resumption.finished:
             seen.update(_by_id(call.documents))
         return cast(Iterator[Step], program.resume(parsed.resumption, **parsed.inputs))
@@ -331,7 +352,7 @@ def _by_id(documents: Iterable[Document]) -> dict[str, Document]:
 
 
 def _custom_outputs(program: Program, prediction: dspy.Prediction | None) -> dict[str, Any]:
-    if prediction is None:  # the run waits for approval
+    if prediction is None:  # the run waits for a person or the client
         return {}
     names = [name for name in program.signature.output_fields if name != program.answer_field]
     return {name: plain(prediction.get(name)) for name in names}

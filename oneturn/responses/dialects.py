@@ -17,7 +17,7 @@ from oneturn.responses.tool_items import ENDINGS, Event, ToolItemForm, ToolItems
 
 DialectName = Literal["open_responses", "mlflow"]
 
-# The fields of a response resource, with the values that apply to an agent without client tools and without a store.
+# The fields of a response resource, with the values that apply unless the request says otherwise, without a store.
 _RESOURCE: dict[str, Any] = {
     "object": "response",
     "completed_at": None,
@@ -57,6 +57,7 @@ class Dialect:
         own_tools: names of tools that the agent runs itself.
         model: the ``model`` of a response in the dialect ``open_responses``.
         echo: fields of the request that the response repeats, in the dialect ``open_responses``.
+        client_tools: names of tools that the client has offered.
 
     Attributes:
         metadata: entries for the ``metadata`` of each response, in the dialect ``open_responses``.
@@ -69,11 +70,12 @@ class Dialect:
         own_tools: Container[str] = (),
         model: str = "agent",
         echo: Mapping[str, Any] | None = None,
+        client_tools: Container[str] = (),
     ):
         self._standard = name == "open_responses"
         self.metadata: dict[str, str] = {}
         form: Literal["mcp_call", "function_call"] = "mcp_call" if self._standard else "function_call"
-        self._tool_items = ToolItems(tool_items or form, form, own_tools)
+        self._tool_items = ToolItems(tool_items or form, form, own_tools, client_tools)
         self._base = {**_RESOURCE, "model": model, **{k: v for k, v in (echo or {}).items() if v is not None}}
         self._sequence = 0
         self._started = False

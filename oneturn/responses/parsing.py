@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,11 +14,13 @@ from oneturn.core.serialization import replace_surrogates_deep
 from oneturn.core.steps import Resumption
 from oneturn.errors import ProgramError, RequestError
 from oneturn.programs import Program
-from oneturn.responses.approval_items import Item, read_answer
+from oneturn.responses.approval_items import read_answer
 from oneturn.responses.call_items import to_mlflow_items
+from oneturn.responses.client_calls import has_outputs, read_outputs, without_state
 from oneturn.responses.request import MESSAGES, SYSTEM, program_inputs, to_mlflow_request
 from oneturn.responses.request_fields import RequestOptions, read_fields
 from oneturn.responses.text_format import check_format
+from oneturn.responses.turn_calls import Item, OwnTools, turn_start
 from oneturn.tools.approvals import Approvals, VerifiedApproval
 
 
@@ -28,10 +30,11 @@ class ParsedRequest:
 
     Attributes:
         request: the request, valid and in text that UTF-8 can encode; it has the ``context`` and ``custom_inputs``.
-        items: the ``input`` items as dicts.
+        items: the ``input`` items as dicts, without calls, results and thoughts of the turn that nothing proves.
         inputs: the program's inputs.
         options: what the request asks for besides.
-        resumption: where to resume, with the person's decision; ``None`` for a new run.
+        resumption: where to resume, with the person's decision or the outputs of the client's calls; ``None`` for a
+            new run.
         approval: the verified approval of ``resumption``.
     """
 
@@ -44,7 +47,11 @@ class ParsedRequest:
 
 
 def parse_request(
-    request: ResponsesAgentRequest, options: RequestOptions, program: Program, approvals: Approvals | None
+    request: ResponsesAgentRequest,
+    options: RequestOptions,
+    program: Program,
+    approvals: Approvals | None,
+    key: Approvals,
 ) -> ParsedRequest:
     """Convert a valid request to the program's inputs, and to the state that a resumed run starts from.
 
@@ -53,40 +60,59 @@ def parse_request(
         options: what it asks for besides its inputs.
         program: the program that will answer it.
         approvals: verifies the approval that the request may answer; it isn't recorded as used yet.
+        key: verifies the results of own tools before a call of the client.
 
     Raises:
-        RequestError: an input is missing, unknown or of the wrong type; the program doesn't support an option; or an
-            approval is malformed, forged or expired.
+        RequestError: an input is missing, unknown or of the wrong type; the program doesn't support an option; an
+            approval is malformed, forged or expired; or an output of the client answers no call.
         ProgramError: the request answers an approval, and there is no key to verify it.
     """
     _check_options(options, program)
     try:
-        return _parse_items(request, options, program, approvals)
+        return _parse_items(request, options, program, approvals, key)
     except RequestError as error:
         error.param = error.param or "input"
         raise
 
 
 def _parse_items(
-    request: ResponsesAgentRequest, options: RequestOptions, program: Program, approvals: Approvals | None
+    request: ResponsesAgentRequest,
+    options: RequestOptions,
+    program: Program,
+    approvals: Approvals | None,
+    key: Approvals,
 ) -> ParsedRequest:
     items = tuple(item.model_dump() for item in request.input)
+    own = OwnTools(program)
+    if takes_client_tools(program) and has_outputs(items, own):
+        inputs = program_inputs(program.signature, _without_calls(request, items), program.answer_field)
+        turn = read_outputs(items, inputs, own, key)
+        return ParsedRequest(request, turn.items, inputs, options, turn.resumption)
     inputs = program_inputs(program.signature, request, program.answer_field)
-    answer = read_answer(items)
+    answer = read_answer(items, own)
     if answer is None:
-        return ParsedRequest(request, items, inputs, options)
+        return ParsedRequest(request, without_state(items), inputs, options)
     if not hasattr(program, "resume"):
         raise RequestError("This agent doesn't request approvals; end the input with a user message.")
     resumption = answer.resumption
+    waiting = answer.waiting
     approval = signer(approvals).verify(
-        answer.request_id,
-        inputs,
-        resumption.finished,
-        resumption.waiting,
-        tool_schema(program, resumption.waiting.name),
+        answer.request_id, inputs, resumption.finished, waiting, tool_schema(program, waiting.name)
     )
     resumption = replace(resumption, sources_dropped=approval.sources_dropped)
     return ParsedRequest(request, items, inputs, options, resumption, approval)
+
+
+def takes_client_tools(program: Program) -> bool:
+    """Return whether a program can leave calls to the client, and resume when their outputs come."""
+    return "tools" in getattr(program, "request_settings", ()) and hasattr(program, "resume")
+
+
+def _without_calls(request: ResponsesAgentRequest, items: Sequence[Item]) -> ResponsesAgentRequest:
+    """The request as it was when the turn began: its inputs are those of the run that is resumed."""
+    start = turn_start(items)
+    kept = [given for index, given in enumerate(request.input) if index <= start or items[index].get("role")]
+    return request.model_copy(update={"input": kept})
 
 
 def _check_options(options: RequestOptions, program: Program) -> None:
@@ -99,6 +125,9 @@ def _check_options(options: RequestOptions, program: Program) -> None:
     for name in options.settings:
         if name not in supported:
             raise RequestError(f"This agent doesn't support {name}; leave it out.", name)
+    own = OwnTools(program) if options.offered else ()
+    if taken := [name for name in sorted(options.offered) if name in own]:
+        raise RequestError(f"The agent has a tool named {taken[0]!r} of its own, or nearly so; rename it.", "tools")
     if options.text_format is not None:
         check_format(options.text_format, program.signature)
 

@@ -111,20 +111,30 @@ def _content(item: Item) -> _Content:
         elif part["type"] == "refusal":
             content.texts.append(str(part["refusal"]))
         elif part["type"] == "input_image":
-            content.images.append(_image(part))
+            content.images.append(image_in(part))
         elif part["type"] == "input_file":
-            content.files.append(_file(part))
+            content.files.append(file_in(part))
     return content
 
 
-def _image(part: Item) -> dspy.Image:
+def image_in(part: Item) -> dspy.Image:
+    """Return the image of an ``input_image`` part.
+
+    Raises:
+        RequestError: it has no URL that is allowed.
+    """
     url = part.get("image_url")
     if not isinstance(url, str) or not url.startswith(("data:", "https://", "http://")):
         raise RequestError("An input_image needs an image_url: an http(s) URL or a data: URI.")
     return dspy.Image(url)
 
 
-def _file(part: Item) -> dspy.File:
+def file_in(part: Item) -> dspy.File:
+    """Return the file of an ``input_file`` part.
+
+    Raises:
+        RequestError: it has neither data nor an id.
+    """
     # Not the filename: the requests of DSPy's engines have no place for one, and refuse a file that has it.
     fields = {name: part[name] for name in ("file_data", "file_id") if part.get(name)}
     data = fields.get("file_data")
@@ -213,6 +223,24 @@ def question_field(signature: type[dspy.Signature]) -> str | None:
     """The name of the input field for the question: the first of type ``str``; ``None`` without one."""
     names = (name for name, field in signature.input_fields.items() if field.annotation is str)
     return next((name for name in names if name != SYSTEM), None)
+
+
+def message_fields(signature: type[dspy.Signature]) -> dict[str, str | None]:
+    """Return the names of the input fields that the messages of a request fill: ``question``, ``history``, ``images``
+    and ``files``; ``None`` for those that the signature hasn't."""
+    if MESSAGES in signature.input_fields:
+        return {"question": MESSAGES, "history": MESSAGES, "images": None, "files": None}
+    names = {"history": dspy.History, "images": dspy.Image, "files": dspy.File}
+    return {
+        "question": question_field(signature),
+        **{name: _field_of(signature, kind) for name, kind in names.items()},
+    }
+
+
+def _field_of(signature: type[dspy.Signature], kind: Any) -> str | None:
+    """The first field of a type, or of a list of it."""
+    fields = signature.input_fields.items()
+    return next((n for n, f in fields if kind in _options(f.annotation) or _is_list_of(f.annotation, kind)), None)
 
 
 def _from_items(

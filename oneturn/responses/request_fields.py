@@ -13,32 +13,35 @@ from typing import Annotated, Any, Literal
 from mlflow.types.responses import ResponsesAgentRequest
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
+from oneturn.core.client_tools import ClientTools
 from oneturn.core.run_context import LMSettings
 from oneturn.errors import RequestError
 from oneturn.responses.call_items import to_mlflow_items
 from oneturn.responses.request import to_mlflow_request
-from oneturn.responses.tool_items import SERVER_LABEL
+from oneturn.responses.tool_fields import (
+    MAX_TOOLS,
+    FunctionTool,
+    RequestTool,
+    ToolChoice,
+    client_tools,
+    echoed_choice,
+    echoed_tools,
+)
 
 _AI_SDK = "with the AI SDK, set providerOptions.openai.store to false"
 _SEND_ITEMS = "send the items of the earlier turns in input"
-
-AGENT_TOOLS = {"type": "mcp", "server_label": SERVER_LABEL}
-"""The tools that the agent has already, as a hosted MCP server; openai-agents looks up there who asks for approval."""
 
 ACCEPTED_VALUES: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "background": ((False,), "send background: false, and stream: true for a long run"),
     "context_management": ((), "leave it out"),
     "conversation": ((), f"{_SEND_ITEMS}; context.conversation_id names the session of the trace"),
     "frequency_penalty": ((0,), "leave it out"),
-    "parallel_tool_calls": ((True, False), ""),
     "presence_penalty": ((0,), "leave it out"),
     "previous_response_id": ((), _SEND_ITEMS),
     "prompt": ((), "send the prompt's text in input"),
     "reasoning": (({},), "leave it out: the agent's configuration sets the reasoning of its LM"),
     "service_tier": (("auto", "default"), "leave it out"),
     "store": ((False,), f"send store: false ({_AI_SDK}): nothing is stored, and earlier items come in input"),
-    "tool_choice": (("auto",), "leave it out: the agent chooses its tools"),
-    "tools": (([], [AGENT_TOOLS]), "leave it out: the agent has its own tools, listed at /agent/info"),
     "top_logprobs": ((0,), "leave it out"),
     "truncation": (("auto", "disabled"), "send truncation: disabled"),
 }
@@ -52,8 +55,9 @@ _NOT_FIELDS = {
     "messages": "send input",
     "response_format": "send text.format",
 }
+_TAGS = ("function", "mcp")  # of the types of tools, in the place of an error
 _INCLUDABLE = ("reasoning.encrypted_content",)
-_LM_SETTINGS = ("temperature", "top_p", "max_output_tokens", "max_tool_calls")
+_SETTINGS = ("temperature", "top_p", "max_output_tokens", "max_tool_calls", "tools")
 
 
 class TextFormat(BaseModel):
@@ -115,6 +119,9 @@ class RequestFields(BaseModel):
     top_p: Annotated[float | None, Field(strict=True, ge=0, le=1, description="For each LM call.")] = None
     max_output_tokens: Annotated[int | None, Field(strict=True, ge=1, description="For the whole run.")] = None
     max_tool_calls: Annotated[int | None, Field(strict=True, ge=1, description="For the agent's own tools.")] = None
+    tools: Annotated[list[RequestTool] | None, Field(max_length=MAX_TOOLS, description="Tools of the client.")] = None
+    tool_choice: Annotated[ToolChoice | None, Field(description="Which of the client's tools to call.")] = None
+    parallel_tool_calls: Annotated[StrictBool | None, Field(description="Several calls in one step.")] = None
     text: TextSettings | None = None
     metadata: Annotated[dict[str, str] | None, Field(description="Repeated in the response.")] = None
     include: list[str] | None = None
@@ -131,7 +138,10 @@ class RequestOptions:
     Attributes:
         instructions: the request's ``instructions``; they are also the first system message of its ``input``.
         lm: the settings of its LM calls.
-        max_tool_calls: the number of tool calls that the run may make.
+        max_tool_calls: the number of calls of the agent's own tools that the run may make.
+        parallel_tool_calls: whether the run may make several calls in one step.
+        client_tools: the tools of the client that the LM may call.
+        offered: the names of all tools that the request offers.
         text_format: the format of the answer; ``None`` for plain text.
         metadata: the response's ``metadata``.
         echo: the fields that a response repeats.
@@ -143,12 +153,15 @@ class RequestOptions:
     text_format: TextFormat | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     echo: Mapping[str, Any] = field(default_factory=dict)
+    parallel_tool_calls: bool = True
+    client_tools: ClientTools = field(default_factory=ClientTools)
+    offered: frozenset[str] = frozenset()
 
     @property
     def settings(self) -> list[str]:
         """The names of the settings that the program has to support."""
-        values = {**vars(self.lm), "max_tool_calls": self.max_tool_calls}
-        return [name for name in _LM_SETTINGS if values[name] is not None]
+        values = {**vars(self.lm), "max_tool_calls": self.max_tool_calls, "tools": self.offered or None}
+        return [name for name in _SETTINGS if values[name] is not None]
 
 
 def read_fields(body: Any) -> tuple[dict[str, Any], RequestOptions]:
@@ -166,7 +179,7 @@ def read_fields(body: Any) -> tuple[dict[str, Any], RequestOptions]:
     if not isinstance(body, Mapping):
         raise RequestError("The request's body must be a JSON object.")
     accepted = {name: value for name, value in body.items() if not _is_default(name, value)}
-    echo = {name: body[name] for name in ("truncation", "parallel_tool_calls") if body.get(name) is not None}
+    echo = {"truncation": body["truncation"]} if body.get("truncation") is not None else {}
     try:
         fields = RequestFields.model_validate(accepted)
     except ValidationError as error:
@@ -177,6 +190,7 @@ def read_fields(body: Any) -> tuple[dict[str, Any], RequestOptions]:
     items = _items(fields)
     text_format = fields.text.format if fields.text is not None else None
     lm = LMSettings(fields.temperature, fields.top_p, fields.max_output_tokens)
+    tools = fields.tools or []
     options = RequestOptions(
         fields.instructions,
         lm,
@@ -184,6 +198,9 @@ def read_fields(body: Any) -> tuple[dict[str, Any], RequestOptions]:
         None if text_format is None or text_format.type == "text" else text_format,
         fields.metadata or {},
         {**echo, **_echo(fields)},
+        fields.parallel_tool_calls is not False,
+        client_tools(tools, fields.tool_choice),
+        frozenset(tool.name for tool in tools if isinstance(tool, FunctionTool)),
     )
     names = ("custom_inputs", "context", "stream", "user", "metadata")
     request = {name: body[name] for name in names if body.get(name) is not None}
@@ -257,7 +274,12 @@ def _with_id(item: Any) -> Any:
 
 def _echo(fields: RequestFields) -> dict[str, Any]:
     names = ("instructions", "max_tool_calls", "metadata", "user", "safety_identifier", "prompt_cache_key")
-    echo = {name: getattr(fields, name) for name in (*names, "temperature", "top_p", "max_output_tokens")}
+    settings = ("temperature", "top_p", "max_output_tokens", "parallel_tool_calls")
+    echo = {name: getattr(fields, name) for name in (*names, *settings)}
+    if tools := echoed_tools(fields.tools or ()):
+        echo["tools"] = tools
+    if fields.tool_choice is not None:
+        echo["tool_choice"] = echoed_choice(fields.tool_choice)
     if fields.text is not None and (text_format := fields.text.format) is not None:
         echo["text"] = {"format": _echoed_format(text_format)}
     return {name: value for name, value in echo.items() if value is not None}
@@ -277,7 +299,16 @@ def _echoed_format(text_format: TextFormat) -> dict[str, Any]:
 
 def _refusal(error: ValidationError) -> RequestError:
     problem = error.errors(include_url=False, include_context=False)[0]
-    param = ".".join(map(str, problem["loc"]))
+    path = [part for part in problem["loc"] if part not in _TAGS]
+    if path[0] == "tool_choice":
+        path = path[:1]
+    param = ".".join(map(str, path))
+    if problem["type"] == "union_tag_invalid":
+        return RequestError(
+            f"{param} is of type {problem['input'].get('type')!r:.80}; only functions are taken.", param
+        )
+    if problem["type"] == "value_error":
+        return RequestError(f"{param}: {problem['msg'].removeprefix('Value error, ')}.", str(path[0]))
     if problem["type"] == "extra_forbidden":
         return RequestError(f"This agent doesn't support the field {param!r:.80}; leave it out.", param)
     return RequestError(f"{param}: {problem['msg']}.", param)

@@ -10,7 +10,7 @@ import dspy
 import jsonschema
 import pydantic
 
-from oneturn.core.fields import field_type
+from oneturn.core.fields import field_description, field_type
 from oneturn.core.serialization import plain
 from oneturn.errors import RequestError, RunError
 from oneturn.responses.request_fields import TextFormat
@@ -80,9 +80,14 @@ def input_schema(signature: type[dspy.Signature]) -> dict[str, Any]:
 def _fields_schema(fields: Mapping[str, Any], mode: Any) -> dict[str, Any]:
     inputs = [(name, mode, pydantic.TypeAdapter(field_type(field))) for name, field in fields.items()]
     schemas, definitions = pydantic.TypeAdapter.json_schemas(inputs)
-    properties = {name: dict(schemas[name, mode]) for name in fields}
+    properties = {name: {**schemas[name, mode], **_annotations(name, field)} for name, field in fields.items()}
     required = [name for name, field in fields.items() if field.is_required()]
     return {"type": "object", "properties": properties, "required": required, **definitions}
+
+
+def _annotations(name: str, field: Any) -> dict[str, Any]:
+    description = field_description(name, field)
+    return {} if description is None else {"description": description}
 
 
 def _names(schema: Mapping[str, Any], signature: type[dspy.Signature]) -> list[str]:

@@ -32,15 +32,18 @@ class ToolItems:
     """Converts the tool items of one stream, and renumbers ``output_index``.
 
     A call of a tool that isn't among ``own_tools`` is held back until the next event shows whose it is: a stream that
-    ends with open calls leaves them to the client, as ``function_call`` items.
+    ends with open calls leaves them to the client, as ``function_call`` items. A call of one of the ``client_tools`` is
+    the client's.
 
-    Calls that are hidden (``none``) appear after all if the run waits for an approval, before the approval request:
-    the client has to send them back, in order. So the reasoning after a hidden call is held back until the next item.
+    Calls that are hidden (``none``) appear after all if the run waits for an approval or for the client, before the
+    approval request or the client's call: the client has to send them back, in order. So the reasoning after a hidden
+    call is held back until the next item.
 
     Args:
         form: the form to convert to.
-        revealed_form: the form of hidden calls before an approval request.
+        revealed_form: the form of hidden calls before an approval request or a call of the client.
         own_tools: names of tools that the agent runs itself.
+        client_tools: names of tools that the client has offered.
     """
 
     def __init__(
@@ -48,10 +51,13 @@ class ToolItems:
         form: ToolItemForm,
         revealed_form: Literal["mcp_call", "function_call"] = "function_call",
         own_tools: Container[str] = (),
+        client_tools: Container[str] = (),
     ):
         self._form = form
         self._revealed_form = revealed_form
         self._own_tools = own_tools
+        self._client_tools = client_tools
+        self._client_calls: set[Any] = set()  # ids of their items
         self._indexes: dict[Any, int] = {}  # by output_index in the stream that is read
         self._next_index = 0
         self._calls: dict[str, Item] = {}  # calls that were begun as mcp_call items, by call_id
@@ -62,7 +68,10 @@ class ToolItems:
     def read(self, event: Event) -> Iterator[Event]:
         """Yield the events that ``event`` is converted to."""
         kind = str(event["type"])
-        if self._form == "none" and kind == "response.output_item.added" and _type(event) == "mcp_approval_request":
+        item = event.get("item") or {}
+        if self._is_clients(item):
+            self._client_calls.add(item.get("id"))
+        if self._form == "none" and kind == "response.output_item.added" and self._waits_for(item):
             self._form = self._revealed_form
             hidden, self._hidden = self._hidden, []
             for earlier in hidden:
@@ -74,7 +83,7 @@ class ToolItems:
             if kind != "response.in_progress":  # the next item, or the end
                 yield from (self._renumbered(held) for held in self._hidden if _is_reasoning(held))
                 self._hidden = [held for held in self._hidden if not _is_reasoning(held)]
-        if self._form == "mcp_call":
+        if self._form == "mcp_call" and event.get("item_id", item.get("id")) not in self._client_calls:
             yield from self._read_mcp(kind, event)
         else:
             yield self._renumbered(event)
@@ -87,7 +96,7 @@ class ToolItems:
             ended: whether the response has ended; if not, calls without an output are left out.
         """
         items = list(items)
-        if self._form == "none" and any(item.get("type") == "mcp_approval_request" for item in items):
+        if self._form == "none" and any(map(self._waits_for, items)):
             self._form = self._revealed_form
         if self._form == "none":
             items = [item for item in items if item.get("type") not in _CALLS]
@@ -96,18 +105,29 @@ class ToolItems:
         return items
 
     def _with_mcp_calls(self, items: Sequence[Item], ended: bool) -> Iterator[Item]:
-        calls = {item["call_id"] for item in items if item.get("type") == "function_call"}
+        own = (item for item in items if item.get("type") == "function_call" and not self._is_clients(item))
+        calls = {item["call_id"] for item in own}
         outputs = {item["call_id"]: item for item in items if item.get("type") == "function_call_output"}
         for item in items:
             if item.get("type") == "function_call":
-                if item["call_id"] in outputs:
+                if item["call_id"] in outputs and item["call_id"] in calls:
                     yield mcp_call(item, outputs[item["call_id"]])
-                elif ended:
+                elif ended or item["call_id"] in outputs:
                     yield mcp_call(item, _ABANDONED) if self._is_own_call(item) else item
             elif item.get("type") != "function_call_output" or item["call_id"] not in calls:
                 yield item
 
+    def _waits_for(self, item: Item) -> bool:
+        """Whether an item ends the turn, so that the client has to send the items back."""
+        return item.get("type") == "mcp_approval_request" or self._is_clients(item)
+
+    def _is_clients(self, item: Item) -> bool:
+        return item.get("type") == "function_call" and item["name"] in self._client_tools
+
     def _is_own_call(self, item: Item) -> bool:
+        return not self._is_clients(item) and self._is_agents(item)
+
+    def _is_agents(self, item: Item) -> bool:
         return item["name"] in self._own_tools or item["call_id"] in self._calls
 
     def _is_of_call(self, event: Event) -> bool:
@@ -149,7 +169,14 @@ class ToolItems:
             if kind.endswith(".done"):
                 yield from self._end(item["call_id"], item)
         else:
-            yield self._renumbered(event)
+            yield self._renumbered(self._with_item_id(event))
+
+    def _with_item_id(self, event: Event) -> Event:
+        """The progress of a tool with the id of its ``mcp_call`` item, which has no ``call_id``."""
+        progress = event.get("progress")
+        if not isinstance(progress, Mapping) or progress.get("call_id") not in self._calls:
+            return event
+        return {**event, "progress": {**progress, "item_id": mcp_id(self._calls[progress["call_id"]])}}
 
     def _begin(self, event: Event, item: Item) -> Iterator[Event]:
         self._calls[item["call_id"]] = {**item, "output_index": self._index(event)}

@@ -27,7 +27,7 @@ class Access:
     - While the server listens on a loopback address, ``Host`` must name this machine: otherwise any web page could
       reach it through a DNS name of its own that resolves to 127.0.0.1 (DNS rebinding).
     - A request from a page of another origin needs that origin in ``cors``.
-    - If there is an API key, ``Authorization: Bearer <key>`` is required, except at ``OPEN_PATHS``.
+    - If there is an API key, ``Authorization: Bearer <key>`` is required, except at ``open_paths``.
 
     Args:
         app: the application.
@@ -35,6 +35,7 @@ class Access:
         allowed_hosts: further values of ``Host``, such as the name by which a proxy on this machine is reached.
         cors: the origins whose pages may send requests, such as ``https://chat.example.com``; ``*`` for all.
         api_key: the key; ``None`` for none.
+        open_paths: the paths that need no key.
     """
 
     def __init__(
@@ -45,11 +46,13 @@ class Access:
         allowed_hosts: Collection[str] = (),
         cors: Collection[str] = (),
         api_key: str | None = None,
+        open_paths: Collection[str] = OPEN_PATHS,
     ):
         self._loopback = loopback
         self._allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
         self._cors = frozenset(cors)
         self._api_key = None if api_key is None else api_key.encode()
+        self._open_paths = frozenset(open_paths)
         self._app = app
         self._checked: ASGIApp = self._check_key
         if cors:  # outside of the key's check: a preflight request has no key, and a page may read a 401
@@ -75,7 +78,7 @@ class Access:
             await self._checked(scope, receive, send)
 
     async def _check_key(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._api_key is not None and scope["path"] not in OPEN_PATHS:
+        if self._api_key is not None and scope["path"] not in self._open_paths:
             scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
             # Bytes: compare_digest refuses a str with other than ASCII characters.
             if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), self._api_key):
@@ -100,6 +103,8 @@ class Access:
     def _check_origin(self, headers: Headers) -> None:
         origin = headers.get("origin")
         if origin is None or origin in self._cors or "*" in self._cors:
+            return
+        if headers.get("sec-fetch-site") == "same-origin":  # behind a proxy, Host may not be what the browser sees
             return
         if origin != "null" and urlsplit(origin).netloc.lower() == headers.get("host", "").lower():
             return

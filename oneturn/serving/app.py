@@ -11,11 +11,13 @@ from starlette.routing import Route
 from oneturn.config import ServeConfig
 from oneturn.core.tracing import export_in_batches
 from oneturn.responses.dialects import DialectName
-from oneturn.serving.access import Access
+from oneturn.serving.access import OPEN_PATHS, Access
 from oneturn.serving.body_limit import BodyLimit
 from oneturn.serving.http_errors import on_exception, on_http_exception
 from oneturn.serving.information import Information
 from oneturn.serving.interruption import interrupt_httpx
+from oneturn.serving.page.feedback import FeedbackEndpoint
+from oneturn.serving.page.files import page_routes
 from oneturn.serving.request_id import RequestId
 from oneturn.serving.request_limit import RequestLimit
 from oneturn.serving.responses_endpoint import OpenRuns, ResponsesEndpoint
@@ -30,18 +32,21 @@ def application(
     *,
     name: str = "agent",
     version: str | None = None,
+    example_questions: tuple[str, ...] = (),
     settings: ServeConfig | None = None,
     loopback: bool = False,
 ) -> AgentApplication:
     """Return the ASGI application that serves ``agent``.
 
     ``POST /v1/responses`` has the dialect of Open Responses, ``/responses`` and ``/invocations`` that of MLflow.
-    Further paths: ``/v1/models``, ``/health``, ``/ready``, ``/agent/info`` and ``/openapi.json``.
+    Further paths: ``/``, a page to try the agent on, and ``/agent/feedback``, unless ``settings.page`` is false;
+    ``/v1/models``, ``/health``, ``/ready``, ``/agent/info`` and ``/openapi.json``.
 
     Args:
         agent: the agent.
         name: its name, the ``model`` of its responses.
         version: its version, if it has one.
+        example_questions: questions that it can answer, for people who try it on the page.
         settings: limits, who may send requests, and how tool calls appear; the defaults of
             :class:`oneturn.config.ServeConfig` if not given.
         loopback: whether the server listens on a loopback address; the ``Host`` of requests is checked then.
@@ -52,7 +57,9 @@ def application(
     interrupt_httpx()
     export_in_batches()
     settings = settings or ServeConfig()
-    return AgentApplication(ServedAgent(agent, name, version, settings.tool_items), settings, loopback)
+    return AgentApplication(
+        ServedAgent(agent, name, version, settings.tool_items, example_questions), settings, loopback
+    )
 
 
 class AgentApplication(Starlette):
@@ -65,8 +72,12 @@ class AgentApplication(Starlette):
         endpoints = {
             path: ResponsesEndpoint(served, dialect, limit, self._open_runs) for path, dialect in PATHS.items()
         }
+        page = page_routes() if settings.page else []
+        feedback = [FeedbackEndpoint(served).route] if settings.page else []
         super().__init__(
             routes=[
+                *page,
+                *feedback,
                 *(Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()),
                 *information.routes,
             ],
@@ -78,6 +89,7 @@ class AgentApplication(Starlette):
                     allowed_hosts=settings.allowed_hosts,
                     cors=settings.cors,
                     api_key=settings.api_key(),
+                    open_paths={*OPEN_PATHS, *(route.path for route in page)},
                 ),
                 Middleware(BodyLimit, max_bytes=int(settings.max_body_mb * 1_000_000), seconds=settings.body_seconds),
             ],

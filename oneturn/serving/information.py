@@ -15,9 +15,11 @@ from starlette.routing import Route
 from oneturn.errors import AgentError
 from oneturn.responses import ResponsesAdapter
 from oneturn.responses.errors import to_client_error
+from oneturn.responses.request import message_fields
 from oneturn.responses.text_format import input_schema, output_schema
 from oneturn.serving.http_errors import error_response
 from oneturn.serving.openapi import openapi_document
+from oneturn.serving.page.traces import trace_url_template
 from oneturn.serving.served_agent import ServedAgent
 
 
@@ -64,7 +66,7 @@ class Information:
         return JSONResponse({"object": "list", "data": [model]})
 
     async def agent_info(self, request: Request) -> JSONResponse:
-        """The agent's name and version, the JSON schemas of its inputs and outputs, and its tools."""
+        """The agent's name and version, schemas of its inputs and outputs, their part in messages, its tools."""
         return JSONResponse(await run_in_threadpool(self._info))
 
     async def openapi(self, request: Request) -> JSONResponse:
@@ -83,11 +85,19 @@ class Information:
             "use_case": "agent",
             "agent_api": "responses",
             "mlflow_version": mlflow.__version__,
+            "example_questions": list(served.example_questions),
+            "trace_url": trace_url_template(),
         }
         if isinstance(served.agent, ResponsesAdapter):
-            signature = served.agent.program.signature
+            program = served.agent.program
+            signature = program.signature
             info["inputs"] = input_schema(signature)
             info["outputs"] = output_schema(signature)
+            info["message"] = {
+                **message_fields(signature),
+                "answer": program.answer_field,
+                "citations": list(program.citing_fields),
+            }
             info["tools"] = [
                 {"name": name, "description": tool.desc, "parameters": {"type": "object", "properties": tool.args}}
                 for name, tool in served.tools.items()

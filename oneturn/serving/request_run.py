@@ -26,6 +26,7 @@ from oneturn.responses.errors import error_event, to_client_error
 from oneturn.responses.parsing import read_request
 from oneturn.responses.request_fields import RequestOptions, agent_request
 from oneturn.responses.tool_items import ENDINGS, Event
+from oneturn.serving.page.traces import SERVED_BY
 from oneturn.serving.request_id import HEADER
 from oneturn.serving.request_limit import RequestLimit
 from oneturn.serving.run_queue import RunQueue
@@ -186,8 +187,10 @@ class RequestRun:
 
     def _translation(self, options: RequestOptions | None) -> Dialect:
         served = self._served
-        echo = options.echo if options is not None else {}
-        return Dialect(self._dialect, served.tool_items, served.tools, served.name, echo)
+        options = options or RequestOptions()
+        return Dialect(
+            self._dialect, served.tool_items, served.tools, served.name, options.echo, client_tools=options.offered
+        )
 
     @contextlib.contextmanager
     def _span(self, name: str, request: ResponsesAgentRequest) -> Iterator[LiveSpan]:
@@ -195,7 +198,9 @@ class RequestRun:
             span.set_inputs(request)
             span.set_attribute(SpanAttributeKey.MESSAGE_FORMAT, "openai")
             if span.trace_id != NO_OP_SPAN_TRACE_ID:
-                mlflow.update_current_trace(client_request_id=self._headers[HEADER])
+                mlflow.update_current_trace(
+                    client_request_id=self._headers[HEADER], tags={SERVED_BY: self._served.name}
+                )
             yield span
 
     @property

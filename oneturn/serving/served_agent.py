@@ -23,12 +23,14 @@ class ServedAgent:
         name: its name, the ``model`` of its responses.
         version: its version, if it has one.
         tool_items: the form of its own tool calls; ``None`` for that of each dialect.
+        example_questions: questions that it can answer, for people who try it.
     """
 
     agent: ResponsesAgent
     name: str = "agent"
     version: str | None = None
     tool_items: ToolItemForm | None = None
+    example_questions: tuple[str, ...] = ()
 
     @cached_property
     def tools(self) -> Mapping[str, Any]:

@@ -89,9 +89,9 @@ def build_application(
 
 
 def _identity(served: Agent | ResponsesAgent | str) -> dict[str, Any]:
-    """Return the name and the version of what is served, as far as they are known."""
+    """Return the name, the version and example questions of what is served, as far as they are known."""
     if isinstance(served, Agent):
-        return {"name": served.name}
+        return {"name": served.name, "example_questions": tuple(served.example_questions)}
     match = re.fullmatch(r"models:/+([^/@]+)(?:[/@](.+))?", served) if isinstance(served, str) else None
     return {"name": match[1], "version": match[2]} if match else {}
 
@@ -111,9 +111,18 @@ def running_server(
     Raises:
         OneTurnError: the address is unusable or its port is in use, or the server doesn't start.
     """
+    with running_application(application(adapter, settings=settings, loopback=is_loopback(host)), host, port) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def running_application(app: Any, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """Serve an application with a method ``stop``, as ``running_server`` does an agent.
+
+    Raises:
+        OneTurnError: as for ``running_server``.
+    """
     with listening_socket(host, port) as listener:
-        loopback = is_loopback(host)
-        app = application(adapter, settings=settings, loopback=loopback)
         server = Server(server_config(app))
         ready = threading.Event()
         server.on_ready = ready.set
@@ -136,7 +145,7 @@ def running_server(
             thread.join()
 
 
-def server_config(app: AgentApplication | str, **options: Any) -> uvicorn.Config:
+def server_config(app: Any, **options: Any) -> uvicorn.Config:
     """Return uvicorn's configuration for an application, or for the import string of a function that builds it."""
     return uvicorn.Config(
         app,

@@ -169,7 +169,7 @@ class Approvals:
             waiting: the call that needs approval.
             schema: the arguments of its tool, as JSON schemas.
         """
-        expires, nonce = int(self._clock() + self._seconds), secrets.token_hex(8)
+        expires, nonce = self.expiry(), secrets.token_hex(8)
         thoughts = "".join(self._parts(nonce, "thought", _thoughts(finished, waiting)))
         sources = "".join(self._parts(nonce, "sources", _sources(finished)))
         head = f"mcpr_{expires}_{nonce}_{thoughts}_{sources}"
@@ -198,7 +198,7 @@ class Approvals:
         nonce, expires = match["nonce"], int(match["expires"])
         self._match_parts(match["thoughts"], self._parts(nonce, "thought", _thoughts(finished, waiting)))
         dropped = self._match_parts(match["sources"], self._parts(nonce, "sources", _sources(finished)))
-        if self._clock() > expires:
+        if self.has_expired(expires):
             raise RequestError("The approval request has expired. Send the question again.")
         return VerifiedApproval(nonce, expires, sources_dropped=dropped)
 
@@ -237,6 +237,18 @@ class Approvals:
         if not all(any(hmac.compare_digest(part, other) for other in known) for part in present):
             raise RequestError(_MISMATCH)
         return len(present) < len(known)
+
+    def expiry(self) -> int:
+        """Return when what is signed now expires, in seconds since 1970."""
+        return int(self._clock() + self._seconds)
+
+    def has_expired(self, expires: int) -> bool:
+        """Return whether this time has passed."""
+        return self._clock() > expires
+
+    def digest(self, payload: list[Any]) -> bytes:
+        """Return the signature of a value for this agent. The first element says what is signed."""
+        return hmac.new(self._secret(), canonical_json([*payload, self._agent]), "sha256").digest()
 
     def _mac(self, payload: list[Any]) -> str:
         return hmac.new(self._secret(), canonical_json(payload), "sha256").hexdigest()

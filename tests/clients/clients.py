@@ -123,6 +123,10 @@ CLIENTS = {
                 "without streaming, shows no citations", ("wants to run the server's ", "shows citations []")
             ),
             ("leave", WHOLE): Difference("without streaming, doesn't heed `abortSignal`", ("leaves after the end",)),
+            ("client_tool", STREAMED): Difference(
+                "with `useRemoteToolCalling`, takes each call of a stream for the server's, and doesn't run its own",
+                ("shows '', not 'It is noon in Rome.'", "ran []", "made the LM be called 1 times"),
+            ),
         },
     ),
     "openai-agents": Client(

@@ -135,6 +135,7 @@ def _request(name: str, client: Client, key: str, mode: str, servers: Servers) -
         "custom_inputs": scenario.custom_inputs,
         "structured": scenario.structured,
         "approve": scenario.approve,
+        "client_tool": scenario.client_tool,
         "leave": scenario.leave,
         "stream": mode == STREAMED,
         "timeout": _LEAVE_SECONDS if scenario.leave and mode != STREAMED else _CLIENT_SECONDS,

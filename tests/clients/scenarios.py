@@ -46,6 +46,7 @@ class Scenario:
         approve: the user's decision about the approval request of the last response.
         leave: whether the client leaves in the middle of the answer.
         without_lm: whether the agent's LM can't be reached.
+        client_tool: whether the client offers its function ``clock(city)``, and runs it.
     """
 
     title: str
@@ -56,6 +57,7 @@ class Scenario:
     approve: bool | None = None
     leave: bool = False
     without_lm: bool = False
+    client_tool: bool = False
 
 
 def _answers(text: str, calls: int) -> Check:
@@ -88,6 +90,20 @@ def _also(check: Check, title: str, value: Any, read: Callable[[Outcome], Any]) 
         return problems
 
     return both
+
+
+def _runs_its_tool(outcome: Outcome, stream: bool) -> list[str]:
+    """The client ran its own function once, and shows the answer that follows from the output."""
+    if outcome.error is not None:
+        return [f"raises {outcome.error['type']}: {outcome.error['message']}"]
+    problems = []
+    if (text := outcome.turns[-1]["text"]) != "It is noon in Rome.":
+        problems.append(f"shows {text!r}, not 'It is noon in Rome.'")
+    if (ran := outcome.turns[-1].get("ran")) != [["clock", {"city": "Rome"}]]:
+        problems.append(f"ran {ran!r}")
+    if len(outcome.calls) != 2:
+        problems.append(f"made the LM be called {len(outcome.calls)} times, not 2")
+    return problems
 
 
 def _fails(outcome: Outcome, stream: bool) -> list[str]:
@@ -172,8 +188,6 @@ SCENARIOS = {
     "interrupted": Scenario("LM dies in the answer", ("Say a lot.",), _fails),
     "no_lm": Scenario("LM gone", ("Say hello.",), _fails, without_lm=True),
     "leave": Scenario("client leaves", ("Say a lot.",), _leaves, leave=True),
+    "client_tool": Scenario("client tool", ("What time is it in Rome?",), _runs_its_tool, client_tool=True),
 }
 """By name, in the order of the table."""
-
-NOT_YET = ("client tool",)
-"""Scenarios that the server doesn't support yet; they have a column and aren't counted."""

@@ -142,6 +142,10 @@ def _reply(scenario: str, messages: list[tuple[str, str]]) -> dict[str, Any]:
             if not results:
                 return call("refund", "They want their money back", euros=150)
             answer = "The refund is on its way." if "150" in results[-1] else "There is no refund."
+        case "client_tool":
+            if not results:
+                return call("clock", "They want to know the time", city="Rome")
+            answer = f"It is {results[-1]} in Rome."
         case "interrupted" | "leave":
             answer = _LONG_ANSWER
     # The answer is last: text that comes before other outputs is held back until they are checked.

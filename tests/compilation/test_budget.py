@@ -255,7 +255,8 @@ def test_callbacks_get_all_events_and_their_failures_are_ignored(tmp_path: Path)
     done = oneturn.compile(agent(tmp_path), callbacks=[FailingCallback(), recorder])
     assert recorder.calls == ["start search", "end compiled.json"]
     assert recorder.spent == list(range(1, answered(tmp_path) + 1))
-    assert tuple(recorder.candidates) == done.candidates
+    measured = [(each.number, each.scores, each.spent) for each in done.candidates]
+    assert [(each.number, each.scores, each.spent) for each in recorder.candidates] == measured
     assert [candidate.number for candidate in done.candidates] == list(range(len(done.candidates)))
     assert done.candidates[0].score == done.before.score
     assert done.candidates[-1].score == done.after.score

@@ -18,13 +18,13 @@ from typer.testing import CliRunner
 
 import oneturn
 from oneturn.cli import app
-from oneturn.compilation.artifact_sources import compiled_file
 from oneturn.compilation.diff import diff
 from oneturn.compilation.diff_report import report
 from oneturn.compilation.render import format_prompts
 from oneturn.core.text_diff import paragraphs, render_paragraph, words
 from oneturn.errors import ProgramError
 from oneturn.programs.state import Manifest, save_compiled
+from oneturn.programs.state.artifact_sources import compiled_file
 from oneturn.programs.state.interface import interface_of
 
 INSTRUCTIONS = "Answer a question about prices.\n\nLook it up first.\nThen answer.\n\nBe brief."

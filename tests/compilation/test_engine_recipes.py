@@ -11,11 +11,14 @@ from mlflow.entities import Document
 
 import oneturn
 from oneturn.compilation import recipes, with_options
+from oneturn.compilation.plan import Plan
 from oneturn.compilation.recipes.calling import format_recipes
 from oneturn.compilation.recipes.demos import DEMOS
 from oneturn.compilation.recipes.work import work_of
 from oneturn.errors import ConfigError
 from oneturn.programs.react import Demonstration
+from oneturn.testing import ScriptedLM, call, finish
+from tests.compilation.agent import CountingLM, agent
 
 
 def search(query: str) -> list[Document]:
@@ -99,6 +102,167 @@ def test_unknown_option_is_an_error():
 
 def test_agent_that_declares_no_recipes_has_all(tmp_path: Path):
     config = oneturn.AgentConfig.read({})
-    agent = oneturn.Agent("mine", config, program, metric)
-    assert recipes.recipes_of(agent) == recipes.RECIPES
+    mine = oneturn.Agent("mine", config, program, metric)
+    assert recipes.recipes_of(mine) == recipes.RECIPES
     assert recipes.recipes_of(oneturn.Agent("mine", config, program, metric, recipes={})) == {}
+
+
+def curve(student: dspy.Module, lm: Any, **options: Any) -> dspy.Module:
+    rows = [called(number, category="odd" if number % 2 else "even") for number in range(6)]
+    arguments = {"trainset": rows, "valset": rows[:2], "metric": metric, "seed": 0, "threads": 1, "teacher": lm}
+    with dspy.context(lm=lm):
+        return recipes.demo_curve(student, **arguments, **options)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, best: int) -> list[int]:
+    """Replace the scoring of candidates: the one with ``best`` demos is right; return the numbers of demos scored."""
+    scored: list[int] = []
+
+    def score(self: Any, program: Any) -> dspy.Prediction:
+        scored.append(len(program.step.demos))
+        return dspy.Prediction(score=100.0 * (len(program.step.demos) == best))
+
+    monkeypatch.setattr(dspy.Evaluate, "__call__", score)
+    return scored
+
+
+def test_curve_scores_each_number_of_demos_and_takes_the_best(monkeypatch: pytest.MonkeyPatch):
+    scored = counted(monkeypatch, best=4)
+    assert len(curve(program(), None, scripted=True).step.demos) == 4
+    assert scored == [2, 4, 6]  # there are six examples for eight demos
+
+
+def test_curve_takes_fewer_demos_on_a_tie(monkeypatch: pytest.MonkeyPatch):
+    counted(monkeypatch, best=99)
+    assert len(curve(program(), None, scripted=True, counts=(1, 3)).step.demos) == 1
+
+
+def test_curve_takes_demos_of_each_category_in_turn(monkeypatch: pytest.MonkeyPatch):
+    counted(monkeypatch, best=2)
+    demos = curve(program(), None, scripted=True).step.demos
+    assert {int(demo["question"][1:-1]) % 2 for demo in demos} == {0, 1}
+
+
+def answer(number: int) -> Any:
+    return finish(answer=f"A{number}", citations=[])
+
+
+def test_failed_example_is_sampled_again_and_repaired_runs_come_first(monkeypatch: pytest.MonkeyPatch):
+    counted(monkeypatch, best=2)
+    rows = [example(number) for number in range(3)]
+    order = [int(row.question[1:-1]) for row in recipes.demos.shuffled(rows, 0)]
+    mistake = call("search")  # without its argument
+    replies = [answer(order[0]), answer(9), mistake, answer(order[1]), answer(order[2])]
+    with ScriptedLM(*replies) as lm, dspy.context(lm=lm):
+        compiled = recipes.demo_curve(
+            program(),
+            trainset=rows,
+            valset=rows,
+            metric=metric,
+            seed=0,
+            threads=1,
+            teacher=lm,
+            counts=(2,),
+            rounds=2,
+            repairs=1,
+        )
+    assert [demo["question"] for demo in compiled.step.demos] == [f"Q{order[1]}?", f"Q{order[0]}?"]
+
+
+def test_lm_that_is_never_right_is_an_error():
+    with (
+        ScriptedLM(answer(9), answer(9)) as lm,
+        pytest.raises(ConfigError, match="answered none of the 2 training examples fully right"),
+    ):
+        recipes.demos_per_question(program(), trainset=[example(1), example(2)], metric=metric, seed=0, teacher=lm)
+
+
+def test_pool_has_the_worked_runs_behind_the_fixed_ones():
+    rows = [called(number) for number in range(5)]
+    compiled = recipes.demos_per_question(
+        program(), trainset=rows, metric=metric, seed=0, teacher=None, scripted=True, k=2, fixed=1
+    )
+    questions = {demo["question"] for demo in compiled.demo_pool.runs}
+    assert len(compiled.step.demos) == 1
+    assert questions | {compiled.step.demos[0]["question"]} == {row.question for row in rows}
+    assert (compiled.demo_pool.k, len(questions)) == (2, 4)
+    with pytest.raises(ConfigError, match=r"for a oneturn\.ReAct, not for a Predict"):
+        recipes.demos_per_question(dspy.Predict(Answer), trainset=rows, metric=metric, seed=0, teacher=None)
+
+
+def test_gepa_proposes_several_candidates_per_iteration(monkeypatch: pytest.MonkeyPatch):
+    settings: dict[str, Any] = {}
+    monkeypatch.setattr(
+        "oneturn.compilation.recipes.instructions.GEPA", lambda **options: settings.update(options) or Unchanged()
+    )
+    arguments = {"trainset": [], "valset": [], "metric": metric, "seed": 0, "threads": 1, "teacher": ScriptedLM()}
+    recipes.gepa(program(), **arguments, parents=2, mutations=3)
+    strategy = settings["gepa_kwargs"]["sampling_strategy"]
+    assert (strategy.p, strategy.n) == (2, 3)
+    recipes.gepa(program(), **arguments)
+    assert settings["gepa_kwargs"] == {}
+    with pytest.raises(ConfigError, match="at least 1 parent and 1 mutation; got 0 and 3"):
+        recipes.gepa(program(), **arguments, parents=0, mutations=3)
+
+
+class Unchanged:
+    """An optimizer that changes nothing."""
+
+    def compile(self, student: dspy.Module, **_: Any) -> dspy.Module:
+        return student
+
+
+@pytest.mark.parametrize(("model", "recipe", "size"), [
+    ("local/1.5B", "gepa", "1.5"),
+    ("ollama_chat/llama3.2:3b", "miprov2", "3"),
+    ("openai/Qwen2.5-0.5B-Instruct", "scripted_then_gepa", "0.5"),
+    ("databricks/databricks-meta-llama-3-3-70b-instruct", "gepa", None),
+    ("openai/gpt-4o", "gepa", None),
+    ("local/1.5B", "bootstrap", None),
+])  # fmt: skip
+def test_small_lm_that_would_be_its_own_teacher_gets_a_warning(
+    model: str, recipe: str, size: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    parrot = agent(tmp_path, CountingLM(tmp_path, name=model))
+    object.__setattr__(parrot, "recipes", recipes.RECIPES)
+    warning = Plan.of(parrot, recipe).reflector_warning()
+    assert (warning is None) == (size is None)
+    if warning is not None:
+        assert f"{model} would be its own teacher. With {size} billion parameters" in warning
+    monkeypatch.setattr("oneturn.compilation.plan.build_lm", lambda config: CountingLM(tmp_path, name="large/lm"))
+    taught = agent(tmp_path, CountingLM(tmp_path, name=model), teacher="large/lm")
+    object.__setattr__(taught, "recipes", recipes.RECIPES)
+    assert Plan.of(taught, recipe).reflector_warning() is None
+
+
+def test_sets_are_screened_on_the_examples_that_tell_them_apart(monkeypatch: pytest.MonkeyPatch):
+    measured: list[tuple[set[str], set[str]]] = []
+
+    def is_telling(question: str) -> bool:
+        """Whether every second program is wrong on it; all others are answered by all."""
+        return int(question[1:-1]) % 2 == 0
+
+    def score(self: Any, candidate: Any) -> dspy.Prediction:
+        shown = {demo["question"] for demo in candidate.step.demos}
+        asked = {row.question for row in self.devset}
+        measured.append((asked, shown))
+        results = [(row, None, is_telling(row.question) <= len(measured) % 2) for row in self.devset]
+        return dspy.Prediction(score=100.0 * sum(right for *_, right in results), results=results)
+
+    monkeypatch.setattr(dspy.Evaluate, "__call__", score)
+    one = [called(number, category="all") for number in range(40)]
+    arguments: dict[str, Any] = {"trainset": one, "valset": one[:1], "metric": metric, "seed": 0, "threads": 1}
+    recipes.random_search(program(), **arguments, draws=6, screen=2)
+    asked = [questions for questions, _ in measured]
+    assert [len(questions) for questions in asked] == [6] * 3 + [2] * 6 + [1] * 4
+    assert len(set().union(*asked[3:9])) == 2
+    assert all(is_telling(question) for question in set().union(*asked[3:9]))
+    assert not any(questions & shown for questions, shown in measured[:9]), "a demo would answer its own example"
+
+
+def test_few_sets_are_not_screened(monkeypatch: pytest.MonkeyPatch):
+    scored = counted(monkeypatch, best=1)
+    rows = [called(number, category="all") for number in range(9)]
+    arguments: dict[str, Any] = {"trainset": rows, "valset": rows[:1], "metric": metric, "seed": 0, "threads": 1}
+    recipes.random_search(program(), **arguments, screen=2)
+    assert len(scored) == 4

@@ -53,8 +53,20 @@ def test_compile_is_a_run_with_a_child_run_per_candidate(tmp_path: Path, trackin
     prompts = client.download_artifacts(children[-1].info.run_id, "prompts.md", str(tmp_path))
     assert "# step" in Path(prompts).read_text()
     paths = {artifact.path for artifact in client.list_artifacts(listener.run_id)}
-    assert paths == {"compiled", "estimate.json", "prompts.md", "rows", "score_against_spend.png"}
+    plots = {"front.png", "score_against_spend.png"}
+    assert paths == {"compiled", "estimate.json", "front.json", "prompts.md", "rows"} | plots
+    assert parent.data.tags["oneturn.compiled_candidate"] == str(done.kept)
+    tokens = {child.data.tags["oneturn.candidate"]: child.data.metrics.get("tokens_a_question") for child in children}
+    assert all(tokens[str(each.number)] == each.per_question("tokens") for each in done.candidates)
+    points = {
+        child.data.tags["oneturn.candidate"] for child in children if child.data.tags.get("oneturn.front") == "true"
+    }
+    assert points == {str(point.number) for point in done.front.points}
     assert {tag.value for dataset in parent.inputs.dataset_inputs for tag in dataset.tags} == {"train", "dev"}
+
+
+def _is_point(tags: dict[str, str]) -> bool:
+    return tags.get("oneturn.front") == "true"
 
 
 def test_wrong_rows_are_traced_and_linked(tmp_path: Path, tracking: dict[str, Any]):

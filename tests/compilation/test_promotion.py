@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import dspy
 import mlflow
 import pandas as pd
 import pytest
@@ -80,6 +81,7 @@ AGENT = Counting(
 mlflow.models.set_model(AGENT.adapter())
 """
 NAME = "counting"
+HINT = "Say yes to each of the numbers that you know by heart."
 
 
 def forget() -> None:
@@ -109,7 +111,7 @@ def compiled(agent: Agent) -> None:
         "dataset": {"dev": "x"},
     }
     manifest = Manifest(recipe="r", lm="l", seed=0, created="2026", interface=interface_of(program), **figures)
-    program.step.signature = program.step.signature.with_instructions("Count well.")
+    program.step.signature = program.step.signature.with_instructions(f"Count well. {HINT}")
     save_compiled(program, manifest, agent.compiled_path)
 
 
@@ -220,6 +222,20 @@ def test_version_that_is_not_better_is_refused(client, agent, measured):
     assert champion(client) == "2"
     assert tags(client, "1") == {}
     assert client.get_run(found.run_id).data.tags["oneturn.gate"] == "refused", "a refusal is kept too"
+
+
+def test_version_that_repeats_a_dev_row_is_promoted_by_force_only(client, agent, measured):
+    client.set_registered_model_alias(NAME, "champion", "1")
+    measured(v1=10, v2=16)
+    row = dspy.Example(id="dev-7", question=HINT, category="odd", gold="yes").with_inputs("question")
+    train = [dspy.Example(question=f"number {n}").with_inputs("question") for n in range(20)]
+    leaked = dataclasses.replace(agent, examples=lambda split: [row, *train] if split == "dev" else train)
+    with pytest.raises(ProgramError, match=r"Version 2 isn't promoted: .*\n  - dev-7 \(dev\), question, 100% of it"):
+        promote(leaked)
+    assert champion(client) == "1"
+    found = promote(leaked, force=True, reason="the row is public")
+    assert (found.moved, champion(client)) == (True, "2")
+    assert tags(client, "2")["repeated_rows"] == "dev-7"
 
 
 def test_forced_promotion_is_recorded(client, agent, measured):

@@ -24,6 +24,8 @@ def look_up(word: str) -> str:
 
 
 def reply(request: ScriptedRequest) -> dict[str, Any]:
+    if "get_weather" in request.text and "64 degrees" not in request.text:  # the client's tool of the acceptance suite
+        return call("get_weather", "I look it up", location="San Francisco, CA")
     marker = (re.findall(r"marker-\w+|\bnone\b", request.text) or ["the suite"])[0]
     if f"meaning of {marker}" in request.text:
         return finish(answer=f"It is {marker}, and nothing but {marker}.")

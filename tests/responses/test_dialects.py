@@ -239,3 +239,15 @@ def test_the_encoding_has_event_lines_in_one_dialect():
     data = b'data: {"type": "response.completed", "sequence_number": 0}\n\n'
     assert Dialect("open_responses").encode(event) == b"event: response.completed\n" + data
     assert Dialect("mlflow").encode(event) == data
+
+
+def test_progress_names_the_item_of_its_call():
+    events = stream(CALL, ToolProgress("c1", "look_up", "half", 0.5), RESULT, *ANSWER)
+    [progress] = [event["progress"] for event in events if "progress" in event]
+    assert progress["item_id"] == next(item["id"] for item in output(events) if item["type"] == "mcp_call")
+
+
+def test_a_known_cost_is_in_the_metadata():
+    priced = stream(ANSWER[0], Usage(1, 3, 2, cost=0.00125))
+    assert priced[-1]["response"]["metadata"] == {"cost_usd": "0.001250"}
+    assert stream(*ANSWER)[-1]["response"]["metadata"] == {}

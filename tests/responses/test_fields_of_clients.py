@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from oneturn.errors import RequestError
-from oneturn.responses.request_fields import AGENT_TOOLS, read_fields
+from oneturn.responses.request_fields import read_fields
+from oneturn.responses.tool_fields import AGENT_TOOLS
 
 SCHEMA = {"type": "object", "properties": {"answer": {"type": "string"}}}
 

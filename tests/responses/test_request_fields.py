@@ -66,7 +66,7 @@ UNSUPPORTED = {
     "service_tier": "priority",
     "store": True,
     "tool_choice": "required",
-    "tools": [{"type": "function", "name": "f", "parameters": {}}],
+    "tools": [{"type": "web_search"}],
     "top_logprobs": 3,
     "truncation": "middle",
     "include": ["message.output_text.logprobs"],

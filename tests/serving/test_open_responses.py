@@ -1,8 +1,9 @@
 """The acceptance suite of Open Responses (openresponses.org, 2026-04-24), written again as tests of our own.
 
-The suite's HTTP tests that need neither tools of the client nor a store: ``basic-response``, ``streaming-response``,
-``system-prompt``, ``image-input``, ``file-input``, ``multi-turn``. Each is the suite's request, its assertions and the
-schemas of ``openresponses-types``, streamed and not.
+The suite's HTTP tests that need no store: ``basic-response``, ``streaming-response``, ``system-prompt``,
+``tool-calling``, ``tool-calling-streaming``, ``function-call-roundtrip`` (with the items of the first response instead
+of its id), ``image-input``, ``file-input``, ``multi-turn``. Each is the suite's request, its assertions and the schemas
+of ``openresponses-types``, streamed and not.
 """
 
 from __future__ import annotations
@@ -98,9 +99,45 @@ def media_agent() -> Iterator[TestClient]:
         yield client
 
 
-def ask(client: TestClient, items: list[dict[str, Any]], stream: bool) -> dict[str, Any]:
+GET_WEATHER = {
+    "type": "function",
+    "name": "get_weather",
+    "description": "Get the current weather for a location",
+    "parameters": {
+        "type": "object",
+        "properties": {
+            "location": {"type": "string", "description": "The city and state, e.g. San Francisco, CA"},
+        },
+        "required": ["location"],
+    },
+}
+
+
+@pytest.fixture
+def weather_agent() -> Iterator[TestClient]:
+    """The support desk, which looks something up and then asks the client for the weather."""
+    replies = (
+        call("search_handbook", query="San Francisco"),
+        call("get_weather", location="San Francisco, CA"),
+        finish(answer="64 degrees.", citations=[], answerable=True),
+    )
+    program = support_desk(HANDBOOK)
+    program.set_lm(ScriptedLM(*({"tool_call": reply["tool_call"]} for reply in replies)))
+    with TestClient(application(oneturn.ResponsesAdapter(program), name="support_desk")) as client:
+        yield client
+
+
+def ask(client: TestClient, items: Any, stream: bool, **fields: Any) -> dict[str, Any]:
     """Send a request of the suite; check the schemas; return the response."""
-    sent = client.post("/v1/responses", json={"model": "support_desk", "input": items, "stream": stream})
+    return check_sent(send(client, items, stream, **fields), stream)
+
+
+def send(client: TestClient, items: Any, stream: bool, **fields: Any) -> Any:
+    body = {"model": "support_desk", "input": items, "stream": stream, **fields}
+    return client.post("/v1/responses", json=body)
+
+
+def check_sent(sent: Any, stream: bool) -> dict[str, Any]:
     assert sent.status_code == 200, sent.text
     if not stream:
         assert sent.headers["content-type"] == "application/json"
@@ -131,8 +168,39 @@ def test_the_suite_against_an_agent_with_images_and_files(media_agent: TestClien
     assert response["output"][-1]["content"][0]["text"] == "A red square."
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_suite_s_tool_calling(weather_agent: TestClient, stream: bool):
+    question = [message("user", "What's the weather like in San Francisco?")]
+    sent = send(weather_agent, question, stream, tools=[GET_WEATHER])
+    response = check_sent(sent, stream)
+    assert [item["type"] for item in response["output"]] == ["mcp_call", "function_call"]
+    assert response["tools"] == [{**GET_WEATHER, "strict": None}]
+    if stream:
+        events = read_events(sent.text)
+        of_call = [event for event in events if (event.get("item") or {}).get("type") == "function_call"]
+        assert [event["type"] for event in of_call] == ["response.output_item.added", "response.output_item.done"]
+        arguments = [event for event in events if event["type"].startswith("response.function_call_arguments")]
+        assert [event["type"].rsplit(".", 1)[-1] for event in arguments] == ["delta", "done"]
+        assert {event["item_id"] for event in arguments} == {of_call[0]["item"]["id"]}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_suite_s_function_call_round_trip(weather_agent: TestClient, stream: bool):
+    question = "Use the weather tool to get the temperature in San Francisco."
+    choice = {"type": "function", "name": "get_weather"}
+    first = ask(weather_agent, question, stream, tools=[GET_WEATHER], tool_choice=choice)
+    assert (first["status"], first["tool_choice"]) == ("completed", choice)
+    (made,) = [item for item in first["output"] if item["type"] == "function_call"]
+    told = {"type": "function_call_output", "call_id": made["call_id"], "output": "64 degrees and clear"}
+    second = ask(weather_agent, [message("user", question), *first["output"], told], stream)
+    assert second["status"] == "completed"
+    assert [item["type"] for item in second["output"]] == ["message"]
+    assert "tools" in second
+    assert second["tools"] == []
+
+
 ERRORS = {
-    "invalid_request": ({"input": "?", "tools": [{"type": "function", "name": "f"}]}, 400, "tools"),
+    "invalid_request": ({"input": "?", "tools": [{"type": "web_search"}]}, 400, "tools.0"),
     "not_found": (None, 404, ""),
 }
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import dspy
 from dspy.teleprompt import BootstrapFewShot, BootstrapFewShotWithRandomSearch, LabeledFewShot
 
 from oneturn.compilation.recipes.work import Work, recipe
+from oneturn.datasets import interleave
 from oneturn.errors import ConfigError
 from oneturn.evaluation.scorers.base import PASS
 from oneturn.evaluation.scorers.tools import expected_call
@@ -64,37 +67,75 @@ def random_search(
     seed: int,
     threads: int,
     solve: Solve | None = None,
+    draws: int = CANDIDATES,
+    screen: int = 0,
 ) -> dspy.Module:
     """Use it when half an hour is acceptable: several random sets of such demos, scored on the development set.
 
-    ``solve`` and the errors are those of :func:`scripted`.
+    Args:
+        student: the program to compile.
+        trainset: labelled examples.
+        valset: the development examples.
+        metric: the metric.
+        seed: the random seed.
+        threads: number of examples to run in parallel.
+        solve: as of :func:`scripted`, whose errors are raised, too.
+        draws: the number of sets of demos. The estimate is that of the default.
+        screen: if there are more than four sets, compare them first on so many training examples, those that tell the
+            first three sets apart best, and score the best four on the development set; 0 to score all sets on it.
     """
-    first = seed * CANDIDATES
-    draws = range(first, first + CANDIDATES)
-    candidates = [_with_demos(student, trainset, metric, draw, solve) for draw in draws]
+    first = seed * draws
+    candidates = [_with_demos(student, trainset, metric, draw, solve) for draw in range(first, first + draws)]
+    if screen and draws > CANDIDATES:
+        candidates = _screen(candidates, shuffled(trainset, seed), metric, threads, screen)
     evaluate = dspy.Evaluate(devset=valset, metric=metric, num_threads=threads, display_progress=True)
     return max(candidates, key=lambda candidate: evaluate(candidate).score)
 
 
+def _screen(
+    candidates: list[dspy.Module], examples: Examples, metric: Metric, threads: int, rows: int
+) -> list[dspy.Module]:
+    """Return the best candidates on the examples that tell some of them apart best, and that none shows as a demo."""
+    shown = [demo for candidate in candidates for demo in candidate.step.demos]
+    unseen = [
+        example
+        for example in examples
+        if not any(all(demo.get(name) == value for name, value in example.inputs().items()) for demo in shown)
+    ]
+
+    def scores(candidate: dspy.Module, on: Examples) -> list[float]:
+        evaluate = dspy.Evaluate(devset=on, metric=metric, num_threads=threads, display_progress=True)
+        return [float(score) for *_, score in evaluate(candidate).results]
+
+    if len(unseen) <= rows:
+        telling = unseen
+    else:
+        probed = [scores(candidate, unseen[: 3 * rows]) for candidate in candidates[:3]]
+        spread = [statistics.pvariance(each) for each in zip(*probed, strict=True)]
+        places = sorted(sorted(range(len(spread)), key=lambda place: -spread[place])[:rows])
+        telling = [unseen[place] for place in places]
+    if not telling:
+        return candidates[:CANDIDATES]
+    means = [statistics.fmean(scores(candidate, telling)) for candidate in candidates]
+    ranked = sorted(range(len(candidates)), key=lambda index: -means[index])
+    return [candidates[index] for index in ranked[:CANDIDATES]]
+
+
 @recipe(lambda train, dev: Work(runs=(DEMOS, train), prompt_growth=(1, 3)))
 def bootstrap(
-    student: dspy.Module,
-    *,
-    trainset: Examples,
-    valset: Examples,
-    metric: Metric,
-    seed: int,
-    threads: int,
-    teacher: dspy.LM,
+    student: dspy.Module, *, trainset: Examples, metric: Metric, seed: int, teacher: dspy.LM, rounds: int = 1
 ) -> dspy.Module:
-    """Use it with a strong LM or teacher: four fully right runs of the teacher become demos."""
-    optimizer = BootstrapFewShot(
-        metric=metric,
-        metric_threshold=PASS,
-        max_bootstrapped_demos=DEMOS,
-        max_labeled_demos=0,
-        teacher_settings={"lm": teacher},
-    )
+    """Use it with a strong LM or teacher: four fully right runs of the teacher become demos.
+
+    Args:
+        student: the program to compile.
+        trainset: labelled examples.
+        metric: the metric; only fully right runs become demos.
+        seed: the random seed.
+        teacher: the LM that works the examples out.
+        rounds: how often an example is tried; from the second try on at temperature 1 (rejection sampling).
+    """
+    optimizer = BootstrapFewShot(**bootstrapping(metric, teacher, DEMOS), max_rounds=rounds)
     return optimizer.compile(student, trainset=shuffled(trainset, seed))
 
 
@@ -111,18 +152,44 @@ def bootstrap_random_search(
 ) -> dspy.Module:
     """Use it when ``bootstrap`` helps and its result varies: several sets of such demos; the best is kept."""
     optimizer = BootstrapFewShotWithRandomSearch(
-        metric=metric,
-        metric_threshold=PASS,
-        max_bootstrapped_demos=DEMOS,
-        max_labeled_demos=0,
-        num_candidate_programs=DRAWS,
-        num_threads=threads,
-        teacher_settings={"lm": teacher},
+        **bootstrapping(metric, teacher, DEMOS), num_candidate_programs=DRAWS, num_threads=threads
     )
     return optimizer.compile(student, trainset=shuffled(trainset, seed), valset=valset)
 
 
+def bootstrapping(metric: Metric, teacher: dspy.LM, demos: int) -> dict[str, Any]:
+    """Return the settings that DSPy's bootstrapping optimizers share here: only fully right runs become demos."""
+    return {
+        "metric": metric,
+        "metric_threshold": PASS,
+        "max_bootstrapped_demos": demos,
+        "max_labeled_demos": 0,
+        "teacher_settings": {"lm": teacher},
+    }
+
+
 def _with_demos(student: ReAct, trainset: Examples, metric: Metric, seed: int, solve: Solve | None) -> dspy.Module:
+    teacher, trainset = _scripted_teacher(student, trainset, solve)
+    return _work_out(student, metric, teacher, _one_of_each(shuffled(trainset, seed), teacher))
+
+
+def scripted_runs(
+    student: dspy.Module, trainset: Examples, metric: Metric, seed: int, solve: Solve | None, most: int
+) -> list[dict[str, Any]]:
+    """Return up to ``most`` training examples that a script worked out, from each category in turn.
+
+    Arguments and errors are those of :func:`scripted`.
+    """
+    teacher, trainset = _scripted_teacher(student, trainset, solve)
+    solvable = (each for each in interleave(shuffled(trainset, seed), "category") if _can_solve(teacher, each))
+    program = _work_out(student, metric, teacher, list(islice(solvable, most)))
+    return [dict(run) for run in program.step.demos]
+
+
+def _scripted_teacher(
+    student: dspy.Module, trainset: Examples, solve: Solve | None
+) -> tuple[ScriptedTeacher, Examples]:
+    """Return a teacher with the examples that it has a script for."""
     if not isinstance(student, ReAct):
         raise ConfigError(
             f"The recipe works examples out for a oneturn.ReAct, not for a {type(student).__name__}; choose another, "
@@ -132,8 +199,10 @@ def _with_demos(student: ReAct, trainset: Examples, metric: Metric, seed: int, s
         outputs = list(student.signature.output_fields)
         trainset = [example for example in trainset if all(name in example for name in outputs)]
         solve = partial(_labelled_steps, outputs)
-    teacher = ScriptedTeacher(student, trainset, solve)
-    examples = _one_of_each(shuffled(trainset, seed), teacher)
+    return ScriptedTeacher(student, trainset, solve), trainset
+
+
+def _work_out(student: dspy.Module, metric: Metric, teacher: ScriptedTeacher, examples: Examples) -> dspy.Module:
     if not examples:
         raise ConfigError(
             "The recipe can't work out a training example: it needs examples with all outputs, and with the tool calls "
@@ -142,6 +211,12 @@ def _with_demos(student: ReAct, trainset: Examples, metric: Metric, seed: int, s
         )
     optimizer = BootstrapFewShot(metric=metric, max_bootstrapped_demos=len(examples), max_labeled_demos=0)
     return optimizer.compile(student, teacher=teacher, trainset=examples)
+
+
+def _can_solve(teacher: ScriptedTeacher, example: dspy.Example) -> bool:
+    """Whether the tools of the script return what its outputs cite."""
+    with dspy.context(trace=None):
+        return bool(teacher(**example.inputs()).keys())
 
 
 def _labelled_steps(outputs: Sequence[str], example: dspy.Example) -> Demonstration:
@@ -158,12 +233,9 @@ def _one_of_each(examples: Examples, teacher: ScriptedTeacher) -> Examples:
     room: dict[str | None, int] = {None: DEMOS}
     for example in examples:
         category = example.get("category")
-        if room.setdefault(category, 1):
-            with dspy.context(trace=None):
-                prediction = teacher(**example.inputs())
-            if prediction.keys():
-                chosen.append(example)
-                room[category] -= 1
+        if room.setdefault(category, 1) and _can_solve(teacher, example):
+            chosen.append(example)
+            room[category] -= 1
     return chosen
 
 

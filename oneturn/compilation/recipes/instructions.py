@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import dspy
 from dspy.teleprompt import GEPA, SIMBA, MIPROv2
 from dspy.teleprompt.gepa import InstructionProposer
+from gepa.strategies.proposal_sampling import PxNSampling
 
 from oneturn.compilation.recipes.demos import DEMOS, DRAWS, Examples, Metric, shuffled
 from oneturn.compilation.recipes.work import Work, recipe
+from oneturn.errors import ConfigError
 from oneturn.evaluation.scorers.base import PASS
 from oneturn.programs.react import ReAct, capture_run_errors
 
@@ -33,16 +36,32 @@ def miprov2(
     seed: int,
     threads: int,
     teacher: dspy.LM,
+    demos: int = 2,
+    candidates: int = DRAWS,
+    trials: int = TRIALS,
 ) -> dspy.Module:
-    """Use it with a good teacher: instructions and demos are proposed separately and searched together (Bayesian)."""
+    """Use it with a good teacher: instructions and demos are proposed separately and searched together (Bayesian).
+
+    Args:
+        student: the program to compile.
+        trainset: labelled examples.
+        valset: the development examples.
+        metric: the metric.
+        seed: the random seed.
+        threads: number of examples to run in parallel.
+        teacher: the LM that proposes instructions and works examples out.
+        demos: the maximum number of demos: sets of none and of any number up to it are searched.
+        candidates: the number of instructions and of sets of demos.
+        trials: the number of combinations that are scored. The estimate is that of the default.
+    """
     optimizer = MIPROv2(
         metric=metric,
         metric_threshold=PASS,
         prompt_model=_with_long_replies(teacher),
         teacher_settings={"lm": teacher},
         auto=None,
-        num_candidates=DRAWS,
-        max_bootstrapped_demos=2,
+        num_candidates=candidates,
+        max_bootstrapped_demos=demos,
         max_labeled_demos=0,
         num_threads=threads,
         seed=seed,
@@ -51,7 +70,7 @@ def miprov2(
         student,
         trainset=trainset,
         valset=valset,
-        num_trials=TRIALS,
+        num_trials=trials,
         minibatch=False,
         seed=seed,
         # The proposer would put the source code of ReAct into each prompt, which doesn't describe this agent.
@@ -114,8 +133,28 @@ def gepa(
     seed: int,
     threads: int,
     teacher: dspy.LM,
+    parents: int = 1,
+    mutations: int = 1,
 ) -> dspy.Module:
-    """Use it when the metric explains errors in words, and the teacher can reason: it rewrites the instructions."""
+    """Use it when the metric explains errors in words, and the teacher can reason: it rewrites the instructions.
+
+    The teacher (``compile.teacher``) reflects on failed runs. Without one the agent's LM reflects on its own, which
+    LMs of a few billion parameters can't.
+
+    Args:
+        student: the program to compile.
+        trainset: labelled examples.
+        valset: the development examples.
+        metric: the metric; its feedback on one predictor tells the teacher what was wrong.
+        seed: the random seed.
+        threads: number of examples to run in parallel; proposals are scored in parallel, too.
+        teacher: the LM that reflects and proposes.
+        parents: the number of candidates that each iteration starts from.
+        mutations: the number of proposals for each of them. The number of runs stays the same, with fewer iterations.
+
+    Raises:
+        ConfigError: ``parents`` or ``mutations`` is below 1.
+    """
     optimizer = GEPA(
         metric=_with_feedback(metric),
         max_full_evals=GEPA_PASSES,
@@ -123,9 +162,17 @@ def gepa(
         instruction_proposer=_instruction_proposer(student),
         num_threads=threads,
         seed=seed,
+        gepa_kwargs=_sampling(parents, mutations),
     )
     with capture_run_errors():
         return optimizer.compile(student, trainset=trainset, valset=valset)
+
+
+def _sampling(parents: int, mutations: int) -> dict[str, Any]:
+    """Return GEPA's setting for several proposals per iteration; none for its default of one."""
+    if min(parents, mutations) < 1:
+        raise ConfigError(f"gepa needs at least 1 parent and 1 mutation; got {parents} and {mutations}.")
+    return {"sampling_strategy": PxNSampling(parents, mutations)} if parents * mutations > 1 else {}
 
 
 def _with_long_replies(teacher: dspy.LM) -> dspy.LM:

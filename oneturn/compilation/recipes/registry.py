@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from oneturn.agent import Agent
 from oneturn.compilation.recipes.calling import Recipe, chain
+from oneturn.compilation.recipes.demo_counts import demo_curve, demos_per_question
 from oneturn.compilation.recipes.demos import bootstrap, bootstrap_random_search, labelled, random_search, scripted
 from oneturn.compilation.recipes.instructions import gepa, miprov2, simba
 from oneturn.compilation.recipes.thinking import thoughts
@@ -23,6 +24,8 @@ RECIPES: Mapping[str, Recipe] = {
     "random_search": random_search,
     "bootstrap": bootstrap,
     "bootstrap_random_search": bootstrap_random_search,
+    "demo_curve": demo_curve,
+    "demos_per_question": demos_per_question,
     "miprov2": miprov2,
     "simba": simba,
     "gepa": gepa,

@@ -77,6 +77,18 @@ class Estimate:
             spans.append(_format_range(self.cost, "US dollars"))
         return ", ".join(spans)
 
+    def plus(self, other: Estimate) -> Estimate:
+        """Add the estimate of the same recipe for another LM."""
+        known = self.cost is not None and other.cost is not None
+        return Estimate(
+            lm_calls=_sum(self.lm_calls, other.lm_calls),
+            tokens=_sum(self.tokens, other.tokens),
+            minutes=_sum(self.minutes, other.minutes),
+            cost=_sum(self.cost, other.cost) if known else None,  # type: ignore[arg-type]  # both are known
+            measured_rows=self.measured_rows + other.measured_rows,
+            failed_rows=self.failed_rows + other.failed_rows,
+        )
+
     def to_dict(self) -> dict[str, list[float]]:
         """The ranges by name."""
         ranges = {"lm_calls": self.lm_calls, "tokens": self.tokens, "minutes": self.minutes, "cost": self.cost}

@@ -118,7 +118,7 @@ def _start(weights: Path, settings: ServerSettings) -> tuple[RunningServer, Any]
 
 
 def _wait_for_queue(server: RunningServer) -> None:
-    """Wait until the server's task queue runs: stopped before that, llama.cpp's thread would never end, nor the process.
+    """Wait until the task queue runs: stopped before that, llama.cpp's thread would never end, nor the process.
 
     ``/slots`` is answered by the queue, ``/health`` isn't.
     """

@@ -20,6 +20,7 @@ from oneturn.errors import ProgramError
 from oneturn.lm.capabilities import ToolCalling
 from oneturn.lm.reply_ending import ReplyEnded, is_failed_reply, with_reply_check
 from oneturn.lm.streaming import OnDelta
+from oneturn.programs.react.demo_pool import DemoPool
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.prompt import StepAdapter
 from oneturn.programs.react.reply_parser import parse_reply
@@ -67,6 +68,7 @@ class StepCaller:
         inputs: the run's inputs.
         streaming: whether steps are streamed; a cancelled run then doesn't wait for its LM.
         tool_calling: how the LM is asked for its steps.
+        pool: the pool of which the demos for these inputs follow those of the predictor; ``None`` for no more demos.
 
     Attributes:
         narrows: whether the LM is held to what the run allows at each step.
@@ -84,6 +86,7 @@ class StepCaller:
         inputs: dict[str, Any],
         streaming: bool,
         tool_calling: ToolCallingOption = "auto",
+        pool: DemoPool | None = None,
     ):
         lm = predict.lm or dspy.settings.lm
         if lm is None:
@@ -93,6 +96,7 @@ class StepCaller:
         self._predict = predict
         self._schema = schema
         self._inputs = inputs
+        self._demos = [*predict.demos, *([] if pool is None else pool.choose(inputs))]
         self._answer_field = answer_field
         self._streaming = streaming
         self._adapters = AdapterSelector(lm, schema, tool_calling, answer_field)
@@ -208,7 +212,10 @@ class StepCaller:
                 config = {**self._thought_config(adapter), **self._lm_settings.config(self.usage.output_tokens)}
                 callbacks = [*dspy.settings.callbacks, *self._callbacks]
                 with dspy.context(adapter=adapter, trace=None, callbacks=callbacks), track_usage(tracker):
-                    prediction = self._predict(lm=lm, config=config, **self._inputs, trajectory=list(trajectory))
+                    turns = list(trajectory)
+                    prediction = self._predict(
+                        lm=lm, config=config, demos=self._demos, **self._inputs, trajectory=turns
+                    )
                 if span is not None:
                     span.set_outputs({"thought": prediction.get("thought"), **prediction.tool_call.model_dump()})
                 return prediction

@@ -8,13 +8,16 @@ from typing import Any
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
+from mlflow.entities import SpanType
 
+from oneturn.core.client_tools import ClientTools
 from oneturn.core.run_context import current_run
 from oneturn.core.serialization import normalise_arguments
 from oneturn.core.steps import (
     Answer,
     AnswerDelta,
     ApprovalWanted,
+    ClientCall,
     FinishedCall,
     Resumption,
     Step,
@@ -23,22 +26,29 @@ from oneturn.core.steps import (
     ToolResult,
     WaitingCall,
 )
+from oneturn.core.tracing import child_span
 from oneturn.errors import RunError
 from oneturn.lm.reply_ending import ReplyEnded
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.llm_step import Allowed, StepCall, StepCaller
+from oneturn.programs.react.observations import (
+    NO_CALL,
+    NOT_YET,
+    REFUSED,
+    REPEATED,
+    TOO_MANY,
+    UNPARSABLE,
+    has_failed,
+    refusal,
+    shorten,
+    turn_of_step,
+)
 from oneturn.programs.react.schema import MOST_AT_ONCE, StepSchema
-from oneturn.programs.react.trajectory import ToolCallArgs, Turn, turn_of
+from oneturn.programs.react.trajectory import ToolCallArgs, Turn, reported_calls, turn_of
 from oneturn.tools.decorator import options_of
 from oneturn.tools.execution import run_tools
 from oneturn.tools.registry import FINISH, failed, invalid_arguments
 
-_UNPARSABLE = "Error: that was not one JSON object with a tool_call. Write only the JSON object."
-_NO_CALL = f"Error: that was no tool call. Call {FINISH} with all outputs, or another tool."
-_REPEATED = f"Error: that call was made before and its result stands above. Call {FINISH}."
-
-_TOO_MANY = f"Error: no more tools can be called. Call {FINISH}."
-_REFUSED = "Error: a person refused this call"
 _MOST_ATTEMPTS = 3
 _ENDINGS = {
     "max_output_tokens": "the LM's reply was cut at its token limit; raise max_tokens",
@@ -56,6 +66,7 @@ class Run:
         tools: the tools by name.
         answer_field: the output field that holds the answer, if there is one.
         inputs: the program's inputs.
+        client: the tools that the client offers; the schema has them too.
     """
 
     def __init__(
@@ -65,17 +76,20 @@ class Run:
         tools: Mapping[str, dspy.Tool],
         answer_field: str | None,
         inputs: Mapping[str, Any],
+        client: ClientTools,
     ):
         self.caller = caller
         self.schema = schema
         self.tools = tools
         self.answer_field = answer_field
+        self.client = client
         self.max_tool_calls = current_run().max_tool_calls
+        self.calls_at_once = MOST_AT_ONCE if current_run().parallel_tool_calls else 1
         self.trajectory: list[Turn] = []
         self.seen = [str(value) for value in inputs.values()]
         self.sources: list[str] = []
         self.finished: list[FinishedCall] = []
-        self.waits_for_approval = False
+        self.waits = False
         self.sources_dropped = False
         self.must_finish = False
         self.repaired = False
@@ -100,42 +114,64 @@ class Run:
                 yield Thought(call.reasoning)
             if call.thought and not call.thought_emitted:
                 yield Thought(call.thought)
-            if call.call.name == FINISH:
+            ends = call.call.name in self._endings
+            if remaining <= 0 and not ends:
+                raise self._error("max_iters", f"{max_iters} steps were taken without a {self._ending} call", call)
+            if call.call.name != FINISH:
+                yield from self._use_tools(call)
+                if self.waits:
+                    return
+            elif not ends:
+                self.attempt += bool(call.emitted_answer)
+                self.trajectory.append(turn_of_step(call, NOT_YET.format(ending=self._ending)))
+            else:
                 prediction = yield from self._finish(call)
                 if prediction is not None:
                     yield Answer(prediction)
                     yield self.caller.usage
                     return
-            elif remaining <= 0:
-                raise self._error("max_iters", f"{max_iters} steps were taken without a {FINISH} call", call)
-            else:
-                yield from self._use_tools(call)
-                if self.waits_for_approval:
-                    return
 
     def resume(self, at: Resumption, max_iters: int) -> Generator[Step, None, None]:
-        """Resume a run that waited for approval, with the decision in ``at``.
+        """Resume a run that waited for approval, with the decision in ``at``, or for the client's calls.
 
         Raises:
             RunError: the run ended without an answer.
         """
         self.sources_dropped = at.sources_dropped
+        if at.unverified:
+            reported = reported_calls(at.unverified)
+            self.trajectory.append(Turn(observation=reported))
+            self.seen.append(reported)
         for call in at.finished:
             is_error = call.output.startswith("Error: ")  # an error may repeat invented values
             self._add_finished(call, seen=not is_error)
-        waiting = at.waiting
-        approved = ToolCallArgs(name=waiting.name, args=dict(waiting.args))
-        yield from self._run_calls([approved], waiting.thought, refusal=None if at.approve else _refusal(at.reason))
-        yield from self.steps(max(1, max_iters - len(self.finished)))
+        if (waiting := at.waiting) is not None:
+            approved = ToolCallArgs(name=waiting.name, args=dict(waiting.args))
+            yield from self._run_calls([approved], waiting.thought, refusal=None if at.approve else refusal(at.reason))
+        taken = sum(not call.same_step for call in self.finished)
+        yield from self.steps(max(1, max_iters - taken))
+
+    @property
+    def _endings(self) -> frozenset[str]:
+        """The names of the calls that can end the run."""
+        return frozenset(self.client.tools) if self.client.required else frozenset({FINISH})
+
+    @property
+    def _ending(self) -> str:
+        return " or ".join(sorted(self._endings))
 
     def _allowed(self, remaining: int) -> Allowed:
-        last = remaining <= 0 or self.must_finish or not self._may_call()
-        names = frozenset({FINISH}) if last else self.schema.names
+        names = self.schema.names if not self.client.required else self.schema.names - {FINISH}
+        if remaining <= 0 or self.must_finish:
+            names = self._endings
+        elif not self._may_call():
+            names = self._endings | self.client.tools.keys()
         return Allowed(names, self._seen_values())
 
     def _may_call(self, also: int = 0) -> bool:
-        """Whether the request allows another tool call, after the finished ones and ``also``."""
-        return self.max_tool_calls is None or len(self.finished) + also < self.max_tool_calls
+        """Whether the request allows another call of the run's own tools, after the finished ones and ``also``."""
+        made = sum(not call.by_client for call in self.finished)
+        return self.max_tool_calls is None or made + also < self.max_tool_calls
 
     def _seen_values(self) -> SeenValues:
         used: dict[str, list[Any]] = {}
@@ -154,15 +190,15 @@ class Run:
             except ReplyEnded as ended:
                 raise self._ended(ended) from ended
             except ContextWindowExceededError as error:
-                if not _shorten(self.trajectory):
+                if not shorten(self.trajectory):
                     raise self._error("context_length_exceeded", "the prompt is too long for the LM") from error
 
     def _keep_unreadable(self, reply: str) -> None:
         """Keep a reply that is no step in the chat, with one line that says so."""
         native = self.caller.tool_calling == "native"
-        if native and any(turn.observation == _NO_CALL for turn in self.trajectory):
+        if native and any(turn.observation == NO_CALL for turn in self.trajectory):
             raise self._error("invalid_output", "the LM replies with text instead of the outputs")
-        self.trajectory.append(Turn(reply=reply, observation=_NO_CALL if native else _UNPARSABLE))
+        self.trajectory.append(Turn(reply=reply, observation=NO_CALL if native else UNPARSABLE))
 
     def _use_tools(self, step: StepCall) -> Generator[Step, None, None]:
         calls = self._new_calls(step)
@@ -170,27 +206,57 @@ class Run:
             if (
                 self.must_finish or not self.caller.narrows
             ):  # no schema stops the LM, so the error must be in its prompt
-                error = _REPEATED if self._may_call() else _TOO_MANY
-                self.trajectory.append(_turn_of_step(step, error))
+                error = REPEATED if self._may_call() else TOO_MANY
+                self.trajectory.append(turn_of_step(step, error.format(ending=self._ending)))
             self.must_finish = True
             return
-        waiting = [call for call in calls if self._needs_approval(call)]
-        ready = [call for call in calls if call not in waiting]
+        clients = [call for call in calls if call.name in self.client.tools]
+        waiting = [call for call in calls if call not in clients and self._needs_approval(call)]
+        ready = [call for call in calls if call not in clients and call not in waiting]
         yield from self._run_calls(ready, step.thought or "", made_in=step)
-        if waiting:  # only the first; the LM repeats the others later
-            self.waits_for_approval = True
+        if waiting:  # only the first; the LM repeats the others later, and those of the client
+            self.waits = True
             thought = "" if ready else step.thought or ""
             args = normalise_arguments(waiting[0].args)
             yield ApprovalWanted(WaitingCall(waiting[0].name, args, thought), tuple(self.finished))
             yield self.caller.usage
+        elif clients:
+            yield from self._leave_to_client(clients, step, same_step=bool(ready))
 
     def _new_calls(self, step: StepCall) -> list[ToolCallArgs]:
         """Return the distinct calls of a step that weren't made before, or may be repeated."""
         calls: list[ToolCallArgs] = []
-        for call in step.calls[:MOST_AT_ONCE]:
-            if call.name != FINISH and call not in calls and self._may_make(call) and self._may_call(len(calls)):
+        own = 0
+        for call in step.calls[: self.calls_at_once]:
+            if call.name == FINISH or call in calls:
+                continue
+            if call.name in self.client.tools:  # the client may stop a run that repeats itself
                 calls.append(call)
+            elif self._may_make(call) and self._may_call(own):
+                calls.append(call)
+                own += 1
         return calls
+
+    def _leave_to_client(
+        self, calls: Sequence[ToolCallArgs], step: StepCall, same_step: bool
+    ) -> Generator[Step, None, None]:
+        """End the run with the calls that fit their tools. The LM repeats the others if none does."""
+        problems = [self.client.tools[call.name].invalid_arguments(call.args) for call in calls]
+        fitting = [call for call, problem in zip(calls, problems, strict=True) if problem is None]
+        for call in fitting:
+            args = normalise_arguments(call.args)
+            with child_span(call.name, SpanType.TOOL, args) as span:
+                if span is not None:
+                    span.set_attribute("oneturn.run_by", "client")
+            yield ClientCall(f"call_{uuid.uuid4().hex[:24]}", call.name, args)
+        if fitting:
+            self.waits = True
+            yield self.caller.usage
+            return
+        for call, problem in zip(calls, problems, strict=True):
+            turn = Turn(thought="" if same_step else step.thought, tool_call=call, observation=f"Error: {problem}")
+            self.trajectory.append(turn.in_step(same_step, step.reasoning, step.state))
+            same_step = True
 
     def _may_make(self, call: ToolCallArgs) -> bool:
         """Whether a call wasn't made before, or may be made again.
@@ -203,8 +269,8 @@ class Run:
         if len(earlier) >= _MOST_ATTEMPTS:
             return False
         last = self.trajectory[earlier[-1]]
-        if _has_failed(last):
-            return call.name in self.tools and not last.observation.startswith(_REFUSED)
+        if has_failed(last):
+            return call.name in self.tools and not last.observation.startswith(REFUSED)
         later = self.trajectory[earlier[-1] + 1 :]
         return any(turn.tool_call is not None and turn.tool_call.name != call.name for turn in later)
 
@@ -258,9 +324,9 @@ class Run:
 
     def _is_checked(self, args: Mapping[str, Any]) -> bool:
         """Whether ``finish`` with these arguments can't be repaired any more, but for the answer's end."""
-        return self.answer_field is not None and self.schema.is_checked(
-            self.answer_field, self._citable(args), self._seen_values()
-        )
+        if self.answer_field is None or self.client.required:
+            return False
+        return self.schema.is_checked(self.answer_field, self._citable(args), self._seen_values())
 
     def _citable(self, args: Mapping[str, Any]) -> Mapping[str, Any]:
         """The arguments of ``finish`` without citations of sources that the client left out."""
@@ -294,7 +360,7 @@ class Run:
         self.repaired = self.must_finish = True
         self.attempt += bool(step.emitted_answer)
         observation = f"Error: {error}. Call {FINISH} again with outputs that fit."
-        self.trajectory.append(_turn_of_step(step, observation))
+        self.trajectory.append(turn_of_step(step, observation))
 
     def _ended(self, ended: ReplyEnded) -> RunError:
         reason = _ENDINGS[ended.ending].format(text=" ".join(ended.text.split())[:200].rstrip("."))
@@ -307,24 +373,3 @@ class Run:
         self.caller.forget_replies()
         advice = "Compile the program, raise max_iters, or take a stronger LM."
         return RunError(f"The run ended without an answer: {reason}. {advice}", code, self.trajectory)
-
-
-def _turn_of_step(step: StepCall, observation: str) -> Turn:
-    turn = Turn(thought=step.thought, tool_call=step.call, observation=observation)
-    return turn.in_step(False, step.reasoning, step.state)
-
-
-def _refusal(reason: str) -> str:
-    return f"a person refused this call: {reason}" if reason else "a person refused this call"
-
-
-def _has_failed(turn: Turn) -> bool:
-    return turn.observation.startswith("Error: ")
-
-
-def _shorten(trajectory: list[Turn]) -> bool:
-    longest = max(trajectory, key=lambda turn: len(turn.observation), default=None)
-    if longest is None or len(longest.observation) < 80:
-        return False
-    longest.observation = longest.observation[: len(longest.observation) // 2] + " … (cut: too long)"
-    return True

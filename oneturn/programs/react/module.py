@@ -9,11 +9,13 @@ from typing import Any, Literal
 
 import dspy
 
+from oneturn.core.client_tools import ClientTools
 from oneturn.core.fields import field_default, field_description
 from oneturn.core.run_context import LM_SETTINGS, RunContext, current_run
 from oneturn.core.steps import Answer, ApprovalWanted, Resumption, Step, ToolResult, WaitingCall
 from oneturn.errors import ApprovalRequired, ProgramError, RunError
 from oneturn.lm.capabilities import ToolCalling
+from oneturn.programs.react.demo_pool import DemoPool
 from oneturn.programs.react.grounding import SeenValues, citing_fields, with_annotated_args
 from oneturn.programs.react.llm_step import StepCaller
 from oneturn.programs.react.loop import Run
@@ -109,12 +111,16 @@ class ReAct(dspy.Module):
             was compiled with.
         thought_tokens: the maximum number of tokens of a thought in free text, in addition to the LM's ``max_tokens``.
 
+    Attributes:
+        demo_pool: worked runs of which each question gets the most similar as demos, behind those of ``step``; ``None``
+            unless a recipe sets it.
+
     Raises:
         ProgramError: the signature or the tools use a reserved name, ``max_iters`` or ``thought_tokens`` is below 1,
             ``tool_calling`` or ``thoughts`` is unknown, or a ``Citation`` or ``Seen`` is used where it isn't supported.
     """
 
-    request_settings = LM_SETTINGS | {"max_tool_calls"}
+    request_settings = LM_SETTINGS | {"max_tool_calls", "tools"}
 
     def __init__(
         self,
@@ -138,6 +144,7 @@ class ReAct(dspy.Module):
         self._check()
         self.order_outputs(answer_last_order(self.signature) if answer_last else self.signature.output_fields)
         self.step = dspy.Predict(_step_signature(self.signature, bool(self.thoughts), parallel_calls))
+        self.demo_pool: DemoPool | None = None
 
     @property
     def answer_field(self) -> str | None:
@@ -211,7 +218,8 @@ class ReAct(dspy.Module):
         return self._run(inputs, streaming=True)
 
     def resume(self, at: Resumption, **inputs: Any) -> Iterator[Step]:
-        """Resume a run that ended with an ``ApprovalWanted``, with the approval or refusal in ``at``.
+        """Resume a run that ended with an ``ApprovalWanted``, with the approval or refusal in ``at``, or with calls of
+        the client, which are among its finished calls.
 
         Finished calls aren't repeated. ``inputs`` must be the inputs of the run that waited.
 
@@ -272,8 +280,10 @@ class ReAct(dspy.Module):
     def _run(self, inputs: dict[str, Any], streaming: bool, at: Resumption | None = None) -> Iterator[Step]:
         self._check_inputs(inputs)
         values = {**self._default_inputs(), **inputs}
-        caller = StepCaller(self.step, self.steps_schema, self.answer_field, values, streaming, self.tool_calling)
-        run = Run(caller, self.steps_schema, self.tools, self.answer_field, values)
+        client = current_run().client_tools if streaming else ClientTools()
+        schema = self.steps_schema.with_client_tools(client.tools) if client.tools else self.steps_schema
+        caller = StepCaller(self.step, schema, self.answer_field, values, streaming, self.tool_calling, self.demo_pool)
+        run = Run(caller, schema, self.tools, self.answer_field, values, client)
         generator = run.steps(self.max_iters) if at is None else run.resume(at, self.max_iters)
         with closing(generator) as steps:
             for step in steps:

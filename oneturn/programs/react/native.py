@@ -73,11 +73,18 @@ class NativeAdapter(StepAdapter):
             self.plain_answer = _SHORT if choice == "required" else _PREAMBLE
 
     def request_options(self, lm: dspy.BaseLM) -> dict[str, Any]:
-        """Return the functions, and the choice among them."""
+        """Return the functions, and the choice among them.
+
+        Where the run may not finish yet, because a client requires a call, they are only those that may be called.
+        """
         choice: Any = self.choice
-        if self.allowed == {FINISH} and choice == "required":
-            choice = {"type": "function", "function": {"name": FINISH}}
-        return {"tools": self.steps.functions(self.narrow), "tool_choice": choice}
+        functions = self.steps.functions(self.narrow)
+        if FINISH not in self.allowed:
+            names = {to_function_name(name) for name in self.allowed}
+            functions = [each for each in functions if each["function"]["name"] in names]
+        if len(self.allowed) == 1 and choice == "required":
+            choice = {"type": "function", "function": {"name": to_function_name(next(iter(self.allowed)))}}
+        return {"tools": functions, "tool_choice": choice}
 
     def protocol(self) -> str:
         """Return how to work; the request's functions describe the tools."""

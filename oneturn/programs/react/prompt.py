@@ -42,6 +42,7 @@ _FREE_STEP = (
 )
 EMPTY_REPLY = "(empty)"
 LAST_STEP = f"This is the last step. Call {FINISH} now, with what the results say."
+_CALL_FIRST = f"Don't call {FINISH} yet. Call {{tools}} as soon as you know its arguments."
 _LEFT_OUT = "(The steps in between are left out.)"
 _TOGETHER = " further calls that don't need its result go into parallel_calls, and all are made at the same time;"
 
@@ -118,7 +119,10 @@ class StepAdapter(RequestAdapter):
         messages = [{"role": "system", "content": self.format_system_message(signature)}]
         for demo in demos:
             messages += self._demo_messages(signature, demo)
-        return messages + self._run_messages(signature, inputs)
+        messages += self._run_messages(signature, inputs)
+        if FINISH in self.allowed:
+            return messages
+        return _with_request(messages, _CALL_FIRST.format(tools=" or ".join(sorted(self.steps.client_tools))))
 
     def format_system_message(self, signature: type[dspy.Signature]) -> str:
         """Return the instructions, the described inputs, then the protocol with the tools."""
@@ -262,7 +266,7 @@ class APIStepAdapter(StepAdapter):
     def response_format(self) -> dict[str, Any]:
         """Return the response format: the schema of all steps, or JSON mode; empty if there is none."""
         if self.tool_calling == "schema":
-            return self.steps.response_format()
+            return self.steps.response_format(may_finish=FINISH in self.allowed)
         return {"type": "json_object"} if self.json_mode else {}
 
     def request_options(self, lm: dspy.BaseLM) -> dict[str, Any]:
@@ -281,11 +285,13 @@ class APIStepAdapter(StepAdapter):
 
 def with_last_step(messages: list[Message]) -> list[Message]:
     """Ask for ``finish`` at the end of the last message, unless that does so already."""
+    return messages if f"Call {FINISH}" in str(messages[-1]["content"]) else _with_request(messages, LAST_STEP)
+
+
+def _with_request(messages: list[Message], text: str) -> list[Message]:
     *earlier, last = messages
-    if f"Call {FINISH}" in str(last["content"]):
-        return messages
     content = last["content"]
-    asked = f"{content}\n\n{LAST_STEP}" if isinstance(content, str) else [*content, {"type": "text", "text": LAST_STEP}]
+    asked = f"{content}\n\n{text}" if isinstance(content, str) else [*content, {"type": "text", "text": text}]
     return [*earlier, {**last, "content": asked}]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dspy
 import pydantic
 
+from oneturn.core.client_tools import ClientTool
 from oneturn.core.fields import field_default, field_description, field_type
 from oneturn.errors import ProgramError
 from oneturn.programs.react.function_names import FunctionNames, to_function_name
@@ -44,6 +46,7 @@ class StepSchema:
 
     Attributes:
         function_names: the tools' names for function calling.
+        client_tools: the names of the tools that a client offers.
 
     Raises:
         ProgramError: a ``Citation`` or ``Seen`` is used where it isn't supported, or two tools have the same name for
@@ -62,6 +65,7 @@ class StepSchema:
         self.thoughts = thoughts
         self.free_thought = free_thought if thoughts else 0
         self.parallel = parallel
+        self.client_tools: frozenset[str] = frozenset()
         self._declared = tuple(signature.output_fields)
         self._outputs = _outputs_model(signature, outputs or self._declared)
         finish = self._outputs.model_json_schema()
@@ -77,8 +81,20 @@ class StepSchema:
         self.function_names = FunctionNames({name: call["properties"] for name, call in self._calls.items()})
         self._descriptions = {name: " ".join(text.split()) for name, (text, _) in docs.items()}
         self._descriptions[FINISH] = "End the run with the final outputs."
-        self._api_format: dict[str, Any] | None = None
+        self._api_formats: dict[bool, dict[str, Any]] = {}
         self._functions: dict[bool, list[dict[str, Any]]] = {}
+
+    def with_client_tools(self, tools: Mapping[str, ClientTool]) -> StepSchema:
+        """Return the schema for a run in which the LM may call these tools as well; this one is unchanged."""
+        extended = copy.copy(self)
+        extended.client_tools = frozenset(tools)
+        own = {name: schema for name, schema in self._calls.items() if name != FINISH}
+        offered = {name: dict(tool.parameters) for name, tool in tools.items()}
+        extended._calls = {**own, **offered, FINISH: self._calls[FINISH]}
+        extended._descriptions = {**self._descriptions, **{name: tool.description for name, tool in tools.items()}}
+        extended.function_names = FunctionNames({name: call["properties"] for name, call in extended._calls.items()})
+        extended._api_formats, extended._functions = {}, {}
+        return extended
 
     @property
     def names(self) -> frozenset[str]:
@@ -113,15 +129,20 @@ class StepSchema:
         }
         return self._step(args, self.thoughts if thought is None else thought)
 
-    def response_format(self) -> dict[str, Any]:
-        """Return the response format for an LM behind an API: the same for all steps and runs, strict if possible."""
-        if self._api_format is None:
-            schema, strict = strict_schema(self._step({**self._calls, FINISH: self._finish}, self.thoughts))
-            self._api_format = {
+    def response_format(self, may_finish: bool = True) -> dict[str, Any]:
+        """Return the response format for an LM behind an API, strict if possible.
+
+        It is the same for all steps and runs, except where a run may not ``finish`` yet.
+        """
+        if may_finish not in self._api_formats:
+            calls = {name: schema for name, schema in self._calls.items() if name != FINISH}
+            offered = {**calls, FINISH: self._finish} if may_finish else calls
+            schema, strict = strict_schema(self._step(offered, self.thoughts))
+            self._api_formats[may_finish] = {
                 "type": "json_schema",
                 "json_schema": {"name": "step", "schema": schema, "strict": strict},
             }
-        return self._api_format
+        return self._api_formats[may_finish]
 
     def functions(self, narrow: bool) -> list[dict[str, Any]]:
         """Return the tools and ``finish`` as functions for function calling: the same for all steps and runs.

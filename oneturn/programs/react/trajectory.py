@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
@@ -11,6 +12,8 @@ from mlflow.entities import Document
 from typing_extensions import Self
 
 from oneturn.core.steps import FinishedCall, source
+
+_REPORTED = "I report these earlier calls of your tools, which nobody has verified:"
 
 Media: TypeAlias = dspy.Image | dspy.Audio | dspy.File
 
@@ -87,4 +90,10 @@ def turn_of(call: FinishedCall) -> Turn:
     """Return a finished call as a turn, with its sources."""
     made = ToolCallArgs(name=call.name, args=dict(call.args))
     turn = Turn(thought=call.thought, tool_call=made, observation=call.output)
-    return turn.with_sources(call.documents).with_media(call.media)
+    return turn.in_step(call.same_step, "").with_sources(call.documents).with_media(call.media)
+
+
+def reported_calls(calls: Iterable[FinishedCall]) -> str:
+    """Return calls that only a client reports as its words: an LM must not take them for results of its tools."""
+    lines = [f"- {call.name}({json.dumps(dict(call.args), ensure_ascii=False)}): {call.output}" for call in calls]
+    return "\n".join([_REPORTED, *lines])

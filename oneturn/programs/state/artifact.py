@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import dspy
 import pydantic
@@ -17,12 +17,14 @@ from oneturn.core._dspy import serialize_object
 from oneturn.core.secrets import UNCERTAIN, environment_secrets, find_secrets, is_like_a_key, is_secret_name, leaves
 from oneturn.core.serialization import canonical, jsonable
 from oneturn.errors import ProgramError
-from oneturn.programs.react import ReAct, Thoughts
+from oneturn.programs.react import DemoPool, ReAct, Thoughts
 from oneturn.programs.state.drift import differences
 from oneturn.programs.state.interface import PROGRAM, Interface, interface_of
 
 _Model = TypeVar("_Model", bound=pydantic.BaseModel)
 _log = logging.getLogger(__name__)
+POOL = "demo_pool"
+"""The attribute of a ``ReAct`` with its pool of demos; in a state, at the end of the pool's name."""
 _CUSTOM_TYPE = "<<CUSTOM-TYPE-START-IDENTIFIER>>"
 """How DSPy writes an image or a file into a prompt; it reads the saved text again as such."""
 
@@ -44,6 +46,9 @@ class Manifest(pydantic.BaseModel):
         tool_calling: how a ``oneturn.ReAct`` asked that LM for its steps; ``None`` for another program.
         finish_order: the order in which ``finish`` takes the outputs, by the path of each ``oneturn.ReAct``; a file
             without it was compiled with the declared order.
+        front: the candidates that no other beat in both score and cost: number, LM, score and usage a question each,
+            the cheapest first.
+        overlap: the ``rows`` of dev and test that its prompts repeat, and the ``reason`` to save it anyway.
         thoughts: whether and how the LM writes thoughts, by the path of each ``oneturn.ReAct``; a file without it keeps
             the program's own.
         interface: the signature and the tools of the uncompiled program, with their SHA-256; without it, only a
@@ -62,6 +67,8 @@ class Manifest(pydantic.BaseModel):
     stopped: str | None = None
     tool_calling: str | None = None
     finish_order: dict[str, list[str]] | None = None
+    front: list[dict[str, Any]] | None = None
+    overlap: dict[str, Any] | None = None
     thoughts: dict[str, Thoughts] | None = None
     interface: Interface | None = None
 
@@ -83,6 +90,14 @@ class _Predictor(pydantic.BaseModel):
     demos: list[dict[str, Any]]
 
 
+class _Pool(pydantic.BaseModel):
+    """The state of a demo pool."""
+
+    k: Annotated[int, pydantic.Field(ge=1)]
+    fields: list[str]
+    runs: list[dict[str, Any]]
+
+
 def save_compiled(program: dspy.Module, manifest: Manifest, path: Path) -> None:
     """Write ``program``'s state and its manifest to ``path`` atomically. The LM isn't saved.
 
@@ -95,7 +110,7 @@ def save_compiled(program: dspy.Module, manifest: Manifest, path: Path) -> None:
     if isinstance(program, dspy.Predict):  # the state of a single predictor has no name
         state = {PROGRAM: state}
     for predictor in state.values():
-        if isinstance(predictor, dict):
+        if isinstance(predictor, dict) and "signature" in predictor:  # otherwise a pool of demos
             predictor["lm"] = None
             predictor["traces"] = []
             predictor["demos"] = jsonable(predictor.get("demos") or [])  # DSPy leaves dates as they are
@@ -128,6 +143,7 @@ def load_compiled(program: dspy.Module, path: str | Path) -> Manifest:
     path = Path(path)
     document = _read(path)
     state = document["state"]
+    _set_pools(program, state, path)
     expected, saved = sorted(dict(program.named_parameters())), sorted(k for k in state if k != "metadata")
     if expected != saved:
         raise ProgramError(f"{path} was compiled for predictors {saved}, the program has {expected}. Compile it again.")
@@ -141,7 +157,20 @@ def load_compiled(program: dspy.Module, path: str | Path) -> Manifest:
     program.load_state(state[PROGRAM] if isinstance(program, dspy.Predict) else state)
     for _, predictor in program.named_predictors():
         predictor.demos = [_with_types(demo, predictor.signature) for demo in predictor.demos]
+    for _, react in _reacts(program):
+        for run in react.demo_pool.runs if react.demo_pool is not None else ():
+            _with_types(run, react.step.signature)
     return manifest
+
+
+def _set_pools(program: dspy.Module, state: Mapping[str, Any], path: Path) -> None:
+    """Give each ``ReAct`` of the program the demo pool that the state has for it, or none."""
+    for place, react in _reacts(program):
+        name = f"{place.removeprefix('self')}.{POOL}".lstrip(".")
+        react.demo_pool = None
+        if name in state:
+            pool = _validate(_Pool, state[name], f"state.{name}", path)
+            react.demo_pool = DemoPool(pool.runs, pool.fields, pool.k)
 
 
 def tool_calling_change(manifest: Manifest, program: dspy.Module, lm: dspy.BaseLM) -> str | None:

@@ -6,8 +6,16 @@ import asyncio
 import json
 from typing import Any
 
-from agents import Agent, HostedMCPTool, ModelSettings, OpenAIResponsesModel, Runner, set_tracing_disabled
-from cells import Answer, Left, run_cells, turn
+from agents import (
+    Agent,
+    HostedMCPTool,
+    ModelSettings,
+    OpenAIResponsesModel,
+    Runner,
+    function_tool,
+    set_tracing_disabled,
+)
+from cells import Answer, Left, clock, run_cells, turn
 from openai import AsyncOpenAI
 
 set_tracing_disabled(True)
@@ -37,11 +45,14 @@ class Conversation:
     async def _run(self, asked: Any) -> dict[str, Any]:
         client = AsyncOpenAI(base_url=self._cell["url"], api_key="none", max_retries=0, timeout=self._cell["timeout"])
         extra = {"custom_inputs": self._cell["custom_inputs"]} if self._cell["custom_inputs"] else None
+        tools: list[Any] = [HostedMCPTool(tool_config={"type": "mcp", "server_label": "oneturn"})]
+        if self._cell["client_tool"]:
+            tools.append(function_tool(clock))
         agent = Agent(
             name="desk",
             model=OpenAIResponsesModel("agent", client),
             model_settings=ModelSettings(extra_body=extra),
-            tools=[HostedMCPTool(tool_config={"type": "mcp", "server_label": "oneturn"})],
+            tools=tools,
             output_type=Answer if self._cell["structured"] else None,
         )
         if not self._cell["stream"]:
@@ -63,12 +74,14 @@ class Conversation:
         items = [item if isinstance(item, dict) else item.model_dump() for item in raw]
         contents = [part for item in items if item["type"] == "message" for part in item["content"]]
         output = result.final_output
+        made = [item for item in items if item["type"] == "function_call"]
         return turn(
             output if isinstance(output, str) else "",
             deltas=deltas,
             parsed=output.model_dump() if isinstance(output, Answer) else None,
             tools=[[item["name"], item["output"]] for item in items if item["type"] == "mcp_call"],
-            to_run=[item["name"] for item in items if item["type"] == "function_call"],
+            to_run=[item["name"] for item in made],
+            ran=[[item["name"], json.loads(item["arguments"])] for item in made],
             citations=[note["url"] for part in contents for note in part["annotations"]],
             approvals=[[item.name, json.loads(item.arguments)] for item in result.interruptions],
         )

@@ -1,7 +1,16 @@
 // The Vercel AI SDK with the provider that the argument names. Streams go through UI messages, as in its chat apps.
-import { convertToModelMessages, generateText, Output, readUIMessageStream, streamText } from 'ai';
+import {
+  convertToModelMessages,
+  generateText,
+  jsonSchema,
+  Output,
+  readUIMessageStream,
+  stepCountIs,
+  streamText,
+  tool,
+} from 'ai';
 import { z } from 'zod';
-import { Left, runCells, turn } from './cells.mjs';
+import { CLOCK, Left, runCells, turn } from './cells.mjs';
 
 const provider = process.argv[2];
 const ANSWER = z.object({ answer: z.string(), sure: z.boolean() });
@@ -58,6 +67,15 @@ class Conversation {
     return this.respond();
   }
 
+  tools() {
+    this.ran = [];
+    const execute = (input) => {
+      this.ran.push(['clock', input]);
+      return 'noon';
+    };
+    return { clock: tool({ description: CLOCK.description, inputSchema: jsonSchema(CLOCK.parameters), execute }) };
+  }
+
   async respond() {
     const { cell } = this;
     const left = new AbortController();
@@ -68,6 +86,7 @@ class Conversation {
       abortSignal: AbortSignal.any([left.signal, timeout]),
       providerOptions: provider === 'openai' ? { openai: { store: false } } : {},
       ...(cell.structured ? { output: Output.object({ schema: ANSWER }) } : {}),
+      ...(cell.client_tool ? { tools: this.tools(), stopWhen: stepCountIs(3) } : {}),
     };
     if (!cell.stream) return this.read(await generateText({ ...options, messages: this.messages }), 0);
     let deltas = 0;
@@ -101,6 +120,7 @@ class Conversation {
     const calls = of('tool-call');
     return turn(await result.text, {
       deltas,
+      ran: this.ran,
       tools: calls.filter((call) => call.toolCallId in results).map((call) => shownTool(call, results)),
       to_run: calls.filter((call) => !call.providerExecuted).map((call) => call.toolName),
       citations: (provider === 'open-responses' ? of('text').flatMap(annotations) : of('source')).map(({ url }) => url),

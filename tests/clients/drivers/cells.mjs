@@ -1,6 +1,17 @@
 // What the Node drivers share; see cells.py.
 import { createInterface } from 'node:readline';
 
+export const CLOCK = {
+  name: 'clock',
+  description: 'Tell the time in a city.',
+  parameters: {
+    type: 'object',
+    properties: { city: { type: 'string' } },
+    required: ['city'],
+    additionalProperties: false,
+  },
+};
+
 export class Left extends Error {}
 
 export function turn(text = '', more = {}) {

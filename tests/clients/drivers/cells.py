@@ -20,6 +20,24 @@ class Answer(BaseModel):
     sure: bool
 
 
+CLOCK = {
+    "name": "clock",
+    "description": "Tell the time in a city.",
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+        "additionalProperties": False,
+    },
+}
+"""The client's own function, as JSON."""
+
+
+def clock(city: str) -> str:
+    """Tell the time in a city."""
+    return "noon"
+
+
 class Left(Exception):
     """The client has left as the cell says; raised by a driver."""
 
@@ -31,7 +49,8 @@ def turn(text: str = "", **more: Any) -> dict[str, Any]:
         text: the answer.
         **more: ``deltas``, the number of pieces in which the text came; ``tools``, the server's tools with their
             results; ``to_run``, the tools that the client wants to run itself; ``citations``, URLs; ``approvals``,
-            the tools and arguments that wait for a decision; ``parsed``, the structured output.
+            the tools and arguments that wait for a decision; ``parsed``, the structured output; ``ran``, the client's
+            own functions that it has run, with their arguments.
     """
     return {"text": text, "deltas": 0, "tools": [], "to_run": [], "citations": [], "approvals": []} | more
 

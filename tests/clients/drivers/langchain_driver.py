@@ -6,8 +6,8 @@ import json
 import sys
 from typing import Any
 
-from cells import Answer, run_cells, turn
-from langchain_core.messages import HumanMessage
+from cells import CLOCK, Answer, clock, run_cells, turn
+from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_messages import decision, read_databricks_message, read_message, stream_message
 
 DATABRICKS = sys.argv[1:] == ["databricks"]
@@ -19,12 +19,19 @@ class Conversation:
     def __init__(self, cell: dict[str, Any]):
         self._cell = cell
         self._model = _chat_databricks(cell) if DATABRICKS else _chat_openai(cell)
+        if cell["client_tool"]:
+            self._model = self._model.bind_tools([{"type": "function", "function": CLOCK}])
         self._messages: list[Any] = []
 
     def ask(self, question: str) -> dict[str, Any]:
         """Ask through ``invoke`` or ``stream``."""
         self._messages.append(HumanMessage(question))
-        return self._respond()
+        shown = self._respond()
+        if not self._cell["client_tool"]:
+            return shown
+        made = self._messages[-1].tool_calls
+        self._messages += [ToolMessage(clock(**call["args"]), tool_call_id=call["id"]) for call in made]
+        return self._respond() | {"ran": [[call["name"], call["args"]] for call in made]}
 
     def decide(self, approve: bool) -> dict[str, Any]:
         """Answer the approval request."""

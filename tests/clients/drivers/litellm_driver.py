@@ -9,8 +9,8 @@ from typing import Any
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # no download
 
 import litellm
-from cells import Answer, Left, run_cells
-from response_items import decision, read_response
+from cells import CLOCK, Answer, Left, run_cells
+from response_items import decision, outputs, read_response
 
 litellm.suppress_debug_info = True
 # Of a model that it doesn't know, litellm asks for the whole answer and cuts it into pieces itself.
@@ -29,7 +29,12 @@ class Conversation:
     def ask(self, question: str) -> dict[str, Any]:
         """Ask; a plain question is a string."""
         self._input = question if self._cell["plain"] else [*self._input, {"role": "user", "content": question}]
-        return self._respond()
+        shown = self._respond()
+        if self._cell["client_tool"]:
+            results, ran = outputs(self._output)
+            self._input += results
+            return self._respond() | {"ran": ran}
+        return shown
 
     def decide(self, approve: bool) -> dict[str, Any]:
         """Answer the approval request."""
@@ -42,6 +47,8 @@ class Conversation:
             options["extra_body"] = {"custom_inputs": self._cell["custom_inputs"]}
         if self._cell["structured"]:
             options["text_format"] = Answer
+        if self._cell["client_tool"]:
+            options["tools"] = [{"type": "function", "strict": True, **CLOCK}]
         response = litellm.responses(
             model="openai/agent",
             input=self._input,

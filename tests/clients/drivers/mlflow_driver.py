@@ -6,7 +6,8 @@ import json
 import os
 from typing import Any
 
-from cells import Answer, Left, run_cells, turn
+from cells import CLOCK, Answer, Left, run_cells, turn
+from response_items import outputs
 
 os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "DATABRICKS_TOKEN": "none"}
 
@@ -27,7 +28,12 @@ class Conversation:
     def ask(self, question: str) -> dict[str, Any]:
         """Ask through ``predict`` or ``predict_stream``."""
         self._input = [*self._input, {"role": "user", "content": question}]
-        return self._respond()
+        shown = self._respond()
+        if self._cell["client_tool"]:
+            results, ran = outputs(self._output)
+            self._input += results
+            return self._respond() | {"ran": ran}
+        return shown
 
     def decide(self, approve: bool) -> dict[str, Any]:
         """Answer the approval request."""
@@ -43,6 +49,8 @@ class Conversation:
         if self._cell["structured"]:
             schema = Answer.model_json_schema() | {"additionalProperties": False}
             inputs["text"] = {"format": {"type": "json_schema", "name": "answer", "schema": schema, "strict": True}}
+        if self._cell["client_tool"]:
+            inputs["tools"] = [{"type": "function", **CLOCK}]
         deltas, text = 0, ""
         if self._cell["stream"]:
             self._output, response = [], {}

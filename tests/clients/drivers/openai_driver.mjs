@@ -1,6 +1,6 @@
 // openai's Node SDK.
 import OpenAI from 'openai';
-import { Left, runCells, turn } from './cells.mjs';
+import { CLOCK, Left, runCells, turn } from './cells.mjs';
 
 const SCHEMA = {
   type: 'object',
@@ -18,7 +18,16 @@ class Conversation {
 
   ask(question) {
     this.input = this.cell.plain ? question : [...this.input, { role: 'user', content: question }];
-    return this.respond();
+    return this.cell.client_tool ? this.runTool() : this.respond();
+  }
+
+  async runTool() {
+    await this.respond();
+    const made = this.output.filter((item) => item.type === 'function_call');
+    const results = made.map(({ call_id }) => ({ type: 'function_call_output', call_id, output: 'noon' }));
+    this.input = [...this.input, ...results];
+    const shown = await this.respond();
+    return { ...shown, ran: made.map((item) => [item.name, JSON.parse(item.arguments)]) };
   }
 
   decide(approve) {
@@ -32,6 +41,7 @@ class Conversation {
     const body = { model: 'agent', input: this.input };
     if (cell.custom_inputs) body.custom_inputs = cell.custom_inputs;
     if (cell.structured) body.text = { format: { type: 'json_schema', name: 'answer', schema: SCHEMA, strict: true } };
+    if (cell.client_tool) body.tools = [{ type: 'function', strict: true, ...CLOCK }];
     let deltas = 0;
     let response;
     if (cell.stream) {

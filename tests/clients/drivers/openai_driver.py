@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cells import Answer, Left, run_cells
+from cells import CLOCK, Answer, Left, run_cells
 from openai import OpenAI
-from response_items import decision, read_response
+from response_items import decision, outputs, read_response
 
 
 class Conversation:
@@ -23,6 +23,10 @@ class Conversation:
         self._input = question if self._cell["plain"] else [*self._input, {"role": "user", "content": question}]
         shown = self._respond()
         self._input = [*self._input, *self._output]
+        if self._cell["client_tool"]:
+            results, ran = outputs(self._output)
+            self._input += results
+            return self._respond() | {"ran": ran}
         return shown
 
     def decide(self, approve: bool) -> dict[str, Any]:
@@ -34,6 +38,8 @@ class Conversation:
         options: dict[str, Any] = {"model": "agent", "input": self._input}
         if self._cell["custom_inputs"]:
             options["extra_body"] = {"custom_inputs": self._cell["custom_inputs"]}
+        if self._cell["client_tool"]:
+            options["tools"] = [{"type": "function", "strict": True, **CLOCK}]
         if self._cell["stream"]:
             return self._stream(options)
         if self._cell["structured"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from cells import Answer, Left, run_cells, turn
+from cells import Answer, Left, clock, run_cells, turn
 from openai import AsyncOpenAI
 from pydantic_ai import Agent, NativeOutput
 from pydantic_ai.messages import NativeToolCallPart, NativeToolReturnPart, TextPart, ToolCallPart
@@ -35,6 +35,8 @@ class Conversation:
             settings["extra_body"] = {"custom_inputs": self._cell["custom_inputs"]}
         model = OpenAIResponsesModel("agent", provider=OpenAIProvider(openai_client=client), settings=settings)
         agent: Any = Agent(model, output_type=NativeOutput(Answer) if self._cell["structured"] else str)
+        if self._cell["client_tool"]:
+            agent.tool_plain(clock)
         if not self._cell["stream"]:
             result = await agent.run(question, message_history=self._history)
             return self._read(result, result.output)
@@ -59,6 +61,7 @@ class Conversation:
             parsed=output.model_dump() if isinstance(output, Answer) else None,
             tools=[[call.args_as_dict()["tool_name"], results[call.tool_call_id]["output"]] for call in calls],
             to_run=[part.tool_name for part in parts if type(part) is ToolCallPart],
+            ran=[[part.tool_name, part.args_as_dict()] for part in parts if type(part) is ToolCallPart],
             citations=[note["url"] for detail in details for note in detail.get("annotations", [])],
         )
 

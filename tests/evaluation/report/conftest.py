@@ -1,30 +1,16 @@
-"""A browser for the tests: the machine's own Chromium, without a network."""
+"""Chromium for the tests of the report, without a network."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--no-first-run"),
-]
+from tests.browser import chromium
 
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium, started once."""
-    if CHROMIUM is None:
-        pytest.skip("There is no Chromium on this machine: apt-get install chromium, or install Google Chrome.")
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield found
-        found.close()
+browser = pytest.fixture(chromium, scope="module", name="browser")
 
 
 @pytest.fixture

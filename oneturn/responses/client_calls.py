@@ -1,0 +1,166 @@
+"""Calls that a run leaves to the client, and the request that brings their outputs: the state to resume from.
+
+The next request carries all state in its items, on any replica. The outputs of the client's calls are the client's
+words, as its question is. Results of the agent's own tools are not: the id of a client's call contains their signature.
+Without a valid one, an own result is passed to the LM as something that the client says, and can't be cited.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from oneturn.core.steps import FinishedCall, Resumption, source
+from oneturn.errors import RequestError
+from oneturn.responses.turn_calls import Item, OwnTools, TurnCall, read_calls, turn_start
+from oneturn.tools.approvals import Approvals
+
+_PREFIX = "call_"
+_ID = re.compile(rf"{_PREFIX}[\w-]{{59}}", re.ASCII)  # 64 characters: the specification takes no more
+_EXPIRES, _NONCE, _PART = 4, 4, 12  # bytes
+_STATE = ("function_call", "function_call_output", "reasoning", "mcp_approval_request", "mcp_approval_response")
+
+
+@dataclass(frozen=True)
+class ResumedTurn:
+    """The turn of a request that brings outputs of the client's calls.
+
+    Attributes:
+        resumption: the state that its run resumes from.
+        items: the input items without what nothing proves, for the signatures of the resumed run.
+    """
+
+    resumption: Resumption
+    items: tuple[Item, ...]
+
+
+def has_outputs(items: Sequence[Item], own: OwnTools) -> bool:
+    """Return whether the input items of a request end with the output of a client's call.
+
+    Raises:
+        RequestError: the output answers no call, or another call of the client has no output.
+    """
+    if not items or items[-1].get("type") != "function_call_output":
+        return False
+    turn = items[turn_start(items) :]
+    calling = (item for item in turn if item.get("type") == "function_call")
+    answered = next((item for item in calling if item.get("call_id") == items[-1].get("call_id")), None)
+    if answered is None:
+        raise RequestError(
+            f"The output of the call {items[-1].get('call_id')!r:.80} answers no function_call of the turn; send all "
+            "output items back, then the outputs of their calls."
+        )
+    if answered.get("name") in own:
+        return False
+    calls, _ = read_calls(turn, own)
+    if missing := [each for each in calls if each.call.by_client and not each.has_output]:
+        raise RequestError(
+            f"The input has no output of the call {missing[0].call_id!r:.80} of {missing[0].call.name!r:.80}; send a "
+            "function_call_output for each function_call."
+        )
+    return True
+
+
+def without_state(items: Sequence[Item]) -> tuple[Item, ...]:
+    """Return the input items of a request without calls, results and thoughts of the turn, which nothing proves."""
+    start = turn_start(items)
+    return (*items[:start], *(item for item in items[start:] if item.get("type") not in _STATE))
+
+
+def sign_call(items: Sequence[Item], inputs: Mapping[str, Any], own: OwnTools, key: Approvals) -> str:
+    """Return the id of a call that the client has to make: it signs the results of own tools before it.
+
+    Args:
+        items: the items before the call: input items, then output items.
+        inputs: the program's inputs.
+        own: the agent's own tools.
+        key: signs.
+    """
+    calls, thought = read_calls(items[turn_start(items) :], own)
+    head = key.expiry().to_bytes(_EXPIRES, "big") + secrets.token_bytes(_NONCE)
+    parts = _parts(head, inputs, calls, thought, key)
+    return _PREFIX + base64.urlsafe_b64encode(head + b"".join(parts)).decode().rstrip("=")
+
+
+def read_outputs(items: Sequence[Item], inputs: Mapping[str, Any], own: OwnTools, key: Approvals) -> ResumedTurn:
+    """Read the state of a run that left calls to the client.
+
+    Args:
+        items: the input items, which end with an output of a client's call; see :func:`has_outputs`.
+        inputs: the program's inputs.
+        own: the agent's own tools.
+        key: verifies what an earlier response has signed.
+
+    Raises:
+        RequestError: an item is malformed.
+    """
+    start = turn_start(items)
+    turn = items[start:]
+    calls, _ = read_calls(turn, own)
+    last = max(each.index for each in calls if each.call.by_client)
+    signed_id = str(turn[last]["call_id"])
+    before, thought = read_calls(turn[:last], own)
+    results, sources, thoughts = _verify(signed_id, inputs, before, thought, key)
+
+    finished: list[FinishedCall] = []
+    unverified: list[FinishedCall] = []
+    for each in calls:
+        call = each.call if thoughts else replace(each.call, thought="")
+        call = call if sources else replace(call, documents=())
+        proven = call.by_client or (results and each.index < last)
+        if each.has_output:
+            (finished if proven else unverified).append(call)
+    resumption = Resumption(
+        waiting=None,
+        finished=tuple(finished),
+        sources_dropped=not sources,
+        unverified=tuple(unverified),
+    )
+    ids = {each.call_id for each in calls if each.call.by_client or (results and each.index < last)}
+    kept = (_kept(item, ids, own, sources, thoughts) for item in turn)
+    return ResumedTurn(resumption, (*items[:start], *(item for item in kept if item is not None)))
+
+
+def _kept(item: Item, ids: set[str], own: OwnTools, sources: bool, thoughts: bool) -> Item | None:
+    kind = item.get("type")
+    if kind == "reasoning":
+        return item if thoughts else None
+    if kind in ("function_call", "function_call_output"):
+        if item.get("call_id") not in ids:
+            return None
+        return item if sources else {name: value for name, value in item.items() if name != "sources"}
+    return item
+
+
+def _verify(
+    id: str, inputs: Mapping[str, Any], calls: Sequence[TurnCall], thought: str, key: Approvals
+) -> tuple[bool, bool, bool]:
+    """Return whether the id of a client's call signs the own results before it, their sources, and the thoughts."""
+    if not _ID.fullmatch(id):
+        return False, False, False
+    data = base64.urlsafe_b64decode(id.removeprefix(_PREFIX) + "=")
+    head, signed = data[: _EXPIRES + _NONCE], data[_EXPIRES + _NONCE :]
+    if key.has_expired(int.from_bytes(head[:_EXPIRES], "big")):
+        return False, False, False
+    results, sources, thoughts = (
+        hmac.compare_digest(part, signed[index * _PART : (index + 1) * _PART])
+        for index, part in enumerate(_parts(head, inputs, calls, thought, key))
+    )
+    return results, results and sources, results and thoughts
+
+
+def _parts(
+    head: bytes, inputs: Mapping[str, Any], calls: Sequence[TurnCall], thought: str, key: Approvals
+) -> list[bytes]:
+    """Sign apart what clients leave out: sources, and reasoning."""
+    own = [each.call for each in calls if each.has_output and not each.call.by_client]
+    results = [[call.name, call.args, call.output] for call in own]
+    sources = [[source(document) for document in call.documents] for call in own]
+    thoughts = [*(each.call.thought for each in calls), thought]
+    payloads = {"results": [inputs, results], "sources": sources, "thoughts": thoughts}
+    return [key.digest(["client call", kind, head.hex(), value])[:_PART] for kind, value in payloads.items()]

@@ -1,0 +1,132 @@
+"""The JSON schema of a client tool's arguments, as the LM and the check of its calls get it.
+
+A client's schema isn't trusted: references are resolved within a limit, bounds that a local LM's grammar would repeat a
+rule for are left out, and a pattern becomes part of the description, as texts are never matched against it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jsonschema
+
+MAX_SIZE = 3000
+"""How many schemas the schemas of a request may contain, references resolved: they can grow exponentially."""
+
+_MAX_BOUND = 1000  # the grammar of a local LM repeats a rule as often as a bound says
+_MAX_CACHED = 20_000  # characters
+_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid"})
+_BOUNDS = frozenset({"minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"})
+_DATA = frozenset({"type", "enum", "const", "default", "required", "uniqueItems"}) | {
+    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+}
+_SCHEMAS = frozenset({"items", "additionalProperties", "not", "contains"})
+_LISTS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def arguments_schema(parameters: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """Return the schema of a tool's arguments without references, with the keywords that matter to an LM.
+
+    Args:
+        parameters: the client's JSON schema.
+
+    Returns:
+        The schema, an object, and the number of schemas in it.
+
+    Raises:
+        ValueError: it isn't the JSON schema of an object, or it is too large. The message says what it is.
+    """
+    text = json.dumps(parameters)
+    read = _cached if len(text) <= _MAX_CACHED else _read
+    return read(text)
+
+
+def _read(text: str) -> tuple[dict[str, Any], int]:
+    given = json.loads(text)
+    if text.count("{") > MAX_SIZE:
+        raise ValueError(TOO_LARGE)
+    reader = _SchemaReader(given)
+    try:
+        jsonschema.Draft202012Validator.check_schema(given)
+        schema: dict[str, Any] = reader.read(given)
+        if reader.has_deep_references:
+            jsonschema.Draft202012Validator.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise ValueError(f"aren't a JSON schema: {error.message:.200}") from error
+    except (AttributeError, KeyError, TypeError) as error:  # a reference leads to something that is no schema
+        raise ValueError("have a reference to something that isn't a JSON schema") from error
+    if schema.get("type", "object") != "object" or _LISTS & schema.keys():
+        raise ValueError("aren't the schema of an object, without anyOf, oneOf or allOf around it")
+    properties, rest = schema.get("properties", {}), schema.get("additionalProperties", False)
+    required = [name for name in schema.get("required", ()) if name in properties]
+    closed = {"required": required, "additionalProperties": True if rest == {} else rest}
+    return {"type": "object", "properties": properties, **closed}, max(reader.size, text.count("{"))
+
+
+_cached = functools.lru_cache(256)(_read)
+
+
+class _SchemaReader:
+    def __init__(self, root: Mapping[str, Any]):
+        self._root = root
+        self.size = 0
+        self.has_deep_references = False  # which may lead to what nobody has checked
+
+    def read(self, schema: Any, parents: tuple[str, ...] = ()) -> Any:
+        self.size += 1
+        if self.size > MAX_SIZE:
+            raise ValueError(TOO_LARGE)
+        if not isinstance(schema, Mapping):
+            return schema
+        if "$ref" in schema:
+            return self._resolved(schema, parents)
+        read: dict[str, Any] = {}
+        for key, value in schema.items():
+            if key in _SCHEMAS:
+                read[key] = self.read(value, parents)
+            elif key in _LISTS:
+                read[key] = [self.read(option, parents) for option in value]
+            elif key == "properties":
+                read[key] = {_checked_name(name): self.read(inner, parents) for name, inner in value.items()}
+            elif key in _DATA or (key in _BOUNDS and value <= _MAX_BOUND) or (key == "format" and value in _FORMATS):
+                read[key] = value
+        description = one_line(schema.get("description"))
+        if "pattern" in schema:
+            description = f"{description} (pattern: {one_line(schema['pattern'])})".strip()
+        return {**read, "description": description} if description else read
+
+    def _resolved(self, schema: Mapping[str, Any], parents: tuple[str, ...]) -> Any:
+        reference = schema["$ref"]
+        if reference in parents:  # a recursive schema has no finite form
+            return {"type": "object", "additionalProperties": True}
+        target: Any = self._root
+        path = reference.removeprefix("#").split("/")[1:]
+        self.has_deep_references |= bool(path) and (len(path) != 2 or path[0] not in ("$defs", "definitions"))
+        for key in path:
+            key = key.replace("~1", "/").replace("~0", "~")
+            target = target.get(key) if isinstance(target, Mapping) else None
+        if not re.match(r"#(/|\Z)", reference) or not isinstance(target, Mapping | bool):
+            raise ValueError(f"have a reference {reference!r:.80} that leads nowhere; use $defs")
+        if isinstance(target, bool):
+            return target
+        rest = {key: value for key, value in schema.items() if key != "$ref"}
+        return self.read({**target, **rest}, (*parents, reference))
+
+
+def _checked_name(name: str) -> str:
+    if _CONTROL.search(name):
+        raise ValueError(f"have a property {name!r:.80} with a control character in its name")
+    return name
+
+
+def one_line(text: str | None) -> str:
+    """Return the text of a description in one line: in a prompt, lines tell the tools apart."""
+    return " ".join((text or "").split())
+
+
+TOO_LARGE = f"contain more than {MAX_SIZE} JSON schemas, references resolved"

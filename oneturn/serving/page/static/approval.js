@@ -1,0 +1,47 @@
+/** A tool call that waits for a person's approval. */
+
+import { element, newId } from "./dom.js";
+import { showTable, showValue } from "./value.js";
+
+/**
+ * Return the view of an approval request, with all arguments in sight.
+ *
+ * @param {Object} item the `mcp_approval_request` item.
+ * @param {Function} answer called with the verdict and the reason, once.
+ */
+export function approvalView(item, answer) {
+  const reason = element("input", { type: "text", id: newId("reason"), autocomplete: "off" });
+  const buttons = element("div.buttons");
+  const decide = (approve) => {
+    const text = reason.value.trim();
+    view.dataset.state = approve ? "approved" : "refused";
+    const verdict = approve ? "Approved" : "Refused";
+    controls.replaceWith(element("p.verdict", {}, text ? `${verdict}: ${text}` : `${verdict}.`));
+    answer(approve, text);
+  };
+  buttons.append(
+    element("button.primary", { type: "button", click: () => decide(true) }, "Approve"),
+    element("button", { type: "button", click: () => decide(false) }, "Refuse"),
+  );
+  const controls = element(
+    "div.controls",
+    {},
+    element("label", { for: reason.id }, "Reason", element("span.optional", {}, " optional, told to the agent")),
+    reason,
+    buttons,
+  );
+  const title = element("h3", { id: newId("approval"), tabindex: -1 }, "May the agent run ", element("code", {}, item.name), "?");
+  const view = element("section.approval", { "aria-labelledby": title.id }, title, showArguments(item.arguments), controls);
+  return view;
+}
+
+function showArguments(text) {
+  let values;
+  try {
+    values = JSON.parse(text);
+  } catch {
+    return element("pre", { tabindex: 0, role: "group", "aria-label": "Arguments" }, text);
+  }
+  if (values === null || typeof values !== "object" || Array.isArray(values)) return showValue(values);
+  return Object.keys(values).length ? showTable(values) : element("p.muted", {}, "It has no arguments.");
+}

@@ -1,0 +1,278 @@
+"""What the page shows besides an answer: approvals, errors, a stopped run, other inputs, an API key, hostile texts."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+from enum import Enum
+from typing import Any, Literal
+
+import dspy
+import pydantic
+import pytest
+from mlflow.entities import Document
+from playwright.sync_api import Page, expect
+
+import oneturn
+from oneturn.config import ServeConfig
+from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish
+from tests.serving.page.agents import handbook_agent
+from tests.serving.page.conftest import Open, ask
+
+pytestmark = pytest.mark.browser
+
+DONE = finish(answer="Done.", citations=[], answerable=True)
+REFUND = call("refund", "The customer wants it.", order="M-1045", amount=12.5)
+
+
+def test_an_approval_is_given_with_all_arguments_in_sight(opened: Open):
+    page = opened(handbook_agent(REFUND, DONE))
+    ask(page, "Pay it back.")
+    approval = page.get_by_role("region", name="May the agent run refund?")
+    expect(approval.get_by_role("row", name="order M-1045")).to_be_visible()
+    expect(approval.get_by_role("row", name="amount 12.5")).to_be_visible()
+    approval.get_by_role("button", name="Approve").click()
+    expect(page.locator(".answer")).to_have_text("Done.")
+    expect(approval.get_by_text("Approved.")).to_be_visible()
+    expect(page.locator(".tool")).to_contain_text("12.5 euros of M-1045 are paid back")
+
+
+def test_an_approval_is_refused_with_a_reason(opened: Open):
+    seen: list[str] = []
+
+    def refused(request: ScriptedRequest) -> Any:
+        seen.append(request.text)
+        return finish(answer="I didn't.", citations=[], answerable=True)
+
+    page = opened(handbook_agent(REFUND, refused))
+    ask(page, "Pay it back.")
+    page.get_by_label("Reason").fill("too much")
+    page.get_by_role("button", name="Refuse").click()
+    expect(page.locator(".answer")).to_have_text("I didn't.")
+    expect(page.get_by_text("Refused: too much")).to_be_visible()
+    assert "too much" in seen[0]
+
+
+def test_the_agent_knows_the_earlier_turns_of_the_conversation(opened: Open):
+    requests: list[str] = []
+
+    def reply(request: ScriptedRequest) -> Any:
+        requests.append(request.text)
+        return finish(answer=f"Answer {len(requests)}.", citations=[], answerable=True)
+
+    page = opened(handbook_agent(reply, reply, reply))
+    for number, question in enumerate(["First?", "Second?"], 1):
+        ask(page, question)
+        expect(page.locator(".answer").last).to_have_text(f"Answer {number}.")
+    assert "First?" in requests[1]
+    assert "Answer 1." in requests[1]
+    page.get_by_role("button", name="New conversation").click()
+    ask(page, "Third?")
+    expect(page.locator(".answer")).to_have_text("Answer 3.")
+    assert "First?" not in requests[2]
+
+
+def test_an_error_shows_its_code(opened: Open):
+    page = opened(handbook_agent(dspy.utils.exceptions.ContextWindowExceededError(model="m", message="too long")))
+    ask(page, "Hello?")
+    alert = page.get_by_role("alert").filter(has_text="couldn't answer")
+    expect(alert.locator(".code")).not_to_be_empty()
+    expect(page.get_by_role("button", name="Ask", exact=True)).to_be_visible()
+
+
+def test_a_run_is_stopped(opened: Open):
+    started, release = threading.Event(), threading.Event()
+
+    def wait(query: str) -> str:
+        """Wait."""
+        started.set()
+        oneturn.progress("half of it", 0.5)
+        release.wait(30)
+        return "late"
+
+    program = oneturn.ReAct("question -> answer", tools=[wait])
+    program.set_lm(ScriptedLM(call("wait", query="x"), finish(answer="never shown")))
+    page = opened(oneturn.ResponsesAdapter(program))
+    ask(page, "Wait!")
+    assert started.wait(30)
+    tool = page.locator(".tool")
+    expect(tool.locator(".state")).to_have_text("50 %")
+    tool.locator("summary").click()
+    expect(tool.get_by_text("half of it")).to_be_visible()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_text("Stopped.", exact=False).first).to_be_visible()
+    release.set()
+    expect(page.get_by_role("button", name="Ask", exact=True)).to_be_visible()
+    expect(page.get_by_text("never shown")).to_have_count(0)
+
+
+class Kind(Enum):
+    """A kind of customer."""
+
+    private = "private"
+    business = "business"
+
+
+class Address(pydantic.BaseModel):
+    """Where somebody lives."""
+
+    town: str
+    number: int = 1
+
+
+class Everything(dspy.Signature):
+    """Take inputs of many types."""
+
+    question: str = dspy.InputField()
+    kind: Kind = dspy.InputField(desc="who asks")
+    tone: Literal["short", "long"] = dspy.InputField(default="short")
+    tags: list[str] = dspy.InputField(default=[])
+    count: int = dspy.InputField()
+    ratio: float | None = dspy.InputField(default=None)
+    urgent: bool = dspy.InputField()
+    day: datetime.date = dspy.InputField()
+    address: Address = dspy.InputField()
+    picture: dspy.Image = dspy.InputField(default=None)
+    answer: str = dspy.OutputField()
+
+
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
+    "1f15c4890000000d49444154789c6360f8cfc0f01f00050001ffa0a3e0b30000000049454e44ae426082"
+)
+
+
+def everything(*replies: Any) -> oneturn.ResponsesAdapter:
+    program = dspy.Predict(Everything)
+    program.set_lm(ScriptedLM(*replies))
+    return oneturn.ResponsesAdapter(program)
+
+
+def fill(page: Page) -> None:
+    page.get_by_label("kind").select_option("business")
+    page.get_by_label("count").fill("3")
+    page.get_by_label("urgent").check()
+    page.get_by_label("day").fill("2026-02-03")
+    page.get_by_label("town").fill("Thun")
+    page.get_by_role("button", name="Add tags").click()
+    page.get_by_role("textbox", name="tags 1").fill("new")
+
+
+def test_the_form_has_a_field_for_each_input(opened: Open):
+    bodies: list[Any] = []
+    page = opened(everything("[[ ## answer ## ]]\nFine.\n\n[[ ## completed ## ]]"))
+    page.on("request", lambda request: request.url.endswith("/v1/responses") and bodies.append(request.post_data_json))
+    ask(page, "Hello?")  # nothing is filled in yet
+    expect(page.locator("#form-error")).to_contain_text("kind")
+    assert bodies == []
+    fill(page)
+    page.get_by_label("picture").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": PIXEL})
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator(".answer")).to_have_text("Fine.")
+    [body] = bodies
+    assert body["custom_inputs"] == {
+        "kind": "business",
+        "tags": ["new"],
+        "count": 3,
+        "urgent": True,
+        "day": "2026-02-03",
+        "address": {"town": "Thun"},
+    }
+    text, image = body["input"][0]["content"]
+    assert (text["text"], image["type"], image["image_url"][:22]) == (
+        "Hello?", "input_image", "data:image/png;base64,",
+    )  # fmt: skip
+
+    page.reload()
+    expect(page.get_by_label("town")).to_have_value("Thun")
+    expect(page.get_by_role("textbox", name="tags 1")).to_have_value("new")
+    page.get_by_role("button", name="Edit as JSON").click()
+    page.get_by_label("custom_inputs as JSON").fill('{"kind": ')
+    ask(page, "Again?")
+    expect(page.locator("#form-error")).to_contain_text("isn't JSON")
+
+
+def test_the_api_key_is_asked_for_and_kept_in_the_tab_only(opened: Open, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PAGE_KEY", "right-key")
+    page = opened(handbook_agent(DONE), settings=ServeConfig(api_key_env="PAGE_KEY"))
+    page.get_by_role("textbox", name="API key").fill("wrong")
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("API key")
+    page.get_by_role("textbox", name="API key").fill("right-key")
+    page.get_by_role("button", name="Continue").click()
+    ask(page, "Hello?")
+    expect(page.locator(".answer")).to_have_text("Done.")
+    assert "right-key" not in page.evaluate("JSON.stringify(localStorage) + document.cookie + location.href")
+    assert "right-key" in page.evaluate("JSON.stringify(sessionStorage)")
+
+
+HOSTILE = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>[bad](javascript:window.pwned=1)'
+
+
+def hostile_search(query: str) -> list[Document]:
+    """Search."""
+    metadata = {"title": HOSTILE, "doc_uri": "javascript:window.pwned=1"}
+    return [Document(HOSTILE, metadata=metadata, id="evil")]
+
+
+hostile_search.__doc__ = f"Search. {HOSTILE}"
+
+
+def test_texts_of_lms_and_tools_are_never_html(opened: Open):
+    class Cite(dspy.Signature):
+        question: str = dspy.InputField()
+        answer: str = dspy.OutputField()
+        citations: list[oneturn.Citation] = dspy.OutputField()
+        note: dict[str, str] = dspy.OutputField()
+
+    program = oneturn.ReAct(Cite, tools=[hostile_search], thoughts=True)
+    program.set_lm(
+        ScriptedLM(
+            call("hostile_search", HOSTILE, query=HOSTILE),
+            finish(HOSTILE, answer=f"{HOSTILE} [evil]", citations=["evil"], note={HOSTILE: HOSTILE}),
+        )
+    )
+    page = opened(oneturn.ResponsesAdapter(program))
+    ask(page, HOSTILE)
+    expect(page.locator(".answer")).to_contain_text("onerror")
+    for summary in page.locator("summary").all():
+        if summary.is_visible():
+            summary.click()
+    expect(page.locator("blockquote")).to_have_text(HOSTILE)
+    assert page.locator("main img, main script, [onerror]").count() == 0
+    hrefs = page.evaluate("[...document.querySelectorAll('a')].map((a) => a.href)")
+    assert [href for href in hrefs if href.startswith("javascript")] == []
+    assert page.evaluate("window.pwned") is None
+
+
+def test_the_page_is_used_with_the_keyboard_alone(opened: Open):
+    page = opened(handbook_agent(call("search", query="fees"), REFUND, DONE))
+    expect(page.get_by_label("Question")).to_be_focused()
+    page.keyboard.type("Pay it back.")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="May the agent run refund?")).to_be_focused()
+    for _ in range(2):  # the reason, then the button
+        page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Approve")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator(".answer")).to_have_text("Done.")
+    expect(page.get_by_label("Question")).to_be_focused()
+    page.get_by_role("group").locator("summary").first.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".tool").first.get_by_text('"query": "fees"')).to_be_visible()
+
+
+def test_a_request_is_copied_as_code(opened: Open):
+    page = opened(handbook_agent(DONE), permissions=["clipboard-read", "clipboard-write"])
+    ask(page, "What's it?")
+    expect(page.locator(".answer")).to_have_text("Done.")
+    copied = {}
+    for language in ("curl", "Python", "JavaScript"):
+        page.get_by_role("button", name=f"Copy as {language}").click()
+        expect(page.get_by_role("button", name=f"Copy as {language}")).to_have_text("Copied")
+        copied[language] = page.evaluate("navigator.clipboard.readText()")
+    assert copied["curl"].startswith("curl -N 'http://127.0.0.1:")
+    assert """What'\\''s it?""" in copied["curl"]
+    compile(copied["Python"], "copied", "exec")
+    assert "client.responses.create(" in copied["Python"]
+    assert '"content": "What\'s it?"' in copied["JavaScript"]
