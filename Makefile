@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-EXTRAS := local,databricks,optimizers,mcp,spark,notebooks,docs,dev
+EXTRAS := local,databricks,optimizers,store,mcp,spark,notebooks,docs,dev
 STAMP  := $(VENV)/.installed
 # Processes for the unit tests: one per core, two in CI; to change it: make test WORKERS=4
 WORKERS ?= $(if $(CI),2,auto)

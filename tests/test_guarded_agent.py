@@ -188,10 +188,10 @@ def test_doctor_reports_a_guarded_tool_without_a_key(tmp_path: Path):
     assert not [each for each in doctor.program(agent(tmp_path, **NAMED)) if each.check == "approvals"]
 
 
-def test_doctor_reports_keys_and_ledgers_that_are_missing_or_weak(monkeypatch: pytest.MonkeyPatch):
+def test_doctor_reports_keys_and_ledgers_that_are_missing_or_weak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     config = AgentConfig.read({"approvals": {"key_env": "DESK_KEY", "ledger_env": "DESK_LEDGER"}})
     assert [each.severity for each in doctor.variables(config)] == [Severity.error, Severity.error]
-    monkeypatch.setenv("DESK_LEDGER", "sqlite://")
+    monkeypatch.setenv("DESK_LEDGER", f"sqlite:///{tmp_path / 'ledger.db'}")
     monkeypatch.setenv("DESK_KEY", "k" * 32)
     weak, ledger = doctor.variables(config)
     assert (weak.severity, ledger.severity) == (Severity.error, Severity.ok)

@@ -46,8 +46,8 @@ def main() -> None:
                 wall, cpu = _first_answer(f"{folder}/{name}")
                 wall_and_cpu.append((wall, cpu))
                 print(f"run {run + 1}, {_AGENTS[name]}: {wall:.2f} s, {cpu:.2f} s of CPU", flush=True)
-    text = "\n".join([ran_on("dspy", "mlflow"), f"- {options.runs} runs: the median, the smallest, the largest", ""])
-    text += "\n".join([_HEAD, *(_line(name, seconds) for name in _AGENTS)]) + "\n"
+    about = [ran_on("dspy", "mlflow"), f"- {options.runs} runs: the median, the smallest, the largest", ""]
+    text = "\n".join([*about, _HEAD, *(_line(name, seconds) for name in _AGENTS)]) + "\n"
     print(text)
     if options.report:
         path = Path(options.report)

@@ -77,6 +77,25 @@ class ServeConfig(Section):
     key."""
     page: bool = True
     """Whether `GET /` answers with a page on which a person tries the agent, approves its calls and gives feedback."""
+    store_env: Variable | None = None
+    """The environment variable that holds the address of the response store's database; null for no store."""
+    store_ttl_seconds: Annotated[float, Field(gt=0)] = 7 * 86400.0
+    """How long the store keeps a response after it was made, in seconds."""
+
+    def store_address(self) -> str | None:
+        """Return the address of the response store's database; ``None`` if no store is configured.
+
+        Raises:
+            ConfigError: the environment variable isn't set.
+        """
+        if self.store_env is None:
+            return None
+        if not (address := os.environ.get(self.store_env, "").strip()):
+            raise ConfigError(
+                f"The environment variable {self.store_env} (serve.store_env) isn't set. Set it to the address of the "
+                "response store's database, such as sqlite:////data/store.db or postgresql://user@host/database."
+            )
+        return address
 
     def api_key(self) -> str | None:
         """Return the API key; ``None`` if none is configured.

@@ -58,6 +58,7 @@ class Dialect:
         model: the ``model`` of a response in the dialect ``open_responses``.
         echo: fields of the request that the response repeats, in the dialect ``open_responses``.
         client_tools: names of tools that the client has offered.
+        own_ids: whether the response gets a new id instead of the agent's, in the dialect ``open_responses``.
 
     Attributes:
         metadata: entries for the ``metadata`` of each response, in the dialect ``open_responses``.
@@ -71,12 +72,14 @@ class Dialect:
         model: str = "agent",
         echo: Mapping[str, Any] | None = None,
         client_tools: Container[str] = (),
+        own_ids: bool = False,
     ):
         self._standard = name == "open_responses"
         self.metadata: dict[str, str] = {}
         form: Literal["mcp_call", "function_call"] = "mcp_call" if self._standard else "function_call"
         self._tool_items = ToolItems(tool_items or form, form, own_tools, client_tools)
         self._base = {**_RESOURCE, "model": model, **{k: v for k, v in (echo or {}).items() if v is not None}}
+        self._fixed = (*_FIXED, "id") if own_ids else _FIXED
         self._sequence = 0
         self._started = False
         self._ended = False
@@ -154,7 +157,7 @@ class Dialect:
         return event
 
     def _resource(self, response: Mapping[str, Any]) -> dict[str, Any]:
-        given = {name: value for name, value in response.items() if value is not None and name not in _FIXED}
+        given = {name: value for name, value in response.items() if value is not None and name not in self._fixed}
         resource = {"id": self._id, "created_at": self._created_at, "status": "completed", **self._base, **given}
         resource["created_at"] = int(resource["created_at"])
         resource["metadata"] = {**resource["metadata"], **self.metadata}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import ipaddress
 from collections.abc import Collection
 from contextlib import suppress
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -19,6 +21,30 @@ OPEN_PATHS = frozenset({"/health", "/ready"})
 """The paths that need no key, for load balancers and orchestrators."""
 
 _EXPOSED = ["Retry-After", "x-should-retry"]
+
+
+class ClientIdentity:
+    """Tells the clients of a server apart: by the API key, and by the user that a proxy names.
+
+    Databricks Apps sets ``X-Forwarded-User`` for the user who has signed in. A client that reaches the server without a
+    proxy can send any name; the ids of responses can't be guessed all the same.
+
+    Args:
+        api_key: the server's API key; ``None`` for none.
+    """
+
+    def __init__(self, api_key: str | None = None):
+        self._api_key = api_key or ""
+
+    def of(self, headers: Headers) -> str:
+        """Return a hash of who sends a request, from which the key can't be guessed."""
+        user = headers.get("x-forwarded-user", "")
+        return hmac.new(_derived(self._api_key), user.encode(), "sha256").hexdigest()
+
+
+@lru_cache(maxsize=8)
+def _derived(api_key: str) -> bytes:
+    return hashlib.pbkdf2_hmac("sha256", api_key.encode(), b"oneturn response store", 100_000)
 
 
 class Access:
@@ -59,7 +85,7 @@ class Access:
             self._checked = CORSMiddleware(
                 self._check_key,
                 allow_origins=list(cors),
-                allow_methods=["GET", "POST"],
+                allow_methods=["DELETE", "GET", "POST"],
                 allow_headers=["*"],
                 expose_headers=_EXPOSED,
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mlflow.pyfunc import ResponsesAgent
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,6 +24,10 @@ from oneturn.serving.request_id import RequestId
 from oneturn.serving.request_limit import RequestLimit
 from oneturn.serving.responses_endpoint import OpenRuns, ResponsesEndpoint
 from oneturn.serving.served_agent import ServedAgent
+from oneturn.serving.store import StoredResponses
+
+if TYPE_CHECKING:
+    from oneturn.serving.store.request import RequestStorage
 
 PATHS: dict[str, DialectName] = {"/v1/responses": "open_responses", "/responses": "mlflow", "/invocations": "mlflow"}
 """The paths that run the agent, with their dialects."""
@@ -40,7 +46,8 @@ def application(
 
     ``POST /v1/responses`` has the dialect of Open Responses, ``/responses`` and ``/invocations`` that of MLflow.
     Further paths: ``/``, a page to try the agent on, and ``/agent/feedback``, unless ``settings.page`` is false;
-    ``/v1/models``, ``/health``, ``/ready``, ``/agent/info`` and ``/openapi.json``.
+    ``/v1/responses/{id}`` (the response store), ``/v1/models``, ``/health``, ``/ready``, ``/agent/info`` and
+    ``/openapi.json``.
 
     Args:
         agent: the agent.
@@ -52,7 +59,7 @@ def application(
         loopback: whether the server listens on a loopback address; the ``Host`` of requests is checked then.
 
     Raises:
-        ConfigError: the environment variable that ``settings.api_key_env`` names isn't set.
+        ConfigError: an environment variable that ``settings`` names isn't set, or the store's address is invalid.
     """
     interrupt_httpx()
     export_in_batches()
@@ -68,9 +75,11 @@ class AgentApplication(Starlette):
     def __init__(self, served: ServedAgent, settings: ServeConfig, loopback: bool):
         self._open_runs = OpenRuns()
         limit = RequestLimit(settings.max_requests, settings.max_waiting)
-        information = Information(served, PATHS)
+        max_bytes = int(settings.max_body_mb * 1_000_000)
+        storage = None if settings.store_env is None else _storage(settings, max_bytes)
+        information = Information(served, PATHS, stores=storage is not None)
         endpoints = {
-            path: ResponsesEndpoint(served, dialect, limit, self._open_runs) for path, dialect in PATHS.items()
+            path: ResponsesEndpoint(served, dialect, limit, self._open_runs, storage) for path, dialect in PATHS.items()
         }
         page = page_routes() if settings.page else []
         feedback = [FeedbackEndpoint(served).route] if settings.page else []
@@ -79,6 +88,7 @@ class AgentApplication(Starlette):
                 *page,
                 *feedback,
                 *(Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()),
+                *StoredResponses(storage).routes,
                 *information.routes,
             ],
             middleware=[
@@ -91,7 +101,7 @@ class AgentApplication(Starlette):
                     api_key=settings.api_key(),
                     open_paths={*OPEN_PATHS, *(route.path for route in page)},
                 ),
-                Middleware(BodyLimit, max_bytes=int(settings.max_body_mb * 1_000_000), seconds=settings.body_seconds),
+                Middleware(BodyLimit, max_bytes=max_bytes, seconds=settings.body_seconds),
             ],
             exception_handlers={HTTPException: on_http_exception, Exception: on_exception},
         )
@@ -99,3 +109,9 @@ class AgentApplication(Starlette):
     def stop(self) -> None:
         """Cancel every open request; each stream ends with a terminal event."""
         self._open_runs.stop()
+
+
+def _storage(settings: ServeConfig, max_bytes: int) -> RequestStorage | None:
+    from oneturn.serving.store.request import build_storage  # imports SQLAlchemy, which costs time
+
+    return build_storage(settings, max_bytes)

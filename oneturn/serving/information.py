@@ -29,11 +29,13 @@ class Information:
     Args:
         served: the agent.
         paths: the paths that run it, with their dialects.
+        stores: whether the server has a response store.
     """
 
-    def __init__(self, served: ServedAgent, paths: Mapping[str, str]):
+    def __init__(self, served: ServedAgent, paths: Mapping[str, str], stores: bool = False):
         self._served = served
         self._paths = paths
+        self._stores = stores
         self._started = int(time.time())
 
     @property
@@ -71,7 +73,7 @@ class Information:
 
     async def openapi(self, request: Request) -> JSONResponse:
         """The OpenAPI document."""
-        return JSONResponse(await run_in_threadpool(lambda: openapi_document(self._info(), self._paths)))
+        return JSONResponse(await run_in_threadpool(lambda: openapi_document(self._info(), self._paths, self._stores)))
 
     def _build(self) -> None:
         if isinstance(self._served.agent, ResponsesAdapter):

@@ -10,6 +10,18 @@ from oneturn.responses.request_fields import ACCEPTED_VALUES, RequestFields
 _SCHEMAS = "#/components/schemas/"
 _TEXT_PARTS = ["input_text", "output_text"]
 
+_STORED_PATH = "/v1/responses/{id}"
+_ERROR = {
+    "description": "An error.",
+    "content": {"application/json": {"schema": {"$ref": f"{_SCHEMAS}Error"}}},
+}
+_ITEM_REFERENCE = {
+    "description": "An output item of a stored response.",
+    "type": "object",
+    "required": ["id"],
+    "properties": {"type": {"enum": ["item_reference", None]}, "id": {"type": "string"}},
+}
+
 _ITEMS: dict[str, Any] = {
     "Message": {
         "type": "object",
@@ -108,12 +120,13 @@ _ITEMS: dict[str, Any] = {
 }
 
 
-def openapi_document(info: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Any]:
+def openapi_document(info: Mapping[str, Any], paths: Mapping[str, str], stores: bool = False) -> dict[str, Any]:
     """Return the OpenAPI document of a server.
 
     Args:
         info: the description at ``/agent/info``.
         paths: the paths that run the agent, with their dialects.
+        stores: whether the server has a response store, for its ``open_responses`` paths.
     """
     schemas = {**_ITEMS, **_request_schemas(info)}
     if outputs := info.get("outputs"):
@@ -122,7 +135,11 @@ def openapi_document(info: Mapping[str, Any], paths: Mapping[str, str]) -> dict[
             "properties": {**_ITEMS["Response"]["properties"], "custom_outputs": {"type": "object"}},
         }
         schemas["Outputs"] = _without_definitions(outputs, schemas)
-    runs = {path: {"post": _run_operation(path, dialect)} for path, dialect in paths.items()}
+    if stores:
+        schemas |= {"ItemReference": _ITEM_REFERENCE, "StoredRequest": _stored_request(schemas["Request"])}
+    runs = {path: {"post": _run_operation(path, dialect, stores)} for path, dialect in paths.items()}
+    if stores:
+        runs[_STORED_PATH] = _stored_operations()
     return {
         "openapi": "3.1.0",
         "info": {"title": info["name"], "version": str(info.get("version") or "unversioned")},
@@ -163,7 +180,44 @@ def _renamed(schema: Any, names: Mapping[str, str]) -> Any:
     return [_renamed(inner, names) for inner in schema] if isinstance(schema, list) else schema
 
 
-def _run_operation(path: str, dialect: str) -> dict[str, Any]:
+def _stored_request(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of a request that may use the store."""
+    properties = request["properties"]
+    text, items = properties["input"]["anyOf"]
+    reference = {"$ref": f"{_SCHEMAS}ItemReference"}
+    return {
+        **request,
+        "properties": {
+            **properties,
+            "input": {"anyOf": [text, {**items, "items": {"anyOf": [*items["items"]["anyOf"], reference]}}]},
+            "store": {"type": ["boolean", "null"], "description": "Whether to store the response; true by default."},
+            "previous_response_id": {"type": ["string", "null"], "description": "A stored response to continue."},
+        },
+    }
+
+
+def _stored_operations() -> dict[str, Any]:
+    id = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+    deleted = {
+        "type": "object",
+        "required": ["id", "object", "deleted"],
+        "properties": {"id": {"type": "string"}, "object": {"const": "response"}, "deleted": {"const": True}},
+    }
+    return {
+        "parameters": [id],
+        "get": _operation("A stored response.", "get_response", {"$ref": f"{_SCHEMAS}Response"}),
+        "delete": _operation("Delete a stored response.", "delete_response", deleted),
+    }
+
+
+def _operation(summary: str, id: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    ok = {"description": "OK", "content": {"application/json": {"schema": schema}}}
+    return {"summary": summary, "operationId": id, "responses": {"200": ok, "default": _ERROR}}
+
+
+def _run_operation(path: str, dialect: str, stores: bool) -> dict[str, Any]:
+    request = "StoredRequest" if stores and dialect == "open_responses" else "Request"
+    key = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "minLength": 1, "maxLength": 255}}
     response = {"schema": {"$ref": f"{_SCHEMAS}Response"}}
     # Without a type: some tools check the whole stream, a text, and others each event.
     events = {
@@ -172,19 +226,17 @@ def _run_operation(path: str, dialect: str) -> dict[str, Any]:
     return {
         "summary": f"Run the agent; the dialect is {dialect}.",
         "operationId": path.strip("/").replace("/", "_"),
+        **({"parameters": [key]} if stores else {}),
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": {"$ref": f"{_SCHEMAS}Request"}}},
+            "content": {"application/json": {"schema": {"$ref": f"{_SCHEMAS}{request}"}}},
         },
         "responses": {
             "200": {
                 "description": "The response, or with stream: true its events.",
                 "content": {"application/json": response, "text/event-stream": events},
             },
-            "default": {
-                "description": "An error.",
-                "content": {"application/json": {"schema": {"$ref": f"{_SCHEMAS}Error"}}},
-            },
+            "default": _ERROR,
         },
     }
 

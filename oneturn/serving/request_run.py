@@ -8,7 +8,7 @@ import json
 import logging
 import threading
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 from mlflow.entities import LiveSpan
@@ -31,6 +31,11 @@ from oneturn.serving.request_id import HEADER
 from oneturn.serving.request_limit import RequestLimit
 from oneturn.serving.run_queue import RunQueue
 from oneturn.serving.served_agent import ServedAgent
+from oneturn.serving.store import RecordedAnswer
+
+if TYPE_CHECKING:
+    from oneturn.serving.store.conversation import StoredConversation
+    from oneturn.serving.store.idempotency import IdempotentRequest
 
 _USER_TOKEN = "x-forwarded-access-token"  # noqa: S105  # the name of a header
 _RETURN_TRACE_ID = "x-mlflow-return-trace-id"
@@ -53,7 +58,9 @@ class RequestRun:
 
     Attributes:
         streams: whether the response is streamed.
-        context: the run's context; cancel it when the client disconnects.
+        context: the run's context.
+        conversation: what the request uses of the response store, if the server has one; set it before ``start``.
+        idempotent: the request's idempotency key, if it has one and the server has a store; set it before ``start``.
     """
 
     def __init__(
@@ -71,6 +78,10 @@ class RequestRun:
         self._limit = limit
         self.streams = body.get("stream") is True
         self.context = RunContext(streaming=self.streams, caller=self._headers.get(_USER_TOKEN) or "")
+        self.conversation: StoredConversation | None = None
+        self.idempotent: IdempotentRequest | None = None
+        self._answer: RecordedAnswer | None = None
+        self._began = False  # the request wasn't refused
         self._queue: RunQueue
 
     def start(self) -> None:
@@ -82,6 +93,11 @@ class RequestRun:
         self._limit.admit()
         self._queue = RunQueue(asyncio.get_running_loop())
         threading.Thread(target=self._run, name="oneturn-request", daemon=True).start()
+
+    def disconnect(self) -> None:
+        """Cancel the run: its client is gone. A run with an idempotency key goes on, for the client's next attempt."""
+        if self.idempotent is None or not self.idempotent.claimed:
+            self.context.cancel("client_gone")
 
     async def response(self) -> dict[str, Any]:
         """Wait for the response of a request that doesn't stream.
@@ -104,10 +120,12 @@ class RequestRun:
         set_request_headers(self._headers)  # for code that reads them from MLflow
         try:
             with self.context.active():
+                if self._is_answered():
+                    return
                 if self.streams:
                     self._stream()
                 else:
-                    self._queue.put(self._respond())
+                    self._put(self._respond())
         except BaseException as error:
             self._fail(_failure(error))
             if not isinstance(error, Exception):
@@ -115,6 +133,31 @@ class RequestRun:
         finally:
             self._queue.end()
             self._limit.leave()
+            self._tidy_store()
+
+    def _put(self, value: Any) -> None:
+        self._queue.put(value)
+        if self._answer is not None:
+            self._answer.add(value)
+
+    def _is_answered(self) -> bool:
+        """Whether an earlier request with the same idempotency key had an answer, which is sent again."""
+        if self.idempotent is None:
+            return False
+        answer = self.idempotent.claim(self._on_wait)
+        if answer is not None:
+            self._queue.put(answer.value)
+        else:
+            self._answer = RecordedAnswer()
+        return answer is not None
+
+    def _tidy_store(self) -> None:
+        """Finish or release the idempotency key, and delete some of what has expired."""
+        if self._answer is not None and self.idempotent is not None:
+            stopped = self.context.reason == "shutting_down"
+            self.idempotent.end(self._answer if self._began and not stopped else None)
+        if self.conversation is not None:
+            self.conversation.delete_expired()
 
     def _on_wait(self) -> None:
         if self.streams:
@@ -122,10 +165,10 @@ class RequestRun:
 
     def _fail(self, failure: AgentError) -> None:
         if not self._queue.started:
-            self._queue.put(failure)
+            self._put(failure)
             return
         data = json.dumps(error_event(failure))  # the server itself failed while it sent a stream
-        self._queue.put(f"event: error\ndata: {data}\n\n".encode() + _DONE)
+        self._put(f"event: error\ndata: {data}\n\n".encode() + _DONE)
 
     def _respond(self) -> dict[str, Any]:
         agent = self._served.agent
@@ -133,21 +176,24 @@ class RequestRun:
         with self._span("request", request) as span:
             if isinstance(agent, ResponsesAdapter) and options is not None:
                 parsed = agent.parse(request, options)
+                self._began = True
                 with self._limit.place(self._on_wait):
                     result = agent.run(parsed)
             else:
+                self._began = True
                 with self._limit.place(self._on_wait):
                     result = agent.predict(request)
             response = _dump(result)
             if self._returns_trace_id:
                 response["metadata"] = {**(response.get("metadata") or {}), "trace_id": span.trace_id}
             span.set_outputs(response)
-        return self._translation(options).response(response)
+        return self._saved(self._translation(options).response(response))
 
     def _stream(self) -> None:
         request, options = self._read_request()
         with self._span("request_stream", request) as span, contextlib.ExitStack() as cleanup:
             events = self._events(request, options)
+            self._began = True
             cleanup.enter_context(self._limit.place(self._on_wait))
             cleanup.callback(events.close)
             translation = self._translation(options)
@@ -156,7 +202,11 @@ class RequestRun:
             items: list[Any] = []
             outputs: Any = None
             for event in translation.events(events):
-                self._queue.put(translation.encode(event))
+                if event["type"] in ENDINGS:
+                    event = {**event, "response": self._saved(event["response"])}
+                elif event["type"] == "error" and self._answer is not None:
+                    self._answer.is_retryable = "Retry-After" in (event.get("error") or {}).get("headers", ())
+                self._put(translation.encode(event))
                 if event["type"] == "response.output_item.done":
                     items.append(event)
                 outputs = event["response"] if event["type"] in ENDINGS else outputs
@@ -164,13 +214,20 @@ class RequestRun:
                     break
             span.set_outputs(outputs or responses_agent_output_reducer(items))
             if self._returns_trace_id and self._dialect == "mlflow":
-                self._queue.put(f"data: {json.dumps({'trace_id': span.trace_id})}\n\n".encode())
-        self._queue.put(_DONE)
+                self._put(f"data: {json.dumps({'trace_id': span.trace_id})}\n\n".encode())
+        self._put(_DONE)
+
+    def _saved(self, response: dict[str, Any]) -> dict[str, Any]:
+        """The response, saved in the store if the server has one."""
+        if self._answer is not None:
+            self._answer.response_id = response.get("id")
+        return response if self.conversation is None else self.conversation.save(response)
 
     def _read_request(self) -> tuple[ResponsesAgentRequest, RequestOptions | None]:
+        body = self._body if self.conversation is None else self.conversation.request_body()
         if isinstance(self._served.agent, ResponsesAdapter):
-            return read_request(self._body)
-        return agent_request(self._body), None
+            return read_request(body)
+        return agent_request(body), None
 
     def _events(self, request: ResponsesAgentRequest, options: RequestOptions | None) -> Generator[Event, None, None]:
         """Return the agent's events.
@@ -186,10 +243,16 @@ class RequestRun:
         return _dumped(agent.predict_stream(request))
 
     def _translation(self, options: RequestOptions | None) -> Dialect:
-        served = self._served
-        options = options or RequestOptions()
+        served, conversation, options = self._served, self.conversation, options or RequestOptions()
         return Dialect(
-            self._dialect, served.tool_items, served.tools, served.name, options.echo, client_tools=options.offered
+            self._dialect,
+            served.tool_items,
+            served.tools,
+            served.name,
+            {**options.echo, **(conversation.echo if conversation else {})},
+            client_tools=options.offered,
+            # The ids of other agents' responses may be easy to guess, or not be unique.
+            own_ids=conversation is not None and not isinstance(served.agent, ResponsesAdapter),
         )
 
     @contextlib.contextmanager

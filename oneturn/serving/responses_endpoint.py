@@ -7,7 +7,7 @@ import contextlib
 import json
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
@@ -20,6 +20,9 @@ from oneturn.serving.request_id import HEADER
 from oneturn.serving.request_limit import RequestLimit
 from oneturn.serving.request_run import RequestRun
 from oneturn.serving.served_agent import ServedAgent
+
+if TYPE_CHECKING:
+    from oneturn.serving.store.request import RequestStorage
 
 _EVENT_STREAM = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -46,7 +49,7 @@ class OpenRuns:
             yield
         finally:
             self._runs.discard(run)
-            run.context.cancel("client_gone")  # a no-op for a finished run
+            run.disconnect()  # a no-op for a finished run
 
     def stop(self) -> None:
         """Cancel all runs; each stream ends with a terminal event."""
@@ -62,13 +65,22 @@ class ResponsesEndpoint:
         dialect: the dialect of the path.
         limit: limits how many runs there are at a time.
         open_runs: holds the runs of open requests.
+        storage: the server's response store, if it has one.
     """
 
-    def __init__(self, served: ServedAgent, dialect: DialectName, limit: RequestLimit, open_runs: OpenRuns):
+    def __init__(
+        self,
+        served: ServedAgent,
+        dialect: DialectName,
+        limit: RequestLimit,
+        open_runs: OpenRuns,
+        storage: RequestStorage | None = None,
+    ):
         self._served = served
         self._dialect = dialect
         self._limit = limit
         self._open_runs = open_runs
+        self._storage = storage
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -76,9 +88,12 @@ class ResponsesEndpoint:
             body = await _read_body(request)
             headers = {**request.headers, HEADER: request.state.request_id}
             run = RequestRun(self._served, body, self._dialect, headers, self._limit)
+            if self._storage is not None:
+                run.conversation = self._storage.conversation(self._dialect, request.headers, body)
+                run.idempotent = self._storage.idempotent(request.url.path, request.headers, body)
             with self._open_runs.adding(run):
                 run.start()
-                async with _watching(receive, lambda: run.context.cancel("client_gone")):
+                async with _watching(receive, run.disconnect):
                     await self._answer(run, scope, receive, send)
         except ClientDisconnect:
             return

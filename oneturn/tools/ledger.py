@@ -53,23 +53,26 @@ class DatabaseLedger:
     """Records used approvals in a database shared by all replicas; only the first insert of an approval succeeds.
 
     Args:
-        url: an SQLAlchemy URL, such as ``sqlite:///approvals.db`` or ``postgresql+psycopg://…``. The table
-            ``oneturn_spent_approvals`` is created if it doesn't exist.
+        url: the address, as for :func:`oneturn.core.database.database_engine`, such as ``sqlite:///approvals.db`` or
+            ``postgresql://…``. The table ``oneturn_spent_approvals`` is created if it doesn't exist.
         clock: returns the time in seconds since 1970.
     """
 
     def __init__(self, url: str, clock: Callable[[], float] = time.time):
         import sqlalchemy
 
+        from oneturn.core.database import create_tables, database_engine
+
         self._clock = clock
-        self._engine = sqlalchemy.create_engine(url, pool_pre_ping=True)
+        self._engine = database_engine(url)
+        tables = sqlalchemy.MetaData()
         self._table = sqlalchemy.Table(
             "oneturn_spent_approvals",
-            sqlalchemy.MetaData(),
+            tables,
             sqlalchemy.Column("nonce", sqlalchemy.String(32), primary_key=True),
             sqlalchemy.Column("expires", sqlalchemy.BigInteger, nullable=False),
         )
-        self._table.create(self._engine, checkfirst=True)
+        create_tables(self._engine, tables)
 
     def spend(self, nonce: str, expires: int) -> bool:
         """Record the use of an approval; ``False`` if it was used before."""

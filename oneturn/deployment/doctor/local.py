@@ -66,8 +66,10 @@ def variables(config: AgentConfig) -> Iterator[Finding]:
     """Check the environment variables that the configuration names."""
     if config.approvals.key_env:
         yield _signing_key(config.approvals.key_env)
-    if config.approvals.ledger_env:
-        yield _variable("approvals", config.approvals.ledger_env, "the address of the ledger of used approvals")
+    databases = {"approvals.ledger_env": config.approvals.ledger_env, "serve.store_env": config.serve.store_env}
+    for setting, name in databases.items():
+        if name:
+            yield _database(setting, name)
     for entry in config.tools:
         names = [*getattr(entry, "env", []), *getattr(entry, "headers", {}).values()]
         for name in names:
@@ -177,6 +179,22 @@ def _variable(subject: str, name: str, what: str) -> Finding:
     if os.environ.get(name):
         return ok(subject, f"{name} is set")
     return problem(subject, f"{name} isn't set: it must contain {what}", f"Run: export {name}=…")
+
+
+def _database(setting: str, name: str) -> Finding:
+    """Check that the database whose address is in a variable can be reached; its tables aren't created."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from oneturn.core.database import check_database, database_problem
+
+    address = os.environ.get(name)
+    if not address:
+        return _variable(setting, name, "the address of a database, such as sqlite:////data/store.db")
+    try:
+        return ok(setting, f"the {check_database(address)} database in {name} can be reached")
+    except (SQLAlchemyError, ImportError, ValueError, OneTurnError) as error:  # its text may repeat the address
+        fix = 'Check the address, its driver (pip install "oneturn[store]" for Postgres), and that the database runs.'
+        return problem(setting, f"the database in {name} can't be reached ({database_problem(error)})", fix)
 
 
 def _signing_key(name: str) -> Finding:
