@@ -15,7 +15,7 @@ from oneturn.testing import ScriptedLM, finish
 from tests.databricks.conftest import Desk
 from tests.databricks.lm_routes import finishing_lm
 from tests.databricks.query_routes import answer_by
-from tests.notebooks.outputs import read, write
+from tests.reference_agent.notebook_outputs import read, write
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "notebooks" / "databricks.ipynb"

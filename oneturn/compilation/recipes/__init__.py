@@ -10,6 +10,7 @@ from oneturn.compilation.recipes.demo_counts import demo_curve, demos_per_questi
 from oneturn.compilation.recipes.demos import bootstrap, bootstrap_random_search, labelled, random_search, scripted
 from oneturn.compilation.recipes.instructions import gepa, miprov2, simba
 from oneturn.compilation.recipes.registry import RECIPES, recipes_of, scripted_then_gepa
+from oneturn.compilation.recipes.thinking import thoughts
 from oneturn.compilation.recipes.work import Work, recipe
 
 __all__ = [
@@ -30,5 +31,6 @@ __all__ = [
     "scripted",
     "scripted_then_gepa",
     "simba",
+    "thoughts",
     "with_options",
 ]

@@ -9,6 +9,7 @@ from oneturn.compilation.recipes.calling import Recipe, chain
 from oneturn.compilation.recipes.demo_counts import demo_curve, demos_per_question
 from oneturn.compilation.recipes.demos import bootstrap, bootstrap_random_search, labelled, random_search, scripted
 from oneturn.compilation.recipes.instructions import gepa, miprov2, simba
+from oneturn.compilation.recipes.thinking import thoughts
 
 scripted_then_gepa = chain(
     scripted,
@@ -18,6 +19,7 @@ scripted_then_gepa = chain(
 
 RECIPES: Mapping[str, Recipe] = {
     "labelled": labelled,
+    "thoughts": thoughts,
     "scripted": scripted,
     "random_search": random_search,
     "bootstrap": bootstrap,

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from nbclient import NotebookClient
 
-from tests.notebooks.outputs import MAX_BYTES, NOTEBOOKS, ROOT, read, sources_hash, write
+from tests.reference_agent.notebook_outputs import MAX_BYTES, NOTEBOOKS, ROOT, read, sources_hash, write
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
