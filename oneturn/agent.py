@@ -76,8 +76,21 @@ class Agent:
             object.__setattr__(self, "config", self.config.model_copy(update={"mlflow": settings}))
 
     def lm(self) -> dspy.BaseLM:
-        """Build the configured LM."""
+        """Build the configured LM.
+
+        Raises:
+            ConfigError: no LM is configured, or its key is missing.
+        """
         return build_lm(self.config.lm)
+
+    def program_lm(self, program: dspy.Module) -> dspy.BaseLM | None:
+        """Return the LM to run a program with: the configured one; or ``None`` if the program has its own.
+
+        Raises:
+            ConfigError: no LM is configured and a predictor has none, or its key is missing.
+        """
+        has_own = all(predictor.lm or dspy.settings.lm for _, predictor in program.named_predictors())
+        return None if has_own and not self.config.lm.model else self.lm()
 
     def program(self, compiled: bool = True) -> dspy.Module:
         """Build the program.
@@ -98,9 +111,11 @@ class Agent:
 
         A program that was compiled for another way of tool calling is logged as a warning.
         """
-        program, lm = self.program(), self.lm()
-        program.set_lm(lm)
-        if self.config.compiled is not None:
+        program = self.program()
+        lm = self.program_lm(program)
+        if lm is not None:
+            program.set_lm(lm)
+        if lm is not None and self.config.compiled is not None:
             change = tool_calling_change(read_manifest(self.compiled_path), program, lm)
             if change is not None:
                 _log.warning("%s: %s. Run `oneturn compile`.", self.config.compiled, change)

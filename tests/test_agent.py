@@ -8,10 +8,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import dspy
 import pytest
 
 import oneturn
-from oneturn.errors import DataError, ProgramError
+from oneturn.errors import ConfigError, DataError, ProgramError
+from oneturn.testing import ScriptedLM
 
 DECLARATION = """
 import dspy
@@ -102,3 +104,14 @@ def test_registered_model_has_the_agents_name_unless_configured(tmp_path: Path):
     assert agent.config.mlflow.model_name == "mine"
     config = oneturn.AgentConfig.read({"mlflow": {"model_name": "main.a.b"}})
     assert dataclasses.replace(agent, config=config).config.mlflow.model_name == "main.a.b"
+
+
+def test_program_may_bring_its_own_lm_and_needs_one_otherwise(tmp_path: Path):
+    agent = declared(tmp_path)
+    with pytest.raises(ConfigError, match="No LM is configured"):
+        agent.serving_program()
+    own = ScriptedLM()
+    program = dspy.Predict("question -> answer")
+    program.set_lm(own)
+    served = dataclasses.replace(agent, build=lambda: program).serving_program()
+    assert served.lm is own

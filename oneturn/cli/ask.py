@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from oneturn.cli.options import (
     AGENT_FILE,
     AgentFile,
+    AsJson,
     ConfigFile,
     CustomInputs,
     Verdict,
@@ -18,22 +20,31 @@ from oneturn.cli.options import (
     load,
     parse_custom_inputs,
 )
+from oneturn.core.urls import is_url
+
+if TYPE_CHECKING:
+    from oneturn.responses.reply import Reply
 
 
 def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     custom_inputs: CustomInputs = None,
     approve: Verdict = None,
+    as_json: AsJson = False,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
-    """Ask the agent in this process, and stream tool calls, answer and sources.
+    """Ask the agent in this process, and stream tool calls, answer, other outputs and sources.
+
+    In a pipe, standard output has the answer only; all else goes to standard error.
 
     Examples:
 
-        oneturn ask "How many days do I have to return unopened goods?"
+        oneturn ask "What does it cost?"
 
-        oneturn ask "What does it cost?" --config configs/prod.yaml
+        oneturn ask "What does it cost?" --config configs/prod.yaml > answer.txt
+
+        oneturn ask "What does it cost?" --json | jq .outputs
 
     Exits with 3 if a call waits for approval and stdin is not a terminal.
     """
@@ -42,7 +53,8 @@ def ask(
 
     from oneturn.serving.terminal import ask
 
-    exit_if_waiting(ask(loaded, question, custom_inputs=inputs, approve=build_approver(approve)))
+    reply = ask(loaded, question, custom_inputs=inputs, approve=build_approver(approve), **_consoles(as_json))
+    _finish(reply, as_json, is_local=True)
 
 
 def query(
@@ -55,6 +67,7 @@ def query(
     api_key: Annotated[
         str | None, typer.Option(envvar="ONETURN_API_KEY", help="The token to send, if the endpoint requires one.")
     ] = None,
+    as_json: AsJson = False,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
 ) -> None:
@@ -64,23 +77,41 @@ def query(
 
     Examples:
 
-        oneturn query http://127.0.0.1:8000 "How many days do I have to return unopened goods?"
+        oneturn query localhost:8000 "What does it cost?"
 
-        oneturn query "Is it dishwasher-safe?"
+        oneturn query "What does it cost?" --json
 
         oneturn query https://my-workspace/serving-endpoints/my_agent "What does it cost?"
 
     Exits with 3 if a call waits for approval and stdin is not a terminal.
     """
     inputs = parse_custom_inputs(custom_inputs)
-    if len(arguments) > 2:
+    if len(arguments) > 2 or (len(arguments) == 1 and is_url(arguments[0])):
         raise typer.BadParameter("pass a URL and a question in quotes.", param_hint="[URL] QUESTION")
     url = arguments[0] if len(arguments) == 2 else _configured_url(agent, config)
 
     from oneturn.serving.terminal import ask_endpoint
 
-    approval = build_approver(approve)
-    exit_if_waiting(ask_endpoint(url, arguments[-1], custom_inputs=inputs, api_key=api_key, approve=approval))
+    options: dict[str, Any] = {"custom_inputs": inputs, "api_key": api_key, "approve": build_approver(approve)}
+    _finish(ask_endpoint(url, arguments[-1], **options, **_consoles(as_json)), as_json, is_local=False)
+
+
+def _consoles(as_json: bool) -> dict[str, Any]:
+    """The consoles of a run: with ``--json``, the run is shown on standard error, without its answer."""
+    if not as_json:
+        return {}
+
+    from rich.console import Console
+
+    return {"console": Console(file=io.StringIO()), "notes": Console(stderr=True)}
+
+
+def _finish(reply: Reply, as_json: bool, *, is_local: bool) -> None:
+    if as_json:
+        from oneturn.serving.outputs import reply_json
+
+        typer.echo(reply_json(reply, is_local=is_local))
+    exit_if_waiting(reply)
 
 
 def _configured_url(agent: Path, config: Path | None) -> str:

@@ -61,9 +61,9 @@ def check(
 
     Examples:
 
-        oneturn check http://127.0.0.1:8000/v1/responses
+        oneturn check localhost:8000/v1/responses
 
-        oneturn check http://127.0.0.1:8000 --contract openresponses --junit check.xml --sarif check.sarif
+        oneturn check localhost:8000 --contract openresponses --junit check.xml --sarif check.sarif
 
         oneturn check http://127.0.0.1:8000/invocations --concurrency 64 --json report.json
 
@@ -81,6 +81,7 @@ def check(
 
     from oneturn.cli.tables import show_conformance_report
     from oneturn.conformance import check_endpoint, to_junit, to_sarif
+    from oneturn.core.urls import with_scheme
     from oneturn.errors import EndpointError
 
     console = build_console(stderr=True)
@@ -88,7 +89,7 @@ def check(
     try:
         with console.status("a stream") as status:
             report = check_endpoint(
-                url,
+                with_scheme(url),
                 key=key,
                 extra=extra,
                 concurrency=concurrency,

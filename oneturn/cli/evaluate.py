@@ -223,7 +223,8 @@ def _run(
             echo(f"Outputs are read as JSON, because the agent can't be built here: {error}", err=True)
             types = None
         return evaluate(target, rows, metrics, api_key=api_key, types=types, **options)
-    return evaluate(agent.program(compiled=not uncompiled), rows, metrics, lm=agent.lm(), **options)
+    program = agent.program(compiled=not uncompiled)
+    return evaluate(program, rows, metrics, lm=agent.program_lm(program), **options)
 
 
 def compare(

@@ -75,7 +75,7 @@ def _ask_for_lm() -> str:
     Raises:
         typer.BadParameter: there is no terminal.
     """
-    from oneturn.scaffold import LM_CHOICES
+    from oneturn.lm.providers import LM_CHOICES
 
     if not _is_terminal():
         models = ", ".join(choice.default for choice in LM_CHOICES)

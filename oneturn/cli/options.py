@@ -28,6 +28,13 @@ CustomInputs = Annotated[
     typer.Option("--custom-inputs", metavar="JSON", help="The program's other inputs, as a JSON object."),
 ]
 
+AsJson = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print one JSON object: answer, outputs, sources, approvals, usage and trace_id.", is_flag=True
+    ),
+]
+
 AGENT_FILE = Path("agent.py")
 
 
@@ -123,7 +130,7 @@ def build_approver(verdict: bool | None) -> Callable[[ApprovalRequest], bool] | 
 
     from oneturn.core.terminal import visible
 
-    return lambda request: typer.confirm(f"Call {visible(request.name)} with these arguments?")
+    return lambda request: typer.confirm(f"Call {visible(request.name)} with these arguments?", err=True)
 
 
 def exit_if_waiting(reply: Reply) -> None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from oneturn.core.urls import with_scheme
 
 Count = Annotated[int, Field(ge=1)]
 """An integer of at least 1."""
+
+Address = Annotated[str, AfterValidator(with_scheme)]
+"""A URL; `http://` is added to `localhost` and `HOST:PORT`."""
 
 
 class Section(BaseModel):

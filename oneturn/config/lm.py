@@ -8,17 +8,17 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
-from oneturn.config.base import Count, Section
+from oneturn.config.base import Address, Count, Section
 from oneturn.core.databricks_auth import Who
 
 
 class LMConfig(Section):
     """An LM and its options."""
 
-    model: str = "local/1.5B"
+    model: str = ""
     """A DSPy model string, such as `openai/<name>`, `databricks/<endpoint>` or `ollama_chat/<name>`;
-    `local/0.5B` and `local/1.5B` are the embedded LM."""
-    api_base: str | None = None
+    `local/0.5B` and `local/1.5B` are the embedded LM. Without one, the program has to set its own LM."""
+    api_base: Address | None = None
     """The provider's base URL; null for the default."""
     api_key_env: str | None = None
     """The environment variable that holds the API key; null for the provider's default variables."""
@@ -51,7 +51,7 @@ class LMConfig(Section):
     @classmethod
     def _names_its_provider(cls, model: str) -> str:
         provider, _, name = model.partition("/")
-        if not (provider and name):
+        if model and not (provider and name):
             raise ValueError(f"should name the provider and the model, such as 'openai/gpt-4o-mini', not {model!r}")
         return model
 
@@ -64,6 +64,8 @@ class LMConfig(Section):
 
     @model_validator(mode="after")
     def _fits_the_model(self) -> Self:
+        if not self.model and (self.api_base or self.api_key_env):
+            raise ValueError("model is missing; api_base and api_key_env are settings of an LM")
         if self.is_local and (self.api_base or self.api_key_env):
             raise ValueError(f"{self.model!r} runs in this process; remove api_base and api_key_env")
         if self.weights and not self.is_local:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import Self
 
-from oneturn.config.base import Count, Section
+from oneturn.config.base import Address, Count, Section
 from oneturn.core.databricks_auth import Who
 
 
@@ -75,7 +75,7 @@ class McpTools(ToolEntry):
     """The command's arguments."""
     env: list[Variable] = []
     """Names of environment variables passed to the command, in addition to the default ones such as `PATH`."""
-    url: str | None = None
+    url: Address | None = None
     """The server's URL (streamable HTTP); a path that starts with `/` is relative to the Databricks workspace."""
     headers: dict[str, Variable] = {}
     """HTTP headers by name, each with the environment variable that holds the header's full value."""

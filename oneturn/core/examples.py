@@ -35,7 +35,7 @@ def read_examples(folder: Path, split: str, signature: type[dspy.Signature]) -> 
         raise DataError(f"{folder} has no {split} examples. Add {split}.jsonl.")
     examples: list[dspy.Example] = []
     problems: list[tuple[str, str]] = []
-    for row in split_rows(split, path, read_schema(folder)):
+    for row in split_rows(split, path, read_schema(folder), signature):
         example = (row.place, row.reason) if isinstance(row, BadRow) else _example(row, signature)
         if isinstance(example, tuple):
             problems.append(example)

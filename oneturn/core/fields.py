@@ -5,8 +5,13 @@ A field is a pydantic ``FieldInfo``. Whether it is required is ``field.is_requir
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
+import dspy
+from pydantic import TypeAdapter
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.fields import FieldInfo
 
 
@@ -30,3 +35,27 @@ def field_description(name: str, field: FieldInfo) -> str | None:
 def field_default(field: FieldInfo) -> Any:
     """Return the default of a field that isn't required; a ``default_factory`` is called each time."""
     return field.get_default(call_default_factory=True)
+
+
+def json_types(annotation: Any) -> frozenset[str]:
+    """Return the JSON types of a type's values, such as ``{"array", "null"}``; empty if they aren't known."""
+    try:
+        return _json_types(annotation)
+    except TypeError:  # an annotation that can't be hashed
+        return _json_types.__wrapped__(annotation)
+
+
+@cache
+def _json_types(annotation: Any) -> frozenset[str]:
+    if isinstance(annotation, type) and issubclass(annotation, dspy.Type):  # dspy.Image reads an address, too
+        return frozenset()
+    try:
+        schema = TypeAdapter(annotation).json_schema()
+    except (PydanticSchemaGenerationError, PydanticUserError):
+        return frozenset()
+    definitions: Mapping[str, Any] = schema.get("$defs", {})
+    options = [schema, *schema.get("anyOf", []), *schema.get("oneOf", [])]
+    resolved = [definitions.get(option.get("$ref", "").removeprefix("#/$defs/"), option) for option in options]
+    if any("type" not in option for option in resolved[1:] or resolved):  # any value
+        return frozenset()
+    return frozenset(option["type"] for option in resolved if "type" in option)

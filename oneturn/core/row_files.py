@@ -21,7 +21,11 @@ from oneturn.errors import DataError
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 
 Row: TypeAlias = Mapping[str, Any]
+ColumnTypes: TypeAlias = Mapping[str, frozenset[str]]
+"""The JSON types of the values of columns, such as ``{"items": {"array", "null"}}``."""
 
+_NESTED = frozenset({"array", "object"})
+_JSON = "json"
 _BATCH = 1000
 _BLOCK_BYTES = 1 << 24  # of a CSV file read at once; a row can't be longer
 _INT64 = range(-(2**63), 2**63)
@@ -34,7 +38,9 @@ _CSV_TYPES = (
     (pa.int64(), r"^-?(0|[1-9]\d{0,17})$"),
     (pa.float64(), r"^-?(0|[1-9]\d{0,15})(\.\d+)?([eE][+-]?\d+)?$"),  # a longer integer isn't a float
     (pa.bool_(), r"^(?i:true|false)$"),
+    (_JSON, r"^\s*[\[{]"),
 )
+_PARQUET_TYPES = _CSV_TYPES[-1:]
 
 
 def check_suffix(path: Path) -> str:
@@ -48,7 +54,9 @@ def check_suffix(path: Path) -> str:
     return path.suffix
 
 
-def read_rows(path: Path | str, *, infer_types: bool = False) -> Iterator[tuple[str, dict[str, Any] | str]]:
+def read_rows(
+    path: Path | str, *, infer_types: bool = False, column_types: ColumnTypes | None = None
+) -> Iterator[tuple[str, dict[str, Any] | str]]:
     """Yield each row's place in the file (``"line 3"``) and its cells, or the reason why it can't be parsed.
 
     Few rows are in memory at a time. Places are the lines of a JSONL file and the rows of a CSV or Parquet file; the
@@ -56,8 +64,12 @@ def read_rows(path: Path | str, *, infer_types: bool = False) -> Iterator[tuple[
 
     Args:
         path: the file; its suffix is its format.
-        infer_types: whether a CSV column of only whole numbers, numbers or booleans has values of that type. All other
-            cells of a CSV file are text. An unquoted empty cell is ``None``, a quoted one the empty string.
+        infer_types: whether a CSV column of only whole numbers, numbers or booleans has values of that type, and a CSV
+            or Parquet column of only JSON lists or objects is parsed. All other cells of a CSV file are text. An
+            unquoted empty cell is ``None``, a quoted one the empty string.
+        column_types: the JSON types of columns, which go before inferred ones. A text cell of a CSV or Parquet file is
+            parsed as JSON if its column may hold a list or an object, or no text. If it isn't JSON and a list or an
+            object has to be there, the row can't be parsed.
 
     Raises:
         DataError: the file can't be read.
@@ -65,10 +77,14 @@ def read_rows(path: Path | str, *, infer_types: bool = False) -> Iterator[tuple[
     path = Path(path)
     suffix = check_suffix(path)
     try:
-        if suffix == ".csv":
-            yield from _read_csv(path, infer_types)
-        else:
-            yield from (_read_jsonl if suffix == ".jsonl" else _read_parquet)(path)
+        if suffix == ".jsonl":
+            yield from _read_jsonl(path)
+            return
+        known = {name: types for name, types in (column_types or {}).items() if types}
+        inferred = _infer_types(path, known) if infer_types else {}
+        known |= dict.fromkeys((name for name, kind in inferred.items() if kind == _JSON), _NESTED)
+        for place, cells in _read_csv(path, inferred) if suffix == ".csv" else _read_parquet(path):
+            yield place, cells if isinstance(cells, str) else _decode(cells, known)
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise DataError(f"{path} can't be read: {error}") from error
 
@@ -165,8 +181,24 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"row {number}", cells
 
 
-def _read_csv(path: Path, infer_types: bool) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    types = _infer_types(path) if infer_types else {}
+def _decode(cells: dict[str, Any], types: ColumnTypes) -> dict[str, Any] | str:
+    """Parse the text cells of columns with these types; or return what is wrong with the row."""
+    for name, allowed in types.items():
+        cell, nested, text = cells.get(name), _NESTED & allowed, "string" in allowed
+        if not isinstance(cell, str) or (text and not nested):
+            continue
+        try:
+            value = from_json(cell)
+        except ValueError as error:
+            if nested and not text:
+                return f"{name}: {not_json(error)}; a list or an object is written as JSON"
+            continue
+        if not text or isinstance(value, list | dict):
+            cells[name] = value
+    return cells
+
+
+def _read_csv(path: Path, types: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any] | str]]:
     malformed: dict[int, str] = {}
     number = 2
     for batch in _csv_batches(path, malformed):
@@ -183,8 +215,8 @@ def _read_csv(path: Path, infer_types: bool) -> Iterator[tuple[str, dict[str, An
         yield f"row {number}", malformed[number]
 
 
-def _typed(column: pa.Array, kind: pa.DataType | None) -> pa.Array:
-    return column.cast(kind) if kind is not None else pc.replace_substring_regex(column, _ESCAPED, r"\1")
+def _typed(column: pa.Array, kind: Any) -> pa.Array:
+    return column.cast(kind) if isinstance(kind, pa.DataType) else pc.replace_substring_regex(column, _ESCAPED, r"\1")
 
 
 def _escape(text: str) -> str:
@@ -216,16 +248,42 @@ def _csv_batches(path: Path, malformed: dict[int, str]) -> Iterator[pa.RecordBat
         yield from batches
 
 
-def _infer_types(path: Path) -> dict[str, pa.DataType]:
-    possible: dict[str, list[tuple[pa.DataType, str]]] = {}
-    for batch in _csv_batches(path, {}):
+def _infer_types(path: Path, known: ColumnTypes) -> dict[str, Any]:
+    """Return the type of each column whose text cells all have it: a type of Arrow, or :data:`_JSON`."""
+    is_csv = path.suffix == ".csv"
+    possible: dict[str, list[tuple[Any, str]]] = {}
+    filled: set[str] = set()
+    for batch in _csv_batches(path, {}) if is_csv else _parquet_batches(path):
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            if name in known or not _is_text(column.type):
+                continue
+            if column.null_count < len(column):
+                filled.add(name)
             possible[name] = [
                 (kind, pattern)
-                for kind, pattern in possible.get(name, _CSV_TYPES)
+                for kind, pattern in possible.get(name, _CSV_TYPES if is_csv else _PARQUET_TYPES)
                 if pc.all(pc.match_substring_regex(column, pattern)).as_py() is not False
+                and (kind != _JSON or all(map(_is_json, column.to_pylist())))
             ]
-    return {name: options[0][0] for name, options in possible.items() if options}
+    inferred = {name: options[0][0] for name, options in possible.items() if options}
+    return {name: kind for name, kind in inferred.items() if is_csv or name in filled}
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_json(cell: str | None) -> bool:
+    try:
+        return cell is None or isinstance(from_json(cell), list | dict)
+    except ValueError:
+        return False
+
+
+def _parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    with pa_parquet.ParquetFile(path) as file:
+        texts = [field.name for field in file.schema_arrow if _is_text(field.type)]
+        yield from file.iter_batches(_BATCH, columns=texts) if texts else ()
 
 
 def _write_table(path: Path, temporary: Path, rows: Iterable[Row]) -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json
+import dspy
 
+from oneturn.core.fields import field_type, json_types
 from oneturn.core.row_files import SUFFIXES, read_rows
 from oneturn.errors import DataError
 
@@ -80,23 +81,39 @@ def read_schema(folder: Path) -> dict[str, Any] | None:
     return schema
 
 
-def split_rows(split: str, path: Path, schema: Mapping[str, Any] | None) -> Iterator[Row | BadRow]:
-    """Yield the rows of a split's file; CSV cells are converted to the types in the schema."""
-    for place, cells in read_rows(path):
+def split_rows(
+    split: str, path: Path, schema: Mapping[str, Any] | None, signature: type[dspy.Signature] | None = None
+) -> Iterator[Row | BadRow]:
+    """Yield the rows of a split's file; cells of CSV and Parquet are converted to the types of their columns.
+
+    Args:
+        split: the split's name.
+        path: its file.
+        schema: the JSON schema of its rows.
+        signature: has the types of columns that the schema doesn't name.
+    """
+    types = {} if signature is None else column_types(signature)
+    types |= {name: found for name in (schema or {}).get("properties", {}) if (found := schema_types(schema, name))}
+    for place, cells in read_rows(path, column_types=types):
         if isinstance(cells, str):
             yield BadRow(path.name, place, cells)
         else:
-            values = _parse_csv_cells(cells, schema) if path.suffix == ".csv" else cells
+            is_csv = path.suffix == ".csv"  # where an empty cell means that the column isn't in the row
+            values = {name: cell for name, cell in cells.items() if not (is_csv and cell is None)}
             yield Row(split, path.name, place, values)
 
 
-def _parse_csv_cells(cells: Mapping[str, Any], schema: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Parse cells of non-text fields as JSON; drop empty cells."""
-    values = {}
-    for name, cell in cells.items():
-        if cell is not None:
-            values[name] = cell if _allows_text(schema, name) else _parse_json(cell)
-    return values
+def column_types(signature: type[dspy.Signature]) -> dict[str, frozenset[str]]:
+    """Return the JSON types of the columns that are fields of a signature."""
+    fields = {**signature.input_fields, **signature.output_fields}
+    return {name: json_types(field_type(field)) for name, field in fields.items()}
+
+
+def schema_types(schema: Mapping[str, Any] | None, name: str) -> frozenset[str]:
+    """Return the JSON types of a field in a JSON schema, also those of its ``enum``; empty if it names none."""
+    options = alternatives(schema, name)
+    values = [json_types(type(value)) for option in options for value in option.get("enum", [])]
+    return frozenset(name for option in options for name in types(option)).union(*values)
 
 
 def alternatives(schema: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any]]:
@@ -139,21 +156,3 @@ def _resolve_reference(schema: Any, reference: str) -> Any:
     for part in reference.removeprefix("#/").split("/"):
         schema = schema.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(schema, Mapping) else None
     return schema
-
-
-def _allows_text(schema: Mapping[str, Any] | None, name: str) -> bool:
-    """Return whether a field may be a string; true if its type isn't specified."""
-    options = alternatives(schema, name)
-    text_options = [option for option in options if "string" in types(option) or isinstance(_first_value(option), str)]
-    return bool(text_options) or not any(options)
-
-
-def _first_value(option: Mapping[str, Any]) -> Any:
-    return next(iter(option.get("enum", [])), None)
-
-
-def _parse_json(cell: str) -> Any:
-    try:
-        return from_json(cell)
-    except ValueError:
-        return cell

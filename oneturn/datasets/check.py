@@ -269,7 +269,7 @@ def check_data(
     signature = as_program(agent.build()).signature
     inputs, outputs = list(signature.input_fields), list(signature.output_fields)
     schema, files = read_schema(folder), split_files(folder)
-    parsed = [row for split, path in files.items() for row in split_rows(split, path, schema)]
+    parsed = [row for split, path in files.items() for row in split_rows(split, path, schema, signature)]
     rows = [row for row in parsed if isinstance(row, Row)]
     invalid = [row for row in parsed if isinstance(row, BadRow)]
     findings = [*unreadable(invalid), *_check_rows(rows, schema, signature, progress), *unique_ids(rows)]

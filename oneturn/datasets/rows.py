@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -18,10 +17,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import dspy
 import pandas as pd
 from mlflow.data.pandas_dataset import PandasDataset, from_pandas
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic_core import from_json
+from pydantic import BaseModel, ValidationError
 
-from oneturn.core.row_files import not_json, read_rows
+from oneturn.core.fields import field_type, json_types
+from oneturn.core.row_files import ColumnTypes, read_rows
 from oneturn.core.serialization import canonical, plain
 from oneturn.errors import DataError
 
@@ -42,13 +41,13 @@ def load_rows(path: Path | str, model: type[Model]) -> list[Model]:
     path = Path(path)
     rows: list[Model] = []
     problems: list[tuple[str, str]] = []
-    for place, cells in read_rows(path):
-        decoded = cells if isinstance(cells, str) else _decode(cells, model, path.suffix)
-        if isinstance(decoded, str):
-            problems.append((place, decoded))
+    types = {name: json_types(field_type(field)) for name, field in model.model_fields.items()}
+    for place, cells in read_rows(path, column_types=types):
+        if isinstance(cells, str):
+            problems.append((place, cells))
             continue
         try:
-            rows.append(model.model_validate(decoded))
+            rows.append(model.model_validate(_without_empty(cells, types) if path.suffix == ".csv" else cells))
         except ValidationError as error:
             problems.append((place, _reason(error)))
     if problems:
@@ -103,38 +102,9 @@ class _AnyRow(BaseModel, extra="allow"):
     """A row without a schema."""
 
 
-def _decode(cells: dict[str, Any], model: type[BaseModel], suffix: str) -> dict[str, Any] | str:
-    """Parse the JSON text of nested fields; drop empty cells of fields that can't be null. Or return what is wrong."""
-    if suffix == ".jsonl":
-        return cells
-    typed = {}
-    for name, cell in cells.items():
-        if isinstance(cell, str) and _allows_type(model, name, "array", "object"):
-            try:
-                cell = from_json(cell)
-            except ValueError as error:
-                if not _allows_type(model, name, "string"):
-                    return f"{name}: {not_json(error)}"
-        empty = cell is None and suffix == ".csv" and name in model.model_fields
-        if empty and not _allows_type(model, name, "null"):
-            continue
-        typed[name] = cell
-    return typed
-
-
-@cache
-def _allows_type(model: type[BaseModel], name: str, *kinds: str) -> bool:
-    """Return whether a field's JSON schema allows one of ``kinds`` (``"array"``, ``"object"``, ``"null"``, …)."""
-    if name not in model.model_fields:
-        return False
-    annotation: Any = model.model_fields[name].annotation
-    schema = TypeAdapter(annotation).json_schema()
-    definitions = schema.get("$defs", {})
-    for option in [schema, *schema.get("anyOf", []), *schema.get("oneOf", [])]:
-        resolved = definitions.get(option.get("$ref", "").removeprefix("#/$defs/"), option)
-        if resolved.get("type") in kinds:
-            return True
-    return False
+def _without_empty(cells: dict[str, Any], types: ColumnTypes) -> dict[str, Any]:
+    """Drop the empty cells of fields that can't be null, so that they have their defaults."""
+    return {name: cell for name, cell in cells.items() if cell is not None or "null" in types.get(name, {"null"})}
 
 
 def _reason(error: ValidationError) -> str:

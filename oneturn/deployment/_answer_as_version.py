@@ -37,7 +37,7 @@ def _evaluate(model: Path, agent_file: str, questions: Path, compiled: bool) -> 
     program, threads = agent.program(compiled=compiled), agent.config.compile.threads
     # The rows are read from the file that evaluate writes: a DataFrame has NaN where a row has no value.
     file = questions.with_name("rows.jsonl")
-    evaluate(program, examples, lambda *_: 0.0, lm=agent.lm(), threads=threads, output=file)
+    evaluate(program, examples, lambda *_: 0.0, lm=agent.program_lm(program), threads=threads, output=file)
     return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from pydantic import BaseModel
 
 from oneturn.core._dspy import has_inputs
-from oneturn.core.row_files import count_rows, read_rows
+from oneturn.core.row_files import ColumnTypes, count_rows, read_rows
 from oneturn.core.serialization import jsonable
 from oneturn.datasets.rows import dataset_hash
 from oneturn.errors import DataError
@@ -176,7 +176,9 @@ SPARK = "spark"
 """The key of a Spark table."""
 
 
-def build_source(data: Any, inputs: Sequence[str], optional: Collection[str] = ()) -> Source:
+def build_source(
+    data: Any, inputs: Sequence[str], optional: Collection[str] = (), columns: ColumnTypes | None = None
+) -> Source:
     """Build the source for any supported kind of data.
 
     Args:
@@ -185,12 +187,13 @@ def build_source(data: Any, inputs: Sequence[str], optional: Collection[str] = (
             MLflow's Agent Evaluation (:func:`to_agent_evaluation`).
         inputs: the program's inputs; inputs marked on an example take precedence.
         optional: the inputs that have a default; a row may lack them.
+        columns: the JSON types of columns of a CSV or Parquet file; other columns are inferred.
 
     Raises:
         DataError: the data is of an unsupported type, or there are no rows.
     """
     if isinstance(data, str | Path):
-        return _file(Path(data), inputs, optional)
+        return _file(Path(data), inputs, optional, columns)
     if hasattr(data, "toLocalIterator"):
         return Source(
             lambda: iter_examples((row.asDict(True) for row in data.toLocalIterator()), inputs, optional), None, SPARK
@@ -208,13 +211,13 @@ def build_source(data: Any, inputs: Sequence[str], optional: Collection[str] = (
     return Source(lambda: iter_examples(data, inputs, optional), len(data), dataset_hash(_plain(row) for row in data))
 
 
-def _file(path: Path, inputs: Sequence[str], optional: Collection[str]) -> Source:
+def _file(path: Path, inputs: Sequence[str], optional: Collection[str], columns: ColumnTypes | None) -> Source:
     if not path.is_file():
         raise DataError(f"The file {path} doesn't exist.")
     count = count_rows(path)
     stat = path.stat()
     key = hashlib.sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()
-    return Source(lambda: iter_examples(_rows_of_file(path), inputs, optional), count, key)
+    return Source(lambda: iter_examples(_rows_of_file(path, columns), inputs, optional), count, key)
 
 
 def _frame(data: Any) -> pd.DataFrame | None:
@@ -229,8 +232,8 @@ def _frame(data: Any) -> pd.DataFrame | None:
     return None
 
 
-def _rows_of_file(path: Path) -> Iterator[dict[str, Any] | Unreadable]:
-    for place, cells in read_rows(path, infer_types=True):
+def _rows_of_file(path: Path, columns: ColumnTypes | None) -> Iterator[dict[str, Any] | Unreadable]:
+    for place, cells in read_rows(path, infer_types=True, column_types=columns):
         yield Unreadable(f"{path.name}, {place}: {cells}") if isinstance(cells, str) else cells
 
 

@@ -134,7 +134,7 @@ def evaluate(
     limits = max_same_errors or ErrorLimits(0, 0)
     named = named_metrics(metrics)
     resolved = resolve_target(target, lm, api_key, trace, approve, types)
-    source = build_source(data, tuple(inputs or resolved.inputs), resolved.optional)
+    source = build_source(data, tuple(inputs or resolved.inputs), resolved.optional, resolved.columns)
     if source.key != SPARK:  # reading its rows twice costs a job
         check_columns(named, source.rows())
     source = repeat_rows(source, repeats)

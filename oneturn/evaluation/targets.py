@@ -13,8 +13,12 @@ import mlflow
 from mlflow.entities import SpanType
 
 from oneturn.agent import Agent
+from oneturn.core.fields import json_types
+from oneturn.core.row_files import ColumnTypes
 from oneturn.core.serialization import jsonable
+from oneturn.core.splits import column_types
 from oneturn.core.tracing import flush_at_exit
+from oneturn.core.urls import is_url
 from oneturn.core.usage import NO_USAGE, USAGE_COLUMNS, CallTracker, Usage, track_usage
 from oneturn.errors import ApprovalRequired, DataError, ProgramError
 from oneturn.evaluation.approval import ApprovalPolicy, decide, use_approval_policy
@@ -79,11 +83,13 @@ class Target(Protocol):
         key: identifies the target; equal for targets with the same program and settings.
         inputs: the names of its inputs; empty if unknown.
         optional: the inputs that have a default.
+        columns: the JSON types of its inputs and outputs, as far as they are known.
     """
 
     key: str
     inputs: tuple[str, ...]
     optional: frozenset[str]
+    columns: ColumnTypes
 
     def answer(self, example: dspy.Example, into: TargetResult) -> None:
         """Answer one row and write the result to ``into``; errors are raised."""
@@ -111,10 +117,11 @@ def resolve_target(
         DataError: ``target`` is none of these.
     """
     if isinstance(target, Agent):
-        return ProgramTarget(target.program(), lm or target.lm(), trace, approve)
+        program = target.program()
+        return ProgramTarget(program, lm or target.program_lm(program), trace, approve)
     if isinstance(target, dspy.Module):
         return ProgramTarget(target, lm, trace, approve)
-    if isinstance(target, str) and target.startswith(("http://", "https://")):
+    if isinstance(target, str) and is_url(target):
         return EndpointTarget(target, api_key, approve, types)
     if isinstance(target, str) and target.startswith(("models:/", "runs:/")):
         return ModelTarget(target, approve, types)
@@ -140,7 +147,11 @@ class ProgramTarget:
         self._approve = approve
         lms = [lm] if lm is not None else [each.lm or dspy.settings.lm for _, each in program.named_predictors()]
         self.key = repr([type(program).__name__, _state(program), [_lm_settings(each) for each in lms]])
-        self.inputs, self.optional = _inputs(program)
+        signature = _signature(program)
+        fields = {} if signature is None else signature.input_fields
+        self.inputs = tuple(fields)
+        self.optional = frozenset(name for name, field in fields.items() if not field.is_required())
+        self.columns: ColumnTypes = {} if signature is None else column_types(signature)
 
     def answer(self, example: dspy.Example, into: TargetResult) -> None:
         """Run the program on a row."""
@@ -209,6 +220,7 @@ class EndpointTarget:
         types: Mapping[str, Any] | None = None,
     ):
         self._types = types or {}
+        self.columns: ColumnTypes = {name: json_types(kind) for name, kind in self._types.items()}
         self.key = url
         self._approve = approve
         self.inputs: tuple[str, ...] = ("question",)
@@ -244,6 +256,7 @@ class ModelTarget:
         self.optional: frozenset[str] = frozenset()
         self._model = mlflow.pyfunc.load_model(uri)
         self._types = _model_types(self._model) if types is None else types
+        self.columns: ColumnTypes = {name: json_types(kind) for name, kind in self._types.items()}
 
     def answer(self, example: dspy.Example, into: TargetResult) -> None:
         """Query the model."""
@@ -342,10 +355,9 @@ def _lm_settings(lm: dspy.BaseLM | None) -> list[Any]:
     return [getattr(lm, "model", None), options]
 
 
-def _inputs(program: dspy.Module) -> tuple[tuple[str, ...], frozenset[str]]:
-    """The names of a program's inputs, and of those with a default."""
+def _signature(program: dspy.Module) -> type[dspy.Signature] | None:
+    """The program's signature; ``None`` if it declares none, and the examples mark its inputs."""
     try:
-        fields = signature_of(program, None).input_fields
-    except Exception:  # the module declares no inputs: the examples mark them
-        return (), frozenset()
-    return tuple(fields), frozenset(name for name, field in fields.items() if not field.is_required())
+        return signature_of(program, None)
+    except Exception:
+        return None

@@ -10,19 +10,25 @@ import dspy
 from oneturn.config import LMConfig
 from oneturn.errors import ConfigError
 from oneturn.lm import transport as _transport  # noqa: F401 (every LM uses it from here on)
+from oneturn.lm.providers import no_lm_message
 
 
 def build_lm(config: LMConfig) -> dspy.BaseLM:
     """Return the LM that ``config`` names. It sends no request and downloads no weights before its first call.
 
     Raises:
-        ConfigError: the environment variable for the API key isn't set, or the LM doesn't accept one of ``kwargs``.
+        ConfigError: no LM is named, the environment variable for the API key isn't set, or the LM doesn't accept one
+            of ``kwargs``.
+        LocalLMError: the embedded LM is named, and its extra isn't installed.
     """
+    if not config.model:
+        raise ConfigError(no_lm_message())
     settings = _settings(config)
     try:
         if config.is_local:
-            from oneturn.lm.local import local_lm
+            from oneturn.lm.local import local_lm, require_extra
 
+            require_extra()
             return local_lm(config.model.removeprefix("local/"), weights=config.weights, **settings)
         if config.is_workspace:
             from oneturn.lm.databricks import databricks_lm

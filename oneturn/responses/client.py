@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 from oneturn.core.background import ConsumerGone
 from oneturn.core.databricks_auth import bearer_token, is_app
 from oneturn.core.run_context import current_run, shut_down
+from oneturn.core.urls import with_scheme
 from oneturn.errors import EndpointError
 from oneturn.responses.reply import DONE, Event, OnEvent, Reply, ReplyReader
 
@@ -53,7 +54,7 @@ def query(
     stopped, the connection is closed.
 
     Args:
-        url: ``http://host:port``, with or without ``/responses`` or ``/invocations``; or
+        url: ``http://host:port`` or ``host:port``, with or without ``/responses`` or ``/invocations``; or
             ``https://<workspace>/serving-endpoints/<name>`` on Databricks.
         question: the question; or the items of a conversation, such as ``reply.answering(approve=True)``; or ``None``
             for an agent that takes ``custom_inputs`` only.
@@ -194,7 +195,7 @@ def _events(
 
 
 def _address(url: str) -> _Address:
-    parts = urlsplit(url)
+    parts = urlsplit(with_scheme(url))
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise EndpointError(f"{url!r} isn't an endpoint URL; pass one such as http://127.0.0.1:8000.", "bad_url")
     path = parts.path.rstrip("/")

@@ -122,7 +122,7 @@ class ToolItems:
         return item.get("type") == "mcp_approval_request" or self._is_clients(item)
 
     def _is_clients(self, item: Item) -> bool:
-        return item.get("type") == "function_call" and item["name"] in self._client_tools
+        return item.get("type") == "function_call" and item.get("name") in self._client_tools
 
     def _is_own_call(self, item: Item) -> bool:
         return not self._is_clients(item) and self._is_agents(item)

@@ -17,6 +17,7 @@ import jsonschema
 MAX_SIZE = 3000
 """How many schemas the schemas of a request may contain, references resolved: they can grow exponentially."""
 
+_MAX_DEPTH = 40  # of schemas in schemas
 _MAX_BOUND = 1000  # the grammar of a local LM repeats a rule as often as a bound says
 _MAX_CACHED = 20_000  # characters
 _FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid"})
@@ -56,6 +57,8 @@ def _read(text: str) -> tuple[dict[str, Any], int]:
         schema: dict[str, Any] = reader.read(given)
         if reader.has_deep_references:
             jsonschema.Draft202012Validator.check_schema(schema)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
     except jsonschema.SchemaError as error:
         raise ValueError(f"aren't a JSON schema: {error.message:.200}") from error
     except (AttributeError, KeyError, TypeError) as error:  # a reference leads to something that is no schema
@@ -75,6 +78,7 @@ class _SchemaReader:
     def __init__(self, root: Mapping[str, Any]):
         self._root = root
         self.size = 0
+        self._depth = 0
         self.has_deep_references = False  # which may lead to what nobody has checked
 
     def read(self, schema: Any, parents: tuple[str, ...] = ()) -> Any:
@@ -83,8 +87,14 @@ class _SchemaReader:
             raise ValueError(TOO_LARGE)
         if not isinstance(schema, Mapping):
             return schema
-        if "$ref" in schema:
-            return self._resolved(schema, parents)
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise ValueError(_TOO_DEEP)
+        read = self._resolved(schema, parents) if "$ref" in schema else self._read(schema, parents)
+        self._depth -= 1
+        return read
+
+    def _read(self, schema: Mapping[str, Any], parents: tuple[str, ...]) -> dict[str, Any]:
         read: dict[str, Any] = {}
         for key, value in schema.items():
             if key in _SCHEMAS:
@@ -129,4 +139,5 @@ def one_line(text: str | None) -> str:
     return " ".join((text or "").split())
 
 
+_TOO_DEEP = f"contain JSON schemas that are nested more than {_MAX_DEPTH} levels deep"
 TOO_LARGE = f"contain more than {MAX_SIZE} JSON schemas, references resolved"

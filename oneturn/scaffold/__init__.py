@@ -1,6 +1,5 @@
 """What ``oneturn new`` writes: a project with an agent that runs at once."""
 
-from oneturn.scaffold.lms import LM_CHOICES, LMChoice
 from oneturn.scaffold.project import KINDS, wrap_module, write_project
 
-__all__ = ["KINDS", "LM_CHOICES", "LMChoice", "wrap_module", "write_project"]
+__all__ = ["KINDS", "wrap_module", "write_project"]

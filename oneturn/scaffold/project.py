@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from oneturn.errors import ConfigError
-from oneturn.scaffold.lms import choice_for
+from oneturn.lm.providers import choice_for
 from oneturn.scaffold.module_source import wrapped
 from oneturn.scaffold.requirement import installed_requirement
 

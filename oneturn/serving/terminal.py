@@ -6,9 +6,11 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
+import mlflow
 from mlflow.pyfunc import ResponsesAgent
 from mlflow.types.responses import ResponsesAgentRequest
 from rich.console import Console
@@ -23,6 +25,7 @@ from oneturn.programs import guarded_tools
 from oneturn.responses.call_items import MCP_CALL, FunctionCallEvents
 from oneturn.responses.client import input_items, query
 from oneturn.responses.reply import DONE, ApprovalRequest, Event, Reply, Source, read_reply
+from oneturn.serving.outputs import other_outputs, output_table
 from oneturn.serving.server import warm_up
 from oneturn.tools.approvals import Approvals
 
@@ -39,6 +42,7 @@ def ask(
     custom_inputs: Mapping[str, Any] | None = None,
     approve: Approve | None = None,
     console: Console | None = None,
+    notes: Console | None = None,
 ) -> Reply:
     """Ask ``agent`` one question in this process, through its serving adapter, and show the run.
 
@@ -48,25 +52,29 @@ def ask(
         custom_inputs: the program's other inputs.
         approve: decides on each call that needs a person's approval; ``None`` returns the reply with its ``approvals``.
         console: the console to write to; ``None`` for standard output.
+        notes: the console for everything but the answer: thoughts, tool calls, other outputs, sources and costs.
+            ``None`` for ``console``; or for standard error, if that is standard output and no terminal.
 
     Returns:
-        The last reply.
+        The last reply, with the usage of its LM calls and the id of its trace.
 
     Raises:
         ConfigError: the key that signs approvals is configured, and missing or too weak.
         EndpointError: the run ended without an answer.
         LMUnavailableError: it ended because of its LM; the message names a missing key's environment variable.
     """
-    renderer = Renderer(console or Console())
+    renderer = _renderer(console, notes)
     responder = _responder(agent)
 
     def send(items: list[Mapping[str, Any]]) -> Reply:
         body = {"input": items, "custom_inputs": dict(custom_inputs or {})}
+        before = mlflow.get_last_active_trace_id()
         with track_usage() as tracker, explained_failures():
             stream = responder.predict_stream(ResponsesAgentRequest.model_validate(body))
             reply = read_reply(chain((event.model_dump() for event in stream), [DONE]), renderer, items)
         renderer.finish(reply, lm_calls=tracker.usage.lm_calls)
-        return reply
+        after = mlflow.get_last_active_trace_id()
+        return replace(reply, usage=tracker.usage, trace_id=reply.trace_id or (after if after != before else None))
 
     return _answer_approvals(send, question, approve)
 
@@ -79,9 +87,10 @@ def ask_endpoint(
     api_key: str | None = None,
     approve: Approve | None = None,
     console: Console | None = None,
+    notes: Console | None = None,
 ) -> Reply:
     """Query a served agent with ``oneturn.query`` and show the run as ``ask`` does."""
-    renderer = Renderer(console or Console())
+    renderer = _renderer(console, notes)
 
     def send(items: list[Mapping[str, Any]]) -> Reply:
         reply = query(url, items, custom_inputs=custom_inputs, api_key=api_key, on_event=renderer)
@@ -100,16 +109,33 @@ def _answer_approvals(
     return reply
 
 
+def _renderer(console: Console | None, notes: Console | None) -> Renderer:
+    if console is None:
+        console = Console()
+        if notes is None and not console.is_terminal:
+            notes = Console(stderr=True)
+    return Renderer(console, notes)
+
+
 class Renderer:
     """Shows Responses events: call it with each event, then call ``finish`` with the reply.
 
-    Thoughts, tools and costs are dim, the answer isn't. If the output isn't a terminal, it is plain text.
+    Thoughts, tools and costs are dim, the answer isn't. If the output isn't a terminal, it is plain text. Outputs
+    besides the answer, and those of a program without an answer, are shown as tables.
+
+    Args:
+        console: the console for the answer.
+        notes: the console for everything else; ``None`` for the same one. With a console of its own, the answer isn't
+            streamed: nothing but the complete answer is written to ``console``.
     """
 
-    def __init__(self, console: Console):
+    def __init__(self, console: Console, notes: Console | None = None):
         self._console = console
+        self._notes = notes or console
+        self._separate = notes is not None
         self._started = time.perf_counter()
         self._streamed = False  # whether deltas of the open message were shown
+        self._held = ""  # text that may be the outputs of a program without an answer, as JSON
         self._calls = FunctionCallEvents()
 
     def __call__(self, event: Event) -> None:
@@ -118,15 +144,37 @@ class Renderer:
 
     def _show(self, event: Event) -> None:
         if event.get("type") == "response.output_text.delta":
-            self._streamed = True
-            self._console.out(_plain(str(event.get("delta"))), end="", highlight=False)
+            self._delta(str(event.get("delta")))
         elif event.get("type") == "response.output_item.done":
             self._item(event.get("item") or {})
         elif event.get("progress"):
             self._progress(event["progress"])
 
+    def _delta(self, text: str) -> None:
+        if self._separate:
+            return
+        if self._held or (not self._streamed and text.lstrip().startswith("{")):
+            self._held += text
+            return
+        self._streamed = True
+        self._console.out(_plain(text), end="", highlight=False)
+
+    def _show_held(self) -> None:
+        if self._held:
+            self._console.out(_plain(self._held), highlight=False)
+        self._held = ""
+
     def finish(self, reply: Reply, lm_calls: int | None = None) -> None:
-        """Show the sources and the cost of a reply, and reset the timer for the next reply."""
+        """Show the other outputs, the sources and the cost of a reply, and reset the timer for the next reply."""
+        if self._separate:
+            if reply.text:
+                self._console.out(_plain(reply.text), highlight=False)
+        elif reply.answer_field is not None:
+            self._show_held()
+        self._held = ""
+        if outputs := other_outputs(reply):
+            place = self._console if reply.answer_field is None and not self._separate else self._notes
+            place.print(output_table(outputs))
         for number, source in enumerate(reply.sources, start=1):
             self._line(f"[{number}] {_source_text(source)}")
         self._dim(", ".join(_costs(reply, lm_calls, time.perf_counter() - self._started)))
@@ -148,15 +196,18 @@ class Renderer:
             self._dim(_item_text(item))
         elif kind == "mcp_approval_request":
             for line in describe_approval(str(item.get("name")), str(item.get("arguments"))):
-                self._console.out(line, highlight=False)
+                self._notes.out(line, highlight=False)
         elif kind == "message":
             self._end_of_message(item)
 
     def _end_of_message(self, item: Mapping[str, Any]) -> None:
-        text = "" if self._streamed else _text(item.get("content"))
-        self._console.out(_plain(text), highlight=False)
+        if not (self._streamed or self._held):
+            self._delta(_text(item.get("content")))
+        if self._streamed:
+            self._console.out("", highlight=False)
         self._streamed = False
         if item.get("status") == "incomplete":
+            self._show_held()
             self._dim("(incomplete)")
 
     def _dim(self, text: str, indent: str = "") -> None:
@@ -164,9 +215,9 @@ class Renderer:
 
     def _line(self, text: str, style: str | None = None, indent: str = "") -> None:
         line = indent + _plain(" ".join(text.split()))
-        width = max(self._console.width, 40)
+        width = max(self._notes.width, 40)
         shortened = line if len(line) <= width else line[: width - 1] + "…"
-        self._console.out(shortened, style=style, highlight=False)
+        self._notes.out(shortened, style=style, highlight=False)
 
 
 def describe_approval(name: str, arguments: str) -> list[str]:

@@ -18,6 +18,7 @@ from oneturn.core.background import run_in_thread
 from oneturn.core.databricks_auth import as_tool_error, schema_credentials, workspace_client, workspace_token
 from oneturn.core.run_context import report
 from oneturn.core.serialization import jsonable
+from oneturn.core.urls import with_scheme
 from oneturn.core.usage import CallTracker
 from oneturn.errors import EndpointError, ProgramError, ToolError
 from oneturn.programs.react.grounding import citing_fields
@@ -172,7 +173,7 @@ def _signature_form(name: str, inputs: str | type[dspy.Signature]) -> _Form:
 
 
 def _check_url(name: str, url: str) -> None:
-    parts = urlsplit(url)
+    parts = urlsplit(with_scheme(url))
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ProgramError(f"The url of {name!r} isn't an HTTP URL; use one such as http://127.0.0.1:8000.")
     if parts.username or parts.password:

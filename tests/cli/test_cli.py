@@ -24,6 +24,7 @@ from oneturn.cli import app
 from oneturn.cli.tables import score_table
 from oneturn.evaluation import compare
 from oneturn.evaluation.result import Evaluation
+from oneturn.testing import ScriptedLM, finish
 from tests.evaluation.scorers.judging import judging
 
 AGENT = """
@@ -123,6 +124,32 @@ def test_version_is_printed():
 @pytest.mark.usefixtures("folder")
 def test_ask_prints_the_answer():
     assert output("ask", "Is it?", "--config", "uncompiled.yaml").startswith("yes\n1 LM call, ")
+
+
+@pytest.mark.usefixtures("folder")
+def test_ask_in_a_pipe_writes_the_answer_to_stdout_and_the_run_to_stderr():
+    done = run("ask", "Is it?", "--config", "uncompiled.yaml")
+    assert done.stdout == "yes\n"
+    assert done.stderr.startswith("1 LM call, ")
+
+
+@pytest.mark.usefixtures("folder")
+def test_ask_prints_one_json_object():
+    done = run("ask", "Is it?", "--config", "uncompiled.yaml", "--json")
+    reply = json.loads(done.stdout)
+    assert (reply["answer"], reply["outputs"], reply["usage"]["lm_calls"]) == ("yes", {"answer": "yes"}, 1)
+    assert reply["trace_id"].startswith("tr-")
+
+
+def test_query_takes_an_address_without_a_scheme_and_prints_json(folder: Path):
+    program = oneturn.ReAct("question -> answer", tools=[], thoughts=False)
+    program.set_lm(ScriptedLM(*[finish(answer="yes")] * 2))
+    with oneturn.running_server(oneturn.ResponsesAdapter(program)) as url:
+        address = url.removeprefix("http://")
+        assert run("query", address, "Is it?").stdout == "yes\n"
+        assert json.loads(run("query", address, "Is it?", "--json").stdout)["answer"] == "yes"
+    missing = run("query", "localhost:8000")
+    assert (missing.exit_code, "a question in quotes" in missing.output) == (2, True)
 
 
 @pytest.mark.usefixtures("folder")
@@ -398,7 +425,11 @@ def test_ask_approves_by_option_or_exits_with_3(folder: Path):
     assert "no\n" in output(*ask, "--refuse")
     waiting = run(*ask)
     assert waiting.exit_code == 3
-    assert waiting.stderr == "No answer yet: pay waits for approval. Pass --approve or --refuse.\n"
+    assert waiting.stdout == "", "a pipe gets the answer only"
+    assert "? pay needs your approval:\n" in waiting.stderr
+    assert waiting.stderr.endswith("No answer yet: pay waits for approval. Pass --approve or --refuse.\n")
+    as_json = json.loads(run(*ask, "--json").stdout)
+    assert (as_json["answer"], as_json["approvals"]) == ("", [{"name": "pay", "arguments": '{"euros": 3}'}])
 
 
 @pytest.mark.parametrize("command", ["evaluate", "compile"])

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import oneturn
-from agent import AGENT
 from oneturn.cli.tables import show_data_report
 from oneturn.core.findings import Finding, Severity
 from oneturn.datasets import check_data
@@ -37,16 +36,6 @@ def check(root: Path, **splits: Any) -> DataReport:
 def only(report: DataReport) -> Finding:
     assert len(report.findings) == 1, report.findings
     return report.findings[0]
-
-
-def test_the_shipped_examples_are_clean():
-    report = check_data(AGENT, progress=False)
-    assert report.findings == ()
-    assert report.rows == {"train": 99, "dev": 99, "test": 129}
-    counts = {balance.field: balance.counts for balance in report.balances}
-    assert counts.keys() == {"category", "style", "answerable"}
-    plain = {"train": 54, "dev": 54, "test": 84}  # these rows have no style: the schema's default counts
-    assert counts["style"] == {"natural": dict.fromkeys(plain, 45), "plain": plain}
 
 
 def test_clean_examples_pass(tmp_path: Path):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from oneturn.core import row_files
+from oneturn.core.examples import read_examples
 from oneturn.core.row_files import SUFFIXES, read_rows, write_rows
 from oneturn.datasets.rows import dataset_hash, interleave, load_rows, to_examples
 from oneturn.errors import DataError
@@ -235,3 +236,49 @@ def test_spread_alternates_between_categories() -> None:
     assert [example.number for example in interleave(examples, "kind")] == [0, 3, 5, 1, 4, 2]
     assert interleave(examples, "hue") == examples
     assert interleave([], "kind") == []
+
+
+class Basket(dspy.Signature):
+    """Read a receipt."""
+
+    receipt: str = dspy.InputField()
+    tags: list[str] = dspy.InputField()
+    sources: list[Source] = dspy.OutputField()
+    main: Source | None = dspy.OutputField()
+
+
+BASKETS = [
+    {"receipt": '["this", "is", "text"]', "tags": ["a", "b, c"], "sources": [{"name": "x", "page": 1}], "main": None},
+    {"receipt": "{}", "tags": [], "sources": [], "main": {"name": "y", "page": None}},
+]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_lists_and_models_of_examples_survive_a_round_trip_without_a_schema(tmp_path: Path, suffix: str) -> None:
+    write_rows(tmp_path / f"train{suffix}", BASKETS)
+    first, second = read_examples(tmp_path, "train", Basket)
+    assert (first.receipt, first.tags, first.sources) == (
+        BASKETS[0]["receipt"],
+        ["a", "b, c"],
+        [Source(name="x", page=1)],
+    )
+    assert (second.tags, second.sources, second.main) == ([], [], Source(name="y"))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_columns_of_lists_and_objects_are_inferred(tmp_path: Path, suffix: str) -> None:
+    rows = [{**row, "note": "[draft" if number else "[1]"} for number, row in enumerate(BASKETS)]
+    write_rows(tmp_path / f"rows{suffix}", rows)
+    read = [cells for _, cells in read_rows(tmp_path / f"rows{suffix}", infer_types=True)]
+    assert [(row["tags"], row["sources"], row["main"], row["note"]) for row in read if isinstance(row, dict)] == [
+        (row["tags"], row["sources"], row["main"], row["note"]) for row in rows
+    ]
+
+
+def test_a_cell_that_should_hold_a_list_is_named_by_row_and_column(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", 'receipt,tags\none,"[""a""]"\ntwo,"a, b"\nthree,"{""a"": 1}"\n')
+    with pytest.raises(DataError) as caught:
+        read_examples(tmp_path, "train", Basket)
+    _, first, second = str(caught.value).splitlines()
+    assert first.strip().startswith("train.csv, row 3: tags: not JSON (expected value at column 1)")
+    assert second.strip() == "train.csv, row 4: tags: Input should be a valid list"

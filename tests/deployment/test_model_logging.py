@@ -1,22 +1,31 @@
-"""What travels with a logged agent. (Logging itself is seen in test_end_to_end.py, with the embedded LM.)"""
+"""What travels with a logged agent."""
 
 import dataclasses
 import re
-from pathlib import Path
 
 import pytest
 
-from oneturn import AgentConfig, load_agent, log_model
+import oneturn
+from oneturn import AgentConfig, log_model
 from oneturn.deployment import model_logging as model_log
 from oneturn.deployment.model_logging import requirements
 from oneturn.errors import ProgramError
+from oneturn.programs.state import Manifest, save_compiled
+from oneturn.programs.state.interface import interface_of
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-@pytest.fixture(scope="module")
-def agent():
-    return load_agent(ROOT / "agent.py", ROOT / "configs" / "dev.yaml")
+@pytest.fixture
+def agent(tmp_path):
+    (tmp_path / "signatures").mkdir()
+    return oneturn.Agent(
+        name="parrot",
+        config=AgentConfig.read({"lm": {"model": "openai/x"}}),
+        build=lambda: oneturn.ReAct("question -> answer", tools=[]),
+        metric=lambda gold, pred, trace=None: 1.0,
+        root=tmp_path,
+        code_paths=("signatures",),
+        example_questions=("Is it open?",),
+    )
 
 
 def with_lm(agent, model):
@@ -62,7 +71,9 @@ def test_a_folder_that_is_not_there_is_named(agent, tmp_path, monkeypatch):
 
 def test_a_compiled_program_that_would_not_travel_is_not_logged(agent, tmp_path):
     elsewhere = tmp_path / "compiled.json"
-    elsewhere.write_text((ROOT / "data" / "compiled" / "support_desk.json").read_text())
+    empty = {key: {} for key in ("versions", "dataset", "scores", "spend")}
+    manifest = Manifest(recipe="r", lm="openai/x", seed=0, created="", **empty, interface=interface_of(agent.build()))
+    save_compiled(agent.build(), manifest, elsewhere)
     config = agent.config.model_copy(update={"compiled": str(elsewhere)})
     with pytest.raises(ProgramError, match=r"isn't logged with the model: the logged folders are signatures"):
         log_model(dataclasses.replace(agent, config=config))

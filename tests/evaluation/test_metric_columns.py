@@ -18,7 +18,6 @@ from oneturn.errors import DataError
 from oneturn.evaluation import rescore
 from oneturn.evaluation.metric_columns import required_columns
 from oneturn.testing import ScriptedLM, finish
-from optimizers.metric import support_metric
 
 
 def by_category(gold: Any, pred: Any, trace: Any = None) -> float:
@@ -48,13 +47,12 @@ class Metric:
     ("metric", "columns"),
     [
         (by_category, {"category", "answer"}),
-        (support_metric, {"answerable", "answer", "citations"}),
         (guarded, set()),
         (Metric(), {"kind"}),
         (len, set()),
         (lambda gold, pred, trace=None: float(gold.only == pred.answer), {"only"}),
     ],
-    ids=["function", "support", "guarded", "object", "builtin", "lambda"],
+    ids=["function", "guarded", "object", "builtin", "lambda"],
 )
 def test_columns_that_a_metric_needs(metric: Any, columns: set[str]):
     assert required_columns(metric) == columns

@@ -18,7 +18,7 @@ from oneturn.cli.tables import score_table
 from oneturn.errors import DataError
 from oneturn.evaluation._spark_worker import Job
 from oneturn.evaluation.data_sources import build_source
-from oneturn.testing import ScriptedLM, call, finish
+from oneturn.testing import ScriptedLM, call, finish, sections
 
 QUESTIONS = ["one?", "two?"]
 FRAME = pd.DataFrame({"question": QUESTIONS, "gold": ["1", "2"], "note": [None, "x"]})
@@ -193,6 +193,18 @@ def test_a_csv_row_that_is_no_row_stays_with_its_reason_and_ids_stay_texts(tmp_p
     assert found.rows["id"][0] == "007"
     assert found.rows["score"].tolist() == [1.0, 0.0]
     assert found.rows["error"][1] == "DataError: rows.csv, row 3: has 2 cells, the header has 3"
+
+
+def test_lists_in_the_cells_of_a_csv_are_lists_to_the_program_and_the_metric(tmp_path: Path):
+    path = tmp_path / "rows.csv"
+    path.write_text('tags,question,answer\n"[""a""]",[1],"[""x""]"\nbroken,two?,"[]"\n"[""b""]",{},"[""y""]"\n')
+    reader = dspy.Predict("tags: list[str], question -> answer: list[str]")
+    lm = ScriptedLM(*[sections(answer=["x"])] * 2)
+    found = oneturn.evaluate(reader, path, lambda gold, pred: gold.answer == pred.answer, lm=lm, progress=False)
+    assert found.rows["score"].tolist() == [1.0, 0.0, 0.0]
+    assert found.rows["tags"].tolist()[0] == ["a"]
+    assert found.rows["question"].tolist()[0] == "[1]"
+    assert found.rows["error"][1].startswith("DataError: rows.csv, row 3: tags: not JSON")
 
 
 def test_metrics_need_names_of_their_own():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from oneturn.config import LMConfig
-from oneturn.errors import ConfigError
+from oneturn.errors import ConfigError, LocalLMError
 from oneturn.lm import build_lm
 
 
@@ -49,6 +51,26 @@ def test_a_missing_key_names_its_environment_variable(monkeypatch: pytest.Monkey
 def test_the_embedded_lm_is_built_without_starting_it():
     lm = build_lm(LMConfig(model="local/0.5B", max_tokens=9, kwargs={"slots": 1}))
     assert lm.kwargs["max_tokens"] == 9
+
+
+def test_without_an_lm_the_error_says_how_to_name_each_kind():
+    with pytest.raises(ConfigError, match="No LM is configured") as caught:
+        build_lm(LMConfig())
+    *text, databricks, openai, ollama, local = str(caught.value).splitlines()
+    choices = [databricks, openai, ollama, local]
+    assert "--set lm.model=" in " ".join(text)
+    assert [line.split("/")[0].strip() for line in choices] == ["databricks", "openai", "ollama_chat", "local"]
+    assert "OPENAI_API_KEY" in choices[1]
+    assert 'pip install "oneturn[local]"' in choices[3]
+
+
+def test_a_missing_extra_is_an_error_before_any_download(monkeypatch: pytest.MonkeyPatch):
+    lm = build_lm(LMConfig(model="local/0.5B"))
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    monkeypatch.setattr("oneturn.lm.local.engine.fetch_weights", lambda *_: pytest.fail("the weights are fetched"))
+    for use in (lambda: build_lm(LMConfig(model="local/0.5B")), lm.engine.server):
+        with pytest.raises(LocalLMError, match=r'needs xllamacpp: pip install "oneturn\[local\]"'):
+            use()
 
 
 def test_an_unknown_size_is_rejected():

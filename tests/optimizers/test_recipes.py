@@ -11,15 +11,13 @@ import pytest
 
 import oneturn
 from oneturn.compilation import Compilation, chain
+from oneturn.compilation.recipes import RECIPES
 from oneturn.compilation.recipes.calling import format_recipes
 from oneturn.compilation.recipes.demos import DEMOS
 from oneturn.config import BudgetConfig
 from oneturn.errors import ConfigError
-from optimizers.recipes import RECIPES
 from tests.optimizers.clever_agent import BETTER, GENERIC, LMS, PROGRAMS, TEXTS, agent, step
 from tests.optimizers.clever_lm import CleverLM, finished, varying
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def compiled(folder: Path, program: str, recipe: str) -> tuple[Compilation, dict[str, Any]]:
@@ -147,16 +145,3 @@ def test_best_candidate_before_the_limit_is_saved(recipe: str, tmp_path: Path):
     stopped = oneturn.compile(capped, recipe=recipe, budget=limit)
     assert stopped.program.dump_state() == best.program.dump_state()
     assert stopped.after.score == best.score
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_support_desk_has_a_demo_of_each_category_that_read_what_it_cites(seed: int):
-    support_desk = oneturn.load_agent(ROOT / "agent.py", ROOT / "configs" / "dev.yaml")
-    train = support_desk.examples("train")
-    student = support_desk.program(compiled=False)
-    compiled = RECIPES["scripted"](student, trainset=train, valset=[], metric=support_desk.metric, seed=seed, threads=1)
-    questions = [demo["question"] for demo in compiled.step.demos]
-    assert {example.category for example in train if example.question in questions} == {row.category for row in train}
-    for demo in compiled.step.demos:
-        read = " ".join(turn["observation"] for turn in demo["trajectory"])
-        assert all(f"[{source}]" in read for source in demo["tool_call"]["args"]["citations"])

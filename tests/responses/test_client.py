@@ -328,7 +328,7 @@ def test_an_unreachable_host_is_an_error():
     assert str(caught.value) == f"Can't reach {url}. Is the agent served there? Start it with: oneturn serve"
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "agent", "ftp://host/", ""])
+@pytest.mark.parametrize("url", ["agent", "ftp://host/", ""])
 def test_an_invalid_url_is_an_error(url: str):
     with pytest.raises(EndpointError, match=r"isn't an endpoint URL; pass one such as http://127.0.0.1:8000."):
         oneturn.query(url, "?")

@@ -112,9 +112,24 @@ def doubling(levels: int) -> dict[str, Any]:
 def test_a_schema_that_grows_without_end_is_refused():
     assert arguments_schema(doubling(3))[1] < 100
     with pytest.raises(RequestError, match="contain more than 3000 JSON schemas"):
-        read(tools=with_parameters(doubling(40)))
+        read(tools=with_parameters(doubling(15)))
     with pytest.raises(RequestError, match="of all tools contain more than"):
         read(tools=[{**WEATHER, "name": f"n{n}", "parameters": doubling(9)} for n in range(4)])
+
+
+@pytest.mark.parametrize("keyword", ["not", "items", "$ref"])
+def test_a_schema_that_is_nested_too_deep_is_refused(keyword: str):
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(95):
+        schema = {keyword: schema}
+    if keyword == "$ref":
+        chain = {f"d{n}": {"items": {"$ref": f"#/$defs/d{n + 1}"}} for n in range(500)}
+        schema = {"$ref": "#/$defs/d0"}
+        with pytest.raises(RequestError, match="nested more than 40 levels deep"):
+            read(tools=with_parameters({"properties": {"a": schema}, "$defs": {**chain, "d500": {}}}))
+        return
+    with pytest.raises(RequestError, match="nested more than 40 levels deep"):
+        read(tools=with_parameters({"properties": {"a": schema}}))
 
 
 def test_references_are_resolved_and_recursion_ends():

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -18,26 +17,14 @@ import oneturn
 from oneturn.cli import app
 from oneturn.config import AgentConfig
 from oneturn.errors import ConfigError
-from oneturn.scaffold import KINDS, LM_CHOICES, wrap_module, write_project
+from oneturn.lm.providers import LM_CHOICES
+from oneturn.scaffold import KINDS, wrap_module, write_project
 from oneturn.scaffold.requirement import requirement
 from tests.databricks.stub_lm import stub_lm
+from tests.scaffold.stub import ANSWERS, MODULE, QUESTIONS, ROW, step, use_compiled, use_stub
 
 ENGINE = Path(oneturn.__file__).parents[1]
 WALK = Path(__file__).parent / "walk.py"
-FACTS = {"supplier": "Stahl AG", "total": 1250.0, "currency": "EUR", "due": "2025-09-30", "items": ["shelves"]}
-QUESTIONS = {"react": "What is the daily rate in Paris?", "extract": "Stahl AG, shelves, EUR 1,250.00, by 2025-09-30."}
-ANSWERS = {"react": "48 euros", "extract": '"supplier": "Stahl AG"'}
-
-
-def step(messages: str) -> dict[str, Any]:
-    """Look the rate in Paris up and answer with it; or return the facts of one invoice."""
-    if "invoice" in messages:
-        call: dict[str, Any] = {"name": "finish", "args": {"invoice": FACTS}}
-    elif "The daily rate in Paris is" in messages.rpartition("question: ")[2]:
-        call = {"name": "finish", "args": {"answer": "48 euros", "citations": ["rate-paris"]}}
-    else:
-        call = {"name": "daily_rate", "args": {"city": "Paris"}}
-    return {"tool_call": call}
 
 
 def python(folder: Path, *words: str) -> str:
@@ -62,9 +49,7 @@ def python(folder: Path, *words: str) -> str:
 
 def walk(folder: Path, url: str, *steps: list[str]) -> str:
     """Run commands in the project, with a stub as its LM."""
-    config = yaml.safe_load((folder / "configs" / "dev.yaml").read_text(encoding="utf-8"))
-    config["lm"] |= {"model": "openai/stub", "api_base": url, "cache": False}
-    (folder / "configs" / "dev.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    use_stub(folder, url)
     return python(folder, str(WALK), *map(json.dumps, steps))
 
 
@@ -81,26 +66,9 @@ def test_project_passes_its_tests_and_answers(kind: str, tmp_path: Path):
     assert (folder / "report.html").is_file()
 
 
-FAQ = """
-import dspy
-
-
-class Faq(dspy.Module):
-    def __init__(self):
-        super().__init__()
-        self.answer = dspy.Predict("question, language: str -> answer, sure: bool")
-
-    def forward(self, question, language):
-        return self.answer(question=question, language=language)
-
-
-program = Faq()
-"""
-
-
 @pytest.mark.parametrize("source", ["faq:program", "faq:Faq"])
 def test_module_of_ones_own_is_wrapped(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "faq.py").write_text(FAQ)
+    (tmp_path / "faq.py").write_text(MODULE)
     (tmp_path / "README.md").write_text("mine")
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "faq", raising=False)
@@ -113,8 +81,7 @@ def test_module_of_ones_own_is_wrapped(source: str, tmp_path: Path, monkeypatch:
     schema = json.loads((tmp_path / "data" / "examples" / "schema.json").read_text())
     assert list(schema["properties"]) == ["id", "question", "language", "answer", "sure"]
     assert schema["required"] == ["question", "language"]
-    row = {"question": "Why?", "language": "en", "answer": "So.", "sure": True}
-    (tmp_path / "data" / "examples" / "train.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "data" / "examples" / "train.jsonl").write_text(json.dumps(ROW) + "\n")
     assert "3 passed" in python(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 
 
@@ -155,7 +122,7 @@ def test_project_is_compiled_logged_served_and_its_notebooks_run(tmp_path: Path)
         output = walk(folder, url, ["compile"], ["notebook", "batch_evaluation"], ["notebook", "query_endpoint"])
         assert "To use it, set in the configuration:  compiled: data/compiled/mine.json\n" in output
         assert (folder / "build" / "report.html").is_file()
-        use_compiled(folder)
+        use_compiled(folder, "mine")
         output = walk(folder, url, ["diff", "data/compiled/mine.json"], ["log", "--register"])
         assert "Registered as version 1 of mine" in output
         served = python(folder, "-c", SERVE, "models:/mine/1", QUESTIONS["react"])
@@ -167,17 +134,10 @@ def test_structured_project_is_compiled_logged_and_served(tmp_path: Path):
     write_project(folder, "mine", kind="extract", lm="openai/gpt-4o-mini")
     with stub_lm(step) as url:
         walk(folder, url, ["compile", "--recipe", "scripted"])
-        use_compiled(folder)
+        use_compiled(folder, "mine")
         walk(folder, url, ["log", "--register"])
         served = python(folder, "-c", SERVE, "models:/mine/1", QUESTIONS["extract"])
     assert ANSWERS["extract"] in served
-
-
-def use_compiled(folder: Path) -> None:
-    """Set the compiled program, as the command says."""
-    config = folder / "configs" / "dev.yaml"
-    text = config.read_text(encoding="utf-8")
-    config.write_text(text.replace("compiled: null", "compiled: data/compiled/mine.json"), encoding="utf-8")
 
 
 def test_requirement_names_the_origin_of_oneturn():

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import dspy
+import mlflow
 import pytest
 from dspy.utils.exceptions import LMServerError
 from mlflow.entities import Document
+from pydantic import BaseModel
 from rich.console import Console
 
 import oneturn
@@ -20,8 +22,9 @@ from oneturn.errors import EndpointError, LMUnavailableError
 from oneturn.lm import build_lm
 from oneturn.lm.failures import describe_failure
 from oneturn.responses.reply import ApprovalRequest, read_reply
+from oneturn.serving.outputs import output_table, reply_json
 from oneturn.serving.terminal import Renderer, ask, ask_endpoint, describe_approval, visible
-from oneturn.testing import ScriptedLM, call, finish
+from oneturn.testing import ScriptedLM, call, finish, sections
 
 
 class Ask(dspy.Signature):
@@ -235,6 +238,112 @@ def test_calls_of_a_served_agent_can_be_approved():
     with oneturn.running_server(shop.adapter()) as url:
         assert ask_endpoint(url, "Refund it", approve=lambda request: True, console=text_console()).text == "Done."
     assert shop.paid == [200]
+
+
+class Line(BaseModel):
+    name: str
+    euros: float
+
+
+class Receipt(dspy.Signature):
+    """Read a receipt."""
+
+    receipt: str = dspy.InputField()
+    shop: str = dspy.OutputField()
+    lines: list[Line] = dspy.OutputField()
+    tags: list[str] = dspy.OutputField()
+    paid: bool = dspy.OutputField()
+
+
+OUTPUTS = {
+    "shop": "Corner \x1b[2J[red]",
+    "lines": [{"name": "tea", "euros": 2.5}, {"name": "cake", "euros": 4}],
+    "tags": [],
+    "paid": True,
+}
+
+
+def reader() -> oneturn.ResponsesAdapter:
+    """A program whose outputs are all data: it has no answer."""
+    outputs = "receipt -> lines: list[Line], tags: list[str], paid: bool"
+    program = dspy.Predict(dspy.Signature(outputs, custom_types={"Line": Line}))
+    program.set_lm(ScriptedLM(sections(**{name: OUTPUTS[name] for name in ("lines", "tags", "paid")})))
+    return oneturn.ResponsesAdapter(program)
+
+
+def test_outputs_of_a_program_without_an_answer_are_a_table():
+    console = text_console(force_terminal=True, color_system=None)
+    ask(reader(), "tea, cake", console=console)
+    assert [line.split() for line in written(console).splitlines()[:-1]] == [
+        ["lines", "name", "euros"],
+        ["tea", "2.5"],
+        ["cake", "4.0"],
+        ["tags", "none"],
+        ["paid", "true"],
+    ]
+
+
+def test_other_outputs_are_shown_below_the_answer_without_control_characters():
+    program = dspy.Predict(Receipt)
+    program.set_lm(ScriptedLM(sections(**OUTPUTS)))
+    console = text_console()
+    ask(oneturn.ResponsesAdapter(program), "tea, cake", console=console)
+    answer, *others = written(console).splitlines()
+    assert answer == "Corner [2J[red]"
+    assert [line.split()[0] for line in others[:-1]] == ["lines", "tea", "cake", "tags", "paid"]
+
+
+def test_outputs_that_are_data_of_data_are_shown():
+    value = {"who": {"name": "Ada\x1b[2J", "roles": ["x" * 40, "y" * 40]}, "grid": [[1, 2], [3]], "empty": None}
+    console = text_console()
+    console.print(output_table(value))
+    lines = [line.strip().split(maxsplit=1) for line in written(console).splitlines()]
+    assert lines == [
+        ["who", "name   Ada\\u001b[2J"],
+        ["roles", f"• {'x' * 40}"],
+        ["•", "y" * 40],
+        ["grid", "1, 2"],
+        ["3"],
+        ["empty", "null"],
+    ]
+
+
+def test_a_console_of_its_own_has_the_answer_only():
+    console, notes = text_console(), text_console()
+    ask(adapter(*RUN), "How often?", console=console, notes=notes)
+    assert written(console) == "Twice a day.\n"
+    assert written(notes).splitlines()[:-1] == [
+        "I look it up",
+        '→ search {"words": "tide"}',
+        "← [t] The tide turns twice a day.",
+        "Found",
+        "[1] Tides (t.md)",
+    ]
+
+
+def test_a_reply_is_one_json_object():
+    reply = ask(adapter(*RUN), "How often?", console=text_console())
+    values = json.loads(reply_json(reply, is_local=True))
+    usage = values.pop("usage")
+    assert values == {
+        "answer": "Twice a day.",
+        "outputs": {"answer": "Twice a day.", "citations": ["t"]},
+        "sources": [{"title": "Tides", "url": "t.md"}],
+        "approvals": [],
+        "trace_id": None,
+    }
+    assert (usage["lm_calls"], usage["input_tokens"] > 0) == (2, True)
+    structured = json.loads(reply_json(ask(reader(), "tea", console=text_console()), is_local=False))
+    assert (structured["answer"], structured["outputs"]["lines"][0]) == (None, {"name": "tea", "euros": 2.5})
+    assert "lm_calls" not in structured["usage"]
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_reply_of_this_process_has_the_id_of_its_trace():
+    served = adapter(*RUN)
+    reply = ask(served, "How often?", console=text_console())
+    assert reply.trace_id is not None
+    assert mlflow.get_trace(reply.trace_id).info.trace_id == reply.trace_id
 
 
 def test_a_failed_run_raises_the_reason():

@@ -19,7 +19,7 @@ from oneturn.core._dspy import key_variables
 from oneturn.core.findings import Finding, ok, problem, unknown, warning
 from oneturn.core.secrets import redact
 from oneturn.deployment.completeness import missing_files, missing_modules
-from oneturn.errors import OneTurnError
+from oneturn.errors import ConfigError, OneTurnError
 from oneturn.lm import build_lm
 from oneturn.programs import guarded_tools
 from oneturn.programs.react import ReAct
@@ -37,6 +37,18 @@ def lm(config: LMConfig) -> Iterator[Finding]:
         yield _variable("lm", config.api_key_env, f"the key for {config.model}")
     elif not config.model.startswith("databricks/"):
         yield from _provider_key(config)
+
+
+def own_lm(agent: Agent) -> Iterator[Finding]:
+    """Check that the program sets its own LM, because none is configured."""
+    try:
+        agent.program_lm(agent.build())
+    except ConfigError as error:
+        yield problem("lm", str(error), "")
+    except Exception:
+        return  # reported by the checks of the program
+    else:
+        yield ok("lm", "the program sets its own")
 
 
 def _provider_key(config: LMConfig) -> Iterator[Finding]:

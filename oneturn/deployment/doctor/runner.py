@@ -40,7 +40,7 @@ def _local_findings(agent: Agent, ask: bool, seen: Callable[[Finding], object]) 
         local.python,
         local.model_code,
         partial(local.packages, config),
-        partial(local.lm, config.lm),
+        partial(local.lm, config.lm) if config.lm.model else partial(local.own_lm, agent),
         partial(local.variables, config),
         partial(local.program, agent),
         partial(local.carried_code, agent),

@@ -14,7 +14,7 @@ import dspy
 
 from oneturn.lm.local.engine import AsyncLocalEngine, LocalEngine
 from oneturn.lm.local.prompt_cache import warm_up
-from oneturn.lm.local.server import ServerSettings
+from oneturn.lm.local.server import ServerSettings, require_extra
 from oneturn.lm.local.weights import WEIGHTS, Weights, fetch_weights, weights_for
 
 
@@ -75,5 +75,6 @@ __all__ = [
     "Weights",
     "fetch_weights",
     "local_lm",
+    "require_extra",
     "warm_up",
 ]

@@ -27,7 +27,7 @@ from dspy.lm15 import (
 
 from oneturn.core._dspy import StdlibAsyncTransport, StreamEvent
 from oneturn.lm.local.grammar import with_grammar
-from oneturn.lm.local.server import RunningServer, ServerSettings, running_server
+from oneturn.lm.local.server import RunningServer, ServerSettings, require_extra, running_server
 from oneturn.lm.local.weights import fetch_weights
 from oneturn.lm.transport import InterruptibleTransport
 
@@ -82,6 +82,7 @@ class LocalEngine:
 
     def server(self) -> RunningServer:
         """Return this process's server for these settings; download the weights and start it if necessary."""
+        require_extra()
         return running_server(fetch_weights(self.size, self.weights), self.settings)
 
     @contextmanager

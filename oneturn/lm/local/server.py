@@ -13,6 +13,7 @@ import os
 import secrets
 import threading
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,19 @@ def _available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def require_extra() -> None:
+    """Check that the packages of the embedded LM are installed, before its weights are downloaded.
+
+    Raises:
+        LocalLMError: the extra ``local`` isn't installed.
+    """
+    missing = [name for name in ("xllamacpp", "platformdirs") if find_spec(name) is None]
+    if missing:
+        raise LocalLMError(
+            f'The embedded LM needs {", ".join(missing)}: pip install "oneturn[local]". Or name another LM in lm.model.'
+        )
+
+
 def _import_xllamacpp() -> Any:
     # OpenMP's threads spin while they wait for each other. With another busy process on the machine, that makes
     # generation ten times slower. libgomp reads the variable once, when the package is loaded.
@@ -164,7 +178,7 @@ def _import_xllamacpp() -> Any:
     try:
         import xllamacpp
     except ImportError as error:
-        raise LocalLMError('The embedded LM needs xllamacpp: pip install "oneturn[local]"') from error
+        raise LocalLMError(f'xllamacpp can\'t be loaded: {error}. Run: pip install "oneturn[local]"') from error
     return xllamacpp
 
 
@@ -185,6 +199,7 @@ def embedding_server(size: str) -> RunningServer:
 
     Raises:
         WeightsError: ``size`` is unknown, or its weights can't be downloaded.
-        LocalLMError: llama.cpp doesn't start.
+        LocalLMError: the extra ``local`` isn't installed, or llama.cpp doesn't start.
     """
+    require_extra()
     return running_server(fetch_weights(weights_for(size).size), _EMBEDDING_SETTINGS)

@@ -169,6 +169,7 @@ def test_the_form_has_a_field_for_each_input(opened: Open):
     page.get_by_label("picture").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": PIXEL})
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator(".answer")).to_have_text("Fine.")
+    expect(page.get_by_label("town")).to_be_hidden()  # folded, so that the answer is in sight
     [body] = bodies
     assert body["custom_inputs"] == {
         "kind": "business",

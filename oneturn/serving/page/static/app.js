@@ -45,9 +45,10 @@ class Conversation {
       parts = await this._form.parts();
     } catch (error) {
       if (!(error instanceof FieldError)) throw error;
-      this._form.open();
+      this._form.show(true);
       return this._refuse(error.message, error.control);
     }
+    this._form.show(false);
     $("form-error").hidden = true;
     $("introduction").hidden = true;
     $("question").value = "";

@@ -58,9 +58,9 @@ export class InputForm {
     return parts;
   }
 
-  /** Show the panel of the inputs open. */
-  open() {
-    this._panel.open = true;
+  /** Show the inputs, or fold them away so that the answer is in sight. */
+  show(isOpen) {
+    this._panel.open = isOpen;
   }
 
   _readFields() {

@@ -11,7 +11,7 @@ import yaml
 
 from oneturn import load_agent, log_model
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 QUERY_WITH_EVERY_CLIENT = """
 import json, sys
 import httpx, mlflow, openai, oneturn
