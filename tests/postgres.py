@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-_ROLE, _PASSWORD = "agent", "first-password"
+_ROLE, PASSWORD = "agent", "first-password"
 
 
 class PostgresServer:
@@ -38,7 +38,7 @@ class PostgresServer:
     def create(self) -> None:
         """Create the files of the server, and a role that needs its password."""
         password = self._folder / "password"
-        password.write_text(_PASSWORD)
+        password.write_text(PASSWORD)
         _give(password)
         access = ["--auth-host=scram-sha-256", "--auth-local=trust", f"--pwfile={password}"]
         self._run("initdb", "-D", self._data, "-U", _ROLE, "--no-sync", "--encoding=UTF8", *access)
@@ -56,7 +56,7 @@ class PostgresServer:
         """Create an empty database; return its address."""
         name = f"test_{next(self._numbers)}"
         self.execute(f"CREATE DATABASE {name}")
-        return f"postgresql://{_ROLE}:{_PASSWORD}@127.0.0.1:{self.port}/{name}"
+        return f"postgresql://{_ROLE}:{PASSWORD}@127.0.0.1:{self.port}/{name}"
 
     def execute(self, statement: str) -> str:
         """Execute a statement; return its output."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from oneturn.compilation.recipes.work import Work, recipe
 from oneturn.datasets import interleave
 from oneturn.errors import ConfigError
 from oneturn.programs.react import DemoPool, ReAct
+
+_log = logging.getLogger(__name__)
 
 COUNTS = (2, 4, 8)
 POOL_K = 3
@@ -54,7 +57,8 @@ def demo_curve(
             far as there are any.
 
     Raises:
-        ConfigError: no example could be worked out.
+        ConfigError: no example could be worked out by the script. If the LM can't, it is logged, and there are no
+            demos.
     """
     if solve is not None or scripted:
         runs = scripted_runs(student, trainset, metric, seed, solve, max(counts))
@@ -101,7 +105,8 @@ def demos_per_question(
         rounds: how often the LM tries an example, from the second try on at temperature 1.
 
     Raises:
-        ConfigError: the program isn't a ``oneturn.ReAct``, or no example could be worked out.
+        ConfigError: the program isn't a ``oneturn.ReAct``, or no example could be worked out by the script. If the LM
+            can't, it is logged, and there are no demos.
     """
     if not isinstance(student, ReAct):
         raise ConfigError(
@@ -144,9 +149,11 @@ def _worked_runs(
     optimizer = BootstrapFewShot(**bootstrapping(metric, teacher, most or len(examples)), max_rounds=rounds)
     runs = [dict(run) for run in _predictor(optimizer.compile(student, trainset=examples)).demos]
     if not runs:
-        raise ConfigError(
-            f"The LM {teacher.model} answered none of the {len(examples)} training examples fully right, so there are "
-            "no demos. Set a stronger compile.teacher, raise the option rounds, or choose another recipe."
+        _log.warning(
+            "The LM %s answered none of the %d training examples fully right, so there are no demos. Set a stronger "
+            "compile.teacher, raise the option rounds, or choose another recipe.",
+            teacher.model,
+            len(examples),
         )
     return runs
 

@@ -65,7 +65,7 @@ class Conversation {
   }
 
   async _run(turn, items, inputs) {
-    const body = { model: this._info.name, input: items, stream: true };
+    const body = { model: this._info.name, input: items, stream: true, store: false };
     if (Object.keys(inputs).length) body.custom_inputs = inputs;
     this._setRunning(true);
     turn.begin((item, approve, reason) => {
