@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from packaging.requirements import Requirement
 
 from oneturn.agent import Agent
+from oneturn.config.tools import McpTools
 from oneturn.config.tracking import use_tracking
 from oneturn.datasets.rows import find_measured_dataset
 from oneturn.deployment.completeness import check_complete, missing_modules
@@ -112,9 +113,14 @@ def requirements(agent: Agent) -> list[str]:
     pinned_file = _PACKAGE.with_name(REQUIREMENTS)
     if not _installed("oneturn") and pinned_file.is_file():  # oneturn was deployed as code, as in a release job
         return pinned_file.read_text(encoding="utf-8").split()
-    extras = {"local"} if agent.config.needs_weights else set()
-    if auth_policy_of(agent.config) is not None:
-        extras.add("databricks")
+    config = agent.config
+    needed = {
+        "local": config.needs_weights,
+        "databricks": auth_policy_of(config) is not None,
+        "mcp": any(isinstance(tool, McpTools) for tool in config.tools),
+        "store": bool(config.serve.store_env or config.approvals.ledger_env),
+    }
+    extras = {extra for extra, is_needed in needed.items() if is_needed}
     names = sorted({*_oneturn_requirements(extras), *agent.requirements})
     return [f"{name}=={version(name)}" for name in names]
 

@@ -50,6 +50,25 @@ def test_it_travels_where_it_embeds(agent):
     assert "xllamacpp" in names
 
 
+@pytest.mark.parametrize(
+    ("settings", "package"),
+    [
+        ({"tools": [{"kind": "mcp", "url": "https://tools.example/mcp"}]}, "mcp"),
+        ({"serve": {"store_env": "STORE"}}, "psycopg"),
+        ({"approvals": {"key_env": "KEY", "ledger_env": "LEDGER"}}, "psycopg"),
+    ],
+)
+def test_what_the_configuration_needs_travels(agent, settings, package):
+    pytest.importorskip(package)
+    without = AgentConfig.read({"lm": {"model": "openai/x"}})
+    configured = AgentConfig.read({"lm": {"model": "openai/x"}, **settings})
+    names = [
+        {line.partition("==")[0] for line in requirements(dataclasses.replace(agent, config=config))}
+        for config in (without, configured)
+    ]
+    assert [package in found for found in names] == [False, True]
+
+
 def test_where_oneturn_has_come_as_code_its_requirements_have_come_too(agent, tmp_path, monkeypatch):
     (tmp_path / "requirements.txt").write_text("dspy==3.4.1\nmlflow==3.17.2\n")
     monkeypatch.setattr(model_log, "_PACKAGE", tmp_path / "oneturn")

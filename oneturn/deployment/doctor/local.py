@@ -322,13 +322,24 @@ def _deploy_problems(config: AgentConfig) -> Iterator[Finding]:
     if _is_false(config.deploy.environment.get(_CODE_EXECUTION)):
         observation = f"it sets {_CODE_EXECUTION} to false, so that the deployment refuses to load the agent"
         yield problem("deploy.environment", observation, f"Remove {_CODE_EXECUTION}.")
-    variables = {
-        "lm.api_key_env": config.lm.api_key_env,
-        "approvals.key_env": config.approvals.key_env,
-        "approvals.ledger_env": config.approvals.ledger_env,
-    }
-    for key, variable in variables.items():
-        if variable is not None and variable not in config.deploy.environment:
+    for key, variable in _variables_of_a_run(config):
+        if variable not in config.deploy.environment:
             entry = f"{variable}: '{{{{secrets/<scope>/<key>}}}}'"
             observation = f"it names {variable}, which isn't set in the deployment"
             yield problem(key, observation, f"Add to deploy.environment: {entry}")
+
+
+def _variables_of_a_run(config: AgentConfig) -> Iterator[tuple[str, str]]:
+    """The environment variables that a run of the agent reads, each with the configuration key that names it."""
+    named: list[tuple[str, str | None]] = [
+        ("lm.api_key_env", config.lm.api_key_env),
+        ("approvals.key_env", config.approvals.key_env),
+        ("approvals.ledger_env", config.approvals.ledger_env),
+    ]
+    if config.retriever.embeddings is not None:
+        named.append(("retriever.embeddings.api_key_env", config.retriever.embeddings.api_key_env))
+    for number, tool in enumerate(config.tools):
+        if isinstance(tool, McpTools):
+            named += [(f"tools.{number}.env", variable) for variable in tool.env]
+            named += [(f"tools.{number}.headers", variable) for variable in tool.headers.values()]
+    yield from ((key, variable) for key, variable in named if variable is not None)

@@ -201,6 +201,21 @@ def test_models_that_mlflow_must_not_load_are_reported(value: str, agent: Agent,
     assert not list(here.model_code())
 
 
+def test_each_variable_that_a_run_reads_has_to_be_deployed():
+    settings = {
+        "retriever": {"embeddings": {"model": "openai/e", "api_key_env": "EMBED_KEY"}},
+        "tools": [
+            {"kind": "mcp", "command": "server", "env": ["SERVER_KEY"]},
+            {"kind": "mcp", "url": "https://tools.example/mcp", "headers": {"Authorization": "HEADER"}},
+        ],
+    }
+    found = states(here.deployable(configured(**settings)))
+    named = ("retriever.embeddings.api_key_env", "tools.0.env", "tools.1.headers")
+    assert [found.get(name) for name in named] == ["error"] * 3
+    deployed = {"environment": {"EMBED_KEY": "1", "SERVER_KEY": "2", "HEADER": "3"}}
+    assert not states(here.deployable(configured(**settings, deploy=deployed))).keys() & set(named)
+
+
 def test_the_command_says_what_to_mend(tmp_path: Path):
     config = tmp_path / "config.yaml"
     config.write_text("lm: {model: openai/gpt, api_key_env: NO_SUCH_KEY}\ncompiled: data/compiled/support_desk.json\n")
