@@ -49,7 +49,7 @@ def reply_json(reply: Reply, *, is_local: bool) -> str:
         "usage": usage,
         "trace_id": reply.trace_id,
     }
-    return json.dumps(values, ensure_ascii=False)
+    return json.dumps(values)
 
 
 def _view(value: Any) -> RenderableType:

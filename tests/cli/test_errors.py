@@ -85,6 +85,7 @@ def test_no_command_prints_texts_without_making_them_visible():
         "typer.echo(visible_lines(",
         'typer.echo(f"oneturn {version(',
         "typer.echo(comparison.to_json())",
+        "typer.echo(reply_json(",
         "typer.echo(calibration.to_json())",
         "typer.echo(format_recipes(",
         'typer.echo(f"Stopped. {command}',
