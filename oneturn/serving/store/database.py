@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -96,7 +95,6 @@ class StoreDatabase:
         self.clock = clock
         self._engine = database_engine(address)
         self._has_tables = False
-        self._creating = threading.Lock()
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -128,7 +126,6 @@ class StoreDatabase:
         self._engine.dispose()
 
     def _create_tables(self) -> None:
-        with self._creating:
-            if not self._has_tables:
-                create_tables(self._engine, _TABLES)
-                self._has_tables = True
+        if not self._has_tables:  # without a lock: while the store is down, no request waits for another's attempt
+            create_tables(self._engine, _TABLES)
+            self._has_tables = True
