@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import sqlalchemy
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    delete,
+    select,
+)
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -55,6 +68,9 @@ REQUESTS = Table(
 )
 """Requests with an idempotency key: who runs them, until when, and their answers."""
 
+EXPIRED_AT_ONCE = 50
+"""How many expired rows of a table one request deletes."""
+
 _RETRY_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
@@ -76,6 +92,18 @@ def build_store(settings: ServeConfig) -> StoreDatabase | None:
             "be that of a database which processes share, such as sqlite:////data/store.db or "
             'postgresql://user@host/database; Postgres needs a driver: pip install "oneturn[store]"'
         ) from None
+
+
+def expired_ids(connection: Connection, id: Column[str], now: float) -> Sequence[str]:
+    """Lock some of the rows that have expired, without those that others have locked; return their ids."""
+    expired = select(id).where(id.table.c.expires <= now).limit(EXPIRED_AT_ONCE)
+    return connection.scalars(expired.with_for_update(skip_locked=True)).all()
+
+
+def delete_expired_requests(connection: Connection, now: float) -> None:
+    """Delete some of the requests with an idempotency key that have expired."""
+    if keys := expired_ids(connection, REQUESTS.c.key, now):
+        connection.execute(delete(REQUESTS).where(REQUESTS.c.key.in_(keys), REQUESTS.c.expires <= now))
 
 
 class StoreDatabase:

@@ -134,7 +134,7 @@ class Clock:
 
 
 def test_expired_responses_are_unreadable_and_deleted_bit_by_bit(address: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(stored, "_EXPIRED_AT_ONCE", 2)
+    monkeypatch.setattr(database_module, "EXPIRED_AT_ONCE", 2)
     clock = Clock()
     database = StoreDatabase(address, 100, clock)
     store = ResponseStore(database)
