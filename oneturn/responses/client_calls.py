@@ -107,12 +107,15 @@ def read_outputs(items: Sequence[Item], inputs: Mapping[str, Any], own: OwnTools
     before, thought = read_calls(turn[:last], own)
     results, sources, thoughts = _verify(signed_id, inputs, before, thought, key)
 
+    signed = {each.call_id: each for each in before if each.has_output and not each.call.by_client} if results else {}
+
     finished: list[FinishedCall] = []
     unverified: list[FinishedCall] = []
     for each in calls:
-        call = each.call if thoughts else replace(each.call, thought="")
+        proven = each.call.by_client or each.call_id in signed
+        call = signed.get(each.call_id, each).call  # never an output that follows the signature
+        call = call if thoughts else replace(call, thought="")
         call = call if sources else replace(call, documents=())
-        proven = call.by_client or (results and each.index < last)
         if each.has_output:
             (finished if proven else unverified).append(call)
     resumption = Resumption(
@@ -121,9 +124,41 @@ def read_outputs(items: Sequence[Item], inputs: Mapping[str, Any], own: OwnTools
         sources_dropped=not sources,
         unverified=tuple(unverified),
     )
-    ids = {each.call_id for each in calls if each.call.by_client or (results and each.index < last)}
-    kept = (_kept(item, ids, own, sources, thoughts) for item in turn)
+    clients = {each.call_id for each in calls if each.call.by_client and each.call_id not in signed}
+    kept = (
+        _kept(item, clients | signed.keys(), own, sources, thoughts)
+        if index <= last
+        else _kept(item, clients, own, sources, False)
+        for index, item in enumerate(turn)
+    )
     return ResumedTurn(resumption, (*items[:start], *(item for item in kept if item is not None)))
+
+
+def read_again(
+    items: Sequence[Item], until: int, inputs: Mapping[str, Any], own: OwnTools, key: Approvals
+) -> tuple[Item, ...]:
+    """Return the items as the request that began the last run had them: without what nothing proved then.
+
+    Args:
+        items: the input items of a later request.
+        until: the position of an item of that run.
+        inputs: the program's inputs.
+        own: the agent's own tools.
+        key: verifies what an earlier response has signed.
+
+    Raises:
+        RequestError: an item is malformed.
+    """
+    clients: set[str] = set()
+    begun = 0
+    for index, item in enumerate(items[:until]):
+        if item.get("type") == "function_call" and item.get("name") not in own:
+            clients.add(str(item.get("call_id")))
+        if item.get("role") or (item.get("type") == "function_call_output" and item.get("call_id") in clients):
+            begun = index + 1
+    head, rest = items[:begun], items[begun:]
+    kept = read_outputs(head, inputs, own, key).items if has_outputs(head, own) else without_state(head)
+    return (*kept, *rest)
 
 
 def _kept(item: Item, ids: set[str], own: OwnTools, sources: bool, thoughts: bool) -> Item | None:

@@ -16,7 +16,7 @@ from oneturn.errors import ProgramError, RequestError
 from oneturn.programs import Program
 from oneturn.responses.approval_items import read_answer
 from oneturn.responses.call_items import to_mlflow_items
-from oneturn.responses.client_calls import has_outputs, read_outputs, without_state
+from oneturn.responses.client_calls import has_outputs, read_again, read_outputs, without_state
 from oneturn.responses.request import MESSAGES, SYSTEM, program_inputs, to_mlflow_request
 from oneturn.responses.request_fields import RequestOptions, read_fields
 from oneturn.responses.text_format import check_format
@@ -88,15 +88,39 @@ def _parse_items(
         inputs = program_inputs(program.signature, _without_calls(request, items), program.answer_field)
         turn = read_outputs(items, inputs, own, key)
         return ParsedRequest(request, turn.items, inputs, options, turn.resumption)
-    inputs = program_inputs(program.signature, request, program.answer_field)
-    answer = read_answer(items, own)
-    if answer is None:
+    if read_answer(items, own) is None:
+        inputs = program_inputs(program.signature, request, program.answer_field)
         return ParsedRequest(request, without_state(items), inputs, options)
     if not hasattr(program, "resume"):
         raise RequestError("This agent doesn't request approvals; end the input with a user message.")
-    resumption = answer.resumption
-    waiting = answer.waiting
-    approval = signer(approvals).verify(
+    inputs = program_inputs(program.signature, _without_calls(request, items), program.answer_field)
+    try:
+        return _parse_approval(request, items, options, inputs, program, signer(approvals))
+    except RequestError:
+        asked = [item.get("id") for item in items].index(items[-1].get("approval_request_id"))
+        reduced = read_again(items, asked, inputs, own, key)
+        if reduced == items:
+            raise
+    return _parse_approval(request, reduced, options, inputs, program, signer(approvals))
+
+
+def _parse_approval(
+    request: ResponsesAgentRequest,
+    items: tuple[Item, ...],
+    options: RequestOptions,
+    inputs: Mapping[str, Any],
+    program: Program,
+    approvals: Approvals,
+) -> ParsedRequest:
+    """Parse a request whose last item answers an approval request.
+
+    Raises:
+        RequestError: the approval is malformed, forged or expired.
+    """
+    answer = read_answer(items, OwnTools(program))
+    assert answer is not None  # noqa: S101
+    resumption, waiting = answer.resumption, answer.waiting
+    approval = approvals.verify(
         answer.request_id, inputs, resumption.finished, waiting, tool_schema(program, waiting.name)
     )
     resumption = replace(resumption, sources_dropped=approval.sources_dropped)
@@ -111,7 +135,7 @@ def takes_client_tools(program: Program) -> bool:
 def _without_calls(request: ResponsesAgentRequest, items: Sequence[Item]) -> ResponsesAgentRequest:
     """The request as it was when the turn began: its inputs are those of the run that is resumed."""
     start = turn_start(items)
-    kept = [given for index, given in enumerate(request.input) if index <= start or items[index].get("role")]
+    kept = [given for index, given in enumerate(request.input) if index < start or items[index].get("role")]
     return request.model_copy(update={"input": kept})
 
 

@@ -66,9 +66,15 @@ class TurnCall:
 
 
 def turn_start(items: Sequence[Item]) -> int:
-    """Return the position of the last user message; 0 if there is none."""
-    indexes = [index for index, item in enumerate(items) if item.get("role") == "user"]
-    return indexes[-1] if indexes else 0
+    """Return the position at which the last turn begins: that of the last user message.
+
+    An agent without a question has none: its turn begins behind its last answer, or at 0.
+    """
+    users = [index for index, item in enumerate(items) if item.get("role") == "user"]
+    if users:
+        return users[-1]
+    answers = [index for index, item in enumerate(items) if item.get("role") == "assistant"]
+    return answers[-1] + 1 if answers else 0
 
 
 def read_calls(turn: Iterable[Item], own: OwnTools) -> tuple[list[TurnCall], str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import dspy
 import pytest
 from playwright.sync_api import expect
 
@@ -42,3 +45,35 @@ def test_an_answer_with_its_tool_calls_sources_and_outputs(opened: Open):
     expect(turn.get_by_text("I look it up.")).to_be_hidden()
     turn.locator("summary", has_text="Reasoning").click()
     expect(turn.get_by_text("I look it up.")).to_be_visible()
+
+
+class Reasoned(dspy.Signature):
+    """Answer with a reason before it."""
+
+    question: str = dspy.InputField()
+    reason: str = dspy.OutputField()
+    answer: str = dspy.OutputField()
+    note: str | None = dspy.OutputField()
+
+
+def test_only_corrected_outputs_are_expected_ones(opened: Open, traced: None):
+    bodies: list[Any] = []
+    page = opened(handbook_agent(finish(reason="It is old.", answer="4 euros", note=None), signature=Reasoned))
+    page.on("request", lambda sent: sent.url.endswith("/agent/feedback") and bodies.append(sent.post_data_json))
+    ask(page, "What are the fees?")
+    feedback = page.get_by_role("region", name="Feedback")
+    answer = feedback.get_by_role("textbox", name="answer")
+
+    def send(text: str, comment: str) -> Any:
+        feedback.get_by_role("button", name="Wrong").click()
+        answer.fill(text)
+        feedback.get_by_label("Comment").fill(comment)
+        feedback.get_by_role("button", name="Send").click()
+        expect(answer).to_be_hidden()
+        body = bodies[-1]
+        assert (body["correct"], body["comment"]) == (False, comment)
+        return body.get("expected")
+
+    assert send("4 euros", "Since May, this is wrong.") is None
+    assert send("5 euros", "It is 5.") == {"answer": "5 euros"}
+    assert send("4 euros", "It was 4 after all.") == {"answer": "4 euros"}

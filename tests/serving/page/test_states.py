@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import threading
+from collections.abc import Iterator
 from enum import Enum
 from typing import Any, Literal
 
@@ -11,6 +12,8 @@ import dspy
 import pydantic
 import pytest
 from mlflow.entities import Document
+from mlflow.pyfunc import ResponsesAgent
+from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse, ResponsesAgentStreamEvent
 from playwright.sync_api import Page, expect
 
 import oneturn
@@ -51,6 +54,75 @@ def test_an_approval_is_refused_with_a_reason(opened: Open):
     expect(page.locator(".answer")).to_have_text("I didn't.")
     expect(page.get_by_text("Refused: too much")).to_be_visible()
     assert "too much" in seen[0]
+
+
+def test_a_question_waits_until_the_waiting_call_is_decided(opened: Open):
+    requests: list[str] = []
+
+    def reply(request: ScriptedRequest) -> Any:
+        requests.append(request.text)
+        return finish(answer=f"Answer {len(requests)}.", citations=[], answerable=True)
+
+    page = opened(handbook_agent(REFUND, reply, reply))
+    ask(page, "Pay it back.")
+    heading = page.get_by_role("heading", name="May the agent run refund?")
+    expect(heading).to_be_visible()
+    ask(page, "What are the fees?")
+    expect(page.locator("#form-error")).to_have_text("Approve or refuse the waiting call first.")
+    expect(heading).to_be_focused()
+    expect(page.get_by_label("Question")).to_have_value("What are the fees?")
+    page.get_by_role("button", name="Approve").click()
+    expect(page.locator(".answer")).to_have_text("Answer 1.")
+    expect(page.locator("#form-error")).to_be_hidden()
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator(".answer").last).to_have_text("Answer 2.")
+    assert "Pay it back." in requests[1]
+    assert "Answer 1." in requests[1]
+
+
+class AsksTwice(ResponsesAgent):
+    """An agent of somebody else that asks for two approvals at once."""
+
+    def __init__(self) -> None:
+        self.approved: list[str] = []
+        self.runs, self.release = threading.Semaphore(0), threading.Event()
+
+    def predict(self, request: ResponsesAgentRequest) -> ResponsesAgentResponse:
+        raise NotImplementedError
+
+    def predict_stream(self, request: ResponsesAgentRequest) -> Iterator[ResponsesAgentStreamEvent]:
+        last: Any = request.input[-1].model_dump()
+        if last.get("type") == "mcp_approval_response":
+            self.approved.append(last["approval_request_id"])
+            self.runs.release()
+            self.release.wait(30)
+            items = [self.create_text_output_item(f"{len(self.approved)} approved.", "msg_1")]
+        else:
+            request_type = {"type": "mcp_approval_request", "server_label": "x", "arguments": "{}"}
+            items = [{**request_type, "id": name, "name": name} for name in ("first", "second")]
+        for item in items:
+            yield ResponsesAgentStreamEvent(type="response.output_item.done", item=item)
+
+
+def test_no_second_call_is_decided_during_a_run(opened: Open):
+    agent = AsksTwice()
+    page = opened(agent)
+    ask(page, "Do both.")
+    second = page.get_by_role("region", name="May the agent run second?")
+    expect(second).to_be_visible()
+    page.get_by_role("region", name="May the agent run first?").get_by_role("button", name="Approve").click()
+    assert agent.runs.acquire(timeout=30)
+    second.get_by_role("button", name="Approve").click()
+    expect(page.locator("#form-error")).to_have_text("Wait until the run has ended, or stop it.")
+    agent.release.set()
+    expect(page.locator(".answer")).to_have_text("1 approved.")
+    assert agent.approved == ["first"]
+
+    ask(page, "Something else.")
+    expect(page.get_by_role("region", name="May the agent run first?")).to_have_count(2)
+    second.first.get_by_role("button", name="Approve").click()
+    expect(page.locator("#form-error")).to_contain_text("The conversation has gone on")
+    assert agent.approved == ["first"]
 
 
 def test_the_agent_knows_the_earlier_turns_of_the_conversation(opened: Open):

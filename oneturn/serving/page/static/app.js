@@ -18,6 +18,7 @@ class Conversation {
     this._form = new InputForm(info, $("inputs"));
     this._items = []; // the input and output items of earlier turns
     this._abort = null;
+    this._turn = null; // the last one
     this._keepsHistory = !info.message || info.message.history !== null;
     this._takesQuestion = !info.message || info.message.question !== null;
     $("question").hidden = !this._takesQuestion;
@@ -33,10 +34,12 @@ class Conversation {
     });
     $("stop").addEventListener("click", () => this._abort?.abort());
     $("new-conversation").addEventListener("click", () => this._clear());
+    $("ask").disabled = false; // before, the browser would submit the form itself
   }
 
   async _ask() {
     if (this._abort) return;
+    if (this._turn?.status === "waiting") return this._refuse("Approve or refuse the waiting call first.", this._turn.undecided);
     const question = $("question").value.trim();
     if (this._takesQuestion && !question) return this._refuse("Write a question first.", $("question"));
     let inputs, parts;
@@ -48,11 +51,12 @@ class Conversation {
       this._form.show(true);
       return this._refuse(error.message, error.control);
     }
+    if (this._abort) return; // asked twice while files were read
     this._form.show(false);
-    $("form-error").hidden = true;
     $("introduction").hidden = true;
     $("question").value = "";
     const turn = new Turn(question, inputs, this._info, announce);
+    this._turn = turn;
     $("turns").append(turn.element);
     const earlier = this._keepsHistory ? this._items : [];
     await this._run(turn, [...earlier, ...this._message(question, parts)], inputs);
@@ -67,11 +71,15 @@ class Conversation {
   async _run(turn, items, inputs) {
     const body = { model: this._info.name, input: items, stream: true, store: false };
     if (Object.keys(inputs).length) body.custom_inputs = inputs;
+    $("form-error").hidden = true;
     this._setRunning(true);
     turn.begin((item, approve, reason) => {
+      if (this._abort) return this._refuse("Wait until the run has ended, or stop it.");
+      if (turn !== this._turn) return this._refuse("The conversation has gone on; this call can't be decided any more.");
       const verdict = { type: "mcp_approval_response", approval_request_id: item.id, approve };
       if (reason) verdict.reason = reason;
       this._run(turn, [...items, ...turn.response.output, verdict], inputs);
+      return true;
     });
     isAtEnd = true;
     follow();
@@ -112,14 +120,18 @@ class Conversation {
     $("new-conversation").hidden = running || !this._keepsHistory;
   }
 
+  /** Say why something isn't done; return false. */
   _refuse(message, control) {
     $("form-error").hidden = false;
     $("form-error").textContent = message;
     control?.focus();
+    return false;
   }
 
   _clear() {
     this._items = [];
+    this._turn = null;
+    $("form-error").hidden = true;
     $("turns").replaceChildren();
     $("introduction").hidden = false;
     $("new-conversation").hidden = true;

@@ -7,17 +7,17 @@ import { showTable, showValue } from "./value.js";
  * Return the view of an approval request, with all arguments in sight.
  *
  * @param {Object} item the `mcp_approval_request` item.
- * @param {Function} answer called with the verdict and the reason, once.
+ * @param {Function} answer called with the verdict and the reason; returns whether it takes them, and isn't called again then.
  */
 export function approvalView(item, answer) {
   const reason = element("input", { type: "text", id: newId("reason"), autocomplete: "off" });
   const buttons = element("div.buttons");
   const decide = (approve) => {
     const text = reason.value.trim();
+    if (!answer(approve, text)) return;
     view.dataset.state = approve ? "approved" : "refused";
     const verdict = approve ? "Approved" : "Refused";
     controls.replaceWith(element("p.verdict", {}, text ? `${verdict}: ${text}` : `${verdict}.`));
-    answer(approve, text);
   };
   buttons.append(
     element("button.primary", { type: "button", click: () => decide(true) }, "Approve"),

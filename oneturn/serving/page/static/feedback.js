@@ -16,6 +16,7 @@ export function feedbackView(traceId, info, outputs) {
   const comment = element("textarea", { rows: 1, id: newId("comment") });
   const error = element("div.error", { role: "alert", hidden: true });
   const fields = correctionFields(info, outputs);
+  let known = readAll(fields); // as the form returns it: its order and empty fields aren't those of the answer
   let correct = null;
 
   const right = thumb("Right", "✓", () => judge(true));
@@ -57,9 +58,9 @@ export function feedbackView(traceId, info, outputs) {
 
   const sendAll = async () => {
     error.hidden = true;
-    let expected;
+    let values;
     try {
-      expected = Object.fromEntries(fields.map(([name, field]) => [name, field.read()]).filter(([, value]) => value !== undefined));
+      values = readAll(fields);
     } catch (problem) {
       if (!(problem instanceof FieldError)) throw problem;
       error.hidden = false;
@@ -67,8 +68,10 @@ export function feedbackView(traceId, info, outputs) {
       problem.control.focus();
       return;
     }
-    const changed = JSON.stringify(expected) !== JSON.stringify(outputs);
-    if (await record({ comment: comment.value, ...(changed ? { expected } : {}) })) {
+    const changed = Object.keys(values).filter((name) => JSON.stringify(values[name]) !== JSON.stringify(known[name]));
+    const expected = Object.fromEntries(changed.map((name) => [name, values[name]]));
+    if (await record({ comment: comment.value, ...(changed.length ? { expected } : {}) })) {
+      known = values;
       correction.hidden = true;
       wrong.focus();
     }
@@ -91,4 +94,9 @@ function correctionFields(info, outputs) {
     if (name in outputs) field.write(outputs[name]);
     return [name, field];
   });
+}
+
+/** Return the values of the fields that aren't empty, by name. */
+function readAll(fields) {
+  return Object.fromEntries(fields.map(([name, field]) => [name, field.read()]).filter(([, value]) => value !== undefined));
 }

@@ -37,7 +37,7 @@ export class Turn {
     this.element = element("article.turn", { "data-state": "running" }, heading, details, this._steps, this._answer, this._waiting, this._end);
   }
 
-  /** Start to measure a request; `onApproval` is called with the item, the verdict and the reason of an approval. */
+  /** Start to measure a request; `onApproval` takes the item, the verdict and the reason of an approval, or returns false. */
   begin(onApproval) {
     this._onApproval = onApproval;
     this._started = performance.now();
@@ -86,6 +86,11 @@ export class Turn {
   get traceId() {
     const id = this.response?.metadata?.trace_id;
     return typeof id === "string" && id.startsWith("tr-") ? id : null;
+  }
+
+  /** The heading of the first call that waits for a verdict, to focus. */
+  get undecided() {
+    return this._steps.querySelector(".approval:not([data-state]) h3");
   }
 
   /** The outputs of the answer, by field. */
