@@ -279,6 +279,22 @@ def test_the_api_key_is_asked_for_and_kept_in_the_tab_only(opened: Open, monkeyp
     assert "right-key" in page.evaluate("JSON.stringify(sessionStorage)")
 
 
+def test_escape_does_not_close_the_dialog_of_the_key(opened: Open, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PAGE_KEY", "right-key")
+    page = opened(handbook_agent(DONE), settings=ServeConfig(api_key_env="PAGE_KEY"))
+    key = page.get_by_role("textbox", name="API key")
+    expect(key).to_be_focused()
+    expect(page.locator("#ask")).to_be_disabled()
+    for _ in range(3):  # Chromium lets a page prevent the first one only
+        page.keyboard.press("Escape")
+        expect(key).to_be_focused()
+    key.fill("right-key")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    ask(page, "Hello?")
+    expect(page.locator(".answer")).to_have_text("Done.")
+
+
 HOSTILE = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>[bad](javascript:window.pwned=1)'
 
 

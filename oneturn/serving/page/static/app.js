@@ -180,14 +180,24 @@ function introduce(info) {
   $("introduction").hidden = false;
 }
 
-/** Ask for the API key; resolve when it was entered. */
+/** Ask for the API key, until it was entered: without it, the page can do nothing. */
 function askKey(message) {
+  const dialog = $("key-dialog");
   $("key-error").hidden = !message;
   $("key-error").textContent = message ?? "";
   $("key").value = "";
-  $("key-dialog").showModal();
+  dialog.showModal();
+  const stay = (event) => event.preventDefault();
+  const reopen = () => dialog.showModal(); // a browser may close it in spite of `stay`, such as at a second Escape
+  dialog.addEventListener("cancel", stay);
+  dialog.addEventListener("close", reopen);
   return new Promise((resolve) => {
-    $("key-form").addEventListener("submit", () => resolve(setKey($("key").value.trim())), { once: true });
+    const enter = () => {
+      dialog.removeEventListener("cancel", stay);
+      dialog.removeEventListener("close", reopen);
+      resolve(setKey($("key").value.trim()));
+    };
+    $("key-form").addEventListener("submit", enter, { once: true });
   });
 }
 
