@@ -65,17 +65,22 @@ def database_engine(address: str) -> Engine:
 
 
 def create_tables(engine: Engine, tables: sqlalchemy.MetaData) -> None:
-    """Create the tables that don't exist, also while another replica does the same.
+    """Create the tables that don't exist, also while other threads and replicas do the same.
 
     Raises:
         SQLAlchemyError: they can't be created.
     """
-    try:
-        tables.create_all(engine)
-    except SQLAlchemyError:  # perhaps the other replica was first
-        existing = sqlalchemy.inspect(engine).get_table_names()
-        if not set(tables.tables) <= set(existing):
+    missing: set[str] | None = None
+    while True:
+        try:
             tables.create_all(engine)
+            return
+        except SQLAlchemyError:  # perhaps another was first with one of them: SQLite commits each by itself
+            before, missing = missing, set(tables.tables) - set(sqlalchemy.inspect(engine).get_table_names())
+            if not missing:
+                return
+            if missing == before:
+                raise
 
 
 def check_database(address: str) -> str:

@@ -149,12 +149,15 @@ class RequestRun:
             self._queue.put(answer.value)
         else:
             self._answer = RecordedAnswer()
+            if self.context.reason == "client_gone":  # the key is free again for its next attempt
+                raise AgentError("The client left before the run.", "client_gone", 503, retryable=True)
         return answer is not None
 
     def _tidy_store(self) -> None:
         """Finish or release the idempotency key, and delete some of what has expired."""
         if self._answer is not None and self.idempotent is not None:
-            stopped = self.context.reason == "shutting_down"
+            # A run that has claimed its key isn't cancelled by its client: a client that is gone left before.
+            stopped = self.context.reason in ("shutting_down", "client_gone")
             self.idempotent.end(self._answer if self._began and not stopped else None)
         if self.conversation is not None:
             self.conversation.delete_expired()

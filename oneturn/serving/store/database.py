@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import sqlalchemy
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    delete,
+    select,
+)
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -56,6 +68,9 @@ REQUESTS = Table(
 )
 """Requests with an idempotency key: who runs them, until when, and their answers."""
 
+EXPIRED_AT_ONCE = 50
+"""How many expired rows of a table one request deletes."""
+
 _RETRY_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
@@ -79,6 +94,18 @@ def build_store(settings: ServeConfig) -> StoreDatabase | None:
         ) from None
 
 
+def expired_ids(connection: Connection, id: Column[str], now: float) -> Sequence[str]:
+    """Lock some of the rows that have expired, without those that others have locked; return their ids."""
+    expired = select(id).where(id.table.c.expires <= now).limit(EXPIRED_AT_ONCE)
+    return connection.scalars(expired.with_for_update(skip_locked=True)).all()
+
+
+def delete_expired_requests(connection: Connection, now: float) -> None:
+    """Delete some of the requests with an idempotency key that have expired."""
+    if keys := expired_ids(connection, REQUESTS.c.key, now):
+        connection.execute(delete(REQUESTS).where(REQUESTS.c.key.in_(keys), REQUESTS.c.expires <= now))
+
+
 class StoreDatabase:
     """The store's database. It is connected, and its tables are created, when they are first used.
 
@@ -96,7 +123,6 @@ class StoreDatabase:
         self.clock = clock
         self._engine = database_engine(address)
         self._has_tables = False
-        self._creating = threading.Lock()
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -128,7 +154,6 @@ class StoreDatabase:
         self._engine.dispose()
 
     def _create_tables(self) -> None:
-        with self._creating:
-            if not self._has_tables:
-                create_tables(self._engine, _TABLES)
-                self._has_tables = True
+        if not self._has_tables:  # without a lock: while the store is down, no request waits for another's attempt
+            create_tables(self._engine, _TABLES)
+            self._has_tables = True

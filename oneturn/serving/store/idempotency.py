@@ -24,7 +24,7 @@ from oneturn.core.serialization import canonical_json
 from oneturn.errors import AgentError
 from oneturn.serving.http_errors import invalid_request
 from oneturn.serving.store.answer import RecordedAnswer
-from oneturn.serving.store.database import REQUESTS, StoreDatabase
+from oneturn.serving.store.database import REQUESTS, StoreDatabase, delete_expired_requests
 
 HEADER = "idempotency-key"
 
@@ -160,7 +160,8 @@ class IdempotentRequest:
     def end(self, answer: RecordedAnswer | None) -> None:
         """Keep the answer for later requests with the key, if this request still holds it, or give the key up.
 
-        While the store is down, which is logged, neither happens: the key is free when its lease ends.
+        Some of the answers that have expired are deleted. While the store is down, which is logged, nothing happens:
+        the key is free when its lease ends.
 
         Args:
             answer: the answer; ``None``, or one that asks for another attempt, lets the next request run.
@@ -173,6 +174,7 @@ class IdempotentRequest:
             change = update(REQUESTS).values(**kept)
         with suppress(AgentError), self._database.transaction() as connection:
             connection.execute(change.where(REQUESTS.c.key == self._key, REQUESTS.c.claim == self._claim))
+            delete_expired_requests(connection, self._database.clock())
 
     def _try(self) -> RecordedAnswer | None:
         """Claim the key if it is free; otherwise return its answer, or ``None`` while it has none."""

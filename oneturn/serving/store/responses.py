@@ -11,7 +11,14 @@ from sqlalchemy import Select, delete, insert, literal, select
 from sqlalchemy.engine import Connection
 
 from oneturn.errors import AgentError
-from oneturn.serving.store.database import ITEMS, REQUESTS, RESPONSES, StoreDatabase
+from oneturn.serving.store.database import (
+    ITEMS,
+    REQUESTS,
+    RESPONSES,
+    StoreDatabase,
+    delete_expired_requests,
+    expired_ids,
+)
 
 Item = Mapping[str, Any]
 
@@ -19,7 +26,6 @@ MAX_TURNS = 1000
 """How many responses a conversation by ``previous_response_id`` may have."""
 
 _BATCH = 200  # values in one statement
-_EXPIRED_AT_ONCE = 50
 
 
 class ResponseStore:
@@ -144,13 +150,9 @@ class ResponseStore:
             AgentError: the store is down.
         """
         with self._database.transaction() as connection:
-            for table, id in ((RESPONSES, RESPONSES.c.id), (REQUESTS, REQUESTS.c.key)):
-                expired = select(id).where(table.c.expires <= self._now).limit(_EXPIRED_AT_ONCE)
-                ids = connection.scalars(expired.with_for_update(skip_locked=True)).all()
-                if ids and table is RESPONSES:
-                    _delete(connection, ids)
-                elif ids:
-                    connection.execute(delete(REQUESTS).where(id.in_(ids), table.c.expires <= self._now))
+            if ids := expired_ids(connection, RESPONSES.c.id, self._now):
+                _delete(connection, ids)
+            delete_expired_requests(connection, self._now)
 
     @property
     def _now(self) -> float:

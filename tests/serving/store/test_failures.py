@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,9 @@ import pytest
 import sqlalchemy
 
 from oneturn.config import ServeConfig
+from oneturn.core.database import create_tables, database_engine
 from oneturn.errors import AgentError, ConfigError
+from oneturn.serving.store import database as database_module
 from oneturn.serving.store import responses as stored
 from oneturn.serving.store.database import ITEMS, REQUESTS, RESPONSES, StoreDatabase, build_store
 from oneturn.serving.store.responses import ResponseStore
@@ -75,6 +80,38 @@ def test_postgres_restarts_between_two_requests(server: Server):
         assert text(ask(client, "?", previous_response_id=made["id"])) == "I heard code-one."
 
 
+def test_requests_don_t_wait_for_each_other_to_connect(address: str, monkeypatch: pytest.MonkeyPatch):
+    together = threading.Barrier(2)
+
+    def create(engine: sqlalchemy.Engine, tables: sqlalchemy.MetaData) -> None:
+        together.wait(10)  # broken, unless both are here
+        create_tables(engine, tables)
+
+    monkeypatch.setattr(database_module, "create_tables", create)
+    database = StoreDatabase(address, 1000)
+    store = ResponseStore(database)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda id: store.get("me", id), ["resp_1", "resp_2"])) == [None, None]
+    database.close()
+
+
+def test_others_create_each_table_just_before(address: str):
+    tables = sqlalchemy.MetaData()
+    for name in "abcd":
+        sqlalchemy.Table(name, tables, sqlalchemy.Column("id", sqlalchemy.Integer, primary_key=True))
+    engine, other = database_engine(address), database_engine(address)
+
+    @sqlalchemy.event.listens_for(engine, "before_cursor_execute")
+    def create_first(*call: Any) -> None:
+        if name := re.search(r"CREATE TABLE (\w)", call[2]):
+            tables.tables[name[1]].create(other)
+
+    create_tables(engine, tables)
+    assert sqlalchemy.inspect(engine).get_table_names() == [*"abcd"]
+    engine.dispose()
+    other.dispose()
+
+
 ADDRESSES = ["swordfish", "sqlite://", "sqlite:///:memory:", "oracle+swordfish://u:swordfish@h/d", "mysql://swordfish"]
 
 
@@ -97,7 +134,7 @@ class Clock:
 
 
 def test_expired_responses_are_unreadable_and_deleted_bit_by_bit(address: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(stored, "_EXPIRED_AT_ONCE", 2)
+    monkeypatch.setattr(database_module, "EXPIRED_AT_ONCE", 2)
     clock = Clock()
     database = StoreDatabase(address, 100, clock)
     store = ResponseStore(database)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import dspy
@@ -16,7 +18,11 @@ from starlette.testclient import TestClient
 import oneturn
 from oneturn.core.run_context import RunContext
 from oneturn.errors import AgentError
+from oneturn.serving.request_limit import RequestLimit
+from oneturn.serving.request_run import RequestRun
+from oneturn.serving.served_agent import ServedAgent
 from oneturn.serving.store import RecordedAnswer
+from oneturn.serving.store import database as database_module
 from oneturn.serving.store.database import REQUESTS, StoreDatabase
 from oneturn.serving.store.idempotency import IdempotencyKeys
 from oneturn.testing import ScriptedLM, finish
@@ -242,6 +248,54 @@ def test_a_client_that_leaves_does_not_stop_its_run(address: str, monkeypatch: p
         answer = httpx.post(f"{url}/v1/responses", json=BODY, headers={"Idempotency-Key": "k"}, timeout=60)
     assert answer.json()["status"] == "completed"
     assert work.runs == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("leaves", ["before the claim", "at its moment"])
+def test_a_client_that_leaves_early_leaves_its_key_free(
+    keys: IdempotencyKeys, leaves: str, stream: bool, monkeypatch: pytest.MonkeyPatch
+):
+    work = Counting()
+    agent, body = ServedAgent(work.agent()), {**BODY, "stream": stream}
+
+    async def run(leave: Callable[[RequestRun], object] = lambda run: None) -> str:
+        run = RequestRun(agent, body, "open_responses", {"x-request-id": "r"}, RequestLimit(2, 2))
+        run.idempotent = keys.request("me", "k", "/v1/responses", body)
+        leave(run)
+        run.start()
+        with suppress(AgentError):
+            return str([chunk async for chunk in await run.chunks()] if stream else await run.response())
+        return "refused"
+
+    def leave_late(run: RequestRun) -> None:
+        monkeypatch.setattr(work.may_end, "wait", lambda _: run.context.cancel("client_gone"))
+
+    early = leaves == "before the claim"
+    asyncio.run(run(RequestRun.disconnect if early else leave_late))
+    assert work.runs == (0 if early else 1)
+    answer = "Run 1." if early else "Run 2."
+    assert answer in asyncio.run(run())
+    assert answer in asyncio.run(run())
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_whoever_ends_deletes_answers_that_have_expired(
+    keys: IdempotencyKeys, keeps: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(database_module, "EXPIRED_AT_ONCE", 2)
+    clock: Any = keys.database.clock
+    answer = RecordedAnswer()
+    answer.add({"answer": "own"})
+    requests = [keys.request("me", f"k{number}", "/invocations", BODY) for number in range(5)]
+    counts = []
+    with RunContext().active():
+        for number, request in enumerate(requests):
+            request.claim(lambda: None)
+            clock.now += (keys.database.ttl + 1) * (number == 2)
+            request.end(answer if keeps or number < 2 else None)
+            with keys.database.transaction() as connection:
+                counts.append(connection.scalar(sqlalchemy.select(sqlalchemy.func.count()).select_from(REQUESTS)))
+    assert counts == ([1, 2, 1, 2, 3] if keeps else [1, 2, 0, 0, 0])
 
 
 def test_without_a_store_the_header_means_nothing():
