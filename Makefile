@@ -40,7 +40,7 @@ test: setup ## Run every test: units in parallel, the embedded LM, the notebooks
 	@$(call marked,local_lm)
 	@echo "test 3/4: the notebooks"
 	@$(call marked,notebooks)
-	@echo "test 4/4: a logged agent in a fresh environment (its packages come from the registry)"
+	@echo "test 4/4: a logged agent, and new projects from a wheel, in fresh environments (packages come from the registry)"
 	@$(call marked,fresh_env)
 
 # pytest exits with 5 if a marker selects no test, which is not a failure here.
@@ -49,7 +49,7 @@ marked = $(BIN)/pytest -q -m $(1) || { code=$$?; [ $$code -eq 5 ] || exit $$code
 test-fast: setup ## Run the unit tests only
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "$(QUICK)"
 
-test-versions: setup ## Run the unit tests on Python 3.10 to 3.13, with the newest and the lowest dependencies
+test-versions: setup ## Run the unit tests on Python 3.10 to 3.13, newest and lowest dependencies; walk from a wheel on two
 	$(BIN)/python -m scripts.version_matrix
 
 # One client: make test-clients CLIENTS=litellm. After a change of the versions: make test-clients WRITE=1

@@ -1,5 +1,7 @@
 """Run the unit tests on every supported Python, with the newest and the lowest allowed dependencies.
 
+On the oldest and the newest Python it also walks a new user's first hour from a wheel (tests/scaffold/wheel_walk.py).
+
     python -m scripts.version_matrix
     python -m scripts.version_matrix --python 3.13 --resolution highest -- tests/responses
 
@@ -24,6 +26,7 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".versions"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+WALKED = (PYTHONS[0], PYTHONS[-1])
 RESOLUTIONS = ("highest", "lowest-direct")
 QUICK = "not local_lm and not notebooks and not fresh_env"
 
@@ -82,7 +85,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of a run: pytest's last line, or why there was none."""
+    """The outcome of a run: its last line, or why there was none."""
 
     environment: Environment
     passed: bool
@@ -99,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     environments = [Environment(python, how) for python in options.python for how in options.resolution]
     results = list(_run(environments, options.pytest))
+    if not options.pytest:
+        results += [_walk(python) for python in options.python if python in WALKED]
     _print(results)
     return 0 if all(result.passed for result in results) else 1
 
@@ -115,6 +120,19 @@ def _run(environments: Sequence[Environment], arguments: Sequence[str]) -> Itera
             )
             continue
         yield environment.test(arguments)
+
+
+def _walk(python: str) -> Result:
+    """Walk a new user's first hour on a Python; the output goes to a log."""
+    walk = Environment(python, "wheel")
+    print(f"versions: a wheel on Python {python} (log: {walk.log})", flush=True)
+    FOLDER.mkdir(exist_ok=True)
+    started = time.monotonic()
+    command = [sys.executable, "-m", "tests.scaffold.wheel_walk", "--python", python]
+    with walk.log.open("w", encoding="utf-8") as output:
+        done = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603
+    lines = walk.log.read_text(encoding="utf-8").strip().splitlines() or ["no output"]
+    return Result(walk, done.returncode == 0, lines[-1], time.monotonic() - started)
 
 
 def _print(results: Sequence[Result]) -> None:

@@ -19,6 +19,7 @@ FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.
 PACKAGES = {
     "dspy",
     "dspy.lm15",
+    "dspy.predict.parameter",
     "dspy.teleprompt",
     "dspy.teleprompt.gepa",
     "dspy.utils",

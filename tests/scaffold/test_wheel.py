@@ -1,4 +1,4 @@
-"""A new user's first hour, from the wheel alone."""
+"""A new user's first hour, from the wheel alone. The other kinds: ``python -m tests.scaffold.wheel_walk``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.scaffold.wheel_walk import NAMES, main
+from tests.scaffold.wheel_walk import main
 
 
 @pytest.mark.fresh_env
-def test_each_kind_of_project_is_walked_from_a_wheel(tmp_path: Path):
-    assert main(["--folder", str(tmp_path), "--kinds", *NAMES]) == 0
+def test_a_project_is_walked_from_a_wheel(tmp_path: Path):
+    assert main(["--folder", str(tmp_path / "walk"), "--kinds", "react"]) == 0

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import bm25s
 from dspy.predict.parameter import Parameter
 
 from oneturn.core.serialization import jsonable
@@ -40,6 +39,8 @@ class DemoPool(Parameter):
 
     def _set(self, runs: list[dict[str, Any]]) -> None:
         self.runs = runs
+        import bm25s  # slow to import, and most programs have no pool
+
         self._index = bm25s.BM25()
         self._words = [_words(self._text(run)) for run in runs]
         if any(self._words):

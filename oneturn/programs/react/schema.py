@@ -87,14 +87,18 @@ class StepSchema:
     def with_client_tools(self, tools: Mapping[str, ClientTool]) -> StepSchema:
         """Return the schema for a run in which the LM may call these tools as well; this one is unchanged."""
         extended = copy.copy(self)
-        extended.client_tools = frozenset(tools)
+        extended.offer(tools)
+        return extended
+
+    def offer(self, tools: Mapping[str, ClientTool]) -> None:
+        """Add the tools of a client to this schema; see :meth:`with_client_tools`."""
+        self.client_tools = frozenset(tools)
         own = {name: schema for name, schema in self._calls.items() if name != FINISH}
         offered = {name: dict(tool.parameters) for name, tool in tools.items()}
-        extended._calls = {**own, **offered, FINISH: self._calls[FINISH]}
-        extended._descriptions = {**self._descriptions, **{name: tool.description for name, tool in tools.items()}}
-        extended.function_names = FunctionNames({name: call["properties"] for name, call in extended._calls.items()})
-        extended._api_formats, extended._functions = {}, {}
-        return extended
+        self._calls = {**own, **offered, FINISH: self._calls[FINISH]}
+        self._descriptions = {**self._descriptions, **{name: tool.description for name, tool in tools.items()}}
+        self.function_names = FunctionNames({name: call["properties"] for name, call in self._calls.items()})
+        self._api_formats, self._functions = {}, {}
 
     @property
     def names(self) -> frozenset[str]:
