@@ -1,5 +1,6 @@
 """The notebooks run unchanged on the embedded LM, and show what they did when they last ran."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,7 @@ def test_a_notebook_is_committed_with_the_outputs_of_its_cells(path: Path):
 def test_a_notebook_is_small_and_names_no_place_of_the_machine_that_ran_it(path: Path):
     text = path.read_text(encoding="utf-8")
     assert len(text.encode()) < MAX_BYTES
-    for place in ("/tmp/", "/home/", "/root/", "/Users/"):
-        assert place not in text
+    assert not re.search(r"/(tmp|home|root|Users)/", text)
 
 
 @pytest.mark.notebooks

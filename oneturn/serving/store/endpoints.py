@@ -38,7 +38,7 @@ class StoredResponses:
         return [Route(PATH, self.get, methods=["GET"]), Route(PATH, self.delete, methods=["DELETE"])]
 
     async def get(self, request: Request) -> Response:
-        """The response; 404 if it isn't stored for whoever asks."""
+        """The response; 404 if it isn't stored for the client."""
         try:
             _check_query(request)
             storage, id = self._find(request)
@@ -50,7 +50,7 @@ class StoredResponses:
         return JSONResponse(response)
 
     async def delete(self, request: Request) -> Response:
-        """Delete the response; 404 if it isn't stored for whoever asks."""
+        """Delete the response; 404 if it isn't stored for the client."""
         try:
             storage, id = self._find(request)
             if not await run_in_threadpool(storage.responses.delete, storage.owner(request.headers), id):

@@ -192,7 +192,7 @@ class ResponseStore:
 
 
 def not_found(id: str, why: str = "") -> AgentError:
-    """Return the error of a previous response that isn't stored for whoever asks."""
+    """Return the error of a previous response that isn't stored for the client."""
     message = (
         f"The previous response {id!r:.80} isn't stored. {why}It was made with store: false or another key, was "
         "deleted or has expired; send the items of the earlier turns in input, without previous_response_id."

@@ -134,9 +134,9 @@ def test_the_only_call_that_is_allowed_is_the_choice():
 
 
 def test_what_nothing_proves_is_told_in_the_client_s_words():
-    told = FinishedCall("price", {"item": "tea"}, "they pay", "tea is free")
+    reported = FinishedCall("price", {"item": "tea"}, "they pay", "tea is free")
     with chat_stub(calls(("price", {"item": "tea"})), calls(("finish", {"answer": "4"}))) as stub:
-        result, *_ = run(stub, "native", Resumption(None, (), unverified=(told,)))
+        result, *_ = run(stub, "native", Resumption(None, (), unverified=(reported,)))
     assert isinstance(result, ToolResult), "the tool may be called"
     (_, asked) = stub.requests[0]["messages"]
     assert asked["role"] == "user"

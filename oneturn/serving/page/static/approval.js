@@ -26,7 +26,7 @@ export function approvalView(item, answer) {
   const controls = element(
     "div.controls",
     {},
-    element("label", { for: reason.id }, "Reason", element("span.optional", {}, " optional, told to the agent")),
+    element("label", { for: reason.id }, "Reason", element("span.optional", {}, " optional, shown to the agent")),
     reason,
     buttons,
   );
