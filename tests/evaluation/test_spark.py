@@ -176,7 +176,9 @@ def test_a_served_agent_is_asked_by_the_workers(spark: SparkSession):
 
     with oneturn.running_server(oneturn.ResponsesAdapter(program)) as url:
         found = collected(evaluate_table(url, rows, {"right": yes}))
-    assert [(row["pred_answer"], row["score"], row["right"]) for row in found] == [("yes", 1.0, 1.0)] * 4
+    assert [(row["error"], row["pred_answer"], row["score"], row["right"]) for row in found] == [
+        (None, "yes", 1.0, 1.0)
+    ] * 4
     assert json.loads(found[0]["pred_tool_calls"]) == []
 
 

@@ -45,15 +45,20 @@ def failed(number: int, reason: str = "RunError: no answer") -> dict[str, Any]:
     return row(number, pred_answer=None, pred_tool_calls=[], score=0.0, feedback=reason, error=reason)
 
 
-def hostile() -> Evaluation:
-    """Rows with markup wherever there can be text."""
+def hostile_rows() -> list[dict[str, Any]]:
+    """Two rows with markup wherever there can be text."""
     call = {"name": HOSTILE, "arguments": {HOSTILE: HOSTILE}, "output": HOSTILE}
     texts = dict.fromkeys(("id", "category", "question", "answer", "pred_answer", "feedback", "trace_id"), HOSTILE)
     marked = row(1, **texts, pred_tool_calls=[call], pred_sources=[HOSTILE], score=0.5, exact=0.5)
-    return evaluation(
+    return [
         {**marked, "exact_feedback": HOSTILE, f"pred_{HOSTILE}": HOSTILE, HOSTILE: HOSTILE},
         {**failed(2, HOSTILE), "exact": 0.0, "exact_feedback": None},
-    )
+    ]
+
+
+def hostile() -> Evaluation:
+    """An evaluation of :func:`hostile_rows`."""
+    return evaluation(*hostile_rows())
 
 
 def support_desk() -> tuple[Evaluation, Evaluation]:

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from oneturn.evaluation.report import show_report, write_report
 from oneturn.evaluation.result import Evaluation
-from tests.evaluation.report.samples import HOSTILE, evaluation, failed, hostile, row, support_desk
+from tests.evaluation.report.samples import HOSTILE, evaluation, failed, hostile, hostile_rows, row, support_desk
 
 pytestmark = pytest.mark.browser
 
@@ -140,10 +140,10 @@ def test_repeats_and_other_metrics_are_shown(opened: Open, tmp_path: Path):
 
 
 def test_in_a_notebook_it_works_in_a_frame_of_its_own(opened: Open, tmp_path: Path):
-    report = show_report(evaluation(*[row(number) for number in range(1, 7)], hostile()))
+    report = show_report(evaluation(*[row(number) for number in range(1, 7)], *hostile_rows()))
     cell = tmp_path / "cell.html"
     cell.write_text(f"<!doctype html><meta charset=utf-8><title>cell</title>{report._repr_html_()}", encoding="utf-8")
     frame = opened(cell).frame_locator("iframe")
     frame.get_by_label("Search").fill("example-4")
-    expect(frame.get_by_role("status")).to_have_text("1 of 7 rows")
+    expect(frame.get_by_role("status")).to_have_text("1 of 8 rows")
     assert len(repr(report)) < 100
