@@ -163,6 +163,7 @@ def ask(page: Page, question: str) -> None:
 
 def test_from_the_first_question_to_the_next_version(project: Path, browser: Browser):
     run("compile")  # with the examples that there are
+    assert "uncompiled →" in run("diff"), "there is no earlier one to compare it with"
     agent = oneturn.load_agent(project / "agent.py", project / "config.json")
     page = browser.new_page()
     page.set_default_timeout(60_000)

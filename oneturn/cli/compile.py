@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from oneturn.compilation.front import Preference
     from oneturn.compilation.recipes.work import Estimate
 
+_UNCOMPILED = "uncompiled"
+
 
 def _show_estimate(estimate: Estimate | None, recipe: str, console: Console) -> None:
     if estimate is None:
@@ -152,9 +154,13 @@ def compile(
 
 def diff(
     before: Annotated[
-        str,
-        typer.Argument(metavar="[BEFORE]", help="A file, models:/NAME/VERSION, or a git revision; by default HEAD."),
-    ] = "HEAD",
+        str | None,
+        typer.Argument(
+            metavar="[BEFORE]",
+            help="A file, models:/NAME/VERSION, a git revision, or `uncompiled`; by default HEAD, or the uncompiled "
+            "program if HEAD has no compiled one.",
+        ),
+    ] = None,
     after: Annotated[
         str | None, typer.Argument(metavar="[AFTER]", help="The same; by default the configured file.")
     ] = None,
@@ -172,6 +178,8 @@ def diff(
 
         oneturn diff main
 
+        oneturn diff uncompiled
+
         oneturn diff models:/my_agent@champion
 
         oneturn diff old.json new.json --html review.html
@@ -186,17 +194,26 @@ def diff(
     from oneturn.compilation.diff import diff
     from oneturn.compilation.diff_report import report
     from oneturn.config.tracking import use_tracking
-    from oneturn.programs.state.artifact_sources import compiled_file
+    from oneturn.errors import ProgramError
+    from oneturn.programs import as_program
+    from oneturn.programs.state.artifact_sources import compiled_file, uncompiled_file
 
-    if any(side.startswith(("models:/", "runs:/")) for side in (before, after or "")):
+    if any(side is not None and side.startswith(("models:/", "runs:/")) for side in (before, after)):
         use_tracking(loaded.config.mlflow)
-    configured = loaded.compiled_path if loaded.config.compiled is not None else None
+    configured = loaded.compiled_path
     with tempfile.TemporaryDirectory() as before_folder, tempfile.TemporaryDirectory() as after_folder:
-        files = (
-            compiled_file(before, configured, Path(before_folder)),
-            compiled_file(after, configured, Path(after_folder)) if after is not None else loaded.compiled_path,
-        )
-        changes = diff(*files, names=(before, after or str(loaded.config.compiled)))
+        new = compiled_file(after, configured, Path(after_folder)) if after is not None else configured
+        try:
+            name = before or "HEAD"
+            old = compiled_file(name, configured, Path(before_folder)) if before != _UNCOMPILED else None
+        except ProgramError as error:
+            if before is not None:
+                raise
+            typer.echo(f"Compared with the uncompiled program: {error}", err=True)
+            name, old = _UNCOMPILED, None
+        if old is None:
+            old = uncompiled_file(as_program(loaded.build()), new, Path(before_folder))
+        changes = diff(old, new, names=(name, after or str(configured)))
     console = build_console()
     for part in report(changes, marks=not console.is_terminal or console.no_color):
         console.print(part, soft_wrap=not console.is_terminal)

@@ -24,7 +24,7 @@ from oneturn.compilation.render import format_prompts
 from oneturn.core.text_diff import paragraphs, render_paragraph, words
 from oneturn.errors import ProgramError
 from oneturn.programs.state import Manifest, save_compiled
-from oneturn.programs.state.artifact_sources import compiled_file
+from oneturn.programs.state.artifact_sources import compiled_file, uncompiled_file
 from oneturn.programs.state.interface import interface_of
 
 INSTRUCTIONS = "Answer a question about prices.\n\nLook it up first.\nThen answer.\n\nBe brief."
@@ -118,6 +118,21 @@ def test_page_is_written_to_the_given_path_with_markup_escaped(tmp_path: Path):
     assert "<script>" not in page.read_text(encoding="utf-8")
     missing = CliRunner().invoke(app, ["diff", files[0], str(tmp_path / "c.json")])
     assert missing.exit_code == 1
+
+
+def test_an_uncompiled_program_has_the_figures_that_the_compile_measured_of_it(tmp_path: Path):
+    compiled = document()
+    compiled["manifest"]["scores"]["before"] = {"score": 0.25, "lm_calls_per_row": 3.5}
+    (tmp_path / "a.json").write_text(json.dumps(compiled))
+    (tmp_path / "empty").mkdir()
+    program = oneturn.ReAct("question -> answer", tools=[price], thoughts=False)
+    changes = diff(uncompiled_file(program, tmp_path / "a.json", tmp_path / "empty"), tmp_path / "a.json")
+    assert [(figure.name, figure.before, figure.after) for figure in changes.figures[:2]] == [
+        ("score", 0.25, 0.5),
+        ("LM calls per question", 3.5, 2.5),
+    ]
+    assert [change.kind for change in changes.predictors[0].demos] == ["added"] * 3
+    assert changes.origin == ("recipe: uncompiled → scripted",)
 
 
 def test_demos_are_short_runs(tmp_path: Path):

@@ -179,7 +179,7 @@ class ReAct(dspy.Module):
         """
         self.thoughts = check_thoughts(thoughts)
         self.order_outputs(self.steps_schema.outputs)
-        signature = _step_signature(self.signature, bool(thoughts), self.parallel_calls)
+        signature = _step_signature(self.signature, bool(self.thoughts), self.parallel_calls)
         self.step.signature = signature.with_instructions(self.step.signature.instructions)
 
     def shared_messages(self) -> list[dict[str, Any]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import dspy
 import mlflow
 from mlflow.exceptions import MlflowException
 
 from oneturn.errors import ProgramError
+from oneturn.programs.state.artifact import read_manifest, save_compiled
 
 
 def compiled_file(wanted: str, configured: Path | None, folder: Path) -> Path:
@@ -31,6 +33,26 @@ def compiled_file(wanted: str, configured: Path | None, folder: Path) -> Path:
             f"There is no file {wanted!r}, and no compiled program is configured whose git revision could be read."
         )
     return _read_from_git(wanted, configured, folder)
+
+
+def uncompiled_file(program: dspy.Module, compiled: Path, folder: Path) -> Path:
+    """Write an uncompiled program as if it had been compiled, and return the file, to compare a compiled one with it.
+
+    Args:
+        program: the uncompiled program.
+        compiled: the file of a compiled one, whose compile measured the uncompiled program, too.
+        folder: an empty directory.
+
+    Raises:
+        ProgramError: ``compiled`` doesn't exist or isn't a compiled program.
+    """
+    manifest = read_manifest(compiled)
+    scores = {"after": manifest.scores["before"]} if "before" in manifest.scores else {}
+    nothing_kept = {"finish_order": None, "thoughts": None, "front": None, "overlap": None, "stopped": None}
+    origin = {"recipe": "uncompiled", "scores": scores, "spend": {}, "estimate": None}
+    path = folder / compiled.name
+    save_compiled(program, manifest.model_copy(update={**origin, **nothing_kept}), path)
+    return path
 
 
 def _download_from_model(uri: str, folder: Path) -> Path:
