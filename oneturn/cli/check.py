@@ -17,7 +17,10 @@ _EXIT_UNREACHABLE = 2
 
 
 def check(
-    url: Annotated[str, typer.Argument(help="The endpoint: host and port, or the URL of /responses or /invocations.")],
+    url: Annotated[
+        str,
+        typer.Argument(help="The endpoint: host and port, or the URL of /v1/responses, /responses or /invocations."),
+    ],
     contract: Annotated[
         Literal["openresponses", "mlflow"] | None,
         typer.Option(help="What the endpoint promises.", show_default="openresponses at /v1/responses, else mlflow"),

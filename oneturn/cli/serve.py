@@ -17,7 +17,12 @@ def serve(
         str | None, typer.Option(metavar="URI", help="Serve this logged model instead of the agent's file.")
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Serve from N processes, which share the port and nothing else.")
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Serve from N processes, which share the port and a configured store. Limits count per process.",
+        ),
     ] = 1,
     reload: Annotated[
         bool, typer.Option("--reload", help="Restart when a Python file of the agent changes; for development.")

@@ -76,7 +76,7 @@ class JudgeConfig(Section):
     guidelines: list[str] = []
     """Guidelines that answers must follow, one sentence each; scored in a column of their own."""
     min_kappa: Annotated[float, Field(ge=-1, le=1)] = 0.6
-    """`oneturn judge` flags a judge whose agreement with people (Cohen's kappa) is below this."""
+    """`oneturn judge calibrate` flags a judge whose agreement with people (Cohen's kappa) is below this."""
 
     @field_validator("model")
     @classmethod

@@ -73,7 +73,7 @@ class AgentSource:
 
 
 def serve_in_processes(source: AgentSource, *, reload: bool = False) -> None:
-    """Serve an agent from several processes until interrupted (Ctrl-C). They share the port, and nothing else.
+    """Serve an agent from several processes until interrupted (Ctrl-C). They share the port, and a configured store.
 
     Args:
         source: the agent.
