@@ -58,6 +58,22 @@ def read_answer(items: Sequence[Item], own: OwnTools) -> ApprovalAnswer | None:
     return ApprovalAnswer(request_id, call, Resumption(call, finished, approve, " ".join(reason.split())))
 
 
+def without_denials(items: Sequence[Item]) -> list[int]:
+    """Return the positions of the items without outputs that only repeat a refusal.
+
+    Vercel's AI SDK sends, behind the answer that refuses a call, also the output "Tool call execution denied." of a call
+    with an id of its own. It answers no call of the input.
+    """
+    calls = {item.get("call_id") for item in items if item.get("type") == "function_call"}
+    kept, refused = [], False
+    for index, item in enumerate(items):
+        is_output = item.get("type") == "function_call_output"
+        if not (refused and is_output and item.get("call_id") not in calls):
+            kept.append(index)
+            refused = item.get("type") == APPROVAL_RESPONSE and item.get("approve") is False
+    return kept
+
+
 def _refuse_ignored_answer(items: Sequence[Item]) -> None:
     """Refuse an answer that isn't the last item, unless its run has ended, or a person refused and asked again."""
     answers = [index for index, item in enumerate(items) if item.get("type") == APPROVAL_RESPONSE]

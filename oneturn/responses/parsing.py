@@ -14,7 +14,7 @@ from oneturn.core.serialization import replace_surrogates_deep
 from oneturn.core.steps import Resumption
 from oneturn.errors import ProgramError, RequestError
 from oneturn.programs import Program
-from oneturn.responses.approval_items import read_answer
+from oneturn.responses.approval_items import read_answer, without_denials
 from oneturn.responses.call_items import to_mlflow_items
 from oneturn.responses.client_calls import has_outputs, read_again, read_outputs, without_state
 from oneturn.responses.request import MESSAGES, SYSTEM, program_inputs, to_mlflow_request
@@ -83,6 +83,9 @@ def _parse_items(
     key: Approvals,
 ) -> ParsedRequest:
     items = tuple(item.model_dump() for item in request.input)
+    if len(kept := without_denials(items)) < len(items):
+        items = tuple(items[index] for index in kept)
+        request = request.model_copy(update={"input": [request.input[index] for index in kept]})
     own = OwnTools(program)
     if takes_client_tools(program) and has_outputs(items, own):
         inputs = program_inputs(program.signature, _without_calls(request, items), program.answer_field)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import re
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +17,7 @@ import uvicorn
 from mlflow.entities import Document
 
 import oneturn
+from oneturn.config import ServeConfig
 from oneturn.serving import application, running_server
 from tests.clients.scripted_lm import CallLog, scripted_lm
 
@@ -22,6 +25,7 @@ ENDPOINT = "desk"
 """The name of the serving endpoint in the workspace's paths."""
 
 _KEY = "0123456789abcdef" * 2  # signs approvals; a key of this test only
+_STORE_ENV = "ONETURN_CLIENTS_STORE"
 _ENDPOINT_PATH = re.compile(rf"/serving-endpoints/({ENDPOINT}/invocations|responses)")
 
 
@@ -60,6 +64,7 @@ class Servers:
     Attributes:
         calls: the LM's calls.
         url: the served agent.
+        store_url: the served agent, with a response store.
         no_lm_url: the served agent whose LM can't be reached.
         workspace_url: the first agent at the paths of a Databricks workspace.
         workspace_no_lm_url: the second agent at the paths of a Databricks workspace.
@@ -67,6 +72,7 @@ class Servers:
 
     calls: CallLog
     url: str
+    store_url: str
     no_lm_url: str
     workspace_url: str
     workspace_no_lm_url: str
@@ -84,7 +90,10 @@ def serve_agent() -> Iterator[Servers]:
         adapters = {"url": _adapter(lm_url), "no_lm_url": _adapter(no_lm_url)}
         urls = {name: stack.enter_context(running_server(adapter)) for name, adapter in adapters.items()}
         workspaces = {f"workspace_{name}": stack.enter_context(_workspace(adapters[name])) for name in adapters}
-        yield Servers(calls, **urls, **workspaces)
+        folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+        os.environ[_STORE_ENV] = f"sqlite:///{folder}/responses.db"
+        stored = running_server(adapters["url"], settings=ServeConfig(store_env=_STORE_ENV))
+        yield Servers(calls, **urls, store_url=stack.enter_context(stored), **workspaces)
 
 
 def _adapter(lm_url: str) -> oneturn.ResponsesAdapter:

@@ -34,6 +34,7 @@ class Client:
         path: what its base URL has behind the server's; ``None`` if it asks the workspace's paths.
         setup: what its user sets, for the table.
         differences: by scenario, or by scenario and mode.
+        stored: whether the server has a response store.
     """
 
     title: str
@@ -43,6 +44,7 @@ class Client:
     path: str | None
     setup: str
     differences: Mapping[str | tuple[str, str], Difference] = dataclasses.field(default_factory=dict)
+    stored: bool = False
 
     def difference(self, scenario: str, mode: str) -> Difference | None:
         """Return the difference stated for a cell, if there is one."""
@@ -89,11 +91,16 @@ CLIENTS = {
                     ("raises AI_APICallError: The input has no approval request",),
                 ),
             ),
-            ("approval_no", STREAMED): Difference(
-                "sends a refusal without its request, and an output that answers no call: refused",
-                ("raises AI_APICallError: The last mcp_approval_response is followed by another item",),
-            ),
         },
+    ),
+    "ai-sdk-openai-stored": Client(
+        "AI SDK: @ai-sdk/openai, with a response store",
+        "ai_sdk",
+        "@ai-sdk/openai",
+        ("ai_sdk_driver.mjs", "openai-stored"),
+        "/v1",
+        f"`serve.store_env`; `baseURL`: the server's URL and `/v1`; {_AI_SDK}",
+        stored=True,
     ),
     "ai-sdk-open-responses": Client(
         "AI SDK: @ai-sdk/open-responses",

@@ -124,7 +124,8 @@ def _request(name: str, client: Client, key: str, mode: str, servers: Servers) -
     if client.path is None:
         url = servers.workspace_no_lm_url if scenario.without_lm else servers.workspace_url
     else:
-        url = (servers.no_lm_url if scenario.without_lm else servers.url) + client.path
+        url = servers.store_url if client.stored else servers.url
+        url = (servers.no_lm_url if scenario.without_lm else url) + client.path
     return {
         "cell": cell,
         "scenario": key,

@@ -131,6 +131,21 @@ def test_a_refusal_and_its_reason_reach_the_lm(shop: Shop, first_turn: list[dict
     assert events[-1]["type"] == "response.completed"
 
 
+def test_the_output_by_which_the_ai_sdk_repeats_a_refusal_is_ignored(shop: Shop, first_turn: list[dict[str, Any]]):
+    denial = {"type": "function_call_output", "call_id": "sKDCBQQcgCCZUKs7", "output": "Tool call execution denied."}
+    agent = replica(shop, finish(answer="I may not.", citations=[]))
+    events = ask(agent, [QUESTION, *first_turn, answer_to(first_turn, approve=False), denial])
+    assert events[-1]["type"] == "response.completed"
+    assert agent.program.step.lm.requests[0].messages[-1]["content"] == "Error: a person refused this call"
+    assert shop.done == ["look_up 7"]
+    for others in (
+        [answer_to(first_turn), denial],  # nothing was refused
+        [answer_to(first_turn, approve=False), {**denial, "call_id": first_turn[1]["call_id"]}],  # answers a call
+        [answer_to(first_turn, approve=False), first_turn[-1], denial],
+    ):
+        assert ask(replica(shop), [QUESTION, *first_turn, *others])[-2]["type"] == "error"
+
+
 def test_a_second_approval_in_the_same_turn(shop: Shop, first_turn: list[dict[str, Any]]):
     again = call("refund", "and more", order=8, euros=5)
     first = [*first_turn, answer_to(first_turn)]

@@ -20,7 +20,7 @@ async function createModel(cell) {
   const fetchWithInputs = (url, init) =>
     fetch(url, { ...init, body: JSON.stringify({ ...JSON.parse(init.body), custom_inputs: cell.custom_inputs }) });
   const options = cell.custom_inputs ? { fetch: fetchWithInputs } : {};
-  if (provider === 'openai') {
+  if (provider.startsWith('openai')) {
     const { createOpenAI } = await import('@ai-sdk/openai');
     return createOpenAI({ baseURL: cell.url, apiKey: 'none', ...options }).responses('agent');
   }
