@@ -61,7 +61,7 @@ def read_answer(items: Sequence[Item], own: OwnTools) -> ApprovalAnswer | None:
 def without_denials(items: Sequence[Item]) -> list[int]:
     """Return the positions of the items without outputs that only repeat a refusal.
 
-    Vercel's AI SDK sends, behind the answer that refuses a call, also the output "Tool call execution denied." of a call
+    Behind the answer that refuses a call, Vercel's AI SDK also sends the output "Tool call execution denied." of a call
     with an id of its own. It answers no call of the input.
     """
     calls = {item.get("call_id") for item in items if item.get("type") == "function_call"}
