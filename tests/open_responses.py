@@ -6,7 +6,9 @@ are set aside here and checked by the types of the ``openai`` package.
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Optional, Union
 
@@ -15,7 +17,9 @@ import pytest
 from openai.types.responses.response_output_item import McpApprovalRequest, McpCall
 from pydantic import BaseModel, Field, TypeAdapter
 
-types = pytest.importorskip("openresponses_types", reason="openresponses-types needs Python 3.11")
+if sys.version_info < (3, 11):
+    pytest.skip("openresponses-types needs Python 3.11", allow_module_level=True)
+types: Any = importlib.import_module("openresponses_types")
 
 Event = dict[str, Any]
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
