@@ -13,14 +13,19 @@ from oneturn.errors import ConfigError, DeployError
 from oneturn.programs import guarded_tools
 
 
-def refuse_undeployable(config: AgentConfig) -> None:
-    """Raise ``DeployError`` if the configuration can't be deployed; the message has one line per problem."""
-    _refuse(finding for finding in deployable(config) if finding.severity is Severity.error)
+def refuse_undeployable(config: AgentConfig, app: bool = False) -> None:
+    """Raise ``DeployError`` if the configuration can't be deployed; the message has one line per problem.
+
+    Args:
+        config: the agent's configuration.
+        app: whether it is deployed as an app.
+    """
+    _refuse(finding for finding in deployable(config, app) if finding.severity is Severity.error)
 
 
-def refuse_problems(config: AgentConfig) -> None:
+def refuse_problems(config: AgentConfig, app: bool = False) -> None:
     """Raise ``DeployError`` for problems of the configuration or of the workspace resources that it names."""
-    refuse_undeployable(config)
+    refuse_undeployable(config, app)
     _refuse(check_workspace(config).errors(), "(`oneturn doctor` shows more; --no-check skips the workspace checks.)")
 
 

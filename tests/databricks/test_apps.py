@@ -13,7 +13,15 @@ import httpx
 import mlflow
 import pytest
 import yaml
-from databricks.sdk.service.apps import ComputeState, ComputeStatus
+from databricks.sdk.service.apps import (
+    AppResource,
+    AppResourceDatabase,
+    AppResourceDatabaseDatabasePermission,
+    AppResourceSecret,
+    AppResourceSecretSecretPermission,
+    ComputeState,
+    ComputeStatus,
+)
 
 from oneturn.deployment.databricks.apps import deploy_app, plan_app
 from oneturn.deployment.databricks.rollback import plan_app_rollback, roll_back_app
@@ -24,6 +32,7 @@ from tests.databricks.conftest import Desk
 pytestmark = pytest.mark.xdist_group("databricks-apps")  # the module's workspace takes seconds
 
 ENVIRONMENT = {"LANGUAGE": "en", "DESK_API_KEY": "{{secrets/desk/key}}"}
+CAN_CONNECT = AppResourceDatabaseDatabasePermission.CAN_CONNECT_AND_CREATE
 FEW = {"app.py": b"", "app.yaml": b""}
 
 
@@ -66,6 +75,37 @@ def test_a_new_app_gets_its_resources_and_its_files(desk: Desk, apps: Apps):
         {"name": "DESK_API_KEY", "valueFrom": "desk-api-key"},
     ]
     assert "dspy==" in plan.files["requirements.txt"].decode()
+
+
+def test_an_app_needs_the_variables_of_its_server(desk: Desk, apps: Apps):
+    serve = {"store_env": "STORE", "api_key_env": "SERVE_KEY"}
+    with pytest.raises(DeployError) as refused:
+        plan_app(desk.agent(serve=serve))
+    assert "serve.store_env: it names STORE, which isn't set in the deployment." in str(refused.value)
+    assert "Add to deploy.environment: SERVE_KEY: '{{secrets/<scope>/<key>}}'" in str(refused.value)
+    variables = dict.fromkeys(serve.values(), "{{secrets/desk/key}}")
+    assert plan_app(desk.agent(serve=serve, deploy={"environment": variables})).files
+
+
+def test_resources_that_others_attached_stay(desk: Desk, apps: Apps):
+    deploy(desk)
+    database = AppResourceDatabase(instance_name="lakebase", database_name="answers", permission=CAN_CONNECT)
+    old = AppResourceSecret("desk", "old", AppResourceSecretSecretPermission.READ)
+    attached = apps.apps["desk"].resources
+    attached += [AppResource("database", database=database), AppResource("old-key", secret=old)]
+    lines = plan_app(desk.agent(deploy={"environment": ENVIRONMENT})).lines()
+    changes = [line for line in lines if line.startswith(("It keeps", "It loses"))]
+    assert changes == [
+        "It keeps access to: database answers: CAN_CONNECT_AND_CREATE",
+        "It loses access to: secret old: READ",
+    ]
+    deploy(desk)
+    assert [resource.name for resource in apps.apps["desk"].resources] == [
+        "serving-endpoint-1",
+        "desk-api-key",
+        "traces",
+        "database",
+    ]
 
 
 def test_a_stopped_app_is_started_by_a_deployment(desk: Desk, apps: Apps):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,11 +109,25 @@ def app_resources(config: AgentConfig, experiment_id: str | None) -> list[AppRes
     return list(resources)
 
 
-def describe_resources(resources: list[AppResource]) -> Iterator[str]:
+_OWN_NAME = re.compile(
+    "(traces|(serving-endpoint|sql-warehouse|genie-space|function|table|vector-search-index|uc-connection)-[0-9]+)"
+)
+
+
+def attached_by_others(attached: Iterable[AppResource]) -> list[AppResource]:
+    """Those of an app's resources that a person or another tool attached, such as a database: a deployment keeps them.
+
+    A secret isn't kept: those of earlier deployments have any name.
+    """
+    return [each for each in attached if each.secret is None and not _OWN_NAME.fullmatch(each.name)]
+
+
+def describe_resources(resources: Iterable[AppResource]) -> Iterator[str]:
     """Yield one line of text per resource."""
     for resource in resources:
         (kind, settings), *_ = ((key, value) for key, value in resource.as_dict().items() if key != "name")
         name = settings.get("securable_full_name") or settings.get("name") or settings.get("id") or settings.get("key")
+        name = name or settings.get("database_name")
         yield f"{kind.replace('_', ' ')} {name or settings.get('experiment_id')}: {settings['permission']}"
 
 

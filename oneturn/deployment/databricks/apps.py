@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -17,7 +17,12 @@ from oneturn.agent import Agent
 from oneturn.config import AgentConfig
 from oneturn.config.tracking import use_store, use_tracking
 from oneturn.core.databricks_auth import as_deploy_error, workspace_client
-from oneturn.deployment.databricks.app_files import app_files, app_resources, describe_resources
+from oneturn.deployment.databricks.app_files import (
+    app_files,
+    app_resources,
+    attached_by_others,
+    describe_resources,
+)
 from oneturn.deployment.databricks.endpoint import ProgressCallback
 from oneturn.deployment.preflight import refuse_problems, refuse_undeployable, refuse_unsigned_approvals
 from oneturn.deployment.resources import scopes_of
@@ -37,7 +42,9 @@ class AppPlan:
         exists: whether the app exists.
         source: the workspace folder for its files, a new one per deployment.
         files: the files by path in the app.
-        resources: the resources that its service principal can access.
+        resources: the resources that its service principal gets access to.
+        kept: the resources that others have attached to the app, which stay.
+        lost: resources of an earlier deployment, and secrets, which it can no longer access.
         scopes: the API scopes of a user's token, for access on behalf of the user.
         config: the agent's configuration.
     """
@@ -49,6 +56,8 @@ class AppPlan:
     resources: list[AppResource]
     scopes: list[str]
     config: AgentConfig
+    kept: list[AppResource] = field(default_factory=list)
+    lost: list[AppResource] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """The plan as text, for confirmation."""
@@ -57,6 +66,8 @@ class AppPlan:
             f"The app {self.name} {'gets a new deployment' if self.exists else 'is created'}.",
             f"{len(self.files)} files ({size / 1000:.0f} kB) are uploaded to {self.source}.",
             *(f"It can access: {line}" for line in describe_resources(self.resources)),
+            *(f"It keeps access to: {line}" for line in describe_resources(self.kept)),
+            *(f"It loses access to: {line}" for line in describe_resources(self.lost)),
             *(f"On behalf of a user: {scope}" for scope in self.scopes),
         ]
 
@@ -73,18 +84,25 @@ def plan_app(agent: Agent, *, check: bool = True) -> AppPlan:
         DeployError: the configuration can't be deployed.
         ProgramError: a folder that the agent declares doesn't exist.
     """
-    (refuse_problems if check else refuse_undeployable)(agent.config)
+    (refuse_problems if check else refuse_undeployable)(agent.config, app=True)
     refuse_unsigned_approvals(agent)
     use_store(agent.config.mlflow)
     client, name = workspace_client(), app_name(agent)
+    app = _app(client, name)
+    attached = (app.resources or []) if app is not None else []
+    kept = attached_by_others(attached)
+    resources = app_resources(agent.config, experiment_id(agent.config))
+    given = set(describe_resources([*resources, *kept]))
     return AppPlan(
         name,
-        _app(client, name) is not None,
+        app is not None,
         _new_source_path(client, agent.config, name),
         app_files(agent),
-        app_resources(agent.config, experiment_id(agent.config)),
+        resources,
         scopes_of(agent.config),
         agent.config,
+        kept,
+        [each for each in attached if not given.issuperset(describe_resources([each]))],
     )
 
 
@@ -168,7 +186,7 @@ def _create_or_update(client: WorkspaceClient, plan: AppPlan, limit: timedelta, 
 
     app = App(
         plan.name,
-        resources=plan.resources,
+        resources=[*plan.resources, *plan.kept],
         user_api_scopes=plan.scopes or None,
         description="An agent, deployed by oneturn.",
     )

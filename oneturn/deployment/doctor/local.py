@@ -306,13 +306,18 @@ def _server(entry: McpTools) -> Finding:
     return ok(subject, f"offers {', '.join(str(tool.name) for tool in tools)}")
 
 
-def deployable(config: AgentConfig) -> Iterator[Finding]:
-    """Check the configuration's settings for a deployment: tracking, model name and environment variables."""
-    findings = list(_deploy_problems(config))
+def deployable(config: AgentConfig, app: bool = False) -> Iterator[Finding]:
+    """Check the configuration's settings for a deployment: tracking, model name and environment variables.
+
+    Args:
+        config: the agent's configuration.
+        app: whether it is deployed as an app, whose server reads further variables.
+    """
+    findings = list(_deploy_problems(config, app))
     yield from findings or [ok("deploy", "the configuration can be deployed")]
 
 
-def _deploy_problems(config: AgentConfig) -> Iterator[Finding]:
+def _deploy_problems(config: AgentConfig, app: bool) -> Iterator[Finding]:
     uri = config.mlflow.tracking_uri
     if not uri.startswith("databricks"):
         yield problem("mlflow.tracking_uri", f"it is {uri!r}", "Set it to 'databricks', which a deployment requires.")
@@ -322,20 +327,22 @@ def _deploy_problems(config: AgentConfig) -> Iterator[Finding]:
     if _is_false(config.deploy.environment.get(_CODE_EXECUTION)):
         observation = f"it sets {_CODE_EXECUTION} to false, so that the deployment refuses to load the agent"
         yield problem("deploy.environment", observation, f"Remove {_CODE_EXECUTION}.")
-    for key, variable in _variables_of_a_run(config):
+    for key, variable in _variables(config, app):
         if variable not in config.deploy.environment:
             entry = f"{variable}: '{{{{secrets/<scope>/<key>}}}}'"
             observation = f"it names {variable}, which isn't set in the deployment"
             yield problem(key, observation, f"Add to deploy.environment: {entry}")
 
 
-def _variables_of_a_run(config: AgentConfig) -> Iterator[tuple[str, str]]:
-    """The environment variables that a run of the agent reads, each with the configuration key that names it."""
+def _variables(config: AgentConfig, app: bool) -> Iterator[tuple[str, str]]:
+    """The environment variables that a run of the agent reads, and an app's server, each with the key that names it."""
     named: list[tuple[str, str | None]] = [
         ("lm.api_key_env", config.lm.api_key_env),
         ("approvals.key_env", config.approvals.key_env),
         ("approvals.ledger_env", config.approvals.ledger_env),
     ]
+    if app:
+        named += [("serve.api_key_env", config.serve.api_key_env), ("serve.store_env", config.serve.store_env)]
     if config.retriever.embeddings is not None:
         named.append(("retriever.embeddings.api_key_env", config.retriever.embeddings.api_key_env))
     for number, tool in enumerate(config.tools):
