@@ -6,6 +6,7 @@ Commands import their dependencies when they run, so that help and usage errors 
 from __future__ import annotations
 
 import os
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -28,6 +29,9 @@ class Commands(TyperGroup):
         """Run the command."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # the reader has closed, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the exit's flush fails again
+            raise typer.Exit(1) from None
         except Exception as error:
             text = describe(error)
             if text is None:

@@ -194,6 +194,7 @@ def diff(
     from oneturn.compilation.diff import diff
     from oneturn.compilation.diff_report import report
     from oneturn.config.tracking import use_tracking
+    from oneturn.core.terminal import visible_lines
     from oneturn.errors import ProgramError
     from oneturn.programs import as_program
     from oneturn.programs.state.artifact_sources import compiled_file, uncompiled_file
@@ -209,7 +210,7 @@ def diff(
         except ProgramError as error:
             if before is not None:
                 raise
-            typer.echo(f"Compared with the uncompiled program: {error}", err=True)
+            typer.echo(visible_lines(f"Compared with the uncompiled program: {error}"), err=True)
             name, old = _UNCOMPILED, None
         if old is None:
             old = uncompiled_file(as_program(loaded.build()), new, Path(before_folder))

@@ -108,7 +108,8 @@ def program(agent: Agent) -> Iterator[Finding]:
     except OneTurnError as error:
         yield problem("compiled", str(error), "")
         return
-    if manifest.lm != agent.config.lm.model:
+    lm = _lm(agent)
+    if manifest.lm not in (agent.config.lm.model, lm and lm.model):  # the embedded LM's own name is another
         observation = f"{agent.config.compiled} was compiled on {manifest.lm}, but the LM is {agent.config.lm.model}"
         yield warning("compiled", observation, "Prompts are optimized for one LM; run `oneturn compile`.")
     else:
@@ -128,20 +129,22 @@ def carried_code(agent: Agent) -> Iterator[Finding]:
         yield ok("code_paths", ", ".join(agent.logged_paths) or "none")
 
 
-def _compiled_way(agent: Agent, program: dspy.Module, manifest: Manifest) -> Iterator[Finding]:
+def _lm(agent: Agent) -> dspy.BaseLM | None:
     try:
-        change = tool_calling_change(manifest, program, agent.lm())
+        return agent.lm()
     except OneTurnError:  # reported by the checks of the LM
-        return
-    if change is not None:
+        return None
+
+
+def _compiled_way(agent: Agent, program: dspy.Module, manifest: Manifest) -> Iterator[Finding]:
+    lm = _lm(agent)
+    if lm is not None and (change := tool_calling_change(manifest, program, lm)) is not None:
         observation = f"{agent.config.compiled}: {change}"
         yield warning("compiled", observation, "Run `oneturn compile`, or set tool_calling.")
 
 
 def _tool_calling(agent: Agent, program: ReAct) -> Iterator[Finding]:
-    try:
-        lm = agent.lm()
-    except OneTurnError:  # reported by the checks of the LM
+    if (lm := _lm(agent)) is None:
         return
     reason = "" if program.tool_calling == "auto" else ", as declared"
     yield ok("tool calling", f"{program.tool_calling_with(lm)} with {lm.model}{reason}")

@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 import oneturn
 from oneturn.agent import Agent
 from oneturn.cli import app
-from oneturn.config import AgentConfig
+from oneturn.config import AgentConfig, LMConfig
 from oneturn.deployment.doctor import Finding, Severity, check
 from oneturn.deployment.doctor import local as here
 from oneturn.deployment.doctor import local as packages
+from oneturn.lm import build_lm
 from oneturn.programs.state import Manifest, save_compiled
 from oneturn.programs.state.interface import interface_of
 from oneturn.testing import ScriptedLM
@@ -133,6 +134,17 @@ def test_a_compiled_program_is_looked_at(agent: Agent):
     assert states(here.program(agent)) == {"program": "ok", "tool calling": "ok", "compiled": "warning"}
     missing = replace(agent, config=configured(compiled="compiled.json"))
     assert states(here.program(missing))["compiled"] == "error"
+
+
+def test_a_program_that_was_compiled_on_the_embedded_lm_is_known_by_the_name_of_its_model(agent: Agent):
+    for lm, severity in (("local/0.5B", "ok"), ("local/1.5B", "warning")):
+        model = build_lm(LMConfig(model="local/0.5B")).model
+        assert model.startswith("oneturn-local/")
+        origin = {"seed": 0, "created": "", "versions": {}, "dataset": {}, "scores": {}, "spend": {}}
+        manifest = Manifest(recipe="r", lm=model, interface=interface_of(agent.build()), **origin)
+        save_compiled(agent.build(), manifest, agent.root / "compiled.json")
+        configuration = configured(lm={"model": lm}, compiled="compiled.json")
+        assert states(here.program(replace(agent, config=configuration)))["compiled"] == severity
 
 
 @pytest.mark.parametrize(
