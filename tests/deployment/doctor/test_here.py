@@ -18,7 +18,6 @@ from oneturn.cli import app
 from oneturn.config import AgentConfig, LMConfig
 from oneturn.deployment.doctor import Finding, Severity, check
 from oneturn.deployment.doctor import local as here
-from oneturn.deployment.doctor import local as packages
 from oneturn.lm import build_lm
 from oneturn.programs.state import Manifest, save_compiled
 from oneturn.programs.state.interface import interface_of
@@ -56,7 +55,7 @@ def test_all_packages_of_the_tests_are_what_oneturn_needs():
         compile={"recipe": "miprov2"},
         tools=[{"kind": "mcp", "command": "server"}],
     )
-    found = list(packages.packages(config))
+    found = list(here.packages(config))
     assert {finding.severity for finding in found} == {Severity.ok}
     assert [finding.check for finding in found] == [
         "packages",
@@ -69,15 +68,15 @@ def test_all_packages_of_the_tests_are_what_oneturn_needs():
 
 def test_a_package_that_is_missing_or_old_names_the_command_that_brings_it(monkeypatch: pytest.MonkeyPatch):
     needs = ["pandas>=9999", "there-is-no-such-package>=1", 'rich>=9999; extra == "local"']
-    monkeypatch.setattr(packages, "requires", lambda name: needs)
-    base, local = packages.packages(configured(lm={"model": "local/0.5B"}))
+    monkeypatch.setattr(here, "requires", lambda name: needs)
+    base, local = here.packages(configured(lm={"model": "local/0.5B"}))
     assert base.severity is Severity.error
     assert ">=9999 is required; there-is-no-such-package isn't installed" in base.message
     assert local.fix == 'Run: pip install --upgrade "oneturn[local]"'
 
 
 def test_an_extra_that_the_configuration_does_not_need_is_not_asked_for():
-    assert len(list(packages.packages(configured(lm={"model": "openai/some-lm"})))) == 1
+    assert len(list(here.packages(configured(lm={"model": "openai/some-lm"})))) == 1
 
 
 @pytest.mark.parametrize(
