@@ -36,7 +36,7 @@ test: setup ## Run every test: units in parallel, the embedded LM, the notebooks
 	@echo "test 1/4: unit tests"
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "$(QUICK)"
 	@echo "test 2/4: the embedded LM (its weights are downloaded the first time)"
-	$(BIN)/python -m scripts.fetch_weights 0.5B 1.5B
+	$(BIN)/python -m scripts.fetch_weights 0.5B
 	@$(call marked,local_lm)
 	@echo "test 3/4: the notebooks"
 	@$(call marked,notebooks)

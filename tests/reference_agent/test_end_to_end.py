@@ -42,6 +42,7 @@ print(json.dumps({"answers": answers, "code": data.__file__, "outputs": pyfunc["
 @pytest.mark.local_lm
 def test_every_client_gets_the_same_answer_from_the_logged_agent(tmp_path, monkeypatch):
     config = yaml.safe_load((ROOT / "configs" / "dev.yaml").read_text())
+    config["lm"]["model"] = "local/0.5B"
     config["mlflow"]["tracking_uri"] = f"sqlite:///{tmp_path}/mlflow.db"
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.chdir(tmp_path)

@@ -60,10 +60,16 @@ def load_prompt(engine: LocalEngine, messages: Messages) -> None:
     file = prompts_folder() / f"{_key(engine, messages)}.bin"
     headers = {"Authorization": f"Bearer {server.key}"}
     with httpx.Client(base_url=server.url, headers=headers, trust_env=False, timeout=engine.timeout) as client:
-        if not _restore(client, engine.settings.slots, file):
-            with Console(stderr=True).status("The embedded LM processes the agent's prompt, once …"):
-                _compute(client, messages, file)
-            _restore(client, engine.settings.slots, file)
+        try:
+            if not _restore(client, engine.settings.slots, file):
+                with Console(stderr=True).status("The embedded LM processes the agent's prompt, once …"):
+                    _compute(client, messages, file)
+                _restore(client, engine.settings.slots, file)
+        except httpx.TimeoutException as error:
+            raise LocalLMError(
+                f"The embedded LM didn't process the agent's prompt within {engine.timeout:.0f} s, which takes half a "
+                "minute on two idle cores. Stop other work on this machine, or raise lm.timeout."
+            ) from error
     _evict(file)
 
 

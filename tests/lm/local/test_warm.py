@@ -12,6 +12,7 @@ import dspy
 import pytest
 
 import oneturn
+from oneturn.errors import LocalLMError
 from oneturn.lm.local import ServerSettings, fetch_weights, local_lm, warm_up
 from oneturn.lm.local.prompt_cache import MAX_PROMPTS, prompts_folder
 from oneturn.lm.local.server import running_server, server_variables
@@ -71,6 +72,15 @@ def test_only_the_most_recent_prompts_stay_on_disk(tmp_path: Path, monkeypatch: 
     for number in range(MAX_PROMPTS + 2):
         warm_up(program(f"Rule {number}. "), lm)
     assert len(list(prompts_folder().glob("*"))) == MAX_PROMPTS
+
+
+@pytest.mark.local_lm
+def test_a_prompt_that_takes_too_long_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    weights = fetch_weights("0.5B")
+    monkeypatch.setenv("ONETURN_CACHE", str(tmp_path))
+    lm = local_lm("0.5B", weights=weights, slots=1, context=1024, timeout=0.01, cache=False)
+    with pytest.raises(LocalLMError, match=r"within 0 s, .*raise lm\.timeout"):
+        warm_up(program("A rule of the house. " * 50), lm)
 
 
 @pytest.mark.local_lm
