@@ -257,7 +257,15 @@ def promote(
 
     from oneturn.deployment.promotion import promote
 
-    promotion = promote(loaded, version, split=split, force=force, reason=reason, dry_run=dry_run)
+    promotion = promote(
+        loaded,
+        version,
+        split=split,
+        force=force,
+        reason=reason,
+        dry_run=dry_run,
+        on_progress=lambda line: echo(line, err=True),
+    )
     console = build_console()
     if promotion.result is not None:
         console.print(promotion.result)

@@ -26,7 +26,7 @@ def new(
     ] = Kind.react,
     lm: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="The LM, such as databricks/<endpoint>; prompted for at a terminal."),
+        typer.Option(metavar="MODEL", help="The LM, such as databricks/ENDPOINT; prompted for at a terminal."),
     ] = None,
     source: Annotated[
         str | None,

@@ -62,7 +62,7 @@ class GateConfig(Section):
     min_category_examples: Count = 5
     """Categories with fewer examples are pooled."""
     min_examples: Count = 10
-    """With fewer examples, the comparison is inconclusive and the version isn't promoted."""
+    """With fewer examples, nothing is compared and no version is promoted."""
     max_failed_rows: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """The maximum share of either version's rows that failed; with more, the version isn't promoted."""
 

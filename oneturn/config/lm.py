@@ -11,6 +11,9 @@ from typing_extensions import Self
 from oneturn.config.base import Address, Count, Section
 from oneturn.core.databricks_auth import Who
 
+LOCAL_SIZES = ("0.5B", "1.5B")
+"""The sizes of the embedded LM."""
+
 
 class LMConfig(Section):
     """An LM and its options."""
@@ -35,7 +38,7 @@ class LMConfig(Section):
     weights: str | None = None
     """A local GGUF file for the embedded LM; null downloads it once."""
     kwargs: dict[str, Any] = {}
-    """Further arguments of the LM's constructor, such as `num_retries`, or `slots` for the embedded LM."""
+    """Further arguments of the LM's constructor: `num_retries`, or `slots` and `threads` for the embedded LM."""
 
     @property
     def is_local(self) -> bool:
@@ -53,6 +56,8 @@ class LMConfig(Section):
         provider, _, name = model.partition("/")
         if model and not (provider and name):
             raise ValueError(f"should name the provider and the model, such as 'openai/gpt-4o-mini', not {model!r}")
+        if provider == "local" and name not in LOCAL_SIZES:
+            raise ValueError(f"the embedded LM has no size {name!r}; use local/{' or local/'.join(LOCAL_SIZES)}")
         return model
 
     @field_validator("api_key_env")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,7 +18,7 @@ from oneturn.config.tracking import use_tracking
 from oneturn.core.secrets import UNCERTAIN, find_secrets
 from oneturn.datasets.overlap import RepeatedRow, refuse_repeated_rows, repeated_rows
 from oneturn.deployment.registry import champion_of, evaluate_version, is_compiled, version_of
-from oneturn.errors import OneTurnError, ProgramError
+from oneturn.errors import DataError, OneTurnError, ProgramError
 from oneturn.evaluation.comparison import GateResult, check_split, compare
 from oneturn.evaluation.result import Evaluation
 from oneturn.programs.state import read_compiled
@@ -67,6 +68,7 @@ def promote(
     force: bool = False,
     reason: str | None = None,
     dry_run: bool = False,
+    on_progress: Callable[[str], None] | None = None,
 ) -> Promotion:
     """Move the configured alias to a registered version, if the gate's rule holds.
 
@@ -84,9 +86,11 @@ def promote(
         force: move the alias even if the rule doesn't hold or the comparison fails.
         reason: the recorded reason; required with ``force``.
         dry_run: compare and report without moving the alias.
+        on_progress: is called with a line before each version answers.
 
     Raises:
-        DataError: the split is ``"test"`` or ``"train"``.
+        DataError: the split is ``"test"`` or ``"train"``, or has fewer examples than the gate needs, and the promotion
+            isn't forced.
         ProgramError: there is no such version; ``force`` has no reason; the reason can't be recorded; the prompts of
             the version repeat rows of dev or test, and the promotion isn't forced; or the alias was moved during the
             comparison.
@@ -108,7 +112,7 @@ def promote(
         hint = "To promote it anyway: --force --reason TEXT."
         refuse_repeated_rows(repeated, f"Version {number} isn't promoted", hint)
     promotion = replace(promotion, repeated_rows=tuple(row.row for row in repeated))
-    promotion = _compare(promotion, agent, split, champion, challenger, force)
+    promotion = _compare(promotion, agent, split, champion, challenger, force, on_progress or (lambda line: None))
     holds = promotion.result.passed if promotion.result is not None else promotion.verdict == _NO_CHAMPION
     if dry_run or not (holds or force):
         return promotion
@@ -141,18 +145,36 @@ def _check_reason(reason: str | None, force: bool) -> None:
 
 
 def _compare(
-    promotion: Promotion, agent: Agent, split: str, champion: ModelVersion | None, challenger: ModelVersion, force: bool
+    promotion: Promotion,
+    agent: Agent,
+    split: str,
+    champion: ModelVersion | None,
+    challenger: ModelVersion,
+    force: bool,
+    on_progress: Callable[[str], None],
 ) -> Promotion:
     if champion is None and not is_compiled(challenger):
         return replace(promotion, verdict=_NO_CHAMPION)
     name = f"version {challenger.version}"
     examples = agent.examples(split)
+    least = agent.config.gate.min_examples
+    if len(examples) < least and not force:
+        raise DataError(
+            f"The split {split!r} has {len(examples)} examples, and a comparison needs at least {least} "
+            "(gate.min_examples). Add examples, lower gate.min_examples, or promote with --force --reason TEXT."
+        )
+    what = f"{len(examples)} examples of {split}, in a process of its own"
     try:
+        on_progress(f"The challenger, {name}, answers {what}.")
         after = evaluate_version(agent, challenger, examples)
         if champion is None:
-            baseline_name, before = f"{name} uncompiled", evaluate_version(agent, challenger, examples, compiled=False)
+            baseline_name = f"{name} uncompiled"
+            on_progress(f"There is no champion: {baseline_name} answers {what}.")
+            before = evaluate_version(agent, challenger, examples, compiled=False)
         else:
-            baseline_name, before = f"version {champion.version}", evaluate_version(agent, champion, examples)
+            baseline_name = f"version {champion.version}"
+            on_progress(f"The champion, {baseline_name}, answers {what}.")
+            before = evaluate_version(agent, champion, examples)
         result = compare(before, after, agent.config.gate, names=(baseline_name, name))
     except OneTurnError as error:
         if not force:

@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from oneturn.config import AgentConfig
 from oneturn.errors import ConfigError
 from oneturn.lm.providers import choice_for
 from oneturn.scaffold.module_source import wrapped
@@ -92,6 +93,7 @@ def _values(name: str, kind: str, lm: str) -> dict[str, Any]:
     provider, _, model = lm.partition("/")
     if not (provider and model) or re.search(r"[\s#'\"{}]", lm):
         raise ConfigError(f"The LM {lm!r} should name the provider and the model, such as openai/gpt-4o-mini.")
+    AgentConfig.read({"lm": {"model": lm}})  # for the embedded LM: its size
     choice = choice_for(lm)
     extras = ["notebooks", *([choice.extra] if choice.extra else [])]
     required, version = installed_requirement(extras)

@@ -361,6 +361,27 @@ def test_dry_run_changes_nothing(client, agent, measured):
     assert (champion(client), tags(client, "2")) == ("1", {})
 
 
+def test_too_few_examples_are_refused_before_any_lm_call(client, agent, monkeypatch):
+    client.set_registered_model_alias(NAME, "champion", "1")
+    monkeypatch.setattr(promotion, "evaluate_version", None)  # nothing is asked
+    few = dataclasses.replace(agent, examples=lambda split: agent.examples(split)[:4])
+    with pytest.raises(
+        DataError, match=r"'dev' has 4 examples, and a comparison needs at least 10 \(gate.min_examples"
+    ):
+        promote(few, dry_run=True)
+
+
+def test_each_version_is_announced_before_it_answers(client, agent, measured):
+    client.set_registered_model_alias(NAME, "champion", "1")
+    measured(v1=10, v2=16)
+    lines = []
+    promote(agent, dry_run=True, on_progress=lines.append)
+    assert lines == [
+        "The challenger, version 2, answers 20 examples of dev, in a process of its own.",
+        "The champion, version 1, answers 20 examples of dev, in a process of its own.",
+    ]
+
+
 def test_champion_is_not_promoted_again(client, agent):
     client.set_registered_model_alias(NAME, "champion", "2")
     assert promote(agent, "2").verdict == "Version 2 already has the alias champion."

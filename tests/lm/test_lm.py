@@ -6,9 +6,11 @@ import sys
 
 import pytest
 
-from oneturn.config import LMConfig
+from oneturn.config import AgentConfig, LMConfig
+from oneturn.config.lm import LOCAL_SIZES
 from oneturn.errors import ConfigError, LocalLMError
 from oneturn.lm import build_lm
+from oneturn.lm.local import WEIGHTS
 
 
 def test_a_provider_lm_gets_the_configured_settings(monkeypatch: pytest.MonkeyPatch):
@@ -53,6 +55,18 @@ def test_the_embedded_lm_is_built_without_starting_it():
     assert lm.kwargs["max_tokens"] == 9
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("thread", "there is no 'thread', perhaps 'threads' is meant."),
+        ("reasoning_effort", "there is no 'reasoning_eff"),
+    ],
+)
+def test_an_unknown_argument_of_the_embedded_lm_is_an_error_before_the_first_request(name: str, message: str):
+    with pytest.raises(ConfigError, match=message):
+        build_lm(LMConfig(model="local/0.5B", kwargs={name: 1}))
+
+
 def test_without_an_lm_the_error_says_how_to_name_each_kind():
     with pytest.raises(ConfigError, match="No LM is configured") as caught:
         build_lm(LMConfig())
@@ -74,5 +88,6 @@ def test_a_missing_extra_is_an_error_before_any_download(monkeypatch: pytest.Mon
 
 
 def test_an_unknown_size_is_rejected():
-    with pytest.raises(Exception, match="7B"):
-        build_lm(LMConfig(model="local/7B"))
+    with pytest.raises(ConfigError, match=r"the embedded LM has no size '7B'; use local/0\.5B or local/1\.5B"):
+        AgentConfig.read({"lm": {"model": "local/7B"}})
+    assert set(LOCAL_SIZES) == set(WEIGHTS)

@@ -7,6 +7,8 @@ Needs the extra: ``pip install "oneturn[local]"``.
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,16 @@ def local_lm(
     Raises:
         WeightsError: ``size`` is unknown.
         LocalLMError: a setting is out of range.
+        TypeError: an option is neither an argument of ``dspy.LM`` nor a parameter of a request.
     """
+    known = {
+        *inspect.signature(local_lm).parameters,
+        *inspect.signature(dspy.LM).parameters,
+        *LocalEngine.supported_params,
+    }
+    if unknown := sorted(options.keys() - known):
+        near = difflib.get_close_matches(unknown[0], known, 1)
+        raise TypeError(f"there is no {unknown[0]!r}" + (f", perhaps {near[0]!r} is meant" if near else ""))
     engine = LocalEngine(
         size=weights_for(size).size,
         weights=None if weights is None else str(weights),
