@@ -19,6 +19,7 @@ from oneturn.deployment.databricks.bundle import write_bundle
 from oneturn.deployment.databricks.model_serving import plan_serving
 from oneturn.deployment.doctor import Severity
 from oneturn.deployment.doctor import local as doctor
+from oneturn.deployment.doctor import program as program_checks
 from oneturn.errors import ConfigError
 from oneturn.serving.server import open_approvals, serve
 from oneturn.serving.terminal import ask
@@ -182,10 +183,10 @@ def test_an_agent_without_a_configured_key_is_not_deployed(deploy: Any, tmp_path
 
 
 def test_doctor_reports_a_guarded_tool_without_a_key(tmp_path: Path):
-    (found,) = (each for each in doctor.program(agent(tmp_path)) if each.check == "approvals")
+    (found,) = (each for each in program_checks.program(agent(tmp_path)) if each.check == "approvals")
     assert found.severity is Severity.error
     assert "refund may need a person's approval" in found.message
-    assert not [each for each in doctor.program(agent(tmp_path, **NAMED)) if each.check == "approvals"]
+    assert not [each for each in program_checks.program(agent(tmp_path, **NAMED)) if each.check == "approvals"]
 
 
 def test_doctor_reports_keys_and_ledgers_that_are_missing_or_weak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

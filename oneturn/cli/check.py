@@ -89,6 +89,10 @@ def check(
 
     console = build_console(stderr=True)
     options: dict[str, Any] = {"question": question} if question else {}
+
+    def log(probe: str) -> None:
+        console.print(f"check: {probe}", markup=False)
+
     try:
         with console.status("a stream") as status:
             report = check_endpoint(
@@ -101,7 +105,7 @@ def check(
                 answered=answered,
                 contract=contract,
                 timeout=timeout,
-                on_probe=status.update,
+                on_probe=status.update if console.is_terminal else log,
                 **options,
             )
     except EndpointError as error:

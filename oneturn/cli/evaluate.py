@@ -191,8 +191,11 @@ def evaluate(
     console = build_console()
     for table in (score_table({name: evaluation}, console.width), *detail_tables(evaluation, labels)):
         console.print(table)
-    for column, (unjudged, reason) in evaluation.not_judged().items():
-        console.out(f"{column}: {unjudged} of {len(evaluation.rows)} rows. {reason}")
+    columns: dict[tuple[int, str], list[str]] = {}
+    for column, not_judged in evaluation.not_judged().items():
+        columns.setdefault(not_judged, []).append(column)
+    for (unjudged, reason), names in columns.items():
+        console.out(f"{', '.join(names)}: {unjudged} of {len(evaluation.rows)} rows. {reason}")
     if output is not None:
         console.out(f"Rows: {output}")
     if report is not None:

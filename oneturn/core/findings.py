@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from oneturn.core.secrets import redact
+from oneturn.errors import OneTurnError
+
 
 class Severity(str, Enum):
     """Severity of a finding.
@@ -95,3 +98,9 @@ def unknown(check: str, message: str, fix: str = "") -> Finding:
 def problem(check: str, message: str, fix: str) -> Finding:
     """Return a finding that fails the check."""
     return Finding(Severity.error, check, message, fix)
+
+
+def failure_line(error: Exception) -> str:
+    """Return the first line of an exception's message, without secrets; its type too, unless it is oneturn's own."""
+    first = redact(next(iter(str(error).strip().splitlines()), ""))[:300]
+    return first if isinstance(error, OneTurnError) else f"{type(error).__name__}: {first}"

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from oneturn.agent import Agent
 from oneturn.config import AgentConfig
 from oneturn.core.findings import Finding, Severity
-from oneturn.deployment.doctor.local import deployable, unsigned_approvals
+from oneturn.deployment.doctor.local import deployable
+from oneturn.deployment.doctor.program import unsigned_approvals
 from oneturn.deployment.doctor.runner import check_workspace
 from oneturn.errors import ConfigError, DeployError
 from oneturn.programs import guarded_tools

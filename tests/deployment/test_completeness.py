@@ -12,7 +12,7 @@ import pytest
 import oneturn
 from oneturn.deployment.completeness import _SCRIPT as SCRIPT
 from oneturn.deployment.completeness import missing_files, missing_modules
-from oneturn.deployment.doctor.local import carried_code
+from oneturn.deployment.doctor.program import carried_code
 from oneturn.errors import ProgramError
 
 AGENT = '''

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 
-import dspy
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
@@ -16,14 +15,9 @@ from oneturn.agent import Agent
 from oneturn.config import AgentConfig, LMConfig
 from oneturn.config.tools import McpTools, ToolConfig
 from oneturn.core._dspy import key_variables
-from oneturn.core.findings import Finding, ok, problem, unknown, warning
-from oneturn.core.secrets import redact
-from oneturn.deployment.completeness import missing_files, missing_modules
+from oneturn.core.findings import Finding, failure_line, ok, problem, unknown, warning
 from oneturn.errors import ConfigError, OneTurnError
 from oneturn.lm import build_lm
-from oneturn.programs import guarded_tools
-from oneturn.programs.react import ReAct
-from oneturn.programs.state import Manifest, load_compiled, tool_calling_change
 from oneturn.tools.approvals import weakness_of
 from oneturn.toolsets.mcp import mcp_tools
 
@@ -69,7 +63,9 @@ def lm_answers(agent: Agent) -> Iterator[Finding]:
     try:
         reply = agent.lm()("Reply with the word OK.", max_tokens=8)
     except Exception as error:
-        yield problem("lm answers", f"{agent.config.lm.model} doesn't answer: {_line(error)}", "Check the lm section.")
+        yield problem(
+            "lm answers", f"{agent.config.lm.model} doesn't answer: {failure_line(error)}", "Check the lm section."
+        )
         return
     yield ok("lm answers", f"{agent.config.lm.model} replied {str(reply[0])[:40]!r}" if reply else "the reply is empty")
 
@@ -86,76 +82,6 @@ def variables(config: AgentConfig) -> Iterator[Finding]:
         names = [*getattr(entry, "env", []), *getattr(entry, "headers", {}).values()]
         for name in names:
             yield _variable(f"tools {entry.kind}", name, "a value for the server")
-
-
-def program(agent: Agent) -> Iterator[Finding]:
-    """Check that the program can be built, and that its compiled state matches the current declaration."""
-    try:
-        built = agent.build()
-    except Exception as error:
-        yield problem("program", f"it can't be built: {_line(error)}", "")
-        return
-    yield ok("program", type(built).__name__)
-    if isinstance(built, ReAct):
-        yield from _tool_calling(agent, built)
-    if agent.config.approvals.key_env is None and (tools := guarded_tools(built)):
-        yield problem("approvals", unsigned_approvals(tools), "")
-    if agent.config.compiled is None:
-        yield warning("compiled", "the prompts aren't compiled", "Run: oneturn compile")
-        return
-    try:
-        manifest = load_compiled(built, agent.compiled_path)
-    except OneTurnError as error:
-        yield problem("compiled", str(error), "")
-        return
-    lm = _lm(agent)
-    if manifest.lm not in (agent.config.lm.model, lm and lm.model):  # the embedded LM's own name is another
-        observation = f"{agent.config.compiled} was compiled on {manifest.lm}, but the LM is {agent.config.lm.model}"
-        yield warning("compiled", observation, "Prompts are optimized for one LM; run `oneturn compile`.")
-    else:
-        yield ok("compiled", agent.config.compiled)
-    yield from _compiled_way(agent, built, manifest)
-
-
-def carried_code(agent: Agent) -> Iterator[Finding]:
-    """Check that a logged model would carry the modules and files of the agent's folder that its code names."""
-    modules, files = missing_modules(agent), missing_files(agent)
-    fix = "Add it to code_paths in agent.py."
-    for name in modules:
-        yield problem("code_paths", f"{name} isn't carried by a logged model", fix)
-    for name in files:
-        yield warning("code_paths", f"{name} isn't carried by a logged model", fix)
-    if not (modules or files):
-        yield ok("code_paths", ", ".join(agent.logged_paths) or "none")
-
-
-def _lm(agent: Agent) -> dspy.BaseLM | None:
-    try:
-        return agent.lm()
-    except OneTurnError:  # reported by the checks of the LM
-        return None
-
-
-def _compiled_way(agent: Agent, program: dspy.Module, manifest: Manifest) -> Iterator[Finding]:
-    lm = _lm(agent)
-    if lm is not None and (change := tool_calling_change(manifest, program, lm)) is not None:
-        observation = f"{agent.config.compiled}: {change}"
-        yield warning("compiled", observation, "Run `oneturn compile`, or set tool_calling.")
-
-
-def _tool_calling(agent: Agent, program: ReAct) -> Iterator[Finding]:
-    if (lm := _lm(agent)) is None:
-        return
-    reason = "" if program.tool_calling == "auto" else ", as declared"
-    yield ok("tool calling", f"{program.tool_calling_with(lm)} with {lm.model}{reason}")
-
-
-def unsigned_approvals(tools: Sequence[str]) -> str:
-    """The error of an agent whose tools may need a person's approval that no key signs."""
-    return (
-        f"{', '.join(tools)} may need a person's approval, and no key is configured to sign it. Set approvals.key_env "
-        "to the name of an environment variable that holds a signing key."
-    )
 
 
 def port(config: AgentConfig) -> Iterator[Finding]:
@@ -183,11 +109,6 @@ def _weights(config: LMConfig) -> Finding:
         return ok("lm", f"{config.model}, in {config.weights or file}")
     size = f"{record.n_bytes / 1e6:,.0f} MB"
     return warning("lm", f"the weights of {config.model} aren't here", f"They are downloaded on first use: {size}.")
-
-
-def _line(error: Exception) -> str:
-    first = redact(next(iter(str(error).strip().splitlines()), ""))[:300]
-    return first if isinstance(error, OneTurnError) else f"{type(error).__name__}: {first}"
 
 
 def _variable(subject: str, name: str, what: str) -> Finding:

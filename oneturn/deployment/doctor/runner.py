@@ -9,7 +9,7 @@ from functools import partial
 from oneturn.agent import Agent
 from oneturn.config import AgentConfig
 from oneturn.core.findings import Finding, Report, ok
-from oneturn.deployment.doctor import local, workspace
+from oneturn.deployment.doctor import local, program, workspace
 from oneturn.deployment.doctor.local import deployable
 from oneturn.deployment.doctor.workspace import NotSignedInError, WorkspaceIdentity, check_resource, connect_workspace
 from oneturn.deployment.resources import resources_of, scopes_of
@@ -42,8 +42,8 @@ def _local_findings(agent: Agent, ask: bool, seen: Callable[[Finding], object]) 
         partial(local.packages, config),
         partial(local.lm, config.lm) if config.lm.model else partial(local.own_lm, agent),
         partial(local.variables, config),
-        partial(local.program, agent),
-        partial(local.carried_code, agent),
+        partial(program.program, agent),
+        partial(program.carried_code, agent),
         partial(local.port, config),
         *([partial(local.lm_answers, agent)] if ask else []),
         *([partial(deployable, config)] if _on_databricks(config) else []),

@@ -295,7 +295,8 @@ class ReAct(dspy.Module):
         check_field_names(self.signature)
         if reserved := _RESERVED.intersection(self.signature.fields):
             raise ProgramError(
-                f"{self.signature.__name__} can't have a field named {sorted(reserved)[0]!r}: ReAct reserves this name."
+                f"{self.signature.__name__} can't have a field named {sorted(reserved)[0]!r}; give it another name. "
+                f"ReAct reserves {', '.join(sorted(_RESERVED))}."
             )
         for name in ("max_iters", "thought_tokens"):
             if (value := getattr(self, name)) < 1:

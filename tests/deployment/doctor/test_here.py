@@ -18,6 +18,7 @@ from oneturn.cli import app
 from oneturn.config import AgentConfig, LMConfig
 from oneturn.deployment.doctor import Finding, Severity, check
 from oneturn.deployment.doctor import local as here
+from oneturn.deployment.doctor import program as program_checks
 from oneturn.lm import build_lm
 from oneturn.programs.state import Manifest, save_compiled
 from oneturn.programs.state.interface import interface_of
@@ -125,14 +126,24 @@ def test_a_program_that_cannot_be_built_is_a_problem(agent: Agent):
     def build() -> Any:
         raise FileNotFoundError("no corpus")
 
-    (found,) = here.program(replace(agent, build=build))
+    (found,) = program_checks.program(replace(agent, build=build))
     assert (found.severity, found.message) == (Severity.error, "it can't be built: FileNotFoundError: no corpus")
 
 
+def test_an_argument_of_a_tool_without_a_type_is_a_warning(agent: Agent):
+    def rent(days, bicycle: str):  # type: ignore[no-untyped-def]
+        """Rent a bicycle."""
+        return "rented"
+
+    untyped = replace(agent, build=lambda: oneturn.ReAct("question -> answer", tools=[rent]))
+    (found,) = (each for each in program_checks.program(untyped) if each.check == "tool rent")
+    assert (found.severity, found.message) == (Severity.warning, "days has no type")
+
+
 def test_a_compiled_program_is_looked_at(agent: Agent):
-    assert states(here.program(agent)) == {"program": "ok", "tool calling": "ok", "compiled": "warning"}
+    assert states(program_checks.program(agent)) == {"program": "ok", "tool calling": "ok", "compiled": "warning"}
     missing = replace(agent, config=configured(compiled="compiled.json"))
-    assert states(here.program(missing))["compiled"] == "error"
+    assert states(program_checks.program(missing))["compiled"] == "error"
 
 
 def test_a_program_that_was_compiled_on_the_embedded_lm_is_known_by_the_name_of_its_model(agent: Agent):
@@ -143,7 +154,7 @@ def test_a_program_that_was_compiled_on_the_embedded_lm_is_known_by_the_name_of_
         manifest = Manifest(recipe="r", lm=model, interface=interface_of(agent.build()), **origin)
         save_compiled(agent.build(), manifest, agent.root / "compiled.json")
         configuration = configured(lm={"model": lm}, compiled="compiled.json")
-        assert states(here.program(replace(agent, config=configuration)))["compiled"] == severity
+        assert states(program_checks.program(replace(agent, config=configuration)))["compiled"] == severity
 
 
 @pytest.mark.parametrize(
@@ -152,7 +163,7 @@ def test_a_program_that_was_compiled_on_the_embedded_lm_is_known_by_the_name_of_
 )
 def test_the_way_of_tool_calling_is_shown(agent: Agent, declared: str, message: str):
     program = oneturn.ReAct("question -> answer", tools=[], tool_calling=declared)
-    found = {finding.check: finding for finding in here.program(replace(agent, build=lambda: program))}
+    found = {finding.check: finding for finding in program_checks.program(replace(agent, build=lambda: program))}
     assert (found["tool calling"].severity, found["tool calling"].message) == (Severity.ok, message)
 
 
@@ -172,7 +183,7 @@ def test_a_program_that_was_compiled_for_another_way_is_a_warning(agent: Agent, 
     save_compiled(agent.build(), manifest, agent.root / "compiled.json")
     compiled = {"lm": {"model": "openai/some-lm", "api_base": "http://127.0.0.1:9/v1"}, "compiled": "compiled.json"}
     loaded = replace(agent, config=configured(**compiled))
-    messages = [finding.message for finding in here.program(loaded) if finding.severity is Severity.warning]
+    messages = [finding.message for finding in program_checks.program(loaded) if finding.severity is Severity.warning]
     change = "it was compiled for tool calling by 'native', and openai/some-lm is asked by 'text'"
     assert messages == [f"compiled.json: {change}"]
     loaded.serving_program()
@@ -181,7 +192,7 @@ def test_a_program_that_was_compiled_for_another_way_is_a_warning(agent: Agent, 
     caplog.clear()
     same.serving_program()
     assert caplog.text == ""
-    assert states(here.program(same)) == {"program": "ok", "tool calling": "ok", "compiled": "ok"}
+    assert states(program_checks.program(same)) == {"program": "ok", "tool calling": "ok", "compiled": "ok"}
 
 
 def test_an_lm_that_answers_and_one_that_does_not(agent: Agent, monkeypatch: pytest.MonkeyPatch):

@@ -480,8 +480,15 @@ def named_finish(answer: str) -> str:
     return answer
 
 
+RESERVED = (
+    "Reserved can't have a field named 'thought'; give it another name. "
+    "ReAct reserves parallel_calls, thought, tool_call, trajectory."
+)
 USER_ERRORS = [
-    (lambda: ReAct(Reserved, tools=[]), "Reserved can't have a field named 'thought': ReAct reserves this name."),
+    (
+        lambda: ReAct(Reserved, tools=[]),
+        RESERVED,
+    ),
     (
         lambda: ReAct(Ask, tools=[dspy.Tool(named_finish, name="finish")]),
         "A tool can't be named 'finish', which is reserved for ending the run. Rename the tool.",
