@@ -29,6 +29,7 @@ from oneturn.core.splits import (
     types,
 )
 from oneturn.core.terminal import can_redraw
+from oneturn.datasets.columns import odd_columns, unknown_calls
 from oneturn.datasets.duplicates import NEAR, duplicates, input_text, normalize_text
 from oneturn.datasets.schema import against_loader, against_schema, against_signature, unique_ids, unreadable
 from oneturn.errors import DataError
@@ -266,7 +267,8 @@ def check_data(
     if not 0 < similarity <= 1:
         raise DataError(f"similarity is {similarity}; it must be above 0 and at most 1.")
     folder = agent.examples_folder
-    signature = as_program(agent.build()).signature
+    program = as_program(agent.build())
+    signature = program.signature
     inputs, outputs = list(signature.input_fields), list(signature.output_fields)
     schema, files = read_schema(folder), split_files(folder)
     parsed = [row for split, path in files.items() for row in split_rows(split, path, schema, signature)]
@@ -275,6 +277,9 @@ def check_data(
     findings = [*unreadable(invalid), *_check_rows(rows, schema, signature, progress), *unique_ids(rows)]
     for split, path in files.items():
         findings += _check_loader(agent, split, path, findings)
+    findings += odd_columns(rows)
+    if isinstance(tools := getattr(program, "tools", None), Mapping):
+        findings += unknown_calls(rows, tools)
     findings += duplicates(rows, inputs, outputs, similarity, progress)
     label_balances = balances(rows, label_fields(rows, schema), schema)
     findings += [finding for balance in label_balances for finding in imbalances(balance, list(files))]
@@ -289,7 +294,9 @@ def _check_rows(
 ) -> list[Finding]:
     rows_with_progress = tqdm(rows, desc="check", unit="row", delay=_SECONDS, disable=not (progress and can_redraw()))
     findings = list(against_schema(rows_with_progress, schema)) if schema is not None else []
-    return [*findings, *against_signature(rows, signature)]
+    reported = {(each.file, each.place, each.field) for each in findings}
+    by_types = against_signature(rows, signature)
+    return [*findings, *(each for each in by_types if (each.file, each.place, each.field) not in reported)]
 
 
 def _check_loader(agent: Agent, split: str, path: Path, findings: Sequence[Finding]) -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -138,7 +139,8 @@ def _check_type(row: Row, name: str, field: Any) -> Iterator[Finding]:
     except TypeProblem as error:
         problem = error.errors(include_url=False)[0]
         place = ".".join(map(str, (name, *problem["loc"])))
-        yield _finding(row, "signature", f"{problem['msg']}.", "Use the type in the signature.", place, value)
+        fix = f"The signature declares {name}: {inspect.formatannotation(field_type(field))}."
+        yield _finding(row, "signature", f"{problem['msg']}.", fix, place, value)
 
 
 def _finding(row: Row, check: str, message: str, fix: str, field: str = "", value: Any = None) -> Finding:
