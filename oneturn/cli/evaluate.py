@@ -194,8 +194,8 @@ def evaluate(
     columns: dict[tuple[int, str], list[str]] = {}
     for column, not_judged in evaluation.not_judged().items():
         columns.setdefault(not_judged, []).append(column)
-    for (unjudged, reason), names in columns.items():
-        console.out(f"{', '.join(names)}: {unjudged} of {len(evaluation.rows)} rows. {reason}")
+    for (unjudged, reason), of_same in columns.items():
+        console.out(f"{', '.join(of_same)}: {unjudged} of {len(evaluation.rows)} rows. {reason}")
     if output is not None:
         console.out(f"Rows: {output}")
     if report is not None:

@@ -62,7 +62,8 @@ def load_prompt(engine: LocalEngine, messages: Messages) -> None:
     with httpx.Client(base_url=server.url, headers=headers, trust_env=False, timeout=engine.timeout) as client:
         try:
             if not _restore(client, engine.settings.slots, file):
-                with Console(stderr=True).status("The embedded LM processes the agent's prompt, once …"):
+                console = Console(stderr=True, force_jupyter=False)  # in a notebook, it would need ipywidgets
+                with console.status("The embedded LM processes the agent's prompt, once …"):
                     _compute(client, messages, file)
                 _restore(client, engine.settings.slots, file)
         except httpx.TimeoutException as error:
