@@ -141,6 +141,8 @@ def project(tmp_path: Path, traced: None, monkeypatch: pytest.MonkeyPatch) -> It
             rows = [{**row, "answer": "it depends"} for row in rows]
         (examples / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.setenv("WALK_KEY", "0123456789abcdef" * 2)
+    monkeypatch.setattr("mlflow.tracking._model_registry.utils._registry_uri", None)  # what a test of a workspace set
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", mlflow.get_tracking_uri())
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setitem(sys.modules, "agent", None)
     monkeypatch.chdir(tmp_path)

@@ -27,7 +27,7 @@ from oneturn.evaluation.typed_outputs import outputs_of, with_types
 from oneturn.programs.signature import signature_of
 from oneturn.responses import ResponsesAdapter
 from oneturn.responses.call_items import to_mlflow_items
-from oneturn.responses.client import input_items, query
+from oneturn.responses.client import input_items, load_libraries, query
 from oneturn.responses.parsing import validate_request
 from oneturn.responses.reply import Reply, read_response
 from oneturn.responses.request import program_inputs
@@ -227,6 +227,7 @@ class EndpointTarget:
         self.optional: frozenset[str] = frozenset()
         self._url = url
         self._api_key = api_key
+        load_libraries()  # here, because rows are answered in threads
 
     def answer(self, example: dspy.Example, into: TargetResult) -> None:
         """Query the endpoint."""

@@ -22,6 +22,7 @@ from oneturn.responses.reply import DONE, Event, OnEvent, Reply, ReplyReader
 if TYPE_CHECKING:  # openai takes longer to import than the rest of oneturn, and a served agent doesn't need it
     import openai
 
+_LOADING = threading.Lock()
 _CONNECT_SECONDS = 10.0
 _LINGER_SECONDS = 5.0
 _RETURN_TRACE_ID = {"x-mlflow-return-trace-id": "true"}
@@ -70,6 +71,7 @@ def query(
             ``retry_after`` if the endpoint sends it, and ``partial``, the reply received before the error.
         RunCancelled: the run that makes the query is stopped.
     """
+    load_libraries()
     import openai
 
     address = _address(url)
@@ -101,6 +103,13 @@ def query(
         if key != _NO_KEY:
             error.args = (str(error).replace(key, "…"),)  # a server may echo the key
         raise
+
+
+def load_libraries() -> None:
+    """Import what a query needs, in one thread at a time: threads that do it at once may see modules half imported."""
+    with _LOADING:
+        import httpx  # noqa: F401
+        import openai  # noqa: F401
 
 
 def _read(reader: ReplyReader, events: Iterator[Event], connection: _Connection) -> None:

@@ -127,6 +127,8 @@ class RequestRun:
                 else:
                     self._put(self._respond())
         except BaseException as error:
+            if not self._began and self.idempotent is not None and self.idempotent.claimed:
+                self.idempotent.end(None)  # before the client knows, so that its next request finds the key free
             self._fail(_failure(error))
             if not isinstance(error, Exception):
                 raise

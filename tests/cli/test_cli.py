@@ -319,7 +319,7 @@ def test_compare_prints_json_and_markdown():
 def test_evaluate_reports_a_missing_judge():
     text = output("evaluate", "--uncompiled", "--output", "rows.jsonl")
     reason = "Not judged: no judge is configured; set judge.model, or give model=."
-    assert f"groundedness: 3 of 3 rows. {reason}\nrelevance: 3 of 3 rows. {reason}\n" in text
+    assert f"groundedness, relevance: 3 of 3 rows. {reason}\n" in text
     rows = Evaluation.read(Path("rows.jsonl")).rows
     assert rows["relevance"].isna().all()
     assert rows["relevance_feedback"].tolist() == [reason] * 3

@@ -389,7 +389,7 @@ def test_command_exits_with_2_if_unreachable():
         port = taken.getsockname()[1]
     result = run(f"http://127.0.0.1:{port}")
     assert result.exit_code == 2
-    assert result.stderr.startswith(f"Error: Can't reach http://127.0.0.1:{port}/responses")
+    assert f"\nError: Can't reach http://127.0.0.1:{port}/responses" in result.stderr
 
 
 def test_help_has_examples():
