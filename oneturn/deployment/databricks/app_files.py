@@ -110,7 +110,7 @@ def app_resources(config: AgentConfig, experiment_id: str | None) -> list[AppRes
 
 
 _OWN_NAME = re.compile(
-    "(traces|(serving-endpoint|sql-warehouse|genie-space|function|table|vector-search-index|uc-connection)-[0-9]+)"
+    "(serving-endpoint|sql-warehouse|genie-space|function|table|vector-search-index|uc-connection)-[0-9]+"
 )
 
 
@@ -119,7 +119,7 @@ def attached_by_others(attached: Iterable[AppResource]) -> list[AppResource]:
 
     A secret isn't kept: those of earlier deployments have any name.
     """
-    return [each for each in attached if each.secret is None and not _OWN_NAME.fullmatch(each.name)]
+    return [each for each in attached if not (each.secret or each.name == _TRACES or _OWN_NAME.fullmatch(each.name))]
 
 
 def describe_resources(resources: Iterable[AppResource]) -> Iterator[str]:
