@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dspy
@@ -14,9 +15,12 @@ from oneturn.core.fields import field_description, field_type
 from oneturn.core.serialization import plain
 from oneturn.errors import RequestError, RunError
 from oneturn.responses.request_fields import TextFormat
+from oneturn.responses.tool_schema import check_json_schema
 
 _PARAM = "text.format"
 _ANNOTATIONS = {"title", "description", "default", "examples", "$schema", "$defs", "definitions", "$id", "$comment"}
+_PARTS = {"properties", "items", "additionalProperties"}
+_LOCAL = re.compile(r"#/(?:\$defs|definitions)/([^/]+)")
 _STRUCTURE = {"type", "properties", "required", "items", "additionalProperties", "enum", "const", "anyOf", "$ref"}
 
 
@@ -32,13 +36,11 @@ def check_format(text_format: TextFormat, signature: type[dspy.Signature]) -> No
     if schema is None:
         raise RequestError("text.format has no schema; send a JSON schema of the answer.", f"{_PARAM}.schema")
     try:
-        jsonschema.Draft202012Validator.check_schema(schema)
-    except jsonschema.SchemaError as error:
-        raise RequestError(f"text.format.schema isn't a JSON schema: {error.message:.200}.", _PARAM) from error
-    names = _names(schema, signature)
+        check_json_schema(schema)
+    except ValueError as error:
+        raise RequestError(f"The contents of text.format.schema {error}.", _PARAM) from error
     outputs = output_schema(signature)
-    properties = {name: outputs["properties"][name] for name in names if name in outputs["properties"]}
-    given = {**outputs, "properties": properties, "required": list(properties)}
+    given = _named_outputs(outputs, _names(schema, signature))
     if problem := _Fit(outputs, schema).misfit(given, schema, "the answer"):
         known = ", ".join(signature.output_fields)
         raise RequestError(
@@ -51,8 +53,11 @@ def check_format(text_format: TextFormat, signature: type[dspy.Signature]) -> No
 def formatted_text(text_format: TextFormat, signature: type[dspy.Signature], prediction: dspy.Prediction) -> str:
     """Return the outputs as JSON in the format.
 
+    They fit the format's schema if they fit that of the outputs: :func:`check_format` has compared the two. The
+    client's schema itself is never run: it could name addresses to fetch, or patterns that take for ever.
+
     Raises:
-        RunError: they don't fit the format's schema.
+        RunError: they don't fit the schema of the outputs.
     """
     names = list(signature.output_fields)
     if text_format.json_schema is not None:
@@ -60,11 +65,18 @@ def formatted_text(text_format: TextFormat, signature: type[dspy.Signature], pre
     outputs = {name: plain(prediction.get(name)) for name in names if name in signature.output_fields}
     if text_format.json_schema is not None:
         try:
-            jsonschema.validate(outputs, text_format.json_schema, jsonschema.Draft202012Validator)
+            schema = _named_outputs(output_schema(signature), list(outputs))
+            jsonschema.validate(outputs, schema, jsonschema.Draft202012Validator)
         except jsonschema.ValidationError as error:
             problem = f"The outputs don't fit text.format.schema: {error.message:.200}."
             raise RunError(problem, "invalid_output") from error
     return json.dumps(outputs, ensure_ascii=False)
+
+
+def _named_outputs(schema: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return the schema of some of the outputs, all of them required."""
+    properties = {name: schema["properties"][name] for name in names if name in schema["properties"]}
+    return {**schema, "properties": properties, "required": list(properties)}
 
 
 def output_schema(signature: type[dspy.Signature]) -> dict[str, Any]:
@@ -96,6 +108,7 @@ def _names(schema: Mapping[str, Any], signature: type[dspy.Signature]) -> list[s
 
 
 _MOST_NESTED = 32
+_MOST_COMPARED = 3000  # pairs of schemas: options that refer to options grow exponentially
 
 
 class _Fit:
@@ -107,9 +120,13 @@ class _Fit:
     def __init__(self, given: Mapping[str, Any], wanted: Mapping[str, Any]):
         self._given_definitions = given.get("$defs") or {}
         self._wanted_definitions = {**(wanted.get("definitions") or {}), **(wanted.get("$defs") or {})}
+        self._compared = 0
 
     def misfit(self, given: Any, wanted: Any, place: str, depth: int = 0) -> str | None:
         """Why a value of the schema ``given`` may not fit ``wanted``; ``None`` if it always does."""
+        self._compared += 1
+        if self._compared > _MOST_COMPARED:
+            return f"the schema has more than {_MOST_COMPARED} parts, references resolved"
         given, wanted = _resolve(given, self._given_definitions), _resolve(wanted, self._wanted_definitions)
         if wanted is True or wanted == {}:
             return None
@@ -120,7 +137,7 @@ class _Fit:
         for limit in sorted(set(wanted) - _STRUCTURE - _ANNOTATIONS):
             if limit not in given or given[limit] != wanted[limit]:
                 return f"{place} has a limit ({limit}) that the agent doesn't guarantee"
-        if options := given.get("anyOf"):
+        if options := given.get("anyOf") or given.get("oneOf"):
             problems = [self.misfit(option, wanted, place, depth + 1) for option in options]
             return next((problem for problem in problems if problem), None)
         if options := wanted.get("anyOf"):
@@ -130,16 +147,28 @@ class _Fit:
 
     def _parts_misfit(self, given: Mapping[str, Any], wanted: Mapping[str, Any], place: str, depth: int) -> str | None:
         own, properties = given.get("properties") or {}, wanted.get("properties") or {}
+        if _PARTS & wanted.keys() and not _types(given) and _values(given) is None:
+            return f"{place} may be of any type"
         for name in wanted.get("required") or ():
             if name not in (given.get("required") or ()):
                 return f"{place} has no {name!r}"
         for name in properties.keys() & own.keys():
             if problem := self.misfit(own[name], properties[name], repr(name), depth + 1):
                 return problem
-        if wanted.get("additionalProperties") is False:
+        keys, rest = given.get("additionalProperties"), wanted.get("additionalProperties")
+        if keys:  # the object may have any keys, those that the schema names among them
+            for name in sorted(properties.keys() - own.keys()):
+                if problem := self.misfit(keys, properties[name], repr(name), depth + 1):
+                    return problem
+        if isinstance(rest, Mapping):
+            others = [own[name] for name in sorted(own.keys() - properties.keys())] + ([keys] if keys else [])
+            for other in others:
+                if problem := self.misfit(other, rest, f"another key of {place}", depth + 1):
+                    return problem
+        if rest is False:
             if extra := sorted(set(own) - set(properties)):
                 return f"{place} has {extra[0]!r}, which the schema doesn't allow"
-            if given.get("additionalProperties"):
+            if keys:
                 return f"{place} may have any keys, which the schema doesn't allow"
         if "items" in wanted and given.get("type") == "array":
             return self.misfit(given.get("items", True), wanted["items"], f"an item of {place}", depth + 1)
@@ -169,5 +198,8 @@ def _resolve(schema: Any, definitions: Mapping[str, Any]) -> Any:
     for _ in range(_MOST_NESTED):
         if not isinstance(schema, Mapping) or "$ref" not in schema:
             return schema
-        schema = definitions.get(str(schema["$ref"]).rsplit("/", 1)[-1], False)
+        if schema.keys() - _ANNOTATIONS - {"$ref"}:  # keywords beside a reference apply as well
+            return False
+        found = _LOCAL.fullmatch(str(schema["$ref"]))
+        schema = definitions.get(found[1], False) if found else False
     return False

@@ -25,6 +25,9 @@ _BOUNDS = frozenset({"minItems", "maxItems", "minLength", "maxLength", "minPrope
 _DATA = frozenset({"type", "enum", "const", "default", "required", "uniqueItems"}) | {
     *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 }
+_NAMES = ("type", "required")  # lists of names, each different from the others
+_DEPENDENCIES = ("dependentRequired", "dependencies")  # mappings to such lists
+_MOST_MIXED = 20
 _SCHEMAS = frozenset({"items", "additionalProperties", "not", "contains"})
 _LISTS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -52,15 +55,13 @@ def _read(text: str) -> tuple[dict[str, Any], int]:
     if text.count("{") > MAX_SIZE:
         raise ValueError(TOO_LARGE)
     reader = _SchemaReader(given)
+    check_json_schema(given)
     try:
-        jsonschema.Draft202012Validator.check_schema(given)
         schema: dict[str, Any] = reader.read(given)
         if reader.has_deep_references:
-            jsonschema.Draft202012Validator.check_schema(schema)
+            check_json_schema(schema)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
-    except jsonschema.SchemaError as error:
-        raise ValueError(f"aren't a JSON schema: {error.message:.200}") from error
     except (AttributeError, KeyError, TypeError) as error:  # a reference leads to something that is no schema
         raise ValueError("have a reference to something that isn't a JSON schema") from error
     if schema.get("type", "object") != "object" or _LISTS & schema.keys():
@@ -69,6 +70,43 @@ def _read(text: str) -> tuple[dict[str, Any], int]:
     required = [name for name in schema.get("required", ()) if name in properties]
     closed = {"required": required, "additionalProperties": True if rest == {} else rest}
     return {"type": "object", "properties": properties, **closed}, max(reader.size, text.count("{"))
+
+
+def check_json_schema(schema: Any) -> None:
+    """Check that a client's JSON schema is one, in time that grows with its size.
+
+    Raises:
+        ValueError: it isn't, or it is too large or nested too deep. The message says what is wrong with it.
+    """
+    _check_size(schema)
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    except jsonschema.SchemaError as error:
+        raise ValueError(f"aren't a JSON schema: {error.message:.200}") from error
+
+
+def _check_size(schema: Any) -> None:
+    schemas, remaining = 0, [schema]
+    while remaining:
+        value = remaining.pop()
+        if isinstance(value, Mapping):
+            schemas += 1
+            if schemas > MAX_SIZE:
+                raise ValueError(TOO_LARGE)
+            remaining.extend(value.values())
+            dependencies = [value[name] for name in _DEPENDENCIES if isinstance(value.get(name), Mapping)]
+            lists = [*(value.get(name) for name in _NAMES), *(each for by in dependencies for each in by.values())]
+            if any(map(_is_long_mix, lists)):
+                raise ValueError(f"have a list of more than {_MOST_MIXED} names that aren't all texts")
+        elif isinstance(value, list):
+            remaining.extend(each for each in value if isinstance(each, list | Mapping))
+
+
+def _is_long_mix(value: Any) -> bool:
+    """Whether it is a long list that can't be sorted: jsonschema compares all pairs, to find out if they differ."""
+    return isinstance(value, list) and len(value) > _MOST_MIXED and not all(isinstance(each, str) for each in value)
 
 
 _cached = functools.lru_cache(256)(_read)

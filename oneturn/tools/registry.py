@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import dspy
 import jsonschema
 from mlflow.entities import Document, LiveSpan, SpanType
+from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from oneturn.core.serialization import jsonable, replace_surrogates
@@ -23,6 +24,8 @@ from oneturn.tools.functions import CLASHING_NAMES, adapt_tool, build_tool
 
 FINISH = "finish"
 """Name of the tool that ends a run; its arguments are the signature's output fields."""
+
+_NO_REGISTRY: Registry[Any] = Registry()  # a reference to an address is never fetched
 
 ToolLike: TypeAlias = Callable[..., Any] | dspy.Tool
 
@@ -102,11 +105,21 @@ def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
 
 def _call(tool: dspy.Tool, args: Mapping[str, Any]) -> Any:
     """Call the tool. A null for an optional argument that takes none means that the argument is left out."""
-    schemas = tool.args or {}
-    given = {name: value for name, value in args.items() if value is not None or not _omits_null(schemas.get(name))}
+    given = passed_arguments(tool, args)
     if CLASHING_NAMES.isdisjoint(given):
         return tool(**given)
     return tool.func(**given)  # DSPy's own call has parameters of these names
+
+
+def passed_arguments(tool: dspy.Tool, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that a call passes to the tool's function."""
+    schemas = tool.args or {}
+    return {name: value for name, value in args.items() if value is not None or not _omits_null(schemas.get(name))}
+
+
+def needs_approval(tool: dspy.Tool | None, args: Mapping[str, Any]) -> bool:
+    """Return whether a call needs a person's approval, for the arguments that would be passed."""
+    return tool is not None and options_of(tool).needs_approval(passed_arguments(tool, args))
 
 
 def invalid_arguments(tool: dspy.Tool, args: Mapping[str, Any]) -> str | None:
@@ -116,11 +129,11 @@ def invalid_arguments(tool: dspy.Tool, args: Mapping[str, Any]) -> str | None:
         The reason, for the LM; ``None`` if the call can be run.
     """
     schemas = tool.args or {}
-    given = {name: value for name, value in args.items() if value is not None or not _omits_null(schemas.get(name))}
+    given = passed_arguments(tool, args)
     try:
         inspect.signature(tool.func).bind(**given)
         for name, value in given.items():
-            jsonschema.validate(jsonable(value), schemas.get(name) or {})
+            jsonschema.validate(jsonable(value), schemas.get(name) or {}, registry=_NO_REGISTRY)
     except TypeError as error:
         return to_lm_error(error)
     except jsonschema.ValidationError as error:

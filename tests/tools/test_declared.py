@@ -12,7 +12,8 @@ import oneturn
 from oneturn.core.steps import Step, ToolProgress, ToolResult
 from oneturn.errors import ProgramError
 from oneturn.programs import as_program
-from oneturn.testing import ScriptedLM, sections
+from oneturn.programs.react.module import approving_calls
+from oneturn.testing import ScriptedLM, call, finish, sections
 from oneturn.tools.execution import run_tools
 from oneturn.tools.registry import toolset
 from tests.tools.test_runs import calls, wait_until_cancelled
@@ -134,3 +135,55 @@ def test_a_silent_run_shows_that_it_is_alive(ours: bool, monkeypatch: pytest.Mon
         if seen == ["response.created", "response.in_progress", "response.in_progress"]:
             go_on.set()
     assert seen[-1] == "response.completed"
+
+
+def _purge(dry_run: bool | None = True) -> str:
+    """Delete everything."""
+    return f"purged, dry_run={dry_run}"
+
+
+def _pay(account: int | None = None) -> str:
+    """Pay."""
+    return f"paid from {account}"
+
+
+def _send(order, external=True) -> str:  # type: ignore[no-untyped-def]
+    """Send."""
+    return f"sent, external={external}"
+
+
+CONVERTED = [
+    (_purge, lambda dry_run=True: not dry_run, {"dry_run": "false"}, {"dry_run": False}),
+    (_purge, lambda dry_run=True: not dry_run, {"dry_run": 0}, {"dry_run": False}),
+    (_pay, lambda account=None: account == 7, {"account": "7"}, {"account": 7}),
+]
+
+
+@pytest.mark.parametrize(("function", "approval", "written", "meant"), CONVERTED)
+def test_a_predicate_decides_about_the_arguments_that_the_tool_runs_with(
+    function: Any, approval: Any, written: dict[str, Any], meant: dict[str, Any]
+):
+    tool = oneturn.tool(function, approval=approval)
+    name = str(tool.name)
+    program = oneturn.ReAct("question -> answer", tools=[tool], tool_calling="text")
+    program.set_lm(ScriptedLM(call(name, **written), call(name, **meant), finish(answer="?"), response_schema=False))
+    asked: list[Any] = []
+
+    def refuse(waiting: Any) -> bool:
+        asked.append(dict(waiting.args))
+        return False
+
+    with approving_calls(refuse):
+        prediction = program(question="?")
+    assert asked == [meant]
+    assert not any("purged" in turn.observation or "paid" in turn.observation for turn in prediction.trajectory)
+
+
+def test_a_null_for_an_argument_that_takes_none_is_its_default_for_the_predicate():
+    tool = oneturn.tool(_send, approval=lambda order, external=True: external)
+    program = oneturn.ReAct("question -> answer", tools=[tool], tool_calling="text")
+    program.set_lm(ScriptedLM(call("_send", order=1, external=None), finish(answer="?"), response_schema=False))
+    asked: list[Any] = []
+    with approving_calls(lambda waiting: bool(asked.append(waiting))):
+        program(question="?")
+    assert len(asked) == 1

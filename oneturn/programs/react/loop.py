@@ -47,7 +47,7 @@ from oneturn.programs.react.schema import MOST_AT_ONCE, StepSchema
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn, reported_calls, turn_of
 from oneturn.tools.decorator import options_of
 from oneturn.tools.execution import run_tools
-from oneturn.tools.registry import FINISH, failed, invalid_arguments
+from oneturn.tools.registry import FINISH, failed, invalid_arguments, needs_approval
 
 _MOST_ATTEMPTS = 3
 _ENDINGS = {
@@ -87,6 +87,7 @@ class Run:
         self.calls_at_once = MOST_AT_ONCE if current_run().parallel_tool_calls else 1
         self.trajectory: list[Turn] = []
         self.seen = [str(value) for value in inputs.values()]
+        self.given = len(self.seen)
         self.sources: list[str] = []
         self.finished: list[FinishedCall] = []
         self.waits = False
@@ -178,7 +179,7 @@ class Run:
         for turn in self.trajectory:
             if turn.tool_call is not None and not self._may_make(turn.tool_call):
                 used.setdefault(turn.tool_call.name, []).extend(turn.tool_call.args.values())
-        return SeenValues(tuple(self.seen), tuple(self.sources), used)
+        return SeenValues(tuple(self.seen), tuple(self.sources), used, tuple(self.seen[self.given :]))
 
     def _next_step(self, allowed: Allowed) -> Generator[Step, None, StepCall | None]:
         while True:
@@ -276,14 +277,17 @@ class Run:
 
     def _needs_approval(self, call: ToolCallArgs) -> bool:
         reason = self._reason_to_reject(call.name, call.args, self._seen_values())
-        return not reason and options_of(self.tools.get(call.name)).needs_approval(call.args)
+        return not reason and needs_approval(self.tools.get(call.name), call.args)
 
     def _reason_to_reject(self, name: str, args: Mapping[str, Any], seen: SeenValues) -> str | None:
-        """Why a call isn't run: unseen values; or arguments that don't fit, if a person would be asked about it."""
+        """Why a call isn't run: unseen values; or arguments that don't fit, if a person may have to approve it.
+
+        A tool's predicate decides about the arguments as they are, so none may be converted after it.
+        """
         tool = self.tools.get(name)
         if reason := self.schema.ungrounded_value(name, args, seen):
             return reason
-        return invalid_arguments(tool, args) if tool and options_of(tool).needs_approval(args) else None
+        return invalid_arguments(tool, args) if tool and options_of(tool).approval is not False else None
 
     def _run_calls(
         self,

@@ -14,8 +14,7 @@ from oneturn.errors import ApprovalRequired, ProgramError
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.module import ReAct, ask_for_approval
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
-from oneturn.tools.decorator import options_of
-from oneturn.tools.registry import FINISH, failed, run_tool, succeeded
+from oneturn.tools.registry import FINISH, failed, needs_approval, run_tool, succeeded
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class ScriptedTeacher(dspy.Module):
         return dspy.Prediction(**demonstration.outputs, trajectory=trajectory)
 
     def _run_tool(self, call: ToolCall, trajectory: list[Turn]) -> ToolResult:
-        if options_of(self.tools.get(call.name)).needs_approval(call.args):
+        if needs_approval(self.tools.get(call.name), call.args):
             call = replace(call, args=normalise_arguments(call.args))
             approved = ask_for_approval(WaitingCall(call.name, call.args))
             if approved is None:
