@@ -19,6 +19,7 @@ import pydantic
 from mlflow.types.responses import ResponsesAgentRequest, to_chat_completions_input
 
 from oneturn.core.fields import field_type
+from oneturn.core.validation import problems_of
 from oneturn.errors import RequestError
 from oneturn.responses.call_items import APPROVAL_RESPONSE
 
@@ -147,6 +148,7 @@ def file_in(part: Item) -> dspy.File:
 
 SYSTEM = "system_message"
 MESSAGES = "messages"
+_ITEM: Any = pydantic.TypeAdapter(get_args(ResponsesAgentRequest.model_fields["input"].annotation)[0])
 _PART_TYPES = {dspy.Image: "input_image", dspy.File: "input_file"}
 _NO_QUESTION = 'The request has no user message; send input=[{"role": "user", "content": "…"}].'
 
@@ -188,18 +190,24 @@ def to_mlflow_request(fields: Any) -> ResponsesAgentRequest:
     Raises:
         RequestError: a field is missing or has a wrong type.
     """
+    place: tuple[str | int, ...] = ()
     try:
+        items = fields.get("input") if isinstance(fields, Mapping) else None
+        for number, item in enumerate(items if isinstance(items, list) else ()):
+            place = ("input", number)  # one by one: the first invalid item ends it
+            _ITEM.validate_python(item)
+        place = ()
         return ResponsesAgentRequest.model_validate(fields)
     except pydantic.ValidationError as invalid:
-        raise RequestError(describe_validation_error(invalid), "input") from invalid
+        raise RequestError(describe_validation_error(invalid, place), "input") from invalid
     except TypeError as error:  # MLflow's own check of a content part looks its type up in a set
         message = "The type of a content part isn't a text; send input_text, input_image or input_file."
         raise RequestError(message, "input") from error
 
 
-def describe_validation_error(error: pydantic.ValidationError) -> str:
-    """Describe the first error of a request that MLflow rejects, with its location."""
-    problems = error.errors(include_url=False, include_context=False)
+def describe_validation_error(error: pydantic.ValidationError, place: tuple[str | int, ...] = ()) -> str:
+    """Describe the first error of a request, or of its part at ``place``, that MLflow rejects, with its location."""
+    problems = problems_of(error)
     for problem in problems:
         item = problem["input"]
         if (
@@ -209,7 +217,7 @@ def describe_validation_error(error: pydantic.ValidationError) -> str:
         ):
             return describe_invalid_verdict(item)
     problem = problems[0]
-    path = [str(part) for part in problem["loc"] if isinstance(part, int) or part.isidentifier()]
+    path = [str(part) for part in (*place, *problem["loc"]) if isinstance(part, int) or part.isidentifier()]
     return f"{'.'.join(path) or 'request'}: {problem['msg']}."
 
 
@@ -316,7 +324,7 @@ def _coerce(name: str, field: Any, values: Mapping[str, Any]) -> Any:
     try:
         return pydantic.TypeAdapter(field_type(field)).validate_python(values[name])
     except pydantic.ValidationError as error:
-        problem = error.errors(include_url=False)[0]
+        problem = problems_of(error)[0]
         path = "".join(f".{part}" for part in problem["loc"])
         reason = f"'{name}{path}' must be of type {_type_name(field.annotation)}: {problem['msg']}."
         raise RequestError(reason, "custom_inputs") from error

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, 
 
 from oneturn.core.client_tools import ClientTools
 from oneturn.core.run_context import LMSettings
+from oneturn.core.validation import problems_of
 from oneturn.errors import RequestError
 from oneturn.responses.call_items import to_mlflow_items
 from oneturn.responses.request import to_mlflow_request
@@ -58,6 +59,9 @@ _NOT_FIELDS = {
 _TAGS = ("function", "mcp")  # of the types of tools, in the place of an error
 _INCLUDABLE = ("reasoning.encrypted_content",)
 _SETTINGS = ("temperature", "top_p", "max_output_tokens", "max_tool_calls", "tools")
+
+
+_MOST_METADATA = 1000
 
 
 class TextFormat(BaseModel):
@@ -123,8 +127,10 @@ class RequestFields(BaseModel):
     tool_choice: Annotated[ToolChoice | None, Field(description="Which of the client's tools to call.")] = None
     parallel_tool_calls: Annotated[StrictBool | None, Field(description="Several calls in one step.")] = None
     text: TextSettings | None = None
-    metadata: Annotated[dict[str, str] | None, Field(description="Repeated in the response.")] = None
-    include: list[str] | None = None
+    metadata: Annotated[
+        dict[str, str] | None, Field(max_length=_MOST_METADATA, description="Repeated in the response.")
+    ] = None
+    include: Annotated[list[str] | None, Field(max_length=100)] = None
     context: Context | None = None
     user: Annotated[str | None, Field(description="Repeated in the response.")] = None
     safety_identifier: Annotated[str | None, Field(description="Repeated in the response.")] = None
@@ -298,8 +304,10 @@ def _echoed_format(text_format: TextFormat) -> dict[str, Any]:
 
 
 def _refusal(error: ValidationError) -> RequestError:
-    problem = error.errors(include_url=False, include_context=False)[0]
+    problem = problems_of(error)[0]
     path = [part for part in problem["loc"] if part not in _TAGS]
+    if not path:
+        return RequestError(f"The request: {problem['msg']}.")
     if path[0] == "tool_choice":
         path = path[:1]
     param = ".".join(map(str, path))

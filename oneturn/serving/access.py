@@ -132,10 +132,17 @@ class Access:
             return
         if headers.get("sec-fetch-site") == "same-origin":  # behind a proxy, Host may not be what the browser sees
             return
-        if origin != "null" and urlsplit(origin).netloc.lower() == headers.get("host", "").lower():
+        if is_own_origin(origin, headers):
             return
         message = f"Pages of {origin!r:.80} may not send requests to this server. Add the origin to serve.cors."
         raise AgentError(message, "origin_not_allowed", 403)
+
+
+def is_own_origin(origin: str, headers: Headers) -> bool:
+    """Return whether an ``Origin`` header names the host that the request was sent to."""
+    with suppress(ValueError):  # it isn't an address
+        return origin != "null" and urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    return False
 
 
 def _host_name(host: str) -> str:

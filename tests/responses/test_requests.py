@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.types.responses import ResponsesAgentRequest
 
+import oneturn
 from oneturn.errors import RequestError
 from oneturn.responses.request import program_inputs
 
@@ -248,3 +249,24 @@ def test_any_request_is_parsed_or_rejected(signature: Any, items: list[Any], cus
         return
     assert set(values) <= set(signature.input_fields)
     assert {name for name, field in signature.input_fields.items() if field.is_required()} <= set(values)
+
+
+MANY = 200_000
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"input": [{}] * MANY}, "input.0."),
+        ({"input": [{"role": "user", "content": [1] * MANY}]}, "values are invalid"),
+        ({"input": "?", "include": [1] * MANY}, "include"),
+        ({"input": "?", "metadata": {str(n): n for n in range(MANY)}}, "values are invalid"),
+        ({"input": "?", "custom_inputs": {"numbers": ["x"] * MANY}}, "values are invalid"),
+    ],
+)
+def test_many_invalid_values_are_one_short_error(fields: dict[str, Any], message: str):
+    program = oneturn.ReAct("question, numbers: list[int] -> answer", tools=[])
+    with pytest.raises(RequestError) as refused:
+        oneturn.ResponsesAdapter(program).parse({"custom_inputs": {"numbers": []}, **fields})
+    assert message in str(refused.value)
+    assert len(str(refused.value)) < 400

@@ -58,7 +58,9 @@ def test_any_host_is_accepted_if_other_machines_can_reach_the_server():
     assert client(loopback=False).post("/responses", json=QUESTION, headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:9999", "file://", "é"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://localhost:9999", "file://", "é", "http://["]
+)
 @pytest.mark.parametrize("loopback", [True, False])
 def test_pages_of_other_origins_are_refused(origin: str, loopback: bool):
     server = client(loopback=loopback)

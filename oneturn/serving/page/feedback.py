@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import mlflow
 import pydantic
@@ -17,8 +16,10 @@ from starlette.routing import Route
 
 from oneturn.core.fields import field_type
 from oneturn.core.serialization import plain
+from oneturn.core.validation import problems_of
 from oneturn.errors import AgentError
 from oneturn.responses import ResponsesAdapter
+from oneturn.serving.access import is_own_origin
 from oneturn.serving.http_errors import error_response, invalid_request
 from oneturn.serving.page.traces import SERVED_BY
 from oneturn.serving.served_agent import ServedAgent
@@ -124,7 +125,7 @@ class FeedbackEndpoint:
         try:
             return plain(pydantic.TypeAdapter(field_type(fields[name])).validate_python(value))
         except pydantic.ValidationError as error:
-            problem = error.errors(include_url=False)[0]
+            problem = problems_of(error)[0]
             raise invalid_request(f"{name}: {problem['msg']}.", param) from error
 
 
@@ -132,7 +133,7 @@ def _read(body: bytes) -> Feedback:
     try:
         return Feedback.model_validate_json(body)
     except pydantic.ValidationError as error:
-        problem = error.errors(include_url=False, include_context=False)[0]
+        problem = problems_of(error)[0]
         param = ".".join(map(str, problem["loc"]))
         raise invalid_request(f"{param or 'The body'}: {problem['msg']}.", param or None) from error
 
@@ -140,10 +141,7 @@ def _read(body: bytes) -> Feedback:
 def _check_same_origin(headers: Headers) -> None:
     """Refuse a request of another site's page; ``serve.cors`` doesn't allow it either."""
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    if site is not None:
-        is_own = site == "same-origin"
-    else:
-        is_own = origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    is_own = site == "same-origin" if site is not None else origin is None or is_own_origin(origin, headers)
     if not is_own:
         raise AgentError("Feedback is accepted from the server's own page only.", "origin_not_allowed", 403)
 
