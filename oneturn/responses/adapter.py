@@ -275,11 +275,16 @@ class ResponsesAdapter(SelfTraced):
         program: Any = self.program
         if parsed.resumption is None:
             return cast(Iterator[Step], program.steps(**parsed.inputs))
-        if parsed.approval is not None:
-            signer(self.approvals).spend(parsed.approval)
         for call in parsed.resumption.finished:
             seen.update(_by_id(call.documents))
-        return cast(Iterator[Step], program.resume(parsed.resumption, **parsed.inputs))
+        return self._resumed(parsed)
+
+    def _resumed(self, parsed: ParsedRequest) -> Iterator[Step]:
+        """The steps of a resumed run; its approval is spent when they begin, so not by a run that was stopped."""
+        program: Any = self.program
+        if parsed.approval is not None:
+            signer(self.approvals).spend(parsed.approval)
+        yield from program.resume(parsed.resumption, **parsed.inputs)
 
 
 def _write_rest(writer: EventWriter, text: CheckedText) -> Iterator[Event]:

@@ -92,7 +92,11 @@ class RequestRun:
         """
         self._limit.admit()
         self._queue = RunQueue(asyncio.get_running_loop())
-        threading.Thread(target=self._run, name="oneturn-request", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name="oneturn-request", daemon=True).start()
+        except RuntimeError as error:  # the system has no thread left
+            self._limit.leave()
+            raise AgentError(f"The server can't start a run: {error}.", "overloaded", 503, retryable=True) from error
 
     def disconnect(self) -> None:
         """Cancel the run: its client is gone. A run with an idempotency key goes on, for the client's next attempt."""
@@ -187,6 +191,7 @@ class RequestRun:
             else:
                 self._began = True
                 with self._limit.place(self._on_wait):
+                    self._check_stopped()
                     result = agent.predict(request)
             response = _dump(result)
             if self._returns_trace_id:
@@ -201,6 +206,8 @@ class RequestRun:
             self._began = True
             cleanup.enter_context(self._limit.place(self._on_wait))
             cleanup.callback(events.close)
+            if not isinstance(self._served.agent, ResponsesAdapter):
+                self._check_stopped()
             translation = self._translation(options)
             if self._returns_trace_id:
                 translation.metadata["trace_id"] = span.trace_id
@@ -221,6 +228,15 @@ class RequestRun:
             if self._returns_trace_id and self._dialect == "mlflow":
                 self._put(f"data: {json.dumps({'trace_id': span.trace_id})}\n\n".encode())
         self._put(_DONE)
+
+    def _check_stopped(self) -> None:
+        """Stop an agent before its run that wouldn't look itself whether it may still run.
+
+        Raises:
+            AgentError: the client is gone, or the server stops.
+        """
+        if (reason := self.context.reason) is not None:
+            raise AgentError(f"The run was stopped before it began: {reason}.", reason, 503, retryable=True)
 
     def _saved(self, response: dict[str, Any]) -> dict[str, Any]:
         """The response, saved in the store if the server has one."""

@@ -13,6 +13,7 @@ from mlflow.entities import Document
 
 import oneturn
 from oneturn.config import ApprovalsConfig
+from oneturn.core.run_context import RunContext
 from oneturn.core.steps import ApprovalWanted, WaitingCall
 from oneturn.errors import ConfigError, RequestError, RunError
 from oneturn.testing import ScriptedLM, call, finish
@@ -235,6 +236,18 @@ def test_an_approval_is_valid_once_across_replicas(
     assert ask(replica(shop, *GRANTED, ledger=ledger()), items)[-1]["type"] == "response.completed"
     again = ask(replica(shop, ledger=ledger()), items)
     assert again[-2]["message"] == "The approval request was answered before. Send the question again."
+    assert shop.done.count("refund 7 30") == 1
+
+
+def test_a_run_that_was_stopped_before_it_began_leaves_the_approval_valid(shop: Shop, first_turn: list[dict[str, Any]]):
+    ledger = MemoryLedger()
+    items = [QUESTION, *first_turn, answer_to(first_turn)]
+    stopped = RunContext()
+    stopped.cancel("shutting_down")
+    with stopped.active():
+        assert ask(replica(shop, ledger=ledger), items)[-1]["type"] == "response.incomplete"
+    assert shop.done.count("refund 7 30") == 0
+    assert ask(replica(shop, *GRANTED, ledger=ledger), items)[-1]["type"] == "response.completed"
     assert shop.done.count("refund 7 30") == 1
 
 

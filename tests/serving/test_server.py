@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -23,11 +24,15 @@ import openai
 import pytest
 from dspy.lm15 import RateLimitError
 from mlflow.pyfunc import ResponsesAgent
+from mlflow.types.responses import ResponsesAgentResponse
 
 import oneturn
 from oneturn.core.steps import AnswerDelta, Step
-from oneturn.errors import EndpointError, OneTurnError, ProgramError
+from oneturn.errors import AgentError, EndpointError, OneTurnError, ProgramError
 from oneturn.responses.reply import Reply
+from oneturn.serving.request_limit import RequestLimit
+from oneturn.serving.request_run import RequestRun
+from oneturn.serving.served_agent import ServedAgent
 from oneturn.serving.server import load_logged
 from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish
 
@@ -208,6 +213,50 @@ def test_the_text_of_an_exception_is_not_sent(stream: bool):
         response = httpx.post(f"{url}/responses", json=body("?", stream=stream))
     assert "The agent failed (RuntimeError)" in response.text
     assert SECRET not in response.text
+
+
+class Counting(ResponsesAgent):
+    """A third-party agent that counts its runs."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def predict(self, request: Any) -> Any:
+        self.runs += 1
+        return ResponsesAgentResponse(output=[])
+
+    def predict_stream(self, request: Any) -> Any:
+        self.runs += 1
+        yield {"type": "response.output_item.done", "item": {}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("reason", ["client_gone", "shutting_down"])
+def test_a_request_that_was_stopped_while_it_waited_runs_no_agent(reason: str, stream: bool):
+    agent = Counting()
+    no_place = RequestLimit(0, 1)
+    run = RequestRun(ServedAgent(agent), body("?", stream=stream), "mlflow", {"x-request-id": "r"}, no_place)
+    run.context.cancel(reason)
+    with run.context.active(), pytest.raises(AgentError, match=f"stopped before it began: {reason}") as stopped:
+        (run._stream if stream else run._respond)()
+    assert stopped.value.status == 503
+    assert agent.runs == 0
+
+
+def test_a_thread_that_can_t_be_started_takes_no_place(monkeypatch: pytest.MonkeyPatch):
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def start() -> None:
+        run.start()
+
+    limit = RequestLimit(1, 0)
+    run = RequestRun(ServedAgent(Counting()), body("?"), "mlflow", {"x-request-id": "r"}, limit)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    for _ in range(3):
+        with pytest.raises(AgentError, match="can't start new thread") as refused:
+            asyncio.new_event_loop().run_until_complete(start())
+        assert (refused.value.code, refused.value.status) == ("overloaded", 503)
 
 
 REFUSED = {
