@@ -32,7 +32,7 @@ def test_an_approval_is_given_with_all_arguments_in_sight(opened: Open):
     page = opened(handbook_agent(REFUND, DONE))
     ask(page, "Pay it back.")
     approval = page.get_by_role("region", name="May the agent run refund?")
-    expect(approval.get_by_role("row", name="order M-1045")).to_be_visible()
+    expect(approval.get_by_role("row", name='order "M-1045"')).to_be_visible()
     expect(approval.get_by_role("row", name="amount 12.5")).to_be_visible()
     approval.get_by_role("button", name="Approve").click()
     expect(page.locator(".answer")).to_have_text("Done.")

@@ -1,7 +1,7 @@
 /** A tool call that waits for a person's approval. */
 
 import { element, newId } from "./dom.js";
-import { showTable, showValue } from "./value.js";
+import { exactText, showTable, showValue, visible } from "./value.js";
 
 /**
  * Return the view of an approval request, with all arguments in sight.
@@ -40,8 +40,19 @@ function showArguments(text) {
   try {
     values = JSON.parse(text);
   } catch {
-    return element("pre", { tabindex: 0, role: "group", "aria-label": "Arguments" }, text);
+    return rawText(text);
   }
-  if (values === null || typeof values !== "object" || Array.isArray(values)) return showValue(values);
-  return Object.keys(values).length ? showTable(values) : element("p.muted", {}, "It has no arguments.");
+  if (!keepsNumbers(text)) return rawText(text);
+  if (values === null || typeof values !== "object" || Array.isArray(values)) return showValue(values, exactText);
+  return Object.keys(values).length ? showTable(values, null, exactText) : element("p.muted", {}, "It has no arguments.");
+}
+
+function rawText(text) {
+  return element("pre", { tabindex: 0, role: "group", "aria-label": "Arguments" }, visible(text));
+}
+
+/** Whether JavaScript shows all numbers of a JSON text as they are: it rounds long ones. */
+function keepsNumbers(text) {
+  const numbers = text.replace(/"(?:[^"\\]|\\.)*"/g, '""').match(/-?\d[\d.eE+-]*/g) ?? [];
+  return numbers.every((number) => String(Number(number)) === number);
 }

@@ -2,17 +2,17 @@
 
 import { element } from "./dom.js";
 
-/** Return an element that shows a value. */
-export function showValue(value) {
-  if (Array.isArray(value)) return showList(value);
-  if (value !== null && typeof value === "object") return showTable(value);
-  return element("span.value", {}, scalarText(value));
+/** Return an element that shows a value; `scalar` returns the text of a value that isn't an object or a list. */
+export function showValue(value, scalar = scalarText) {
+  if (Array.isArray(value)) return showList(value, scalar);
+  if (value !== null && typeof value === "object") return showTable(value, null, scalar);
+  return element("span.value", {}, scalar(value));
 }
 
 /** Return an object as a table with a row for each key. */
-export function showTable(object, caption = null) {
+export function showTable(object, caption = null, scalar = scalarText) {
   const rows = Object.entries(object).map(([name, value]) =>
-    element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, showValue(value))),
+    element("tr", {}, element("th", { scope: "row" }, visible(name)), element("td", {}, showValue(value, scalar))),
   );
   if (!rows.length) return element("span.muted", {}, "empty");
   const title = caption === null ? null : element("caption", {}, caption);
@@ -29,19 +29,30 @@ export function formatJson(value) {
   }
 }
 
-function showList(list) {
-  if (!list.length) return element("span.muted", {}, "none");
-  if (list.every((entry) => entry !== null && typeof entry === "object" && !Array.isArray(entry))) {
-    return showRows(list);
-  }
-  return element("ul.values", {}, ...list.map((entry) => element("li", {}, showValue(entry))));
+/** Return a value as JSON, so that `true` and `"yes"` differ, with invisible characters as escapes. */
+export function exactText(value) {
+  return visible(JSON.stringify(value));
 }
 
-function showRows(list) {
+/** Return a text with escapes for control characters and those that change the direction of writing. */
+export function visible(text) {
+  const hidden = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+  return text.replace(hidden, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
+function showList(list, scalar) {
+  if (!list.length) return element("span.muted", {}, "none");
+  if (list.every((entry) => entry !== null && typeof entry === "object" && !Array.isArray(entry))) {
+    return showRows(list, scalar);
+  }
+  return element("ul.values", {}, ...list.map((entry) => element("li", {}, showValue(entry, scalar))));
+}
+
+function showRows(list, scalar) {
   const names = [...new Set(list.flatMap((entry) => Object.keys(entry)))];
   const head = element("tr", {}, ...names.map((name) => element("th", { scope: "col" }, name)));
   const rows = list.map((entry) =>
-    element("tr", {}, ...names.map((name) => element("td", {}, name in entry ? showValue(entry[name]) : ""))),
+    element("tr", {}, ...names.map((name) => element("td", {}, name in entry ? showValue(entry[name], scalar) : ""))),
   );
   return element(
     "div.scroll",
