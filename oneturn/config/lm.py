@@ -26,7 +26,8 @@ class LMConfig(Section):
     api_key_env: str | None = None
     """The environment variable that holds the API key; null for the provider's default variables."""
     temperature: Annotated[float, Field(ge=0)] | None = 0.0
-    """Sampling temperature; 0 always takes the most probable token, null uses the provider's default."""
+    """Sampling temperature; 0 always takes the most probable token, null uses the provider's default. For
+    OpenAI's reasoning models, which refuse 0, it is the same as null."""
     max_tokens: Count | None = None
     """The maximum number of tokens per reply; null for the provider's default."""
     credentials: Who = "agent"

@@ -30,6 +30,7 @@ from dspy.clients.backend_selection import select_backend
 from dspy.clients.call_result import usage_dict
 from dspy.clients.costs import estimate_cost
 from dspy.clients.engines.lm15_engine import LM15Engine
+from dspy.clients.lm import _is_openai_reasoning_model
 from dspy.lm15 import (
     AsyncOpenAIChatLM,
     OpenAIChatLM,
@@ -323,6 +324,25 @@ def key_variables(lm: dspy.BaseLM) -> tuple[str, ...]:
         return (resolution.env_key,) if resolution.env_key and resolution.credential_policy == "key" else ()
     litellm = get_litellm(feature="the names of a provider's environment variables")
     return tuple(litellm.validate_environment(lm.model)["missing_keys"])
+
+
+def takes_default_temperature_only(model: str) -> bool:
+    """Return whether a model string names a reasoning model of OpenAI, which refuses any other temperature.
+
+    Relies on: ``_is_openai_reasoning_model``, by which ``dspy.LM`` renames ``max_tokens``. Databricks puts its name in
+    front of the models that it hosts.
+    """
+    return bool(_is_openai_reasoning_model(model.rsplit("/", 1)[-1].removeprefix("databricks-")))
+
+
+def call_settings(settings: Mapping[str, Any], lm: dspy.BaseLM) -> dict[str, Any]:
+    """Return the settings of one call by the names that an LM's own settings have.
+
+    Relies on: ``dspy.LM`` keeps the token limit of OpenAI's reasoning models as ``max_completion_tokens``; a request
+    with both is refused.
+    """
+    renamed = {"max_tokens": "max_completion_tokens"} if "max_completion_tokens" in lm.kwargs else {}
+    return {renamed.get(name, name): value for name, value in settings.items()}
 
 
 # Prompts

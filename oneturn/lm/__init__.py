@@ -8,6 +8,7 @@ from typing import Any
 import dspy
 
 from oneturn.config import LMConfig
+from oneturn.core._dspy import takes_default_temperature_only
 from oneturn.errors import ConfigError
 from oneturn.lm import transport as _transport  # noqa: F401 (every LM uses it from here on)
 from oneturn.lm.providers import no_lm_message
@@ -44,11 +45,18 @@ def _settings(config: LMConfig) -> dict[str, Any]:
     settings = {
         "api_base": config.api_base,
         "api_key": _api_key(config),
-        "temperature": config.temperature,
+        "temperature": _temperature(config),
         "max_tokens": config.max_tokens,
     }
     non_null = {key: value for key, value in settings.items() if value is not None}
     return {"timeout": config.timeout, "cache": config.cache, **non_null, **config.kwargs}
+
+
+def _temperature(config: LMConfig) -> float | None:
+    """Return the temperature; ``None`` instead of the default 0 for an LM that refuses it."""
+    if config.temperature == 0 and takes_default_temperature_only(config.model):
+        return None
+    return config.temperature
 
 
 def _api_key(config: LMConfig) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import dspy
 
-from oneturn.core._dspy import RequestAdapter, parse_value
+from oneturn.core._dspy import RequestAdapter, call_settings, parse_value
 from oneturn.core.steps import Thought
 from oneturn.lm.format_fallback import with_format_fallback
 from oneturn.lm.streaming import OnDelta, tapped_replies
@@ -167,7 +167,7 @@ class TappingAdapter:
         view = tapped_replies(lm, self.call.reply)
         if view is lm and not isinstance(self._adapter, RequestAdapter):
             view = with_format_fallback(lm)
-        return self._adapter(view, {**lm_kwargs, **self.call.lm_config()}, *args, **kwargs)
+        return self._adapter(view, {**lm_kwargs, **call_settings(self.call.lm_config(), lm)}, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._adapter, name)

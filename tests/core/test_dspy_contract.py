@@ -52,6 +52,7 @@ NAMES = {
     "dspy.clients.costs.estimate_cost": "costs (core/usage.py) and a compile's budget (compilation/replay_lm.py)",
     "dspy.clients._litellm.get_litellm": "the names of missing keys (lm/failures.py)",
     "dspy.clients.backend_selection.select_backend": "the names of missing keys (lm/failures.py)",
+    "dspy.clients.lm._is_openai_reasoning_model": "the LMs that take no temperature (lm/__init__.py)",
     "dspy.clients.engines.lm15_engine.LM15Engine": "the names of missing keys (lm/failures.py)",
     "dspy.clients.call_result.usage_dict": "the usage of wrapped engines (lm/streaming.py, compilation/replay_lm.py)",
     "dspy.teleprompt.bootstrap_trace_data": "the candidates of a compile (compilation/callbacks.py)",

@@ -8,6 +8,7 @@ import pytest
 
 from oneturn.config import AgentConfig, LMConfig
 from oneturn.config.lm import LOCAL_SIZES
+from oneturn.core._dspy import call_settings
 from oneturn.errors import ConfigError, LocalLMError
 from oneturn.lm import build_lm
 from oneturn.lm.local import WEIGHTS
@@ -35,6 +36,35 @@ def test_null_settings_use_the_provider_defaults():
     lm = build_lm(LMConfig(model="openai/x", temperature=None, max_tokens=None))
     assert lm.kwargs.get("temperature") is None
     assert lm.kwargs.get("max_tokens") is None
+
+
+@pytest.mark.parametrize(
+    ("model", "temperature"),
+    [
+        ("openai/gpt-5-mini", None),
+        ("openai/gpt-5.2", None),
+        ("openai/o3", None),
+        ("azure/gpt-5", None),
+        ("databricks/databricks-gpt-5", None),
+        ("openai/gpt-5-chat-latest", 0.0),
+        ("openai/gpt-4o-mini", 0.0),
+        ("databricks/databricks-gpt-oss-120b", 0.0),
+    ],
+)
+def test_a_reasoning_model_that_refuses_temperature_0_gets_none(model: str, temperature: float | None):
+    lm = build_lm(LMConfig(model=model, api_base="http://127.0.0.1:9/v1", kwargs={"api_key": "x"}))
+    assert lm.kwargs.get("temperature") == temperature
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [("openai/gpt-5-mini", "max_completion_tokens"), ("openai/x", "max_tokens")]
+)
+def test_a_request_s_token_limit_replaces_the_configured_one(model: str, name: str):
+    lm = build_lm(LMConfig(model=model, max_tokens=16000, kwargs={"api_key": "x"}))
+    settings = call_settings({"max_tokens": 500, "top_p": 0.5}, lm)
+    assert settings == {name: 500, "top_p": 0.5}
+    assert {**lm.kwargs, **settings}[name] == 500
+    assert len({"max_tokens", "max_completion_tokens"} & {**lm.kwargs, **settings}.keys()) == 1
 
 
 @pytest.mark.parametrize("value", [None, ""])

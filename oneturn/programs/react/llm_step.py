@@ -10,7 +10,7 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError, LMError
 from mlflow.entities import SpanType
 
-from oneturn.core._dspy import CachedReplies
+from oneturn.core._dspy import CachedReplies, call_settings
 from oneturn.core.background import ConsumerGone, stream_in_thread
 from oneturn.core.run_context import current_run
 from oneturn.core.steps import AnswerDelta, Thought, Working
@@ -209,7 +209,9 @@ class StepCaller:
         inputs = {"steps_so_far": len(trajectory), "tool_calling": adapter.tool_calling}
         with child_span(self._lm.model, SpanType.CHAT_MODEL, inputs) as span:
             try:
-                config = {**self._thought_config(adapter), **self._lm_settings.config(self.usage.output_tokens)}
+                config = call_settings(
+                    {**self._thought_config(adapter), **self._lm_settings.config(self.usage.output_tokens)}, self._lm
+                )
                 callbacks = [*dspy.settings.callbacks, *self._callbacks]
                 with dspy.context(adapter=adapter, trace=None, callbacks=callbacks), track_usage(tracker):
                     turns = list(trajectory)

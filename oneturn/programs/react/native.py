@@ -145,8 +145,10 @@ class NativeAdapter(StepAdapter):
                     messages.append({"role": "assistant", "content": turn.reply or EMPTY_REPLY})
                 messages.append({"role": "user", "content": turn.observation})
                 continue
-            if self.unsigned_as_text and not turn.state and not turn.same_step:
+            if self.unsigned_as_text and not turn.state and not (turn.same_step and calling):
+                calling = {}
                 messages.append({"role": "user", "content": f"{_as_text(turn.tool_call)}\nResult: {turn.observation}"})
+                media += [observation_message(turn)] if turn.media else []
                 continue
             if turn.same_step and calling:
                 calling["tool_calls"] += _tool_calls(turn.tool_call)

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -167,6 +167,20 @@ def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [{key: value for key, value in schema.items() if key != "description"}, _NULL], **description}
 
 
+def _option_for(value: Any, options: Sequence[Schema], definitions: Schema) -> Schema:
+    """Return the option of a union that a list or an object is of: the first that has all its keys."""
+    for option in options:
+        if "$ref" in option:
+            option = definitions.get(str(option["$ref"]).rsplit("/", 1)[-1], {})
+        if inner := option.get("anyOf") or option.get("oneOf"):
+            option = _option_for(value, inner, definitions)
+        if isinstance(value, list) and (option.get("type") == "array" or "items" in option):
+            return option
+        if isinstance(value, Mapping) and value.keys() <= option.get("properties", {}).keys():
+            return option
+    return {}
+
+
 def without_nulls(value: Any, schema: Schema, definitions: Schema | None = None) -> Any:
     """Return ``value`` without the ``null``s of optional properties that aren't nullable.
 
@@ -175,6 +189,8 @@ def without_nulls(value: Any, schema: Schema, definitions: Schema | None = None)
     definitions = schema.get("$defs", {}) if definitions is None else definitions
     if "$ref" in schema:
         schema = definitions.get(str(schema["$ref"]).rsplit("/", 1)[-1], {})
+    if options := schema.get("anyOf") or schema.get("oneOf"):
+        schema = _option_for(value, options, definitions)
     if isinstance(value, list):
         return [without_nulls(item, schema.get("items") or {}, definitions) for item in value]
     if not isinstance(value, Mapping):

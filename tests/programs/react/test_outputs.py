@@ -6,10 +6,13 @@ import datetime
 import enum
 from typing import Any, Literal
 
+import dspy
 import pydantic
 import pytest
 
+from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.outputs import validate_outputs
+from oneturn.programs.react.schema import StepSchema
 
 
 class Colour(enum.Enum):
@@ -95,3 +98,35 @@ def test_other_values_are_refused_with_their_place(kind: Any, value: Any, messag
     with pytest.raises(ValueError, match=message.replace(".", r"\.")) as error:
         convert(kind, value)
     assert "\n" not in str(error.value)
+
+
+class Item(pydantic.BaseModel):
+    name: str
+    pieces: int = 1
+
+
+class Order(dspy.Signature):
+    """Read an order."""
+
+    text: str = dspy.InputField()
+    one: Item | None = dspy.OutputField()
+    many: list[Item] | None = dspy.OutputField()
+    either: Item | Person = dspy.OutputField()
+    by_name: dict[str, Item] = dspy.OutputField()
+
+
+def test_a_null_that_leaves_an_optional_property_out_is_removed_inside_unions():
+    schema = StepSchema(Order, {}, thoughts=False)
+    item = {"name": "cup", "pieces": None}
+    given = {"one": item, "many": [item], "either": item, "by_name": {}}
+    cup = Item(name="cup")
+    assert schema.validate(schema.without_nulls("finish", given), SeenValues()) == {
+        "one": cup,
+        "many": [cup],
+        "either": cup,
+        "by_name": {},
+    }
+    person = {"name": "Ann", "money": {"amount": 3, "currency": None}, "favourite": None}
+    values = schema.validate(schema.without_nulls("finish", {**given, "one": None, "either": person}), SeenValues())
+    assert values["one"] is None
+    assert values["either"] == Person(name="Ann", money=Money(amount=3))

@@ -20,6 +20,8 @@ from oneturn.core._dspy import replaced_cache
 from oneturn.core.steps import FinishedCall, Resumption, WaitingCall
 from oneturn.lm import build_lm
 from oneturn.lm.replay import state_in, with_replayed, with_state
+from oneturn.programs.react.native import NativeAdapter
+from oneturn.programs.react.trajectory import ToolCallArgs, Turn
 from tests.programs.react.chat_stub import ChatStub, call_of, calls, chat_stub, message_of
 
 STREAMING = pytest.mark.parametrize("streaming", [False, True])
@@ -270,3 +272,25 @@ def test_calls_without_a_signature_are_written_as_text_if_they_are_refused(strea
         assert not streaming or "Result: The fee is 4 euros." in json.dumps(sent["messages"])
         roles = [message["role"] for message in sent["messages"]]
         assert all(one != other for one, other in itertools.pairwise(roles))
+
+
+def turn(query: str, same: bool = False, state: str = "") -> Turn:
+    made = ToolCallArgs(name="search", args={"query": query})
+    return Turn(thought=None, tool_call=made, observation=f"about {query}").in_step(same, "", state)
+
+
+@pytest.mark.parametrize(
+    ("turns", "roles"),
+    [
+        ([turn("a"), turn("b", same=True)], ["user", "user"]),
+        ([turn("s", state="signed"), turn("c"), turn("d", same=True)], ["assistant", "tool", "user", "user"]),
+        ([turn("s", state="signed"), turn("t", same=True), turn("u")], ["assistant", "tool", "tool", "user"]),
+    ],
+)
+def test_parallel_calls_without_a_signature_are_all_written_as_text(turns: list[Turn], roles: list[str]):
+    program = ReAct("question -> answer", tools=[search])
+    adapter = NativeAdapter(program.steps_schema, program.steps_schema.names, unsigned_as_text=True)
+    messages = adapter._turn_messages(turns)
+    assert [message["role"] for message in messages] == roles
+    written = json.dumps(messages)
+    assert all(f"about {each.tool_call.args['query']}" in written for each in turns if each.tool_call)
