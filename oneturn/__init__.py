@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from oneturn.deployment import log_model
     from oneturn.errors import EndpointError, OneTurnError, ToolError
     from oneturn.evaluation import Evaluation, evaluate
-    from oneturn.programs.react import Citation, ReAct, Seen
+    from oneturn.programs.react import Citation, ReAct, Seen, SeenNumbers
     from oneturn.programs.state import load_compiled
     from oneturn.responses import Reply, ResponsesAdapter, query
     from oneturn.retrieval import Retriever, build_retriever
@@ -37,6 +37,7 @@ __all__ = [
     "ResponsesAdapter",
     "Retriever",
     "Seen",
+    "SeenNumbers",
     "SourcedText",
     "ToolError",
     "agent_tool",
@@ -70,6 +71,7 @@ _MODULES = {
     "ResponsesAdapter": "oneturn.responses",
     "Retriever": "oneturn.retrieval",
     "Seen": "oneturn.programs.react",
+    "SeenNumbers": "oneturn.programs.react",
     "SourcedText": "oneturn.tools",
     "ToolError": "oneturn.errors",
     "agent_tool": "oneturn.toolsets",

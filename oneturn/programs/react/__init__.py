@@ -1,7 +1,7 @@
 """ReAct as a generator of steps: one chat turn per step, one schema-constrained tool call per turn."""
 
 from oneturn.programs.react.demo_pool import DemoPool
-from oneturn.programs.react.grounding import Citation, Seen
+from oneturn.programs.react.grounding import Citation, Seen, SeenNumbers
 from oneturn.programs.react.module import ReAct, Thoughts, approving_calls, capture_run_errors
 from oneturn.programs.react.scripted_teacher import Demonstration, ScriptedTeacher
 
@@ -12,6 +12,7 @@ __all__ = [
     "ReAct",
     "ScriptedTeacher",
     "Seen",
+    "SeenNumbers",
     "Thoughts",
     "approving_calls",
     "capture_run_errors",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import pydantic
 import pytest
 from mlflow.entities import Document
 
-from oneturn import Citation, ReAct, Seen
+from oneturn import Citation, ReAct, Seen, SeenNumbers
 from oneturn.errors import ProgramError, RunError
 from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish
 
@@ -195,3 +196,99 @@ def test_the_prompt_does_not_tell_of_the_marks():
     system = lm.requests[0].messages[0]["content"]
     assert "- order(order_id: string): Look up an order." in system
     assert "citations: list of string" in system
+
+
+def calculate(expression: Annotated[str, SeenNumbers()]) -> str:
+    """Compute an expression."""
+    return str(eval(expression))
+
+
+PRICES = {"cups": "Cups cost €1,204.50 a box (order M-1001, 2025-09-26); lids €3.10."}
+
+
+def price(item: str) -> str:
+    """Look up a price."""
+    return PRICES.get(item, "Nothing was found.")
+
+
+def test_a_calculation_takes_numbers_of_the_run_and_small_whole_ones():
+    prediction, lm = run(
+        call("price", item="cups"),
+        call("calculate", expression="2 * 1204.50 + 3.10"),
+        finish(answer="2412.10", citations=[]),
+        question="What are 150 boxes?",
+        tools=[price, calculate],
+    )
+    assert [request.offered for request in lm.requests] == [
+        ["price", "finish"],  # nothing was looked up yet
+        ["price", "calculate", "finish"],
+        ["price", "calculate", "finish"],
+    ]
+    assert prediction.trajectory[1].observation == "2412.1"
+    pattern = arguments(lm.requests[1], "calculate")["expression"]["pattern"]
+    for taken in ("2 * 1204.50 + 3.10", "150 * 3.10", "3.10 / 100", "(1204.50 + 3.10) * 2"):
+        assert re.search(pattern, taken), taken
+    for refused in ("3.10", "14.50 * 3", "1001 + 1", "2025 - 1", "101 * 2", "3.10 ** 2", "3.10 + x"):
+        assert not re.search(pattern, refused), refused
+
+
+@pytest.mark.parametrize("asked", ["schema", "text"])
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("14.50 * 3", "Error: expression: '14.50' has not been seen; known: 1204.50, 3.10"),
+        ("1204.50 * 101", "Error: expression: '101' has not been seen; known: 1204.50, 3.10"),
+        ("1204.5 * 1.031", None),  # 3.1 percent on top
+        ("1204.50 * 3 / 100", None),
+    ],
+)
+def test_an_lm_that_calculates_with_invented_numbers_is_told(asked: str, expression: str, message: str | None):
+    replies = (
+        call("price", item="cups"),
+        call("calculate", expression=expression),
+        finish(answer="?", citations=[]),
+    )
+    with ScriptedLM(*replies, response_schema=asked == "schema") as lm, dspy.context(lm=lm):
+        prediction = ReAct(Ask, tools=[price, calculate], tool_calling=asked)(question="What are boxes?")
+    observed = prediction.trajectory[1].observation
+    assert observed == (message or str(eval(expression)))
+
+
+def test_a_calculation_before_any_look_up_is_told_to_look_up():
+    prediction, _ = run(
+        call("calculate", expression="2 * 3"),
+        finish(answer="?", citations=[]),
+        tools=[price, calculate],
+        response_schema=False,
+    )
+    assert prediction.trajectory[0].observation == (
+        "Error: expression: no tool has returned a number yet; look the numbers up first"
+    )
+
+
+def status(region: str, order_id: Annotated[str, Seen(r"M-\d{4}")] = "") -> str:
+    """Say how orders of a region do, or one of them."""
+    return f"{region} {order_id}: well"
+
+
+def test_an_optional_argument_that_nothing_matches_may_be_left_out():
+    prediction, lm = run(
+        call("status", region="EU"), finish(answer="Well.", citations=[]), question="How is the EU?", tools=[status]
+    )
+    assert prediction.trajectory[0].observation == "EU : well"
+    assert "order_id" not in arguments(lm.requests[0], "status")
+
+
+def test_an_optional_argument_is_checked_where_it_is_given():
+    prediction, _ = run(
+        call("status", region="EU", order_id="M-6666"),
+        call("status", region="EU"),
+        finish(answer="Well.", citations=[]),
+        question="How is M-1001?",
+        tools=[status],
+        response_schema=False,
+    )
+    assert [turn.observation for turn in prediction.trajectory] == [
+        "Error: order_id: 'M-6666' has not been seen; known: M-1001",
+        "EU : well",
+    ]
