@@ -36,7 +36,7 @@ from benchmarks.report import between_marks
 from oneturn import Agent, load_agent
 from oneturn.compilation import SpendBar, compile
 from oneturn.compilation.recipes import RECIPES
-from oneturn.datasets import dataset_hash, interleave
+from oneturn.datasets import dataset_hash, interleave, spread
 from oneturn.evaluation import interval
 from oneturn.programs.state import Manifest
 
@@ -245,7 +245,7 @@ def _with_fewer(agent: Agent, sizes: Mapping[str, int | None]) -> Agent:
 
 def _about(agent: Agent) -> str:
     """Describe the measurement: LM, data, number of examples, machine and versions."""
-    dev = agent.examples("dev")[: agent.config.compile.dev_examples]
+    dev = spread(agent.examples("dev"), agent.config.compile.dev_examples)
     sizes = f"{len(agent.examples('train'))} train, {len(dev)} dev, {len(agent.examples('test'))} test"
     return f"- LM: {agent.config.lm.model}\n- data: {agent.name}, {sizes}\n{ran_on('dspy', 'mlflow')}"
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from oneturn.cli.errors import show_error
-from oneturn.cli.options import build_console
+from oneturn.cli.options import build_console, check_folders
 from oneturn.core.terminal import visible_lines
 
 _EXIT_UNREACHABLE = 2
@@ -77,10 +77,7 @@ def check(
     key, extra = _key(key_env), _extra(request)
     if question is not None and "{marker}" not in question:
         raise typer.BadParameter(f"{question!r} has no {{marker}}; add it.", param_hint="--question")
-    files = {"--json": None if json_file in (None, "-") else json_file, "--junit": junit, "--sarif": sarif}
-    for option, file in files.items():
-        if file is not None and not Path(file).absolute().parent.is_dir():
-            raise typer.BadParameter(f"there is no folder for {file}.", param_hint=option)
+    check_folders({"--json": json_file, "--junit": junit, "--sarif": sarif})
 
     from oneturn.cli.tables import show_conformance_report
     from oneturn.conformance import check_endpoint, to_junit, to_sarif

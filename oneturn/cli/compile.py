@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oneturn.cli.options import AGENT_FILE, AgentFile, ApprovalOption, ConfigFile, build_console, build_policy, load
+from oneturn.cli.options import (
+    AGENT_FILE,
+    AgentFile,
+    ApprovalOption,
+    ConfigFile,
+    build_console,
+    build_policy,
+    load,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, build_console, echo, load
+from oneturn.cli.options import AGENT_FILE, AgentFile, ConfigFile, build_console, check_folders, echo, load
 
 data = typer.Typer(
     name="data",
@@ -48,8 +48,7 @@ def check(
 
         oneturn data check --strict --json report.json
     """
-    if json_file not in (None, "-") and not Path(str(json_file)).absolute().parent.is_dir():
-        raise typer.BadParameter(f"there is no folder for {json_file}.", param_hint="--json")
+    check_folders({"--json": json_file})
     loaded = load(agent, config)
 
     from oneturn.cli.tables import show_data_report

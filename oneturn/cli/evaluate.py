@@ -15,6 +15,7 @@ from oneturn.cli.options import (
     ConfigFile,
     build_console,
     build_policy,
+    check_folders,
     echo,
     load,
 )
@@ -249,6 +250,7 @@ def compare(
 
         oneturn compare yesterday.parquet today.parquet --gate --markdown comment.md
     """
+    check_folders({"--json": json_file, "--markdown": markdown})
     loaded = load(agent, config)
 
     from oneturn.evaluation.comparison import compare

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,6 +36,17 @@ AsJson = Annotated[
 ]
 
 AGENT_FILE = Path("agent.py")
+
+
+def check_folders(files: Mapping[str, str | Path | None]) -> None:
+    """Check before the work that its files can be written. ``files`` are the options' values; ``-`` is stdout.
+
+    Raises:
+        typer.BadParameter: there is no folder for one of them.
+    """
+    for option, file in files.items():
+        if file not in (None, "-") and not Path(str(file)).absolute().parent.is_dir():
+            raise typer.BadParameter(f"there is no folder for {file}.", param_hint=option)
 
 
 def build_console(**options: Any) -> Console:

@@ -20,7 +20,7 @@ from oneturn.compilation.candidate import Candidate
 from oneturn.compilation.render import format_prompts
 from oneturn.config.tracking import use_tracking
 from oneturn.core.usage import Usage
-from oneturn.datasets.rows import to_mlflow_dataset
+from oneturn.datasets.rows import spread, to_mlflow_dataset
 from oneturn.errors import OneTurnError
 from oneturn.evaluation.result import Evaluation
 from oneturn.evaluation.statistics import interval
@@ -79,7 +79,7 @@ class MlflowRuns(CompileCallback):
             return
         if estimate is not None:
             client.log_dict(self.run_id, estimate.to_dict(), "estimate.json")
-        examples = {"train": agent.examples("train"), "dev": agent.examples("dev")[: settings.dev_examples]}
+        examples = {"train": agent.examples("train"), "dev": spread(agent.examples("dev"), settings.dev_examples)}
         client.log_inputs(self.run_id, [_dataset(agent.name, split, rows) for split, rows in examples.items()])
         client.log_batch(self.run_id, params=[Param(name, value) for name, value in params.items()])
 

@@ -20,7 +20,7 @@ from oneturn.compilation.recipes import recipes_of
 from oneturn.compilation.recipes.calling import call, check, format_recipes
 from oneturn.compilation.recipes.work import work_of
 from oneturn.core.secrets import is_secret_name
-from oneturn.datasets.rows import dataset_hash
+from oneturn.datasets.rows import dataset_hash, spread
 from oneturn.errors import ConfigError
 from oneturn.evaluation.metric_columns import check_columns
 from oneturn.evaluation.row import finite_metric
@@ -82,7 +82,7 @@ class Plan:
         if name not in recipes:
             raise ConfigError(f"There is no recipe {name!r}. Available recipes:\n{format_recipes(recipes)}")
         check(recipes[name])
-        train, dev = agent.examples("train"), agent.examples("dev")[: settings.dev_examples]
+        train, dev = agent.examples("train"), spread(agent.examples("dev"), settings.dev_examples)
         check_columns({getattr(agent.metric, "__name__", "metric"): agent.metric}, [*dev, *train])
         lm, student = agent.lm(), agent.program(compiled=False)
         for _, predictor in student.named_predictors():

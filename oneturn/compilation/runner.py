@@ -34,7 +34,7 @@ from oneturn.programs.state import Manifest, compiled_interface, finish_order_of
 
 _log = logging.getLogger(__name__)
 _OVERLAP_HINT = 'To save it anyway: --allow-overlap "the reason" (allow_overlap=…); the answers so far are replayed.'
-_RUN_COLUMNS = ("pred_tool_calls", "pred_sources", "pred_approvals", "pred_trajectory")
+_TRAJECTORY = "pred_trajectory"
 """The ``pred_…`` columns that a run without an answer has, too."""
 PROBE = 5
 """Number of development examples that an estimate is based on."""
@@ -208,7 +208,7 @@ def _check_baseline(evaluation: Evaluation) -> None:
             f"The uncompiled program failed on all {len(rows)} questions before it called its LM, first with "
             f"{first}. Fix the program, then compile again."
         )
-    outputs = [name for name in rows if name.startswith("pred_") and name not in _RUN_COLUMNS]
+    outputs = [name for name in rows if name.startswith("pred_") and name != _TRAJECTORY]
     if outputs and rows[outputs].notna().any(axis=1).all():
         raise ProgramError(
             f"The metric failed on all {len(rows)} answers of the uncompiled program, first with {first}. Fix the "

@@ -32,7 +32,7 @@ class CompileConfig(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     """The random seed."""
     dev_examples: Count | None = None
-    """Score candidates on the first N examples of the development split; null for all."""
+    """Score candidates on N examples, spread evenly over the development split; null for all."""
     threads: Count = 1
     """Number of examples to run in parallel. The embedded LM uses all cores for one; more threads don't speed it up."""
     teacher: Annotated[LMConfig | None, BeforeValidator(model_named)] = None

@@ -29,6 +29,7 @@ _JSON = "json"
 _BATCH = 1000
 _BLOCK_BYTES = 1 << 24  # of a CSV file read at once; a row can't be longer
 _INT64 = range(-(2**63), 2**63)
+_EXACT = 2**53  # a float rounds larger integers
 # A spreadsheet runs text that begins like a formula; one "'" before it makes it text again (CWE-1236).
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _ESCAPED = r"^'('*[=+\-@\t\r])"
@@ -41,6 +42,7 @@ _CSV_TYPES = (
     (_JSON, r"^\s*[\[{]"),
 )
 _PARQUET_TYPES = _CSV_TYPES[-1:]
+_CELL = re.compile(r'("(?:[^"]|"")*"|[^,\r\n]*)(,|\r\n|\n|\r|\Z)')
 
 
 def check_suffix(path: Path) -> str:
@@ -55,7 +57,11 @@ def check_suffix(path: Path) -> str:
 
 
 def read_rows(
-    path: Path | str, *, infer_types: bool = False, column_types: ColumnTypes | None = None
+    path: Path | str,
+    *,
+    infer_types: bool = False,
+    column_types: ColumnTypes | None = None,
+    quoted_is_text: bool = False,
 ) -> Iterator[tuple[str, dict[str, Any] | str]]:
     """Yield each row's place in the file (``"line 3"``) and its cells, or the reason why it can't be parsed.
 
@@ -70,6 +76,8 @@ def read_rows(
         column_types: the JSON types of columns, which go before inferred ones. A text cell of a CSV or Parquet file is
             parsed as JSON if its column may hold a list or an object, or no text. If it isn't JSON and a list or an
             object has to be there, the row can't be parsed.
+        quoted_is_text: whether an inferred CSV column whose first cell is in quotes is no number: :func:`write_rows`
+            quotes texts only, other writers all cells.
 
     Raises:
         DataError: the file can't be read.
@@ -81,7 +89,7 @@ def read_rows(
             yield from _read_jsonl(path)
             return
         known = {name: types for name, types in (column_types or {}).items() if types}
-        inferred = _infer_types(path, known) if infer_types else {}
+        inferred = _infer_types(path, known, quoted_is_text) if infer_types else {}
         known |= dict.fromkeys((name for name, kind in inferred.items() if kind == _JSON), _NESTED)
         for place, cells in _read_csv(path, inferred) if suffix == ".csv" else _read_parquet(path):
             yield place, cells if isinstance(cells, str) else _decode(cells, known)
@@ -248,11 +256,12 @@ def _csv_batches(path: Path, malformed: dict[int, str]) -> Iterator[pa.RecordBat
         yield from batches
 
 
-def _infer_types(path: Path, known: ColumnTypes) -> dict[str, Any]:
+def _infer_types(path: Path, known: ColumnTypes, quoted_is_text: bool) -> dict[str, Any]:
     """Return the type of each column whose text cells all have it: a type of Arrow, or :data:`_JSON`."""
     is_csv = path.suffix == ".csv"
     possible: dict[str, list[tuple[Any, str]]] = {}
     filled: set[str] = set()
+    texts = _quoted_columns(path) if is_csv and quoted_is_text else frozenset()
     for batch in _csv_batches(path, {}) if is_csv else _parquet_batches(path):
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             if name in known or not _is_text(column.type):
@@ -261,12 +270,33 @@ def _infer_types(path: Path, known: ColumnTypes) -> dict[str, Any]:
                 filled.add(name)
             possible[name] = [
                 (kind, pattern)
-                for kind, pattern in possible.get(name, _CSV_TYPES if is_csv else _PARQUET_TYPES)
+                for kind, pattern in possible.get(name, _CSV_TYPES if is_csv and name not in texts else _PARQUET_TYPES)
                 if pc.all(pc.match_substring_regex(column, pattern)).as_py() is not False
                 and (kind != _JSON or all(map(_is_json, column.to_pylist())))
             ]
     inferred = {name: options[0][0] for name, options in possible.items() if options}
     return {name: kind for name, kind in inferred.items() if is_csv or name in filled}
+
+
+def _quoted_columns(path: Path) -> frozenset[str]:
+    """Return the columns of a CSV file whose first cell that isn't missing is in quotes."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        block = file.read(_BLOCK_BYTES)
+    names: list[str] = []
+    quoted: dict[str, bool] = {}
+    row: list[str] = []
+    for cell in _CELL.finditer(block):
+        row.append(cell[1])
+        if cell[2] == ",":
+            continue
+        if names:
+            quoted = {name: text.startswith('"') for name, text in zip(names, row, strict=False) if text} | quoted
+        else:
+            names = [text[1:-1].replace('""', '"') if text.startswith('"') else text for text in row]
+        if len(quoted) == len(names):
+            break
+        row = []
+    return frozenset(name for name, is_quoted in quoted.items() if is_quoted)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -318,13 +348,19 @@ def _schema(rows: Iterable[Row]) -> pa.Schema:
 
 
 def _kind(value: Any) -> type:
-    return str if isinstance(value, int) and value not in _INT64 else type(value)
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) <= _EXACT:
+        return type(value)
+    return _LargeInt if value in _INT64 else str
+
+
+class _LargeInt:
+    """A kind of cell: an integer of 64 bits that a float would round."""
 
 
 def _column_type(kinds: set[type]) -> pa.DataType:
     if kinds == {bool}:
         return pa.bool_()
-    if kinds == {int}:
+    if kinds and kinds <= {int, _LargeInt}:
         return pa.int64()
     return pa.float64() if kinds and kinds <= {int, float} else pa.string()
 

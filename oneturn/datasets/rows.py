@@ -92,7 +92,8 @@ def to_mlflow_dataset(agent: str, split: str, examples: Sequence[dspy.Example]) 
 def find_measured_dataset(agent: Agent, sha256: str) -> PandasDataset | None:
     """Return the dev examples whose hash is in a compiled program's manifest; ``None`` if they have changed."""
     examples = agent.examples("dev")
-    for rows in (examples[: agent.config.compile.dev_examples], examples):
+    most = agent.config.compile.dev_examples
+    for rows in (spread(examples, most), examples[:most], examples):  # earlier compiles took the first ones
         if dataset_hash([row.toDict() for row in rows]) == sha256:
             return to_mlflow_dataset(agent.name, "dev", rows)
     return None
@@ -131,6 +132,17 @@ def interleave(examples: Sequence[dspy.Example], label: str) -> list[dspy.Exampl
     for example in examples:
         groups.setdefault(example.get(label), []).append(example)
     return [example for group in zip_longest(*groups.values()) for example in group if example is not None]
+
+
+def spread(examples: Sequence[dspy.Example], most: int | None) -> list[dspy.Example]:
+    """Return at most ``most`` examples, at equal distances over the whole of ``examples``; ``None`` for all.
+
+    A file is often sorted by category or by age, so that its first rows aren't representative.
+    """
+    count = len(examples)
+    if most is None or most >= count:
+        return list(examples)
+    return [examples[place * count // most] for place in range(most)]
 
 
 def _flatten(value: Any) -> Any:

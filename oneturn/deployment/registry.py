@@ -29,13 +29,12 @@ from oneturn.core.serialization import jsonable
 from oneturn.errors import ProgramError
 from oneturn.evaluation.result import Evaluation
 from oneturn.evaluation.row import judge_row
-from oneturn.evaluation.run_record import RunRecord, with_record
+from oneturn.evaluation.run_record import RUN_COLUMNS, RunRecord, with_record
 from oneturn.evaluation.typed_outputs import output_types, with_types
 from oneturn.lm.local.server import server_variables
 
 _SCRIPT = Path(__file__).with_name("_answer_as_version.py")
 _PREDICTED = "pred_"
-_RUN_COLUMNS = ("pred_tool_calls", "pred_sources", "pred_approvals")
 """The ``pred_…`` columns that aren't outputs."""
 
 
@@ -145,12 +144,8 @@ def _row(agent: Agent, example: dspy.Example, answered: Mapping[str, Any], types
     row: dict[str, Any] = {**{name: jsonable(value) for name, value in example.items()}, **answered}
     if answered["error"] is not None:
         return row
-    outputs = {
-        name.removeprefix(_PREDICTED): value
-        for name, value in answered.items()
-        if name.startswith(_PREDICTED) and name not in _RUN_COLUMNS
-    }
-    calls, sources, approvals = (tuple(answered.get(name) or ()) for name in _RUN_COLUMNS)
+    outputs = {name.removeprefix(_PREDICTED): value for name, value in answered.items() if name.startswith(_PREDICTED)}
+    calls, sources, approvals = (tuple(answered.get(name) or ()) for name in RUN_COLUMNS)
     record = RunRecord(calls, sources, approvals=approvals)
     prediction = with_record(dspy.Prediction(**with_types(outputs, types)), record)
     return judge_row(row, {"score": agent.metric}, example, prediction)

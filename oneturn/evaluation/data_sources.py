@@ -265,5 +265,9 @@ def _plain(row: Any) -> dict[str, Any]:
 
 
 def without_nan(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with ``None`` for pandas' NaN."""
-    return {name: None if isinstance(value, float) and pd.isna(value) else value for name, value in row.items()}
+    """The row with ``None`` for pandas' missing values."""
+    return {name: None if _is_missing(value) else value for name, value in row.items()}
+
+
+def _is_missing(value: Any) -> bool:
+    return value is pd.NaT or value is pd.NA or (isinstance(value, float) and pd.isna(value))

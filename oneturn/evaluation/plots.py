@@ -73,12 +73,14 @@ def check_figure_file(path: Path) -> None:
     """Check that a figure can be written to a file, before what it shows is paid for.
 
     Raises:
-        OneTurnError: matplotlib isn't installed, or it has no such format.
+        OneTurnError: matplotlib isn't installed, it has no such format, or there is no folder for the file.
     """
     figure, _ = new_figure("", 1)
     formats = figure.canvas.get_supported_filetypes()
     if (suffix := path.suffix.removeprefix(".").lower()) not in formats:
         raise OneTurnError(f"{path}: a figure can't be written as {suffix or 'this'!r}; use .svg, .png or .pdf.")
+    if not path.absolute().parent.is_dir():
+        raise OneTurnError(f"There is no folder for {path}.")
 
 
 def scale_scores(axes: Axes, axis: Literal["x", "y"]) -> None:

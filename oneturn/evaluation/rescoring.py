@@ -11,17 +11,17 @@ import dspy
 import pandas as pd
 
 from oneturn.core.row_files import write_rows
+from oneturn.core.serialization import jsonable
 from oneturn.errors import DataError
 from oneturn.evaluation.metric_columns import check_columns
 from oneturn.evaluation.result import MEASURED, Evaluation, metrics_among
 from oneturn.evaluation.results_reader import check_rows, read_records
 from oneturn.evaluation.row import Row, judge_row
-from oneturn.evaluation.run_record import RunRecord, with_record
+from oneturn.evaluation.run_record import RUN_COLUMNS, RunRecord, with_record
 from oneturn.evaluation.runner import Metrics, named_metrics
 from oneturn.evaluation.typed_outputs import with_types
 
 _PREDICTED = "pred_"
-_RUN_COLUMNS = ("pred_tool_calls", "pred_sources", "pred_approvals")
 
 
 def rescore(
@@ -54,13 +54,17 @@ def rescore(
     measured = {*MEASURED, *old, *(f"{name}_feedback" for name in old)}
     labelled = _matched(records, examples, path)
     golds = [
-        dspy.Example(**({} if example is None else dict(example.items())) | _labels(record, measured)).with_inputs(
+        dspy.Example(**_labels(record, measured) | ({} if example is None else dict(example.items()))).with_inputs(
             *(() if example is None else example.inputs().keys())
         )
         for record, example in zip(records, labelled, strict=True)
     ]
     check_columns(named, golds)
-    scored = [_row(*each, named, types or {}, old) for each in zip(records, golds, strict=True)]
+    rows_with_labels = [
+        record if example is None else {**_plain_labels(gold, measured), **record, **_plain_labels(gold, measured)}
+        for record, example, gold in zip(records, labelled, golds, strict=True)
+    ]
+    scored = [_row(*each, named, types or {}, old) for each in zip(rows_with_labels, golds, strict=True)]
     if output is None:
         return Evaluation(pd.DataFrame(scored))
     write_rows(output, scored)
@@ -68,19 +72,20 @@ def rescore(
 
 
 def _row(record: Row, gold: dspy.Example, metrics: Mapping[str, Any], types: Mapping[str, Any], old: set[str]) -> Row:
-    outputs = {
-        name.removeprefix(_PREDICTED): value
-        for name, value in record.items()
-        if name.startswith(_PREDICTED) and name not in _RUN_COLUMNS
-    }
-    calls, sources, approvals = (tuple(_as_list(record.get(name))) for name in _RUN_COLUMNS)
+    outputs = {name.removeprefix(_PREDICTED): value for name, value in record.items() if name.startswith(_PREDICTED)}
+    calls, sources, approvals = (tuple(_as_list(record.get(name))) for name in RUN_COLUMNS)
     results = {"score", "feedback", "error", *old, *(f"{name}_feedback" for name in old)}
     row = {name: value for name, value in record.items() if name not in results}
     if not approvals and not any(value is not None for value in outputs.values()):
-        failed = {name: 0.0 for name in metrics if name != "score"}
+        others = [name for name in metrics if name != "score"]
+        failed = {key: value for name in others for key, value in ((name, 0.0), (f"{name}_feedback", None))}
         return {**row, "score": 0.0, "feedback": record["error"], **failed, "error": record["error"]}
     run = RunRecord(calls, sources, record.get("trace_id"), approvals)
     return judge_row(row, metrics, gold, with_record(dspy.Prediction(**with_types(outputs, types)), run))
+
+
+def _plain_labels(gold: dspy.Example, measured: set[str]) -> dict[str, Any]:
+    return {name: jsonable(value) for name, value in gold.items() if name not in measured}
 
 
 def _labels(record: Row, measured: set[str]) -> dict[str, Any]:

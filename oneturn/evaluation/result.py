@@ -13,6 +13,7 @@ import pandas as pd
 
 from oneturn.core.usage import USAGE_COLUMNS
 from oneturn.evaluation.results_reader import read_results
+from oneturn.evaluation.run_record import RUN_COLUMNS
 from oneturn.evaluation.statistics import PassHatK, interval, pass_hat_k
 
 Metric = Callable[..., Any]
@@ -23,7 +24,7 @@ PASSED = 1 - 1e-9
 REPEAT = "repeat"
 _TOTALLED = tuple(name for name in USAGE_COLUMNS if name != "cost")
 _USAGE = (*_TOTALLED, "seconds")
-MEASURED = {REPEAT, "score", "feedback", "error", *_USAGE, "cost", "tries", "trace_id"}
+MEASURED = {REPEAT, "score", "feedback", "error", *RUN_COLUMNS, *_USAGE, "cost", "tries", "trace_id"}
 """Columns that an evaluation adds, besides the ``pred_…`` columns and the metrics."""
 
 

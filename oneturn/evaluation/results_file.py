@@ -21,6 +21,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from oneturn.core.row_files import check_suffix, truncate_partial_line, write_rows
 from oneturn.core.serialization import replace_surrogates
 from oneturn.errors import DataError
@@ -202,9 +204,10 @@ class ResultsFile:
         """Convert an error of the disk to one that says how to resume."""
         try:
             yield
-        except OSError as error:
+        except (OSError, pa.ArrowException) as error:
+            reason = getattr(error, "strerror", None) or error
             raise DataError(
-                f"{self.path} can't be written: {error.strerror or error}. The rows so far are in {self.partial.name}: "
+                f"{self.path} can't be written: {reason}. The rows so far are in {self.partial.name}: "
                 "run the same command again to resume."
             ) from error
 

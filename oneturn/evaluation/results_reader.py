@@ -13,6 +13,7 @@ import pandas as pd
 
 from oneturn.core.row_files import check_suffix, read_rows
 from oneturn.errors import DataError
+from oneturn.evaluation.run_record import RUN_COLUMNS
 
 Row = dict[str, Any]
 _READ_BATCH = 5000
@@ -68,16 +69,13 @@ def _batches(path: Path) -> Iterator[pd.DataFrame]:
 
 def _read(path: Path) -> Iterator[Row]:
     columns: set[str] = set()  # those of the first row
-    for place, cells in read_rows(path, infer_types=True):
+    for place, cells in read_rows(path, infer_types=True, quoted_is_text=True):
         if isinstance(cells, str):
             raise DataError(f"{path} can't be read: {place}: {cells}")
         columns = columns or set(cells)
         if damage := _damage(cells, columns):
             raise DataError(f"{path} can't be read: {place}: {damage}")
         yield cells
-
-
-_LISTS = ("pred_tool_calls", "pred_sources", "pred_approvals")
 
 
 def _damage(row: Row, columns: Collection[str]) -> str | None:
@@ -89,7 +87,7 @@ def _damage(row: Row, columns: Collection[str]) -> str | None:
     score = row["score"]
     if not isinstance(score, int | float) or not math.isfinite(score):
         return f"its score is {score!r:.40}, not a finite number"
-    for name in _LISTS:
+    for name in RUN_COLUMNS:
         if row.get(name) is not None and not _is_list(row[name]):
             return f"its {name} is {row[name]!r:.40}, not a list"
     return None

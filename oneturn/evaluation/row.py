@@ -75,9 +75,9 @@ def name_clash(example: dspy.Example) -> Unreadable | None:
 
 def _measured(answered: TargetResult, tries: int) -> Row:
     return {
-        "pred_tool_calls": answered.tool_calls,
-        "pred_sources": answered.sources,
-        "pred_approvals": answered.approvals,
+        "run_tool_calls": answered.tool_calls,
+        "run_sources": answered.sources,
+        "run_approvals": answered.approvals,
         **answered.usage.to_dict(),
         **dict.fromkeys(answered.unknown),
         "seconds": answered.seconds,

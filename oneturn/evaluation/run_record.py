@@ -22,6 +22,8 @@ Fields = dict[str, Any]
 
 KEY = "dspy_oneturn_run"
 """The prediction's key for the record; DSPy ignores names with the prefix ``dspy_``."""
+RUN_COLUMNS = ("run_tool_calls", "run_sources", "run_approvals")
+"""The columns of a row for the record. Those of outputs begin with ``pred_``, so that an output may have any name."""
 
 
 @dataclass(frozen=True)

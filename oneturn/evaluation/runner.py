@@ -121,7 +121,7 @@ def evaluate(
 
     Returns:
         The evaluation. Its rows have the data's own fields, ``pred_…`` for each output, ``score``, ``feedback``, the
-        other metrics, ``pred_tool_calls``, ``pred_sources``, ``pred_approvals`` (the calls that need approval, where a
+        other metrics, ``run_tool_calls``, ``run_sources``, ``run_approvals`` (the calls that need approval, where a
         run ended), the usage (``lm_calls``, ``prompt_tokens``, ``completion_tokens``, ``cached_tokens``,
         ``cache_write_tokens``, ``reasoning_tokens``, and ``cost`` in US dollars, if the LM's price is known),
         ``seconds``, ``trace_id``, ``tries`` and ``error``.

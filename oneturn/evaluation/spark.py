@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 _MEASURED = {
-    "pred_tool_calls": "string",
-    "pred_sources": "string",
-    "pred_approvals": "string",
+    "run_tool_calls": "string",
+    "run_sources": "string",
+    "run_approvals": "string",
     **{name: "double" if name == "cost" else "bigint" for name in USAGE_COLUMNS},
     "seconds": "double",
     "trace_id": "string",

@@ -9,19 +9,24 @@ from math import comb
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import bootstrap, t
+from scipy.stats import bootstrap, norm, t
 
 _MAX_BOOTSTRAP = 2000
 """Above this number of scores Student's t is used: BCa needs memory quadratic in the number of scores."""
+_EQUAL = 1e-9
 
 
 def interval(scores: Any) -> tuple[float, float]:
     """95% confidence interval of a mean: BCa bootstrap (Efron 1987; SciPy), deterministic.
 
-    If all scores are equal, both bounds are the mean. For more than 2,000 scores, Student's t is used; there the two
-    methods agree.
+    For more than 2,000 scores, Student's t is used; there the two methods agree. The bootstrap can't tell how sure one
+    row is, or ten that are all right: for equal scores between 0 and 1 the interval is Wilson's, as of a share.
     """
-    return _interval(np.asarray(scores, dtype=float), "BCa")
+    values = np.asarray(scores, dtype=float)
+    mean = float(values.mean())
+    if np.ptp(values) < _EQUAL and 0 <= mean <= 1:
+        return _wilson(mean, len(values))
+    return _interval(values, "BCa")
 
 
 def interval_to_decide_by(differences: Any) -> tuple[float, float]:
@@ -34,13 +39,21 @@ def interval_to_decide_by(differences: Any) -> tuple[float, float]:
 
 
 def _interval(values: Any, method: Literal["BCa", "percentile"]) -> tuple[float, float]:
-    if len(values) < 2 or np.ptp(values) < 1e-9:  # the bootstrap is undefined for equal scores
+    if len(values) < 2 or np.ptp(values) < _EQUAL:  # the bootstrap is undefined for equal scores
         return float(values.mean()), float(values.mean())
     if len(values) > _MAX_BOOTSTRAP:
         low, high = t.interval(0.95, len(values) - 1, values.mean(), values.std(ddof=1) / np.sqrt(len(values)))
         return float(low), float(high)
     result = bootstrap((values,), np.mean, n_resamples=2000, method=method, rng=np.random.default_rng(0))
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def _wilson(share: float, rows: int) -> tuple[float, float]:
+    """Return the 95% interval of a share (Wilson 1927)."""
+    square = float(norm.ppf(0.975)) ** 2
+    middle = (share + square / (2 * rows)) / (1 + square / rows)
+    margin = math.sqrt(square * (share * (1 - share) + square / (4 * rows)) / rows) / (1 + square / rows)
+    return max(0.0, middle - margin), min(1.0, middle + margin)
 
 
 @dataclass(frozen=True)

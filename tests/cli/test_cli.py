@@ -207,7 +207,7 @@ def test_score_table_fits_into_80_columns():
 def test_evaluate_shows_the_score_by_category():
     text = output("evaluate", "--uncompiled", "--split", "dev")
     assert re.search(r"tiny on dev .* 66\.7%", text)
-    assert re.search(r"easy .* 100\.0% .* 100\.0% to 100\.0% .* 2 ", text)
+    assert re.search(r"easy .* 100\.0% .* 34\.2% to 100\.0% .* 2 ", text)
     assert re.search(r"hard .* 0\.0% .* 1 ", text)
 
 
@@ -313,6 +313,9 @@ def test_compare_prints_json_and_markdown():
     assert done.exit_code == 1
     assert "two" in Path("both.md").read_text()
     assert "gone.jsonl doesn't exist" in run("compare", "gone.jsonl", "two.parquet").output
+    for option in ("--json", "--markdown"):
+        refused = run("compare", "one.jsonl", "two.parquet", option, "missing/both.md")
+        assert "there is no folder for missing/both.md" in " ".join(refused.output.split())
 
 
 @pytest.mark.usefixtures("folder")

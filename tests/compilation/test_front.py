@@ -151,4 +151,7 @@ def test_command_prints_and_plots_the_front(command: Any, tmp_path: Path):
 def test_wrong_options_are_errors_before_the_compile(command: Any, tmp_path: Path):
     assert "'fast' is neither quality, balanced or cost" in " ".join(command("--prefer", "fast").output.split())
     assert command("--plot", str(tmp_path / "front.doc")).exit_code != 0
+    missing = command("--plot", str(tmp_path / "missing" / "front.svg"))
+    assert "There is no folder" in missing.output
+    assert missing.exit_code == 1
     assert not (tmp_path / ANSWERED).exists()

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from oneturn.core import row_files
 from oneturn.core.examples import read_examples
 from oneturn.core.row_files import SUFFIXES, read_rows, write_rows
-from oneturn.datasets.rows import dataset_hash, interleave, load_rows, to_examples
+from oneturn.datasets.rows import dataset_hash, interleave, load_rows, spread, to_examples
 from oneturn.errors import DataError
 
 
@@ -236,6 +236,14 @@ def test_spread_alternates_between_categories() -> None:
     assert [example.number for example in interleave(examples, "kind")] == [0, 3, 5, 1, 4, 2]
     assert interleave(examples, "hue") == examples
     assert interleave([], "kind") == []
+
+
+def test_a_part_of_the_examples_is_spread_over_all_of_them():
+    examples = [dspy.Example(number=number) for number in range(10)]
+    assert [example.number for example in spread(examples, 4)] == [0, 2, 5, 7]
+    assert [example.number for example in spread(examples, 9)] == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+    assert spread(examples, 10) == spread(examples, 99) == spread(examples, None) == examples
+    assert spread([], 3) == []
 
 
 class Basket(dspy.Signature):

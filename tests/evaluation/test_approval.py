@@ -105,7 +105,7 @@ def test_a_row_ends_in_approval_required_which_a_metric_can_score(kind: str, tmp
         row = oneturn.evaluate(agent, ROWS, waits, progress=False).rows.iloc[0]
     assert PAID == []
     assert (row["score"], row["error"]) == (1.0, None)
-    assert row["pred_approvals"] == [{"name": "refund", "arguments": {"euros": 5}}]
+    assert row["run_approvals"] == [{"name": "refund", "arguments": {"euros": 5}}]
     assert row["prompt_tokens"] > 0
 
 
@@ -134,8 +134,8 @@ def test_a_policy_decides(kind: str, policy: Any, answer: str, paid: list[float]
     assert (row["score"], row["error"], row["pred_answer"]) == (1.0, None, answer)
     assert paid == PAID
     assert [(request.name, request.arguments) for request in asked] == [("refund", '{"euros": 5}')]
-    assert row["pred_approvals"] == []
-    assert [made["name"] for made in row["pred_tool_calls"]] == ["look_up", "refund"]
+    assert row["run_approvals"] == []
+    assert [made["name"] for made in row["run_tool_calls"]] == ["look_up", "refund"]
 
 
 @pytest.mark.parametrize("kind", KINDS[:2])
@@ -211,7 +211,7 @@ def test_a_compile_runs_no_guarded_tool_by_itself(tmp_path: Path, monkeypatch: p
     done = compiled(tmp_path, monkeypatch, _demonstrated({}))
     assert PAID == []
     assert done.program.step.demos == [], "without its result, the demonstration is no demo"
-    assert done.after.rows["pred_approvals"][0] == [{"name": "refund", "arguments": {"euros": 5}}]
+    assert done.after.rows["run_approvals"][0] == [{"name": "refund", "arguments": {"euros": 5}}]
 
 
 def test_a_demonstration_carries_the_recorded_result_of_a_guarded_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

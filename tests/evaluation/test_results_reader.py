@@ -1,4 +1,4 @@
-"""Damaged results files are errors that name the line."""
+"""Results files: damaged ones are errors that name the line, and what is read scores as what was written."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import dspy
 import pytest
 
-from oneturn.core.row_files import read_rows
+from oneturn.core.row_files import read_rows, write_rows
 from oneturn.errors import DataError
 from oneturn.evaluation import Evaluation, rescore
+from oneturn.evaluation.results_reader import read_records
 
 ROW: dict[str, Any] = {
     "question": "q",
@@ -18,9 +20,9 @@ ROW: dict[str, Any] = {
     "score": 1.0,
     "feedback": None,
     "error": None,
-    "pred_tool_calls": [],
-    "pred_sources": [],
-    "pred_approvals": [],
+    "run_tool_calls": [],
+    "run_sources": [],
+    "run_approvals": [],
 }
 GOOD = json.dumps(ROW).encode() + b"\n"
 
@@ -40,9 +42,9 @@ def changed(**fields: Any) -> bytes:
         (changed(score=float("nan")), "its score is nan"),
         (b'{"question": "x"}\n', "it has no score"),
         (b'{"score": 1.0}\n', "it has no error"),
-        (changed(pred_tool_calls="[{bro"), "its pred_tool_calls is"),
-        (changed(pred_sources=5), "its pred_sources is 5"),
-        (changed(pred_approvals="{}"), "its pred_approvals is '{}', not a list"),
+        (changed(run_tool_calls="[{bro"), "its run_tool_calls is"),
+        (changed(run_sources=5), "its run_sources is 5"),
+        (changed(run_approvals="{}"), "its run_approvals is '{}', not a list"),
     ],
 )
 def test_a_damaged_line_is_named(damaged: bytes, reason: str, tmp_path: Path):
@@ -57,8 +59,8 @@ def test_a_damaged_line_is_named(damaged: bytes, reason: str, tmp_path: Path):
 
 def test_a_damaged_csv_row_is_named(tmp_path: Path):
     path = tmp_path / "rows.csv"
-    path.write_text('question,score,error,pred_sources\nq,1,,"[]"\nq,1,,"[x"\n')
-    with pytest.raises(DataError, match=r"row 3: its pred_sources is '\[x', not a list"):
+    path.write_text('question,score,error,run_sources\nq,1,,"[]"\nq,1,,"[x"\n')
+    with pytest.raises(DataError, match=r"row 3: its run_sources is '\[x', not a list"):
         Evaluation.read(path)
 
 
@@ -70,3 +72,60 @@ def test_one_line_that_is_not_utf_8_loses_no_other(tmp_path: Path):
         ("line 2", "not UTF-8 (byte 8)"),
         ("line 4", {"n": 3}),
     ]
+
+
+EQUAL = lambda gold, pred, trace=None: float(gold.answer == pred.answer)  # noqa: E731
+
+
+def recorded(path: Path, *pairs: tuple[Any, Any], **fields: Any) -> Path:
+    rows = [
+        {"id": f"r{n}", "answer": gold, "pred_answer": answer, "score": 0.0, "feedback": None, "error": None, **fields}
+        for n, (gold, answer) in enumerate(pairs)
+    ]
+    write_rows(path, rows)
+    return path
+
+
+def test_corrected_labels_of_examples_replace_the_recorded_ones(tmp_path: Path):
+    file = recorded(tmp_path / "rows.jsonl", ("wrong", "right"), ("b", "b"))
+    examples = [
+        dspy.Example(id="r0", answer="right", note="new").with_inputs("id"),
+        dspy.Example(id="r1", answer="b", note=None).with_inputs("id"),
+    ]
+    again = rescore(file, EQUAL, examples=examples, output=tmp_path / "again.jsonl")
+    assert again.rows["score"].tolist() == [1.0, 1.0]
+    assert again.rows["answer"].tolist() == ["right", "b"]
+    assert again.rows["note"][0] == "new"
+    assert rescore(tmp_path / "again.jsonl", EQUAL).score == 1.0
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    "values", [("0", "1", "2"), ("1.10", "2.00"), ("true", "false"), ("", "7"), (0, 1, None), (1.5, 2.0), ("007", None)]
+)
+def test_texts_of_digits_and_numbers_score_alike_in_every_format(values: tuple[Any, ...], suffix: str, tmp_path: Path):
+    file = recorded(tmp_path / f"rows.{suffix}", *[(value, value) for value in values])
+    exact = lambda gold, pred, trace=None: float(  # noqa: E731
+        type(gold.answer) is type(pred.answer) and gold.answer == pred.answer
+    )
+    found = rescore(file, exact)
+    answered = [value is not None for value in values]
+    assert found.rows["score"].tolist() == [float(each) for each in answered]
+    read = [row["pred_answer"] for row in read_records(file)]
+    assert read == list(values)
+    assert [type(value) for value in read] == [type(value) for value in values]
+
+
+def test_metrics_stay_if_the_first_row_failed(tmp_path: Path):
+    file = recorded(tmp_path / "rows.jsonl", ("a", None), ("b", "b"))
+    found = rescore(file, {"equal": EQUAL, "short": lambda gold, pred, trace=None: 1.0})
+    assert found.metrics() == ["equal", "short"]
+    assert found.rows["short"].tolist() == [0.0, 1.0]
+
+
+def test_long_integers_beside_fractions_are_written(tmp_path: Path):
+    for suffix in ("csv", "parquet"):
+        path = tmp_path / f"rows.{suffix}"
+        write_rows(path, [{"n": 2**53 + 1, "m": 2**59}, {"n": 1.5, "m": 1}])
+        assert [cells["m"] for _, cells in read_rows(path, infer_types=True)] == [2**59, 1]
+        assert str(next(read_rows(path))[1]["n"]) == str(2**53 + 1)

@@ -115,9 +115,9 @@ def test_each_row_is_answered_and_judged(spark: SparkSession, tmp_path: Path):
         "weight": 1.5,
         "pred_answer": "ROW 5",
         "pred_parts": '["row 5"]',
-        "pred_tool_calls": "[]",
-        "pred_sources": "[]",
-        "pred_approvals": "[]",
+        "run_tool_calls": "[]",
+        "run_sources": "[]",
+        "run_approvals": "[]",
         "lm_calls": 0,
         "prompt_tokens": 0,
         "completion_tokens": 0,
@@ -179,7 +179,7 @@ def test_a_served_agent_is_asked_by_the_workers(spark: SparkSession):
     assert [(row["error"], row["pred_answer"], row["score"], row["right"]) for row in found] == [
         (None, "yes", 1.0, 1.0)
     ] * 4
-    assert json.loads(found[0]["pred_tool_calls"]) == []
+    assert json.loads(found[0]["run_tool_calls"]) == []
 
 
 def test_a_policy_decides_on_the_workers(spark: SparkSession):

@@ -69,6 +69,20 @@ def test_each_example_is_tried_so_often_in_order():
     assert found.summary()["pass_hat_2"] == pytest.approx((1 + 1 / 6) / 2)
 
 
+@pytest.mark.parametrize(
+    ("scores", "low", "high"),
+    [
+        ([1.0], 0.207, 1.0),
+        ([0.0], 0.0, 0.793),
+        ([1.0] * 10, 0.722, 1.0),
+        ([0.5] * 4, 0.150, 0.850),
+        ([3.0] * 4, 3.0, 3.0),
+    ],
+)
+def test_equal_scores_of_few_rows_have_a_wide_interval(scores: list[float], low: float, high: float):
+    assert interval(scores) == pytest.approx((low, high), abs=0.001)
+
+
 def test_an_interval_is_over_examples_not_over_their_repeats():
     once = oneturn.evaluate(Sometimes(), [{"question": f"some{n % 2}"} for n in range(8)], right, inputs=["question"])
     often = pd.concat([once.rows.loc[[place]].assign(repeat=n) for place in once.rows.index for n in range(50)])

@@ -18,6 +18,7 @@ from oneturn.cli.tables import score_table
 from oneturn.errors import DataError
 from oneturn.evaluation._spark_worker import Job
 from oneturn.evaluation.data_sources import build_source
+from oneturn.evaluation.rescoring import rescore
 from oneturn.testing import ScriptedLM, call, finish, sections
 
 QUESTIONS = ["one?", "two?"]
@@ -53,9 +54,9 @@ def check(found: Any) -> None:
     assert rows["answered"].tolist() == rows["score"].tolist() == [1.0, 0.0]
     assert rows["short"].tolist() == [1.0, 1.0]
     assert rows["short_feedback"][0] == "of some length"
-    (made,) = rows["pred_tool_calls"][0]
+    (made,) = rows["run_tool_calls"][0]
     assert (made["name"], made["output"]) == ("look_up", "the meaning of one")
-    assert rows["pred_tool_calls"][1] == []
+    assert rows["run_tool_calls"][1] == []
     assert (rows["prompt_tokens"] > 0).all()
 
 
@@ -102,7 +103,23 @@ def test_scores_are_the_same_whatever_the_outputs_are_called(kind: str, tmp_path
     assert found.rows["error"].isna().all()
     assert found.rows["score"].tolist() == [1.0, 0.0]
     outputs = {name for name in found.rows if name.startswith("pred_")} - {"pred_trajectory"}
-    assert outputs == {"pred_reply", "pred_used", "pred_tool_calls", "pred_sources", "pred_approvals"}
+    assert outputs == {"pred_reply", "pred_used"}
+
+
+def test_outputs_may_have_the_names_of_what_a_run_records(tmp_path: Path):
+    replied = finish(tool_calls="two", sources=["a"], approvals=3)
+    answering = oneturn.ReAct("question -> tool_calls: str, sources: list[str], approvals: int", tools=[look_up])
+    answering.set_lm(ScriptedLM(call("look_up", word="one"), replied))
+
+    def said(gold: Any, pred: Any, trace: Any = None) -> float:
+        return float(pred.tool_calls == "two" and pred.sources == ["a"] and pred.approvals == 3)
+
+    file = tmp_path / "rows.jsonl"
+    found = oneturn.evaluate(answering, FRAME[:1], said, output=file, progress=False)
+    (row,) = found.rows.to_dict("records")
+    assert (row["pred_tool_calls"], row["pred_sources"], row["pred_approvals"]) == ("two", ["a"], 3)
+    assert [call["output"] for call in row["run_tool_calls"]] == ["the meaning of one"]
+    assert rescore(file, said).score == found.score == 1.0
 
 
 def test_figures_that_a_served_agent_does_not_report_are_blank():
@@ -173,6 +190,14 @@ def test_a_worker_takes_nan_for_what_is_missing():
     (rows,) = job(iter([table]))
     assert rows["error"].isna().tolist() == [True, False]
     assert rows["error"].iloc[1].startswith("DataError: row 2 has no input 'question'")
+
+
+def test_what_pandas_has_for_missing_values_is_none():
+    days = pd.DataFrame({"question": ["one?", "two?"], "day": pd.to_datetime(["2025-01-02", None])})
+    read = list(build_source(days, ["question"]).rows())
+    assert [example["day"] for example in read] == [pd.Timestamp("2025-01-02"), None]
+    texts = pd.DataFrame({"question": ["one?", "two?"], "note": pd.array(["a", None], dtype="string")})
+    assert [example["note"] for example in build_source(texts, ["question"]).rows()] == ["a", None]
 
 
 def test_a_line_that_is_no_row_stays_with_its_reason(tmp_path: Path):

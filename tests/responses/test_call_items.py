@@ -246,7 +246,7 @@ def good(example: Any, prediction: Any) -> float:
 def test_an_endpoint_is_evaluated_alike(events: list[dict[str, Any]]):
     with streaming(*events) as endpoint:
         rows = oneturn.evaluate(endpoint.url, [{"question": "?"}], [good], progress=False).rows
-    assert [call["output"] for call in rows["pred_tool_calls"][0]] == [output for _, output in TOOL_USES]
+    assert [call["output"] for call in rows["run_tool_calls"][0]] == [output for _, output in TOOL_USES]
 
 
 def test_an_endpoint_as_a_tool_reports_each_call_before_its_result(events: list[dict[str, Any]]):

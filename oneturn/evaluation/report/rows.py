@@ -15,8 +15,6 @@ from oneturn.evaluation.result import MEASURED
 
 STATES = ("passed", "partial", "failed", "error")
 
-_MEASURED = {*MEASURED, "pred_tool_calls", "pred_sources", "pred_approvals"}
-
 
 @dataclass(frozen=True)
 class Columns:
@@ -40,8 +38,8 @@ class Columns:
     def of(cls, rows: pd.DataFrame) -> Columns:
         """Determine the roles of the columns of ``rows``."""
         names = [str(name) for name in rows]
-        metrics = [name for name in names if f"{name}_feedback" in names and name not in _MEASURED]
-        measured = {*_MEASURED, *metrics, *(f"{name}_feedback" for name in metrics)}
+        metrics = [name for name in names if f"{name}_feedback" in names and name not in MEASURED]
+        measured = {*MEASURED, *metrics, *(f"{name}_feedback" for name in metrics)}
         outputs = tuple(name for name in names if name.startswith("pred_") and name not in measured)
         labels = tuple(name for name in names if name not in measured and name not in outputs)
         candidates = [name for name in labels if name not in ("id", "category")]
@@ -90,8 +88,8 @@ def row_view(record: Row, number: int, columns: Columns, category: str, pass_sco
         "outputs": {name.removeprefix("pred_"): record.get(name) for name in columns.outputs},
         "feedback": _text(record.get("feedback")) if error is None else "",
         "metrics": [[name, record.get(name), record.get(f"{name}_feedback")] for name in columns.metrics],
-        "steps": list(_steps(_as_list(record.get("pred_tool_calls")))),
-        "sources": [_text(source) for source in _as_list(record.get("pred_sources"))],
+        "steps": list(_steps(_as_list(record.get("run_tool_calls")))),
+        "sources": [_text(source) for source in _as_list(record.get("run_sources"))],
         "error": _text(error),
         "trace": _text(record.get("trace_id")),
         "seconds": record.get("seconds"),

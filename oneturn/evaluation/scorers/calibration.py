@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 from oneturn.config import JudgeConfig
 from oneturn.errors import DataError, OneTurnError
 from oneturn.evaluation.data_sources import Unreadable, build_source
-from oneturn.evaluation.run_record import RunRecord, with_record
+from oneturn.evaluation.run_record import RUN_COLUMNS, RunRecord, with_record
 from oneturn.evaluation.scorers.base import Scorer
 from oneturn.evaluation.statistics import cohens_kappa, kappa_interval
 
@@ -172,8 +172,7 @@ def _labelled(number: int, example: dspy.Example | Unreadable, label: str) -> tu
 def _prediction(example: dspy.Example) -> dspy.Prediction:
     """The answer to judge, as a prediction."""
     outputs = {name.removeprefix(_PREDICTED): value for name, value in example.items() if name.startswith(_PREDICTED)}
-    calls = _as_list(outputs.pop("tool_calls", None))
-    sources = _as_list(outputs.pop("sources", None))
+    calls, sources, _ = (_as_list(example.get(name)) for name in RUN_COLUMNS)
     fields = outputs or {name: example[name] for name in ("answer", "citations") if name in example}
     context = example.get("context")
     for text in [context] if isinstance(context, str) else context or ():

@@ -22,8 +22,8 @@ def row(number: int, **fields: Any) -> dict[str, Any]:
         "question": f"What is {number} and {number}?",
         "answer": str(2 * number),
         "pred_answer": str(2 * number),
-        "pred_tool_calls": [{"name": "add", "arguments": {"a": number, "b": number}, "output": str(2 * number)}],
-        "pred_sources": ["arithmetic"],
+        "run_tool_calls": [{"name": "add", "arguments": {"a": number, "b": number}, "output": str(2 * number)}],
+        "run_sources": ["arithmetic"],
         "lm_calls": 2,
         "prompt_tokens": 100 + number,
         "completion_tokens": 10,
@@ -42,14 +42,14 @@ def evaluation(*rows: dict[str, Any]) -> Evaluation:
 
 
 def failed(number: int, reason: str = "RunError: no answer") -> dict[str, Any]:
-    return row(number, pred_answer=None, pred_tool_calls=[], score=0.0, feedback=reason, error=reason)
+    return row(number, pred_answer=None, run_tool_calls=[], score=0.0, feedback=reason, error=reason)
 
 
 def hostile_rows() -> list[dict[str, Any]]:
     """Two rows with markup wherever there can be text."""
     call = {"name": HOSTILE, "arguments": {HOSTILE: HOSTILE}, "output": HOSTILE}
     texts = dict.fromkeys(("id", "category", "question", "answer", "pred_answer", "feedback", "trace_id"), HOSTILE)
-    marked = row(1, **texts, pred_tool_calls=[call], pred_sources=[HOSTILE], score=0.5, exact=0.5)
+    marked = row(1, **texts, run_tool_calls=[call], run_sources=[HOSTILE], score=0.5, exact=0.5)
     return [
         {**marked, "exact_feedback": HOSTILE, f"pred_{HOSTILE}": HOSTILE, HOSTILE: HOSTILE},
         {**failed(2, HOSTILE), "exact": 0.0, "exact_feedback": None},

@@ -175,9 +175,7 @@ def test_a_judge_that_guesses_is_flagged(judge: Any):
 
 def test_what_evaluate_has_written_is_labelled_and_judged(judge: Any, tmp_path: Path):
     server = judge(lambda prompt: "yes")
-    rows = [
-        {**row, "pred_answer": "8 euros", "pred_tool_calls": [{"name": "f", "output": "found"}]} for row in LABELLED
-    ]
+    rows = [{**row, "pred_answer": "8 euros", "run_tool_calls": [{"name": "f", "output": "found"}]} for row in LABELLED]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     calibrate_judge(scorers.groundedness(MODEL), tmp_path / "rows.jsonl")
     assert all("8 euros" in prompt and "found" in prompt for prompt in server.prompts)

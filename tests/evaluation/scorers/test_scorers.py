@@ -247,7 +247,7 @@ def test_they_travel_to_other_processes():
 
 
 def test_a_version_that_answered_in_a_process_of_its_own_is_scored_by_what_it_did():
-    answered = {"error": None, "pred_answer": "so", "pred_tool_calls": [{"name": "a", "arguments": {}, "output": ""}]}
+    answered = {"error": None, "pred_answer": "so", "run_tool_calls": [{"name": "a", "arguments": {}, "output": ""}]}
     agent: Any = SimpleNamespace(metric=scorers.tool_use())
     row = versions._row(agent, dspy.Example(question="?", expected_tools=["a"]).with_inputs("question"), answered, {})
     assert (row["score"], row["error"]) == (1.0, None)
