@@ -6,6 +6,7 @@ Databricks SDK.
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import time
@@ -20,6 +21,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from oneturn.core.databricks_auth import workspace_client
 from oneturn.errors import ConfigError
+
+_log = logging.getLogger(__name__)
 
 INSTANCE = "lakebase_instance"
 """The parameter of an address that names a Lakebase instance (provisioned)."""
@@ -146,7 +149,9 @@ class LakebaseCredentials:
                 try:
                     self._password, self._expires = self._issue()
                 except Exception as error:
-                    raise SQLAlchemyError("Databricks issued no credential for the database.") from error
+                    if self._clock() >= self._expires:
+                        raise SQLAlchemyError("Databricks issued no credential for the database.") from error
+                    _log.warning("The database's credential isn't renewed yet: %s", type(error).__name__)
             return self._password
 
     def add_to(self, dialect: object, record: object, arguments: object, parameters: dict[str, Any]) -> None:

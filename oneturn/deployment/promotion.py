@@ -97,7 +97,9 @@ def promote(
         OneTurnError: the versions couldn't be compared.
     """
     check_split(split)
-    _check_reason(reason, force)
+    if force and not (reason or "").strip():
+        raise ProgramError("A forced promotion needs a reason, which is recorded on the version: give --reason.")
+    check_reason(reason or "")
     settings, alias = agent.config.mlflow, agent.config.gate.alias
     use_tracking(settings)
     client = MlflowClient()
@@ -134,13 +136,11 @@ def _repeated_rows(agent: Agent, version: ModelVersion, force: bool) -> list[Rep
         return []  # the comparison fails for the same reason, which is recorded
 
 
-def _check_reason(reason: str | None, force: bool) -> None:
-    """Raise ``ProgramError`` before the comparison if the reason can't be recorded on the version."""
-    if force and not (reason or "").strip():
-        raise ProgramError("A forced promotion needs a reason, which is recorded on the version: give --reason.")
-    if len(reason or "") > _MAX_TAG_LENGTH:
-        raise ProgramError(f"The reason has {len(reason or '')} characters; a version's tag allows {_MAX_TAG_LENGTH}.")
-    if find_secrets(reason or "", without=UNCERTAIN):  # a reason is prose
+def check_reason(reason: str) -> None:
+    """Raise ``ProgramError`` before anything is done if the reason can't be recorded on a version."""
+    if len(reason) > _MAX_TAG_LENGTH:
+        raise ProgramError(f"The reason has {len(reason)} characters; a version's tag allows {_MAX_TAG_LENGTH}.")
+    if find_secrets(reason, without=UNCERTAIN):  # a reason is prose
         raise ProgramError("The reason contains what looks like a secret; remove it, because the reason is public.")
 
 

@@ -14,8 +14,9 @@ from mlflow.entities import Document
 from pydantic import BaseModel
 
 from oneturn.config.tools import ServingEndpointTool
+from oneturn.core._dspy import usage_dict
 from oneturn.core.background import run_in_thread
-from oneturn.core.databricks_auth import as_tool_error, schema_credentials, workspace_client, workspace_token
+from oneturn.core.databricks_auth import first_line, schema_credentials, workspace_client, workspace_token
 from oneturn.core.run_context import report
 from oneturn.core.serialization import jsonable
 from oneturn.core.urls import with_scheme
@@ -235,7 +236,7 @@ def _arguments(item: Mapping[str, Any]) -> dict[str, Any]:
 
 def _text(reply: Reply) -> str:
     parts = [part for item in reply.output if item.get("type") == "message" for part in item.get("content") or []]
-    if not reply.text and any(part.get("type") == "refusal" for part in parts):
+    if parts and all(part.get("type") == "refusal" for part in parts):
         raise ToolError("the agent refused to answer; do without it, or rephrase the request")
     return reply.text
 
@@ -266,6 +267,9 @@ def _agent_tool(entry: ServingEndpointTool) -> dspy.Tool:
     return dspy.Tool(guarded.func, name, description, responses_tool.args, responses_tool.arg_types)
 
 
+_LONGEST_SECONDS = 600.0  # without a timeout of the tool: the longest wait for the first byte of an answer
+
+
 def _chat_tool(entry: ServingEndpointTool) -> dspy.Tool:
     name = entry.name or entry.endpoint
 
@@ -276,17 +280,20 @@ def _chat_tool(entry: ServingEndpointTool) -> dspy.Tool:
         )
 
     def send(question: str, tracker: CallTracker) -> str:
-        from databricks.sdk.service.serving import ChatMessage, ChatMessageRole
+        from dspy.lm15 import LM15Error, Message, Request, TextPart
 
-        with as_tool_error():
-            messages = [ChatMessage(content=question, role=ChatMessageRole.USER)]
-            client = workspace_client(entry.credentials)
-            response = client.serving_endpoints.query(entry.endpoint, messages=messages)
-        if usage := response.usage:
-            tracker.add_usage(f"endpoint/{name}", usage.as_dict())
-        answers = [choice.message.content for choice in response.choices or [] if choice.message]
-        if not answers or not answers[0]:
+        from oneturn.lm.databricks import EndpointEngine
+
+        # The SDK's client would send a slow request again and again, and an agent would run its tools each time.
+        engine = EndpointEngine(entry.endpoint, entry.credentials, entry.timeout or _LONGEST_SECONDS)
+        request = Request(model=entry.endpoint, messages=(Message(role="user", parts=(TextPart(question),)),))
+        try:
+            response = engine.complete_unchanged(request)
+        except LM15Error as error:
+            raise ToolError(first_line(error) or type(error).__name__) from error
+        tracker.add_usage(f"endpoint/{name}", usage_dict(response))
+        if not response.text:
             raise ToolError("the model gave no answer; do without it, or rephrase the request")
-        return answers[0]
+        return str(response.text)
 
     return schema_tool(call, name, entry.description or "", QUESTION_SCHEMA, entry)

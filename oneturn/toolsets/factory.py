@@ -89,7 +89,9 @@ def _managed(entry: McpTools) -> Iterator[Resource]:
     elif kind == "external":
         yield DatabricksUCConnection(parts[0])
     elif kind in ("functions", "vector-search"):
-        names = [".".join(parts)] if len(parts) == 3 else [name.replace("__", ".") for name in entry.tools or ()]
+        prefix = "__".join(parts) + "__"
+        tools = [f"{'.'.join(parts)}.{name.removeprefix(prefix)}" for name in entry.tools or ()]
+        names = [".".join(parts)] if len(parts) == 3 else tools
         yield from map(DatabricksFunction if kind == "functions" else DatabricksVectorSearchIndex, names)
 
 

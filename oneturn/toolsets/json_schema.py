@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import dspy
 from jsonschema import Draft202012Validator
+from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 from oneturn.config.tools import ToolEntry
 from oneturn.errors import ToolError
@@ -42,15 +45,16 @@ def schema_tool(
         ProgramError: the name or the timeout is invalid.
     """
     validate_tool(name, entry.timeout)
-    validator = Draft202012Validator(dict(schema))
+    validator: Any = Draft202012Validator(dict(schema), registry=Registry())  # fetches no reference to an address
     properties, required = schema.get("properties") or {}, set(schema.get("required") or ())
     omit_null = {arg for arg, part in properties.items() if arg not in required and not _accepts_null(part)}
 
     def validated_call(**values: Any) -> Any:
         arguments = {arg: value for arg, value in values.items() if value is not None or arg not in omit_null}
-        for error in validator.iter_errors(arguments):
-            path = ".".join(map(str, error.absolute_path))
-            raise ToolError(f"{name}: {path + ': ' if path else ''}{error.message}")
+        with suppress(Unresolvable):  # the server checks its arguments itself
+            for error in validator.iter_errors(arguments):
+                path = ".".join(map(str, error.absolute_path))
+                raise ToolError(f"{name}: {path + ': ' if path else ''}{error.message}")
         return call(arguments)
 
     validated_call.__name__, validated_call.__doc__ = name, description

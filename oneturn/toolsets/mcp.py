@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -91,6 +92,8 @@ class McpSession:
         self._task: asyncio.Task[None] | None = None
         self._end = asyncio.Event()
         self._opening = asyncio.Lock()
+        self._calls = 0
+        self._lost: asyncio.Event | None = None  # the end of a session that its HTTP server doesn't know any more
 
     async def call(self, work: Callable[[Client], Awaitable[T]]) -> T:
         """Return the result of ``work``. It is retried only if the server can't have processed it."""
@@ -98,13 +101,18 @@ class McpSession:
 
         with RunContext().active():  # the SDK keeps the context of the last message, which may hold a user's token
             client = await self._connect()
+            session = self._end
+            self._calls += 1
             try:
                 return await work(client)
             except MCPError as error:
-                if error.error.message != "Session terminated":  # the HTTP server dropped the session and did nothing
+                if session is not self._lost and error.error.message != "Session terminated":
                     raise
-                await self.close()
+                if session is self._end:  # no other call has opened a new one
+                    await self.close()  # the server dropped the session and did nothing
                 return await work(await self._connect())
+            finally:
+                self._calls -= 1
 
     async def call_once(self, work: Callable[[Client], Awaitable[T]]) -> T:
         """Return the result of ``work`` and close the session."""
@@ -146,8 +154,8 @@ class McpSession:
         """Return whether the server process still responds: a request to a process that has exited is lost."""
         if self._task is None or self._task.done():
             return False
-        if self._url is not None:  # over HTTP, each request reports its own failure
-            return True
+        if self._url is not None or self._calls:
+            return True  # over HTTP, each request reports its own failure; a server at work may answer nothing else
         try:
             await asyncio.wait_for(client.list_tools(cache_mode="refresh"), 10)
         except Exception as error:
@@ -161,7 +169,7 @@ class McpSession:
 
         try:
             async with AsyncExitStack() as stack:
-                transport = await self._transport(stack)
+                transport = await self._transport(stack, end)
                 client = await stack.enter_async_context(Client(transport, cache=None))
                 ready.set_result(client)
                 await end.wait()
@@ -171,7 +179,7 @@ class McpSession:
             elif not isinstance(error, asyncio.CancelledError):
                 _log.warning("An MCP session ended: %s", type(error).__name__)
 
-    async def _transport(self, stack: AsyncExitStack) -> Any:
+    async def _transport(self, stack: AsyncExitStack, end: asyncio.Event) -> Any:
         from mcp import StdioServerParameters
         from mcp.client.streamable_http import streamable_http_client
         from mcp.shared._httpx_utils import create_mcp_http_client
@@ -181,7 +189,13 @@ class McpSession:
             return StdioServerParameters(command=str(self._entry.command), args=self._entry.args, env=env)
         http = create_mcp_http_client()
         http.event_hooks["request"].append(self._sign)
+        http.event_hooks["response"].append(partial(self._note_lost, end))
         return streamable_http_client(self._url, http_client=await stack.enter_async_context(http))
+
+    async def _note_lost(self, end: asyncio.Event, response: httpx2.Response) -> None:
+        """Note that the server doesn't know the session with this end: status 404, as the protocol says."""
+        if response.status_code == 404 and "mcp-session-id" in response.request.headers:
+            self._lost = end
 
     async def _sign(self, request: httpx2.Request) -> None:
         request.headers.update(self.headers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import json
 import os
 import socket
 import subprocess
@@ -14,19 +15,22 @@ import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dspy
+import httpx2
 import pytest
 
 from oneturn.config.tools import McpTools
+from oneturn.core.background import run_async
 from oneturn.core.run_context import RunContext
 from oneturn.errors import ConfigError, RunCancelled, ToolError
 from oneturn.programs.react import ReAct
 from oneturn.programs.state.interface import interface_of
 from oneturn.testing import ScriptedLM, call, finish
-from oneturn.toolsets.mcp import mcp_tools
+from oneturn.toolsets.mcp import McpSession, mcp_tools
 
 SERVER = str(Path(__file__).parent / "mcp_tool_server.py")
 
@@ -201,3 +205,80 @@ def test_what_can_not_be_had_is_said_when_the_program_is_built(ended: Path):
 def test_drift_sees_them(shop: dict[str, dspy.Tool]):
     shape = interface_of(ReAct("question -> answer", tools=[shop["add"]])).tools["add"]
     assert set(shape.args) == {"a", "b"}
+
+
+class Forgetful:
+    """A stateful HTTP server that forgets its sessions when it restarts, as those of the official SDKs do."""
+
+    def __init__(self) -> None:
+        self.session: str | None = None
+        self.opened = 0
+        self.called = 0
+
+    def __call__(self, request: Any) -> Any:
+        if request.method != "POST":
+            return httpx2.Response(405)
+        message = json.loads(request.content)
+        id, method, session = message.get("id"), message["method"], request.headers.get("mcp-session-id")
+        if method == "initialize":
+            self.opened += 1
+            self.session = f"session-{self.opened}"
+            known = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": SERVER_INFO}
+            return self._answer(id, known, headers={"mcp-session-id": self.session})
+        if session != self.session:
+            error = {"code": -32001, "message": "Session not found"}
+            return httpx2.Response(404, json={"jsonrpc": "2.0", "id": None, "error": error})
+        if id is None:
+            return httpx2.Response(202)
+        if method == "tools/list":
+            return self._answer(id, {"tools": [{"name": "add", "inputSchema": {"type": "object", "properties": {}}}]})
+        self.called += method == "tools/call"
+        return self._answer(id, {"content": [{"type": "text", "text": "ok"}]})
+
+    def _answer(self, id: Any, result: dict[str, Any], **options: Any) -> Any:
+        return httpx2.Response(200, json={"jsonrpc": "2.0", "id": id, "result": result}, **options)
+
+
+SERVER_INFO = {"name": "forgetful", "version": "1"}
+
+
+def test_a_session_that_an_http_server_has_forgotten_is_opened_anew(monkeypatch: pytest.MonkeyPatch):
+    server = Forgetful()
+    client = partial(httpx2.AsyncClient, transport=httpx2.MockTransport(server))
+    monkeypatch.setattr("mcp.shared._httpx_utils.create_mcp_http_client", lambda *args, **options: client())
+    (add,) = mcp_tools(McpTools(kind="mcp", url="http://forgetful.example/mcp"))
+    assert add() == "ok"
+    for restarts in (1, 2):
+        server.session = None
+        assert add() == "ok"
+        assert server.called == 1 + restarts, "a call that the server refused is made once"
+
+
+def test_a_server_at_work_is_left_alone(ended: Path, monkeypatch: pytest.MonkeyPatch):
+    session = McpSession(entry(), None, {})
+
+    async def no_answer(*args: Any, **options: Any) -> None:
+        raise TimeoutError
+
+    async def call_twice() -> tuple[Any, Any]:
+        begun = asyncio.Event()
+        end = asyncio.Event()
+
+        async def slow(client: Any) -> Any:
+            begun.set()
+            await end.wait()
+            return client
+
+        first = asyncio.create_task(session.call(slow))
+        await begun.wait()
+        monkeypatch.setattr(session._client, "list_tools", no_answer)  # it answers nothing else meanwhile
+        second = await session.call(same)
+        end.set()
+        await session.close()
+        return await first, second
+
+    async def same(client: Any) -> Any:
+        return client
+
+    one, other = run_async(call_twice)
+    assert one is other

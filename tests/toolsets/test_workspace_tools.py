@@ -138,9 +138,28 @@ def test_a_genie_space_answers_with_its_words_the_sql_and_the_first_rows(workspa
 
 def test_a_chat_endpoint_answers(workspace: Workspace):
     reply = {"choices": [{"message": {"role": "assistant", "content": "hello"}}], "usage": {"prompt_tokens": 2}}
-    workspace.on("POST", "/serving-endpoints/chat/invocations", lambda asked: Answer(body=reply))
+    workspace.on("POST", "/serving-endpoints/chat/completions", lambda asked: Answer(body=reply))
     (tool,) = build_tools(configured(CHAT))
     assert str(tool(question="hi")) == "hello"
+
+
+def test_the_reasoning_of_a_chat_endpoint_is_not_its_answer(workspace: Workspace):
+    reasoning = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}
+    parts = [reasoning, {"type": "text", "text": "hello"}]
+    reply = {"choices": [{"message": {"role": "assistant", "content": parts}}], "usage": {"prompt_tokens": 2}}
+    workspace.on("POST", "/serving-endpoints/chat/completions", lambda asked: Answer(body=reply))
+    (tool,) = build_tools(configured(CHAT))
+    assert str(tool(question="hi")) == "hello"
+
+
+def test_a_function_of_a_schema_server_is_granted_by_its_name():
+    url = "/api/2.0/mcp/functions/main/support"
+    entry = {"kind": "mcp", "url": url, "tools": ["main__support__get__order", "close"]}
+    found = [resource.to_dict() for resource in tool_resources(configured(entry).tools)]
+    assert found == [
+        {"function": [{"name": "main.support.get__order"}]},
+        {"function": [{"name": "main.support.close"}]},
+    ]
 
 
 def test_what_the_logged_model_needs_is_listed():
@@ -172,12 +191,12 @@ def workspace_function(data_type: str) -> dict[str, Any]:
 def test_a_user_is_answered_by_what_they_may_see(workspace: Workspace):
     workspace.users |= {"token-1": "ann", "token-2": "bob"}
     reply = {"choices": [{"message": {"role": "assistant", "content": "hello"}}], "usage": {"prompt_tokens": 2}}
-    workspace.on("POST", "/serving-endpoints/chat/invocations", lambda asked: Answer(body=reply))
+    workspace.on("POST", "/serving-endpoints/chat/completions", lambda asked: Answer(body=reply))
     (tool,) = build_tools(configured({**CHAT, "credentials": "user"}))
     for token in ("token-1", "token-2"):
         with RunContext(caller=token).active():
             tool(question="hi")
-    assert [asked.user for asked in workspace.asked("POST", "/serving-endpoints/chat/invocations")] == ["ann", "bob"]
+    assert [asked.user for asked in workspace.asked("POST", "/serving-endpoints/chat/completions")] == ["ann", "bob"]
 
 
 def test_a_users_function_is_described_before_anybody_asks_and_run_for_them_only(workspace: Workspace):

@@ -125,10 +125,10 @@ def attached_by_others(attached: Iterable[AppResource]) -> list[AppResource]:
 def describe_resources(resources: Iterable[AppResource]) -> Iterator[str]:
     """Yield one line of text per resource."""
     for resource in resources:
-        (kind, settings), *_ = ((key, value) for key, value in resource.as_dict().items() if key != "name")
+        (kind, settings), *_ = ((key, value) for key, value in resource.as_dict().items() if isinstance(value, dict))
         name = settings.get("securable_full_name") or settings.get("name") or settings.get("id") or settings.get("key")
-        name = name or settings.get("database_name")
-        yield f"{kind.replace('_', ' ')} {name or settings.get('experiment_id')}: {settings['permission']}"
+        name, permission = name or settings.get("database_name"), settings.get("permission", "no permission")
+        yield f"{kind.replace('_', ' ')} {name or settings.get('experiment_id')}: {permission}"
 
 
 def _resource(number: int, resource: Resource) -> AppResource:

@@ -24,6 +24,7 @@ from oneturn.deployment.databricks.endpoint import (
 )
 from oneturn.deployment.databricks.model_serving import REPLACED
 from oneturn.deployment.preflight import refuse_undeployable
+from oneturn.deployment.promotion import check_reason
 from oneturn.deployment.registry import champion_of, version_of
 from oneturn.errors import DeployError
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from databricks.sdk.service.serving import EndpointCoreConfigOutput, ServingEndpointDetailed
 
 
-_MAX_TAG_LENGTH = 250
 """Characters of a tag's value, which Unity Catalog limits."""
 
 
@@ -101,7 +101,9 @@ def roll_back(plan: RollbackPlan, reason: str, on_progress: ProgressCallback = p
 
     Raises:
         DeployError: the endpoint can't be updated now, or doesn't become ready.
+        ProgramError: the reason is too long for a tag, or contains a secret; nothing is changed.
     """
+    check_reason(reason)
     client, registry = workspace_client(), MlflowClient()
     config = _config(client.serving_endpoints.get(plan.endpoint))
     give_requests_to(client, plan.endpoint, entity_of(config, plan.model, plan.target))
@@ -110,7 +112,7 @@ def roll_back(plan: RollbackPlan, reason: str, on_progress: ProgressCallback = p
         registry.set_registered_model_alias(plan.model, plan.alias, plan.target)
     timestamp = datetime.now(timezone.utc).isoformat(timespec="seconds")
     for tag, value in {"oneturn_rolled_back_at": timestamp, "oneturn_rolled_back_because": reason}.items():
-        registry.set_model_version_tag(plan.model, plan.current, tag, value[:_MAX_TAG_LENGTH])
+        registry.set_model_version_tag(plan.model, plan.current, tag, value)
 
 
 def _previous_version(registry: MlflowClient, endpoint: ServingEndpointDetailed, model: str, current: str) -> str:
@@ -149,7 +151,11 @@ class AppRollbackPlan:
 
     def lines(self) -> list[str]:
         """The plan as text, for confirmation."""
-        return [f"The app {self.name} is rolled back from {self.current} to {self.target}."]
+        kept = (
+            "It keeps the resources of the current deployment: if the earlier files need others, such as another "
+            "endpoint or secret, deploy that version of the agent again instead."
+        )
+        return [f"The app {self.name} is rolled back from {self.current} to {self.target}.", kept]
 
 
 @as_deploy_error("The app can't be rolled back")

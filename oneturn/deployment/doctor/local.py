@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import socket
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
@@ -13,6 +14,7 @@ from packaging.specifiers import SpecifierSet
 
 from oneturn.agent import Agent
 from oneturn.config import AgentConfig, LMConfig
+from oneturn.config.retriever import EmbeddingsConfig
 from oneturn.config.tools import McpTools, ToolConfig
 from oneturn.core._dspy import key_variables
 from oneturn.core.findings import Finding, failure_line, ok, problem, unknown, warning
@@ -78,10 +80,25 @@ def variables(config: AgentConfig) -> Iterator[Finding]:
     for setting, name in databases.items():
         if name:
             yield _database(setting, name)
+    if config.serve.api_key_env:
+        yield _variable("serve", config.serve.api_key_env, "the key that clients send")
+    if (embeddings := config.retriever.embeddings) is not None and (name := _embeddings_key(embeddings)):
+        yield _variable("retriever", name, f"the key for {embeddings.model}")
+    for each in [*filter(None, [config.compile.teacher]), *config.compile.lms]:
+        if each.api_key_env and not os.environ.get(each.api_key_env):
+            fix = f"Before a compile: export {each.api_key_env}=…"
+            yield warning("compile", f"{each.api_key_env} isn't set: it must contain the key for {each.model}", fix)
     for entry in config.tools:
         names = [*getattr(entry, "env", []), *getattr(entry, "headers", {}).values()]
         for name in names:
             yield _variable(f"tools {entry.kind}", name, "a value for the server")
+
+
+def _embeddings_key(config: EmbeddingsConfig) -> str | None:
+    """Return the variable with the key of the embeddings, if they need one."""
+    if config.api_key_env or config.api_base is not None or config.model.startswith(("local/", "databricks/")):
+        return config.api_key_env
+    return "OPENAI_API_KEY"
 
 
 def port(config: AgentConfig) -> Iterator[Finding]:
@@ -241,6 +258,9 @@ def deployable(config: AgentConfig, app: bool = False) -> Iterator[Finding]:
     yield from findings or [ok("deploy", "the configuration can be deployed")]
 
 
+_SCHEMA_SERVER = re.compile(r"/api/2\.0/mcp/(?:functions|vector-search)/[^/?#]+/[^/?#]+/?(?:[?#]|$)")
+
+
 def _deploy_problems(config: AgentConfig, app: bool) -> Iterator[Finding]:
     uri = config.mlflow.tracking_uri
     if not uri.startswith("databricks"):
@@ -251,6 +271,12 @@ def _deploy_problems(config: AgentConfig, app: bool) -> Iterator[Finding]:
     if _is_false(config.deploy.environment.get(_CODE_EXECUTION)):
         observation = f"it sets {_CODE_EXECUTION} to false, so that the deployment refuses to load the agent"
         yield problem("deploy.environment", observation, f"Remove {_CODE_EXECUTION}.")
+    for number, tool in enumerate(config.tools):
+        if not isinstance(tool, McpTools) or tool.who != "agent" or tool.tools is not None:
+            continue
+        if _SCHEMA_SERVER.search(tool.url or ""):
+            fix = "List the tools that the agent uses: access can be granted to named functions and indexes only."
+            yield warning(f"tools.{number}.tools", "it is null for a server of a whole schema", fix)
     for key, variable in _variables(config, app):
         if variable not in config.deploy.environment:
             entry = f"{variable}: '{{{{secrets/<scope>/<key>}}}}'"

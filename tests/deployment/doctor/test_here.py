@@ -114,6 +114,20 @@ def test_variables_of_servers_and_approvals_are_looked_for(monkeypatch: pytest.M
     assert states(found) == {"approvals": "ok", "tools mcp": "error"}
 
 
+def test_keys_of_the_server_the_embeddings_and_a_compile_are_looked_for(monkeypatch: pytest.MonkeyPatch):
+    for name in ("DESK_KEY", "OPENAI_API_KEY", "TEACHER_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    config = configured(
+        serve={"api_key_env": "DESK_KEY"},
+        retriever={"embeddings": "openai/text-embedding-3-small"},
+        compile={"teacher": {"model": "openai/x", "api_key_env": "TEACHER_KEY"}},
+    )
+    assert states(here.variables(config)) == {"serve": "error", "retriever": "error", "compile": "warning"}
+    for name in ("DESK_KEY", "OPENAI_API_KEY", "TEACHER_KEY"):
+        monkeypatch.setenv(name, "set")
+    assert states(here.variables(config)) == {"serve": "ok", "retriever": "ok"}
+
+
 def test_a_port_that_is_taken_is_a_warning():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
