@@ -185,7 +185,7 @@ def test_from_the_first_question_to_the_next_version(project: Path, browser: Bro
         for number, (verdict, answer) in enumerate([("Refuse", "Not paid."), ("Approve", "Paid.")]):
             ask(page, f"Pay M-1045 back, time {number}.")
             turn = page.get_by_role("article").last
-            expect(turn.get_by_role("row", name="order M-1045")).to_be_visible()
+            expect(turn.get_by_role("row", name='order "M-1045"')).to_be_visible()
             turn.get_by_role("button", name=verdict).click()
             expect(turn.locator(".answer")).to_have_text(answer)
 

@@ -100,6 +100,7 @@ class _TextChecker:
     def _read(self, position: int, event: Event) -> None:
         name = kind(event)
         prefix, _, suffix = name.rpartition(".")
+        prefix = _REASONING.prefix if prefix == "response.reasoning" else prefix  # the specification has both names
         if name == _ANNOTATION:
             self._read_annotation(position, event)
         elif prefix in _CHANNELS and suffix in ("delta", "done"):

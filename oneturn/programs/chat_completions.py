@@ -119,10 +119,10 @@ def _steps(chunks: Iterable[Any]) -> Iterator[Step]:
         for delta in _deltas(chunk):
             if delta.get("role") == "tool":
                 yield from calls.flush()
-                yield ToolResult(str(delta.get("tool_call_id")), str(delta.get("name")), str(delta.get("content")))
+                yield ToolResult(str(delta.get("tool_call_id")), str(delta.get("name")), _text(delta.get("content")))
                 after_tools = True
                 continue
-            if content := delta.get("content") or delta.get("refusal"):
+            if content := _text(delta.get("content")) or delta.get("refusal"):
                 yield from calls.flush()
                 if after_tools:
                     message, text, after_tools = message + 1, "", False
@@ -137,6 +137,17 @@ def _steps(chunks: Iterable[Any]) -> Iterator[Step]:
     yield from answer.finish(text)
     yield Answer(dspy.Prediction(answer=text))
     yield sum(usages.values(), NO_USAGE)
+
+
+def _text(content: Any) -> str:
+    """Return the text of a message's content: a text, or parts of which those with reasoning aren't the answer.
+
+    Databricks' endpoints send the reasoning of Claude as such parts.
+    """
+    if content is None or isinstance(content, str):
+        return content or ""
+    parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, Sequence) else []
+    return "".join(str(part.get("text") or "") for part in parts if part.get("type") in ("text", "output_text"))
 
 
 def _chunks(result: Any) -> Any:

@@ -100,6 +100,7 @@ def query(
         if reader.ended:  # after the answer
             return reader.reply()
         run.check()  # the connection broke because the run was stopped
+        reader.with_partial(error)
         if key != _NO_KEY:
             error.args = (str(error).replace(key, "…"),)  # a server may echo the key
         raise
@@ -181,6 +182,10 @@ def _events(
         with client.responses.create(model=address.model, input=items, stream=True, **options) as stream:
             answered = True
             for event in stream:
+                if event is None:  # "data: null"
+                    continue
+                if not hasattr(event, "to_dict"):
+                    raise ValueError(f"an event is {event!r:.80}, not an object")
                 yield event.to_dict(warnings=False)  # the server's events need not match OpenAI's own types
         if not connection.exhausted:
             yield DONE

@@ -142,9 +142,15 @@ def read_response(response: Mapping[str, Any], input_items: Sequence[Mapping[str
     """Read a response that wasn't streamed.
 
     Raises:
-        EndpointError: the response holds an error instead of output.
+        EndpointError: the response holds an error instead of output, or it failed or is incomplete; ``partial`` holds
+            its items.
     """
-    return read_reply([{"type": "response.completed", "response": response}, DONE], input_items=input_items)
+    status = response.get("status")
+    ending = status if status in ("failed", "incomplete") else "completed"
+    items: list[Event] = []
+    if ending != "completed":
+        items = [{"type": "response.output_item.done", "item": item} for item in response.get("output") or ()]
+    return read_reply([*items, {"type": f"response.{ending}", "response": response}, DONE], input_items=input_items)
 
 
 class ReplyReader:
@@ -192,7 +198,7 @@ class ReplyReader:
         try:
             _raise_for_error(event)
         except EndpointError as error:
-            raise self._with_partial(error) from None
+            raise self.with_partial(error) from None
         self._custom_outputs |= event.get("custom_outputs") or {}
         self._completed = kind == "response.completed"
         if kind == "response.completed":
@@ -207,7 +213,7 @@ class ReplyReader:
             EndpointError: the answer isn't complete; ``partial`` holds the items received.
         """
         if not self.ended:
-            raise self._with_partial(EndpointError(_ENDED_EARLY, code="stream_ended"))
+            raise self.with_partial(EndpointError(_ENDED_EARLY, code="stream_ended"))
         return self._reply()
 
     def _read_item(self, kind: str, event: Event) -> None:
@@ -247,8 +253,9 @@ class ReplyReader:
         text = "".join(map(_text, messages))
         return all(received and received in text for received in self._open.values())  # ids of deltas may differ
 
-    def _with_partial(self, error: EndpointError) -> EndpointError:
-        if self._output:
+    def with_partial(self, error: EndpointError) -> EndpointError:
+        """Return the error with the items received, unless it has them."""
+        if self._output and error.partial is None:
             error.partial = self._reply(partial=True)
         return error
 
@@ -308,7 +315,7 @@ def _identity(item: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _text(message: Mapping[str, Any]) -> str:
-    return "".join(part.get("text") or "" for part in _parts(message))
+    return "".join(part.get("text") or part.get("refusal") or "" for part in _parts(message))
 
 
 def _parts(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:

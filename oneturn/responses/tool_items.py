@@ -108,12 +108,15 @@ class ToolItems:
         own = (item for item in items if item.get("type") == "function_call" and not self._is_clients(item))
         calls = {item["call_id"] for item in own}
         outputs = {item["call_id"]: item for item in items if item.get("type") == "function_call_output"}
-        for item in items:
+        others = [place for place, item in enumerate(items) if item.get("type") != "function_call"]
+        last_other = others[-1] if others else -1  # a call before it isn't left to the client
+        for place, item in enumerate(items):
             if item.get("type") == "function_call":
                 if item["call_id"] in outputs and item["call_id"] in calls:
                     yield mcp_call(item, outputs[item["call_id"]])
                 elif ended or item["call_id"] in outputs:
-                    yield mcp_call(item, _ABANDONED) if self._is_own_call(item) else item
+                    is_own = self._is_own_call(item) or (place < last_other and not self._is_clients(item))
+                    yield mcp_call(item, _ABANDONED) if is_own else item
             elif item.get("type") != "function_call_output" or item["call_id"] not in calls:
                 yield item
 

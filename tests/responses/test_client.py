@@ -245,10 +245,11 @@ def test_an_interrupted_stream_has_a_partial_reply():
     begun = {**MESSAGE, "status": "incomplete"}
     items = [{"type": "response.output_item.done", "item": item} for item in (*ITEMS[:2], begun)]
     late = {"type": "response.incomplete", "response": {"incomplete_details": {"reason": "deadline_exceeded"}}}
-    for end in ([late], [{"type": "error", "code": "lm_error", "message": "The LM is away."}], []):
+    error = {"code": "lm_error", "message": "The LM is away."}
+    for end in ([late], [{"type": "error", **error}], [{"type": "error", **error, "error": error}], ["data: {"], []):
         with streaming(*items, *end) as endpoint, pytest.raises(EndpointError) as caught:
             oneturn.query(endpoint.url, "What is 2 + 2?")
-        assert caught.value.partial is not None
+        assert caught.value.partial is not None, end
         assert caught.value.partial.text == "Four."
         assert caught.value.partial.tool_calls == (ToolUse("add", '{"a": 2}', "4"),)
 
@@ -332,3 +333,14 @@ def test_an_unreachable_host_is_an_error():
 def test_an_invalid_url_is_an_error(url: str):
     with pytest.raises(EndpointError, match=r"isn't an endpoint URL; pass one such as http://127.0.0.1:8000."):
         oneturn.query(url, "?")
+
+
+@pytest.mark.parametrize("odd", [None, [], 7, "text"])
+def test_an_event_that_is_no_object_is_skipped_or_an_endpoint_error(odd: Any):
+    with streaming(odd, *GOOD) as endpoint:
+        if odd is None:
+            assert oneturn.query(endpoint.url, "2 + 2?").text == "Four."
+        else:
+            with pytest.raises(EndpointError) as caught:
+                oneturn.query(endpoint.url, "2 + 2?")
+            assert caught.value.code == "bad_stream"

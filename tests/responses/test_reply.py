@@ -11,7 +11,7 @@ import pytest
 import oneturn
 from oneturn.core.usage import Usage
 from oneturn.errors import EndpointError
-from oneturn.responses.reply import DONE, ToolUse, read_reply
+from oneturn.responses.reply import DONE, ToolUse, read_reply, read_response
 from tests.responses.test_client import answering, streaming
 
 CALL = {"type": "function_call", "id": "f1", "call_id": "c1", "name": "get_time", "arguments": "{}"}
@@ -132,3 +132,26 @@ def test_items_with_equal_ids_are_different_items():
     reply = read_reply([*events, response("completed", second)])
     assert reply.text == "One. Two."
     assert reply.output == (first, CALL, OUTPUT, second)
+
+
+HALF = {**MESSAGE, "status": "incomplete"}
+
+
+@pytest.mark.parametrize(
+    ("response", "code"),
+    [
+        ({"status": "incomplete", "incomplete_details": {"reason": "deadline_exceeded"}}, "deadline_exceeded"),
+        ({"status": "failed", "error": {"code": "lm_error", "message": "It is away."}}, "lm_error"),
+    ],
+)
+def test_a_response_that_is_not_complete_is_an_error_with_its_items(response: Event, code: str):
+    with pytest.raises(EndpointError) as error:
+        read_response({**response, "output": [HALF]})
+    assert error.value.code == code
+    assert error.value.partial is not None
+    assert error.value.partial.text == TEXT["text"]
+
+
+def test_a_refusal_is_the_text_of_an_answer():
+    refusal = {**MESSAGE, "content": [{"type": "refusal", "refusal": "I can't help."}]}
+    assert read_response({"status": "completed", "output": [refusal]}).text == "I can't help."

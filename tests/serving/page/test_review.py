@@ -20,9 +20,14 @@ SCHEMA = {
         "question": {"type": "string"},
         "answer": {"type": "string"},
         "category": {"enum": ["easy", "hard"]},
+        "region": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "due": {"type": "string", "format": "date-time"},
+        "code": {"type": "string", "pattern": "[A-Z]{2}[0-9]"},
     },
-    "required": ["question", "category"],
+    "required": ["question", "category", "region"],
 }
+DUE = "2026-02-03T10:15:30.5Z"
+KEPT = {"note": "kept", "region": None, "due": DUE, "code": "order AB1x"}
 HOSTILE = '<img src=x onerror="window.pwned=1">'
 
 
@@ -85,13 +90,21 @@ def test_a_decision_that_can_t_be_made_is_an_error():
 
 @pytest.mark.browser
 def test_candidates_are_edited_accepted_and_rejected(browser: Browser):
-    queue = Queue(candidate(1, question="Fees?", answer="4 euros", note="kept"), candidate(2, question="Limits?"))
+    queue = Queue(
+        candidate(1, question="Fees?", answer="4 euros", note="kept", region=None, due=DUE, code="order AB1x"),
+        candidate(2, question="Limits?"),
+    )
     review = ReviewApplication(queue)
     page = browser.new_page()
     page.set_default_timeout(20_000)
     with running_application(review) as url:
         page.goto(f"{url}/#{review.token}")
         expect(page.get_by_text("1 of 2")).to_be_visible()
+        page.get_by_role("textbox", name="answer").fill("4.50 euros")
+        page.get_by_role("button", name="Decide later").click()
+        expect(page.get_by_role("heading", name="trace-2")).to_be_focused()
+        page.get_by_role("button", name="Decide later").click()
+        expect(page.get_by_role("textbox", name="answer")).to_have_value("4.50 euros")
         expect(page.get_by_role("region", name="Feedback")).to_contain_text(HOSTILE)
         page.get_by_text("The agent's answer").click()
         expect(page.get_by_role("cell", name=HOSTILE)).to_be_visible()
@@ -108,7 +121,7 @@ def test_candidates_are_edited_accepted_and_rejected(browser: Browser):
         page.get_by_role("button", name="Reject").click()
         expect(page.get_by_text("1 accepted into train, 1 rejected.")).to_be_visible()
     assert queue.decisions == [
-        ("accept", "trace-1", {"note": "kept", "question": "Fees?", "answer": "5 euros", "category": "hard"}),
+        ("accept", "trace-1", {**KEPT, "question": "Fees?", "answer": "5 euros", "category": "hard"}),
         ("reject", "trace-2", None),
     ]
     assert page.evaluate("window.pwned") is None

@@ -365,3 +365,20 @@ def test_a_request_is_copied_as_code(opened: Open):
     compile(copied["Python"], "copied", "exec")
     assert "client.responses.create(" in copied["Python"]
     assert '"content": "What\'s it?"' in copied["JavaScript"]
+
+
+def test_approvals_show_arguments_as_they_are_written(opened: Open):
+    tricky = call("refund", "", order="yes\u202eno", amount=9007199254740993)
+    page = opened(handbook_agent(tricky, DONE))
+    ask(page, "Pay it back.")
+    approval = page.get_by_role("region", name="May the agent run refund?")
+    expect(approval.get_by_role("group", name="Arguments")).to_contain_text("9007199254740993")
+    expect(approval.get_by_role("group", name="Arguments")).to_contain_text("yes\\u202eno")
+
+
+def test_a_mark_after_an_emoji_leads_to_its_source(opened: Open):
+    cited = finish(answer="\U0001f44d Four euros [fees].", citations=["fees"], answerable=True)
+    page = opened(handbook_agent(call("search", query="fees"), cited))
+    ask(page, "What are the fees?")
+    expect(page.locator(".answer a.mark")).to_have_count(1)
+    expect(page.locator(".answer")).not_to_contain_text("[fees]")

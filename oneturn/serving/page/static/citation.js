@@ -39,17 +39,18 @@ function passage(source, returned) {
 
 /** Return the text of an answer as nodes; a mark such as [id] of a cited source leads to it. */
 export function markedText(text, sources, listId) {
+  const characters = [...text]; // the server counts characters, not the units of UTF-16
   const spans = sources
-    .filter(({ start, end }) => text[start] === "[" && text[end - 1] === "]")
+    .filter(({ start, end }) => characters[start] === "[" && characters[end - 1] === "]")
     .sort((one, other) => one.start - other.start);
   const nodes = [];
   let position = 0;
   for (const source of spans) {
     if (source.start < position) continue;
-    nodes.push(text.slice(position, source.start), mark(source, listId));
+    nodes.push(characters.slice(position, source.start).join(""), mark(source, listId));
     position = source.end;
   }
-  return [...nodes, text.slice(position)];
+  return [...nodes, characters.slice(position).join("")];
 }
 
 function mark(source, listId) {

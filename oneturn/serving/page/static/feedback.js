@@ -98,5 +98,5 @@ function correctionFields(info, outputs) {
 
 /** Return the values of the fields that aren't empty, by name. */
 function readAll(fields) {
-  return Object.fromEntries(fields.map(([name, field]) => [name, field.read()]).filter(([, value]) => value !== undefined));
+  return Object.fromEntries(fields.map(([name, field]) => [name, field.read()]).filter(([, value]) => value !== undefined && value !== null));
 }

@@ -3,7 +3,8 @@
 import { element, newId } from "./dom.js";
 
 const DEEPEST = 4;
-const FORMATS = { date: "date", time: "time", "date-time": "datetime-local", email: "email", uri: "url" };
+const FORMATS = { date: "date", email: "email", uri: "url" };
+const EXAMPLES = { time: "10:15:00", "date-time": "2026-02-03T10:15:00Z" }; // the browser's own fields take no time zone
 
 /** A value that a field can't be read from; `element` is the field's control. */
 export class FieldError extends Error {
@@ -19,10 +20,16 @@ export class FieldError extends Error {
  * @param {string} name its label.
  * @param {Object} schema its JSON schema.
  * @param {Object} context {definitions, required, attachment}: the schema's `$defs`, whether a value is required, and
- *   whether the field holds an "image" or a "file".
+ *   whether the field holds an "image" or a "file". An empty field that may be null, and can't be left out, is null.
  */
 export function createField(name, schema, context, depth = 0) {
   const [resolved, nullable] = resolve(schema, context.definitions);
+  const field = fieldOf(name, schema, resolved, nullable, context, depth);
+  if (!nullable || !context.required) return field;
+  return { ...field, read: () => field.read() ?? null };
+}
+
+function fieldOf(name, schema, resolved, nullable, context, depth) {
   const required = context.required && !nullable;
   const inner = { ...context, required };
   const description = schema.description ?? (depth ? resolved.description : undefined);
@@ -118,11 +125,11 @@ function numberField(field) {
 function textField(field) {
   const { schema } = field;
   const type = FORMATS[schema.format];
-  const limits = { minlength: schema.minLength, maxlength: schema.maxLength };
+  const limits = { minlength: schema.minLength, maxlength: schema.maxLength, placeholder: EXAMPLES[schema.format] };
   const control = type
     ? element("input", { type })
     : schema.pattern
-      ? element("input", { type: "text", pattern: schema.pattern, ...limits })
+      ? element("input", { type: "text", pattern: `[\\s\\S]*(?:${schema.pattern})[\\s\\S]*`, ...limits }) // found anywhere
       : element("textarea", { rows: 1, ...limits });
   return {
     element: labelled(field, control),

@@ -110,7 +110,7 @@ class Review {
     try {
       const invalid = $("candidate").querySelector(":invalid:not(fieldset)");
       if (invalid) throw new FieldError(`Fill in the form: ${invalid.validationMessage}`, invalid);
-      edited = this._fields.map(([name, field]) => [name, field.read()]).filter(([, value]) => value !== undefined);
+      edited = this._read(candidate, (field) => field.read());
     } catch (problem) {
       if (!(problem instanceof FieldError)) throw problem;
       this._fail(problem.message);
@@ -120,6 +120,13 @@ class Review {
     const known = this._fields.map(([name]) => name);
     const others = Object.entries(candidate.values).filter(([name]) => !known.includes(name));
     await this._decide(candidate, "accept", "accepted", { values: Object.fromEntries([...others, ...edited]) });
+  }
+
+  /** Return the entries of the fields' values; a null stays null where its field is still empty. */
+  _read(candidate, read) {
+    return this._fields
+      .map(([name, field]) => [name, read(field) ?? (candidate.values[name] === null ? null : undefined)])
+      .filter(([, value]) => value !== undefined);
   }
 
   _reject(candidate) {
@@ -141,7 +148,16 @@ class Review {
   }
 
   _skip() {
-    this._waiting.push(this._waiting.shift());
+    const candidate = this._waiting.shift();
+    const typed = this._read(candidate, (field) => {
+      try {
+        return field.read();
+      } catch (problem) {
+        if (!(problem instanceof FieldError)) throw problem;
+        return undefined; // what can't be read yet
+      }
+    });
+    this._waiting.push({ ...candidate, values: { ...candidate.values, ...Object.fromEntries(typed) } });
     this.show();
   }
 

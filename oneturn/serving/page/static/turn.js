@@ -58,7 +58,7 @@ export class Turn {
       this._tools.get(event.item_id)?.setArguments(event.arguments);
     } else if (type === "response.reasoning_summary_text.delta" || type === "response.reasoning_text.delta") {
       this._reasoning.get(event.item_id)?.add(event.delta);
-    } else if (type === "response.output_text.delta") this._addText(event.delta);
+    } else if (type === "response.output_text.delta" || type === "response.refusal.delta") this._addText(event.delta);
     else if (type === "error") this._error = event.error ?? event;
     else if (ENDINGS.includes(type)) this._readEnding(event.response);
   }
@@ -174,7 +174,7 @@ export class Turn {
     const approvals = response.output.some((item) => item.type === "mcp_approval_request");
     this._close(approvals ? "waiting" : "completed");
     const parts = response.output.filter((item) => item.type === "message").flatMap((item) => item.content ?? []);
-    const text = parts.map((part) => part.text ?? "").join("");
+    const text = parts.map((part) => part.text ?? part.refusal ?? "").join("");
     const hasAnswer = response.metadata?.answer_field !== "";
     const sources = citedSources(parts.flatMap((part) => part.annotations ?? []), this._items);
     const listId = newId("source");
