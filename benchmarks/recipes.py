@@ -37,7 +37,7 @@ from oneturn import Agent, load_agent
 from oneturn.compilation import SpendBar, compile
 from oneturn.compilation.recipes import RECIPES
 from oneturn.datasets import dataset_hash, interleave, spread
-from oneturn.evaluation import interval
+from oneturn.evaluation import interval, interval_of_differences
 from oneturn.programs.state import Manifest
 
 PEER_TOKENS = 400
@@ -171,7 +171,7 @@ def _evaluate(
 def _difference(rows: pd.DataFrame, uncompiled: pd.DataFrame) -> str:
     pair = rows.merge(uncompiled, on="id", suffixes=("", "_before"))
     points = pair["score"] - pair["score_before"]
-    low, high = interval(points)
+    low, high = interval_of_differences(points)
     return f"{100 * points.mean():+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from oneturn.evaluation import interval
+from oneturn.evaluation import interval, interval_of_differences
 
 
 def write_report(
@@ -86,7 +86,7 @@ def _is_comparable(a: str, b: str) -> bool:
 def _difference(results: Mapping[str, pd.DataFrame], a: str, b: str) -> str:
     pair = results[a].merge(results[b], on="id", suffixes=("_a", "_b"))
     points = pair["score_a"] - pair["score_b"]
-    low, high = interval(points)
+    low, high = interval_of_differences(points)
     calls = pair["lm_calls_a"].mean() / max(pair["lm_calls_b"].mean(), 1e-9)
     return (
         f"- {a} − {b}: {100 * points.mean():+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}, {len(pair)} rows); "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -60,6 +62,13 @@ def check_page(path: Path | None, option: str) -> None:
     """Reject a path that doesn't end in .html, which may be another file to keep."""
     if path is not None and path.suffix not in (".html", ".htm"):
         raise typer.BadParameter(f"{path} must end in .html.", param_hint=option)
+
+
+def _check_used(unused: Mapping[str, tuple[str, bool]]) -> None:
+    """Reject options that another one leaves without effect."""
+    for option, (other, is_given) in unused.items():
+        if is_given:
+            raise typer.BadParameter(f"it has no effect with {other}; leave one of them out.", param_hint=option)
 
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
@@ -145,6 +154,21 @@ def evaluate(
         if path is not None and path.suffix not in SUFFIXES:
             raise typer.BadParameter(f"{path} must end in .jsonl, .csv or .parquet.", param_hint=option)
     check_page(report, "--report")
+    _check_used(
+        {
+            "--limit": ("--data", limit is not None and data is not None),
+            "--uncompiled": ("a TARGET", uncompiled and target is not None),
+        }
+    )
+    if rescore is not None:
+        given = {
+            "TARGET": target is not None,
+            "--limit": limit is not None,
+            "--uncompiled": uncompiled,
+            "--repeats": repeats != 1,
+            "--fresh": fresh,
+        }
+        _check_used({option: ("--rescore", is_given) for option, is_given in given.items()})
     if baseline is not None and report is None:
         raise typer.BadParameter(
             "The report contains the comparison with a baseline: add --report FILE.html.", param_hint="--baseline"
@@ -227,8 +251,9 @@ def _run(
             echo(f"Outputs are read as JSON, because the agent can't be built here: {error}", err=True)
             types = None
         return evaluate(target, rows, metrics, api_key=api_key, types=types, **options)
-    program = agent.program(compiled=not uncompiled)
-    return evaluate(program, rows, metrics, lm=agent.program_lm(program), **options)
+    if uncompiled:
+        agent = replace(agent, config=agent.config.model_copy(update={"compiled": None}))
+    return evaluate(agent, rows, metrics, **options)
 
 
 def compare(

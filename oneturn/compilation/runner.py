@@ -185,6 +185,8 @@ def _baseline(plan: Plan, session: Session, lm: dspy.BaseLM, rows: int | None = 
     try:
         evaluation = session.measure(plan.student, lm, rows)
     except BudgetSpent as limit:
+        if any(candidate.full for candidate in session.candidates):  # of another LM: the best of them is kept
+            raise
         raise ConfigError(
             f"The budget of {limit} was spent before the uncompiled program was measured. Raise compile.budget and run "
             "the same command again to resume."

@@ -32,7 +32,7 @@ from oneturn.datasets.review import (
     read_candidates,
     write_candidates,
 )
-from oneturn.errors import DataError, RequestError
+from oneturn.errors import DataError, EndpointError, RequestError
 from oneturn.programs import as_program
 from oneturn.programs.program import Program
 from oneturn.responses.parsing import validate_request
@@ -141,7 +141,8 @@ def read_trace(trace: Trace, feedback: Feedback, program: Program) -> LabelledIn
         raise UnusableTrace("the request contains an image or a file")
     corrected, rest = _human_labels(feedback, program)
     label = {**(_agent_outputs(span, program) if feedback.right else {}), **corrected}
-    row_inputs = {name: plain(value) for name, value in inputs.items() if value is not None}
+    required = {name for name, field in signature.input_fields.items() if field.is_required()}
+    row_inputs = {name: plain(value) for name, value in inputs.items() if value is not None or name in required}
     return LabelledInputs(row_inputs, label, rest, bool(corrected) or feedback.right is None)
 
 
@@ -166,8 +167,13 @@ def agent_outputs(trace: Trace, program: Program) -> dict[str, Any]:
 def _agent_outputs(span: Span, program: Program) -> dict[str, Any]:
     """Return the agent's outputs by field; empty unless the run completed."""
     outputs = span.outputs if isinstance(span.outputs, Mapping) else {}
-    reply = read_response(outputs)
-    if span.get_attribute(OUTCOME) not in (None, COMPLETED) or reply.approvals:
+    if span.get_attribute(OUTCOME) not in (None, COMPLETED):
+        return {}
+    try:
+        reply = read_response(outputs)
+    except EndpointError:  # the run failed, or was stopped
+        return {}
+    if reply.approvals:
         return {}
     answer = {program.answer_field: reply.text} if program.answer_field else {}
     values = {**reply.custom_outputs, **answer}

@@ -9,7 +9,7 @@ from oneturn.evaluation.rescoring import rescore
 from oneturn.evaluation.result import Evaluation, Metric
 from oneturn.evaluation.runner import evaluate
 from oneturn.evaluation.spark import evaluate_into, evaluate_table
-from oneturn.evaluation.statistics import interval
+from oneturn.evaluation.statistics import interval, interval_of_differences
 from oneturn.evaluation.typed_outputs import output_types
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "evaluate_into",
     "evaluate_table",
     "interval",
+    "interval_of_differences",
     "output_types",
     "rescore",
     "score_plot",

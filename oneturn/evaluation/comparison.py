@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +154,7 @@ def compare(
         OneTurnError: every example of one side failed.
     """
     rule = rule or GateConfig()
-    failed = dict(zip(names, (_failed_share(side) for side in (champion, challenger)), strict=True))
+    failed = list(zip(names, (_failed_share(side) for side in (champion, challenger)), strict=True))
     champion, challenger = (
         champion.by_example(),
         _align(champion.by_example(), challenger.by_example(), names),
@@ -284,9 +284,9 @@ def _category(name: str, rows: pd.DataFrame, judged: bool) -> CategoryChange:
 
 
 def _reasons(
-    low: float, rows: int, categories: Sequence[CategoryChange], rule: GateConfig, failed: Mapping[str, float]
+    low: float, rows: int, categories: Sequence[CategoryChange], rule: GateConfig, failed: Sequence[tuple[str, float]]
 ) -> Iterator[str]:
-    for name, share in failed.items():
+    for name, share in failed:
         if share > rule.max_failed_rows + _TOLERANCE:
             yield f"{share:.1%} of the rows of {name} failed; the rule allows {rule.max_failed_rows:.1%}. Run it again."
     if rows < rule.min_examples:

@@ -29,6 +29,11 @@ def interval(scores: Any) -> tuple[float, float]:
     return _interval(values, "BCa")
 
 
+def interval_of_differences(differences: Any) -> tuple[float, float]:
+    """95% confidence interval of a mean of paired differences: BCa bootstrap. For equal ones, it is the mean twice."""
+    return _interval(np.asarray(differences, dtype=float), "BCa")
+
+
 def interval_to_decide_by(differences: Any) -> tuple[float, float]:
     """95% confidence interval of a mean of paired differences, for decisions based on its lower bound.
 

@@ -24,6 +24,7 @@ from oneturn.errors import ApprovalRequired, DataError, ProgramError
 from oneturn.evaluation.approval import ApprovalPolicy, decide, use_approval_policy
 from oneturn.evaluation.run_record import RunRecord, arguments, cited_sources, tool_calls, with_record
 from oneturn.evaluation.typed_outputs import outputs_of, with_types
+from oneturn.programs.react import ReAct
 from oneturn.programs.signature import signature_of
 from oneturn.responses import ResponsesAdapter
 from oneturn.responses.call_items import to_mlflow_items
@@ -118,7 +119,8 @@ def resolve_target(
     """
     if isinstance(target, Agent):
         program = target.program()
-        return ProgramTarget(program, lm or target.program_lm(program), trace, approve)
+        settings = target.config.model_dump_json(include={"retriever", "tools"})
+        return ProgramTarget(program, lm or target.program_lm(program), trace, approve, settings)
     if isinstance(target, dspy.Module):
         return ProgramTarget(target, lm, trace, approve)
     if isinstance(target, str) and is_url(target):
@@ -136,17 +138,24 @@ class ProgramTarget:
         lm: the LM to use; ``None`` for the configured LM.
         trace: whether each row is an MLflow trace.
         approve: decides on calls that need approval; ``None`` ends the run there.
+        settings: what else decides the answers, such as the settings of a retriever.
     """
 
     def __init__(
-        self, program: dspy.Module, lm: dspy.BaseLM | None, trace: bool, approve: ApprovalPolicy | None = None
+        self,
+        program: dspy.Module,
+        lm: dspy.BaseLM | None,
+        trace: bool,
+        approve: ApprovalPolicy | None = None,
+        settings: str = "",
     ):
         self._program = program
         self._lm = lm
         self._trace = trace
         self._approve = approve
         lms = [lm] if lm is not None else [each.lm or dspy.settings.lm for _, each in program.named_predictors()]
-        self.key = repr([type(program).__name__, _state(program), [_lm_settings(each) for each in lms]])
+        form = [_form(module) for _, module in program.named_sub_modules(ReAct)]
+        self.key = repr([type(program).__name__, _state(program), form, settings, list(map(_lm_settings, lms))])
         signature = _signature(program)
         fields = {} if signature is None else signature.input_fields
         self.inputs = tuple(fields)
@@ -190,6 +199,13 @@ class ProgramTarget:
             span.set_inputs(jsonable(example.inputs().toDict()))
             yield
             span.set_outputs(jsonable(dict(into.prediction)))
+
+
+def _form(react: ReAct) -> list[Any]:
+    """What decides the answers of a ``ReAct`` besides its state."""
+    schema = react.steps_schema
+    tools = [(name, tool.desc, tool.args) for name, tool in react.tools.items()]
+    return [react.max_iters, react.thoughts, react.thought_tokens, react.tool_calling, schema.outputs, repr(tools)]
 
 
 def _state(program: dspy.Module) -> dict[str, Any]:

@@ -230,6 +230,22 @@ def test_evaluate_limits_the_rows():
     assert re.search(r"tiny on test .* 100\.0%", output("evaluate", "--uncompiled", "--limit", "1"))
 
 
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--data", "rows.jsonl", "--limit", "1"),
+        ("http://127.0.0.1:9", "--uncompiled"),
+        ("--rescore", "rows.jsonl", "--limit", "1"),
+        ("--rescore", "rows.jsonl", "--repeats", "2"),
+        ("--rescore", "rows.jsonl", "--fresh"),
+        ("http://127.0.0.1:9", "--rescore", "rows.jsonl"),
+    ],
+)
+def test_evaluate_refuses_options_without_effect(given: tuple[str, ...]):
+    assert "it has no effect with" in " ".join(run("evaluate", *given).output.split())
+
+
 READERS: dict[str, Any] = {
     "rows.jsonl": lambda path: pd.read_json(path, lines=True),
     "rows.csv": pd.read_csv,

@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 import oneturn
 from oneturn.cli import app
 from oneturn.compilation import Candidate, Front
+from oneturn.compilation.runner import PROBE
+from oneturn.config import BudgetConfig
 from oneturn.core.usage import Usage
 from oneturn.errors import ConfigError
 from oneturn.evaluation.result import Evaluation
@@ -114,6 +116,20 @@ def test_second_lm_is_compiled_for_and_chosen(tmp_path: Path, monkeypatch: pytes
     assert (done.manifest.lm, done.after.score, done.before.score) == ("counting/other", 1.0, 1.0)
     assert done.front.unit == "seconds"
     assert set(done.table()["LM"]) == {"counting/lm", "counting/other"}
+
+
+def test_a_budget_that_ends_at_the_second_lm_keeps_what_the_first_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    alone.mkdir()
+    both.mkdir()
+    first = oneturn.compile(agent(alone))
+    spent = len((alone / ANSWERED).read_text().splitlines())
+    other = CountingLM(both, right=10, name="counting/other")
+    monkeypatch.setattr("oneturn.compilation.plan.build_lm", lambda config: other)
+    limit = BudgetConfig(lm_calls=spent + PROBE + 1)  # the estimate probes the second LM, too
+    done = oneturn.compile(agent(both, lms=["counting/other"]), budget=limit)
+    assert done.stopped is not None
+    assert (done.manifest.lm, done.after.score) == ("counting/lm", first.after.score)
 
 
 def test_same_lm_twice_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

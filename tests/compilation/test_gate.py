@@ -159,6 +159,14 @@ def test_failed_examples_are_reported():
     assert "1 of 12 examples failed for champion; each counts as 0." in found.to_markdown()
 
 
+def test_failed_rows_of_both_sides_count_whatever_their_names():
+    failed = evaluation([0.0] * 12 + [1.0] * 12, error=["E: x"] * 12 + [None] * 12)
+    for names in (("main", "pr"), ("rows", "rows")):
+        found = compare(failed, evaluation([1.0] * 24), names=names)
+        assert not found.passed
+        assert f"50.0% of the rows of {names[0]} failed" in found.reasons[0]
+
+
 @pytest.mark.parametrize(("split", "why"), [("test", "used to select a version"), ("train", "as demos")])
 def test_asking_for_the_test_split_is_an_error_that_says_why(split: str, why: str):
     with pytest.raises(DataError, match=f"Versions can't be compared on the {split} split: .*{why}"):

@@ -22,8 +22,11 @@ from hypothesis import strategies as st
 import oneturn
 from oneturn.core.row_files import read_rows, write_rows
 from oneturn.errors import DataError
+from oneturn.evaluation.rescoring import rescore
 from oneturn.evaluation.result import Evaluation
 from oneturn.evaluation.results_file import ResultsFile
+from oneturn.evaluation.targets import ProgramTarget
+from oneturn.testing import ScriptedLM
 from tests.evaluation.counting import ROWS, Counting, right, rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -293,3 +296,35 @@ def test_no_more_rows_are_taken_than_are_needed():
     assert found.score == 1.0
     assert len(found.rows) == 100
     assert max(ahead) <= 5
+
+
+def test_a_rescored_file_stays_the_finished_one(tmp_path: Path):
+    evaluate(tmp_path, "rows.jsonl")
+    rescore(tmp_path / "rows.jsonl", lambda gold, pred, trace=None: 0.25, output=tmp_path / "rows.jsonl")
+    again = evaluate(tmp_path, "rows.jsonl")
+    assert len((tmp_path / "done.txt").read_text().splitlines()) == ROWS, "no row is asked again"
+    assert set(again.rows["score"]) == {0.0, 0.25}
+    rescore(tmp_path / "rows.jsonl", right, output=tmp_path / "elsewhere.jsonl")
+    assert not (tmp_path / ".elsewhere.jsonl.evaluation").exists()
+
+
+def look_up(word: str) -> str:
+    """Look a word up."""
+    return word
+
+
+def look_up_all(word: str) -> str:
+    """Look all words up."""
+    return word
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"max_iters": 2}, {"thoughts": False}, {"thoughts": "free"}, {"tool_calling": "text"}, {"tools": [look_up_all]}],
+)
+def test_a_program_with_other_settings_is_another_evaluation(changed: dict[str, Any]):
+    settings: dict[str, Any] = {"tools": [look_up], "thoughts": True}
+    lm = ScriptedLM()
+    key = ProgramTarget(oneturn.ReAct("question -> answer", **settings), lm, False).key
+    assert ProgramTarget(oneturn.ReAct("question -> answer", **settings), lm, False).key == key
+    assert ProgramTarget(oneturn.ReAct("question -> answer", **{**settings, **changed}), lm, False).key != key
