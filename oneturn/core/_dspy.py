@@ -327,22 +327,11 @@ def key_variables(lm: dspy.BaseLM) -> tuple[str, ...]:
 
 
 def takes_default_temperature_only(model: str) -> bool:
-    """Return whether a model string names a reasoning model of OpenAI, which refuses any other temperature.
+    """Return whether a model string, Databricks' too, names a reasoning model of OpenAI: it refuses a temperature.
 
-    Relies on: ``_is_openai_reasoning_model``, by which ``dspy.LM`` renames ``max_tokens``. Databricks puts its name in
-    front of the models that it hosts.
+    Relies on: ``_is_openai_reasoning_model``, by which ``dspy.LM`` renames ``max_tokens``.
     """
     return bool(_is_openai_reasoning_model(model.rsplit("/", 1)[-1].removeprefix("databricks-")))
-
-
-def call_settings(settings: Mapping[str, Any], lm: dspy.BaseLM) -> dict[str, Any]:
-    """Return the settings of one call by the names that an LM's own settings have.
-
-    Relies on: ``dspy.LM`` keeps the token limit of OpenAI's reasoning models as ``max_completion_tokens``; a request
-    with both is refused.
-    """
-    renamed = {"max_tokens": "max_completion_tokens"} if "max_completion_tokens" in lm.kwargs else {}
-    return {renamed.get(name, name): value for name, value in settings.items()}
 
 
 # Prompts

@@ -64,6 +64,16 @@ class LMSettings:
         return {name: value for name, value in settings.items() if value is not None}
 
 
+def call_settings(settings: Mapping[str, Any], lm: Any) -> dict[str, Any]:
+    """Return the settings of one call by the names that the LM's own settings have.
+
+    ``dspy.LM`` keeps the token limit of OpenAI's reasoning models as ``max_completion_tokens``; a request with both
+    names is refused.
+    """
+    renamed = {"max_tokens": "max_completion_tokens"} if "max_completion_tokens" in lm.kwargs else {}
+    return {renamed.get(name, name): value for name, value in settings.items()}
+
+
 class RunContext:
     """Cancellation state, deadline and progress callback of a run or a tool call.
 

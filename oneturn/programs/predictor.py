@@ -8,7 +8,8 @@ from typing import Any
 
 import dspy
 
-from oneturn.core._dspy import RequestAdapter, call_settings, parse_value
+from oneturn.core._dspy import RequestAdapter, parse_value
+from oneturn.core.run_context import call_settings
 from oneturn.core.steps import Thought
 from oneturn.lm.format_fallback import with_format_fallback
 from oneturn.lm.streaming import OnDelta, tapped_replies

@@ -8,7 +8,7 @@ import pytest
 
 from oneturn.config import AgentConfig, LMConfig
 from oneturn.config.lm import LOCAL_SIZES
-from oneturn.core._dspy import call_settings
+from oneturn.core.run_context import call_settings
 from oneturn.errors import ConfigError, LocalLMError
 from oneturn.lm import build_lm
 from oneturn.lm.local import WEIGHTS

@@ -10,9 +10,9 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError, LMError
 from mlflow.entities import SpanType
 
-from oneturn.core._dspy import CachedReplies, call_settings
+from oneturn.core._dspy import CachedReplies
 from oneturn.core.background import ConsumerGone, stream_in_thread
-from oneturn.core.run_context import current_run
+from oneturn.core.run_context import call_settings, current_run
 from oneturn.core.steps import AnswerDelta, Thought, Working
 from oneturn.core.tracing import child_span, set_usage
 from oneturn.core.usage import NO_USAGE, CallTracker, track_usage
