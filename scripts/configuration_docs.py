@@ -35,8 +35,11 @@ def _rows(model: type[BaseModel], prefix: str) -> list[str]:
             rows += [row for kind, entry in kinds.items() for row in _rows(entry, f"{prefix}{name}[{kind}].")]
         elif section is None:
             rows.append(f"| `{prefix}{name}` | {_type(field.annotation)} | {_default(field.default)} | {meaning} |")
-        elif field.default is None:
+        elif field.default is None and section is LMConfig:
             rows.append(f"| `{prefix}{name}` | the same keys as `lm` | null | {meaning} |")
+        elif field.default is None:
+            keys = ", ".join(f"`{key}`" for key in section.model_fields)
+            rows.append(f"| `{prefix}{name}` | a model string, or {keys} | null | {meaning} |")
         elif section is LMConfig and field.default == []:
             rows.append(f"| `{prefix}{name}` | list of model strings or of the same keys as `lm` | `[]` | {meaning} |")
         else:

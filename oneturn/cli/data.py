@@ -212,4 +212,4 @@ def from_inference_table(
         echo(f"  {is_feedback.sum()} rows of feedback skipped; see: oneturn data from-traces")
     for rule, count in counts.items():
         echo(f"  redacted: {count} × {rule}")
-    echo(f"Evaluate them:  oneturn evaluate --data {output}")
+    echo(f"Correct the answers, which are the agent's own, then:  oneturn evaluate --data {output}")

@@ -52,7 +52,7 @@ def write_bundle(agents: Mapping[str, Agent], folder: Path) -> list[Path]:
         ProgramError: a folder that the agent declares doesn't exist.
     """
     for agent in agents.values():
-        refuse_undeployable(agent.config)
+        refuse_undeployable(agent.config, app=True)
         refuse_unsigned_approvals(agent)
     if folder.exists() and any(folder.iterdir()) and not (folder / "databricks.yml").is_file():
         raise DeployError(f"{folder} has files that aren't a bundle; name another folder.")
