@@ -113,8 +113,11 @@ class Agent:
         """
         program = self.program()
         lm = self.program_lm(program)
-        if lm is not None:
+        if lm is not None and all(predictor.lm is None for predictor in program.predictors()):
             program.set_lm(lm)
+        elif lm is not None:  # as in an evaluation, a predictor keeps the LM that it was built with
+            for predictor in program.predictors():
+                predictor.lm = predictor.lm or lm
         if lm is not None and self.config.compiled is not None:
             change = tool_calling_change(read_manifest(self.compiled_path), program, lm)
             if change is not None:

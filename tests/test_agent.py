@@ -115,3 +115,26 @@ def test_program_may_bring_its_own_lm_and_needs_one_otherwise(tmp_path: Path):
     program.set_lm(own)
     served = dataclasses.replace(agent, build=lambda: program).serving_program()
     assert served.lm is own
+
+
+class Routed(dspy.Module):
+    """A router with an LM of its own, and a writer with the configured one."""
+
+    signature = "question -> answer"
+
+    def __init__(self, own: dspy.LM):
+        super().__init__()
+        self.route = dspy.Predict("question -> queue")
+        self.route.lm = own
+        self.write = dspy.Predict("question, queue -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        return self.write(question=question, queue=self.route(question=question).queue)
+
+
+def test_a_predictor_keeps_the_lm_that_it_was_built_with_when_it_is_served(tmp_path: Path):
+    own = ScriptedLM()
+    config = oneturn.AgentConfig.read({"lm": {"model": "openai/x"}})
+    served = dataclasses.replace(declared(tmp_path), config=config, build=lambda: Routed(own)).serving_program()
+    assert served.route.lm is own
+    assert served.write.lm.model == "openai/x"

@@ -27,6 +27,10 @@ _EXPECTED = {
 }
 
 
+# Names that others give: of HTTP headers, whose values are names of variables, and of what is redacted.
+_OWN_NAMES = re.compile(r"tools\.\d+\.headers\.|data\.redact\.")
+
+
 def refuse_secrets(keys: Any, source: str) -> None:
     """Raise ``ConfigError`` if any value in a configuration looks like a secret; the message doesn't repeat it."""
     for path, key, value in leaves(keys):
@@ -34,7 +38,8 @@ def refuse_secrets(keys: Any, source: str) -> None:
             continue
         if key == "credentials" and value in ("agent", "user"):  # an allowed value, not a secret
             continue
-        if is_secret_name(key) or find_secrets(value, without=_PROSE):
+        is_named_so = is_secret_name(key) and not _OWN_NAMES.match(path)
+        if is_named_so or find_secrets(value, without=_PROSE):
             setting = _VARIABLES.get(path, "api_key_env")
             raise ConfigError(
                 f"{source}: {path} looks like a secret, and a configuration is stored in plain text. Put the secret in "

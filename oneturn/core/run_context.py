@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import dspy
+
 from oneturn.core.client_tools import ClientTools
 from oneturn.errors import RunCancelled, RunError
 
@@ -166,20 +168,22 @@ class RunContext:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Make this the current run context inside the block."""
+        """Make this the current run context inside the block, in the threads of ``dspy.Parallel`` as well."""
         token = _current.set(self)
         try:
-            yield
+            with dspy.context(**{_SETTING: self}):
+                yield
         finally:
             _current.reset(token)
 
 
+_SETTING = "oneturn_run_context"  # dspy.Parallel copies DSPy's settings to its threads, but no context variables
 _current: contextvars.ContextVar[RunContext | None] = contextvars.ContextVar("oneturn_control", default=None)
 
 
 def current_run() -> RunContext:
     """Return the current run context; outside a run, a new one without limits."""
-    return _current.get() or RunContext()
+    return _current.get() or dspy.settings.get(_SETTING) or RunContext()
 
 
 def cancelled() -> bool:

@@ -26,10 +26,25 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {replace_surrogates(str(key)): plain(inner) for key, inner in value.items()}
+        return {replace_surrogates(_key(key)): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
-    return plain(serialize_for_json(value))
+    native = from_numpy(value)
+    return plain(serialize_for_json(value) if native is value else native)
+
+
+def _key(key: Any) -> str:
+    """Return the text of a mapping's key, as pydantic writes it: an enum's value, JSON's booleans."""
+    if isinstance(key, enum.Enum):
+        key = key.value
+    return str(key).lower() if isinstance(key, bool) else str(key)
+
+
+def from_numpy(value: Any) -> Any:
+    """Return a NumPy scalar or array as Python values; anything else unchanged."""
+    if type(value).__module__ != "numpy":
+        return value
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def replace_surrogates_deep(value: Any) -> Any:
@@ -59,7 +74,8 @@ def jsonable(value: Any) -> Any:
     """
     if value is None or (isinstance(value, str | int | float) and not isinstance(value, enum.Enum)):
         return value
-    return serialize_for_json(value)
+    native = from_numpy(value)
+    return serialize_for_json(value) if native is value else jsonable(native)
 
 
 def read_json(text: str) -> Any:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from oneturn.core._dspy import has_inputs
 from oneturn.core.row_files import ColumnTypes, count_rows, read_rows
-from oneturn.core.serialization import jsonable
+from oneturn.core.serialization import from_numpy, jsonable
 from oneturn.datasets.rows import dataset_hash
 from oneturn.errors import DataError
 
@@ -266,8 +266,18 @@ def _plain(row: Any) -> dict[str, Any]:
 
 def without_nan(row: dict[str, Any]) -> dict[str, Any]:
     """The row with ``None`` for pandas' missing values."""
-    return {name: None if _is_missing(value) else value for name, value in row.items()}
+    return {name: None if _is_missing(value) else _without_arrays(value) for name, value in row.items()}
 
 
 def _is_missing(value: Any) -> bool:
     return value is pd.NaT or value is pd.NA or (isinstance(value, float) and pd.isna(value))
+
+
+def _without_arrays(value: Any) -> Any:
+    """Return a value of a Parquet or Spark table with lists for its NumPy arrays."""
+    if isinstance(value, dict):
+        return {name: _without_arrays(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_arrays(inner) for inner in value]
+    native = from_numpy(value)
+    return value if native is value else _without_arrays(native) if isinstance(native, list) else native

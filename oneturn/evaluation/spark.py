@@ -134,12 +134,14 @@ def evaluate_into(
         All rows, read from ``path``.
 
     Raises:
-        DataError: the table has no such column, or duplicate values in it.
+        DataError: the table has no such column, or duplicate or missing values in it.
     """
     if id not in table.columns:
         raise DataError(f"The table has no column {id!r}; it has {', '.join(table.columns)}. Name another: id=…")
     if table.count() != table.select(id).distinct().count():
         raise DataError(f"The column {id!r} has duplicate values; it must identify each row.")
+    if not table.where(table[id].isNull()).isEmpty():
+        raise DataError(f"The column {id!r} has missing values; it must identify each row.")
     session = table.sparkSession
     while not (rows := _unanswered(session, path, format, table, id).limit(together)).isEmpty():
         spread = rows.repartition(partitions or _cores(session))

@@ -153,7 +153,7 @@ class ProgramTarget:
         self._lm = lm
         self._trace = trace
         self._approve = approve
-        lms = [lm] if lm is not None else [each.lm or dspy.settings.lm for _, each in program.named_predictors()]
+        lms = [each.lm or lm or dspy.settings.lm for _, each in program.named_predictors()]
         form = [_form(module) for _, module in program.named_sub_modules(ReAct)]
         self.key = repr([type(program).__name__, _state(program), form, settings, list(map(_lm_settings, lms))])
         signature = _signature(program)

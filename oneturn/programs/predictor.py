@@ -170,5 +170,10 @@ class TappingAdapter:
             view = with_format_fallback(lm)
         return self._adapter(view, {**lm_kwargs, **call_settings(self.call.lm_config(), lm)}, *args, **kwargs)
 
+    async def acall(self, lm: Any, lm_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Call the wrapped adapter with the request's settings; the reply arrives in one piece."""
+        settings = {**lm_kwargs, **call_settings(self.call.lm_config(), lm)}
+        return await self._adapter.acall(lm, settings, *args, **kwargs)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._adapter, name)

@@ -251,3 +251,15 @@ def test_keys_of_a_subclass_are_validated():
 def test_a_configuration_is_frozen():
     with pytest.raises(ValueError, match="frozen"):
         AgentConfig().max_iters = 3
+
+
+def test_names_of_headers_and_of_redactions_are_no_secrets():
+    server = {
+        "kind": "mcp",
+        "url": "https://a.example/mcp",
+        "headers": {"X-Api-Key": "MCP_KEY", "PRIVATE-TOKEN": "GIT"},
+    }
+    config = AgentConfig.read({"tools": [server], "data": {"redact": {"passcode": r"code \d{4}"}}})
+    assert config.data.redact["passcode"]
+    server["headers"] = {"X-Api-Key": "sk-proj-" + "a1B2c3D4" * 6}
+    assert "looks like a secret" in refusal({"tools": [server]})

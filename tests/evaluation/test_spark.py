@@ -213,3 +213,6 @@ def test_what_cannot_be_evaluated_says_why(spark: SparkSession, tmp_path: Path):
         evaluate_table("http://127.0.0.1:1", rows, right())
     with pytest.raises(DataError, match="'id' has duplicate values"):
         evaluate_into(str(tmp_path), "http://127.0.0.1:1", rows.drop("score"), right())
+    unnamed = spark.createDataFrame([(1, "a"), (None, "b")], "id int, question string")
+    with pytest.raises(DataError, match="'id' has missing values"):
+        evaluate_into(str(tmp_path), "http://127.0.0.1:1", unnamed, right())

@@ -200,6 +200,13 @@ def test_what_pandas_has_for_missing_values_is_none():
     assert [example["note"] for example in build_source(texts, ["question"]).rows()] == ["a", None]
 
 
+def test_lists_of_a_table_are_lists(tmp_path: Path):
+    table = pd.DataFrame({"question": ["one?"], "tags": [["a", "b"]], "parts": [[{"ids": [1, 2]}]]})
+    table.to_parquet(tmp_path / "x.parquet")
+    (example,) = build_source(pd.read_parquet(tmp_path / "x.parquet"), ["question"]).rows()
+    assert (example["tags"], example["parts"]) == (["a", "b"], [{"ids": [1, 2]}])
+
+
 def test_a_line_that_is_no_row_stays_with_its_reason(tmp_path: Path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"question": "one?", "gold": "1"}\n{broken\n[1]\n{"gold": "4"}\n')

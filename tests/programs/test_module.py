@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -11,6 +12,7 @@ from dspy.utils.exceptions import AdapterParseError, LMServerError
 from mlflow.entities import Document
 
 import oneturn
+from oneturn.core.run_context import LMSettings, RunContext, current_run
 from oneturn.core.steps import Answer, AnswerDelta, Thought, ToolCall, ToolResult
 from oneturn.core.usage import NO_USAGE, Usage
 from oneturn.errors import ProgramError
@@ -401,3 +403,51 @@ def test_a_module_that_is_not_a_chat_gives_structured_outputs():
     with ScriptedLM(sections(n=3, tags=["a"])) as lm, dspy.context(lm=lm):
         response = agent.predict({"input": [], "custom_inputs": {"text": "a b c"}})
     assert response.custom_outputs == {"n": 3, "tags": ["a"]}
+
+
+class Users(dspy.Module):
+    """Reads whose run it is, in the threads of dspy.Parallel."""
+
+    signature = "question -> answer"
+
+    def forward(self, question: str) -> dspy.Prediction:
+        read = Reads()
+        runs = dspy.Parallel(num_threads=2, disable_progress_bar=True)([(read, {"number": 1}), (read, {"number": 2})])
+        return dspy.Prediction(answer=" ".join(run.caller for run in runs))
+
+
+class Reads(dspy.Module):
+    def forward(self, number: int) -> dspy.Prediction:
+        run = current_run()
+        return dspy.Prediction(caller=f"{run.caller}, limited: {run.remaining() is not None}, {run.reason}")
+
+
+def test_parallel_threads_belong_to_the_run():
+    with RunContext(60, caller="ann").active():
+        steps = stream(Users())
+    assert prediction(steps).answer == " ".join(["ann, limited: True, None"] * 2)
+
+
+def test_asynchronous_calls_have_the_request_s_settings():
+    class Asynchronous(dspy.Module):
+        signature = "question -> answer"
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.answer = dspy.Predict("question -> answer")
+
+        def forward(self, question: str) -> dspy.Prediction:
+            return asyncio.run(self.answer.acall(question=question))
+
+    seen: list[dict[str, Any]] = []
+
+    class Adapter(dspy.ChatAdapter):
+        async def acall(self, lm: Any, lm_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+            seen.append(dict(lm_kwargs))
+            return [{"answer": "Four."}]
+
+    run = RunContext()
+    run.lm_settings = LMSettings(temperature=0.9, max_output_tokens=50)
+    with run.active():
+        assert prediction(stream(Asynchronous(), adapter=Adapter())).answer == "Four."
+    assert seen == [{"temperature": 0.9, "max_tokens": 50}]
