@@ -60,11 +60,11 @@ class HybridRetriever:
     def _search(self, query: str) -> list[Document]:
         if not query.strip():
             return []
-        return fuse([self._bm25.ranked(query, _DEPTH), self._nearest(query)], self.k)
+        return fuse([self._bm25.ranked(query, max(_DEPTH, self.k)), self._nearest(query)], self.k)
 
     def _nearest(self, query: str) -> list[Document]:
         similarities = self._vectors @ self._embed([query])[0]
-        return [self.documents[row] for row in np.argsort(-similarities, kind="stable")[:_DEPTH]]
+        return [self.documents[row] for row in np.argsort(-similarities, kind="stable")[: max(_DEPTH, self.k)]]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HybridRetriever:
         """Return the retriever itself: it never changes, so copies of a program share it."""

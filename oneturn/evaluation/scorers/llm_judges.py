@@ -92,7 +92,14 @@ def from_mlflow(judge: MlflowScorer, *, name: str | None = None) -> Scorer:
         judge: the MLflow scorer.
         name: the column's name; ``None`` for the scorer's name.
     """
-    return _judge(name or judge.name, str(getattr(judge, "model", None) or "default"), lambda *run: _ask(judge, *run))
+    model = str(getattr(judge, "model", None) or "default")
+    return _judge(name or judge.name, model, lambda *run: _ask(judge, *run), settings=[_instructions(judge)])
+
+
+def _instructions(judge: MlflowScorer) -> str:
+    """Return what decides a judge's verdicts besides its model, such as its guidelines: another text, another judge."""
+    texts = {name: getattr(judge, name, None) for name in ("instructions", "guidelines", "feedback_value_type")}
+    return repr({name: text for name, text in texts.items() if text is not None})
 
 
 def context_of(record: RunRecord) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mlflow.genai.scorers import RelevanceToQuery, RetrievalGroundedness, scorer
+from mlflow.genai.scorers import Guidelines, RelevanceToQuery, RetrievalGroundedness, scorer
 from sklearn.metrics import cohen_kappa_score
 
 import oneturn
@@ -214,3 +214,11 @@ def test_kappa_is_one_for_agreement_and_below_for_less(pairs: list[tuple[bool, b
 
 def test_mlflow_s_own_scorer_stays_what_it_is():
     assert scorers.from_mlflow(RelevanceToQuery(model=MODEL)).name == "relevance_to_query"
+
+
+def test_another_guideline_is_another_judge():
+    kind, brief = (
+        scorers.from_mlflow(Guidelines(name="tone", guidelines=text, model=MODEL)) for text in ("Be kind.", "Be brief.")
+    )
+    assert kind.key != brief.key
+    assert kind.key == scorers.from_mlflow(Guidelines(name="tone", guidelines="Be kind.", model=MODEL)).key
