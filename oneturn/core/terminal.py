@@ -17,7 +17,14 @@ def visible_lines(text: str) -> str:
 
 def can_redraw() -> bool:
     """Whether a line of progress can be drawn twice: in a terminal and in a notebook, not in a pipe or a log."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    return sys.stderr.isatty() or _in_kernel()
+
+
+def _in_kernel() -> bool:
+    """Whether this process is a notebook's kernel: others may have imported ``ipykernel`` as well."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return getattr(shell, "kernel", None) is not None
 
 
 def _escaped(char: str) -> str:

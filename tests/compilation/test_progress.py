@@ -50,3 +50,9 @@ def test_bar_is_closed_after_an_interruption(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         oneturn.compile(agent(tmp_path, lm), callbacks=[bar])
     assert bar._bar.disable
+
+
+def test_a_process_that_has_imported_a_kernel_writes_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("ipykernel")
+    oneturn.compile(agent(tmp_path), callbacks=[SpendBar()])
+    assert len(bars(capsys.readouterr().err)) < 10
