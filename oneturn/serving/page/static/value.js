@@ -50,7 +50,7 @@ function showList(list, scalar) {
 
 function showRows(list, scalar) {
   const names = [...new Set(list.flatMap((entry) => Object.keys(entry)))];
-  const head = element("tr", {}, ...names.map((name) => element("th", { scope: "col" }, name)));
+  const head = element("tr", {}, ...names.map((name) => element("th", { scope: "col" }, visible(name))));
   const rows = list.map((entry) =>
     element("tr", {}, ...names.map((name) => element("td", {}, name in entry ? showValue(entry[name], scalar) : ""))),
   );
