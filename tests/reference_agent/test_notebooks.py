@@ -33,7 +33,7 @@ def test_a_notebook_is_small_and_names_no_place_of_the_machine_that_ran_it(path:
 def test_compile_and_log(run):
     demos, rows, recipe, answer = run(
         "compile_and_log",
-        "len(compilation.program.step.demos)",
+        "len(compilation.candidates[-1].program.step.demos)",
         "len(compilation.after.rows)",
         "mlflow.get_run(logged.run_id).data.params['recipe']",
         "answer",

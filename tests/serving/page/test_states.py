@@ -6,6 +6,7 @@ import datetime
 import threading
 from collections.abc import Iterator
 from enum import Enum
+from pathlib import Path
 from typing import Any, Literal
 
 import dspy
@@ -293,6 +294,30 @@ def test_escape_does_not_close_the_dialog_of_the_key(opened: Open, monkeypatch: 
     expect(page.get_by_role("dialog")).to_have_count(0)
     ask(page, "Hello?")
     expect(page.locator(".answer")).to_have_text("Done.")
+
+
+def test_approvals_and_further_turns_on_a_server_with_a_key_and_a_store(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PAGE_KEY", "right-key")
+    monkeypatch.setenv("STORE", f"sqlite:///{tmp_path}/store.db")
+    requests: list[str] = []
+
+    def last(request: ScriptedRequest) -> Any:
+        requests.append(request.text)
+        return finish(answer="Nothing else.", citations=[], answerable=True)
+
+    settings = ServeConfig(api_key_env="PAGE_KEY", store_env="STORE")
+    page = opened(handbook_agent(REFUND, DONE, last), settings=settings)
+    page.get_by_role("textbox", name="API key").fill("right-key")
+    page.keyboard.press("Enter")
+    ask(page, "Pay it back.")
+    page.get_by_role("button", name="Approve").click()
+    expect(page.locator(".answer").last).to_have_text("Done.")
+    ask(page, "And now?")
+    expect(page.locator(".answer").last).to_have_text("Nothing else.")
+    assert "Pay it back." in requests[0]
+    assert "Done." in requests[0]
 
 
 HOSTILE = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>[bad](javascript:window.pwned=1)'
