@@ -1,26 +1,22 @@
 """``python -m benchmarks.page [--answers 30]``: how long after the server has the first token the page shows it.
 
-The server has it when the scripted LM replies, at once; the page shows it in the first animation frame in which the
-answer has text. Both are read from the machine's clock, in this process and in Chromium.
+An agent is served in a process of its own, with the stub LM of ``benchmarks.serving``, which writes 500 pieces a
+second. The server has the first token when the stub LM sends it; the answer begins with that time. The page shows it in
+the first animation frame in which the answer has text. Both are read from the machine's clock.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import statistics
 import time
 
-import dspy
-import mlflow
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
-import oneturn
 from benchmarks.machine import ran_on
-from oneturn.testing import ScriptedLM, ScriptedRequest
-
-_TEXT = "The basic plan costs 4 euros a month, and can be cancelled at any time. " * 10
-REPLY = f"[[ ## answer ## ]]\n{_TEXT}\n\n[[ ## completed ## ]]"
+from benchmarks.serving.processes import run_server, run_stub_lm
 
 # Records when the last answer has text, in a frame that is about to be painted.
 OBSERVE = """
@@ -39,39 +35,38 @@ window.shown = new Promise((resolve) => {
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--answers", type=int, default=30)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--answers", type=int, default=30, help="number of answers")
     answers = parser.parse_args().answers
     browser_path = shutil.which("chromium") or shutil.which("google-chrome")
     if browser_path is None:
         raise SystemExit("This needs a browser. Install Chromium, for example with apt-get install chromium.")
-    mlflow.tracing.disable()
-    program = dspy.Predict("question -> answer")
-    replied: list[float] = []
-
-    def reply(request: ScriptedRequest) -> str:
-        replied.append(1000 * time.time())
-        return REPLY
-
-    program.set_lm(ScriptedLM(*[reply] * answers))
-    delays = []
-    with oneturn.running_server(oneturn.ResponsesAdapter(program)) as url, sync_playwright() as playwright:
+    with run_stub_lm() as lm, run_server("ours", lm, "") as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page()
         page.goto(url)
-        for number in range(answers):
-            page.evaluate(OBSERVE.replace("BEFORE", str(number)))
-            page.get_by_label("Question").fill("What does it cost?")
-            page.keyboard.press("Enter")
-            delays.append(page.evaluate("window.shown") - replied[number])
-            page.get_by_role("button", name="Ask", exact=True).wait_for()
+        delays = [_delay(page, number) for number in range(answers + 1)][1:]  # the first one opens connections
         browser.close()
     delays.sort()
     print(ran_on("dspy", "mlflow", "uvicorn"))
     print(
-        f"- first token, from the LM's reply to the page's frame, {answers} answers: median "
+        f"- first token, from the LM's piece to the page's frame, {answers} answers: median "
         f"{statistics.median(delays):.0f} ms, 95th percentile {delays[int(0.95 * (answers - 1))]:.0f} ms"
     )
+
+
+def _delay(page: Page, number: int) -> float:
+    """Ask a question, and return the milliseconds between the LM's first piece and the frame that shows it."""
+    page.evaluate(OBSERVE.replace("BEFORE", str(number)))
+    page.get_by_label("Question").fill("What does it cost?")
+    page.keyboard.press("Enter")
+    shown = page.evaluate("window.shown")
+    page.get_by_role("button", name="Ask", exact=True).wait_for()
+    sent = re.search(r"t=([\d.]+);", page.locator(".answer").nth(number).inner_text())
+    if sent is None:
+        raise RuntimeError("The answer doesn't begin with the time of the stub LM.")
+    monotonic_to_wall = time.time() - time.monotonic()
+    return float(shown - 1000 * (float(sent[1]) + monotonic_to_wall))
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def evaluate(
         str | None,
         typer.Argument(metavar="[TARGET]", help="A URL or a models:/ URI; by default the agent."),
     ] = None,
-    split: Annotated[Split, typer.Option(help="The split to evaluate on.")] = Split.test,
+    split: Annotated[Split | None, typer.Option(help="The split to evaluate on; by default the test split.")] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Your own rows instead of a split: .jsonl, .csv or .parquet.")
     ] = None,
@@ -156,6 +156,7 @@ def evaluate(
     check_page(report, "--report")
     _check_used(
         {
+            "--split": ("--data", split is not None and data is not None),
             "--limit": ("--data", limit is not None and data is not None),
             "--uncompiled": ("a TARGET", uncompiled and target is not None),
         }
@@ -163,6 +164,7 @@ def evaluate(
     if rescore is not None:
         given = {
             "TARGET": target is not None,
+            "--split": split is not None,
             "--limit": limit is not None,
             "--uncompiled": uncompiled,
             "--repeats": repeats != 1,
@@ -190,7 +192,8 @@ def evaluate(
     before = None if baseline is None else Evaluation.read(baseline)
     labels = {"category": None, **enum_defaults(read_schema(loaded.examples_folder))}
 
-    name = f"{target or loaded.name} on {data or split.value}"
+    split_name = (split or Split.test).value
+    name = f"{target or loaded.name} on {data or split_name}"
     options: dict[str, Any] = {
         "repeats": repeats,
         "output": output,
@@ -207,7 +210,7 @@ def evaluate(
         name = f"{rescore} again"
         evaluation = score_again(rescore, metrics, examples=examples, types=output_types(loaded), output=output)
     else:
-        rows = load_data(loaded, data, agent, config) if data is not None else loaded.examples(split.value)[:limit]
+        rows = load_data(loaded, data, agent, config) if data is not None else loaded.examples(split_name)[:limit]
         evaluation = _run(loaded, target, rows, metrics, uncompiled, api_key, options)
     errors = evaluation.figures["error"]
     if errors.notna().all():

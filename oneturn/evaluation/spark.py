@@ -14,6 +14,7 @@ from oneturn.evaluation.runner import Metrics, named_metrics
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
 
 _MEASURED = {
@@ -77,10 +78,8 @@ def evaluate_table(
     job = Job(
         uuid.uuid4().hex, target, named_metrics(metrics), tuple(inputs), threads, columns, api_key, approve, types
     )
-    table_columns = ", ".join(f"`{field.name}` {field.dataType.simpleString()}" for field in table.schema.fields)
-    schema = ", ".join([table_columns, *(f"`{name}` {kind}" for name, kind in columns.items())])
     # PySpark inspects the signature, and a callable object doesn't have that of a function.
-    return table.mapInPandas(lambda batches: job(batches), schema=schema)
+    return table.mapInPandas(lambda batches: job(batches), schema=_schema(table, columns))
 
 
 def output_names(target: str | Made) -> tuple[str, ...]:
@@ -88,6 +87,14 @@ def output_names(target: str | Made) -> tuple[str, ...]:
     program: Any = getattr(build_target(target), "_program", None)
     signature = getattr(program, "signature", None)
     return tuple(signature.output_fields) if signature is not None else ("answer",)
+
+
+def _schema(table: DataFrame, columns: Mapping[str, str]) -> StructType:
+    """Return the table's schema with further columns."""
+    from pyspark.sql.types import DoubleType, LongType, StringType, StructField, StructType
+
+    types = {"string": StringType(), "double": DoubleType(), "bigint": LongType()}
+    return StructType([*table.schema.fields, *(StructField(name, types[kind]) for name, kind in columns.items())])
 
 
 def _columns(outputs: Sequence[str], metrics: Any) -> dict[str, str]:

@@ -235,6 +235,8 @@ def test_evaluate_limits_the_rows():
     "given",
     [
         ("--data", "rows.jsonl", "--limit", "1"),
+        ("--data", "rows.jsonl", "--split", "dev"),
+        ("--rescore", "rows.jsonl", "--split", "dev"),
         ("http://127.0.0.1:9", "--uncompiled"),
         ("--rescore", "rows.jsonl", "--limit", "1"),
         ("--rescore", "rows.jsonl", "--repeats", "2"),

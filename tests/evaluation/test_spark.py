@@ -198,9 +198,11 @@ def test_a_policy_decides_on_the_workers(spark: SparkSession):
     def done(gold: Any, pred: Any, trace: Any = None) -> bool:
         return bool(pred.answer == "done")
 
-    rows = spark.createDataFrame([(1, "Refund?")], "id int, question string")
+    schema = "id int, question string, `paid by` struct<`first name`: string>"  # names that DDL would have to quote
+    rows = spark.createDataFrame([(1, "Refund?", ("Ann",))], schema)
     (undecided,) = collected(evaluate_table(make, rows, done))
     assert (undecided["pred_answer"], undecided["score"]) == (None, 0.0)
+    assert undecided["paid by"]["first name"] == "Ann"
     (approved,) = collected(evaluate_table(make, rows, done, approve=approve_all))
     assert (approved["pred_answer"], approved["score"]) == ("done", 1.0)
 

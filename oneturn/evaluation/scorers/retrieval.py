@@ -112,7 +112,7 @@ def citations(
         }
         return Verdict(scores[measure], _difference(given, wanted))
 
-    return scorer(name, judge, field=field, output=output, measure=measure)
+    return scorer(name, judge, field=field, output=output, measure=measure, normal=_name(normal))
 
 
 def citations_read(*, output: str = "citations", normal: Normal = str, name: str = "citations_read") -> Scorer:
@@ -127,7 +127,7 @@ def citations_read(*, output: str = "citations", normal: Normal = str, name: str
             return Verdict(score, f"You cite {join_names(unread)}, which no tool returned; cite only sources you read.")
         return Verdict(score, "Every cited source was read." if given else "Nothing is cited.")
 
-    return scorer(name, judge, output=output)
+    return scorer(name, judge, output=output, normal=_name(normal))
 
 
 def citation_format(pattern: str, *, output: str = "citations", name: str = "citation_format") -> Scorer:
@@ -148,6 +148,11 @@ def citation_format(pattern: str, *, output: str = "citations", name: str = "cit
 
 def _cited(prediction: Any, output: str) -> list[str]:
     return cited_sources(prediction, output) or list(run_record(prediction).sources)
+
+
+def _name(function: Normal) -> str:
+    """Return a function's name, for the settings of a scorer."""
+    return str(getattr(function, "__qualname__", type(function).__name__))
 
 
 def _unique(sources: Any, normal: Normal) -> list[str]:

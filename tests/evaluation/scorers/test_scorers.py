@@ -239,6 +239,11 @@ def test_a_changed_setting_is_another_evaluation(tmp_path: Path):
         evaluate(2)
 
 
+def test_another_normal_form_is_another_scorer():
+    for make in (scorers.citations, scorers.citations_read):
+        assert make(normal=str.lower).key == make(normal=str.lower).key != make().key
+
+
 def test_they_travel_to_other_processes():
     for metric in [*ALL, scorers.groundedness("openai:/m"), scorers.relevance("openai:/m")]:
         copy = cloudpickle.loads(cloudpickle.dumps(metric))
