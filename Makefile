@@ -33,18 +33,16 @@ $(STAMP): pyproject.toml constraints.txt scripts/setup.sh
 	@touch $@
 
 test: setup ## Run every test: units in parallel, the embedded LM, the notebooks, a fresh environment
-	@echo "test 1/4: unit tests"
+	@echo "test 1/3: unit tests"
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "$(QUICK)"
-	@echo "test 2/4: the embedded LM (its weights are downloaded the first time)"
+	@echo "test 2/3: the embedded LM (its weights are downloaded the first time)"
 	$(BIN)/python -m scripts.fetch_weights 0.5B
 	@$(call marked,local_lm)
-	@echo "test 3/4: the notebooks"
-	@$(call marked,notebooks)
-	@echo "test 4/4: a logged agent, and new projects from a wheel, in fresh environments (packages come from the registry)"
-	@$(call marked,fresh_env)
+	@echo "test 3/3: the notebooks; a logged agent, and new projects from a wheel, in fresh environments (from the registry)"
+	@$(call marked,notebooks or fresh_env,-n 2 --dist loadgroup)
 
 # pytest exits with 5 if a marker selects no test, which is not a failure here.
-marked = $(BIN)/pytest -q -m $(1) || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
+marked = $(BIN)/pytest -q -m "$(1)" $(2) || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
 
 test-fast: setup ## Run the unit tests only
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "$(QUICK)"

@@ -25,6 +25,7 @@ ENDPOINT = "agents_main-agents-support_desk"
 
 
 @pytest.mark.notebooks
+@pytest.mark.xdist_group("notebooks")
 def test_it_brings_the_agent_to_an_endpoint_and_asks_it(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ):
@@ -48,6 +49,7 @@ def test_it_brings_the_agent_to_an_endpoint_and_asks_it(
 
 
 @pytest.mark.notebooks
+@pytest.mark.xdist_group("notebooks")
 def test_every_cell_queries_the_given_endpoint(desk: Desk, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ENDPOINT_URL", f"{desk.workspace.host}/serving-endpoints/{ENDPOINT}")
     program = oneturn.ReAct("question -> answer", tools=[])

@@ -30,6 +30,7 @@ def test_a_notebook_is_small_and_names_no_place_of_the_machine_that_ran_it(path:
 
 
 @pytest.mark.notebooks
+@pytest.mark.xdist_group("notebooks")  # one after another: the embedded LM uses all cores
 def test_compile_and_log(run):
     demos, rows, recipe, answer = run(
         "compile_and_log",
@@ -44,6 +45,7 @@ def test_compile_and_log(run):
 
 
 @pytest.mark.notebooks
+@pytest.mark.xdist_group("notebooks")  # one after another: the embedded LM uses all cores
 def test_batch_evaluation(run):
     rows, written, score = run(
         "batch_evaluation", "len(evaluation.rows)", "page.is_file()", "0 <= evaluation.score <= 1"
@@ -52,12 +54,14 @@ def test_batch_evaluation(run):
 
 
 @pytest.mark.notebooks
+@pytest.mark.xdist_group("notebooks")  # one after another: the embedded LM uses all cores
 def test_query_endpoint(run):
     same, ways, streamed = run("query_endpoint", "same", "len(answers)", "len(deltas) > 1")
     assert (same, ways, streamed) == ("True", "4", "True")
 
 
 @pytest.mark.notebooks
+@pytest.mark.xdist_group("notebooks")  # one after another: the embedded LM uses all cores
 def test_wrap_your_program(run):
     queue, rows = run("wrap_your_program", "reply.custom_outputs['queue']", "evaluation.rows['error'].notna().sum()")
     assert queue in ("'repair'", "'order'", "'other'")
