@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import itertools
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import dspy
@@ -43,55 +46,107 @@ def check_columns(metrics: Mapping[str, Callable[..., Any]], examples: Iterable[
 
 
 def required_columns(metric: Callable[..., Any]) -> set[str]:
-    """The columns that a metric, and functions it passes the example to, read outside of branches and loops.
+    """The columns that a metric, and functions it passes the example to, read on every path through them.
 
-    Empty if that can't be determined: there is no source, or the example's name is rebound. A column that is read in a
+    Partial and decorated functions and callable objects are read like what they call. What is in a branch or a loop, or
+    after a statement that may return, isn't on every path. Empty if that can't be determined: there is no source, or
+    the example's name is rebound. A column that is read in a
     ``try`` block, or also tested (``example.get("x")``, ``hasattr(example, "x")``, ``"x" in example``), isn't needed.
     """
-    function = metric if inspect.isroutine(metric) else getattr(type(metric), "__call__", None)  # noqa: B004
-    return _required(function, 0 if inspect.isfunction(metric) else 1, 0, set())
+    return _required(metric, 0, 0, set())
 
 
-def _required(function: Any, position: int, depth: int, seen: set[Any]) -> set[str]:
-    if inspect.ismethod(function):
-        function = function.__func__
-    if not inspect.isfunction(function) or depth > _MAX_DEPTH or function in seen:
+@dataclass(frozen=True)
+class _Function:
+    """The function that a call runs, without the objects around it: methods, partials, callable objects.
+
+    Attributes:
+        function: the function.
+        position: the position of the example among its arguments.
+        owner: the object that it is a method of.
+    """
+
+    function: FunctionType
+    position: int
+    owner: Any = None
+
+
+def _unwrap(called: Any, position: int) -> _Function | None:
+    owner = None
+    for _ in range(_MAX_DEPTH):
+        if inspect.isfunction(called):
+            return _Function(called, position, owner)
+        if isinstance(called, functools.partial):
+            called, position = called.func, position + len(called.args)
+        elif inspect.ismethod(called):
+            called, position, owner = called.__func__, position + 1, called.__self__
+        elif not callable(called) or inspect.isclass(called) or inspect.isroutine(called):
+            return None
+        else:
+            called = getattr(called, "__wrapped__", None) or called.__call__
+    return None
+
+
+def _required(called: Any, position: int, depth: int, seen: set[Any]) -> set[str]:
+    unwrapped = _unwrap(called, position)
+    if unwrapped is None or depth > _MAX_DEPTH or unwrapped.function in seen:
         return set()
+    function, position = unwrapped.function, unwrapped.position
     seen.add(function)
     node = _parsed(function)
     parameters = function.__code__.co_varnames[: function.__code__.co_argcount]
-    if node is None or position >= len(parameters):
+    if node is None:
         return set()
-    name, nodes = parameters[position], list(ast.walk(node))
-    if any(isinstance(each, ast.Name) and each.id == name and not isinstance(each.ctx, ast.Load) for each in nodes):
+    is_passed_on = position >= len(parameters)  # in *args, as in the wrapper that a decorator returns
+    name = None if is_passed_on else parameters[position]
+    passed_on = node.args.vararg.arg if is_passed_on and node.args.vararg else None
+    nodes = list(ast.walk(node))
+    assigned = {each.id for each in nodes if isinstance(each, ast.Name) and not isinstance(each.ctx, ast.Load)}
+    if not assigned.isdisjoint({name, passed_on}):
         return set()
     mentioned = {text for each in nodes for text in _guarded(each, name)}
-    body = node.body if isinstance(node.body, list) else [node.body]
     columns: set[str] = set()
-    for each in itertools.chain.from_iterable(map(_unconditional, body)):
+    for each in _certain(node.body if isinstance(node.body, list) else [node.body]):
         if isinstance(each, ast.Attribute) and _is(each.value, name) and each.attr not in _EXAMPLE_NAMES | mentioned:
             columns.add(each.attr)
         elif isinstance(each, ast.Subscript) and _is(each.value, name) and isinstance(each.slice, ast.Constant):
             columns.add(str(each.slice.value))
-        elif isinstance(each, ast.Call) and isinstance(each.func, ast.Name):
-            called = _resolve(function, each.func.id)
+        elif isinstance(each, ast.Call):
             for index, argument in enumerate(each.args):
                 if _is(argument, name):
-                    columns |= _required(called, index, depth + 1, seen)
+                    columns |= _required(_resolve(unwrapped, each.func), index, depth + 1, seen)
+                elif isinstance(argument, ast.Starred) and _is(argument.value, passed_on):
+                    place = position - len(parameters) + index
+                    columns |= _required(_resolve(unwrapped, each.func), place, depth + 1, seen)
     return columns
 
 
-def _parsed(function: Any) -> ast.FunctionDef | ast.Lambda | None:
+def _parsed(function: FunctionType) -> ast.FunctionDef | ast.Lambda | None:
     """The definition of a function; ``None`` if its source isn't available, or has several lambdas."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    try:  # the source of the code: that of a decorated function is the decorator's
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function.__code__)))
     except (OSError, TypeError, SyntaxError):  # no file, or a lambda inside an unfinished expression
         return None
-    kind = ast.Lambda if function.__name__ == "<lambda>" else ast.FunctionDef
+    kind = ast.Lambda if function.__code__.co_name == "<lambda>" else ast.FunctionDef
     found = [node for node in ast.walk(tree) if isinstance(node, kind)]
     if kind is ast.Lambda and len(found) != 1:
         return None
     return found[0] if found else None
+
+
+def _certain(statements: Sequence[ast.AST]) -> Iterator[ast.AST]:
+    """The nodes that run whenever the statements do: none after a statement that may return."""
+    for statement in statements:
+        yield from _unconditional(statement)
+        if _may_return(statement):
+            return
+
+
+def _may_return(node: ast.AST) -> bool:
+    if isinstance(node, ast.Return):
+        return True
+    is_own = not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda)
+    return is_own and any(map(_may_return, ast.iter_child_nodes(node)))
 
 
 def _unconditional(node: ast.AST) -> Iterator[ast.AST]:
@@ -108,6 +163,9 @@ def _unconditional(node: ast.AST) -> Iterator[ast.AST]:
         children = [node.left, node.comparators[0]]
     elif isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
         children = [node.generators[0].iter]
+    elif isinstance(node, ast.With):
+        yield from _certain([*node.items, *node.body])
+        return
     elif isinstance(node, ast.Try | ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Match):
         children = []
     else:
@@ -116,7 +174,7 @@ def _unconditional(node: ast.AST) -> Iterator[ast.AST]:
         yield from _unconditional(child)
 
 
-def _guarded(node: ast.AST, name: str) -> Iterator[str]:
+def _guarded(node: ast.AST, name: str | None) -> Iterator[str]:
     """The columns that an expression tests."""
     operands: list[ast.expr] = []
     if isinstance(node, ast.Call):
@@ -127,11 +185,20 @@ def _guarded(node: ast.AST, name: str) -> Iterator[str]:
         yield from (each.value for each in operands if isinstance(each, ast.Constant) and isinstance(each.value, str))
 
 
-def _is(node: ast.AST, name: str) -> bool:
+def _is(node: ast.AST, name: str | None) -> bool:
     return isinstance(node, ast.Name) and node.id == name
 
 
-def _resolve(function: Any, name: str) -> Any:
+def _resolve(caller: _Function, node: ast.AST) -> Any:
+    """The function that an expression in ``caller`` names: ``f``, ``module.f`` or ``self.f``; ``None`` for others."""
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        is_owner = caller.owner is not None and node.value.id == caller.function.__code__.co_varnames[0]
+        owner = caller.owner if is_owner else _variable(caller.function, node.value.id)
+        return getattr(owner, node.attr, None) if is_owner or inspect.ismodule(owner) else None
+    return _variable(caller.function, node.id) if isinstance(node, ast.Name) else None
+
+
+def _variable(function: FunctionType, name: str) -> Any:
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     if name in cells:
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,10 @@ def helper(pred: Any, gold: Any) -> float:
     return float(pred.answer == gold["answer"])
 
 
+def helper_first(gold: Any, pred: Any, trace: Any = None) -> float:
+    return helper(pred, gold)
+
+
 def guarded(gold: Any, pred: Any, trace: Any = None) -> float:
     try:
         assert gold.never
@@ -43,16 +49,74 @@ class Metric:
         return float(gold.kind == pred.kind)
 
 
+def early(gold: Any, pred: Any, trace: Any = None) -> float:
+    with contextlib.nullcontext():
+        if not gold.answerable:
+            return float(pred.answer == "")
+        return float(pred.answer == gold.answer)
+
+
+def strict(level: int, gold: Any, pred: Any, trace: Any = None) -> float:
+    return float(pred.answer == gold.expected) * level
+
+
+def logged(metric: Any) -> Any:
+    @functools.wraps(metric)
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        return metric(*args, **kwargs)
+
+    return inner
+
+
+def tolerant(metric: Any) -> Any:
+    @functools.wraps(metric)
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return metric(*args, **kwargs)
+        except AttributeError:
+            return 0.0
+
+    return inner
+
+
+class Grader:
+    def check(self, pred: Any, gold: Any) -> float:
+        return float(pred.answer == gold.expected)
+
+    def __call__(self, gold: Any, pred: Any, trace: Any = None) -> float:
+        return self.check(pred, gold)
+
+
 @pytest.mark.parametrize(
     ("metric", "columns"),
     [
-        (by_category, {"category", "answer"}),
+        (by_category, {"category"}),
+        (early, {"answerable"}),
+        (functools.partial(strict, 1), {"expected"}),
+        (logged(helper_first), {"answer"}),
+        (logged(functools.partial(strict, 1)), {"expected"}),
+        (tolerant(helper_first), set()),
+        (Grader(), {"expected"}),
+        (functools.partial(Grader().check, None), {"expected"}),
         (guarded, set()),
         (Metric(), {"kind"}),
         (len, set()),
         (lambda gold, pred, trace=None: float(gold.only == pred.answer), {"only"}),
     ],
-    ids=["function", "guarded", "object", "builtin", "lambda"],
+    ids=[
+        "function",
+        "early return",
+        "partial",
+        "decorated",
+        "decorated partial",
+        "decorated with try",
+        "calls a method",
+        "partial method",
+        "guarded",
+        "object",
+        "builtin",
+        "lambda",
+    ],
 )
 def test_columns_that_a_metric_needs(metric: Any, columns: set[str]):
     assert required_columns(metric) == columns
