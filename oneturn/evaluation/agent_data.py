@@ -11,13 +11,14 @@ import dspy
 from oneturn.agent import Agent, load_agent
 from oneturn.config.loading import setting_all
 from oneturn.core.row_files import read_rows
-from oneturn.core.splits import split_files
+from oneturn.core.splits import read_schema, split_files
 from oneturn.errors import DataError
 
 
 def load_data(agent: Agent, path: Path, agent_file: Path, config: Path | None = None) -> list[dspy.Example] | Path:
     """Return the examples in a file if it has the columns of the agent's example files, else the file itself.
 
+    Each row must have the columns that all examples have; it may have those that some have, or that the schema names.
     The agent's loader may derive labels that its metric needs.
 
     Args:
@@ -46,18 +47,20 @@ def load_data(agent: Agent, path: Path, agent_file: Path, config: Path | None = 
 
 
 def _has_the_form(agent: Agent, path: Path) -> bool:
-    """Whether the first row has the columns of a row of one of the agent's splits."""
+    """Whether each row has the columns that all rows of the agent's splits have, and no unknown ones."""
+    folder = agent.examples_folder
     try:
-        files = split_files(agent.examples_folder).values()
+        examples = [columns for file in split_files(folder).values() for columns in _columns(file)]
+        known = set((read_schema(folder) or {}).get("properties", {})).union(*examples)
     except DataError:  # the agent has no example files
         return False
-    columns = _columns(path)
-    return bool(columns) and any(columns == _columns(file) for file in files)
+    rows = _columns(path)
+    return bool(rows and examples) and all(set.intersection(*examples) <= row <= known for row in rows)
 
 
-def _columns(path: Path) -> set[str]:
-    first: Any = next(read_rows(path), ("", ""))[1]
-    return set() if isinstance(first, str) else set(first)
+def _columns(path: Path) -> list[set[str]]:
+    """The columns of each row that can be parsed."""
+    return [set(cells) for _, cells in read_rows(path) if not isinstance(cells, str)]
 
 
 def _are_same(examples: list[dspy.Example], rows: list[Any]) -> bool:

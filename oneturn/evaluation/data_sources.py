@@ -32,8 +32,8 @@ _METADATA_FIELDS = {
 
 
 def is_agent_evaluation(row: Mapping[str, Any], inputs: Sequence[str]) -> bool:
-    """Whether a row has the format of MLflow's Agent Evaluation, rather than the program's inputs as fields."""
-    if inputs and all(name in row for name in inputs):
+    """Whether a row has the format of MLflow's Agent Evaluation, rather than any of the program's inputs as a field."""
+    if any(name in row for name in inputs):
         return False
     return isinstance(_parsed(row.get("inputs")), Mapping) or row.get("request") is not None
 

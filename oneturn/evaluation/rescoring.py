@@ -11,7 +11,7 @@ import dspy
 import pandas as pd
 
 from oneturn.core.row_files import write_rows
-from oneturn.core.serialization import jsonable
+from oneturn.core.serialization import canonical, jsonable, plain
 from oneturn.errors import DataError
 from oneturn.evaluation.metric_columns import check_columns
 from oneturn.evaluation.result import MEASURED, Evaluation, metrics_among
@@ -35,18 +35,19 @@ def rescore(
 ) -> Evaluation:
     """Apply metrics to the recorded answers of an evaluation.
 
-    A row without an answer keeps its error.
+    A row that wasn't answered keeps its error; an answer may be ``None``.
 
     Args:
         rows: a file written by :func:`oneturn.evaluate` with ``output``.
         metrics: as :func:`oneturn.evaluate` takes them.
-        examples: provide the labels, matched by ``id``, or else by their order; ``None`` for the labels in the rows.
+        examples: provide the labels, matched by ``id`` if rows and examples have ids, else by their order and inputs;
+            ``None`` for the labels in the rows.
         types: the types of the outputs; see :func:`oneturn.evaluation.output_types`.
         output: a file for the rows; may be the same file.
 
     Raises:
-        DataError: the file has no rows of an evaluation, the examples are others, or a metric needs a column that no
-            row has.
+        DataError: the file has no rows of an evaluation, the examples have other ids or inputs, or a metric needs a
+            column that no row has.
     """
     named, path = named_metrics(metrics), Path(rows)
     records = list(read_records(path))
@@ -78,7 +79,7 @@ def _row(record: Row, gold: dspy.Example, metrics: Mapping[str, Any], types: Map
     calls, sources, approvals = (tuple(_as_list(record.get(name))) for name in RUN_COLUMNS)
     results = {"score", "feedback", "error", *old, *(f"{name}_feedback" for name in old)}
     row = {name: value for name, value in record.items() if name not in results}
-    if not approvals and not any(value is not None for value in outputs.values()):
+    if not (_was_answered(record) or approvals):
         others = [name for name in metrics if name != "score"]
         failed = {key: value for name in others for key, value in ((name, 0.0), (f"{name}_feedback", None))}
         return {**row, "score": 0.0, "feedback": record["error"], **failed, "error": record["error"]}
@@ -94,17 +95,47 @@ def _labels(record: Row, measured: set[str]) -> dict[str, Any]:
     return {name: value for name, value in record.items() if name not in measured and not name.startswith(_PREDICTED)}
 
 
+def _was_answered(record: Row) -> bool:
+    """Whether a row has an answer, which may be ``None``; that of a row with an error may be the metric's error."""
+    has_output = any(value is not None for name, value in record.items() if name.startswith(_PREDICTED))
+    return record["error"] is None or has_output
+
+
 def _matched(
     records: Sequence[Row], examples: Sequence[dspy.Example] | None, path: Path
 ) -> Iterable[dspy.Example | None]:
     if examples is None:
         return [None] * len(records)
-    by_id = {str(example["id"]): example for example in examples if "id" in example}
-    if len(by_id) == len(examples) and all(str(record.get("id")) in by_id for record in records):
-        return [by_id[str(record["id"])] for record in records]
+    by_id = {str(example["id"]): example for example in examples if example.get("id") is not None}
+    ids = [record.get("id") for record in records]
+    if len(by_id) == len(examples) and any(ident is not None for ident in ids):
+        return [_with_id(record, by_id, path) for record in records]
     if len(examples) != len(records):
         raise DataError(f"{path} has {len(records)} rows, and there are {len(examples)} examples: give the same ones.")
+    for number, (record, example) in enumerate(zip(records, examples, strict=True), start=1):
+        for name, value in example.inputs().items():
+            if name in record and _was_answered(record) and _comparable(record[name]) != _comparable(value):
+                raise DataError(
+                    f"Row {number} of {path} has {name} = {record[name]!r:.80}, and its example {value!r:.80}: give "
+                    "the examples that were evaluated, in the same order, or give both an id."
+                )
     return examples
+
+
+def _with_id(record: Row, by_id: Mapping[str, dspy.Example], path: Path) -> dspy.Example | None:
+    example = by_id.get(str(record.get("id")))
+    is_unreadable = record.get("id") is None and not _was_answered(record)
+    if example is None and not is_unreadable:
+        raise DataError(
+            f"{path} has a row with the id {record.get('id')!r}, and no example has this id: give the examples that "
+            "were evaluated."
+        )
+    return example
+
+
+def _comparable(value: Any) -> str:
+    """A text that is the same for equal values, in whatever format they were recorded."""
+    return str(canonical(plain(value)))
 
 
 def _as_list(value: Any) -> list[Any]:

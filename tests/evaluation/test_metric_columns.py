@@ -201,6 +201,17 @@ def test_file_in_the_form_of_the_examples_is_read_by_the_agent_s_loader(folder: 
     assert (rows["id"].tolist(), rows["wanted"].tolist(), rows["score"].tolist()) == ([7, 8], ["x", "y"], [1, 0])
 
 
+def test_optional_columns_do_not_change_the_form_of_a_file(folder: Path):
+    (folder / "ex" / "train.jsonl").write_text('{"id": 2, "question": "b", "raw": "Z", "style": "plain"}\n')
+    (folder / "ex" / "schema.json").write_text('{"properties": {"note": {}}}')
+    (folder / "mine.jsonl").write_text(
+        '{"id": 7, "question": "a", "raw": "X", "style": "odd"}\n{"id": 8, "question": "b", "raw": "Y", "note": "n"}\n'
+    )
+    result = command(folder, "--data", str(folder / "mine.jsonl"), "--output", str(folder / "rows.jsonl"))
+    assert result.exit_code == 0, result.output
+    assert pd.read_json(folder / "rows.jsonl", lines=True)["wanted"].tolist() == ["x", "y"]
+
+
 def test_file_in_another_form_is_read_as_it_is(folder: Path):
     (folder / "other.jsonl").write_text('{"question": "a", "wanted": "x"}\n{"question": "b", "wanted": "x"}\n')
     result = command(folder, "--data", str(folder / "other.jsonl"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,28 @@ def test_corrected_labels_of_examples_replace_the_recorded_ones(tmp_path: Path):
     assert rescore(tmp_path / "again.jsonl", EQUAL).score == 1.0
 
 
+def test_examples_with_other_ids_are_refused(tmp_path: Path):
+    file = recorded(tmp_path / "rows.jsonl", ("a", "a"), ("b", "b"))
+    examples = [dspy.Example(id=f"t{n}", answer="x").with_inputs("id") for n in range(2)]
+    with pytest.raises(DataError, match="a row with the id 'r0', and no example has this id"):
+        rescore(file, EQUAL, examples=examples)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_examples_without_ids_are_matched_by_order_and_inputs(suffix: str, tmp_path: Path):
+    file = tmp_path / f"rows.{suffix}"
+    asked = [("a", datetime.date(2026, 1, 2), 1), ("b", datetime.date(2026, 1, 3), 2)]
+    rows = [{"question": text, "day": str(day), "limit": limit, "pred_answer": text} for text, day, limit in asked]
+    write_rows(file, [{**row, "score": 0.0, "feedback": None, "error": None} for row in rows])
+    examples = [
+        dspy.Example(question=text, day=day, limit=limit, answer=text).with_inputs("question", "day", "limit")
+        for text, day, limit in asked
+    ]
+    assert rescore(file, EQUAL, examples=examples).score == 1.0
+    with pytest.raises(DataError, match=r"Row 1 of .* has question = 'a', and its example 'b'"):
+        rescore(file, EQUAL, examples=examples[::-1])
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 @pytest.mark.parametrize(
     "values", [("0", "1", "2"), ("1.10", "2.00"), ("true", "false"), ("", "7"), (0, 1, None), (1.5, 2.0), ("007", None)]
@@ -109,8 +132,7 @@ def test_texts_of_digits_and_numbers_score_alike_in_every_format(values: tuple[A
         type(gold.answer) is type(pred.answer) and gold.answer == pred.answer
     )
     found = rescore(file, exact)
-    answered = [value is not None for value in values]
-    assert found.rows["score"].tolist() == [float(each) for each in answered]
+    assert found.rows["score"].tolist() == [1.0] * len(values), "None is an answer, too"
     read = [row["pred_answer"] for row in read_records(file)]
     assert read == list(values)
     assert [type(value) for value in read] == [type(value) for value in values]
@@ -118,6 +140,7 @@ def test_texts_of_digits_and_numbers_score_alike_in_every_format(values: tuple[A
 
 def test_metrics_stay_if_the_first_row_failed(tmp_path: Path):
     file = recorded(tmp_path / "rows.jsonl", ("a", None), ("b", "b"))
+    file.write_text(file.read_text().replace('"error": null', '"error": "ValueError: no a"', 1))
     found = rescore(file, {"equal": EQUAL, "short": lambda gold, pred, trace=None: 1.0})
     assert found.metrics() == ["equal", "short"]
     assert found.rows["short"].tolist() == [0.0, 1.0]

@@ -207,6 +207,13 @@ def test_lists_of_a_table_are_lists(tmp_path: Path):
     assert (example["tags"], example["parts"]) == (["a", "b"], [{"ids": [1, 2]}])
 
 
+def test_a_row_with_an_input_of_the_program_is_no_agent_evaluation():
+    rows = [{"question": "What?", "request": "T-5", "inputs": {"question": "x"}}, {"request": "Why?", "answer": "a"}]
+    first, second = build_source(rows, ("question", "limit"), {"limit"}).rows()
+    assert (first.question, first.request) == ("What?", "T-5")
+    assert second.question == "Why?"
+
+
 def test_a_line_that_is_no_row_stays_with_its_reason(tmp_path: Path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"question": "one?", "gold": "1"}\n{broken\n[1]\n{"gold": "4"}\n')
