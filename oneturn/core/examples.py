@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import dspy
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from oneturn.core.fields import field_type
+from oneturn.core.fields import validate_field
 from oneturn.core.splits import SPLITS, BadRow, Row, read_schema, split_files, split_rows
 from oneturn.errors import DataError
-
-_adapter = cache(TypeAdapter)
 
 
 def read_examples(folder: Path, split: str, signature: type[dspy.Signature]) -> list[dspy.Example]:
@@ -53,7 +50,7 @@ def _example(row: Row, signature: type[dspy.Signature]) -> dspy.Example | tuple[
     for name, field in {**signature.input_fields, **signature.output_fields}.items():
         if name in values:
             try:
-                values[name] = _adapter(field_type(field)).validate_python(values[name])
+                values[name] = validate_field(field, values[name])
             except ValidationError as error:
                 problem = error.errors(include_url=False)[0]
                 return row.place, f"{'.'.join(map(str, (name, *problem['loc'])))}: {problem['msg']}"

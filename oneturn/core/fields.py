@@ -1,4 +1,4 @@
-"""Type, description and default of a field: of a signature, or of a pydantic model.
+"""Type, description, default and values of a field: of a signature, or of a pydantic model.
 
 A field is a pydantic ``FieldInfo``. Whether it is required is ``field.is_required()``.
 """
@@ -13,6 +13,17 @@ import dspy
 from pydantic import TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.fields import FieldInfo
+
+from oneturn.core.serialization import jsonable
+
+PROMPT_PART = "<<CUSTOM-TYPE-START-IDENTIFIER>>"
+"""What DSPy writes an image or a file into a prompt with; it reads such a text again as an image or a file."""
+
+
+def is_untyped(field: FieldInfo) -> bool:
+    """Return whether a field of a signature was declared without a type, as in ``"context, question -> answer"``."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("IS_TYPE_UNDEFINED"))
 
 
 def field_type(field: FieldInfo) -> Any:
@@ -35,6 +46,43 @@ def field_description(name: str, field: FieldInfo) -> str | None:
 def field_default(field: FieldInfo) -> Any:
     """Return the default of a field that isn't required; a ``default_factory`` is called each time."""
     return field.get_default(call_default_factory=True)
+
+
+def validate_field(field: FieldInfo, value: Any) -> Any:
+    """Return a value, as it is in JSON too, in the type of its field; unchanged if pydantic doesn't know the type.
+
+    Raises:
+        ValidationError: the value isn't of the type.
+    """
+    try:
+        adapter = _adapter(field_type(field))
+    except (PydanticSchemaGenerationError, PydanticUserError):
+        return value
+    return adapter.validate_python(value)
+
+
+def dump_field(value: Any) -> Any:
+    """Convert a field's value to JSON types that :func:`validate_field` reads back.
+
+    DSPy's own types, such as ``dspy.Image``, become their fields: pydantic writes them as parts of a prompt.
+    """
+    if isinstance(value, dspy.Type | dspy.History):
+        return {name: dump_field(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, Mapping):
+        return {jsonable(key): dump_field(inner) for key, inner in value.items()}
+    return [dump_field(inner) for inner in value] if isinstance(value, list | tuple) else jsonable(value)
+
+
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    try:
+        return _cached_adapter(annotation)
+    except TypeError:  # an annotation that can't be hashed
+        return TypeAdapter(annotation)
+
+
+@cache
+def _cached_adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation)
 
 
 def json_types(annotation: Any) -> frozenset[str]:

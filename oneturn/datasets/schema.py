@@ -5,17 +5,16 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import dspy
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
-from pydantic import TypeAdapter, create_model
 from pydantic import ValidationError as TypeProblem
+from pydantic import create_model
 from referencing.exceptions import Unresolvable
 
-from oneturn.core.fields import field_type
+from oneturn.core.fields import field_type, validate_field
 from oneturn.core.findings import Finding, Severity
 from oneturn.core.splits import BadRow, Row, types
 from oneturn.errors import DataError
@@ -27,7 +26,6 @@ _TYPES = {
     "array": "a list",
     "null": "null",
 }
-_adapter = cache(TypeAdapter)
 
 
 def example_schema(signature: type[dspy.Signature]) -> dict[str, Any]:
@@ -135,7 +133,7 @@ def _unknown_fields_finding(row: Row, error: ValidationError, field: str) -> Fin
 def _check_type(row: Row, name: str, field: Any) -> Iterator[Finding]:
     value = row.values[name]
     try:
-        _adapter(field_type(field)).validate_python(value)
+        validate_field(field, value)
     except TypeProblem as error:
         problem = error.errors(include_url=False)[0]
         place = ".".join(map(str, (name, *problem["loc"])))

@@ -25,12 +25,13 @@ from mlflow.models import Model
 
 from oneturn.agent import Agent
 from oneturn.config.loading import CONFIG_VARIABLE, SET_VARIABLE
+from oneturn.core.fields import dump_field
 from oneturn.core.serialization import jsonable
 from oneturn.errors import ProgramError
 from oneturn.evaluation.result import Evaluation
 from oneturn.evaluation.row import judge_row
 from oneturn.evaluation.run_record import RUN_COLUMNS, RunRecord, with_record
-from oneturn.evaluation.typed_outputs import output_types, with_types
+from oneturn.evaluation.typed_fields import output_types, with_types
 from oneturn.lm.local.server import server_variables
 
 _SCRIPT = Path(__file__).with_name("_answer_as_version.py")
@@ -106,7 +107,7 @@ def _answers(
         agent_file = Path(_pyfunc(mlmodel)["model_code_path"]).name
     config, questions, answers = folder / "config.yaml", folder / "questions.jsonl", folder / "answers.jsonl"
     config.write_text(json.dumps(_config(mlmodel)), encoding="utf-8")
-    inputs = (json.dumps(jsonable(example.inputs().toDict())) for example in examples)
+    inputs = (json.dumps(dump_field(dict(example.inputs().items()))) for example in examples)
     questions.write_text("".join(f"{line}\n" for line in inputs), encoding="utf-8")
     command = [sys.executable, str(_SCRIPT), str(model), agent_file, str(questions), str(answers)]
     # --set overrides apply to the local agent only; a version uses the configuration that it was logged with.

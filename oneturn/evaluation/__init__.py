@@ -10,7 +10,7 @@ from oneturn.evaluation.result import Evaluation, Metric
 from oneturn.evaluation.runner import evaluate
 from oneturn.evaluation.spark import evaluate_into, evaluate_table
 from oneturn.evaluation.statistics import interval, interval_of_differences
-from oneturn.evaluation.typed_outputs import output_types
+from oneturn.evaluation.typed_fields import output_types
 
 __all__ = [
     "ApprovalPolicy",

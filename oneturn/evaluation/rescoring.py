@@ -20,7 +20,7 @@ from oneturn.evaluation.results_reader import check_rows, read_records
 from oneturn.evaluation.row import Row, judge_row
 from oneturn.evaluation.run_record import RUN_COLUMNS, RunRecord, with_record
 from oneturn.evaluation.runner import Metrics, named_metrics
-from oneturn.evaluation.typed_outputs import with_types
+from oneturn.evaluation.typed_fields import with_types
 
 _PREDICTED = "pred_"
 

@@ -13,7 +13,7 @@ import mlflow
 from mlflow.entities import SpanType
 
 from oneturn.agent import Agent
-from oneturn.core.fields import json_types
+from oneturn.core.fields import dump_field, json_types
 from oneturn.core.row_files import ColumnTypes
 from oneturn.core.serialization import jsonable
 from oneturn.core.splits import column_types
@@ -23,7 +23,7 @@ from oneturn.core.usage import NO_USAGE, USAGE_COLUMNS, CallTracker, Usage, trac
 from oneturn.errors import ApprovalRequired, DataError, ProgramError
 from oneturn.evaluation.approval import ApprovalPolicy, decide, use_approval_policy
 from oneturn.evaluation.run_record import RunRecord, arguments, cited_sources, tool_calls, with_record
-from oneturn.evaluation.typed_outputs import outputs_of, with_types
+from oneturn.evaluation.typed_fields import outputs_of, with_input_types, with_types
 from oneturn.programs.react import ReAct
 from oneturn.programs.signature import signature_of
 from oneturn.responses import ResponsesAdapter
@@ -156,7 +156,7 @@ class ProgramTarget:
         lms = [each.lm or lm or dspy.settings.lm for _, each in program.named_predictors()]
         form = [_form(module) for _, module in program.named_sub_modules(ReAct)]
         self.key = repr([type(program).__name__, _state(program), form, settings, list(map(_lm_settings, lms))])
-        signature = _signature(program)
+        self._signature = signature = _signature(program)
         fields = {} if signature is None else signature.input_fields
         self.inputs = tuple(fields)
         self.optional = frozenset(name for name, field in fields.items() if not field.is_required())
@@ -181,10 +181,11 @@ class ProgramTarget:
             return dspy.Prediction(trajectory=wanted.trajectory)
 
     def _program_inputs(self, example: dspy.Example) -> Mapping[str, Any]:
-        """The program's inputs; a conversation is converted to inputs as in a served request."""
+        """The program's inputs in their declared types; a conversation is converted as in a served request."""
         question, others = _request(example)
         if not isinstance(question, list):
-            return dict(example.inputs())
+            inputs = dict(example.inputs().items())
+            return inputs if self._signature is None else with_input_types(inputs, self._signature)
         request = validate_request({"input": question, "custom_inputs": others})
         return program_inputs(signature_of(self._program, None), request)
 
@@ -323,7 +324,7 @@ def _measure(into: TargetResult) -> Iterator[CallTracker]:
 
 
 def _request(example: dspy.Example) -> tuple[Any, Fields]:
-    inputs = {name: jsonable(value) for name, value in example.inputs().items()}
+    inputs = {name: dump_field(value) for name, value in example.inputs().items()}
     return inputs.pop("question", None), inputs
 
 

@@ -18,7 +18,7 @@ import dspy
 import pydantic
 from mlflow.types.responses import ResponsesAgentRequest, to_chat_completions_input
 
-from oneturn.core.fields import field_type
+from oneturn.core.fields import validate_field
 from oneturn.core.validation import problems_of
 from oneturn.errors import RequestError
 from oneturn.responses.call_items import APPROVAL_RESPONSE
@@ -322,7 +322,7 @@ def _coerce(name: str, field: Any, values: Mapping[str, Any]) -> Any:
         missing = _missing(name, field.annotation)
         raise RequestError(missing, "custom_inputs" if missing.startswith("custom_inputs") else "input")
     try:
-        return pydantic.TypeAdapter(field_type(field)).validate_python(values[name])
+        return validate_field(field, values[name])
     except pydantic.ValidationError as error:
         problem = problems_of(error)[0]
         path = "".join(f".{part}" for part in problem["loc"])

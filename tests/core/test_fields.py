@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
+import enum
+import json
 from typing import Annotated, Any
 
 import dspy
@@ -9,7 +12,7 @@ import pydantic
 import pytest
 from pydantic.fields import FieldInfo
 
-from oneturn.core.fields import field_default, field_description, field_type
+from oneturn.core.fields import dump_field, field_default, field_description, field_type, validate_field
 
 Short = Annotated[str, pydantic.Field(max_length=3)]
 
@@ -58,3 +61,26 @@ def test_each_default_is_a_new_one():
     field = Sample.fields["tags"]
     assert field_default(field) == []
     assert field_default(field) is not field_default(field)
+
+
+class Region(enum.Enum):
+    EU = "eu"
+    US = "us"
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (datetime.date, datetime.date(2026, 1, 2)),
+        (Region, Region.EU),
+        (dict[Region, set[int]], {Region.US: {1, 2}}),
+        (dspy.Image, dspy.Image(url="data:image/png;base64,AAAA")),
+        (list[dspy.File], [dspy.File(file_data="data:application/pdf;base64,AAAA")]),
+        (dspy.History, dspy.History(messages=[{"question": "a", "answer": "b"}])),
+        (Model, Model(plain="a")),
+        (list[bytes] | None, [b"a"]),
+    ],
+)
+def test_value_is_read_back_from_json(kind: Any, value: Any):
+    field = FieldInfo(annotation=kind)
+    assert validate_field(field, json.loads(json.dumps(dump_field(value)))) == value

@@ -14,6 +14,7 @@ import pydantic
 from pydantic_core import to_jsonable_python
 
 from oneturn.core._dspy import serialize_object
+from oneturn.core.fields import PROMPT_PART
 from oneturn.core.secrets import UNCERTAIN, environment_secrets, find_secrets, is_like_a_key, is_secret_name, leaves
 from oneturn.core.serialization import canonical, jsonable
 from oneturn.errors import ProgramError
@@ -25,8 +26,6 @@ _Model = TypeVar("_Model", bound=pydantic.BaseModel)
 _log = logging.getLogger(__name__)
 POOL = "demo_pool"
 """The attribute of a ``ReAct`` with its pool of demos; in a state, at the end of the pool's name."""
-_CUSTOM_TYPE = "<<CUSTOM-TYPE-START-IDENTIFIER>>"
-"""How DSPy writes an image or a file into a prompt; it reads the saved text again as such."""
 
 
 class Manifest(pydantic.BaseModel):
@@ -252,7 +251,7 @@ def _with_types(demo: Any, signature: type[dspy.Signature]) -> Any:
     """The demo with its fields in their declared types, which JSON doesn't have: dates, enums, sets, histories."""
     for name, field in signature.fields.items():
         value = demo.get(name)
-        if value is None or field.annotation is str or (isinstance(value, str) and _CUSTOM_TYPE in value):
+        if value is None or field.annotation is str or (isinstance(value, str) and PROMPT_PART in value):
             continue
         try:
             demo[name] = pydantic.TypeAdapter(field.annotation).validate_python(value)

@@ -1,15 +1,19 @@
-"""Convert outputs that were read from JSON to the types that the program declares."""
+"""Convert inputs and outputs that were read from JSON to the types that the program declares."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import dspy
 import pydantic
+from pydantic.fields import FieldInfo
 
 from oneturn.agent import Agent
-from oneturn.errors import OneTurnError
+from oneturn.core.fields import PROMPT_PART, dump_field, is_untyped, validate_field
+from oneturn.core.validation import problems_of
+from oneturn.errors import DataError, OneTurnError
 from oneturn.programs.react import ReAct
 from oneturn.programs.react.trajectory import Turn
 from oneturn.programs.signature import signature_of
@@ -28,6 +32,42 @@ def output_types(agent: Agent | dspy.Module) -> dict[str, Any]:
 def outputs_of(signature: type[dspy.Signature]) -> dict[str, Any]:
     """The types of a signature's outputs by name."""
     return {name: field.annotation for name, field in signature.output_fields.items()}
+
+
+def with_input_types(inputs: Mapping[str, Any], signature: type[dspy.Signature]) -> dict[str, Any]:
+    """The inputs in their declared types, as a served program gets them.
+
+    An input without a declared type (``"context, question -> answer"``) is unchanged. A missing value (``None``) of an
+    input that can't be ``None`` is left out if the input has a default.
+
+    Raises:
+        DataError: a value isn't of its type.
+    """
+    typed: dict[str, Any] = {}
+    for name, value in inputs.items():
+        field = signature.input_fields.get(name)
+        if field is None or is_untyped(field) or (isinstance(value, str) and PROMPT_PART in value):
+            typed[name] = value
+            continue
+        try:
+            typed[name] = _validate_input(field, value)
+        except pydantic.ValidationError as error:
+            if value is None and not field.is_required():
+                continue
+            problem = problems_of(error)[0]
+            place = ".".join(map(str, (name, *problem["loc"])))
+            raise DataError(
+                f"The input {place!r} is {problem['input']!r:.80}, and its type is "
+                f"{inspect.formatannotation(field.annotation)}: {problem['msg']}."
+            ) from None
+    return typed
+
+
+def _validate_input(field: FieldInfo, value: Any) -> Any:
+    try:
+        return validate_field(field, value)
+    except pydantic.ValidationError:  # an array, or of a class of the same name: the agent's module was loaded twice
+        return validate_field(field, dump_field(value))
 
 
 def with_types(outputs: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:

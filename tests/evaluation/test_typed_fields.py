@@ -1,4 +1,4 @@
-"""An agent with typed outputs scores alike in the process, over its URL, as a logged model, and when rescored."""
+"""An agent with typed inputs and outputs scores alike in the process, over its URL, as a logged model, and rescored."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ import pydantic
 import pytest
 
 import oneturn
+from oneturn.core.row_files import write_rows
 from oneturn.evaluation import output_types, rescore
 from oneturn.evaluation.scorers import as_mlflow, predict_fn
+from oneturn.evaluation.typed_fields import with_input_types
 from oneturn.testing import ScriptedLM, finish
 
 
@@ -82,7 +84,7 @@ def typed(gold: Any, pred: Any, trace: Any = None) -> bool:
 
 MODEL = """
 import mlflow, oneturn
-from tests.evaluation.test_typed_outputs import program
+from tests.evaluation.test_typed_fields import program
 mlflow.models.set_model(oneturn.ResponsesAdapter(program))
 """
 
@@ -142,4 +144,64 @@ def test_predictions_for_mlflow_have_the_declared_types():
 def test_what_does_not_match_its_type_is_unchanged():
     outputs = {"kind": "complaint", "due": "tomorrow", "parts": "none", "answer": None, "other": "2026-01-02"}
     types = output_types(program())
-    assert oneturn.evaluation.typed_outputs.with_types(outputs, types) == outputs
+    assert oneturn.evaluation.typed_fields.with_types(outputs, types) == outputs
+
+
+class Delivery(dspy.Signature):
+    """Say when an order arrives."""
+
+    question: str = dspy.InputField()
+    day: datetime.date = dspy.InputField()
+    kind: Kind = dspy.InputField()
+    picture: dspy.Image = dspy.InputField()
+    first: Item = dspy.InputField()
+    limit: int = dspy.InputField(default=2)
+    answer: str = dspy.OutputField()
+
+
+class Deliver(dspy.Module):
+    """Answers with the types of its inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.Predict(Delivery)
+
+    def forward(self, question: str, limit: int = 2, **inputs: Any) -> dspy.Prediction:
+        return dspy.Prediction(answer=", ".join(type(value).__name__ for value in (limit, *inputs.values())))
+
+
+DELIVERY: dict[str, Any] = {
+    "question": "When?",
+    "day": "2026-01-02",
+    "kind": "order",
+    "picture": {"url": "data:image/png;base64,AAAA"},
+    "first": {"name": "pot", "price": 5},
+}
+
+
+@pytest.mark.parametrize("kind", ["program", "csv", "url"])
+def test_inputs_have_their_declared_types_everywhere(kind: str, tmp_path: Path):
+    data: Any = [DELIVERY, {**DELIVERY, "day": "soon"}, {**DELIVERY, "limit": 7}]
+    names = [*DELIVERY, "limit"]
+    if kind == "csv":
+        write_rows(tmp_path / "rows.csv", data)
+        data = tmp_path / "rows.csv"
+    else:
+        data = [dspy.Example(**row).with_inputs(*(name for name in names if name in row)) for row in data]
+    with contextlib.ExitStack() as stack:
+        adapter = oneturn.ResponsesAdapter(Deliver(), signature=Delivery)
+        target = stack.enter_context(oneturn.running_server(adapter)) if kind == "url" else Deliver()
+        rows = oneturn.evaluate(target, data, lambda *_: 1.0, inputs=names, progress=False).rows
+    assert rows["error"].isna().tolist() == [True, False, True]
+    assert rows["pred_answer"][0] == rows["pred_answer"][2] == "int, date, Kind, Image, Item"
+    if kind != "url":
+        assert rows["error"][1].startswith("DataError: The input 'day' is 'soon', and its type is datetime.date: Input")
+
+
+def test_inputs_without_a_type_and_inputs_of_the_same_type_are_unchanged():
+    untyped = dspy.Signature("context, question -> answer")
+    assert with_input_types({"context": ["a", "b"], "other": 1}, untyped) == {"context": ["a", "b"], "other": 1}
+    part = "<<CUSTOM-TYPE-START-IDENTIFIER>>[]<<CUSTOM-TYPE-END-IDENTIFIER>>"
+    assert with_input_types({"picture": part, "limit": None}, Delivery) == {"picture": part}
+    again = enum.Enum("Kind", {"refund": "refund"})  # the agent's module, loaded a second time
+    assert with_input_types({"kind": again("refund")}, Delivery) == {"kind": Kind.refund}
