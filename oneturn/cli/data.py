@@ -199,17 +199,18 @@ def from_inference_table(
     """
     rules = load(agent, config).config.data.redact
 
+    from oneturn.core.serialization import jsonable
     from oneturn.datasets import write_rows
-    from oneturn.deployment.databricks.inference_table import FEEDBACK, read_inference_table, redact_rows
+    from oneturn.deployment.databricks.inference_table import FEEDBACK, error_of, inference_rows, redact_records
 
-    rows, counts = redact_rows(read_inference_table(table, question=question), rules)
-    is_feedback = rows["error"] == FEEDBACK
-    rows = rows[~is_feedback & (rows["error"].notna() if failed else True)]
-    write_rows(output, json.loads(rows.to_json(orient="records", date_format="iso")))
-    errors = int(rows["error"].notna().sum())
-    echo(f"Wrote {len(rows)} rows to {output}, {errors} without an answer.")
-    if is_feedback.any():
-        echo(f"  {is_feedback.sum()} rows of feedback skipped; see: oneturn data from-traces")
+    rows, counts = redact_records(inference_rows(table, question), rules)
+    asked = [row for row in rows if error_of(row) != FEEDBACK]
+    chosen = [row for row in asked if error_of(row) is not None or not failed]
+    write_rows(output, [{name: jsonable(value) for name, value in row.items()} for row in chosen])
+    errors = sum(error_of(row) is not None for row in chosen)
+    echo(f"Wrote {len(chosen)} rows to {output}, {errors} without an answer.")
+    if len(asked) < len(rows):
+        echo(f"  {len(rows) - len(asked)} rows of feedback skipped; see: oneturn data from-traces")
     for rule, count in counts.items():
         echo(f"  redacted: {count} × {rule}")
     echo(f"Correct the answers, which are the agent's own, then:  oneturn evaluate --data {output}")

@@ -199,7 +199,7 @@ def _dataset(agent: str, split: str, examples: Sequence[dspy.Example]) -> Datase
 def _log_rows(client: MlflowClient, run_id: str, evaluation: Evaluation) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "after.jsonl"
-        evaluation.rows.to_json(path, orient="records", lines=True, force_ascii=False)
+        path.write_text(evaluation.to_jsonl(), encoding="utf-8")
         client.log_artifact(run_id, str(path), "rows")
 
 

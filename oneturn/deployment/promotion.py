@@ -196,8 +196,7 @@ def _log_comparison(promotion: Promotion, agent: Agent, result: GateResult, eval
         mlflow.log_text(result.to_markdown(), "gate.md")
         mlflow.log_text(result.to_json(), "gate.json")
         for name, evaluation in evaluations.items():
-            rows = evaluation.rows.to_json(orient="records", lines=True, force_ascii=False)
-            mlflow.log_text(rows, f"rows/{name.replace(' ', '_')}.jsonl")
+            mlflow.log_text(evaluation.to_jsonl(), f"rows/{name.replace(' ', '_')}.jsonl")
     return str(run.info.run_id)
 
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import dspy
 import mlflow
-import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
@@ -29,6 +28,7 @@ from oneturn.core.fields import dump_field
 from oneturn.core.serialization import jsonable
 from oneturn.errors import ProgramError
 from oneturn.evaluation.result import Evaluation
+from oneturn.evaluation.results_reader import to_frame
 from oneturn.evaluation.row import judge_row
 from oneturn.evaluation.run_record import RUN_COLUMNS, RunRecord, with_record
 from oneturn.evaluation.typed_fields import output_types, with_types
@@ -95,7 +95,7 @@ def evaluate_version(
         rows = _answers(version, examples, Path(folder), agent.root, compiled)
     types = output_types(agent)
     judged_rows = [_row(agent, example, row, types) for example, row in zip(examples, rows, strict=True)]
-    return Evaluation(pd.DataFrame(judged_rows))
+    return Evaluation(to_frame(judged_rows))
 
 
 def _answers(

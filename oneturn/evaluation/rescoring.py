@@ -16,7 +16,7 @@ from oneturn.errors import DataError
 from oneturn.evaluation.metric_columns import check_columns
 from oneturn.evaluation.result import MEASURED, Evaluation, metrics_among
 from oneturn.evaluation.results_file import kept_finished
-from oneturn.evaluation.results_reader import check_rows, read_records
+from oneturn.evaluation.results_reader import check_rows, read_records, to_frame
 from oneturn.evaluation.row import Row, judge_row
 from oneturn.evaluation.run_record import RUN_COLUMNS, RunRecord, with_record
 from oneturn.evaluation.runner import Metrics, named_metrics
@@ -68,7 +68,7 @@ def rescore(
     ]
     scored = [_row(*each, named, types or {}, old) for each in zip(rows_with_labels, golds, strict=True)]
     if output is None:
-        return Evaluation(pd.DataFrame(scored))
+        return Evaluation(to_frame(scored))
     with kept_finished(Path(output)):
         write_rows(output, scored)
     return Evaluation.read(output)

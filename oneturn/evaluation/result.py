@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from oneturn.core.row_files import json_line
+from oneturn.core.serialization import plain
 from oneturn.core.usage import USAGE_COLUMNS
-from oneturn.evaluation.results_reader import read_results
+from oneturn.evaluation.data_sources import without_nan
+from oneturn.evaluation.results_reader import read_records, read_results
 from oneturn.evaluation.run_record import RUN_COLUMNS
 from oneturn.evaluation.statistics import PassHatK, interval, pass_hat_k
 
@@ -55,6 +58,12 @@ class Evaluation:
         See :func:`oneturn.evaluate` for all columns.
         """
         return self.found if isinstance(self.found, pd.DataFrame) else read_results(self.found)
+
+    def to_jsonl(self) -> str:
+        """The rows as JSON lines, with the values as they are; numbers that JSON doesn't have are ``null``."""
+        if isinstance(self.found, Path):
+            return "".join(json_line(plain(row)) for row in read_records(self.found))
+        return "".join(json_line(plain(without_nan(row))) for row in self.found.to_dict("records"))
 
     @cached_property
     def figures(self) -> pd.DataFrame:

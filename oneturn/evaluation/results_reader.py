@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from oneturn.evaluation.run_record import RUN_COLUMNS
 
 Row = dict[str, Any]
 _READ_BATCH = 5000
+_ROUNDED = 2**53  # larger integers are rounded by a float
 Part = Callable[[pd.DataFrame], pd.DataFrame]
 
 
@@ -64,7 +65,18 @@ def check_rows(rows: pd.DataFrame, name: str) -> None:
 def _batches(path: Path) -> Iterator[pd.DataFrame]:
     rows = _read(path)
     while batch := list(itertools.islice(rows, _READ_BATCH)):
-        yield pd.DataFrame(batch)
+        yield to_frame(batch)
+
+
+def to_frame(rows: Sequence[Row]) -> pd.DataFrame:
+    """A table of the rows. Integers that a column of floats would round, beside missing values, stay integers."""
+    frame = pd.DataFrame(rows)
+    for name in frame.select_dtypes("float64"):
+        if frame[name].abs().max() >= _ROUNDED:
+            cells = [row.get(name) for row in rows]
+            if any(isinstance(cell, int) for cell in cells):
+                frame[name] = pd.Series(cells, dtype=object)
+    return frame
 
 
 def _read(path: Path) -> Iterator[Row]:

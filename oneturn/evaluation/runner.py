@@ -28,6 +28,7 @@ from oneturn.evaluation.metric_columns import check_columns
 from oneturn.evaluation.rate_limit import ConcurrencyLimiter
 from oneturn.evaluation.result import REPEAT, Evaluation, Metric
 from oneturn.evaluation.results_file import ResultsFile
+from oneturn.evaluation.results_reader import to_frame
 from oneturn.evaluation.row import evaluate_row, name_clash, unreadable_row
 from oneturn.evaluation.targets import Target, resolve_target
 
@@ -238,7 +239,7 @@ def _completed(
 def _table(rows: list[Row]) -> pd.DataFrame:
     if not rows:
         raise DataError("There are no examples to evaluate; give at least one.")
-    return pd.DataFrame(rows)
+    return to_frame(rows)
 
 
 def _key(target: Target, source: Source, metrics: Mapping[str, Metric], approve: ApprovalPolicy | None = None) -> str:

@@ -156,6 +156,24 @@ def test_an_agent_that_nobody_has_asked_has_no_rows(tmp_path: Path):
     assert output.read_text().strip() == ""
 
 
+def test_values_of_custom_inputs_are_unchanged(tmp_path: Path):
+    custom = {"order": 12345678901234567, "ratio": 0.12345678901234, "answer": "CUSTOM", "error": "E42"}
+    asked = [{"input": "a?", "custom_inputs": custom}, {"input": "b?"}, {"input": "c?"}]
+    responses = [{"output": [MESSAGE]}] * 2 + [{"error_code": "X", "message": "No."}]
+    pairs = zip(asked, responses, strict=True)
+    table = pd.DataFrame([{"request": json.dumps(body), "response": json.dumps(reply)} for body, reply in pairs])
+    table.to_parquet(tmp_path / "payload.parquet")
+    output = tmp_path / "asked.jsonl"
+    run = CliRunner().invoke(
+        app, ["data", "from-inference-table", str(tmp_path / "payload.parquet"), "--output", str(output)]
+    )
+    assert "Wrote 3 rows" in run.output, run.output
+    assert "1 without an answer" in run.output
+    first, second, third = map(json.loads, output.read_text().splitlines())
+    assert first.items() >= {**custom, "response_answer": ANSWER, "response_error": None}.items()
+    assert (second["response_answer"], "order" in second, third["response_error"]) == (ANSWER, False, "No.")
+
+
 def test_another_table_is_refused():
     with pytest.raises(DataError, match="isn't an inference table: row 1 has no input 'request'"):
         read_inference_table(pd.DataFrame([{"a": 1}]))

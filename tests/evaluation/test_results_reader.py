@@ -10,6 +10,7 @@ from typing import Any
 import dspy
 import pytest
 
+import oneturn
 from oneturn.core.row_files import read_rows, write_rows
 from oneturn.errors import DataError
 from oneturn.evaluation import Evaluation, rescore
@@ -152,3 +153,17 @@ def test_long_integers_beside_fractions_are_written(tmp_path: Path):
         write_rows(path, [{"n": 2**53 + 1, "m": 2**59}, {"n": 1.5, "m": 1}])
         assert [cells["m"] for _, cells in read_rows(path, infer_types=True)] == [2**59, 1]
         assert str(next(read_rows(path))[1]["n"]) == str(2**53 + 1)
+
+
+@pytest.mark.parametrize("name", [None, "rows.jsonl", "rows.csv", "rows.parquet"])
+def test_logged_rows_have_the_values_of_the_evaluation(name: str | None, tmp_path: Path):
+    class Echo(dspy.Module):
+        def forward(self, question: str) -> dspy.Prediction:
+            return dspy.Prediction(answer=question)
+
+    data = [{"question": "a", "order": 12345678901234567, "ratio": 0.12345678901234}, {"question": "b"}]
+    output = None if name is None else tmp_path / name
+    found = oneturn.evaluate(Echo(), data, lambda *_: 1.0, inputs=["question"], output=output, progress=False)
+    first, second = map(json.loads, found.to_jsonl().splitlines())
+    assert (first["order"], first["ratio"], second.get("order")) == (12345678901234567, 0.12345678901234, None)
+    assert found.rows["order"][0] == 12345678901234567

@@ -21,7 +21,12 @@ FEEDBACK = "This row holds feedback, not a question."
 """The ``error`` of a row that holds feedback."""
 
 _FEEDBACK_FIELDS = {"text_assessments", "retrieval_assessments", "assessments"}
+_CLASHING = "response_"
+"""What the name of a column begins with if a custom input has the column's name."""
 _COPIED_COLUMNS = ("request_time", "requester", "served_entity_id", "client_request_id")
+
+
+_REQUESTER = ("requester", f"{_CLASHING}requester")
 
 
 def read_inference_table(table: Any, *, question: str = "question") -> pd.DataFrame:
@@ -36,15 +41,38 @@ def read_inference_table(table: Any, *, question: str = "question") -> pd.DataFr
         A table for ``oneturn.evaluate``: the question, one column per custom input, ``answer`` (the text), ``input``
         (all input items), ``sources`` (cited URLs), ``tool_calls`` (names), ``error``, ``status_code``, ``seconds``,
         ``request_id``, and the table's ``request_time``, ``requester``, ``served_entity_id``, ``client_request_id``.
-        Rows with an ``error`` have no answer. Rows that hold feedback have only the ``error``. Questions asked in the
-        chat-completions format, as AI Playground may do, are read like others.
+        A column with the name of a custom input is ``response_…`` instead. Rows with an ``error`` have no answer. Rows
+        that hold feedback have only the ``error``. Questions asked in the chat-completions format, as AI Playground may
+        do, are read like others.
 
     Raises:
         DataError: the table lacks the column ``request`` or ``response``.
     """
-    rows = [_read(row, question) for row in _rows(table)]
-    columns = None if rows else list(_read({"request": None, "response": None}, question))
+    rows = inference_rows(table, question)
+    columns = None if rows else [question, *_response({"request": None, "response": None}, [])]
     return pd.DataFrame(rows, columns=columns)
+
+
+def inference_rows(table: Any, question: str) -> list[dict[str, Any]]:
+    """Return the rows of :func:`read_inference_table` as mappings: a table would round large integers."""
+    requests = [(row, _request(row["request"])) for row in _rows(table)]
+    custom_inputs = [
+        dict(given) if isinstance(given := body.get("custom_inputs"), Mapping) else {} for _, body in requests
+    ]
+    taken = set().union(*custom_inputs)
+    rows = []
+    for (row, body), custom in zip(requests, custom_inputs, strict=True):
+        items = _items(body)
+        response = _response(row, items, is_feedback=_is_feedback(body))
+        renamed = {f"{_CLASHING}{name}" if name in taken else name: value for name, value in response.items()}
+        rows.append({question: _last_question(items), **custom, **renamed})
+    return rows
+
+
+def error_of(row: Mapping[str, Any]) -> str | None:
+    """Return why a row has no answer."""
+    error: str | None = row.get(f"{_CLASHING}error", row.get("error"))
+    return error
 
 
 def _rows(table: Any) -> Iterable[Mapping[str, Any]]:
@@ -55,14 +83,11 @@ def _rows(table: Any) -> Iterable[Mapping[str, Any]]:
         yield row.toDict()
 
 
-def _read(row: Mapping[str, Any], question: str) -> dict[str, Any]:
-    request = _request(row["request"])
-    items = _items(request)
-    reply, error = (None, FEEDBACK) if _is_feedback(request) else _reply(row)
+def _response(row: Mapping[str, Any], items: list[Mapping[str, Any]], is_feedback: bool = False) -> dict[str, Any]:
+    """The columns of a row besides the inputs."""
+    reply, error = (None, FEEDBACK) if is_feedback else _reply(row)
     milliseconds = row.get("execution_duration_ms", row.get("execution_time_ms"))
     fields = {
-        question: _last_question(items),
-        **(custom_inputs if isinstance(custom_inputs := request.get("custom_inputs"), Mapping) else {}),
         "answer": reply.text if reply else None,
         "input": items,
         "sources": [source.url for source in reply.sources] if reply else [],
@@ -168,6 +193,15 @@ def redact_rows(rows: pd.DataFrame, own: Mapping[str, str]) -> tuple[pd.DataFram
     Returns:
         The rows, and the number of matches per rule.
     """
+    redacted, counts = redact_records(rows.to_dict("records"), own)
+    columns = [name for name in rows.columns if name not in _REQUESTER]
+    return pd.DataFrame(redacted, index=rows.index, columns=columns), counts
+
+
+def redact_records(
+    rows: Iterable[Mapping[Any, Any]], own: Mapping[str, str]
+) -> tuple[list[dict[str, Any]], Mapping[str, int]]:
+    """Do what :func:`redact_rows` does with rows as mappings."""
     redaction = Redaction(own)
-    without_requester = rows.drop(columns="requester", errors="ignore")
-    return without_requester.map(redaction.apply), redaction.counts
+    redacted = [{name: redaction.apply(value) for name, value in row.items() if name not in _REQUESTER} for row in rows]
+    return redacted, redaction.counts

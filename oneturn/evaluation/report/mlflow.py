@@ -65,7 +65,7 @@ def log_report(
     texts = {
         "report.html": page,
         "summary.md": summary(evaluation, baseline, title, names, category, pass_score),
-        "rows.jsonl": evaluation.rows.to_json(orient="records", lines=True, force_ascii=False),
+        "rows.jsonl": evaluation.to_jsonl(),
     }
     if run_id is not None:
         return _log(texts, run_id)
