@@ -10,13 +10,12 @@ from typing import Any
 import dspy
 import pandas as pd
 
-from oneturn.core.row_files import write_rows
 from oneturn.core.serialization import canonical, jsonable, plain
 from oneturn.errors import DataError
 from oneturn.evaluation.metric_columns import check_columns
 from oneturn.evaluation.result import MEASURED, Evaluation, metrics_among
-from oneturn.evaluation.results_file import kept_finished
 from oneturn.evaluation.results_reader import check_rows, read_records, to_frame
+from oneturn.evaluation.results_record import recorded_evaluation, write_recorded
 from oneturn.evaluation.row import Row, judge_row
 from oneturn.evaluation.run_record import RUN_COLUMNS, RunRecord, with_record
 from oneturn.evaluation.runner import Metrics, named_metrics
@@ -69,8 +68,8 @@ def rescore(
     scored = [_row(*each, named, types or {}, old) for each in zip(rows_with_labels, golds, strict=True)]
     if output is None:
         return Evaluation(to_frame(scored))
-    with kept_finished(Path(output)):
-        write_rows(output, scored)
+    output = Path(output)
+    write_recorded(output, scored, recorded_evaluation(output))  # it stays the finished file of its evaluation
     return Evaluation.read(output)
 
 

@@ -2,14 +2,13 @@
 
 While the evaluation runs, the rows are in ``<name>.partial``, one JSON line each, in order of completion. At the end
 they are sorted into the order of the data and written in the format of the file's suffix. ``.<name>.evaluation`` then
-records which evaluation it was, so that the same one isn't paid for again.
+records which evaluation it was, so that the same one isn't paid for again: see ``results_record``.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import heapq
 import json
 import logging
@@ -23,9 +22,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from oneturn.core.row_files import check_suffix, truncate_partial_line, write_rows
+from oneturn.core.row_files import check_suffix, truncate_partial_line
 from oneturn.core.serialization import replace_surrogates
 from oneturn.errors import DataError
+from oneturn.evaluation.results_record import record_path, recorded_evaluation, write_recorded
 
 Row = dict[str, Any]
 _ROW_NUMBER = "__row__"
@@ -54,7 +54,6 @@ class ResultsFile:
         check_suffix(path)
         self.path = path
         self.partial = path.with_name(path.name + ".partial")
-        self._record = path.with_name(f".{path.name}.evaluation")
         self._key = key
         self._lock = threading.Lock()
         self._first_missing = 0
@@ -66,7 +65,7 @@ class ResultsFile:
             with self._writing():
                 if fresh:
                     self._file.truncate(0)
-                    self._record.unlink(missing_ok=True)
+                    record_path(path).unlink(missing_ok=True)
                 self.finished = self._is_finished()
                 if not self.finished:  # an empty partial file, left by a kill, doesn't hide a finished one
                     self._open_partial(key)
@@ -114,9 +113,7 @@ class ResultsFile:
             DataError: the file can't be written; the rows stay in the partial file.
         """
         with self._writing():
-            write_rows(self.path, self)
-            record = {"evaluation": self._key, "sha256": _digest(self.path)}
-            self._record.write_text(json.dumps(record) + "\n", encoding="utf-8")
+            write_recorded(self.path, self, self._key)
             self.partial.unlink()
         self._file.close()
 
@@ -170,13 +167,7 @@ class ResultsFile:
             file.close()
 
     def _is_finished(self) -> bool:
-        if not self._record.is_file() or not self.path.is_file() or os.fstat(self._file.fileno()).st_size:
-            return False
-        try:
-            record = json.loads(self._record.read_bytes())
-        except ValueError:  # written half, or by hand
-            return False
-        return bool(record == {"evaluation": self._key, "sha256": _digest(self.path)})
+        return not os.fstat(self._file.fileno()).st_size and recorded_evaluation(self.path) == self._key
 
     def _open_partial(self, key: str) -> None:
         truncate_partial_line(self.partial)
@@ -237,25 +228,3 @@ class ResultsFile:
                         _log.warning("%s, line %d is damaged; its row is run again.", self.partial, number)
                     continue
                 yield row
-
-
-@contextmanager
-def kept_finished(path: Path) -> Iterator[None]:
-    """Let code in the block rewrite a finished file's scores: it stays the finished file of its evaluation."""
-    record = path.with_name(f".{path.name}.evaluation")
-    try:
-        known = json.loads(record.read_bytes()) if path.is_file() else {}
-    except (OSError, ValueError):
-        known = {}
-    is_finished = isinstance(known, dict) and "evaluation" in known and known.get("sha256") == _digest(path)
-    yield
-    if is_finished:
-        record.write_text(json.dumps({**known, "sha256": _digest(path)}) + "\n", encoding="utf-8")
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -13,6 +13,7 @@ import pandas as pd
 
 from oneturn.core.row_files import check_suffix, read_rows
 from oneturn.errors import DataError
+from oneturn.evaluation.results_record import recorded_columns
 from oneturn.evaluation.run_record import RUN_COLUMNS
 
 Row = dict[str, Any]
@@ -80,8 +81,9 @@ def to_frame(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def _read(path: Path) -> Iterator[Row]:
+    kinds = recorded_columns(path) if path.suffix == ".csv" else {}
     columns: set[str] = set()  # those of the first row
-    for place, cells in read_rows(path, infer_types=True, quoted_is_text=True):
+    for place, cells in read_rows(path, infer_types=True, quoted_is_text=True, kinds=kinds):
         if isinstance(cells, str):
             raise DataError(f"{path} can't be read: {place}: {cells}")
         columns = columns or set(cells)

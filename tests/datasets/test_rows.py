@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from oneturn.core import row_files
+from oneturn.core import csv_files
 from oneturn.core.examples import read_examples
 from oneturn.core.row_files import SUFFIXES, read_rows, write_rows
 from oneturn.datasets.rows import dataset_hash, interleave, load_rows, spread, to_examples
@@ -139,7 +139,7 @@ def test_long_csv_is_read_completely(tmp_path: Path) -> None:
 
 
 def test_bad_rows_are_named_in_each_block_of_a_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_files, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(csv_files, "_BLOCK_BYTES", 64)
     lines = ["question,score", *("short" if number % 10 == 0 else f"Question {number}?,1" for number in range(2, 102))]
     places = dict(read_rows(write(tmp_path / "rows.csv", "\n".join(lines) + "\n")))
     assert list(places) == [f"row {number}" for number in range(2, 102)]
@@ -149,7 +149,7 @@ def test_bad_rows_are_named_in_each_block_of_a_csv(tmp_path: Path, monkeypatch: 
 
 
 def test_types_of_a_csv_column_are_inferred_from_all_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_files, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(csv_files, "_BLOCK_BYTES", 64)
     rows = [
         {"whole": number, "share": number / 2, "flag": number > 3, "code": f"0{number}", "mixed": number, "label": "NA"}
         for number in range(40)
@@ -162,7 +162,52 @@ def test_types_of_a_csv_column_are_inferred_from_all_cells(tmp_path: Path, monke
 
 def test_a_whole_number_that_no_column_holds_is_written_as_text(tmp_path: Path) -> None:
     write_rows(tmp_path / "rows.parquet", [{"n": 2**70}, {"n": 1}])
-    assert [cells for _, cells in read_rows(tmp_path / "rows.parquet")] == [{"n": str(2**70)}, {"n": "1"}]
+    assert [cells for _, cells in read_rows(tmp_path / "rows.parquet")] == [{"n": 2**70}, {"n": 1}]
+    assert pd.read_parquet(tmp_path / "rows.parquet")["n"].tolist() == [str(2**70), "1"]
+
+
+COLUMNS: dict[str, list[Any]] = {
+    "digits": ["12", "007"],
+    "long": [1234567890123456789, 1],
+    "huge": [2**70, -1],
+    "floats": [1.5, float("inf")],
+    "large and fraction": [2**53 + 1, 1.5],
+    "JSON text": ['{"a": 1}', "[1]"],
+    "lists": [[1], {"a": None}],
+    "list and text": [["1"], '["1"]'],
+    "number and text": [1, "1"],
+    "flag and text": [True, "true"],
+    "flag and number": [True, 1],
+    "null text": ["null", None],
+    "number and null text": [-1, "null"],
+    "number and formula": [2, "=1+1"],
+    "list and empty": [[], ""],
+    "text and nothing": ["", None],
+}
+
+
+@pytest.mark.parametrize("infer", [True, False])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_what_is_read_is_what_was_written(suffix: str, infer: bool, tmp_path: Path) -> None:
+    rows = [{f"={name}": cells[number] for name, cells in COLUMNS.items()} for number in range(2)]
+    kinds = write_rows(tmp_path / f"rows{suffix}", rows)
+    read = [cells for _, cells in read_rows(tmp_path / f"rows{suffix}", infer_types=infer, kinds=kinds)]
+    assert read == rows
+    assert [list(map(type, row.values())) for row in read if isinstance(row, dict)] == [
+        list(map(type, row.values())) for row in rows
+    ]
+
+
+def test_recorded_texts_of_a_list_are_parsed_for_a_field_of_lists(tmp_path: Path) -> None:
+    class Lists(BaseModel):
+        value: list[str]
+
+    class Either(BaseModel):
+        value: str | list[str]
+
+    write_rows(tmp_path / "rows.parquet", [{"value": '["a"]'}])
+    assert load_rows(tmp_path / "rows.parquet", Lists) == [Lists(value=["a"])]
+    assert load_rows(tmp_path / "rows.parquet", Either) == [Either(value='["a"]')]
 
 
 def test_a_file_is_replaced_only_when_all_rows_are_written(tmp_path: Path) -> None:

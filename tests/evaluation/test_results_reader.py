@@ -76,6 +76,13 @@ def test_one_line_that_is_not_utf_8_loses_no_other(tmp_path: Path):
     ]
 
 
+class Echo(dspy.Module):
+    """Answers with the question."""
+
+    def forward(self, question: str) -> dspy.Prediction:
+        return dspy.Prediction(answer=question)
+
+
 EQUAL = lambda gold, pred, trace=None: float(gold.answer == pred.answer)  # noqa: E731
 
 
@@ -157,13 +164,30 @@ def test_long_integers_beside_fractions_are_written(tmp_path: Path):
 
 @pytest.mark.parametrize("name", [None, "rows.jsonl", "rows.csv", "rows.parquet"])
 def test_logged_rows_have_the_values_of_the_evaluation(name: str | None, tmp_path: Path):
-    class Echo(dspy.Module):
-        def forward(self, question: str) -> dspy.Prediction:
-            return dspy.Prediction(answer=question)
-
     data = [{"question": "a", "order": 12345678901234567, "ratio": 0.12345678901234}, {"question": "b"}]
     output = None if name is None else tmp_path / name
     found = oneturn.evaluate(Echo(), data, lambda *_: 1.0, inputs=["question"], output=output, progress=False)
     first, second = map(json.loads, found.to_jsonl().splitlines())
     assert (first["order"], first["ratio"], second.get("order")) == (12345678901234567, 0.12345678901234, None)
     assert found.rows["order"][0] == 12345678901234567
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_results_are_read_as_they_were_written(suffix: str, tmp_path: Path):
+    same = lambda gold, pred, trace=None: float(json.loads(pred.answer)["n"] == gold.n)  # noqa: E731
+    data = [{"question": '{"n": 1}', "n": 1, "price": 1.5}, {"question": '{"n": 2}', "n": 2, "price": float("inf")}]
+    file, again = tmp_path / f"rows.{suffix}", tmp_path / f"again.{suffix}"
+    found = oneturn.evaluate(Echo(), data, same, inputs=["question"], output=file, progress=False)
+    assert rescore(file, same, output=again).score == found.score == 1.0
+    for each in (found, Evaluation.read(again)):
+        assert each.rows["price"].tolist() == [1.5, float("inf")]
+        assert each.rows["pred_answer"].tolist() == [row["question"] for row in data]
+
+
+def test_types_of_an_edited_csv_file_are_inferred(tmp_path: Path):
+    file = tmp_path / "rows.csv"
+    rows = [{"question": "a", "note": "[1]"}]
+    oneturn.evaluate(Echo(), rows, lambda *_: 1.0, inputs=["question"], output=file, progress=False)
+    assert next(read_records(file))["note"] == "[1]"
+    file.write_text(file.read_text().replace('"a"', '"b"'))
+    assert (next(read_records(file))["question"], next(read_records(file))["note"]) == ("b", [1])
