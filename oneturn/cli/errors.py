@@ -32,23 +32,36 @@ def describe(error: Exception) -> str | None:
     text = visible(" ".join(redact(str(error)).split()))
     text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     text = text if len(text) <= _MAX_CHARS else text[: _MAX_CHARS - 1] + "…"
-    if place := user_place(error.__traceback__):
+    if place := _syntax_place(error) or user_place(error.__traceback__):
         return f"{place}: {text}"
     return text if _is_service_error(error) else None
 
 
 def user_place(trace: TracebackType | None) -> str | None:
     """The last frame of a traceback in the agent's folder: file, line and function; ``None`` if there is none."""
-    agent_file = getattr(sys.modules.get("agent"), "__file__", None)  # as load_agent names it
-    roots = [Path.cwd().resolve(), *([Path(agent_file).resolve().parent] if agent_file else [])]
     for frame in reversed(traceback.extract_tb(trace)):
-        file = Path(frame.filename).resolve()
-        installed = file.is_relative_to(sys.prefix) or file.is_relative_to(sys.base_prefix)
-        if not file.is_file() or installed or file.is_relative_to(_PACKAGE):
-            continue
-        for root in roots:
-            if file.is_relative_to(root):
-                return f"{file.relative_to(root)}, line {frame.lineno}, in {frame.name}"
+        if name := _user_file(frame.filename):
+            return f"{name}, line {frame.lineno}, in {frame.name}"
+    return None
+
+
+def _syntax_place(error: Exception) -> str | None:
+    """The place of a syntax error, which no frame has; ``None`` for another error, or one that isn't in the user's."""
+    if not isinstance(error, SyntaxError) or not (name := _user_file(error.filename or "")):
+        return None
+    return f"{name}, line {error.lineno}"
+
+
+def _user_file(name: str) -> str | None:
+    """A file in the agent's folder or the working one, relative to it; ``None`` for any other file."""
+    agent_file = getattr(sys.modules.get("agent"), "__file__", None)  # as load_agent names it
+    file = Path(name).resolve()
+    installed = file.is_relative_to(sys.prefix) or file.is_relative_to(sys.base_prefix)
+    if not file.is_file() or installed or file.is_relative_to(_PACKAGE):
+        return None
+    for root in [Path.cwd().resolve(), *([Path(agent_file).resolve().parent] if agent_file else [])]:
+        if file.is_relative_to(root):
+            return str(file.relative_to(root))
     return None
 
 

@@ -146,6 +146,7 @@ _SIGNED_URL = re.compile(
         (?P<secret>[^\s&;"'<>\\]+)""",
     re.VERBOSE | re.IGNORECASE,
 )
+_IN_QUERY = re.compile(r"""[?&;](?:code|key)(?:=|%3d)(?P<secret>[^\s&;"'<>\\]{16,})""", re.IGNORECASE)
 _IN_URL = re.compile(r"""(?<=://)(?P<secret>[^/\s?#:@"'<>]*(?P<password>:(?!\d+[?#])[^/\s"'<>]+)?)@(?=[\w.\[-])""")
 _BEFORE_HOST = re.compile(
     rf"""(?:(?<![\w/.+@%\\-])|{_ESCAPED})(?P<secret>[\w.+-]{{1,100}}:[^\s@/:\\"'<>]{{1,100}})@  # user:password@host
@@ -153,9 +154,14 @@ _BEFORE_HOST = re.compile(
     re.VERBOSE,
 )
 _NO_USER = re.compile(r"\d+|acct|author|b?cc|by|contact|e?-?mail|from|im|mailto|owner|sips?|tel|to|user|xmpp")
-_LOGIN = re.compile(r"""-u(?:ser)?[ =]["']?[\w.@+-]{1,100}:(?P<secret>[^\s"']+)""")  # of curl
+_LOGIN = re.compile(
+    r"""(?:-u(?:ser)?[ =]["']?[\w.@+-]{1,100}:  # of curl
+        |\bsshpass\s{1,4}-p\s{0,4}["']?|\bmysql\w{0,10}\s(?:[^\n]{0,100}?\s)?-p["']?)(?P<secret>[^\s"']+)""",
+    re.VERBOSE,
+)
 
-_NAME = r"""passw(?:or)?d|passphrase|passcode|pwd|secret[ _-]?key|secret|credentials?|connection[ _-]?string
+_NAME = r"""passw(?:or)?[dt]|passphrase|passcode|pwd|otp(?<![a-z0-9]otp)|secret[ _-]?key|secret|credentials?
+    |connection[ _-]?string
     |token(?<!page[ _-]token)(?<!pagetoken)(?<!next[ _-]token)(?<!nexttoken)(?<!continuation[ _-]token)
     |access[ _-]?key|account[ _-]?key|admin[ _-]?key|api[ _-]?key|consumer[ _-]?key|encryption[ _-]?key
     |functions?[ _-]?key|master[ _-]?key|private[ _-]?key|shared[ _-]?key|signing[ _-]?key|storage[ _-]?key
@@ -174,8 +180,8 @@ _ASSIGNMENT = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _AFTER_NAME = re.compile(
-    rf"""(?:{_NAME})["'`]?\s{{1,4}}(?:(?:code|given|is|provided|supplied|used|value|was)\s{{0,2}}:?\s{{1,4}}){{0,2}}
-        ["'`(]?(?P<secret>[^\s"'<>\[-][^\s"']*)""",
+    rf"""(?:{_NAME})["'`]?\s{{1,4}}(?P<link>(?:(?:code|given|is|provided|supplied|used|value|was)\s{{0,2}}:?\s{{1,4}}){{0,2}}
+        ["'`(]?)(?P<secret>[^\s"'<>\[-][^\s"']*)""",
     re.VERBOSE | re.IGNORECASE,
 )
 _OPTION = re.compile(r"(?:--[\w-]*|\blogin\s{1,4}\S{1,100}\s{1,4})$")  # also of .netrc
@@ -315,7 +321,10 @@ def _assigned(match: re.Match[str], value: str) -> str | None:
 
 def _after_name(match: re.Match[str], value: str) -> str | None:
     if not _OPTION.search(match.string, max(0, match.start() - 120), match.start()):
-        return "assignment" if _is_random(value, 16) else None
+        if _is_random(value, 16):
+            return "assignment"
+        is_said = match["link"] and len(value) >= 6 and _MIXED.match(value) and not _is_ordinary(value)
+        return "possible_assignment" if is_said else None
     if _is_ordinary(value) or (value.isupper() and value.isalpha()):  # --token TOKEN
         return None
     return "assignment" if _is_random(value) else "possible_assignment"
@@ -359,7 +368,8 @@ _ANYWHERE: list[tuple[tuple[str, ...], re.Pattern[str], _Classify]] = [
     (("=", "%3"), _SIGNED_URL, _always("signed_url")),
     (("://",), _IN_URL, _in_url),
     (("@",), _BEFORE_HOST, _before_host),
-    (("-u",), _LOGIN, _login),
+    (("-u", "-p"), _LOGIN, _login),
+    (("code=", "key=", "%3"), _IN_QUERY, lambda match, value: "signed_url" if _is_random(value, 16) else None),
 ]
 _AT_NAME: list[tuple[re.Pattern[str], _Classify]] = [(_ASSIGNMENT, _assigned), (_AFTER_NAME, _after_name)]
 _AT_HINT: dict[str, list[tuple[re.Pattern[str], _Classify]]] = {

@@ -9,8 +9,10 @@ files of ROOT that the model needed are written to RESULT. The script doesn't im
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -26,33 +28,63 @@ class _MissingModules:
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """Find no module; called when no other finder has found it."""
         place = self._root.joinpath(*name.split("."))
-        if (place.with_suffix(".py").is_file() or any(place.glob("*.py"))) and name not in self.names:
+        if (place.with_suffix(".py").is_file() or any(place.rglob("*.py"))) and name not in self.names:
             self.names.append(name)
         return None
 
 
-class _OpenedFiles:
-    """An audit hook that records the files of ROOT that are opened, or looked for in the model without success."""
+class _NeededFiles:
+    """Records what of ROOT is opened, or looked for in the model or the working folder without success.
+
+    It is an audit hook, for files, folders and SQLite databases; ``stat`` replaces ``os.stat``, which has no event.
+    """
 
     def __init__(self, root: Path, model: Path):
         self._root = root
         self._model = model
+        self._looking = threading.local()  # its own look-ups aren't recorded
         self.names: list[str] = []
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
-        if event != "open" or not isinstance(args[0], str):
+        if event in ("open", "sqlite3.connect"):
+            self._note(args[0], Path.is_file)
+        elif event in ("os.listdir", "os.scandir"):
+            self._note(args[0], Path.is_dir)
+
+    def stat(self, path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
+        """Return what ``os.stat`` does."""
+        try:
+            return _stat(path, *args, **kwargs)
+        except FileNotFoundError:
+            if not _asked_by_a_framework():
+                self._note(path, Path.exists)
+            raise
+
+    def _note(self, path: Any, is_there: Callable[[Path], bool]) -> None:
+        if not isinstance(path, str | bytes | os.PathLike) or getattr(self._looking, "now", False):
             return
-        file = self._in_root(Path(args[0]))
-        if not file.is_absolute() or not file.is_relative_to(self._root) or _is_installed(file) or not file.is_file():
-            return
-        name = file.relative_to(self._root)
-        stores = ("mlruns", "mlartifacts", "mlflow.db")
-        if not name.parts[0].startswith((".", *stores)) and str(name) not in self.names:
-            self.names.append(str(name))
+        self._looking.now = True
+        try:
+            file = self._in_root(Path(os.fsdecode(path)))
+            if not file.is_absolute() or not file.is_relative_to(self._root) or file == self._root:
+                return
+            name = file.relative_to(self._root)
+            stores = ("mlruns", "mlartifacts", "mlflow.db")
+            if _is_installed(file) or name.parts[0].startswith((".", *stores)) or not is_there(file):
+                return
+            shown = f"{name}/" if file.is_dir() else str(name)
+            if shown not in self.names:
+                self.names.append(shown)
+        finally:
+            self._looking.now = False
 
     def _in_root(self, file: Path) -> Path:
-        """The place in ROOT of a file that the model lacks; another file is unchanged."""
-        if not file.is_relative_to(self._model) or file.exists():
+        """The place in ROOT of a file that the model or the working folder lacks; another file is unchanged."""
+        if file.exists():
+            return file
+        if not file.is_absolute():
+            return self._root / file
+        if not file.is_relative_to(self._model):
             return file
         parts = file.relative_to(self._model).parts
         return self._root.joinpath(*parts[1:] if parts[0] == "code" else parts)
@@ -62,7 +94,7 @@ def main() -> None:
     """Write ``{"modules": …, "files": …, "error": …}``; the error is null if the model has answered."""
     model, root, result = map(Path, sys.argv[1:])
     _hide(root)
-    modules, files = _MissingModules(root), _OpenedFiles(root, model)
+    modules, files = _MissingModules(root), _NeededFiles(root, model)
     sys.meta_path.append(modules)
     error = None
     try:
@@ -71,11 +103,28 @@ def main() -> None:
         mlflow.tracing.disable()
         example = json.loads((model / "input_example.json").read_text(encoding="utf-8"))
         sys.addaudithook(files)
+        os.stat = files.stat  # type: ignore[assignment]  # a class of its own
         mlflow.pyfunc.load_model(str(model)).predict(example)
     except Exception as raised:  # the parent process reports it
         error = f"{type(raised).__name__}: {raised}"
     found = {"modules": modules.names, "files": files.names, "error": error}
     result.write_text(json.dumps(found), encoding="utf-8")
+
+
+_stat = os.stat
+_LIBRARY = os.path.dirname(os.__file__)
+
+
+def _is_standard(file: str) -> bool:
+    return file.startswith(("<frozen", _LIBRARY)) and "site-packages" not in file
+
+
+def _asked_by_a_framework() -> bool:
+    """Whether oneturn, MLflow or DSPy looks for a file, beyond the standard library's functions; they do without it."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and _is_standard(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame.f_globals.get("__name__", "").partition(".")[0] in ("oneturn", "mlflow", "dspy")
 
 
 def _hide(root: Path) -> None:

@@ -110,7 +110,7 @@ def _carried_files(agent: Agent) -> Iterator[Path]:
 
 
 def _is_module(place: Path) -> bool:
-    return place.with_suffix(".py").is_file() or (place.is_dir() and any(place.glob("*.py")))
+    return place.with_suffix(".py").is_file() or (place.is_dir() and any(place.rglob("*.py")))
 
 
 def _imports(node: ast.AST) -> Iterator[tuple[str, int]]:

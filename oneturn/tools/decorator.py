@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ def tool(
 
         @functools.wraps(function)
         def declared(*args: Any, **kwargs: Any) -> Any:
-            if _enforced.get() is options or not dspy.settings.caller_modules:
+            if _enforced.get() is options or _is_called_by_a_person():
                 return _call(run, args, kwargs)
             return _enforce(declared.__name__, options, lambda: _call(run, args, kwargs), kwargs)
 
@@ -121,6 +122,11 @@ def options_enforced(options: ToolOptions) -> Iterator[None]:
 
 
 _enforced: contextvars.ContextVar[ToolOptions | None] = contextvars.ContextVar("oneturn_enforced", default=None)
+
+
+def _is_called_by_a_person() -> bool:
+    """Whether the call is direct, as in a notebook's cell. A module's own threads don't know that a module runs."""
+    return not dspy.settings.caller_modules and threading.current_thread() is threading.main_thread()
 
 
 def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

@@ -43,6 +43,18 @@ def test_an_agent_in_another_folder_is_named_too(tmp_path: Path, monkeypatch: py
     assert result.stderr == "Error: agent.py, line 2, in <module>: RuntimeError: \\u001b[2Jbroken\n"
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_syntax_error_in_the_agent_file_names_its_line(
+    elsewhere: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / ("elsewhere" if elsewhere else "."))
+    (tmp_path / "agent.py").write_text("\nif True\n")
+    result = run("doctor", "--agent", str(tmp_path / "agent.py"))
+    assert result.exit_code == 1
+    assert result.stderr == "Error: agent.py, line 2: SyntaxError: expected ':' (agent.py, line 2)\n"
+
+
 @pytest.mark.parametrize("error", [MlflowException("API request to http://127.0.0.1:9 failed"), PermissionError("no")])
 def test_an_error_of_a_service_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch):
     def fail(*arguments: Any) -> None:

@@ -193,6 +193,15 @@ CREDENTIALS = [
     r'"private_key": "-----BEGIN PRIVATE KEY-----\nCANARY1\n-----END PRIVATE KEY-----\n"',
     "AKIAIOSFODNN7EXAMPLE/wJalrXUtnFEMIaK7MDENGabPxRfiCYCANARY1AAA",
     "could not use hunter2CANARY1env99",
+    "mysqldump -u root -pCANARY1 -h db",
+    "sshpass -p CANARY1 ssh host",
+    "GET https://fn.test/api/f?code=CANARY1abcDEF0123456789==",
+    "GET https://fn.test/api/f?a=b&key=CANARY1abcDEF0123456789",
+    "Incorrect API key provided: CANARY1. Find yours",
+    "the password is CANARY1",
+    "login failed with password 'CANARY1'",
+    "Passwort: CANARY1",
+    "otp=CANARY1",
 ]
 
 
@@ -237,6 +246,8 @@ ORDINARY = [
     "signature: question -> answer; primary key: id; key=value; the secret is patience",
     "access key: the one of door 4711, AccountKey=… and sig= on page 3, credentials: agent",
     "cookie: the user must accept; see https://x.test/cookies. session_id=42",
+    "the hotpot: no, mkdir -p some/folder2, mysql -p, see https://x.test/?code=1234&key=name-of-a-thing",
+    "the token is too long, the password is required, token 'user_name' was given, the secret is in file2",
     "DATABRICKS_TOKEN isn't set. Run: export OPENAI_API_KEY=…",
     "usage: cmd --token TOKEN --password PASSWORD --max-tokens 512; docker run -u 1000:1000 --user app:app",
     "Access denied for user 'root'@'localhost' (using password: YES)",

@@ -158,6 +158,33 @@ look("shared_helpers")
 """
 
 
+LOOK = """
+import sqlite3
+ROOT = Path(parts.__file__).parents[1]
+FOUND = [list((ROOT / "passages").glob("*.md")), (ROOT / "prompts.txt").exists(), Path("relative.txt").is_file()]
+sqlite3.connect(ROOT / "orders.db").close()
+"""
+
+
+def test_what_is_looked_for_without_being_opened_is_named(tmp_path: Path):
+    agent = write_agent(tmp_path / "desk", "parts", LOOK)
+    (agent / "passages").mkdir()
+    (agent / "passages" / "fees.md").write_text("4 euros")
+    for name in ("orders.db", "relative.txt"):
+        (agent / name).write_text("")
+    run = log(agent)
+    assert run.returncode == 1
+    for name in ("passages/", "prompts.txt", "relative.txt", "orders.db"):
+        assert f"the file {name}" in " ".join(run.stderr.split())
+
+
+def test_a_module_of_a_folder_without_init_is_named(tmp_path: Path):
+    agent = write_agent(tmp_path / "desk", "parts", lazy="from spaced.deep import module")
+    (agent / "spaced" / "deep").mkdir(parents=True)
+    (agent / "spaced" / "deep" / "module.py").write_text("")
+    assert missing_modules(oneturn.load_agent(agent / "agent.py")) == ["spaced (agent.py, line 11)"]
+
+
 @pytest.mark.parametrize("way", ["PYTHONPATH", ".pth", "editable"])
 def test_the_agent_s_folder_is_hidden_however_it_came_onto_the_path(way: str, tmp_path: Path):
     root, site = tmp_path / "desk", tmp_path / "site"

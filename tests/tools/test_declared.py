@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dspy
@@ -104,6 +105,25 @@ def test_a_tool_that_nobody_could_see_is_not_called_without_the_approval_it_need
     assert paid == []
     assert answer_of(oneturn.tool(refund, approval=lambda euros: euros > 500)) == "paid"
     assert oneturn.tool(refund, approval=True)(euros=1) == "paid", "called by its own author, it is a function"
+
+
+def test_the_threads_of_a_module_are_no_person():
+    paid: list[int] = []
+
+    @oneturn.tool(approval=True)
+    def refund(euros: int) -> str:
+        """Give money back."""
+        paid.append(euros)
+        return "paid"
+
+    class Pooled(dspy.Module):
+        def forward(self, question: str) -> dspy.Prediction:
+            with ThreadPoolExecutor(1) as pool:
+                call = pool.submit(refund, euros=5)
+            return dspy.Prediction(answer=str(call.exception()))
+
+    assert "needs a person's approval" in Pooled()(question="?").answer
+    assert paid == []
 
 
 def test_a_tool_that_our_react_calls_does_not_answer_for_those_that_it_calls_itself():
