@@ -103,7 +103,7 @@ def main() -> None:
         mlflow.tracing.disable()
         example = json.loads((model / "input_example.json").read_text(encoding="utf-8"))
         sys.addaudithook(files)
-        os.stat = files.stat  # type: ignore[assignment]  # a class of its own
+        os.stat = files.stat
         mlflow.pyfunc.load_model(str(model)).predict(example)
     except Exception as raised:  # the parent process reports it
         error = f"{type(raised).__name__}: {raised}"
