@@ -83,6 +83,8 @@ def test_module_of_ones_own_is_wrapped(source: str, tmp_path: Path, monkeypatch:
     assert schema["required"] == ["question", "language"]
     (tmp_path / "data" / "examples" / "train.jsonl").write_text(json.dumps(ROW) + "\n")
     assert "3 passed" in python(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    with stub_lm(step) as url:
+        assert "$ notebook query_endpoint" in walk(tmp_path, url, ["notebook", "query_endpoint"])
 
 
 @pytest.mark.parametrize(
