@@ -50,7 +50,6 @@ ACCEPTED_VALUES: Mapping[str, tuple[tuple[Any, ...], str]] = {
 send instead of another value."""
 
 _NOT_FIELDS = {
-    "databricks_options": "the header x-mlflow-return-trace-id: true returns the trace's id",
     "max_completion_tokens": "send max_output_tokens",
     "max_tokens": "send max_output_tokens",
     "messages": "send input",
@@ -58,16 +57,31 @@ _NOT_FIELDS = {
 }
 _TAGS = ("function", "mcp")  # of the types of tools, in the place of an error
 _INCLUDABLE = ("reasoning.encrypted_content",)
+_DROPPED = ("model", "include", "stream_options")  # for an agent that isn't a ResponsesAdapter
 _SETTINGS = ("temperature", "top_p", "max_output_tokens", "max_tool_calls", "tools")
-
-
+_ECHOED = (
+    *("instructions", "max_tool_calls", "metadata", "user", "safety_identifier", "prompt_cache_key"),
+    *("prompt_cache_retention", "temperature", "top_p", "max_output_tokens", "parallel_tool_calls"),
+)
 _MOST_METADATA = 1000
 
 
-class TextFormat(BaseModel):
-    """The format of the answer's text."""
+class _Fields(BaseModel):
+    """Fields of which an unknown one is refused, unless it is ``null``."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        return {name: inner for name, inner in value.items() if inner is not None or name in known}
+
+
+class TextFormat(_Fields):
+    """The format of the answer's text."""
 
     type: Literal["text", "json_object", "json_schema"]
     name: str | None = None
@@ -84,34 +98,48 @@ class TextFormat(BaseModel):
         return value
 
 
-class TextSettings(BaseModel):
+class TextSettings(_Fields):
     """The settings of the answer's text."""
-
-    model_config = ConfigDict(extra="forbid")
 
     format: TextFormat | None = None
     verbosity: Literal["medium"] | None = None
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(_Fields):
     """The options of a stream. Events are never padded."""
-
-    model_config = ConfigDict(extra="forbid")
 
     include_obfuscation: Literal[False] | None = None
 
 
-class Context(BaseModel):
+class Context(_Fields):
     """The session and the user of the request's trace."""
 
     conversation_id: str | None = None
     user_id: str | None = None
 
 
-class RequestFields(BaseModel):
-    """The fields of a request that are honoured."""
+class DatabricksOptions(Context):
+    """What Databricks' clients ask for: the trace's id in the response, and the ``context`` in its older place."""
 
-    model_config = ConfigDict(extra="forbid")
+    return_trace: StrictBool | None = None
+
+
+class TraceFields(_Fields):
+    """The fields of a request that are about its trace."""
+
+    context: Context | None = None
+    databricks_options: DatabricksOptions | None = None
+
+    @property
+    def mlflow_context(self) -> dict[str, str]:
+        """The ``context`` of MLflow's request; a value in ``context`` counts before one in ``databricks_options``."""
+        given = [each for each in (self.databricks_options, self.context) if each is not None]
+        names = set(Context.model_fields)
+        return {name: value for each in given for name, value in each.model_dump(include=names).items() if value}
+
+
+class RequestFields(TraceFields):
+    """The fields of a request that are honoured."""
 
     input: Annotated[Any, Field(description="The question, or the items of a conversation.")]
     custom_inputs: Annotated[dict[str, Any] | None, Field(description="The agent's other inputs.")] = None
@@ -131,10 +159,10 @@ class RequestFields(BaseModel):
         dict[str, str] | None, Field(max_length=_MOST_METADATA, description="Repeated in the response.")
     ] = None
     include: Annotated[list[str] | None, Field(max_length=100)] = None
-    context: Context | None = None
     user: Annotated[str | None, Field(description="Repeated in the response.")] = None
     safety_identifier: Annotated[str | None, Field(description="Repeated in the response.")] = None
     prompt_cache_key: Annotated[str | None, Field(description="Repeated in the response.")] = None
+    prompt_cache_retention: Annotated[str | None, Field(description="Repeated in the response.")] = None
 
 
 @dataclass(frozen=True)
@@ -208,9 +236,15 @@ def read_fields(body: Any) -> tuple[dict[str, Any], RequestOptions]:
         client_tools(tools, fields.tool_choice),
         frozenset(tool.name for tool in tools if isinstance(tool, FunctionTool)),
     )
-    names = ("custom_inputs", "context", "stream", "user", "metadata")
+    names = ("custom_inputs", "stream", "user", "metadata")
     request = {name: body[name] for name in names if body.get(name) is not None}
-    return {**request, "input": items}, options
+    return {**request, "context": fields.mlflow_context or None, "input": items}, options
+
+
+def returns_trace_id(body: Mapping[str, Any]) -> bool:
+    """Return whether a request that has been read asks for the trace's id in its ``databricks_options``."""
+    options = body.get("databricks_options")
+    return isinstance(options, Mapping) and options.get("return_trace") is True
 
 
 def agent_request(body: Any) -> ResponsesAgentRequest:
@@ -221,15 +255,19 @@ def agent_request(body: Any) -> ResponsesAgentRequest:
     """
     if not isinstance(body, Mapping):
         raise RequestError("The request's body must be a JSON object.")
-    known = {*ResponsesAgentRequest.model_fields, "model", "include", "stream_options", "instructions"}
+    known = {*ResponsesAgentRequest.model_fields, *TraceFields.model_fields, *_DROPPED, "instructions"}
     for name, value in body.items():
         if name not in known and not _is_default(name, value):
             raise RequestError(f"This agent doesn't support {name}; leave it out.", name)
+    try:
+        trace = TraceFields.model_validate({name: body.get(name) for name in TraceFields.model_fields})
+    except ValidationError as error:
+        raise _refusal(error) from error
     instructions = [{"role": "system", "content": body["instructions"]}] if body.get("instructions") else []
     given = body.get("input")
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
-    fields = {**body, "input": [*instructions, *to_mlflow_items(items)] if isinstance(items, list) else items}
-    return to_mlflow_request(fields)
+    items = [*instructions, *to_mlflow_items(items)] if isinstance(items, list) else items
+    return to_mlflow_request({**body, "context": trace.mlflow_context or None, "input": items})
 
 
 def _is_default(name: str, value: Any) -> bool:
@@ -238,6 +276,8 @@ def _is_default(name: str, value: Any) -> bool:
     Raises:
         RequestError: it asks for something.
     """
+    if value is None and name not in RequestFields.model_fields:
+        return True
     if name in _NOT_FIELDS:
         raise RequestError(f"{name} isn't a field of a Responses request: {_NOT_FIELDS[name]}.", name)
     if name not in ACCEPTED_VALUES:
@@ -279,9 +319,7 @@ def _with_id(item: Any) -> Any:
 
 
 def _echo(fields: RequestFields) -> dict[str, Any]:
-    names = ("instructions", "max_tool_calls", "metadata", "user", "safety_identifier", "prompt_cache_key")
-    settings = ("temperature", "top_p", "max_output_tokens", "parallel_tool_calls")
-    echo = {name: getattr(fields, name) for name in (*names, *settings)}
+    echo = {name: getattr(fields, name) for name in _ECHOED}
     if tools := echoed_tools(fields.tools or ()):
         echo["tools"] = tools
     if fields.tool_choice is not None:

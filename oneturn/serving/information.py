@@ -17,7 +17,7 @@ from oneturn.responses import ResponsesAdapter
 from oneturn.responses.errors import to_client_error
 from oneturn.responses.request import message_fields
 from oneturn.responses.text_format import input_schema, output_schema
-from oneturn.serving.http_errors import error_response
+from oneturn.serving.http_errors import error_response, invalid_request
 from oneturn.serving.openapi import openapi_document
 from oneturn.serving.page.traces import trace_url_template
 from oneturn.serving.served_agent import ServedAgent
@@ -43,6 +43,7 @@ class Information:
         """The routes of the endpoints."""
         return [
             Route("/v1/models", self.models),
+            Route("/v1/models/{id}", self.model),
             Route("/health", self.health),
             Route("/ready", self.ready),
             Route("/agent/info", self.agent_info),
@@ -64,8 +65,15 @@ class Information:
 
     async def models(self, request: Request) -> JSONResponse:
         """The agent, as the only model."""
-        model = {"id": self._served.name, "object": "model", "created": self._started, "owned_by": "oneturn"}
-        return JSONResponse({"object": "list", "data": [model]})
+        return JSONResponse({"object": "list", "data": [self._model()]})
+
+    async def model(self, request: Request) -> JSONResponse:
+        """The agent; 404 for another id."""
+        model, id = self._model(), request.path_params["id"]
+        if id != model["id"]:
+            message = f"The server has no model {id!r:.80}; the only one is {model['id']!r}."
+            return error_response(invalid_request(message, "model", 404))
+        return JSONResponse(model)
 
     async def agent_info(self, request: Request) -> JSONResponse:
         """The agent's name and version, schemas of its inputs and outputs, their part in messages, its tools."""
@@ -74,6 +82,9 @@ class Information:
     async def openapi(self, request: Request) -> JSONResponse:
         """The OpenAPI document."""
         return JSONResponse(await run_in_threadpool(lambda: openapi_document(self._info(), self._paths, self._stores)))
+
+    def _model(self) -> dict[str, Any]:
+        return {"id": self._served.name, "object": "model", "created": self._started, "owned_by": "oneturn"}
 
     def _build(self) -> None:
         if isinstance(self._served.agent, ResponsesAdapter):

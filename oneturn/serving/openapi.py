@@ -11,6 +11,8 @@ _SCHEMAS = "#/components/schemas/"
 _TEXT_PARTS = ["input_text", "output_text"]
 
 _STORED_PATH = "/v1/responses/{id}"
+_MODEL_PATH = "/v1/models/{id}"
+_ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
 _ERROR = {
     "description": "An error.",
     "content": {"application/json": {"schema": {"$ref": f"{_SCHEMAS}Error"}}},
@@ -143,7 +145,7 @@ def openapi_document(info: Mapping[str, Any], paths: Mapping[str, str], stores: 
     return {
         "openapi": "3.1.0",
         "info": {"title": info["name"], "version": str(info.get("version") or "unversioned")},
-        "paths": {**runs, **_descriptions()},
+        "paths": {**runs, **_descriptions(), _MODEL_PATH: _model_operation()},
         "components": {"schemas": schemas},
     }
 
@@ -197,17 +199,21 @@ def _stored_request(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stored_operations() -> dict[str, Any]:
-    id = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
     deleted = {
         "type": "object",
         "required": ["id", "object", "deleted"],
         "properties": {"id": {"type": "string"}, "object": {"const": "response"}, "deleted": {"const": True}},
     }
     return {
-        "parameters": [id],
+        "parameters": [_ID],
         "get": _operation("A stored response.", "get_response", {"$ref": f"{_SCHEMAS}Response"}),
         "delete": _operation("Delete a stored response.", "delete_response", deleted),
     }
+
+
+def _model_operation() -> dict[str, Any]:
+    operation = _operation("The agent; 404 for another id.", "get_model", {"type": "object"})
+    return {"parameters": [_ID], "get": operation}
 
 
 def _operation(summary: str, id: str, schema: Mapping[str, Any]) -> dict[str, Any]:

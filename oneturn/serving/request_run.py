@@ -24,7 +24,7 @@ from oneturn.responses import ResponsesAdapter
 from oneturn.responses.dialects import Dialect, DialectName
 from oneturn.responses.errors import error_event, to_client_error
 from oneturn.responses.parsing import read_request
-from oneturn.responses.request_fields import RequestOptions, agent_request
+from oneturn.responses.request_fields import RequestOptions, agent_request, returns_trace_id
 from oneturn.responses.tool_items import ENDINGS, Event
 from oneturn.serving.page.traces import SERVED_BY
 from oneturn.serving.request_id import HEADER
@@ -289,7 +289,7 @@ class RequestRun:
 
     @property
     def _returns_trace_id(self) -> bool:
-        return self._headers.get(_RETURN_TRACE_ID, "").lower() == "true"
+        return self._headers.get(_RETURN_TRACE_ID, "").lower() == "true" or returns_trace_id(self._body)
 
 
 def _dumped(stream: Iterable[Any]) -> Generator[Event, None, None]:

@@ -73,7 +73,8 @@ UNSUPPORTED = {
     "stream_options": {"include_obfuscation": True},
     "text": {"verbosity": "low"},
     "max_tokens": 9,
-    "databricks_options": {"return_trace": True},
+    "databricks_options": {"long_task": True},
+    "context": {"conversation_id": "a", "colour": "red"},
     "anything": 1,
     "temperature": 3,
     "max_output_tokens": 0,
@@ -96,6 +97,34 @@ def test_a_value_that_asks_for_nothing_is_accepted(name: str):
     for value in (None, *ACCEPTED_VALUES[name][0]):
         request, _ = read_request({"input": "?", name: value})
         assert len(request.input) == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"anything": None, "max_tokens": None, "context": {"colour": None}, "text": {"colour": None}},
+        {"databricks_options": None},
+        {"databricks_options": {"return_trace": None, "conversation_id": None}},
+    ],
+)
+def test_null_is_no_field(fields: dict[str, Any]):
+    assert read_request({"input": "?", **fields})[0] == read_request({"input": "?"})[0]
+    assert agent_request({"input": "?", **fields}).context is None
+
+
+def test_databricks_options_hold_the_context():
+    for read in (lambda body: read_request(body)[0], agent_request):
+        options = {"return_trace": True, "conversation_id": "old", "user_id": "me"}
+        request = read({"input": "?", "databricks_options": options, "context": {"conversation_id": "new"}})
+        assert request.context is not None
+        assert request.context.model_dump() == {"conversation_id": "new", "user_id": "me"}
+        with pytest.raises(RequestError, match=r"databricks_options\.long_task"):
+            read({"input": "?", "databricks_options": {"long_task": True}})
+
+
+def test_a_hint_about_the_prompt_cache_is_repeated():
+    _, options = read_request({"input": "?", "prompt_cache_key": "a", "prompt_cache_retention": "24h"})
+    assert options.echo == {"prompt_cache_key": "a", "prompt_cache_retention": "24h"}
 
 
 def test_false_is_no_zero_and_zero_is_not_false():

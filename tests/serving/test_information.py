@@ -56,6 +56,18 @@ def test_the_agent_is_the_only_model(client: TestClient):
     assert models["object"] == "list"
     [model] = models["data"]
     assert (model["id"], model["object"], type(model["created"])) == ("weather", "model", int)
+    assert client.get("/v1/models/weather").json() == model
+
+
+def test_another_model_is_not_found(client: TestClient):
+    answer = client.get("/v1/models/gpt")
+    assert answer.status_code == 404
+    assert answer.json()["error"] == {
+        "type": "not_found",
+        "code": "not_found",
+        "message": "The server has no model 'gpt'; the only one is 'weather'.",
+        "param": "model",
+    }
 
 
 def test_the_agent_s_description(client: TestClient):
@@ -148,10 +160,10 @@ def test_the_openapi_document_names_every_path(client: TestClient):
     paths = client.get("/openapi.json").json()["paths"]
     for path, operations in paths.items():
         if "get" in operations:
-            assert client.get(path).status_code == 200
+            assert client.get(path.format(id="weather")).status_code == 200
     assert set(paths) == {
-        "/v1/responses", "/responses", "/invocations", "/v1/models", "/health", "/ready", "/agent/info",
-        "/openapi.json",
+        "/v1/responses", "/responses", "/invocations", "/v1/models", "/v1/models/{id}", "/health", "/ready",
+        "/agent/info", "/openapi.json",
     }  # fmt: skip
 
 
@@ -172,6 +184,30 @@ def test_the_trace_has_the_request_s_id(client: TestClient):
     trace = mlflow.get_trace(response["metadata"]["trace_id"])
     assert trace is not None
     assert trace.info.client_request_id == "mine-3"
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("path", ["/v1/responses", "/responses"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_databricks_options_ask_for_the_trace_s_id(client: TestClient, path: str, stream: bool):
+    def trace_id(**options: Any) -> Any:
+        answer = client.post(path, json={"input": "?", "stream": stream, "databricks_options": options})
+        assert answer.status_code == 200, answer.text
+        if not stream:
+            return (answer.json().get("metadata") or {}).get("trace_id")
+        data = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+        traced = (event.get("trace_id") or _trace_id_of(event) for event in data)
+        return next((id for id in traced if id), None)
+
+    trace = mlflow.get_trace(trace_id(return_trace=True, conversation_id="talk", user_id="me"))
+    assert trace is not None
+    assert trace.info.trace_metadata["mlflow.trace.session"] == "talk"
+    assert trace.info.trace_metadata["mlflow.trace.user"] == "me"
+    assert trace_id(return_trace=False) is None
+
+
+def _trace_id_of(event: dict[str, Any]) -> Any:
+    return ((event.get("response") or {}).get("metadata") or {}).get("trace_id")
 
 
 @pytest.mark.usefixtures("traced")
