@@ -7,10 +7,11 @@ MLflow's types know the pairs only. Both forms are read everywhere; what MLflow'
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from oneturn.core.serialization import jsonable
+from oneturn.errors import RequestError
 
 Event = Mapping[str, Any]
 Item = Mapping[str, Any]
@@ -19,6 +20,16 @@ APPROVAL_RESPONSE = "mcp_approval_response"
 """The type of the item that answers an approval request."""
 
 MCP_CALL = "mcp_call"
+MLFLOW_CALLS = frozenset({"computer_call", "file_search_call", "web_search_call"})
+"""The types of other providers' calls that MLflow's types have."""
+
+_READ = (
+    *("message", "reasoning", "function_call", "function_call_output", MCP_CALL),
+    *("mcp_approval_request", APPROVAL_RESPONSE),
+)
+_CALL_ENDINGS = ("_call", "_output", "_list_tools")
+_UNREADABLE = f"which this agent can't read; leave it out, or send one of {', '.join(_READ)}"
+_COMPACTION = "which only its provider can read; send the items of the earlier turns instead"
 _ERROR = "Error: "
 _DONE = "response.output_item.done"
 
@@ -43,6 +54,32 @@ def to_mlflow_items(items: Iterable[Any]) -> list[Any]:
     if [_kind(item) for item in converted[-2:]] == [APPROVAL_RESPONSE, "message"] and _is_empty(converted[-1]):
         converted.pop()
     return converted
+
+
+def without_foreign_calls(items: Sequence[Any], also: Container[str] = ()) -> list[Any]:
+    """Return input items without the calls that the tools of other providers made in finished turns.
+
+    Such as ``code_interpreter_call`` or ``custom_tool_call_output``: as the agent's own calls, they aren't part of the
+    conversation that follows.
+
+    Args:
+        items: the items.
+        also: further types that the agent reads.
+
+    Raises:
+        RequestError: the last turn has such an item, or an item is of an unknown type; the message says where.
+    """
+    messages = [number for number, item in enumerate(items) if _role(item) in ("user", "assistant")]
+    last = messages[-1] if messages else -1
+    kept: list[Any] = []
+    for number, item in enumerate(items):
+        kind = _kind(item)
+        if not isinstance(kind, str) or kind in _READ or kind in also or _role(item) is not None:
+            kept.append(item)
+        elif number > last or not kind.endswith(_CALL_ENDINGS):
+            reason = _COMPACTION if kind == "compaction" else _UNREADABLE
+            raise RequestError(f"input.{number} is of type {kind!r:.80}, {reason}.", "input")
+    return kept
 
 
 def output_of(call: Item) -> str | None:
@@ -78,6 +115,10 @@ def _pair(call: Item, number: int = 0) -> list[dict[str, Any]]:
 
 def _kind(item: Any) -> Any:
     return item.get("type", "message") if isinstance(item, Mapping) else None
+
+
+def _role(item: Any) -> Any:
+    return item.get("role") if isinstance(item, Mapping) else None
 
 
 def _is_empty(message: Item) -> bool:

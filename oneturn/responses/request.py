@@ -16,7 +16,7 @@ from typing import Any, Union, get_args, get_origin
 
 import dspy
 import pydantic
-from mlflow.types.responses import ResponsesAgentRequest, to_chat_completions_input
+from mlflow.types.responses import OutputItem, ResponsesAgentRequest, to_chat_completions_input
 
 from oneturn.core.fields import validate_field
 from oneturn.core.validation import problems_of
@@ -149,6 +149,7 @@ def file_in(part: Item) -> dspy.File:
 SYSTEM = "system_message"
 MESSAGES = "messages"
 _ITEM: Any = pydantic.TypeAdapter(get_args(ResponsesAgentRequest.model_fields["input"].annotation)[0])
+_OUTPUT_ITEM: Any = pydantic.TypeAdapter(OutputItem)
 _PART_TYPES = {dspy.Image: "input_image", dspy.File: "input_file"}
 _NO_QUESTION = 'The request has no user message; send input=[{"role": "user", "content": "…"}].'
 
@@ -195,7 +196,8 @@ def to_mlflow_request(fields: Any) -> ResponsesAgentRequest:
         items = fields.get("input") if isinstance(fields, Mapping) else None
         for number, item in enumerate(items if isinstance(items, list) else ()):
             place = ("input", number)  # one by one: the first invalid item ends it
-            _ITEM.validate_python(item)
+            is_message = not isinstance(item, Mapping) or "role" in item or item.get("type", "message") == "message"
+            (_ITEM if is_message else _OUTPUT_ITEM).validate_python(item)
         place = ()
         return ResponsesAgentRequest.model_validate(fields)
     except pydantic.ValidationError as invalid:
@@ -218,7 +220,8 @@ def describe_validation_error(error: pydantic.ValidationError, place: tuple[str 
             return describe_invalid_verdict(item)
     problem = problems[0]
     path = [str(part) for part in (*place, *problem["loc"]) if isinstance(part, int) or part.isidentifier()]
-    return f"{'.'.join(path) or 'request'}: {problem['msg']}."
+    reason = problem["msg"].removeprefix("Value error, ").removesuffix(".")
+    return f"{'.'.join(path) or 'request'}: {reason}."
 
 
 def describe_invalid_verdict(item: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from oneturn.core.client_tools import ClientTools
 from oneturn.core.run_context import LMSettings
 from oneturn.core.validation import problems_of
 from oneturn.errors import RequestError
-from oneturn.responses.call_items import to_mlflow_items
+from oneturn.responses.call_items import MLFLOW_CALLS, to_mlflow_items, without_foreign_calls
 from oneturn.responses.request import to_mlflow_request
 from oneturn.responses.tool_fields import (
     MAX_TOOLS,
@@ -266,7 +266,8 @@ def agent_request(body: Any) -> ResponsesAgentRequest:
     instructions = [{"role": "system", "content": body["instructions"]}] if body.get("instructions") else []
     given = body.get("input")
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
-    items = [*instructions, *to_mlflow_items(items)] if isinstance(items, list) else items
+    if isinstance(items, list):
+        items = [*instructions, *to_mlflow_items(without_foreign_calls(items, MLFLOW_CALLS))]
     return to_mlflow_request({**body, "context": trace.mlflow_context or None, "input": items})
 
 
@@ -308,7 +309,7 @@ def _items(fields: RequestFields) -> list[Any]:
                 f"({_AI_SDK}).",
                 "input",
             )
-    return [*first, *map(_with_id, fields.input)]
+    return [*first, *map(_with_id, without_foreign_calls(fields.input))]
 
 
 def _with_id(item: Any) -> Any:

@@ -19,8 +19,9 @@ from oneturn.errors import EndpointError, RequestError
 from oneturn.evaluation.run_record import run_record
 from oneturn.evaluation.scorers.mlflow import prediction_of
 from oneturn.responses.call_items import output_of, to_mlflow_items
-from oneturn.responses.parsing import validate_request
+from oneturn.responses.parsing import read_request, validate_request
 from oneturn.responses.reply import read_response
+from oneturn.responses.request_fields import agent_request
 from oneturn.serving.terminal import Renderer
 from oneturn.testing import ScriptedLM, call, finish
 from oneturn.tools.approvals import Approvals
@@ -95,6 +96,61 @@ def events(request: pytest.FixtureRequest, streams: dict[str, list[dict[str, Any
 
 
 # ---- what a client sends back
+
+
+FOREIGN = (
+    {"type": "custom_tool_call", "call_id": "c", "name": "patch", "input": "x"},
+    {"type": "custom_tool_call_output", "call_id": "c", "output": "y"},
+    {"type": "code_interpreter_call", "id": "ci_1", "code": "1", "container_id": "k", "outputs": None},
+    {"type": "mcp_list_tools", "id": "mcpl_1", "server_label": "s", "tools": []},
+    {"type": "image_generation_call", "id": "ig_1", "result": None},
+    {"type": "local_shell_call", "id": "ls_1", "call_id": "c", "action": {}},
+    {"type": "web_search_call", "id": "ws_1", "status": "completed"},
+    {"type": "tool_search_output", "id": "ts_1", "tools": []},
+)
+ANSWERED = {"role": "assistant", "content": "Done."}
+
+
+@pytest.mark.parametrize("item", FOREIGN, ids=lambda item: item["type"])
+def test_a_call_of_another_provider_is_no_part_of_a_later_turn(item: dict[str, Any]):
+    request, _ = read_request({"input": [QUESTION, item, ANSWERED, QUESTION], "instructions": "Be brief."})
+    assert [given.model_dump().get("role") for given in request.input] == ["system", "user", "assistant", "user"]
+    with pytest.raises(
+        RequestError, match=rf"input\.1 is of type '{item['type']}', .*; leave it out, or send"
+    ) as refused:
+        read_request({"input": [QUESTION, item], "instructions": "Be brief."})
+    assert refused.value.param == "input"
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"), [("compaction", "send the items of the earlier turns"), ("functon_call_x", "leave it out")]
+)
+def test_an_item_that_is_no_call_is_never_dropped(kind: str, advice: str):
+    with pytest.raises(RequestError, match=rf"input\.1 is of type '{kind}', .*{advice}"):
+        read_request({"input": [QUESTION, {"type": kind, "id": "x"}, ANSWERED, QUESTION]})
+
+
+def test_another_agent_gets_the_calls_that_mlflow_knows():
+    items = [QUESTION, FOREIGN[0], FOREIGN[6], ANSWERED, QUESTION]
+    kinds = [item.model_dump()["type"] for item in agent_request({"input": items}).input]
+    assert kinds == ["message", "web_search_call", "message", "message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        (
+            {"type": "function_call_output", "call_id": "c", "output": None},
+            "input.1.output.str: Input should be a valid",
+        ),
+        ({"type": "function_call", "call_id": "c"}, "input.1.arguments: Field required."),
+        ({**CALL, "type": "function_call", "call_id": "c", "status": "failed"}, "input.1: Invalid status: failed for"),
+    ],
+)
+def test_an_invalid_item_is_described_by_its_own_type(fields: dict[str, Any], problem: str):
+    with pytest.raises(RequestError) as refused:
+        read_request({"input": [QUESTION, fields, ANSWERED, QUESTION]})
+    assert str(refused.value).startswith(problem)
 
 
 def test_an_mcp_call_becomes_mlflow_s_pair():
