@@ -37,13 +37,14 @@ from oneturn.programs.signature import check_predictors
 from oneturn.responses.approval_items import read_waiting
 from oneturn.responses.checked_text import CheckedText, check_stream_option
 from oneturn.responses.client_calls import sign_call
+from oneturn.responses.content import Item
 from oneturn.responses.errors import to_client_error
 from oneturn.responses.event_writer import Event, EventWriter, url_citations
 from oneturn.responses.parsing import ParsedRequest, parse_request, read_request, signer, tool_schema
 from oneturn.responses.request_fields import RequestOptions
 from oneturn.responses.text_format import formatted_text
 from oneturn.responses.tracing import SelfTraced, in_span
-from oneturn.responses.turn_calls import Item, OwnTools
+from oneturn.responses.turn_calls import OwnTools
 from oneturn.tools.approvals import Approvals
 
 # By default DSPy stores the last 10,000 prompts of each LM and module, and the last 10,000 runs for an optimizer.

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from oneturn.core.steps import FinishedCall, Resumption, WaitingCall
 from oneturn.errors import RequestError
 from oneturn.responses.call_items import APPROVAL_RESPONSE
+from oneturn.responses.content import Item
 from oneturn.responses.request import describe_invalid_verdict
-from oneturn.responses.turn_calls import Item, OwnTools, arguments_of, read_calls, text_of, turn_start
+from oneturn.responses.turn_calls import OwnTools, arguments_of, read_calls, text_of
+from oneturn.responses.turns import turn_start
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,22 @@ import base64
 import hmac
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from oneturn.core.steps import FinishedCall, Resumption, source
 from oneturn.errors import RequestError
-from oneturn.responses.turn_calls import Item, OwnTools, TurnCall, read_calls, turn_start
+from oneturn.responses.content import Item
+from oneturn.responses.turn_calls import OwnTools, TurnCall, read_calls
+from oneturn.responses.turns import is_answer, turn_start
 from oneturn.tools.approvals import Approvals
 
 _PREFIX = "call_"
 _ID = re.compile(rf"{_PREFIX}[\w-]{{59}}", re.ASCII)  # 64 characters: the specification takes no more
 _EXPIRES, _NONCE, _PART = 4, 4, 12  # bytes
-_STATE = ("function_call", "function_call_output", "reasoning", "mcp_approval_request", "mcp_approval_response")
+_APPROVALS = ("mcp_approval_request", "mcp_approval_response")
+_STATE = ("function_call", "function_call_output", "reasoning", *_APPROVALS)
 
 
 @dataclass(frozen=True)
@@ -40,25 +43,26 @@ class ResumedTurn:
 
 
 def has_outputs(items: Sequence[Item], own: OwnTools) -> bool:
-    """Return whether the input items of a request end with the output of a client's call.
+    """Return whether the last turn of a request has outputs of the client's calls, without an answer or an approval
+    after them. A system message, reasoning, or what the user has added may follow.
 
     Raises:
-        RequestError: the output answers no call, or another call of the client has no output.
+        RequestError: an output answers no call, or a call of the client has no output and the user hasn't gone on.
     """
-    if not items or items[-1].get("type") != "function_call_output":
-        return False
     turn = items[turn_start(items) :]
-    calling = (item for item in turn if item.get("type") == "function_call")
-    answered = next((item for item in calling if item.get("call_id") == items[-1].get("call_id")), None)
-    if answered is None:
-        raise RequestError(
-            f"The output of the call {items[-1].get('call_id')!r:.80} answers no function_call of the turn; send all "
-            "output items back, then the outputs of their calls."
-        )
-    if answered.get("name") in own:
+    names = {item.get("call_id"): item.get("name") for item in turn if item.get("type") == "function_call"}
+    outputs = [index for index, item in enumerate(turn) if item.get("type") == "function_call_output"]
+    outputs = [index for index in outputs if names.get(turn[index].get("call_id")) not in own]
+    if not outputs or any(is_answer(item) or item.get("type") in _APPROVALS for item in turn[outputs[-1] :]):
         return False
+    if orphans := [turn[index].get("call_id") for index in outputs if turn[index].get("call_id") not in names]:
+        raise RequestError(
+            f"The output of the call {orphans[0]!r:.80} answers no function_call of the turn; send all output items "
+            "back, then the outputs of their calls."
+        )
     calls, _ = read_calls(turn, own)
-    if missing := [each for each in calls if each.call.by_client and not each.has_output]:
+    asked = max(index for index, item in enumerate(turn) if item.get("role") == "user" or index == 0)
+    if missing := [each for each in calls if each.call.by_client and not each.has_output and each.index > asked]:
         raise RequestError(
             f"The input has no output of the call {missing[0].call_id!r:.80} of {missing[0].call.name!r:.80}; send a "
             "function_call_output for each function_call."
@@ -87,12 +91,15 @@ def sign_call(items: Sequence[Item], inputs: Mapping[str, Any], own: OwnTools, k
     return _PREFIX + base64.urlsafe_b64encode(head + b"".join(parts)).decode().rstrip("=")
 
 
-def read_outputs(items: Sequence[Item], inputs: Mapping[str, Any], own: OwnTools, key: Approvals) -> ResumedTurn:
+def read_outputs(
+    items: Sequence[Item], inputs_before: Callable[[int], Mapping[str, Any]], own: OwnTools, key: Approvals
+) -> ResumedTurn:
     """Read the state of a run that left calls to the client.
 
     Args:
-        items: the input items, which end with an output of a client's call; see :func:`has_outputs`.
-        inputs: the program's inputs.
+        items: the input items, which have outputs of the client's calls; see :func:`has_outputs`.
+        inputs_before: returns the program's inputs as the messages before a position give them. What the user or the
+            client has added after a call wasn't there when it was signed.
         own: the agent's own tools.
         key: verifies what an earlier response has signed.
 
@@ -105,7 +112,7 @@ def read_outputs(items: Sequence[Item], inputs: Mapping[str, Any], own: OwnTools
     last = max(each.index for each in calls if each.call.by_client)
     signed_id = str(turn[last]["call_id"])
     before, thought = read_calls(turn[:last], own)
-    results, sources, thoughts = _verify(signed_id, inputs, before, thought, key)
+    results, sources, thoughts = _verify(signed_id, inputs_before(start + last), before, thought, key)
 
     signed = {each.call_id: each for each in before if each.has_output and not each.call.by_client} if results else {}
 
@@ -135,14 +142,18 @@ def read_outputs(items: Sequence[Item], inputs: Mapping[str, Any], own: OwnTools
 
 
 def read_again(
-    items: Sequence[Item], until: int, inputs: Mapping[str, Any], own: OwnTools, key: Approvals
+    items: Sequence[Item],
+    until: int,
+    inputs_before: Callable[[int], Mapping[str, Any]],
+    own: OwnTools,
+    key: Approvals,
 ) -> tuple[Item, ...]:
     """Return the items as the request that began the last run had them: without what nothing proved then.
 
     Args:
         items: the input items of a later request.
         until: the position of an item of that run.
-        inputs: the program's inputs.
+        inputs_before: as for :func:`read_outputs`.
         own: the agent's own tools.
         key: verifies what an earlier response has signed.
 
@@ -157,7 +168,7 @@ def read_again(
         if item.get("role") or (item.get("type") == "function_call_output" and item.get("call_id") in clients):
             begun = index + 1
     head, rest = items[:begun], items[begun:]
-    kept = read_outputs(head, inputs, own, key).items if has_outputs(head, own) else without_state(head)
+    kept = read_outputs(head, inputs_before, own, key).items if has_outputs(head, own) else without_state(head)
     return (*kept, *rest)
 
 

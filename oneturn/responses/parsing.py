@@ -17,10 +17,12 @@ from oneturn.programs import Program
 from oneturn.responses.approval_items import read_answer, without_denials
 from oneturn.responses.call_items import to_mlflow_items
 from oneturn.responses.client_calls import has_outputs, read_again, read_outputs, without_state
+from oneturn.responses.content import Item
 from oneturn.responses.request import MESSAGES, SYSTEM, program_inputs, to_mlflow_request
 from oneturn.responses.request_fields import RequestOptions, read_fields
 from oneturn.responses.text_format import check_format
-from oneturn.responses.turn_calls import Item, OwnTools, turn_start
+from oneturn.responses.turn_calls import OwnTools
+from oneturn.responses.turns import turn_start
 from oneturn.tools.approvals import Approvals, VerifiedApproval
 
 
@@ -87,21 +89,25 @@ def _parse_items(
         items = tuple(items[index] for index in kept)
         request = request.model_copy(update={"input": [request.input[index] for index in kept]})
     own = OwnTools(program)
+
+    def inputs_before(end: int) -> dict[str, Any]:
+        return program_inputs(program.signature, _without_calls(request, items, end), program.answer_field)
+
     if takes_client_tools(program) and has_outputs(items, own):
-        inputs = program_inputs(program.signature, _without_calls(request, items), program.answer_field)
-        turn = read_outputs(items, inputs, own, key)
+        inputs = inputs_before(len(items))
+        turn = read_outputs(items, inputs_before, own, key)
         return ParsedRequest(request, turn.items, inputs, options, turn.resumption)
     if read_answer(items, own) is None:
         inputs = program_inputs(program.signature, request, program.answer_field)
         return ParsedRequest(request, without_state(items), inputs, options)
     if not hasattr(program, "resume"):
         raise RequestError("This agent doesn't request approvals; end the input with a user message.")
-    inputs = program_inputs(program.signature, _without_calls(request, items), program.answer_field)
+    inputs = inputs_before(len(items))
     try:
         return _parse_approval(request, items, options, inputs, program, signer(approvals))
     except RequestError:
         asked = [item.get("id") for item in items].index(items[-1].get("approval_request_id"))
-        reduced = read_again(items, asked, inputs, own, key)
+        reduced = read_again(items, asked, inputs_before, own, key)
         if reduced == items:
             raise
     return _parse_approval(request, reduced, options, inputs, program, signer(approvals))
@@ -135,10 +141,10 @@ def takes_client_tools(program: Program) -> bool:
     return "tools" in getattr(program, "request_settings", ()) and hasattr(program, "resume")
 
 
-def _without_calls(request: ResponsesAgentRequest, items: Sequence[Item]) -> ResponsesAgentRequest:
-    """The request as it was when the turn began: its inputs are those of the run that is resumed."""
+def _without_calls(request: ResponsesAgentRequest, items: Sequence[Item], end: int) -> ResponsesAgentRequest:
+    """The request up to an item, without the calls of the turn: its inputs are those of the run that is resumed."""
     start = turn_start(items)
-    kept = [given for index, given in enumerate(request.input) if index < start or items[index].get("role")]
+    kept = [each for index, each in enumerate(request.input[:end]) if index < start or items[index].get("role")]
     return request.model_copy(update={"input": kept})
 
 

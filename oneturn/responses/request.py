@@ -1,7 +1,7 @@
 """Convert a Responses request to the inputs of a program.
 
 The type of a signature field decides what it receives: the first ``str`` the question, ``dspy.Image`` and ``dspy.File``
-(or lists of them) the attachments, ``dspy.History`` the earlier turns. A ``str`` field named ``system_message``
+(or lists of them) its attachments, ``dspy.History`` the earlier turns. A ``str`` field named ``system_message``
 receives the system and developer messages, a ``list[dict]`` field named ``messages`` the complete chat.
 ``custom_inputs`` fill the other fields.
 """
@@ -10,29 +10,33 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from dataclasses import field as dataclass_field
+from dataclasses import dataclass, replace
 from typing import Any, Union, get_args, get_origin
 
 import dspy
 import pydantic
-from mlflow.types.responses import OutputItem, ResponsesAgentRequest, to_chat_completions_input
+from mlflow.types.responses import OutputItem, ResponsesAgentRequest
 
 from oneturn.core.fields import validate_field
 from oneturn.core.validation import problems_of
 from oneturn.errors import RequestError
+from oneturn.programs.chat_completions import ChatTurn
 from oneturn.responses.call_items import APPROVAL_RESPONSE
+from oneturn.responses.chat import to_chat
+from oneturn.responses.content import Content, Item, read_content
+from oneturn.responses.turns import is_answer, turn_start
 
-Item = Mapping[str, Any]
 _SYSTEM_ROLES = ("system", "developer")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Exchange:
-    """An earlier question and its answer; either may be missing."""
+    """An earlier question, with its images and files, and its answer; either may be missing."""
 
     question: str | None = None
     answer: str | None = None
+    images: tuple[dspy.Image, ...] = ()
+    files: tuple[dspy.File, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,10 @@ class Conversation:
     """The parsed items of a request.
 
     Attributes:
-        question: the text of the last user message; ``None`` without a user message, or if it has no text.
-        images: the images of that message.
-        files: the files of that message.
-        history: the exchanges before it, oldest first.
+        question: the texts of the user messages since the last answer; ``None`` without a text.
+        images: the images of these messages.
+        files: the files of these messages.
+        history: the exchanges before them, oldest first.
         system_message: the text of the system and developer messages.
     """
 
@@ -54,96 +58,54 @@ class Conversation:
     system_message: str = ""
 
 
-@dataclass
-class _Content:
-    texts: list[str] = dataclass_field(default_factory=list)
-    images: list[dspy.Image] = dataclass_field(default_factory=list)
-    files: list[dspy.File] = dataclass_field(default_factory=list)
-
-
 def read_conversation(request: ResponsesAgentRequest) -> Conversation:
     """Parse the ``input`` of a request (OpenAI API reference, "Create a model response").
 
-    The last user message is the question. The history leaves out tool calls, their results, reasoning and approvals:
-    they are the agent's working state, not conversation.
+    The user messages since the last answer are the question. The history leaves out tool calls, their results,
+    reasoning and approvals: they are the agent's working state, not conversation.
 
     Raises:
         RequestError: an image or a file part is invalid.
     """
     items = [item.model_dump() for item in request.input]
-    indexes = [index for index, item in enumerate(items) if item.get("role") == "user"]
-    last = indexes[-1] if indexes else len(items)
-    content = _content(items[last]) if indexes else _Content()
+    start = turn_start(items)
+    exchange = _exchange(item for item in items[start:] if item.get("role") == "user")
     return Conversation(
-        question="\n".join(content.texts) if content.texts else None,
-        images=tuple(content.images),
-        files=tuple(content.files),
-        history=tuple(_exchanges(items[:last])),
+        question=exchange.question,
+        images=exchange.images,
+        files=exchange.files,
+        history=tuple(_exchanges(items[:start])),
         system_message="\n".join(_texts(item for item in items if item.get("role") in _SYSTEM_ROLES)),
     )
 
 
+def _exchange(messages: Iterable[Item]) -> Exchange:
+    """The question of user messages."""
+    content = Content()
+    texts: list[str] = []
+    for message in messages:
+        content.add(part := read_content(message))
+        if part.texts:
+            texts.append("\n".join(part.texts))
+    question = "\n\n".join(texts) if texts else None
+    return Exchange(question, None, tuple(content.images), tuple(content.files))
+
+
 def _exchanges(items: Iterable[Item]) -> list[Exchange]:
     exchanges: list[Exchange] = []
+    messages: list[Item] = []
     for item in items:
-        role = item.get("role")
-        if role == "user":
-            exchanges.append(Exchange(question="\n".join(_texts([item]))))
-        elif role == "assistant" and item.get("status") != "incomplete":
-            if not exchanges or exchanges[-1].answer is not None:
-                exchanges.append(Exchange())
-            exchanges[-1].answer = "\n".join(_texts([item]))
-    return exchanges
+        if item.get("role") == "user":
+            messages.append(item)
+        elif is_answer(item):
+            exchanges.append(replace(_exchange(messages), answer="\n".join(_texts([item]))))
+            messages = []
+    return [*exchanges, _exchange(messages)] if messages else exchanges
 
 
 def _texts(items: Iterable[Item]) -> Iterator[str]:
     for item in items:
-        yield from _content(item).texts
-
-
-def _content(item: Item) -> _Content:
-    parts = item.get("content")
-    if isinstance(parts, str):
-        return _Content([parts])
-    content = _Content()
-    for part in parts or []:
-        if "text" in part:
-            content.texts.append(str(part["text"]))
-        elif part["type"] == "refusal":
-            content.texts.append(str(part["refusal"]))
-        elif part["type"] == "input_image":
-            content.images.append(image_in(part))
-        elif part["type"] == "input_file":
-            content.files.append(file_in(part))
-    return content
-
-
-def image_in(part: Item) -> dspy.Image:
-    """Return the image of an ``input_image`` part.
-
-    Raises:
-        RequestError: it has no URL that is allowed.
-    """
-    url = part.get("image_url")
-    if not isinstance(url, str) or not url.startswith(("data:", "https://", "http://")):
-        raise RequestError("An input_image needs an image_url: an http(s) URL or a data: URI.")
-    return dspy.Image(url)
-
-
-def file_in(part: Item) -> dspy.File:
-    """Return the file of an ``input_file`` part.
-
-    Raises:
-        RequestError: it has neither data nor an id.
-    """
-    # Not the filename: the requests of DSPy's engines have no place for one, and refuse a file that has it.
-    fields = {name: part[name] for name in ("file_data", "file_id") if part.get(name)}
-    data = fields.get("file_data")
-    if not (data or fields.get("file_id")):
-        raise RequestError("An input_file needs file_data (a data: URI) or a file_id issued by the LM's provider.")
-    if data and not str(data).startswith("data:"):
-        raise RequestError("The file_data of an input_file must be a data: URI, such as data:application/pdf;base64,….")
-    return dspy.File(**fields)
+        yield from read_content(item).texts
 
 
 SYSTEM = "system_message"
@@ -152,6 +114,7 @@ _ITEM: Any = pydantic.TypeAdapter(get_args(ResponsesAgentRequest.model_fields["i
 _OUTPUT_ITEM: Any = pydantic.TypeAdapter(OutputItem)
 _PART_TYPES = {dspy.Image: "input_image", dspy.File: "input_file"}
 _NO_QUESTION = 'The request has no user message; send input=[{"role": "user", "content": "…"}].'
+_NO_TEXT = "The question has no text; send an input_text part, or a further user message with the question."
 
 
 def program_inputs(
@@ -173,13 +136,14 @@ def program_inputs(
         raise RequestError(
             f"custom_inputs has an unknown field {unknown[0]!r}; known: {', '.join(fields)}.", "custom_inputs"
         )
+    is_asked = any(item.model_dump().get("role") == "user" for item in request.input)
     question_inputs, context_inputs = _from_items(signature, request, answer_field)
     if duplicates := sorted(set(custom) & set(question_inputs)):
         raise RequestError(f"{duplicates[0]!r} is set in custom_inputs and in input; send it once.", "custom_inputs")
     values = {**context_inputs, **question_inputs, **custom}
     question = question_field(signature)
     if question is not None and question not in values and fields[question].is_required():
-        raise RequestError(_NO_QUESTION, "input")
+        raise RequestError(_NO_TEXT if is_asked else _NO_QUESTION, "input")
     return {
         name: _coerce(name, field, values) for name, field in fields.items() if name in values or field.is_required()
     }
@@ -192,33 +156,28 @@ def to_mlflow_request(fields: Any) -> ResponsesAgentRequest:
         RequestError: a field is missing or has a wrong type.
     """
     place: tuple[str | int, ...] = ()
+    item: Any = None
     try:
         items = fields.get("input") if isinstance(fields, Mapping) else None
         for number, item in enumerate(items if isinstance(items, list) else ()):
             place = ("input", number)  # one by one: the first invalid item ends it
             is_message = not isinstance(item, Mapping) or "role" in item or item.get("type", "message") == "message"
             (_ITEM if is_message else _OUTPUT_ITEM).validate_python(item)
-        place = ()
+        place, item = (), None
         return ResponsesAgentRequest.model_validate(fields)
     except pydantic.ValidationError as invalid:
-        raise RequestError(describe_validation_error(invalid, place), "input") from invalid
+        is_verdict = isinstance(item, Mapping) and item.get("type") == APPROVAL_RESPONSE
+        if is_verdict and not isinstance(item.get("approve"), bool):
+            raise RequestError(describe_invalid_verdict(item), "input") from invalid
+        raise RequestError(_describe(invalid, place), "input") from invalid
     except TypeError as error:  # MLflow's own check of a content part looks its type up in a set
         message = "The type of a content part isn't a text; send input_text, input_image or input_file."
         raise RequestError(message, "input") from error
 
 
-def describe_validation_error(error: pydantic.ValidationError, place: tuple[str | int, ...] = ()) -> str:
+def _describe(error: pydantic.ValidationError, place: tuple[str | int, ...]) -> str:
     """Describe the first error of a request, or of its part at ``place``, that MLflow rejects, with its location."""
-    problems = problems_of(error)
-    for problem in problems:
-        item = problem["input"]
-        if (
-            isinstance(item, dict)
-            and item.get("type") == APPROVAL_RESPONSE
-            and not isinstance(item.get("approve"), bool)
-        ):
-            return describe_invalid_verdict(item)
-    problem = problems[0]
+    problem = problems_of(error)[0]
     path = [str(part) for part in (*place, *problem["loc"]) if isinstance(part, int) or part.isidentifier()]
     reason = problem["msg"].removeprefix("Value error, ").removesuffix(".")
     return f"{'.'.join(path) or 'request'}: {reason}."
@@ -257,23 +216,15 @@ def _field_of(signature: type[dspy.Signature], kind: Any) -> str | None:
 def _from_items(
     signature: type[dspy.Signature], request: ResponsesAgentRequest, answer_field: str | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The inputs from the last user message, and those from all other items."""
+    """The inputs from the user messages since the last answer, and those from all other items."""
     if MESSAGES in signature.input_fields:
-        return {MESSAGES: _chat(request)}, {}
+        items = [item.model_dump() for item in request.input]
+        return {MESSAGES: to_chat(items, media=issubclass(signature, ChatTurn))}, {}
     conversation = read_conversation(request)
     inputs = _question(signature, conversation)
     for kind, attachments in ((dspy.Image, conversation.images), (dspy.File, conversation.files)):
         inputs |= _attachments(signature, kind, attachments)
     return inputs, _context(signature, conversation, answer_field)
-
-
-def _chat(request: ResponsesAgentRequest) -> list[dict[str, Any]]:
-    for item in request.input:
-        content = item.model_dump().get("content")
-        parts = content if isinstance(content, list) else []
-        if kind := next((part["type"] for part in parts if "text" not in part), None):
-            raise RequestError(f"A content part of type {kind!r} isn't supported: this agent accepts text only.")
-    return to_chat_completions_input(request.input)
 
 
 def _question(signature: type[dspy.Signature], conversation: Conversation) -> dict[str, Any]:
@@ -294,7 +245,7 @@ def _attachments(signature: type[dspy.Signature], kind: Any, attachments: tuple[
             return {name: list(attachments)}
         if kind in _options(field.annotation):
             if len(attachments) > 1:
-                raise RequestError(f"This agent takes one {part}, in {name!r}; the question has {len(attachments)}.")
+                raise RequestError(f"This agent takes one {part}, in {name!r}; a question has {len(attachments)}.")
             return {name: attachments[0]}
     raise RequestError(f"A content part of type {part!r} isn't supported: this agent has no field for it.")
 
@@ -306,18 +257,20 @@ def _context(signature: type[dspy.Signature], conversation: Conversation, answer
         if name == SYSTEM and conversation.system_message:
             inputs[name] = conversation.system_message
         elif dspy.History in _options(field.annotation):
-            inputs[name] = _history(conversation, question_field(signature), answer_field)
+            inputs[name] = dspy.History(
+                messages=[_turn(signature, each, answer_field) for each in conversation.history]
+            )
     return inputs
 
 
-def _history(conversation: Conversation, question: str | None, answer: str | None) -> dspy.History:
-    return dspy.History(messages=[_turn(exchange, question, answer) for exchange in conversation.history])
-
-
-def _turn(exchange: Exchange, question: str | None, answer: str | None) -> dict[str, Any]:
+def _turn(signature: type[dspy.Signature], exchange: Exchange, answer: str | None) -> dict[str, Any]:
     """An exchange as a ``dspy.History`` message, keyed by the signature's field names."""
-    texts = {question or "question": exchange.question, answer or "answer": exchange.answer}
-    return {name: text for name, text in texts.items() if text is not None}
+    question = question_field(signature) or "question"
+    turn: dict[str, Any] = {} if exchange.question is None else {question: exchange.question}
+    for kind, attachments in ((dspy.Image, exchange.images), (dspy.File, exchange.files)):
+        if _field_of(signature, kind) is not None:  # an agent without such a field has never taken one
+            turn |= _attachments(signature, kind, attachments)
+    return turn if exchange.answer is None else {**turn, answer or "answer": exchange.answer}
 
 
 def _coerce(name: str, field: Any, values: Mapping[str, Any]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,10 +16,9 @@ from oneturn.core.steps import FinishedCall
 from oneturn.errors import RequestError
 from oneturn.programs import Program, program_tools
 from oneturn.programs.react.function_names import to_function_name
-from oneturn.responses.request import file_in, image_in
+from oneturn.responses.content import Item, file_in, image_in
 from oneturn.tools.registry import FINISH, render_result
 
-Item = Mapping[str, Any]
 _UNCHANGED = "send all output items back unchanged."
 _EMPTY = "(empty)"  # providers reject an empty message
 
@@ -63,18 +62,6 @@ class TurnCall:
     index: int
     call: FinishedCall
     has_output: bool = False
-
-
-def turn_start(items: Sequence[Item]) -> int:
-    """Return the position at which the last turn begins: that of the last user message.
-
-    An agent without a question has none: its turn begins behind its last answer, or at 0.
-    """
-    users = [index for index, item in enumerate(items) if item.get("role") == "user"]
-    if users:
-        return users[-1]
-    answers = [index for index, item in enumerate(items) if item.get("role") == "assistant"]
-    return answers[-1] + 1 if answers else 0
 
 
 def read_calls(turn: Iterable[Item], own: OwnTools) -> tuple[list[TurnCall], str]:

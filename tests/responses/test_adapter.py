@@ -345,7 +345,7 @@ def lm_prompt(agent: ResponsesAdapter) -> str:
             "a\nb",
         ),
         ([{"role": "user", "content": "How?"}, {"role": "assistant", "content": "So."}], "How?"),
-        ([{"role": "user", "content": "Before"}, {"type": "message", "role": "user", "content": "Now"}], "Now"),
+        ([{"role": "user", "content": "This."}, {"type": "message", "role": "user", "content": "So?"}], "This.\n\nSo?"),
         (
             [
                 {"role": "user", "content": "Now"},
@@ -356,7 +356,7 @@ def lm_prompt(agent: ResponsesAdapter) -> str:
         ),
     ],
 )
-def test_the_last_user_message_is_the_question(sent: list[dict[str, Any]], question: str):
+def test_the_user_messages_since_the_last_answer_are_the_question(sent: list[dict[str, Any]], question: str):
     agent = adapter()
     agent.predict(ResponsesAgentRequest(input=sent))
     assert lm_prompt(agent) == f"question: {question}\nlanguage: en"

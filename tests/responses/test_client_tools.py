@@ -116,6 +116,73 @@ def test_another_replica_resumes_from_the_output(shop: Shop):
     ]
 
 
+BEHIND: dict[str, dict[str, Any]] = {
+    "a system message": {"role": "system", "content": "Be brief."},
+    "a developer message": {"role": "developer", "content": "Be brief."},
+    "reasoning": {"type": "reasoning", "id": "rs_9", "summary": []},
+    "an empty answer": {"role": "assistant", "content": ""},
+    "what the user adds": {"role": "user", "content": "In Celsius."},
+}
+
+
+@pytest.mark.parametrize("behind", BEHIND)
+def test_an_output_counts_whatever_follows_it(behind: str, shop: Shop):
+    items = respond(replica(shop, call("look_up", order=7), ASKED), [QUESTION])
+    agent = replica(shop, ANSWERED)
+    assert kinds(respond(agent, [QUESTION, *items, output(items), BEHIND[behind]])) == ["reasoning", "message"]
+    added = "\n\nIn Celsius." if behind == "what the user adds" else ""
+    assert prompts(agent)[0] == f"question: {QUESTION['content']}{added}"
+    assert prompts(agent)[2::2] == ["[o7] Order 7 goes to Rome.", "sunny"], "the own result still counts"
+
+
+def test_the_user_adds_something_in_each_round(shop: Shop):
+    items: Items = [QUESTION]
+    for city in ("Rome", "Oslo"):
+        made = respond(replica(shop, call("look_up", order=7), call("weather", city=city)), items)
+        items += [*made, output(made, f"sunny in {city}"), {"role": "user", "content": f"And {city}?"}]
+    asking = respond(replica(shop, call("refund", order=7)), items)
+    agent = replica(shop, ANSWERED)
+    respond(agent, [*items, *asking, approving(asking)])
+    assert prompts(agent)[0] == f"question: {QUESTION['content']}\n\nAnd Rome?\n\nAnd Oslo?"
+    assert "nobody has verified" not in str(prompts(agent))
+    assert {"sunny in Rome", "sunny in Oslo", "refunded"} < set(prompts(agent))
+
+
+def test_a_text_before_the_output_is_no_answer_to_the_call(shop: Shop):
+    items = respond(replica(shop, ASKED), [QUESTION])
+    text = {"role": "assistant", "content": "I look it up."}
+    for behind in ([], [BEHIND["what the user adds"]]):
+        agent = replica(shop, ANSWERED)
+        respond(agent, [QUESTION, *items, text, output(items), *behind])
+        assert "sunny" in prompts(agent)
+
+
+def test_an_answered_turn_is_not_resumed(shop: Shop):
+    items = respond(replica(shop, ASKED), [QUESTION])
+    agent = replica(shop, ANSWERED)
+    respond(agent, [QUESTION, *items, output(items), {"role": "assistant", "content": "Sunny."}, QUESTION])
+    assert prompts(agent) == [f"question: {QUESTION['content']}"]
+
+
+def test_a_user_may_go_on_without_an_output(shop: Shop):
+    items = respond(replica(shop, ASKED), [QUESTION])
+    agent = replica(shop, ANSWERED)
+    respond(agent, [QUESTION, *items, {"role": "user", "content": "Never mind."}])
+    assert prompts(agent) == [f"question: {QUESTION['content']}\n\nNever mind."]
+    first, second = (respond(replica(shop, call("weather", city=city)), [QUESTION]) for city in ("Rome", "Oslo"))
+    agent = replica(shop, ANSWERED)
+    respond(agent, [QUESTION, *first, output(first), *second, {"role": "user", "content": "Never mind."}])
+    assert prompts(agent)[2::2] == ["sunny"]
+
+
+def test_an_approval_behind_an_output_has_to_be_the_last_item(shop: Shop):
+    first = respond(replica(shop, ASKED), [QUESTION])
+    items = [QUESTION, *first, output(first)]
+    items += (asking := respond(replica(shop, call("refund", order=7)), items))
+    with pytest.raises(RequestError, match="Send the approval as the last item"):
+        respond(replica(shop), [*items, approving(asking), BEHIND["a developer message"]])
+
+
 def test_the_request_with_the_output_needs_no_tools(shop: Shop):
     items = respond(replica(shop, ASKED), [QUESTION])
     agent = replica(shop, ANSWERED)
@@ -520,8 +587,9 @@ def test_calls_and_approvals_of_other_inputs(signature: Any, first: Items, field
 
 def test_an_output_without_its_call_is_refused(shop: Shop):
     orphan = {"type": "function_call_output", "call_id": "nothing", "output": "sunny"}
-    with pytest.raises(RequestError, match="answers no function_call"):
-        respond(replica(shop), [QUESTION, orphan])
+    for behind in ([], [BEHIND["what the user adds"]], [BEHIND["a system message"]]):
+        with pytest.raises(RequestError, match="answers no function_call"):
+            respond(replica(shop), [QUESTION, orphan, *behind])
 
 
 def test_an_output_of_an_own_tool_resumes_nothing(shop: Shop):

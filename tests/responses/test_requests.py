@@ -14,6 +14,7 @@ from mlflow.types.responses import ResponsesAgentRequest
 import oneturn
 from oneturn.errors import RequestError
 from oneturn.responses.request import program_inputs
+from oneturn.testing import ScriptedLM, finish
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
 PDF = "data:application/pdf;base64,JVBERi0="
@@ -99,11 +100,12 @@ def test_a_first_question_has_an_empty_history():
 @pytest.mark.parametrize(
     ("items", "turns"),
     [
-        ([user("a"), user("b")], [{"question": "a"}, {"question": "b"}]),
-        ([assistant("Hello!"), user("a")], [{"answer": "Hello!"}, {"question": "a"}]),
+        ([user("a"), user("b"), assistant("12")], [{"question": "a\n\nb", "answer": "12"}]),
+        ([user("a"), assistant("1"), assistant("2")], [{"question": "a", "answer": "1"}, {"answer": "2"}]),
+        ([assistant("Hello!")], [{"answer": "Hello!"}]),
         ([user("a"), assistant("Tw", status="incomplete"), assistant("12")], [{"question": "a", "answer": "12"}]),
         ([user("a"), {"role": "assistant", "content": "plain"}], [{"question": "a", "answer": "plain"}]),
-        ([user(text("a"), text("b"))], [{"question": "a\nb"}]),
+        ([user(text("a"), text("b")), assistant("12")], [{"question": "a\nb", "answer": "12"}]),
         ([{"role": "system", "content": "Be kind."}], []),
     ],
 )
@@ -163,7 +165,41 @@ def test_files_fill_the_file_field():
     assert values["papers"] == [dspy.File(file_data=PDF), dspy.File(file_id="file-7")]
 
 
-def test_images_of_earlier_turns_are_ignored():
+def test_attachments_of_all_messages_of_the_question_count():
+    paper = {"type": "input_file", "file_data": PDF}
+    values = inputs(Look, user("before"), assistant("Yes?"), user(image()), user(paper), user(text("What is it?")))
+    assert values == {"question": "What is it?", "photo": dspy.Image(PIXEL), "papers": [dspy.File(file_data=PDF)]}
+    assert inputs(Look, user(text("Look."), image()), user("What is it?"))["question"] == "Look.\n\nWhat is it?"
+
+
+@pytest.mark.parametrize("gap", [assistant("Tw", status="incomplete"), {"role": "assistant", "content": ""}, *NOTES])
+def test_what_is_no_answer_does_not_end_a_question(gap: dict[str, Any]):
+    values = inputs(Talk, user("a"), assistant("1"), user("b"), gap, user("c"))
+    assert values["question"] == "b\n\nc"
+    assert values["history"].messages == [{"question": "a", "answer": "1"}]
+
+
+class Album(dspy.Signature):
+    history: dspy.History = dspy.InputField()
+    question: str = dspy.InputField()
+    photos: list[dspy.Image] = dspy.InputField(default=[])
+    answer: str = dspy.OutputField()
+
+
+def test_the_history_has_the_images_of_earlier_turns():
+    items = [user(text("What is it?"), image()), assistant("A cat."), user("What colour?")]
+    asked = {"question": "What is it?", "photos": [dspy.Image(PIXEL)], "answer": "A cat."}
+    assert inputs(Album, *items) == {"question": "What colour?", "history": dspy.History(messages=[asked])}
+    program, lm = oneturn.ReAct(Album, tools=[]), ScriptedLM(*[finish(answer="A cat.")] * 2)
+    program.set_lm(lm)
+    for end in (1, 3):
+        oneturn.ResponsesAdapter(program).predict(ResponsesAgentRequest(input=items[:end]))
+    first, second = (request.messages for request in lm.requests)
+    assert second[:2] == first, "the LM sees the image as it did then"
+    assert inputs(Talk, *items)["history"].messages == [{"question": "What is it?", "answer": "A cat."}]
+
+
+def test_images_of_earlier_turns_need_a_history():
     with pytest.raises(RequestError, match="has no input_image part, required by the field 'photo'"):
         inputs(Look, user(text("?"), image()), assistant("A cat."), user("And now?"))
 
@@ -193,9 +229,20 @@ REFUSED = {
     "unknown": (Price, [], {"hue": 1}, "custom_inputs has an unknown field 'hue'; known: lines, discount."),
     "twice": (Talk, [user("a")], {"question": "b"}, "'question' is set in custom_inputs and in input; send it once."),
     "no question": (Talk, [assistant("a")], {}, "The request has no user message; send input="),
-    "an empty message": (Look, [user(image())], {}, "The request has no user message; send input="),
+    "no text": (Look, [user(image())], {}, "The question has no text; send an input_text part"),
+    "an image before the question": (
+        Talk,
+        [user(image()), user("?")],
+        {},
+        "A content part of type 'input_image' isn't",
+    ),
     "no field": (Talk, [user(text("?"), image())], {}, "A content part of type 'input_image' isn't supported: this"),
-    "two images": (Look, [user(text("?"), image(), image())], {}, "This agent takes one input_image, in 'photo'; the"),
+    "two images": (
+        Look,
+        [user(text("?"), image(), image())],
+        {},
+        "This agent takes one input_image, in 'photo'; a question has 2.",
+    ),
     "a path": (Look, [user(text("?"), image("/etc/passwd"))], {}, "An input_image needs an image_url: an http(s)"),
     "no data": (
         Look,

@@ -228,7 +228,7 @@ class StepAdapter(RequestAdapter):
                 messages.append(said)
                 continue
             if question := inputs_text(signature, exchange):
-                messages.append({"role": "user", "content": question})
+                messages.append(to_content_parts({"role": "user", "content": question}))
             messages += self._turn_messages(tool_turns(exchange))
             if outputs := past_outputs(exchange, signature, self.steps.outputs):
                 messages += self._end_messages("", ToolCallArgs(name=FINISH, args=jsonable(outputs)))
