@@ -54,8 +54,8 @@ _NO_HISTORY = {"disable_history": True, "trace": None}
 class ResponsesAdapter(SelfTraced):
     """Serves a program over the OpenAI Responses protocol; one instance serves concurrent requests.
 
-    The last user message is the question, ``custom_inputs`` fill the other inputs. The answer field becomes
-    the message and is streamed. Citations become its annotations. All other outputs are returned in
+    The user messages since the last answer are the question, ``custom_inputs`` fill the other inputs. The answer field
+    becomes the message and is streamed. Citations become its annotations. All other outputs are returned in
     ``custom_outputs``.
 
     Args:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from mlflow.types.responses import ResponsesAgentRequest
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
+from pydantic import Field, StrictBool, ValidationError, model_validator
 
 from oneturn.core.client_tools import ClientTools
 from oneturn.core.run_context import LMSettings
@@ -28,6 +28,7 @@ from oneturn.responses.tool_fields import (
     echoed_choice,
     echoed_tools,
 )
+from oneturn.responses.trace_fields import StrictFields, TraceFields
 
 _AI_SDK = "with the AI SDK, set providerOptions.openai.store to false"
 _SEND_ITEMS = "send the items of the earlier turns in input"
@@ -66,21 +67,7 @@ _ECHOED = (
 _MOST_METADATA = 1000
 
 
-class _Fields(BaseModel):
-    """Fields of which an unknown one is refused, unless it is ``null``."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        known = {field.alias or name for name, field in cls.model_fields.items()}
-        return {name: inner for name, inner in value.items() if inner is not None or name in known}
-
-
-class TextFormat(_Fields):
+class TextFormat(StrictFields):
     """The format of the answer's text."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -98,44 +85,17 @@ class TextFormat(_Fields):
         return value
 
 
-class TextSettings(_Fields):
+class TextSettings(StrictFields):
     """The settings of the answer's text."""
 
     format: TextFormat | None = None
     verbosity: Literal["medium"] | None = None
 
 
-class StreamOptions(_Fields):
+class StreamOptions(StrictFields):
     """The options of a stream. Events are never padded."""
 
     include_obfuscation: Literal[False] | None = None
-
-
-class Context(_Fields):
-    """The session and the user of the request's trace."""
-
-    conversation_id: str | None = None
-    user_id: str | None = None
-
-
-class DatabricksOptions(Context):
-    """What Databricks' clients ask for: the trace's id in the response, and the ``context`` in its older place."""
-
-    return_trace: StrictBool | None = None
-
-
-class TraceFields(_Fields):
-    """The fields of a request that are about its trace."""
-
-    context: Context | None = None
-    databricks_options: DatabricksOptions | None = None
-
-    @property
-    def mlflow_context(self) -> dict[str, str]:
-        """The ``context`` of MLflow's request; a value in ``context`` counts before one in ``databricks_options``."""
-        given = [each for each in (self.databricks_options, self.context) if each is not None]
-        names = set(Context.model_fields)
-        return {name: value for each in given for name, value in each.model_dump(include=names).items() if value}
 
 
 class RequestFields(TraceFields):
@@ -239,12 +199,6 @@ def read_fields(body: Any) -> tuple[dict[str, Any], RequestOptions]:
     names = ("custom_inputs", "stream", "user", "metadata")
     request = {name: body[name] for name in names if body.get(name) is not None}
     return {**request, "context": fields.mlflow_context or None, "input": items}, options
-
-
-def returns_trace_id(body: Mapping[str, Any]) -> bool:
-    """Return whether a request that has been read asks for the trace's id in its ``databricks_options``."""
-    options = body.get("databricks_options")
-    return isinstance(options, Mapping) and options.get("return_trace") is True
 
 
 def agent_request(body: Any) -> ResponsesAgentRequest:

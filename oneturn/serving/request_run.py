@@ -24,8 +24,9 @@ from oneturn.responses import ResponsesAdapter
 from oneturn.responses.dialects import Dialect, DialectName
 from oneturn.responses.errors import error_event, to_client_error
 from oneturn.responses.parsing import read_request
-from oneturn.responses.request_fields import RequestOptions, agent_request, returns_trace_id
+from oneturn.responses.request_fields import RequestOptions, agent_request
 from oneturn.responses.tool_items import ENDINGS, Event
+from oneturn.responses.trace_fields import returns_trace_id
 from oneturn.serving.page.traces import SERVED_BY
 from oneturn.serving.request_id import HEADER
 from oneturn.serving.request_limit import RequestLimit
