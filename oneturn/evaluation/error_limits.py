@@ -11,7 +11,8 @@ from typing import Any
 from oneturn.errors import OneTurnError
 
 Row = dict[str, Any]
-_VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
+# Quoted texts; what follows "id"; words with a digit: numbers, and almost every UUID, hex or base62 id.
+_VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|(?i:(?:\b|(?<=_))id\b[\s:=]+)[\w-]+|[\w-]*\d[\w-]*")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class EvaluationStopped(OneTurnError):
 def stop_at_limits(rows: Iterator[tuple[int, Row]], limits: ErrorLimits) -> Iterator[tuple[int, Row]]:
     """Yield the rows of an evaluation as they are done.
 
-    Errors are the same if they differ in numbers and quoted texts only. A row that ended in ``approval_required`` isn't
+    Errors are the same if they differ in numbers, ids and quoted texts only. A row that ended in ``approval_required`` isn't
     counted as failed.
 
     Raises:

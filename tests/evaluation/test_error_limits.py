@@ -52,6 +52,33 @@ def test_the_same_error_stops_the_evaluation(start: int, asked: int, which: str)
     assert len(program.asked) <= asked + 2, "at most two rows are submitted ahead"
 
 
+IDS = {
+    "uuid": "[request_id: 7f3c1f0e-4f1a-4c3b-9a52-1d2e3f405162]|[request_id: abcdefab-cafe-4bad-8fad-deadbeefcafe]",
+    "hex": "trace 9f86d081884c7d65|trace 2c26b46b68ffc68f",
+    "base62": "(req_011CSHoEeqs5C35K2UUqR7Fy)|(req_011CSHpJq8hXkZt4vYwRmNbA)",
+    "without a digit": "request id: aBcDeFgHiJkL|request id: zYxWvUtSrQpO",
+}
+
+
+@pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
+def test_errors_that_differ_in_an_id_are_the_same(ids: str):
+    class Overloaded(Failing):
+        def forward(self, question: str) -> dspy.Prediction:
+            raise ValueError(f"model overloaded {ids.split('|')[int(question) % 2]}")
+
+    with pytest.raises(EvaluationStopped, match="first 10 rows"):
+        evaluate(Overloaded(0))
+
+
+@pytest.mark.parametrize("words", ["invalid: name|invalid: value", "ContextWindowExceeded|AuthenticationFailed"])
+def test_errors_that_differ_in_words_are_others(words: str):
+    class Various(Failing):
+        def forward(self, question: str) -> dspy.Prediction:
+            raise ValueError(words.split("|")[int(question) % 2])
+
+    assert len(evaluate(Various(0)).rows) == len(ROWS)
+
+
 def test_a_metric_that_raises_stops_the_evaluation_too():
     program = Failing(0, broken=False)
     with pytest.raises(EvaluationStopped, match="IndexError: list index out of range"):
