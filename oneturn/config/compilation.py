@@ -58,7 +58,8 @@ class GateConfig(Section):
     max_category_loss: Annotated[float, Field(ge=0)] = 0.10
     """The maximum drop of any category's score."""
     category: str = "category"
-    """The label of the examples that holds their category."""
+    """The label of the examples that holds their category. Examples without one are a category of their own; with
+    another label than the default, no version is promoted unless the examples have it."""
     min_category_examples: Count = 5
     """Categories with fewer examples are pooled."""
     min_examples: Count = 10

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 
 _TOLERANCE = 1e-9
+_NO_CATEGORY = "no category"
+_DEFAULT_CATEGORY = GateConfig().category
 _DISALLOWED_SPLITS = {
     "test": "test examples are reserved for the final measurement, and scores on them are biased upwards once they "
     "have been used to select a version",
@@ -139,7 +141,9 @@ def compare(
 
     The default rule: the lower bound of the difference's 95% interval is above zero, no category loses more than 0.10,
     and at most 10% of each side's rows failed. Categories with fewer than five examples are merged into one; if the
-    merged category still has fewer than five, it is shown but not judged.
+    merged category still has fewer than five, it is shown but not judged. Examples without a category are one of their
+    own, "no category", unless no example has one. If the rule names another label than ``category``, both evaluations
+    must have it.
 
     Examples are matched by their ``id`` if they have one, else by their order. Repeats are averaged first.
 
@@ -163,9 +167,10 @@ def compare(
     before, after = (side.rows["score"].to_numpy(dtype=float) for side in (champion, challenger))
     differences = after - before
     low, high = interval_to_decide_by(differences)
-    labels = list(map(_plain, challenger.rows[rule.category])) if rule.category in challenger.rows else None
+    labels = _labels(champion, challenger, rule.category)
     flips = list(_flips(challenger.rows, labels, before, after))
     categories = tuple(_categories(labels, before, after, rule)) if labels is not None else ()
+    lacking = [name for name, side in zip(names, (champion, challenger), strict=True) if not _has(side, rule.category)]
     return GateResult(
         champion=names[0],
         challenger=names[1],
@@ -179,7 +184,7 @@ def compare(
         better=tuple(sorted((flip for flip in flips if flip.difference > 0), key=lambda flip: -flip.difference)),
         worse=tuple(sorted((flip for flip in flips if flip.difference < 0), key=lambda flip: flip.difference)),
         categories=categories,
-        reasons=tuple(_reasons(low, len(differences), categories, rule, failed)),
+        reasons=tuple(_reasons(low, len(differences), categories, rule, failed, lacking)),
     )
 
 
@@ -244,6 +249,18 @@ def _plain(value: Any) -> str | None:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
+def _has(evaluation: Evaluation, label: str) -> bool:
+    return label in evaluation.rows and bool(evaluation.rows[label].notna().any())
+
+
+def _labels(champion: Evaluation, challenger: Evaluation, label: str) -> list[str | None] | None:
+    """The label of each example, from the side that has it; ``None`` if no example has one."""
+    for side in (challenger, champion):
+        if _has(side, label):
+            return list(map(_plain, side.rows[label]))
+    return None
+
+
 def _errors(evaluation: Evaluation) -> int:
     return int(evaluation.rows["error"].notna().sum())
 
@@ -267,7 +284,8 @@ def _example_names(rows: pd.DataFrame) -> list[str]:
 
 
 def _categories(labels: Sequence[str | None], before: Any, after: Any, rule: GateConfig) -> Iterator[CategoryChange]:
-    frame = pd.DataFrame({"category": labels, "champion": before, "challenger": after})
+    names = [_NO_CATEGORY if label is None else label for label in labels]
+    frame = pd.DataFrame({"category": names, "champion": before, "challenger": after})
     small: list[str] = []
     for category, rows in frame.groupby("category", sort=False):
         if len(rows) < rule.min_category_examples:
@@ -284,7 +302,12 @@ def _category(name: str, rows: pd.DataFrame, judged: bool) -> CategoryChange:
 
 
 def _reasons(
-    low: float, rows: int, categories: Sequence[CategoryChange], rule: GateConfig, failed: Sequence[tuple[str, float]]
+    low: float,
+    rows: int,
+    categories: Sequence[CategoryChange],
+    rule: GateConfig,
+    failed: Sequence[tuple[str, float]],
+    lacking: Sequence[str],
 ) -> Iterator[str]:
     for name, share in failed:
         if share > rule.max_failed_rows + _TOLERANCE:
@@ -293,6 +316,11 @@ def _reasons(
         yield f"There are {rows} examples; the rule requires at least {rule.min_examples}."
     if not low > rule.min_difference + _TOLERANCE:
         yield f"The lower bound of the difference is {low:+.1%}; the rule requires over {rule.min_difference:+.1%}."
+    if lacking and rule.category != _DEFAULT_CATEGORY:
+        yield (
+            f"No row of {' and of '.join(lacking)} has the label {rule.category!r}, by which the rule judges categories: "
+            "add it to the examples, or set gate.category to one that they have."
+        )
     for change in categories:
         if change.judged and -change.difference > rule.max_category_loss + _TOLERANCE:
             yield (

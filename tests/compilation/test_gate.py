@@ -91,17 +91,46 @@ def test_pooled_categories_that_are_too_small_are_not_judged():
     assert "a (too few to judge)" in found.to_markdown()
 
 
-def test_example_without_a_category_is_in_no_category():
+def test_examples_without_a_category_are_a_category():
     categories: list[Any] = ["sum"] * 10 + [None] * 9 + [float("nan")]
     found = compare(evaluation([0.0] * 20, categories), evaluation([1.0] * 20, categories))
     assert found.passed
-    assert [(change.category, change.rows) for change in found.categories] == [("sum", 10)]
+    assert [(change.category, change.rows) for change in found.categories] == [("sum", 10), ("no category", 10)]
     assert {flip.category for flip in found.better} == {"sum", None}
     assert "| dev-19 |  | 0.00 | 1.00 |" in found.to_markdown()
     assert "NaN" not in found.to_json()
     shown = io.StringIO()
     Console(file=shown, width=120).print(found)
     assert "dev-19" in shown.getvalue()
+
+
+def test_examples_without_a_category_may_not_lose_either():
+    categories: list[Any] = ["sum"] * 60 + [None] * 20
+    found = compare(evaluation([0.0] * 60 + [1.0] * 20, categories), evaluation([1.0] * 60 + [0.0] * 20, categories))
+    assert found.reasons == ("no category loses 100.0% (100.0% to 0.0%, 20 examples); the rule allows 10.0%.",)
+    none: list[Any] = [None] * 80
+    found = compare(evaluation([0.0] * 60 + [1.0] * 20, none), evaluation([1.0] * 60 + [0.0] * 20, none))
+    assert (found.passed, found.categories) == (True, ())
+
+
+@pytest.mark.parametrize("without", ["champion", "challenger"])
+def test_categories_that_one_side_lacks_are_those_of_the_other(without: str):
+    categories = {"champion": ["sum"] * 30 + ["lookup"] * 10, "challenger": ["sum"] * 30 + ["lookup"] * 10}
+    del categories[without]
+    before = evaluation([0.0] * 30 + [1.0] * 10, categories.get("champion"))
+    after = evaluation([1.0] * 30 + [0.0] * 10, categories.get("challenger"))
+    assert compare(before, after).reasons == (
+        "lookup loses 100.0% (100.0% to 0.0%, 10 examples); the rule allows 10.0%.",
+    )
+
+
+def test_configured_label_that_the_rows_lack_does_not_pass():
+    with_it = evaluation([1.0] * 20, topic=["sum"] * 20)
+    assert compare(evaluation([0.0] * 20, topic=["sum"] * 20), with_it, GateConfig(category="topic")).passed
+    for before, lacking in ((evaluation([0.0] * 20), "champion"), (evaluation([0.0] * 20, topic=None), "champion")):
+        found = compare(before, evaluation([1.0] * 20), GateConfig(category="topic"))
+        assert found.reasons[0].startswith(f"No row of {lacking} and of challenger has the label 'topic'")
+    assert not compare(evaluation([0.0] * 20), with_it, GateConfig(category="topic")).passed
 
 
 @pytest.mark.parametrize(("rows", "flips"), [(10, 0.2), (24, 0.1), (24, 0.2), (54, 0.05)])
