@@ -27,16 +27,15 @@ from oneturn.config.loading import CONFIG_VARIABLE, SET_VARIABLE
 from oneturn.core.fields import dump_field
 from oneturn.core.serialization import jsonable
 from oneturn.errors import ProgramError
+from oneturn.evaluation.column_names import PREDICTED, check_column_names
 from oneturn.evaluation.result import Evaluation
 from oneturn.evaluation.results_reader import to_frame
-from oneturn.evaluation.row import judge_row
+from oneturn.evaluation.row import encodable, judge_row
 from oneturn.evaluation.run_record import RUN_COLUMNS, RunRecord, with_record
 from oneturn.evaluation.typed_fields import output_types, with_types
 from oneturn.lm.local.server import server_variables
 
 _SCRIPT = Path(__file__).with_name("_answer_as_version.py")
-_PREDICTED = "pred_"
-"""The ``pred_…`` columns that aren't outputs."""
 
 
 def version_of(client: mlflow.MlflowClient, name: str, version: str | None) -> ModelVersion:
@@ -89,8 +88,10 @@ def evaluate_version(
         compiled: whether to use the version's compiled program, rather than its uncompiled one.
 
     Raises:
+        DataError: an example has a field with the name of a result column.
         ProgramError: the version can't be run in this environment.
     """
+    check_column_names(examples, ["score"])
     with tempfile.TemporaryDirectory() as folder:
         rows = _answers(version, examples, Path(folder), agent.root, compiled)
     types = output_types(agent)
@@ -144,8 +145,8 @@ def _unusable(version: ModelVersion, reason: str) -> ProgramError:
 def _row(agent: Agent, example: dspy.Example, answered: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {**{name: jsonable(value) for name, value in example.items()}, **answered}
     if answered["error"] is not None:
-        return row
-    outputs = {name.removeprefix(_PREDICTED): value for name, value in answered.items() if name.startswith(_PREDICTED)}
+        return encodable(row)
+    outputs = {name.removeprefix(PREDICTED): value for name, value in answered.items() if name.startswith(PREDICTED)}
     calls, sources, approvals = (tuple(answered.get(name) or ()) for name in RUN_COLUMNS)
     record = RunRecord(calls, sources, approvals=approvals)
     prediction = with_record(dspy.Prediction(**with_types(outputs, types)), record)

@@ -318,8 +318,8 @@ def _reasons(
         yield f"The lower bound of the difference is {low:+.1%}; the rule requires over {rule.min_difference:+.1%}."
     if lacking and rule.category != _DEFAULT_CATEGORY:
         yield (
-            f"No row of {' and of '.join(lacking)} has the label {rule.category!r}, by which the rule judges categories: "
-            "add it to the examples, or set gate.category to one that they have."
+            f"No row of {' and of '.join(lacking)} has the label {rule.category!r}, which gate.category names: "
+            "add it to the examples, or name one that they have."
         )
     for change in categories:
         if change.judged and -change.difference > rule.max_category_loss + _TOLERANCE:

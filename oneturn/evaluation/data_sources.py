@@ -26,7 +26,7 @@ _CHAT_FIELDS = ("messages", "input")
 _METADATA_FIELDS = {
     "inputs", "request", "expectations", "tags", "outputs", "response", "trace",
     "source", "source_id", "source_type", "created_time", "created_by", "last_update_time", "last_updated_by",
-    "dataset_id", "dataset_record_id", "request_id",
+    "dataset_id", "dataset_record_id", "request_id", "trace_id",
 }
 # fmt: on
 

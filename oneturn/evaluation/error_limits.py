@@ -44,8 +44,8 @@ class EvaluationStopped(OneTurnError):
 def stop_at_limits(rows: Iterator[tuple[int, Row]], limits: ErrorLimits) -> Iterator[tuple[int, Row]]:
     """Yield the rows of an evaluation as they are done.
 
-    Errors are the same if they differ in numbers, ids and quoted texts only. A row that ended in ``approval_required`` isn't
-    counted as failed.
+    Errors are the same if they differ in numbers, ids and quoted texts only. A row that ended in ``approval_required``
+    isn't counted as failed.
 
     Raises:
         EvaluationStopped: a limit is reached.

@@ -18,7 +18,7 @@ from oneturn.errors import DataError
 
 _MAX_DEPTH = 6
 _EXAMPLE_NAMES = frozenset(dir(dspy.Example))
-_SAMPLE = 1000
+SAMPLE = 1000
 """The number of examples whose columns are read."""
 
 
@@ -35,7 +35,7 @@ def check_columns(metrics: Mapping[str, Callable[..., Any]], examples: Iterable[
     needed = {name: required_columns(metric) for name, metric in metrics.items()}
     if not any(needed.values()):
         return
-    sample = [each for each in itertools.islice(examples, _SAMPLE) if isinstance(each, dspy.Example)]
+    sample = [each for each in itertools.islice(examples, SAMPLE) if isinstance(each, dspy.Example)]
     columns = list(dict.fromkeys(str(name) for each in sample for name in each.keys()))  # noqa: SIM118  # not a dict
     for name, required in needed.items():
         if sample and (missing := sorted(required - set(columns))):

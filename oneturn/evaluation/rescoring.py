@@ -12,16 +12,15 @@ import pandas as pd
 
 from oneturn.core.serialization import canonical, jsonable, plain
 from oneturn.errors import DataError
+from oneturn.evaluation.column_names import PREDICTED, check_column_names
 from oneturn.evaluation.metric_columns import check_columns
 from oneturn.evaluation.result import MEASURED, Evaluation, metrics_among
 from oneturn.evaluation.results_reader import check_rows, read_records, to_frame
 from oneturn.evaluation.results_record import recorded_evaluation, write_recorded
-from oneturn.evaluation.row import Row, judge_row
+from oneturn.evaluation.row import Row, encodable, judge_row
 from oneturn.evaluation.run_record import RUN_COLUMNS, RunRecord, with_record
 from oneturn.evaluation.runner import Metrics, named_metrics
 from oneturn.evaluation.typed_fields import with_types
-
-_PREDICTED = "pred_"
 
 
 def rescore(
@@ -45,8 +44,8 @@ def rescore(
         output: a file for the rows; may be the same file.
 
     Raises:
-        DataError: the file has no rows of an evaluation, the examples have other ids or inputs, or a metric needs a
-            column that no row has.
+        DataError: the file has no rows of an evaluation, the examples have other ids or inputs, a metric needs a column
+            that no row has, or a metric or a column has the name of a result column.
     """
     named, path = named_metrics(metrics), Path(rows)
     records = list(read_records(path))
@@ -61,6 +60,7 @@ def rescore(
         for record, example in zip(records, labelled, strict=True)
     ]
     check_columns(named, golds)
+    check_column_names(golds, named)
     rows_with_labels = [
         record if example is None else {**_plain_labels(gold, measured), **record, **_plain_labels(gold, measured)}
         for record, example, gold in zip(records, labelled, golds, strict=True)
@@ -74,10 +74,10 @@ def rescore(
 
 
 def _row(record: Row, gold: dspy.Example, metrics: Mapping[str, Any], types: Mapping[str, Any], old: set[str]) -> Row:
-    outputs = {name.removeprefix(_PREDICTED): value for name, value in record.items() if name.startswith(_PREDICTED)}
+    outputs = {name.removeprefix(PREDICTED): value for name, value in record.items() if name.startswith(PREDICTED)}
     calls, sources, approvals = (tuple(_as_list(record.get(name))) for name in RUN_COLUMNS)
     results = {"score", "feedback", "error", *old, *(f"{name}_feedback" for name in old)}
-    row = {name: value for name, value in record.items() if name not in results}
+    row = encodable({name: value for name, value in record.items() if name not in results})
     if not (_was_answered(record) or approvals):
         others = [name for name in metrics if name != "score"]
         failed = {key: value for name in others for key, value in ((name, 0.0), (f"{name}_feedback", None))}
@@ -91,12 +91,12 @@ def _plain_labels(gold: dspy.Example, measured: set[str]) -> dict[str, Any]:
 
 
 def _labels(record: Row, measured: set[str]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in measured and not name.startswith(_PREDICTED)}
+    return {name: value for name, value in record.items() if name not in measured and not name.startswith(PREDICTED)}
 
 
 def _was_answered(record: Row) -> bool:
     """Whether a row has an answer, which may be ``None``; that of a row with an error may be the metric's error."""
-    has_output = any(value is not None for name, value in record.items() if name.startswith(_PREDICTED))
+    has_output = any(value is not None for name, value in record.items() if name.startswith(PREDICTED))
     return record["error"] is None or has_output
 
 

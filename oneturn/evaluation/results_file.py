@@ -23,7 +23,6 @@ from typing import Any
 import pyarrow as pa
 
 from oneturn.core.row_files import check_suffix, truncate_partial_line
-from oneturn.core.serialization import replace_surrogates
 from oneturn.errors import DataError
 from oneturn.evaluation.results_record import record_path, recorded_evaluation, write_recorded
 
@@ -86,14 +85,12 @@ class ResultsFile:
     def add(self, number: int, row: Row) -> None:
         """Append a row to the partial file; after this returns, the row survives the process.
 
-        Half surrogates, which UTF-8 can't encode, become U+FFFD.
-
         Raises:
             DataError: the file can't be written.
         """
         line = json.dumps({_ROW_NUMBER: number, **row}, ensure_ascii=False, default=str)
         with self._lock, self._writing():
-            self._write(replace_surrogates(line))
+            self._write(line)
             self._mark_done(number)
 
     def discard(self, numbers: Collection[int]) -> None:

@@ -12,11 +12,11 @@ import dspy
 from dspy.utils.exceptions import is_retryable_lm_error
 
 from oneturn.core.secrets import redact
-from oneturn.core.serialization import jsonable
+from oneturn.core.serialization import jsonable, replace_surrogates_deep
 from oneturn.errors import AgentError, DataError, EndpointError
 from oneturn.evaluation.data_sources import Unreadable
 from oneturn.evaluation.rate_limit import ConcurrencyLimiter
-from oneturn.evaluation.result import REPEAT, Metric
+from oneturn.evaluation.result import Metric
 from oneturn.evaluation.targets import Target, TargetResult
 
 Row = dict[str, Any]
@@ -32,6 +32,8 @@ def evaluate_row(
     known: Row | None = None,
 ) -> Row:
     """Answer an example and judge the answer; a failure is recorded in the row.
+
+    Half surrogates, which UTF-8 can't encode, become U+FFFD in the row.
 
     Args:
         target: what answers.
@@ -51,26 +53,26 @@ def evaluate_row(
             names = ", ".join(str(call["name"]) for call in answered.approvals)
             return {**row, **_failed(metrics, f"approval_required: {names} needs a person's approval")}
         return row
-    return {**row, **_failed(metrics, f"{type(error).__name__}: {error}")}
+    return encodable({**row, **_failed(metrics, f"{type(error).__name__}: {error}")})
 
 
 def judge_row(row: Row, metrics: Mapping[str, Metric], example: dspy.Example, prediction: dspy.Prediction) -> Row:
     """The row with the metrics' results; if a metric raises, the row has the score 0 and the error."""
     try:
-        return {**row, **_judged(example, prediction, metrics), "error": None}
+        return encodable({**row, **_judged(example, prediction, metrics), "error": None})
     except Exception as error:  # a failing metric must not stop the evaluation
-        return {**row, **_failed(metrics, f"{type(error).__name__}: {error}")}
+        return encodable({**row, **_failed(metrics, f"{type(error).__name__}: {error}")})
+
+
+def encodable(row: Row) -> Row:
+    """The row with U+FFFD for half surrogates, which neither a table nor a file can hold."""
+    encodable_row: Row = replace_surrogates_deep(row)
+    return encodable_row
 
 
 def unreadable_row(example: Unreadable, metrics: Mapping[str, Metric]) -> Row:
     """The row of an unreadable example."""
-    return {**_measured(TargetResult(), 0), **_failed(metrics, f"DataError: {example.reason}")}
-
-
-def name_clash(example: dspy.Example) -> Unreadable | None:
-    """The reason if an example has a field with the name of the repeat column, else ``None``."""
-    taken = REPEAT in example
-    return Unreadable(f"the field {REPEAT!r} has the name of a result column: rename it") if taken else None
+    return encodable({**_measured(TargetResult(), 0), **_failed(metrics, f"DataError: {example.reason}")})
 
 
 def _measured(answered: TargetResult, tries: int) -> Row:
@@ -139,6 +141,8 @@ def finite(score: Any) -> float:
         DataError: it isn't a finite number.
     """
     try:
+        if isinstance(score, str | bytes | bytearray):  # float() reads them as numbers
+            raise TypeError
         number = float(score)
     except (TypeError, ValueError):
         raise DataError(f"the metric returned {score!r:.80}; a score is a number, True or False") from None

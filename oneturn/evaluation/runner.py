@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import hashlib
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,14 +23,15 @@ from oneturn.core._dspy import replaced_cache
 from oneturn.core.terminal import can_redraw
 from oneturn.errors import DataError
 from oneturn.evaluation.approval import ApprovalPolicy
+from oneturn.evaluation.column_names import check_column_names, check_metric_names, reserved_column
 from oneturn.evaluation.data_sources import SPARK, Source, Unreadable, build_source
 from oneturn.evaluation.error_limits import ErrorLimits, EvaluationStopped, stop_at_limits
-from oneturn.evaluation.metric_columns import check_columns
+from oneturn.evaluation.metric_columns import SAMPLE, check_columns
 from oneturn.evaluation.rate_limit import ConcurrencyLimiter
 from oneturn.evaluation.result import REPEAT, Evaluation, Metric
 from oneturn.evaluation.results_file import ResultsFile
 from oneturn.evaluation.results_reader import to_frame
-from oneturn.evaluation.row import evaluate_row, name_clash, unreadable_row
+from oneturn.evaluation.row import evaluate_row, unreadable_row
 from oneturn.evaluation.targets import Target, resolve_target
 
 
@@ -128,8 +130,9 @@ def evaluate(
         ``seconds``, ``trace_id``, ``tries`` and ``error``.
 
     Raises:
-        DataError: there are no rows; a metric needs a column that no row has; the target or the data is of an
-            unsupported type; ``repeats`` isn't positive; or ``output`` belongs to another evaluation.
+        DataError: there are no rows; a metric needs a column that no row has; a metric or a column of the data has the
+            name of a result column; the target or the data is of an unsupported type; ``repeats`` isn't positive; or
+            ``output`` is the data, another evaluation's rows, or any other file.
         EvaluationStopped: the rows keep failing with the same error. With ``output``, the other rows are kept.
     """
     limits = max_same_errors or ErrorLimits(0, 0)
@@ -137,7 +140,9 @@ def evaluate(
     resolved = resolve_target(target, lm, api_key, trace, approve, types)
     source = build_source(data, tuple(inputs or resolved.inputs), resolved.optional, resolved.columns)
     if source.key != SPARK:  # reading its rows twice costs a job
-        check_columns(named, source.rows())
+        sample = list(itertools.islice(source.rows(), SAMPLE))
+        check_columns(named, sample)
+        check_column_names(sample, named)
     source = repeat_rows(source, repeats)
     # DSPy's cache would give each repeat the same answer.
     with contextlib.nullcontext() if repeats == 1 else replaced_cache(memory=False):
@@ -185,9 +190,10 @@ def iter_rows(
 
     def evaluate_numbered(number: int, example: dspy.Example | Unreadable) -> Row:
         row: Row = {} if repeats == 1 else {REPEAT: number % repeats}
-        invalid = example if isinstance(example, Unreadable) else name_clash(example)
-        if invalid is not None:
-            return row | unreadable_row(invalid, metrics)
+        if isinstance(example, Unreadable):
+            return row | unreadable_row(example, metrics)
+        if (reason := reserved_column(example, metrics)) is not None:  # a later row than the checked ones
+            return row | unreadable_row(Unreadable(reason), metrics)
         return evaluate_row(target, example, metrics, limiter, TRIES, row)
 
     return _completed(source, evaluate_numbered, threads, progress, known)
@@ -197,13 +203,14 @@ def named_metrics(metrics: Metrics) -> dict[str, Metric]:
     """The metrics by column name.
 
     Raises:
-        DataError: there are none, or two have the same name.
+        DataError: there are none, two have the same name, or one has the name of a result column.
     """
     if callable(metrics):
         return {"score": metrics}
     named = dict(metrics) if isinstance(metrics, Mapping) else {_name(metric): metric for metric in metrics}
     if not named or len(named) != len(metrics):
         raise DataError("Give at least one metric, each with a unique name.")
+    check_metric_names(named)
     return named
 
 

@@ -50,6 +50,13 @@ class Shout(dspy.Module):
         return dspy.Prediction(answer=question.upper(), extra={"length": len(question)})
 
 
+class Never(dspy.Module):
+    """Must not be asked."""
+
+    def forward(self, question: str) -> dspy.Prediction:
+        raise AssertionError("asked")
+
+
 def values(column: Any) -> list[Any]:
     """A column's values, with None for what is missing (pandas tells it as None or NaN)."""
     return [None if pd.isna(value) else value for value in column]
@@ -89,11 +96,70 @@ def test_a_metric_that_fails_costs_its_row_only():
     assert rows["score"].tolist() == [1.0, 0.0]
 
 
-def test_a_label_named_score_is_not_taken_for_the_score():
-    rows = evaluate(Shout(), examples("bad", score=5.0, feedback="good", error="none")).rows
-    assert rows.loc[0, ["score", "feedback"]].tolist() == [0.0, "ValueError: I don't like that"]
-    rows = evaluate(Shout(), examples("a", score=5.0, feedback="good", error="none")).rows
-    assert values(rows.loc[0, ["score", "feedback", "error"]]) == [1.0, None, None]
+@pytest.mark.parametrize("name", ["score", "feedback", "error", "cost", "run_sources", "pred_answer", "cites_feedback"])
+def test_a_label_with_the_name_of_a_result_is_refused_before_the_first_call(name: str):
+    with pytest.raises(DataError, match=f"The column '{name}' of the data has the name of a result column: rename"):
+        evaluate(Never(), examples("a", **{name: 5.0}), {"score": right, "cites": right})
+
+
+@pytest.mark.parametrize("name", ["error", "cost", "feedback", "seconds", "run_sources", "repeat", "pred_answer"])
+def test_a_metric_with_the_name_of_a_result_is_refused(name: str):
+    for metrics in ({"main": right, name: right}, {name: right}):
+        with pytest.raises(DataError, match=f"The metric '{name}' has the name of a result column"):
+            evaluate(Never(), examples("a"), metrics)
+    with pytest.raises(DataError, match="Only the first metric may be called 'score'"):
+        evaluate(Never(), examples("a"), {"main": right, "score": right})
+
+
+def test_a_metric_with_the_name_of_a_label_is_refused():
+    with pytest.raises(DataError, match="The column 'category' of the data has the name of a result column"):
+        evaluate(Never(), examples("a", category="letter"), {"score": right, "category": right})
+
+
+def test_an_input_may_have_the_name_of_a_figure():
+    class Sentiment(dspy.Module):
+        def forward(self, feedback: str) -> dspy.Prediction:
+            return dspy.Prediction(answer=feedback.upper())
+
+    rows = [{"feedback": "good"}]
+    found = evaluate(Sentiment(), rows, lambda gold, pred: gold.feedback == "good", inputs=["feedback"]).rows
+    assert (found["score"][0], found["pred_answer"][0], values(found["feedback"])) == (1.0, "GOOD", [None])
+
+
+def test_a_reserved_name_in_a_later_row_is_its_error():
+    data = [*examples(*"a" * 1000), *examples("b", error="E42")]
+    assert values(evaluate(Shout(), data).rows["error"])[999:] == [
+        None,
+        "DataError: The column 'error' of the data has the name of a result column: rename or drop it.",
+    ]
+
+
+@pytest.mark.parametrize("judged", ["0.7", b"1", "yes"])
+def test_a_text_is_no_score(judged: Any):
+    rows = evaluate(Shout(), examples("a"), lambda gold, pred: judged).rows
+    assert rows["score"][0] == 0.0
+    assert rows["error"][0] == f"DataError: the metric returned {judged!r}; a score is a number, True or False"
+
+
+HALF = "cut \ud83d"
+
+
+@pytest.mark.parametrize("place", ["answer", "nested answer", "label", "feedback", "error of the metric", "error"])
+def test_half_a_surrogate_in_a_row_ends_no_evaluation(place: str):
+    class Half(dspy.Module):
+        def forward(self, question: str) -> dspy.Prediction:
+            if place == "error":
+                raise ValueError(HALF)
+            return dspy.Prediction(answer={"x": [HALF]} if place.startswith("nested") else HALF, note="ok")
+
+    def metric(gold: Any, pred: Any) -> Any:
+        if place == "error of the metric":
+            raise ValueError(HALF)
+        return dspy.Prediction(score=1.0, feedback=HALF)
+
+    found = evaluate(Half(), examples("a", note=HALF), metric)
+    assert "cut \ufffd" in found.rows.to_json(force_ascii=False)
+    assert found.score == (0.0 if "error" in place else 1.0)
 
 
 @pytest.mark.parametrize(

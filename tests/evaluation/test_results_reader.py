@@ -146,6 +146,21 @@ def test_texts_of_digits_and_numbers_score_alike_in_every_format(values: tuple[A
     assert [type(value) for value in read] == [type(value) for value in values]
 
 
+def test_half_a_surrogate_ends_no_rescoring(tmp_path: Path):
+    file = recorded(tmp_path / "rows.jsonl", ("a", "a"))
+
+    def metric(gold: Any, pred: Any, trace: Any = None) -> Any:
+        raise ValueError("cut \ud83d")
+
+    assert rescore(file, metric).rows["error"].tolist() == ["ValueError: cut \ufffd"]
+
+
+def test_metric_with_the_name_of_a_label_rescores_nothing(tmp_path: Path):
+    file = recorded(tmp_path / "rows.jsonl", ("a", "a"))
+    with pytest.raises(DataError, match="The column 'answer' of the data has the name of a result column"):
+        rescore(file, {"score": EQUAL, "answer": EQUAL})
+
+
 def test_metrics_stay_if_the_first_row_failed(tmp_path: Path):
     file = recorded(tmp_path / "rows.jsonl", ("a", None), ("b", "b"))
     file.write_text(file.read_text().replace('"error": null', '"error": "ValueError: no a"', 1))
