@@ -104,7 +104,7 @@ def evaluate(
     baseline: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Rows of the same examples to compare with in the report.")
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, and replace the rows in --output.")] = False,
     repeats: Annotated[
         int,
         typer.Option(min=1, help="Run each example N times; report pass^k, the probability that k tries all pass."),
@@ -132,7 +132,7 @@ def evaluate(
 
     An LM judges groundedness and relevance if one is configured (judge.model).
 
-    With --output, the same command resumes an interrupted or killed run.
+    With --output, the same command resumes an interrupted or killed run. A file of anything else is never replaced.
 
     Examples:
 
@@ -154,6 +154,8 @@ def evaluate(
         if path is not None and path.suffix not in SUFFIXES:
             raise typer.BadParameter(f"{path} must end in .jsonl, .csv or .parquet.", param_hint=option)
     check_page(report, "--report")
+    if data is not None and output is not None and data.exists() and output.exists() and output.samefile(data):
+        raise typer.BadParameter(f"{output} is the --data; name another file for the rows.", param_hint="--output")
     _check_used(
         {
             "--split": ("--data", split is not None and data is not None),

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,12 +17,12 @@ from oneturn.agent import Agent, Recipe
 from oneturn.compilation.recipes import recipes_of
 from oneturn.compilation.recipes.calling import call, check, format_recipes
 from oneturn.compilation.recipes.work import work_of
-from oneturn.core.secrets import is_secret_name
 from oneturn.datasets.rows import dataset_hash, spread
 from oneturn.errors import ConfigError
 from oneturn.evaluation.metric_columns import check_columns
 from oneturn.evaluation.row import finite_metric
 from oneturn.lm import build_lm
+from oneturn.lm.settings import lm_settings
 from oneturn.programs.state import check_savable
 
 REFLECTOR = 7
@@ -96,7 +94,7 @@ class Plan:
             settings.seed,
             settings.threads,
             agent.config.lm.model_dump(mode="json"),
-            [_settings(each) for each in (lm, teacher or lm, *further)],
+            [lm_settings(each) for each in (lm, teacher or lm, *further)],
             settings.teacher and settings.teacher.model_dump(mode="json"),
             student.dump_state(),
             [dataset_hash(cls.rows(examples)) for examples in (train, dev)],
@@ -170,48 +168,6 @@ def _check_names(lms: Sequence[dspy.BaseLM]) -> None:
         raise ConfigError(
             f"compile.lms: {repeated[0]} occurs twice; the agent's LM and each of compile.lms need different models."
         )
-
-
-def _settings(lm: dspy.BaseLM) -> list[Any]:
-    """What decides an LM's answers besides its name, without keys: an agent may build it from more than its config."""
-    addresses = [os.environ.get(name) for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE")]
-    return [
-        lm.model,
-        lm.model_type,
-        _named(lm.kwargs),
-        _named(_engine_settings(getattr(lm, "engine", None))),
-        addresses,
-    ]
-
-
-def _engine_settings(engine: Any) -> Mapping[str, Any]:
-    """The settings of an engine: its state as it saves it, or its constructor's arguments that it keeps.
-
-    Other attributes, such as counters and connections, change while it runs; texts, such as an address, don't.
-    """
-    if callable(dump := getattr(engine, "dump_state", None)):
-        state: Mapping[str, Any] = dump()
-        return state
-    attributes = getattr(engine, "__dict__", {})
-    names = inspect.signature(type(engine)).parameters if attributes else {}
-    return {name: value for name, value in attributes.items() if isinstance(value, str) or name.lstrip("_") in names}
-
-
-def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by name without secrets; a value that isn't plain is its type."""
-    return {
-        name: value if _is_plain(value) else type(value).__name__
-        for name, value in settings.items()
-        if not (is_secret_name(name) or "key" in name)
-    }
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    if isinstance(value, dict):
-        return all(map(_is_plain, value.values()))
-    return value is None or isinstance(value, str | int | float)
 
 
 def _short_hash(text: str) -> str:

@@ -15,6 +15,7 @@ from oneturn.errors import DataError
 from oneturn.evaluation.column_names import PREDICTED, check_column_names
 from oneturn.evaluation.metric_columns import check_columns
 from oneturn.evaluation.result import MEASURED, Evaluation, metrics_among
+from oneturn.evaluation.results_file import check_rescored
 from oneturn.evaluation.results_reader import check_rows, read_records, to_frame
 from oneturn.evaluation.results_record import recorded_evaluation, write_recorded
 from oneturn.evaluation.row import Row, encodable, judge_row
@@ -41,13 +42,15 @@ def rescore(
         examples: provide the labels, matched by ``id`` if rows and examples have ids, else by their order and inputs;
             ``None`` for the labels in the rows.
         types: the types of the outputs; see :func:`oneturn.evaluation.output_types`.
-        output: a file for the rows; may be the same file.
+        output: a file for the rows: the same file, a new one, or one of an earlier call.
 
     Raises:
         DataError: the file has no rows of an evaluation, the examples have other ids or inputs, a metric needs a column
-            that no row has, or a metric or a column has the name of a result column.
+            that no row has, a metric or a column has the name of a result column, or ``output`` is any other file.
     """
     named, path = named_metrics(metrics), Path(rows)
+    if output is not None:
+        check_rescored(Path(output), path)
     records = list(read_records(path))
     check_rows(pd.DataFrame(records[:1]), str(path))
     old = set(metrics_among(list(records[0])))

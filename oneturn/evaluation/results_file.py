@@ -24,7 +24,8 @@ import pyarrow as pa
 
 from oneturn.core.row_files import check_suffix, truncate_partial_line
 from oneturn.errors import DataError
-from oneturn.evaluation.results_record import record_path, recorded_evaluation, write_recorded
+from oneturn.evaluation.results_reader import holds_results
+from oneturn.evaluation.results_record import is_recorded, recorded_evaluation, write_recorded
 
 Row = dict[str, Any]
 _ROW_NUMBER = "__row__"
@@ -39,14 +40,14 @@ class ResultsFile:
     Args:
         path: the finished file: ``.jsonl``, ``.csv`` or ``.parquet``.
         key: identifies the evaluation: target, data and metrics.
-        fresh: discard the rows of an interrupted or finished evaluation.
+        fresh: start over, and replace the rows of an interrupted or finished evaluation.
 
     Attributes:
         finished: whether the file already has all rows of this evaluation; then nothing can be added.
 
     Raises:
-        DataError: the suffix isn't supported, the partial file belongs to another evaluation, another process is
-            writing it, or it can't be written.
+        DataError: the suffix isn't supported; the file or the partial file belongs to another evaluation; the file is
+            anything else; another process is writing it; or it can't be written.
     """
 
     def __init__(self, path: Path, key: str, fresh: bool = False):
@@ -62,13 +63,17 @@ class ResultsFile:
             self._file = self._open_locked()
         try:
             with self._writing():
+                # An empty partial file, left by a kill, doesn't hide a finished one.
+                self.finished = not fresh and self._is_finished()
+                if fresh or not (self.finished or self._has_begun()):
+                    _check_replaceable(path, fresh)
                 if fresh:
                     self._file.truncate(0)
-                    record_path(path).unlink(missing_ok=True)
-                self.finished = self._is_finished()
-                if not self.finished:  # an empty partial file, left by a kill, doesn't hide a finished one
+                if not self.finished:
                     self._open_partial(key)
         except BaseException:
+            if not self._has_begun():
+                self.partial.unlink(missing_ok=True)
             self._file.close()
             raise
 
@@ -163,8 +168,11 @@ class ResultsFile:
                 raise
             file.close()
 
+    def _has_begun(self) -> bool:
+        return os.fstat(self._file.fileno()).st_size > 0
+
     def _is_finished(self) -> bool:
-        return not os.fstat(self._file.fileno()).st_size and recorded_evaluation(self.path) == self._key
+        return not self._has_begun() and recorded_evaluation(self.path) == self._key
 
     def _open_partial(self, key: str) -> None:
         truncate_partial_line(self.partial)
@@ -225,3 +233,26 @@ class ResultsFile:
                         _log.warning("%s, line %d is damaged; its row is run again.", self.partial, number)
                     continue
                 yield row
+
+
+def _check_replaceable(path: Path, fresh: bool) -> None:
+    """Raise ``DataError`` if the file at ``path`` isn't one that the evaluation may replace."""
+    if not path.exists() or not path.stat().st_size:
+        return
+    if not holds_results(path):
+        raise DataError(f"{path} exists, and isn't the rows of an evaluation: name another file, or delete it.")
+    if not fresh:
+        raise DataError(
+            f"{path} has the rows of another evaluation: the program, its LM, the data or the metrics differ, or "
+            "the file was changed. Name another file, or replace it (fresh=True, --fresh)."
+        )
+
+
+def check_rescored(path: Path, rows: Path) -> None:
+    """Raise ``DataError`` if rescored ``rows`` can't be written to ``path``, because it is neither ``rows`` nor older
+    rescored ones."""
+    if path.exists() and rows.exists() and path.samefile(rows):
+        return
+    _check_replaceable(path, fresh=True)
+    if path.exists() and is_recorded(path):
+        raise DataError(f"{path} has the rows of another evaluation: name another file for those of {rows}.")

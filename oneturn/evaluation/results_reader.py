@@ -52,6 +52,15 @@ def read_records(path: Path) -> Iterator[Row]:
     yield from _read(path)
 
 
+def holds_results(path: Path) -> bool:
+    """Whether a file has the rows of an evaluation, rather than anything else."""
+    try:
+        first = next(_read(path), {})
+    except DataError:
+        return False
+    return {"score", "feedback", "error", *RUN_COLUMNS} <= first.keys()
+
+
 def check_rows(rows: pd.DataFrame, name: str) -> None:
     """Raise ``DataError`` if ``rows`` aren't the rows of an evaluation."""
     if rows.empty:

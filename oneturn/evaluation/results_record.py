@@ -25,6 +25,11 @@ def recorded_evaluation(path: Path) -> str | None:
     return _read(path).get("evaluation")
 
 
+def is_recorded(path: Path) -> bool:
+    """Whether a file was finished by an evaluation, even if it was changed since."""
+    return _record(path).get("evaluation") is not None
+
+
 def recorded_columns(path: Path) -> ColumnKinds:
     """The kinds of the columns of a CSV file; empty if they aren't known, or the file was changed."""
     return dict(_read(path).get("columns") or {})
@@ -45,11 +50,16 @@ def write_recorded(path: Path, rows: Iterable[Mapping[str, Any]], evaluation: st
 
 
 def _read(path: Path) -> dict[str, Any]:
+    record = _record(path)
+    return record if path.is_file() and record.get("sha256") == _digest(path) else {}
+
+
+def _record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(record_path(path).read_bytes())
     except (OSError, ValueError):  # none, or written half, or by hand
         return {}
-    return record if isinstance(record, dict) and path.is_file() and record.get("sha256") == _digest(path) else {}
+    return record if isinstance(record, dict) else {}
 
 
 def _digest(path: Path) -> str:

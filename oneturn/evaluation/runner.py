@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import hashlib
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,7 +31,8 @@ from oneturn.evaluation.result import REPEAT, Evaluation, Metric
 from oneturn.evaluation.results_file import ResultsFile
 from oneturn.evaluation.results_reader import to_frame
 from oneturn.evaluation.row import evaluate_row, unreadable_row
-from oneturn.evaluation.targets import Target, resolve_target
+from oneturn.evaluation.targets import EndpointTarget, Target, resolve_target
+from oneturn.programs.fingerprint import digest, fingerprint
 
 
 def repeat_rows(source: Source, repeats: int) -> Source:
@@ -60,6 +60,10 @@ _SAME_ERRORS = ErrorLimits()
 _FINISHED = (
     "{} has all rows of this evaluation already; nothing was run. To run it again, start over (fresh=True, --fresh); "
     "to apply a changed metric to the same answers, use rescore (--rescore)."
+)
+_NOT_IDENTIFIED = (
+    "%s doesn't say which program it serves: the rows in %s count as its answers. If it serves another one by now, "
+    "start over (fresh=True, --fresh)."
 )
 _log = logging.getLogger(__name__)
 
@@ -93,7 +97,9 @@ def evaluate(
 
     With ``output``, each row is written to the file when it is done. An interrupted evaluation resumes when it is
     started again: no row is repeated or lost. Memory doesn't grow with the number of rows; they are read from the file
-    on access. A finished evaluation isn't run again: its rows are returned.
+    on access. A finished evaluation isn't run again: its rows are returned. It is recognized by the data, the program's
+    prompts, tools, plain attributes and LM, and the source text and settings of the metrics; a logged model by its id,
+    a URL by the ``fingerprint`` at its ``/agent/info``. A server without one is taken for the same, with a warning.
 
     Args:
         target: a ``dspy.Module``; an :class:`oneturn.Agent`; the URL of a served agent; the URI of a logged model,
@@ -106,7 +112,8 @@ def evaluate(
         lm: the LM for a program; ``None`` for the configured LM.
         threads: rows in parallel.
         output: a ``.jsonl``, ``.csv`` or ``.parquet`` file for the rows.
-        fresh: discard the rows of an interrupted or finished evaluation and start over.
+        fresh: start over, and replace the rows of an interrupted or finished evaluation, of another one too. Any other
+            file is never replaced.
         repeats: how often each example is tried, one row each, with its number from 0 in ``repeat``: see
             :meth:`Evaluation.pass_hat_k`. DSPy's cache is disabled; an LM with temperature 0 still gives the same
             answer each time.
@@ -135,6 +142,8 @@ def evaluate(
             ``output`` is the data, another evaluation's rows, or any other file.
         EvaluationStopped: the rows keep failing with the same error. With ``output``, the other rows are kept.
     """
+    if output is not None and _same_file(data, Path(output)):
+        raise DataError(f"{output} is the data; name another file for the rows.")
     limits = max_same_errors or ErrorLimits(0, 0)
     named = named_metrics(metrics)
     resolved = resolve_target(target, lm, api_key, trace, approve, types)
@@ -152,6 +161,12 @@ def evaluate(
             return Evaluation(_table([row for _, row in done]))
         results = ResultsFile(Path(output), _key(resolved, source, named, approve), fresh)
         with closing(results):
+            if (
+                isinstance(resolved, EndpointTarget)
+                and not resolved.is_identified
+                and (results.finished or results.count)
+            ):
+                _log.warning(_NOT_IDENTIFIED, target, results.path)
             if results.finished:
                 _log.warning("%s", _FINISHED.format(results.path))
                 return Evaluation.read(results.path)
@@ -250,13 +265,12 @@ def _table(rows: list[Row]) -> pd.DataFrame:
 
 
 def _key(target: Target, source: Source, metrics: Mapping[str, Metric], approve: ApprovalPolicy | None = None) -> str:
-    parts = [target.key, source.key, [(name, _metric_key(metric)) for name, metric in metrics.items()]]
-    text = repr(parts if approve is None else [*parts, _name(approve)])
-    return hashlib.sha256(text.encode()).hexdigest()
+    judged = [[name, fingerprint(metric)] for name, metric in metrics.items()]
+    return digest([target.key(), source.key, judged, fingerprint(approve)])
 
 
-def _metric_key(metric: Metric) -> str:
-    return str(getattr(metric, "key", _name(metric)))
+def _same_file(path: Any, other: Path) -> bool:
+    return isinstance(path, str | Path) and other.exists() and Path(path).exists() and other.samefile(path)
 
 
 def _name(metric: Callable[..., Any]) -> str:

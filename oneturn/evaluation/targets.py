@@ -24,11 +24,11 @@ from oneturn.errors import ApprovalRequired, DataError, ProgramError
 from oneturn.evaluation.approval import ApprovalPolicy, decide, use_approval_policy
 from oneturn.evaluation.run_record import RunRecord, arguments, cited_sources, tool_calls, with_record
 from oneturn.evaluation.typed_fields import outputs_of, with_input_types, with_types
-from oneturn.programs.react import ReAct
+from oneturn.programs.fingerprint import program_fingerprint
 from oneturn.programs.signature import signature_of
 from oneturn.responses import ResponsesAdapter
 from oneturn.responses.call_items import to_mlflow_items
-from oneturn.responses.client import input_items, load_libraries, query
+from oneturn.responses.client import describe, input_items, load_libraries, query
 from oneturn.responses.parsing import validate_request
 from oneturn.responses.reply import Reply, read_response
 from oneturn.responses.request import program_inputs
@@ -81,16 +81,17 @@ class Target(Protocol):
     """Something that answers a row.
 
     Attributes:
-        key: identifies the target; equal for targets with the same program and settings.
         inputs: the names of its inputs; empty if unknown.
         optional: the inputs that have a default.
         columns: the JSON types of its inputs and outputs, as far as they are known.
     """
 
-    key: str
     inputs: tuple[str, ...]
     optional: frozenset[str]
     columns: ColumnTypes
+
+    def key(self) -> list[Any]:
+        """Plain values that identify the target; equal for targets with the same program and settings."""
 
     def answer(self, example: dspy.Example, into: TargetResult) -> None:
         """Answer one row and write the result to ``into``; errors are raised."""
@@ -153,14 +154,16 @@ class ProgramTarget:
         self._lm = lm
         self._trace = trace
         self._approve = approve
-        lms = [each.lm or lm or dspy.settings.lm for _, each in program.named_predictors()]
-        form = [_form(module) for _, module in program.named_sub_modules(ReAct)]
-        self.key = repr([type(program).__name__, _state(program), form, settings, list(map(_lm_settings, lms))])
+        self._settings = settings
         self._signature = signature = _signature(program)
         fields = {} if signature is None else signature.input_fields
         self.inputs = tuple(fields)
         self.optional = frozenset(name for name, field in fields.items() if not field.is_required())
         self.columns: ColumnTypes = {} if signature is None else column_types(signature)
+
+    def key(self) -> list[Any]:
+        """The program's fingerprint and the settings."""
+        return [*program_fingerprint(self._program, self._lm), self._settings]
 
     def answer(self, example: dspy.Example, into: TargetResult) -> None:
         """Run the program on a row."""
@@ -202,21 +205,6 @@ class ProgramTarget:
             span.set_outputs(jsonable(dict(into.prediction)))
 
 
-def _form(react: ReAct) -> list[Any]:
-    """What decides the answers of a ``ReAct`` besides its state."""
-    schema = react.steps_schema
-    tools = [(name, tool.desc, tool.args) for name, tool in react.tools.items()]
-    return [react.max_iters, react.thoughts, react.thought_tokens, react.tool_calling, schema.outputs, repr(tools)]
-
-
-def _state(program: dspy.Module) -> dict[str, Any]:
-    """Instructions and demos, without LMs, because DSPy can't dump an LM with a custom engine."""
-    copied = program.deepcopy()
-    copied.set_lm(None)
-    state: dict[str, Any] = copied.dump_state()
-    return state
-
-
 class EndpointTarget:
     """A served agent.
 
@@ -227,6 +215,9 @@ class EndpointTarget:
         api_key: the token to send.
         approve: decides on calls that need approval; ``None`` ends the run there.
         types: the types of its outputs, which arrive as JSON.
+
+    Attributes:
+        is_identified: whether ``key`` tells the program apart from another at the same URL; known after its call.
     """
 
     def __init__(
@@ -238,13 +229,23 @@ class EndpointTarget:
     ):
         self._types = types or {}
         self.columns: ColumnTypes = {name: json_types(kind) for name, kind in self._types.items()}
-        self.key = url
         self._approve = approve
         self.inputs: tuple[str, ...] = ("question",)
         self.optional: frozenset[str] = frozenset()
+        self.is_identified = False
         self._url = url
         self._api_key = api_key
         load_libraries()  # here, because rows are answered in threads
+
+    def key(self) -> list[Any]:
+        """The URL, and what the server says of the program that it serves.
+
+        Raises:
+            EndpointError: the server is unreachable or busy, or refuses the token.
+        """
+        info = describe(self._url, api_key=self._api_key)
+        self.is_identified = info.get("fingerprint") is not None
+        return [self._url, *(info.get(name) for name in ("name", "version", "fingerprint")), _type_names(self._types)]
 
     def answer(self, example: dspy.Example, into: TargetResult) -> None:
         """Query the endpoint."""
@@ -268,13 +269,17 @@ class ModelTarget:
     """
 
     def __init__(self, uri: str, approve: ApprovalPolicy | None = None, types: Mapping[str, Any] | None = None):
-        self.key = uri
+        self._uri = uri
         self._approve = approve
         self.inputs: tuple[str, ...] = ("question",)
         self.optional: frozenset[str] = frozenset()
         self._model = mlflow.pyfunc.load_model(uri)
         self._types = _model_types(self._model) if types is None else types
         self.columns: ColumnTypes = {name: json_types(kind) for name, kind in self._types.items()}
+
+    def key(self) -> list[Any]:
+        """The id of the model, whichever alias or version the URI names it by."""
+        return [self._model.metadata.model_uuid or self._uri, _type_names(self._types)]
 
     def answer(self, example: dspy.Example, into: TargetResult) -> None:
         """Query the model."""
@@ -328,6 +333,10 @@ def _request(example: dspy.Example) -> tuple[Any, Fields]:
     return inputs.pop("question", None), inputs
 
 
+def _type_names(types: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(kind) for name, kind in types.items()}
+
+
 def _model_types(model: Any) -> dict[str, Any]:
     try:
         served = model.get_raw_model()
@@ -365,12 +374,6 @@ def read_into(replies: Sequence[Reply], into: TargetResult, types: Mapping[str, 
     into.sources = urls
     into.usage = sum((each.usage for each in replies), NO_USAGE)
     into.unknown = ("lm_calls",) if into.usage.tokens else USAGE_COLUMNS  # the protocol reports tokens only
-
-
-def _lm_settings(lm: dspy.BaseLM | None) -> list[Any]:
-    """The LM's name and call options, without keys."""
-    options = {name: value for name, value in (getattr(lm, "kwargs", None) or {}).items() if "key" not in name}
-    return [getattr(lm, "model", None), options]
 
 
 def _signature(program: dspy.Module) -> type[dspy.Signature] | None:

@@ -106,6 +106,40 @@ def query(
         raise
 
 
+def describe(url: str, *, api_key: str | None = None, timeout: float = 30.0) -> Mapping[str, Any]:
+    """Return what a server says about its agent at ``/agent/info``; empty if it has no such page.
+
+    Args:
+        url: as for :func:`query`.
+        api_key: as for :func:`query`.
+        timeout: seconds to wait.
+
+    Raises:
+        EndpointError: the endpoint is unreachable or busy, or refuses the token.
+    """
+    import httpx
+
+    address = _address(url)
+    if address.databricks:
+        return {}
+    key = _key(address, api_key)
+    headers = {} if key == _NO_KEY else {"authorization": f"Bearer {key}"}
+    page = f"{address.base_url}/agent/info"
+    try:
+        response = httpx.get(page, headers=headers, timeout=timeout, follow_redirects=True)
+    except httpx.HTTPError as error:
+        advice = "Is the agent served there? Start it with: oneturn serve"
+        raise EndpointError(f"Can't reach {address.base_url}. {advice}", code="unreachable") from error
+    if response.status_code in (401, 403, 429, 503):
+        reason = f"{page} answers with HTTP {response.status_code}. {_advice(response.status_code, address)}"
+        raise EndpointError(reason, f"http_{response.status_code}", response.status_code)
+    try:
+        info = response.json() if response.is_success else {}
+    except ValueError:
+        return {}
+    return info if isinstance(info, Mapping) else {}
+
+
 def load_libraries() -> None:
     """Import what a query needs, in one thread at a time: threads that do it at once may see modules half imported."""
     with _LOADING:

@@ -76,7 +76,7 @@ class Information:
         return JSONResponse(model)
 
     async def agent_info(self, request: Request) -> JSONResponse:
-        """The agent's name and version, schemas of its inputs and outputs, their part in messages, its tools."""
+        """The agent's name, version, fingerprint; schemas of inputs and outputs, their part in messages; tools."""
         return JSONResponse(await run_in_threadpool(self._info))
 
     async def openapi(self, request: Request) -> JSONResponse:
@@ -95,6 +95,7 @@ class Information:
         info: dict[str, Any] = {
             "name": served.name,
             "version": served.version,
+            "fingerprint": served.fingerprint,
             "use_case": "agent",
             "agent_api": "responses",
             "mlflow_version": mlflow.__version__,

@@ -252,7 +252,7 @@ def _descriptions() -> dict[str, Any]:
         "/v1/models": "The agent, as the only model.",
         "/health": "Whether the process is alive.",
         "/ready": "Whether the agent can answer; 503 if not.",
-        "/agent/info": "Name, version, JSON schemas of inputs and outputs, and tools of the agent.",
+        "/agent/info": "Name, version, fingerprint, JSON schemas of inputs and outputs, and tools of the agent.",
         "/openapi.json": "This document.",
     }
     ok = {"description": "OK", "content": {"application/json": {"schema": {"type": "object"}}}}

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import dspy
 from mlflow.pyfunc import ResponsesAgent
 
 from oneturn.programs import program_tools
+from oneturn.programs.fingerprint import digest, program_fingerprint
 from oneturn.responses import ResponsesAdapter
 from oneturn.responses.tool_items import ToolItemForm
 
@@ -31,6 +33,13 @@ class ServedAgent:
     version: str | None = None
     tool_items: ToolItemForm | None = None
     example_questions: tuple[str, ...] = ()
+
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """Equal for servers of the same program with the same prompts, settings and LM; ``None`` if that is unknown."""
+        program = getattr(self.agent, "program", None)
+        module = getattr(program, "module", program)  # unwrap a ModuleProgram
+        return digest(program_fingerprint(module)) if isinstance(module, dspy.Module) else None
 
     @cached_property
     def tools(self) -> Mapping[str, Any]:

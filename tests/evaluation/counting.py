@@ -15,6 +15,14 @@ import oneturn
 ROWS = 40
 
 
+class _Rows:
+    """Not a part of the program's identity, as its attributes would be."""
+
+    def __init__(self, dies_at: int | None):
+        self.dies_at = dies_at
+        self.seen = 0
+
+
 class Counting(dspy.Module):
     """Answers in capitals.
 
@@ -26,12 +34,11 @@ class Counting(dspy.Module):
     def __init__(self, folder: Path, dies_at: int | None = None):
         super().__init__()
         self.folder = folder
-        self.dies_at = dies_at
-        self.seen = 0
+        self.rows = _Rows(dies_at)
 
     def forward(self, question: str) -> dspy.Prediction:
-        self.seen += 1
-        if self.seen == self.dies_at:
+        self.rows.seen += 1
+        if self.rows.seen == self.rows.dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
         with (self.folder / "done.txt").open("a") as file:
             file.write(f"{question}\n")

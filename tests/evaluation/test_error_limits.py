@@ -14,19 +14,26 @@ from oneturn.errors import OneTurnError
 from oneturn.evaluation import ErrorLimits, EvaluationStopped
 
 
+class Host:
+    """What a program asks; not a part of it."""
+
+    def __init__(self, is_down: bool):
+        self.is_down = is_down
+
+
 class Failing(dspy.Module):
     """Fails on the rows from ``start`` on, as long as it is broken; counts what it was asked."""
 
     def __init__(self, start: int, broken: bool = True):
         super().__init__()
         self.start = start
-        self.broken = broken
         self.asked: list[int] = []
+        self.host = Host(broken)
 
     def forward(self, question: str) -> dspy.Prediction:
         number = int(question)
         self.asked.append(number)
-        if self.broken and number >= self.start:
+        if self.host.is_down and number >= self.start:
             raise ValueError(f"no route to host {number}")
         return dspy.Prediction(answer=question)
 

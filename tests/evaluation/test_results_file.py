@@ -18,8 +18,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 import oneturn
+from oneturn.cli import app
 from oneturn.core.row_files import read_rows, write_rows
 from oneturn.errors import DataError
 from oneturn.evaluation.rescoring import rescore
@@ -86,9 +88,79 @@ def test_a_finished_evaluation_is_not_run_again(tmp_path: Path, caplog: pytest.L
     assert not list(tmp_path.glob("*.partial"))
     evaluate(tmp_path, "rows.jsonl", fresh=True)
     assert len((tmp_path / "done.txt").read_text().splitlines()) == 2 * ROWS
-    (tmp_path / "rows.jsonl").write_text("changed by hand")
-    evaluate(tmp_path, "rows.jsonl")
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write("\n")
+    with pytest.raises(DataError, match="or the file was changed"):
+        evaluate(tmp_path, "rows.jsonl")
+    assert not list(tmp_path.glob("*.partial"))
+    evaluate(tmp_path, "rows.jsonl", fresh=True)
     assert len((tmp_path / "done.txt").read_text().splitlines()) == 3 * ROWS
+
+
+def other(gold: Any, pred: Any, trace: Any = None) -> float:
+    return 0.5
+
+
+def test_a_finished_file_of_another_evaluation_is_replaced_on_request_only(tmp_path: Path):
+    evaluate(tmp_path, "rows.jsonl")
+    before = (tmp_path / "rows.jsonl").read_bytes()
+    with pytest.raises(DataError, match=r"has the rows of another evaluation.*\(fresh=True, --fresh\)"):
+        evaluate(tmp_path, "rows.jsonl", other)
+    assert (tmp_path / "rows.jsonl").read_bytes() == before
+    assert set(evaluate(tmp_path, "rows.jsonl", other, fresh=True).rows["score"]) == {0.0, 0.5}
+
+
+def test_a_fresh_evaluation_that_was_interrupted_resumes(tmp_path: Path):
+    evaluate(tmp_path, "rows.jsonl")
+    key = json.loads((tmp_path / ".rows.jsonl.evaluation").read_text())["evaluation"]
+    file = ResultsFile(tmp_path / "rows.jsonl", key, fresh=True)
+    file.add(0, {"question": "row 0"})
+    file.close()
+    again = ResultsFile(tmp_path / "rows.jsonl", key)
+    assert (again.finished, again.count) == (False, 1)
+    again.close()
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("text", ['{"my": "own notes"}\n', '{"question": "q", "score": 5, "error": null}\n', "broken"])
+def test_any_other_file_is_never_replaced(text: str, fresh: bool, tmp_path: Path):
+    path = tmp_path / "notes.jsonl"
+    path.write_text(text)
+    with pytest.raises(DataError, match="exists, and isn't the rows of an evaluation"):
+        evaluate(tmp_path, "notes.jsonl", fresh=fresh)
+    assert path.read_text() == text
+    evaluate(tmp_path, "rows.jsonl")
+    with pytest.raises(DataError, match="exists, and isn't the rows of an evaluation"):
+        rescore(tmp_path / "rows.jsonl", right, output=path)
+    assert path.read_text() == text
+
+
+def test_the_data_is_never_the_output(tmp_path: Path):
+    evaluate(tmp_path, "rows.jsonl")
+    before = (tmp_path / "rows.jsonl").read_bytes()
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "rows.jsonl")
+    for name in ("rows.jsonl", "link.jsonl"):
+        with pytest.raises(DataError, match="is the data; name another file"):
+            oneturn.evaluate(Counting(tmp_path), tmp_path / "rows.jsonl", right, output=tmp_path / name, fresh=True)
+    assert (tmp_path / "rows.jsonl").read_bytes() == before
+
+
+def test_the_command_refuses_its_data_as_output(tmp_path: Path):
+    evaluate(tmp_path, "rows.jsonl")
+    path = str(tmp_path / "rows.jsonl")
+    for options in (["--fresh"], ["--rescore", str(tmp_path / "others.jsonl")]):
+        result = CliRunner().invoke(app, ["evaluate", "--data", path, "--output", path, *options])
+        assert result.exit_code == 2
+        assert "name another file for the rows" in " ".join(result.output.replace("│", "").split())
+
+
+def test_rescored_rows_replace_only_themselves(tmp_path: Path):
+    evaluate(tmp_path, "rows.jsonl")
+    evaluate(tmp_path, "paid.jsonl", other)
+    for _ in range(2):
+        rescore(tmp_path / "rows.jsonl", other, output=tmp_path / "again.jsonl")
+    with pytest.raises(DataError, match=r"paid\.jsonl has the rows of another evaluation"):
+        rescore(tmp_path / "rows.jsonl", other, output=tmp_path / "paid.jsonl")
 
 
 def test_a_finished_file_stays_finished_if_a_later_look_at_it_is_killed(tmp_path: Path):
@@ -325,6 +397,6 @@ def look_up_all(word: str) -> str:
 def test_a_program_with_other_settings_is_another_evaluation(changed: dict[str, Any]):
     settings: dict[str, Any] = {"tools": [look_up], "thoughts": True}
     lm = ScriptedLM()
-    key = ProgramTarget(oneturn.ReAct("question -> answer", **settings), lm, False).key
-    assert ProgramTarget(oneturn.ReAct("question -> answer", **settings), lm, False).key == key
-    assert ProgramTarget(oneturn.ReAct("question -> answer", **{**settings, **changed}), lm, False).key != key
+    key = ProgramTarget(oneturn.ReAct("question -> answer", **settings), lm, False).key()
+    assert ProgramTarget(oneturn.ReAct("question -> answer", **settings), lm, False).key() == key
+    assert ProgramTarget(oneturn.ReAct("question -> answer", **{**settings, **changed}), lm, False).key() != key

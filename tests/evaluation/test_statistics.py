@@ -103,14 +103,14 @@ def test_one_that_was_stopped_goes_on_with_the_repeats_that_are_missing(tmp_path
 class Stopping(dspy.Module):
     def __init__(self, at: int):
         super().__init__()
-        self.at = [at]
+        self.stops = [at]  # a list that no argument names is no part of the program
         self.asked: list[str] = []
 
     def dump_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return {}
 
     def forward(self, question: str) -> dspy.Prediction:
-        if len(self.asked) == self.at[0]:
+        if len(self.asked) == self.stops[0]:
             raise KeyboardInterrupt
         self.asked.append(question)
         return dspy.Prediction(answer="yes")

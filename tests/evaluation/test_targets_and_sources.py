@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dspy
@@ -15,10 +16,11 @@ from rich.console import Console
 
 import oneturn
 from oneturn.cli.tables import score_table
-from oneturn.errors import DataError
+from oneturn.errors import DataError, EndpointError
 from oneturn.evaluation._spark_worker import Job
 from oneturn.evaluation.data_sources import build_source
 from oneturn.evaluation.rescoring import rescore
+from oneturn.evaluation.targets import ModelTarget
 from oneturn.testing import ScriptedLM, call, finish, sections
 
 QUESTIONS = ["one?", "two?"]
@@ -258,3 +260,57 @@ def test_the_same_rows_have_the_same_key_and_others_another(tmp_path: Path):
     assert build_source(path, ["question"]).key == first
     path.write_text(json.dumps({"question": "ab"}) + "\n")
     assert build_source(path, ["question"]).key != first
+
+
+class Fixed(dspy.Module):
+    def __init__(self, text: str):
+        super().__init__()
+        self.text = text
+        self.predict = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        return dspy.Prediction(answer=self.text)
+
+
+def is_right(gold: Any, pred: Any) -> float:
+    return float(pred.answer == gold.answer)
+
+
+def test_another_program_behind_the_same_url_is_another_evaluation(tmp_path: Path):
+    rows, port = [{"question": "q", "answer": "right"}], 0
+    for text in ("right", "right", "wrong"):
+        adapter = oneturn.ResponsesAdapter(Fixed(text), signature="question -> answer")
+        with oneturn.running_server(adapter, port=port) as url:
+            port = int(url.rpartition(":")[2])
+            if text == "wrong":
+                with pytest.raises(DataError, match="has the rows of another evaluation"):
+                    oneturn.evaluate(url, rows, is_right, output=tmp_path / "rows.jsonl", progress=False)
+            fresh = text == "wrong"
+            found = oneturn.evaluate(url, rows, is_right, output=tmp_path / "rows.jsonl", progress=False, fresh=fresh)
+            assert found.score == float(text == "right")
+
+
+def test_a_server_that_does_not_identify_its_program_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("oneturn.serving.served_agent.ServedAgent.fingerprint", None)
+    adapter = oneturn.ResponsesAdapter(Fixed("right"), signature="question -> answer")
+    rows = [{"question": "q", "answer": "right"}]
+    with oneturn.running_server(adapter) as url:
+        for _ in range(2):
+            assert "doesn't say which program it serves" not in caplog.text
+            oneturn.evaluate(url, rows, is_right, output=tmp_path / "rows.jsonl", progress=False)
+    assert f"{url} doesn't say which program it serves" in caplog.text
+    with pytest.raises(EndpointError, match="Can't reach"):
+        oneturn.evaluate(url, rows, is_right, output=tmp_path / "rows.jsonl", progress=False)
+
+
+def test_a_model_is_identified_whichever_alias_names_it(monkeypatch: pytest.MonkeyPatch):
+    def loaded(uri: str) -> Any:
+        uuid = {"models:/m/1": "one", "models:/m@champion": "one", "models:/m/2": "two"}[uri]
+        return SimpleNamespace(metadata=SimpleNamespace(model_uuid=uuid))
+
+    monkeypatch.setattr("mlflow.pyfunc.load_model", loaded)
+    uris = ("models:/m/1", "models:/m@champion", "models:/m/2")
+    first, champion, second = (ModelTarget(uri, types={}).key() for uri in uris)
+    assert first == champion != second
