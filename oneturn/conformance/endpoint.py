@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import time
@@ -39,7 +40,7 @@ class Stream:
 def read_stream(body: bytes) -> Stream:
     """Read the events in ``body``. A truncated event, without the empty line after it, is left out."""
     # not str.splitlines or httpx's iter_lines: both also split at characters that JSON texts may contain
-    lines = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    lines = body.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
     events: list[Mapping[str, Any]] = []
     unreadable: list[str] = []
     ended = False
@@ -51,16 +52,16 @@ def read_stream(body: bytes) -> Stream:
             data.append(line[5:].removeprefix(b" "))
         elif line.startswith(b"event:"):
             name = line[6:].decode(errors="replace").strip()
-        elif not line and data:
-            payload, data = b"\n".join(data), []
-            value = read_json(payload)
-            ended = payload.strip() == _END.encode()
-            if isinstance(value, dict):
-                events.append(value)
-                names.append(name)
-            elif not ended:
-                unreadable.append(payload.decode(errors="replace"))
-            name = ""
+        elif not line:
+            if payload := b"\n".join(data):  # without data, it is no event
+                value = read_json(payload)
+                ended = payload.strip() == _END.encode()
+                if isinstance(value, dict):
+                    events.append(value)
+                    names.append(name)
+                elif not ended:
+                    unreadable.append(payload.decode(errors="replace"))
+            name, data = "", []
     return Stream(tuple(events), tuple(names), tuple(unreadable), ended)
 
 

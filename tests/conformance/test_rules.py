@@ -230,6 +230,13 @@ def test_read_stream_skips_truncated_and_invalid_events():
     assert (stream.events, stream.unreadable, stream.ended) == (({"a": 1},), ("[1]", "oops"), False)
 
 
+def test_read_stream_takes_the_names_as_clients_do():
+    body = 'event: a\ndata: {"type": "a"}\n\nevent: ping\n\ndata:\n\ndata: {"type": "b"}\n\n'
+    stream = read_stream(b"\xef\xbb\xbf" + body.encode())
+    assert ([event["type"] for event in stream.events], stream.names) == (["a", "b"], ("a", ""))
+    assert stream.unreadable == ()
+
+
 def test_every_rule_has_texts():
     for rule in RULES.values():
         assert rule.asks.endswith((".", ").")), rule
