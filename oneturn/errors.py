@@ -149,7 +149,8 @@ class EndpointError(OneTurnError):
     Args:
         message: the endpoint's error message.
         code: the endpoint's error code, such as ``"server_error"``.
-        status: the HTTP status; ``None`` if the error came inside a stream.
+        status: the HTTP status; inside a stream that of the error object, 429 or 503 for an endpoint that is busy, and
+            ``None`` if neither says it.
         retry_after: seconds to wait before a retry, if the endpoint gives them.
         partial: the reply received before the error, if the error came inside a stream.
     """

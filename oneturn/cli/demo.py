@@ -72,7 +72,8 @@ def _evaluate_programs(agent: Agent) -> dict[str, Evaluation]:
 def _ask(console: Console, client: OpenAI, request: dict[str, Any]) -> None:
     from rich.markup import escape
 
-    from oneturn.responses.reply import DONE, read_reply
+    from oneturn.responses.event_stream import DONE
+    from oneturn.responses.reply import read_reply
     from oneturn.serving.terminal import Renderer
 
     custom_inputs = request.get("custom_inputs")

@@ -88,8 +88,29 @@ def output_of(call: Item) -> str | None:
     if error:
         return error if error.startswith(_ERROR) else f"{_ERROR}{error}"
     if output is not None:
-        return str(output)
+        return output_text(output)
     return {"completed": "", "failed": f"{_ERROR}the tool failed"}.get(str(call.get("status")))
+
+
+def output_text(output: Any) -> str:
+    """Return the text of a tool's output; in a list of parts, images and files are named."""
+    if isinstance(output, list | tuple):
+        return "\n".join(map(part_text, output))
+    return part_text(output)
+
+
+def part_text(part: Any) -> str:
+    """Return the text of one part of an output; that of an image or a file is its label, such as ``[image]``."""
+    if isinstance(part, str):
+        return part
+    fields = part if isinstance(part, Mapping) else {}
+    if isinstance(fields.get("text"), str):
+        return str(fields["text"])
+    kind = str(fields.get("type"))
+    if kind.startswith("input_"):
+        label, name = kind.removeprefix("input_"), fields.get("filename")
+        return f"[{label}: {name}]" if name else f"[{label}]"
+    return json.dumps(jsonable(part), ensure_ascii=False)
 
 
 def _error_text(error: Any) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
 import socket
+import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -17,7 +16,9 @@ from oneturn.core.databricks_auth import bearer_token, is_app
 from oneturn.core.run_context import current_run, shut_down
 from oneturn.core.urls import with_scheme
 from oneturn.errors import EndpointError
-from oneturn.responses.reply import DONE, Event, OnEvent, Reply, ReplyReader
+from oneturn.responses.endpoint_errors import read_error
+from oneturn.responses.event_stream import Event, decode_events
+from oneturn.responses.reply import OnEvent, Reply, ReplyReader, response_events
 
 if TYPE_CHECKING:  # openai takes longer to import than the rest of oneturn, and a served agent doesn't need it
     import openai
@@ -28,6 +29,7 @@ _LINGER_SECONDS = 5.0
 _RETURN_TRACE_ID = {"x-mlflow-return-trace-id": "true"}
 _SERVING = "/serving-endpoints/"
 _NO_KEY = "none"  # the client requires a key, our server ignores it
+_EVENT_STREAM = "text/event-stream"
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ def query(
 ) -> Reply:
     """Send one question to a served agent and read the streamed answer.
 
+    A server that doesn't stream may answer with one response, in JSON.
+
     Requests are not retried: a retry would run the agent's tools again. If a tool makes the query and the tool's run is
     stopped, the connection is closed.
 
@@ -67,8 +71,9 @@ def query(
         timeout: seconds to wait for the next byte.
 
     Raises:
-        EndpointError: the endpoint is unreachable, rejects the request, or fails. It has ``code`` and ``status``,
-            ``retry_after`` if the endpoint sends it, and ``partial``, the reply received before the error.
+        EndpointError: the endpoint is unreachable, rejects the request, fails, or sends something else than an answer.
+            It has ``code`` and ``status``, ``retry_after`` if the endpoint sends it, also inside a stream, and
+            ``partial``, the reply received before the error.
         RunCancelled: the run that makes the query is stopped.
     """
     load_libraries()
@@ -91,7 +96,7 @@ def query(
     try:
         with client, run.waking(connection.shut_down):
             run.check()
-            _read(reader, _events(client, address, items, body, connection), connection)
+            _read(reader, _events(client, address, items, body), connection)
             return reader.reply()
     except ConsumerGone:
         run.check()
@@ -143,7 +148,6 @@ def describe(url: str, *, api_key: str | None = None, timeout: float = 30.0) -> 
 def load_libraries() -> None:
     """Import what a query needs, in one thread at a time: threads that do it at once may see modules half imported."""
     with _LOADING:
-        import httpx  # noqa: F401
         import openai  # noqa: F401
 
 
@@ -164,21 +168,17 @@ def _read(reader: ReplyReader, events: Iterator[Event], connection: _Connection)
 
 
 class _Connection:
-    """The connection of a request: its socket, so that another thread can shut it down, and whether it was read whole.
+    """The socket of a request, so that another thread can shut it down.
 
-    Both are known from the ``trace`` extension of httpx, and of httpx2, which openai 3 uses.
-
-    Attributes:
-        exhausted: whether the body was read to its end. The ``openai`` client stops reading at ``data: [DONE]``.
+    It is known from the ``trace`` extension of httpx, and of httpx2, which openai 3 uses.
     """
 
     def __init__(self) -> None:
-        self.exhausted = False
         self._socket: socket.socket | None = None
         self._shut_down = False
 
     def attach(self, request: Any) -> None:
-        """Record the socket that ``request`` opens, and whether the body of its response is read to its end."""
+        """Record the socket that ``request`` opens."""
         request.extensions["trace"] = self._trace
 
     def shut_down(self) -> None:
@@ -188,8 +188,6 @@ class _Connection:
             shut_down(self._socket)
 
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
-        if event.endswith(".receive_response_body.complete"):
-            self.exhausted = True
         stream = info.get("return_value")
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")) and stream is not None:
             self._socket = stream.get_extra_info("socket")
@@ -204,42 +202,59 @@ def input_items(question: str | Sequence[Mapping[str, Any]] | None) -> list[Mapp
     return list(question or ())
 
 
-def _events(
-    client: openai.OpenAI, address: _Address, items: list[Any], body: Mapping[str, Any], connection: _Connection
-) -> Iterator[Event]:
-    import httpx
+def _events(client: openai.OpenAI, address: _Address, items: list[Any], body: Mapping[str, Any]) -> Iterator[Event]:
     import openai
 
     options: dict[str, Any] = {"extra_body": body or None, "extra_headers": _RETURN_TRACE_ID}
+    create = client.responses.with_streaming_response.create
+    broken: tuple[type[Exception], ...] = (openai.APIConnectionError, *_transport_errors())
     answered = False
     try:
-        with client.responses.create(model=address.model, input=items, stream=True, **options) as stream:
+        with create(model=address.model, input=items, stream=True, **options) as response:
             answered = True
-            for event in stream:
-                if event is None:  # "data: null"
-                    continue
-                if not hasattr(event, "to_dict"):
-                    raise ValueError(f"an event is {event!r:.80}, not an object")
-                yield event.to_dict(warnings=False)  # the server's events need not match OpenAI's own types
-        if not connection.exhausted:
-            yield DONE
+            yield from _decoded(response, address)
     except openai.APIStatusError as error:
         raise _status_error(error, address) from error
-    except (openai.APIConnectionError, httpx.HTTPError) as error:  # in a stream, openai 2 raises httpx's errors
+    except broken as error:
         if answered:
-            cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
-            reason = f"The connection to {address.base_url} broke ({type(cause).__name__}). Retry."
+            reason = f"The connection to {address.base_url} broke ({type(error).__name__}). Retry."
             raise EndpointError(reason, code="stream_ended") from error
         if isinstance(error, openai.APITimeoutError):
             reason = f"{address.base_url} didn't answer in time. Retry, or raise the timeout."
             raise EndpointError(reason, code="timeout") from error
         advice = "Is the agent served there? Start it with: oneturn serve"
         raise EndpointError(f"Can't reach {address.base_url}. {advice}", code="unreachable") from error
-    except openai.APIError as error:  # an error object in the stream, sent by MLflow's own server
-        message = error.body if isinstance(error.body, str) else error.message
-        raise EndpointError(message, code=str(error.code or "server_error")) from error
-    except ValueError as error:  # the client parses each event as JSON
-        raise EndpointError(f"{address.base_url} sent data that isn't a Responses event.", "bad_stream") from error
+
+
+def _decoded(response: openai.APIResponse[Any], address: _Address) -> Iterator[Event]:
+    """The events in a body, which the ``openai`` client would read less strictly than the standard, or not at all.
+
+    Some servers state another type than that of an event stream.
+    """
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    try:
+        if kind == "application/json":
+            yield from response_events(json.loads(response.read()))
+            return
+        is_stream = kind == _EVENT_STREAM
+        for event in decode_events(response.iter_bytes()):
+            is_stream = True
+            yield event
+    except (ValueError, RecursionError) as error:
+        reason = f"{address.base_url} sent data that isn't a Responses event: {error}."
+        raise EndpointError(reason, "bad_stream") from error
+    if not is_stream:
+        raise EndpointError(
+            f"{response.url.host} answered with {kind or 'no content type'}, not with a Responses stream. Check that "
+            f"{address.base_url} is the endpoint's URL, and the api_key, if this is a page to log in.",
+            "bad_stream",
+        )
+
+
+def _transport_errors() -> tuple[type[Exception], ...]:
+    """What the reading of a body raises: errors of the socket, of httpx, and of httpx2, which openai 3 uses."""
+    modules = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
+    return (OSError, *(module.HTTPError for module in modules))
 
 
 def _address(url: str) -> _Address:
@@ -265,24 +280,13 @@ def _key(address: _Address, api_key: str | None) -> str:
 
 
 def _status_error(error: openai.APIStatusError, address: _Address) -> EndpointError:
-    status = error.status_code
-    body = error.body if isinstance(error.body, Mapping) else {}  # the client has unwrapped {"error": …}
-    code = str(body.get("code") or body.get("error_code") or f"http_{status}")
-    message = str(body.get("message") or body.get("detail") or f"HTTP {status} {error.response.reason_phrase}")
-    advice = _advice(status, address)
-    text = f"{message.rstrip('.')}. {advice}" if advice else message
-    return EndpointError(text, code, status, _retry_after(error.response.headers.get("retry-after")))
-
-
-def _retry_after(header: str | None) -> float | None:
-    """Seconds to wait, from a ``Retry-After`` header (RFC 9110, 10.2.3): a number or a date."""
-    if header is None:
-        return None
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(header))
-    with contextlib.suppress(ValueError):
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
-    return None
+    headers = error.response.headers
+    is_json = "json" in headers.get("content-type", "")
+    body = error.body if is_json else {}  # the client has unwrapped {"error": …}, and passes a page as a text
+    read = read_error(body, error.status_code, headers)
+    if advice := _advice(error.status_code, address):
+        read.args = (f"{str(read).rstrip('.')}. {advice}",)
+    return read
 
 
 def _advice(status: int, address: _Address) -> str:

@@ -11,17 +11,24 @@ from mlflow.entities.span import NO_OP_SPAN_TRACE_ID
 from oneturn.core.steps import safe_url
 from oneturn.core.usage import Usage
 from oneturn.errors import EndpointError, RequestError
-from oneturn.responses.call_items import MCP_CALL, output_of
+from oneturn.responses.call_items import MCP_CALL, output_of, output_text
+from oneturn.responses.endpoint_errors import mapping, read_error
+from oneturn.responses.event_stream import DONE, Event
 
-Event = Mapping[str, Any]
 OnEvent = Callable[[Event], object]
-
-DONE: Event = {"type": "[DONE]"}
-"""Stands for ``data: [DONE]``, with which most servers end a stream."""
 
 _ENDED_EARLY = (
     "The stream ended without a terminal event: the server, or a proxy in front of it, closed the connection. "
     "Retry, and check the server's log."
+)
+_INCOMPLETE = (
+    "The stream ended with [DONE], but without a terminal event, and the answer isn't complete. Retry, and check the "
+    "server's log."
+)
+_ENDED_IN_CALL = (
+    "The last event of the stream is a response.completed that ends in a call of {names} without its output, and no "
+    "[DONE] follows: either the agent's own run was cut there, or the server leaves the call to the client. Retry, and "
+    "check the server's log."
 )
 
 
@@ -145,12 +152,23 @@ def read_response(response: Mapping[str, Any], input_items: Sequence[Mapping[str
         EndpointError: the response holds an error instead of output, or it failed or is incomplete; ``partial`` holds
             its items.
     """
-    status = response.get("status")
-    ending = status if status in ("failed", "incomplete") else "completed"
+    return read_reply(response_events(response), input_items=input_items)
+
+
+def response_events(response: Any) -> list[Event]:
+    """Return the events that a response which wasn't streamed stands for.
+
+    Raises:
+        EndpointError: it is no response.
+    """
+    status = mapping(response).get("status")
+    ending = "failed" if mapping(response).get("error") else status if status in ("failed", "incomplete") else None
+    if ending is None and not isinstance(mapping(response).get("output"), list):
+        raise _bad_stream("The response has no list of output items", response)
     items: list[Event] = []
-    if ending != "completed":
+    if ending is not None:
         items = [{"type": "response.output_item.done", "item": item} for item in response.get("output") or ()]
-    return read_reply([*items, {"type": f"response.{ending}", "response": response}, DONE], input_items=input_items)
+    return [*items, {"type": f"response.{ending or 'completed'}", "response": response}, DONE]
 
 
 class ReplyReader:
@@ -177,6 +195,7 @@ class ReplyReader:
         self._answer_field: str | None = "answer"
         self._trace_id: str | None = None
         self._completed = False  # whether the last event was response.completed
+        self._done = False  # whether it was [DONE]
         self.ended = False
         """Whether the answer is complete; more events may follow."""
 
@@ -184,12 +203,17 @@ class ReplyReader:
         """Read one event.
 
         Raises:
-            EndpointError: the event is an error; ``partial`` holds the items received.
+            EndpointError: the event is an error, or not an event of the protocol; ``partial`` holds the items received.
         """
         kind = event.get("type")
         if event is DONE:
             self.ended = self.ended or self._completed or self._is_complete()
+            self._done = True
             return
+        try:
+            _check_types(event)
+        except EndpointError as error:
+            raise self.with_partial(error) from None
         self._trace_id = _trace_id(event) or self._trace_id
         if kind is None and "trace_id" in event:  # sent by MLflow's server after the last event
             return
@@ -199,7 +223,7 @@ class ReplyReader:
             _raise_for_error(event)
         except EndpointError as error:
             raise self.with_partial(error) from None
-        self._custom_outputs |= event.get("custom_outputs") or {}
+        self._custom_outputs |= mapping(event.get("custom_outputs"))
         self._completed = kind == "response.completed"
         if kind == "response.completed":
             self._read_completed(event.get("response") or {})
@@ -213,8 +237,14 @@ class ReplyReader:
             EndpointError: the answer isn't complete; ``partial`` holds the items received.
         """
         if not self.ended:
-            raise self.with_partial(EndpointError(_ENDED_EARLY, code="stream_ended"))
+            raise self.with_partial(EndpointError(self._early_end(), code="stream_ended"))
         return self._reply()
+
+    def _early_end(self) -> str:
+        """What the stream ended with."""
+        if self._completed and (open_calls := _without_output(self._output, self._output)):
+            return _ENDED_IN_CALL.format(names=", ".join(sorted({str(call.get("name")) for call in open_calls})))
+        return _INCOMPLETE if self._done else _ENDED_EARLY
 
     def _read_item(self, kind: str, event: Event) -> None:
         item = event.get("item") or {}
@@ -233,10 +263,11 @@ class ReplyReader:
     def _read_completed(self, response: Mapping[str, Any]) -> None:
         output = list(response.get("output") or ())
         self._output = _merge([item for item in self._output if item in output or _is_complete(item)], output)
-        self._custom_outputs |= response.get("custom_outputs") or {}
-        self._usage += Usage.from_responses(response.get("usage"))
+        self._custom_outputs |= mapping(response.get("custom_outputs"))
+        self._usage += Usage.from_responses(mapping(response.get("usage")))
         self._response_id = response.get("id") or self._response_id
-        self._answer_field = (response.get("metadata") or {}).get("answer_field", self._answer_field) or None
+        answer_field = mapping(response.get("metadata")).get("answer_field", self._answer_field)
+        self._answer_field = str(answer_field) if answer_field else None
         self._open.clear()
         self.ended = not self._ends_in_call(output or self._output)
 
@@ -261,15 +292,15 @@ class ReplyReader:
 
     def _reply(self, partial: bool = False) -> Reply:
         output = self._output
-        results = {item.get("call_id"): item for item in _select(output, "function_call_output")}
+        results = {_call_id(item): item for item in _select(output, "function_call_output")}
         messages = _select(output, "message")
         answers = [item for item in messages if _is_complete(item)] or (messages[-1:] if partial else [])
-        parts = [part for item in answers for part in _parts(item)]
-        annotations = [annotation for part in parts for annotation in part.get("annotations") or []]
+        parts = [part for item in answers for part in _parts(item.get("content"))]
+        annotations = [annotation for part in parts for annotation in _mappings(part.get("annotations"))]
         return Reply(
             text="".join(map(_text, answers)),
             tool_calls=tuple(
-                _tool_use(item, results.get(item.get("call_id"))) for item in _select(output, "function_call", MCP_CALL)
+                _tool_use(item, results.get(_call_id(item))) for item in _select(output, "function_call", MCP_CALL)
             ),
             sources=tuple(source(annotation) for annotation in annotations),
             approvals=tuple(_approval(item) for item in _select(output, "mcp_approval_request")),
@@ -286,16 +317,20 @@ class ReplyReader:
 def _trace_id(event: Event) -> str | None:
     """The trace's id, from MLflow's server (``x-mlflow-return-trace-id``) or from Model Serving (``return_trace``)."""
     response = event.get("response") or event
-    trace = (response.get("databricks_output") or {}).get("trace") or {}
-    id = event.get("trace_id") or (response.get("metadata") or {}).get("trace_id")
-    id = id or (trace.get("info") or {}).get("trace_id")
+    trace = mapping(mapping(response.get("databricks_output")).get("trace"))
+    id = event.get("trace_id") or mapping(response.get("metadata")).get("trace_id")
+    id = id or mapping(trace.get("info")).get("trace_id")
     return str(id) if id and id != NO_OP_SPAN_TRACE_ID else None
 
 
 def _without_output(items: Sequence[Mapping[str, Any]], output: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The calls among ``items`` whose outputs aren't in ``output``."""
-    results = {item.get("call_id") for item in _select(output, "function_call_output")}
-    return [item for item in _select(items, "function_call") if item.get("call_id") not in results]
+    results = {_call_id(item) for item in _select(output, "function_call_output")}
+    return [item for item in _select(items, "function_call") if _call_id(item) not in results]
+
+
+def _call_id(item: Mapping[str, Any]) -> str:
+    return str(item.get("call_id"))
 
 
 def _merge(streamed: list[Mapping[str, Any]], output: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -315,44 +350,66 @@ def _identity(item: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _text(message: Mapping[str, Any]) -> str:
-    return "".join(part.get("text") or part.get("refusal") or "" for part in _parts(message))
+    return text_in(message.get("content"))
 
 
-def _parts(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    content = message.get("content") or []
-    return [{"text": content}] if isinstance(content, str) else list(content)
+def text_in(content: Any) -> str:
+    """Return the text in the content of a message, or in the summary of a reasoning item."""
+    texts = (part.get("text") or part.get("refusal") for part in _parts(content))
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _parts(content: Any) -> list[Mapping[str, Any]]:
+    parts = content if isinstance(content, list | tuple) else [content]
+    return _mappings([{"text": part} if isinstance(part, str) else part for part in parts])
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    """The objects in a list; servers may send anything."""
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list | tuple) else []
+
+
+def _check_types(event: Event) -> None:
+    """Check what an answer can't be read without. What else has a wrong type counts as missing.
+
+    Raises:
+        EndpointError: the event's item or response is no object, or a response's output no list of them.
+    """
+    for name in ("item", "response"):
+        if not isinstance(event.get(name) or {}, Mapping):
+            raise _bad_stream(f"The {name} of {event.get('type')!r:.80} is no object", event[name])
+    output = mapping(event.get("response")).get("output") or []
+    if not isinstance(output, list | tuple) or len(_mappings(output)) < len(output):
+        raise _bad_stream("The output of a response is no list of items", output)
+
+
+def _bad_stream(problem: str, value: Any) -> EndpointError:
+    return EndpointError(f"{problem}: {value!r:.80}. Is the URL that of a Responses endpoint?", "bad_stream")
 
 
 def _raise_for_error(event: Event) -> None:
-    databricks = (event.get("databricks_output") or {}).get("error")
-    if databricks:
-        raise _error(databricks)
-    if event.get("type") == "error" or (event.get("type") is None and event.get("error")):
-        raise _error(event.get("error") or event)
-    if event.get("type") in ("response.failed", "response.incomplete"):
-        response = event.get("response") or {}
+    kind, response = event.get("type"), mapping(event.get("response"))
+    for databricks in (event.get("databricks_output"), response.get("databricks_output")):
+        if error := mapping(databricks).get("error"):
+            raise read_error(error)
+    if kind == "error" or (kind is None and event.get("error")):
+        raise read_error(event.get("error") or event)
+    if kind in ("response.failed", "response.incomplete"):
         if response.get("error"):
-            raise _error(response["error"])
-        reason = str((response.get("incomplete_details") or {}).get("reason") or "no reason given")
+            raise read_error(response["error"])
+        reason = str(mapping(response.get("incomplete_details")).get("reason") or "no reason given")
         raise EndpointError(f"The run ended before the answer was complete: {reason}.", code=reason)
-
-
-def _error(error: Any) -> EndpointError:
-    if not isinstance(error, Mapping):
-        return EndpointError(str(error))
-    code = error.get("code") or error.get("error_code") or "server_error"
-    return EndpointError(str(error.get("message") or code), code=str(code))
 
 
 def _tool_use(call: Mapping[str, Any], result: Mapping[str, Any] | None) -> ToolUse:
     if call.get("type") == MCP_CALL:  # it has its own output
         return ToolUse(str(call.get("name")), str(call.get("arguments")), output_of(call), _sources(call))
-    output = None if result is None else str(result.get("output"))
+    output = None if result is None else output_text(result.get("output"))
     return ToolUse(str(call.get("name")), str(call.get("arguments")), output, _sources(result or {}))
 
 
 def _sources(result: Mapping[str, Any]) -> tuple[Mapping[str, str], ...]:
-    return tuple(result.get("sources") or ())
+    return tuple(_mappings(result.get("sources")))
 
 
 def _approval(item: Mapping[str, Any]) -> ApprovalRequest:

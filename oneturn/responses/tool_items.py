@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from oneturn.responses.call_items import output_text
+
 Event = dict[str, Any]
 Item = Mapping[str, Any]
 
@@ -232,7 +234,7 @@ def mcp_call(call: Item, output: Item | None) -> dict[str, Any]:
         output: its output; ``None`` if there is none yet.
     """
     failed = output is not None and bool(output.get("is_error"))
-    text = None if output is None else output.get("output")
+    text = None if output is None or output.get("output") is None else output_text(output["output"])
     item = {
         "type": "mcp_call",
         "id": mcp_id(call),

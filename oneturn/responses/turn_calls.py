@@ -16,8 +16,9 @@ from oneturn.core.steps import FinishedCall
 from oneturn.errors import RequestError
 from oneturn.programs import Program, program_tools
 from oneturn.programs.react.function_names import to_function_name
+from oneturn.responses.call_items import part_text
 from oneturn.responses.content import Item, file_in, image_in
-from oneturn.tools.registry import FINISH, render_result
+from oneturn.tools.registry import FINISH
 
 _UNCHANGED = "send all output items back unchanged."
 _EMPTY = "(empty)"  # providers reject an empty message
@@ -103,8 +104,8 @@ def _with_output(call: FinishedCall, item: Item) -> FinishedCall:
     texts: list[str] = []
     media: list[dspy.Image | dspy.File] = []
     for part in _mappings(item, "output"):
+        texts.append(part_text(part))
         if isinstance(part.get("text"), str):
-            texts.append(part["text"])
             continue
         if part.get("type") not in ("input_image", "input_file"):
             raise RequestError(
@@ -112,7 +113,6 @@ def _with_output(call: FinishedCall, item: Item) -> FinishedCall:
                 "send input_text, input_image or input_file."
             )
         media.append(image_in(part) if part["type"] == "input_image" else file_in(part))
-        texts.append(render_result(media[-1]))
     return replace(call, output="\n".join(texts) or _EMPTY, media=tuple(media))
 
 

@@ -22,9 +22,10 @@ from oneturn.core.terminal import visible
 from oneturn.core.usage import track_usage
 from oneturn.lm.failures import explained_failures
 from oneturn.programs import guarded_tools
-from oneturn.responses.call_items import MCP_CALL, FunctionCallEvents
+from oneturn.responses.call_items import MCP_CALL, FunctionCallEvents, output_text
 from oneturn.responses.client import input_items, query
-from oneturn.responses.reply import DONE, ApprovalRequest, Event, Reply, Source, read_reply
+from oneturn.responses.event_stream import DONE, Event
+from oneturn.responses.reply import ApprovalRequest, Reply, Source, read_reply, text_in
 from oneturn.serving.outputs import other_outputs, output_table
 from oneturn.serving.server import warm_up
 from oneturn.tools.approvals import Approvals
@@ -147,7 +148,7 @@ class Renderer:
             self._delta(str(event.get("delta")))
         elif event.get("type") == "response.output_item.done":
             self._item(event.get("item") or {})
-        elif event.get("progress"):
+        elif isinstance(event.get("progress"), Mapping):
             self._progress(event["progress"])
 
     def _delta(self, text: str) -> None:
@@ -183,7 +184,7 @@ class Renderer:
     def _progress(self, progress: Mapping[str, Any]) -> None:
         """Show the progress of a tool; if the tool is an agent, its items, indented."""
         item = progress.get("item")
-        if item:
+        if isinstance(item, Mapping):
             self._dim(_item_text(item), indent="  ")
         elif progress.get("message"):
             fraction = progress.get("fraction")
@@ -202,7 +203,7 @@ class Renderer:
 
     def _end_of_message(self, item: Mapping[str, Any]) -> None:
         if not (self._streamed or self._held):
-            self._delta(_text(item.get("content")))
+            self._delta(text_in(item.get("content")))
         if self._streamed:
             self._console.out("", highlight=False)
         self._streamed = False
@@ -253,20 +254,16 @@ def _item_text(item: Mapping[str, Any]) -> str:
     """An output item as text."""
     kind = item.get("type")
     if kind == "reasoning":
-        return _text(item.get("summary"))
+        return text_in(item.get("summary"))
     if kind in ("function_call", MCP_CALL):
         return f"→ {item.get('name')} {item.get('arguments')}"
     if kind == "function_call_output":
-        return f"← {item.get('output')}"
-    return _text(item.get("content")) or str(item.get("name") or kind)
+        return f"← {output_text(item.get('output'))}"
+    return text_in(item.get("content")) or str(item.get("name") or kind)
 
 
 def _source_text(source: Source) -> str:
     return source.title if source.url in ("", source.title) else f"{source.title} ({source.url})"
-
-
-def _text(parts: Any) -> str:
-    return "".join(str(part.get("text") or "") for part in parts or [])
 
 
 def _plain(text: str) -> str:

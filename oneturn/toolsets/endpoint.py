@@ -26,7 +26,8 @@ from oneturn.programs.react.grounding import citing_fields
 from oneturn.programs.signature import answer_field_of
 from oneturn.responses.call_items import FunctionCallEvents
 from oneturn.responses.client import query
-from oneturn.responses.reply import Event, OnEvent, Reply
+from oneturn.responses.event_stream import Event
+from oneturn.responses.reply import OnEvent, Reply
 from oneturn.responses.request import question_field
 from oneturn.tools.decorator import tool
 from oneturn.tools.registry import SourcedText
@@ -194,7 +195,7 @@ def _key(variable: str | None) -> str | None:
 def _redact_key(key: str | None, error: EndpointError) -> EndpointError:
     """Remove the token from an error message, in which the server may have repeated it."""
     message = str(error).replace(key, "…") if key else str(error)
-    return EndpointError(message, error.code, error.status)
+    return EndpointError(message, error.code, error.status, error.retry_after)
 
 
 def _is_progress(event: Event) -> bool:

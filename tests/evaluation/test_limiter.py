@@ -13,7 +13,8 @@ import oneturn
 from oneturn.errors import AgentError, EndpointError
 from oneturn.evaluation.rate_limit import ConcurrencyLimiter
 from oneturn.evaluation.row import evaluate_row
-from oneturn.evaluation.targets import ProgramTarget
+from oneturn.evaluation.targets import EndpointTarget, ProgramTarget
+from tests.responses.test_client import streaming
 
 
 class Clock:
@@ -115,6 +116,21 @@ def test_a_refused_row_is_retried_after_the_requested_pause(error: Exception):
     found = row(Refusing(2, error), clock)
     assert (found["error"], found["tries"], found["score"]) == (None, 3, 1.0)
     assert clock.slept == [7.0, 7.0]
+
+
+def test_an_endpoint_that_is_busy_in_its_stream_is_asked_again_after_the_requested_pause():
+    error = {
+        "type": "too_many_requests",
+        "code": "rate_limit_exceeded",
+        "message": "Slow.",
+        "headers": {"Retry-After": "7"},
+    }
+    clock = Clock()
+    with streaming({"type": "error", "code": error["code"], "message": "Slow.", "error": error}) as endpoint:
+        target = EndpointTarget(endpoint.url, None)
+        found = evaluate_row(target, EXAMPLE, {"score": lambda *_: 1.0}, limiter(4, clock), tries=2)
+    assert (found["error"], found["tries"]) == ("EndpointError: Slow.", 2)
+    assert (clock.slept, endpoint.requests) == ([7.0], 2)
 
 
 def test_a_row_that_is_refused_each_time_stays_with_its_reason():

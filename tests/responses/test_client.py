@@ -18,6 +18,7 @@ import pytest
 import oneturn
 from oneturn.core.usage import Usage
 from oneturn.errors import EndpointError, RequestError
+from oneturn.responses.event_stream import decode_events
 from oneturn.responses.reply import ApprovalRequest, Source, ToolUse
 
 MESSAGE = {
@@ -169,9 +170,9 @@ def test_a_databricks_endpoint_needs_a_token(monkeypatch: pytest.MonkeyPatch, tm
         oneturn.query("https://workspace.invalid/serving-endpoints/desk", "?")
 
 
-_ENDED_EARLY = (
-    "The stream ended without a terminal event: the server, or a proxy in front of it, closed the connection. "
-    "Retry, and check the server's log."
+_INCOMPLETE = (
+    "The stream ended with [DONE], but without a terminal event, and the answer isn't complete. Retry, and check the "
+    "server's log."
 )
 
 Case = tuple[Callable[[], AbstractContextManager[Endpoint]], str, str, "int | None"]
@@ -195,6 +196,12 @@ FAILURES: dict[str, Case] = {
         "Too many. The endpoint is busy or starting; retry later.",
         "REQUEST_LIMIT_EXCEEDED",
         429,
+    ),
+    "another server fails with a text": (
+        lambda: refusing(400, {"error": "No model m."}),
+        "No model m.",
+        "http_400",
+        400,
     ),
     "no JSON": (lambda: answering("<h1>oh</h1>", 502, "text/html"), "HTTP 502 Bad Gateway", "http_502", 502),
     "an error event": (
@@ -224,7 +231,7 @@ FAILURES: dict[str, Case] = {
     ),
     "no terminal event": (
         lambda: streaming(DELTA),
-        _ENDED_EARLY,
+        _INCOMPLETE,
         "stream_ended",
         None,
     ),
@@ -252,6 +259,24 @@ def test_an_interrupted_stream_has_a_partial_reply():
         assert caught.value.partial is not None, end
         assert caught.value.partial.text == "Four."
         assert caught.value.partial.tool_calls == (ToolUse("add", '{"a": 2}', "4"),)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "status", "seconds"),
+    [
+        ({"code": "rate_limit_exceeded", "headers": {"Retry-After": "7"}}, "rate_limit_exceeded", 429, 7.0),
+        ({"type": "too_many_requests", "code": None, "headers": {"retry-after": "0.5"}}, "too_many_requests", 429, 0.5),
+        ({"code": "lm_error", "status": 502, "headers": {"x-should-retry": "false"}}, "lm_error", 502, None),
+        ({"code": "lm_error", "status": "broken", "headers": "none"}, "lm_error", None, None),
+    ],
+)
+def test_an_error_in_a_stream_has_the_headers_and_the_status_of_one_without_a_stream(
+    error: dict[str, Any], code: str, status: int | None, seconds: float | None
+):
+    event = {"type": "error", "error": {"message": "Slow.", **error}}
+    with streaming(DELTA, event) as endpoint, pytest.raises(EndpointError, match=r"^Slow\.$") as caught:
+        oneturn.query(endpoint.url, "?")
+    assert (caught.value.code, caught.value.status, caught.value.retry_after) == (code, status, seconds)
 
 
 @pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), ("0.5", 0.5), ("soon", None), (None, None)])
@@ -318,7 +343,70 @@ def test_a_conversation_can_be_continued():
 def test_invalid_stream_data_is_an_error():
     with answering("data: {nonsense\n\n") as endpoint, pytest.raises(EndpointError) as caught:
         oneturn.query(endpoint.url, "?")
-    assert str(caught.value) == f"{endpoint.url} sent data that isn't a Responses event."
+    assert str(caught.value) == f"{endpoint.url} sent data that isn't a Responses event: {{nonsense."
+    assert caught.value.code == "bad_stream"
+
+
+_LINES = [f"data: {json.dumps(event)}\n\n" for event in GOOD]
+_BODY = "".join(_LINES)
+
+VALID_STREAMS = {
+    "an event without data": "event: ping\n\n".join(["", *_LINES]),
+    "a time to reconnect": f"retry: 3000\n\n{_BODY}",
+    "ids alone": "id: 7\n\n".join(["", *_LINES]),
+    "empty data": "data:\n\n".join(["", *_LINES]),
+    "comments": ": ping\n\n".join(["", *_LINES]),
+    "another event, with a text": "event: ping\ndata: 12:00:00\n\n".join(["", *_LINES]),
+    "a name before an empty event": f"event: ping\n\n{_BODY}",
+    "CRLF": _BODY.replace("\n", "\r\n"),
+    "CR": _BODY.replace("\n", "\r"),
+    "a byte order mark": f"\ufeff{_BODY}",
+    "data in several lines": _BODY.replace(', "', ',\ndata:"'),
+    "line separators of Unicode": _BODY.replace("Four.", "Four.\u2028"),
+}
+
+
+@pytest.mark.parametrize("body", VALID_STREAMS.values(), ids=VALID_STREAMS.keys())
+def test_every_valid_event_stream_is_read(body: str):
+    with answering(body) as endpoint:
+        assert oneturn.query(endpoint.url, "2 + 2?").text.rstrip() == "Four."
+    in_bytes = [bytes([byte]) for byte in body.encode()]
+    assert list(decode_events(in_bytes)) == list(decode_events([body.encode()]))
+
+
+def test_an_event_without_its_empty_line_is_cut():
+    assert list(decode_events([_BODY.encode()[:-1]])) == [DELTA]
+
+
+def test_a_server_that_does_not_stream_is_read():
+    response = {**COMPLETED["response"], "status": "completed"}
+    types: list[str] = []
+    with answering(json.dumps(response), kind="application/json; charset=utf-8") as endpoint:
+        reply = oneturn.query(endpoint.url, "2 + 2?", on_event=lambda event: types.append(event["type"]))
+    assert (reply.text, reply.response_id, types) == ("Four.", "resp_1", ["response.completed"])
+
+
+NO_ANSWERS = {
+    "a page to log in": ("<h1>Log in</h1>", "text/html", "127.0.0.1 answered with text/html, not with a Responses"),
+    "nothing": ("", "text/plain", "127.0.0.1 answered with text/plain, not with a Responses stream. Check that http"),
+    "other JSON": ('{"choices": []}', "application/json", "The response has no list of output items: {'choices': []}."),
+    "no object": ("[1]", "application/json", "The response has no list of output items: [1]."),
+    "no JSON": ("{", "application/json", "sent data that isn't a Responses event: Expecting"),
+}
+
+
+@pytest.mark.parametrize(("body", "kind", "message"), NO_ANSWERS.values(), ids=NO_ANSWERS.keys())
+def test_an_answer_that_is_no_response_is_described(body: str, kind: str, message: str):
+    with answering(body, kind=kind) as endpoint, pytest.raises(EndpointError) as caught:
+        oneturn.query(endpoint.url, "?")
+    assert message in str(caught.value)
+    assert caught.value.code == "bad_stream"
+
+
+def test_an_error_with_status_200_is_an_error():
+    body = '{"error": {"code": "c", "message": "It broke."}}'
+    with answering(body, kind="application/json") as endpoint, pytest.raises(EndpointError, match=r"^It broke\.$"):
+        oneturn.query(endpoint.url, "?")
 
 
 def test_an_unreachable_host_is_an_error():

@@ -17,7 +17,8 @@ from oneturn.core.steps import Answer, AnswerDelta, ToolCall, ToolResult
 from oneturn.core.usage import Usage
 from oneturn.errors import ProgramError, RunError
 from oneturn.responses import checked_text
-from oneturn.responses.reply import DONE, read_reply
+from oneturn.responses.event_stream import DONE
+from oneturn.responses.reply import read_reply
 from oneturn.testing import ScriptedLM, call, finish, sections
 
 DRAFT, ANSWER = "First draft.", "Four euros."

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import dspy
 import pytest
+from rich.console import Console
 
 import oneturn
 from oneturn.core.usage import Usage
 from oneturn.errors import EndpointError
-from oneturn.responses.reply import DONE, ToolUse, read_reply, read_response
+from oneturn.responses.event_stream import DONE
+from oneturn.responses.reply import ToolUse, read_reply, read_response
+from oneturn.serving.terminal import Renderer
 from tests.responses.test_client import answering, streaming
 
 CALL = {"type": "function_call", "id": "f1", "call_id": "c1", "name": "get_time", "arguments": "{}"}
@@ -155,3 +160,83 @@ def test_a_response_that_is_not_complete_is_an_error_with_its_items(response: Ev
 def test_a_refusal_is_the_text_of_an_answer():
     refusal = {**MESSAGE, "content": [{"type": "refusal", "refusal": "I can't help."}]}
     assert read_response({"status": "completed", "output": [refusal]}).text == "I can't help."
+
+
+def test_a_body_that_ends_after_a_call_says_what_was_seen():
+    """The call may be the agent's, whose run was cut, or the client's: only ``[DONE]`` tells."""
+    body = "".join(f"data: {json.dumps(event)}\n\n" for event in FIRST_CALL[:4])
+    with answering(body) as endpoint, pytest.raises(EndpointError, match="ends in a call of get_time") as error:
+        oneturn.query(endpoint.url, "time?")
+    assert error.value.code == "stream_ended"
+    assert "closed the connection" not in str(error.value)
+
+
+def test_an_output_of_parts_is_read_as_text():
+    parts = [
+        {"type": "input_text", "text": "12:00"},
+        {"type": "input_image", "image_url": "data:image/png;base64,AA"},
+        {"type": "input_file", "filename": "times.pdf", "file_id": "f"},
+    ]
+    reply = read_response({"output": [CALL, {**OUTPUT, "output": parts}, MESSAGE]})
+    assert reply.tool_calls[0].output == "12:00\n[image]\n[file: times.pdf]"
+
+
+WHOLE = {
+    "type": "response.completed",
+    "custom_outputs": {"a": 1},
+    "trace_id": "tr-1",
+    "databricks_output": {"trace": {"info": {"trace_id": "tr-1"}}, "error": None},
+    "response": {
+        "id": "r1",
+        "output": [
+            CALL,
+            {**OUTPUT, "sources": [{"id": "s", "title": "S", "url": "u"}]},
+            {"type": "mcp_call", "id": "x", "name": "f", "arguments": "{}", "output": "o", "error": {"content": []}},
+            {"type": "reasoning", "id": "rs", "summary": [{"type": "summary_text", "text": "t"}]},
+            {**MESSAGE, "content": [{**TEXT, "annotations": [{"type": "url_citation", "url": "u", "title": "T"}]}]},
+        ],
+        "usage": {"input_tokens": 1, "input_tokens_details": {"cached_tokens": 1}, "output_tokens": 1},
+        "custom_outputs": {"b": 2},
+        "metadata": {"answer_field": "answer", "trace_id": "tr-1"},
+        "incomplete_details": {"reason": "r"},
+        "error": None,
+    },
+}
+
+
+def variants(value: Any) -> Iterator[Any]:
+    """The value with each part of it replaced by a value of another type."""
+    yield from (None, "x", 7, True, [], {}, ["x"], [[]], {"x": 1})
+    if isinstance(value, dict):
+        yield from ({**value, key: other} for key in value for other in variants(value[key]))
+    elif isinstance(value, list):
+        yield from ([*value[:at], other, *value[at + 1 :]] for at in range(len(value)) for other in variants(value[at]))
+
+
+def test_a_wrong_type_is_left_out_or_an_endpoint_error():
+    item = {"type": "response.output_item.done", "item": WHOLE["response"]["output"][-1]}
+    delta = DELTA | {"delta": "It"}
+    read = refused = 0
+    for event in (WHOLE, item, delta):
+        for odd in variants(event):
+            if not isinstance(odd, dict):
+                continue  # what isn't an object isn't an event
+            try:
+                assert isinstance(read_reply([odd, DONE], Renderer(Console(file=io.StringIO()))).text, str)
+                read += 1
+            except EndpointError:
+                refused += 1
+    assert read > refused > 0
+
+
+@pytest.mark.parametrize("output", ["Hi", {"text": "Hi"}, ["Hi"], 7])
+def test_an_output_that_is_no_list_of_items_is_an_error(output: Any):
+    with pytest.raises(EndpointError, match="no list of") as error:
+        read_response({"status": "completed", "output": output})
+    assert error.value.code == "bad_stream"
+
+
+def test_what_the_answer_does_not_need_may_have_any_type():
+    message = {**MESSAGE, "content": ["It is ", {**TEXT, "text": "noon.", "annotations": ["https://a.example"]}]}
+    reply = read_response({"output": [message], "metadata": "x", "usage": "5", "custom_outputs": ["a"]})
+    assert (reply.text, reply.sources, reply.custom_outputs, reply.usage) == ("It is noon.", (), {}, Usage())

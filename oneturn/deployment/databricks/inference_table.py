@@ -15,7 +15,8 @@ import pandas as pd
 from oneturn.datasets.redaction import Redaction
 from oneturn.errors import DataError, EndpointError
 from oneturn.evaluation.data_sources import build_source
-from oneturn.responses.reply import DONE, Event, Reply, read_reply
+from oneturn.responses.event_stream import DONE, Event
+from oneturn.responses.reply import Reply, read_reply
 
 FEEDBACK = "This row holds feedback, not a question."
 """The ``error`` of a row that holds feedback."""
@@ -165,7 +166,7 @@ def _message(events: Any) -> str | None:
 def _parsed(text: Any) -> Any:
     if not isinstance(text, str):
         return text
-    lines = [line.removeprefix("data:").strip() for line in text.splitlines() if line.startswith("data:")]
+    lines = [line.removeprefix("data:").strip() for line in text.split("\n") if line.startswith("data:")]
     if lines:
         return [DONE if line == "[DONE]" else json.loads(line) for line in lines]
     value = json.loads(text) if text.strip() else None
