@@ -14,7 +14,7 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError
 from mlflow.entities import Document
 from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse, ResponsesAgentStreamEvent
-from mlflow.types.responses_helpers import IncompleteDetails
+from mlflow.types.responses_helpers import IncompleteDetails, InputTokensDetails, ResponseUsage
 
 from oneturn.core.run_context import OUT_OF_TOKENS, RunContext, caller_token, current_run
 from oneturn.core.serialization import plain, replace_surrogates
@@ -302,10 +302,24 @@ def _is_out_of_tokens(error: BaseException, run: RunContext, usage: Usage) -> bo
     return isinstance(error, AdapterParseError) and limit is not None and usage.output_tokens >= limit
 
 
+class _InputTokensDetails(InputTokensDetails):
+    cache_write_tokens: int
+
+
+class _Usage(ResponseUsage):
+    input_tokens_details: _InputTokensDetails
+
+
+class _Response(ResponsesAgentResponse):
+    """The response with all that a stream ends with: MLflow's ``usage`` doesn't have all fields of OpenAI's."""
+
+    usage: _Usage | None = None
+
+
 def _response(event: Event) -> ResponsesAgentResponse:
     fields = dict(event["response"])
     details = fields.pop("incomplete_details", None)
-    response = ResponsesAgentResponse(**fields)
+    response = _Response(**fields)
     if details is not None:  # validated, MLflow would warn about a reason that isn't one of OpenAI's two
         response.incomplete_details = IncompleteDetails.model_construct(**details)
     return response

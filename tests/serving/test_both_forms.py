@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import dspy
 import httpx
 import pytest
+from dspy.lm15 import Message, Request, Response, TextPart, Usage
 from mlflow.entities import Document
 
 import oneturn
@@ -61,6 +63,38 @@ def ask(url: str, items: list[Any], stream: bool) -> list[dict[str, Any]]:
     lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: {")]
     events = map(json.loads, lines)
     return next(event["response"]["output"] for event in events if event["type"] == "response.completed")
+
+
+class CachingEngine:
+    """Finishes at once, with tokens read from a cache, written to it and spent on reasoning."""
+
+    supports_function_calling = supports_response_schema = False
+
+    def complete(self, request: Request) -> Response:
+        usage = Usage(100, 5, 105, cache_read_tokens=40, cache_write_tokens=30, reasoning_tokens=2)
+        message = Message.assistant(TextPart(json.dumps(finish(answer="A", score=1.5))))
+        return Response(id=None, model=request.model, message=message, finish_reason="stop", usage=usage)
+
+
+def without_identity(value: Any) -> Any:
+    """The value without ids and times."""
+    if isinstance(value, dict):
+        return {name: without_identity(each) for name, each in value.items() if not name.endswith(("id", "_at"))}
+    return [without_identity(each) for each in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_response_is_the_one_that_its_stream_ends_with(path: str):
+    program = oneturn.ReAct("question -> answer, score: float", tools=[look_up])
+    program.set_lm(dspy.LM("openai/caching", engine=CachingEngine(), cache=False))
+    settings = {"temperature": 0.5, "metadata": {"a": "b"}, "user": "u", "max_output_tokens": 1000}
+    body = {"input": [QUESTION], "parallel_tool_calls": False, **settings}
+    with oneturn.running_server(oneturn.ResponsesAdapter(program)) as server:
+        response = httpx.post(server + path, json=body, timeout=60).json()
+        stream = httpx.post(server + path, json={**body, "stream": True}, timeout=60).text
+    lines = [line.removeprefix("data: ") for line in stream.splitlines() if line.startswith("data: {")]
+    assert without_identity(response) == without_identity(json.loads(lines[-1])["response"])
+    assert response["usage"]["input_tokens_details"] == {"cached_tokens": 40, "cache_write_tokens": 30}
 
 
 def as_javascript_sends(items: list[Any]) -> list[Any]:
