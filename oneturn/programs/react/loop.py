@@ -340,7 +340,7 @@ class Run:
 
     def _finish(self, step: StepCall) -> Generator[Step, None, dspy.Prediction | None]:
         try:
-            outputs = self.schema.validate(self._citable(step.call.args), self._seen_values())
+            outputs = self.schema.validate(self._citable(step.call.args), self._seen_values(), self.repaired)
         except ValueError as error:
             self._repair(step, error)
             return None

@@ -16,19 +16,29 @@ from oneturn.core.serialization import jsonable
 _MAX_REPAIRS = 4  # rounds: text may hold an object whose own fields are to be converted
 
 
-def validate_outputs(model: type[pydantic.BaseModel], args: Mapping[str, Any]) -> dict[str, Any]:
+def validate_outputs(
+    model: type[pydantic.BaseModel], args: Mapping[str, Any], fill_omitted: bool = False
+) -> dict[str, Any]:
     """Return the outputs as values of the model's types.
 
     A value that doesn't validate, also one inside an object or a list, is converted as DSPy's adapters do: a number
     becomes text where text is declared, JSON text an object, the name of an enum's member that member, whatever its
-    case. A single value becomes a list of one. An omitted optional output is ``None``.
+    case. A single value becomes a list of one, null an empty list or object. An omitted optional output is ``None``.
+
+    Args:
+        model: has a field per output.
+        args: the outputs as the LM gave them.
+        fill_omitted: whether an omitted list or object is empty too, because the LM was asked for it and omits it.
 
     Raises:
         ValueError: an output is missing or has the wrong type. The message is one line.
     """
     fields = model.model_fields
     omitted = [name for name, field in fields.items() if field.is_required() and name not in args]
-    values: Any = {**{name: None for name in omitted if _is_optional(fields[name].annotation)}, **args}
+    given = [name for name in omitted if _is_optional(fields[name].annotation)]
+    if fill_omitted and args:  # without any output, the call is no answer
+        given += [name for name in omitted if _empty(_plain_annotation(fields[name].annotation)) is not None]
+    values: Any = {**dict.fromkeys(given), **args}
     for _ in range(_MAX_REPAIRS):
         try:
             outputs = model.model_validate(values)
@@ -82,7 +92,7 @@ def _inner_annotation(annotation: Any, key: Any) -> Any:
 def _convert(value: Any, annotation: Any) -> Any:
     """Return the value as DSPy parses it; unchanged if neither DSPy nor a rule of ours can."""
     if value is None:
-        return [] if get_origin(annotation) is list else None
+        return _empty(annotation)
     if annotation is str and not isinstance(value, str):
         return json.dumps(jsonable(value), ensure_ascii=False) if isinstance(value, dict | list) else str(value)
     if isinstance(value, str) and (choice := _choice(value, annotation)) is not None:
@@ -94,6 +104,12 @@ def _convert(value: Any, annotation: Any) -> Any:
     (item,) = get_args(annotation) if get_origin(annotation) is list and get_args(annotation) else (None,)
     is_item = item is not None and not isinstance(parsed, list) and isinstance(parsed, Mapping) == _is_object(item)
     return [parsed] if is_item else parsed
+
+
+def _empty(annotation: Any) -> list[Any] | dict[str, Any] | None:
+    """Return the empty value of a list or a mapping; ``None`` for other types."""
+    kind = get_origin(annotation) or annotation
+    return [] if kind in (list, set, frozenset) else {} if kind is dict else None
 
 
 def _is_object(annotation: Any) -> bool:

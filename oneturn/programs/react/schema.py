@@ -203,13 +203,18 @@ class StepSchema:
             for name, value in outputs.items()
         }
 
-    def validate(self, args: Mapping[str, Any], seen_values: SeenValues) -> dict[str, Any]:
+    def validate(self, args: Mapping[str, Any], seen_values: SeenValues, fill_omitted: bool = False) -> dict[str, Any]:
         """Return the outputs of a ``finish`` call in the declared order, converted to the signature's types.
+
+        Args:
+            args: the call's arguments.
+            seen_values: the values that the run has seen.
+            fill_omitted: whether an omitted list or object is empty.
 
         Raises:
             ValueError: an output is missing, has the wrong type, or cites an unseen source. The message is one line.
         """
-        outputs = validate_outputs(self._outputs, args)
+        outputs = validate_outputs(self._outputs, args, fill_omitted)
         if message := self.ungrounded_value(FINISH, outputs, seen_values):
             raise ValueError(message)
         return {name: outputs[name] for name in self._declared}

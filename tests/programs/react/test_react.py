@@ -402,6 +402,18 @@ def test_outputs_that_do_not_fit_twice_end_the_run_with_what_was_done():
     assert str(error) == f"{expected} {ADVICE}"
 
 
+def test_a_list_or_an_object_that_is_omitted_again_is_empty():
+    agent = ReAct("question -> answer, tags: list[str], counts: dict[str, int]", tools=[look_up])
+    prediction, lm = run(finish(answer="yes"), finish(answer="yes"), agent=agent)
+    assert (prediction.answer, prediction.tags, prediction.counts) == ("yes", [], {})
+    assert last_user_message(lm).startswith("Error: tags: Field required.")
+
+
+def test_a_finish_call_without_any_output_is_no_answer():
+    error = failed(finish(), finish(), agent=ReAct("question -> tags: list[str]", tools=[look_up]))
+    assert "tags: Field required" in str(error)
+
+
 def test_the_last_of_max_iters_steps_may_still_be_repaired():
     agent = ReAct("question -> count: int", tools=[], max_iters=1)
     assert run(finish(count="many"), finish(count=3), agent=agent)[0].count == 3
