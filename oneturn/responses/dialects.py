@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
+from oneturn.responses.item_events import ItemEvents, complete_item
 from oneturn.responses.tool_items import ENDINGS, Event, ToolItemForm, ToolItems
 
 DialectName = Literal["open_responses", "mlflow"]
@@ -80,6 +81,7 @@ class Dialect:
         self._tool_items = ToolItems(tool_items or form, form, own_tools, client_tools)
         self._base = {**_RESOURCE, "model": model, **{k: v for k, v in (echo or {}).items() if v is not None}}
         self._fixed = (*_FIXED, "id") if own_ids else _FIXED
+        self._item_events = ItemEvents()
         self._sequence = 0
         self._started = False
         self._ended = False
@@ -90,8 +92,8 @@ class Dialect:
     def events(self, events: Iterable[Event]) -> Iterator[Event]:
         """Translate a stream of events.
 
-        In the dialect ``open_responses``, a stream of an agent that doesn't send them gets a ``response.created`` and
-        a terminal event.
+        In the dialect ``open_responses``, a stream of an agent that doesn't send them gets a ``response.created``, a
+        terminal event, and the events that begin and end each item and part.
         """
         for event in events:
             yield from self.event(event)
@@ -106,10 +108,23 @@ class Dialect:
         if not self._started and kind != "response.created":
             yield from self._start()
         self._started = True
+        if kind == "response.completed":
+            yield from self._close("completed", event["response"].get("output") or ())
+        elif kind == "error" or kind in ENDINGS:
+            yield from self._close()
         self._ended = self._ended or kind in ENDINGS
         if kind == "error":
             self._error = event
-        if kind == "response.output_item.done":
+        for complete in self._item_events.read(event):
+            yield from self._translated(complete)
+
+    def _close(self, status: str = "incomplete", output: Iterable[Any] = ()) -> Iterator[Event]:
+        """End the messages that the agent has left open."""
+        for event in self._item_events.close(status, output):
+            yield from self._translated(event)
+
+    def _translated(self, event: Event) -> Iterator[Event]:
+        if event["type"] == "response.output_item.done":
             self._finished.append(event["item"])
         for translated in self._tool_items.read(event):
             yield self._numbered(self._complete(self._with_output(translated)))
@@ -120,6 +135,7 @@ class Dialect:
             return
         if not self._started:
             yield from self._start()
+        yield from self._close("completed")
         fields: dict[str, Any] = {"status": "completed"}
         if self._error is not None:
             error = {"code": self._error.get("code") or "server_error", "message": self._error.get("message") or ""}
@@ -130,7 +146,10 @@ class Dialect:
 
     def response(self, response: Mapping[str, Any]) -> dict[str, Any]:
         """Translate the response of a request that doesn't stream."""
-        translated = {**response, "output": self._tool_items.output(response.get("output") or ())}
+        output = response.get("output") or ()
+        if self._standard:
+            output = map(complete_item, output)
+        translated = {**response, "output": self._tool_items.output(output)}
         return self._resource(translated) if self._standard else translated
 
     def encode(self, event: Event) -> bytes:
@@ -148,7 +167,10 @@ class Dialect:
         response = event.get("response")
         if not isinstance(response, Mapping) or "output" not in response:
             return event
-        output = self._tool_items.output(response["output"], ended=event["type"] in ENDINGS)
+        output, ended = response["output"], event["type"] in ENDINGS
+        if self._standard and ended:
+            output = map(complete_item, output)
+        output = self._tool_items.output(output, ended)
         return {**event, "response": {**response, "output": output}}
 
     def _complete(self, event: Event) -> Event:
@@ -160,7 +182,7 @@ class Dialect:
         given = {name: value for name, value in response.items() if value is not None and name not in self._fixed}
         resource = {"id": self._id, "created_at": self._created_at, "status": "completed", **self._base, **given}
         resource["created_at"] = int(resource["created_at"])
-        resource["metadata"] = {**resource["metadata"], **self.metadata}
+        resource["metadata"] = {**self._base["metadata"], **resource["metadata"], **self.metadata}
         if resource["status"] == "completed":
             resource["completed_at"] = int(time.time())
         return resource

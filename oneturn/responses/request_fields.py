@@ -201,8 +201,12 @@ def read_fields(body: Any) -> tuple[dict[str, Any], RequestOptions]:
     return {**request, "context": fields.mlflow_context or None, "input": items}, options
 
 
-def agent_request(body: Any) -> ResponsesAgentRequest:
+def agent_request(body: Any) -> tuple[ResponsesAgentRequest, RequestOptions]:
     """Return the request for a ``ResponsesAgent`` that isn't a ``ResponsesAdapter``.
+
+    Returns:
+        The request; and the fields that a response repeats, with the names of the tools offered. The agent itself reads
+        its settings from the request.
 
     Raises:
         RequestError: MLflow's request has no such field, or a value is invalid.
@@ -222,7 +226,15 @@ def agent_request(body: Any) -> ResponsesAgentRequest:
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
     if isinstance(items, list):
         items = [*instructions, *to_mlflow_items(without_foreign_calls(items, MLFLOW_CALLS))]
-    return to_mlflow_request({**body, "context": trace.mlflow_context or None, "input": items})
+    request = to_mlflow_request({**body, "context": trace.mlflow_context or None, "input": items})
+    tools = [tool.model_dump() for tool in request.tools or () if tool.type == "function"]
+    echo = {name: body[name] for name in (*_ECHOED, "truncation", "tool_choice") if body.get(name) is not None}
+    if tools:
+        names = ("type", "name", "description", "parameters", "strict")
+        echo["tools"] = [{name: tool.get(name) for name in names} for tool in tools]
+    if isinstance(request.text, Mapping) and isinstance(text_format := request.text.get("format"), Mapping):
+        echo["text"] = {"format": _echoed_format(TextFormat.model_construct(**text_format))}
+    return request, RequestOptions(echo=echo, offered=frozenset(tool["name"] for tool in tools))
 
 
 def _is_default(name: str, value: Any) -> bool:

@@ -184,7 +184,7 @@ class RequestRun:
         agent = self._served.agent
         request, options = self._read_request()
         with self._span("request", request) as span:
-            if isinstance(agent, ResponsesAdapter) and options is not None:
+            if isinstance(agent, ResponsesAdapter):
                 parsed = agent.parse(request, options)
                 self._began = True
                 with self._limit.place(self._on_wait):
@@ -245,13 +245,13 @@ class RequestRun:
             self._answer.response_id = response.get("id")
         return response if self.conversation is None else self.conversation.save(response)
 
-    def _read_request(self) -> tuple[ResponsesAgentRequest, RequestOptions | None]:
+    def _read_request(self) -> tuple[ResponsesAgentRequest, RequestOptions]:
         body = self._body if self.conversation is None else self.conversation.request_body()
         if isinstance(self._served.agent, ResponsesAdapter):
             return read_request(body)
-        return agent_request(body), None
+        return agent_request(body)
 
-    def _events(self, request: ResponsesAgentRequest, options: RequestOptions | None) -> Generator[Event, None, None]:
+    def _events(self, request: ResponsesAgentRequest, options: RequestOptions) -> Generator[Event, None, None]:
         """Return the agent's events.
 
         Raises:
@@ -264,8 +264,8 @@ class RequestRun:
                 return _dumped(agent.stream(parsed))
         return _dumped(agent.predict_stream(request))
 
-    def _translation(self, options: RequestOptions | None) -> Dialect:
-        served, conversation, options = self._served, self.conversation, options or RequestOptions()
+    def _translation(self, options: RequestOptions) -> Dialect:
+        served, conversation = self._served, self.conversation
         return Dialect(
             self._dialect,
             served.tool_items,

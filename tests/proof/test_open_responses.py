@@ -106,3 +106,30 @@ def test_a_stream_of_another_agent_gets_its_begin_and_its_end(name: Any, form: T
         assert events[0]["type"] == "response.created"
         assert [item["type"] for item in events[-1]["response"]["output"]] == done
         assert [event["sequence_number"] for event in events] == list(range(len(events)))
+
+
+@proof
+@given(any_run | orderly_runs(), signatures, st.sampled_from(FORMS), st.booleans())
+def test_an_agent_that_sends_deltas_and_finished_items_keeps_to_them_too(
+    run: list[Any], signature: Any, form: ToolItemForm, begins: bool
+):
+    """As MLflow's documentation writes it; some agents also send the events that begin an item."""
+    adapter = ResponsesAdapter(Written(run, signature), approvals=Approvals(KEY))
+    kinds = ["response.output_text.delta", "response.output_item.done", "error"]
+    kinds += ["response.output_item.added"] if begins else []
+    positions = ("sequence_number", "output_index", "content_index", "logprobs")
+    sent = [
+        {name: value for name, value in event.items() if name not in positions}
+        for event in map(dump_event, adapter.predict_stream(REQUEST))
+        if event["type"] in kinds
+    ]
+    dialect = Dialect("open_responses", form)
+    events = list(dialect.events(sent))
+    check_events(events, in_order=not (form == "none" and "mcp_approval_request" in str(events[-1])))
+    assert text_of(events) == text_of(sent)
+
+
+def text_of(events: list[Any]) -> list[str]:
+    """The texts of the finished messages."""
+    items = [event["item"] for event in events if event["type"] == "response.output_item.done"]
+    return ["".join(part["text"] for part in item["content"]) for item in items if item["type"] == "message"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, cast
 
 import dspy
 import pytest
 
 import oneturn
+from oneturn.conformance import check_stream
 from oneturn.core.steps import (
     Answer,
     ApprovalWanted,
@@ -21,6 +22,7 @@ from oneturn.core.steps import (
 )
 from oneturn.core.usage import Usage
 from oneturn.responses.dialects import Dialect, DialectName
+from oneturn.responses.item_events import ItemEvents
 from oneturn.responses.tool_items import ToolItemForm, tool_error
 from oneturn.serving.request_run import dump_event
 
@@ -251,3 +253,86 @@ def test_a_known_cost_is_in_the_metadata():
     priced = stream(ANSWER[0], Usage(1, 3, 2, cost=0.00125))
     assert priced[-1]["response"]["metadata"] == {"cost_usd": "0.001250"}
     assert stream(*ANSWER)[-1]["response"]["metadata"] == {}
+
+
+TEXT = {"type": "output_text", "text": "Twelve.", "annotations": [{"type": "url_citation", "url": "u", "title": "t"}]}
+MESSAGE = {"type": "message", "id": "m1", "role": "assistant", "status": "completed", "content": [TEXT]}
+BEGUN = [
+    "response.created",
+    "response.in_progress",
+    "response.output_item.added",
+    "response.content_part.added",
+    "response.output_text.delta",
+]
+ENDED = [
+    "response.output_text.annotation.added",
+    "response.output_text.done",
+    "response.content_part.done",
+    "response.output_item.done",
+    "response.completed",
+]
+
+
+def delta(text: str, id: str = "m1") -> Event:
+    return {"type": "response.output_text.delta", "item_id": id, "delta": text}
+
+
+def done(item: Event) -> Event:
+    return {"type": "response.output_item.done", "item": item}
+
+
+DOCUMENTED = {
+    "deltas and the finished item": ([delta("Twel"), delta("ve."), done(MESSAGE)], ["response.output_text.delta"]),
+    "the finished item only": ([done(MESSAGE)], []),
+    "deltas that lack the end": ([delta("Twel"), done(MESSAGE)], ["response.output_text.delta"]),
+    "deltas with another id": ([delta("Twelve.", "chunk_1"), done(MESSAGE)], []),
+    "deltas and a response": (
+        [delta("Twelve."), {"type": "response.completed", "response": {"output": [MESSAGE]}}],
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize(("sent", "more"), DOCUMENTED.values(), ids=DOCUMENTED.keys())
+def test_the_items_of_another_agent_begin_and_end(sent: list[Event], more: list[str]):
+    events = list(Dialect("open_responses").events(sent))
+    assert [event["type"] for event in events] == [*BEGUN, *more, *ENDED]
+    assert [finding for finding in check_stream(events, contract="openresponses") if finding.severity == "error"] == []
+    assert "".join(event["delta"] for event in events if "delta" in event) == "Twelve."
+    assert {event.get("output_index", 0) for event in events} == {event.get("content_index", 0) for event in events}
+    assert {event["item_id"] for event in events if "item_id" in event} == {events[2]["item"]["id"]}
+
+
+def test_a_message_that_another_agent_leaves_open_at_an_error_is_incomplete():
+    events = list(Dialect("open_responses").events([delta("Twel"), {"type": "error", "code": "c", "message": "m"}]))
+    assert [event["type"] for event in events[-3:]] == ["response.output_item.done", "error", "response.failed"]
+    [item] = output(events)
+    assert (item["status"], item["content"][0]["text"]) == ("incomplete", "Twel")
+
+
+def test_other_items_of_another_agent_begin_and_end_too():
+    call = {"type": "function_call", "id": "f1", "call_id": "c1", "name": "f", "arguments": '{"a": 1}'}
+    result = {"type": "function_call_output", "call_id": "c1", "output": "12"}
+    thought = {"type": "reasoning", "id": "r1", "summary": [{"type": "summary_text", "text": "Hm"}]}
+    sent = [done(thought), done(call), done(result), delta("Twelve."), done(MESSAGE)]
+    for form, kinds in (("mcp_call", ["mcp_call"]), ("function_call", ["function_call", "function_call_output"])):
+        events = list(Dialect("open_responses", cast(ToolItemForm, form)).events(sent))
+        findings = check_stream(events, contract="openresponses", client_tools=["f"])
+        assert [finding for finding in findings if finding.severity == "error"] == []
+        assert [item["type"] for item in output(events)] == ["reasoning", *kinds, "message"]
+
+
+def test_a_complete_stream_passes_unchanged():
+    adapter = oneturn.ResponsesAdapter(Steps(Thought("Hm"), CALL, RESULT, *ANSWER))
+    sent = [dump_event(event) for event in adapter.stream(adapter.parse({"input": "?"}))]
+    items = ItemEvents()
+    assert [event for each in sent for event in items.read(each)] == sent
+
+
+def test_a_response_of_another_agent_has_complete_items():
+    part = {"type": "output_text", "text": "Twelve."}
+    sent = {"output": [{"type": "message", "id": "m1", "content": [part]}]}
+    complete = {**MESSAGE, "content": [{**part, "annotations": []}]}
+    assert Dialect("open_responses").response(sent)["output"] == [complete]
+    ended = Dialect("open_responses").events([{"type": "response.completed", "response": sent}])
+    assert output(list(ended)) == [complete]

@@ -376,8 +376,21 @@ def test_a_resource_repeats_the_request():
     assert (response["max_tool_calls"], response["max_output_tokens"], response["store"]) == (2, 9, False)
 
 
+def test_a_resource_repeats_the_request_of_another_agent():
+    fields = {"instructions": "Be brief.", "temperature": 0.3, "metadata": {"a": "b"}, "truncation": "auto"}
+    tool = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}, "strict": True}
+    schema = {"type": "json_schema", "name": "n", "schema": {"type": "object"}}
+    _, options = agent_request({"input": "?", "tools": [tool], "text": {"format": schema}, **fields})
+    sent = {"output": [], "metadata": {"c": "d"}}
+    response = Dialect("open_responses", echo=options.echo).response(sent)
+    assert {name: response[name] for name in fields} == {**fields, "metadata": {"a": "b", "c": "d"}}
+    assert response["tools"] == [{**tool, "description": None}]
+    assert response["text"]["format"] == {**schema, "schema": None, "description": None, "strict": False}
+    assert options.offered == {"f"}
+
+
 def test_another_agent_s_request_is_not_dropped_either():
-    request = agent_request({"input": "?", "instructions": "Be brief.", "temperature": 0.1, "model": "x"})
+    request, _ = agent_request({"input": "?", "instructions": "Be brief.", "temperature": 0.1, "model": "x"})
     assert [item.model_dump()["role"] for item in request.input] == ["system", "user"]
     assert request.temperature == 0.1
     for name, value in (("max_tool_calls", 1), ("previous_response_id", "resp_1"), ("anything", 1)):

@@ -15,7 +15,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import dspy
+import openai
 import pytest
+from mlflow.pyfunc import ResponsesAgent
+from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse, ResponsesAgentStreamEvent
 from starlette.testclient import TestClient
 
 import oneturn
@@ -213,3 +216,30 @@ def test_the_specification_s_error_types(media_agent: TestClient, kind: str):
     error = sent.json()["error"]
     assert (error["type"], error["param"]) == (kind, param)
     assert set(error) == {"type", "code", "message", "param"}
+
+
+class Documented(ResponsesAgent):
+    """An agent as MLflow's documentation writes it: text deltas, then the finished item."""
+
+    def predict(self, request: ResponsesAgentRequest) -> ResponsesAgentResponse:
+        done = [event.item for event in self.predict_stream(request) if event.type == "response.output_item.done"]
+        return ResponsesAgentResponse(output=done)
+
+    def predict_stream(self, request: ResponsesAgentRequest) -> Iterator[ResponsesAgentStreamEvent]:
+        for piece in ("Hel", "lo"):
+            yield ResponsesAgentStreamEvent(**self.create_text_delta(delta=piece, item_id="msg_1"))
+        item = self.create_text_output_item(text="Hello", id="msg_1")
+        yield ResponsesAgentStreamEvent(type="response.output_item.done", item=item)
+
+
+def test_another_agent_is_read_by_openai_s_helper():
+    with oneturn.running_server(Documented()) as url:
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        with client.responses.stream(model="m", input="Hi", metadata={"a": "b"}, temperature=0.5) as stream:
+            deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
+            response = stream.get_final_response()
+        created = client.responses.create(model="m", input="Hi", metadata={"a": "b"}, temperature=0.5)
+    assert ("".join(deltas), response.output_text, created.output_text) == ("Hello", "Hello", "Hello")
+    for each in (response, created):
+        check_response(each.to_dict(mode="json"))
+        assert (each.metadata, each.temperature) == ({"a": "b"}, 0.5)

@@ -88,7 +88,8 @@ class NativeAdapter(StepAdapter):
 
     def protocol(self) -> str:
         """Return how to work; the request's functions describe the tools."""
-        return _PROTOCOL
+        names = [name for name in self.steps.outputs if name in self.steps.required_outputs]
+        return f"{_PROTOCOL[:-1]} with {', '.join(names)}." if len(names) > 1 else _PROTOCOL
 
     def format(
         self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]

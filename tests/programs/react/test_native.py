@@ -66,6 +66,17 @@ def test_tools_and_finish_are_functions_and_results_are_tool_messages(streaming:
         assert len(deltas) > 2, "the answer streams out of the arguments of finish"
 
 
+def test_the_prompt_names_several_outputs():
+    answer = calls(("finish", {"answer": "4 euros."}))
+    for signature, reply, end in (
+        ("question -> answer, sure: bool", DONE, "call finish with sure, answer."),
+        ("question -> answer", answer, "call finish."),
+    ):
+        with chat_stub(reply) as stub:
+            run(stub, agent(signature), streaming=False)
+        assert end in stub.requests[0]["messages"][0]["content"]
+
+
 @STREAMING
 def test_a_request_begins_with_the_bytes_of_the_one_before(streaming: bool):
     with chat_stub(LOOK, calls(("price", {"item": "milk"})), DONE) as stub:
