@@ -42,6 +42,49 @@ def mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def mappings(value: Any) -> list[Mapping[str, Any]]:
+    """The objects in a list; servers may send anything."""
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list | tuple) else []
+
+
+def check_types(event: Mapping[str, Any]) -> None:
+    """Check what an answer can't be read without. What else has a wrong type counts as missing.
+
+    Raises:
+        EndpointError: the event's item or response is no object, or a response's output no list of them.
+    """
+    for name in ("item", "response"):
+        if not isinstance(event.get(name) or {}, Mapping):
+            raise bad_stream(f"The {name} of {event.get('type')!r:.80} is no object", event[name])
+    output = mapping(event.get("response")).get("output") or []
+    if not isinstance(output, list | tuple) or len(mappings(output)) < len(output):
+        raise bad_stream("The output of a response is no list of items", output)
+
+
+def bad_stream(problem: str, value: Any) -> EndpointError:
+    """Return the error of an endpoint that sends something else than the protocol has."""
+    return EndpointError(f"{problem}: {value!r:.80}. Is the URL that of a Responses endpoint?", "bad_stream")
+
+
+def raise_for_error(event: Mapping[str, Any]) -> None:
+    """Raise the error that an event is, or has.
+
+    Raises:
+        EndpointError: it is an error.
+    """
+    kind, response = event.get("type"), mapping(event.get("response"))
+    for databricks in (event.get("databricks_output"), response.get("databricks_output")):
+        if error := mapping(databricks).get("error"):
+            raise read_error(error)
+    if kind == "error" or (kind is None and event.get("error")):
+        raise read_error(event.get("error") or event)
+    if kind in ("response.failed", "response.incomplete"):
+        if response.get("error"):
+            raise read_error(response["error"])
+        reason = str(mapping(response.get("incomplete_details")).get("reason") or "no reason given")
+        raise EndpointError(f"The run ended before the answer was complete: {reason}.", code=reason)
+
+
 def _status(fields: Mapping[str, Any], code: str, kind: str) -> int | None:
     """The HTTP status that an error inside a stream states, or that its code or type stands for."""
     for value in (fields.get("status"), fields.get("status_code"), _BUSY.get(code), _BUSY.get(kind)):

@@ -12,7 +12,7 @@ from oneturn.core.steps import safe_url
 from oneturn.core.usage import Usage
 from oneturn.errors import EndpointError, RequestError
 from oneturn.responses.call_items import MCP_CALL, output_of, output_text
-from oneturn.responses.endpoint_errors import mapping, read_error
+from oneturn.responses.endpoint_errors import bad_stream, check_types, mapping, mappings, raise_for_error
 from oneturn.responses.event_stream import DONE, Event
 
 OnEvent = Callable[[Event], object]
@@ -164,7 +164,7 @@ def response_events(response: Any) -> list[Event]:
     status = mapping(response).get("status")
     ending = "failed" if mapping(response).get("error") else status if status in ("failed", "incomplete") else None
     if ending is None and not isinstance(mapping(response).get("output"), list):
-        raise _bad_stream("The response has no list of output items", response)
+        raise bad_stream("The response has no list of output items", response)
     items: list[Event] = []
     if ending is not None:
         items = [{"type": "response.output_item.done", "item": item} for item in response.get("output") or ()]
@@ -211,7 +211,7 @@ class ReplyReader:
             self._done = True
             return
         try:
-            _check_types(event)
+            check_types(event)
         except EndpointError as error:
             raise self.with_partial(error) from None
         self._trace_id = _trace_id(event) or self._trace_id
@@ -220,7 +220,7 @@ class ReplyReader:
         if self._on_event is not None:
             self._on_event(event)
         try:
-            _raise_for_error(event)
+            raise_for_error(event)
         except EndpointError as error:
             raise self.with_partial(error) from None
         self._custom_outputs |= mapping(event.get("custom_outputs"))
@@ -296,7 +296,7 @@ class ReplyReader:
         messages = _select(output, "message")
         answers = [item for item in messages if _is_complete(item)] or (messages[-1:] if partial else [])
         parts = [part for item in answers for part in _parts(item.get("content"))]
-        annotations = [annotation for part in parts for annotation in _mappings(part.get("annotations"))]
+        annotations = [annotation for part in parts for annotation in mappings(part.get("annotations"))]
         return Reply(
             text="".join(map(_text, answers)),
             tool_calls=tuple(
@@ -361,44 +361,7 @@ def text_in(content: Any) -> str:
 
 def _parts(content: Any) -> list[Mapping[str, Any]]:
     parts = content if isinstance(content, list | tuple) else [content]
-    return _mappings([{"text": part} if isinstance(part, str) else part for part in parts])
-
-
-def _mappings(value: Any) -> list[Mapping[str, Any]]:
-    """The objects in a list; servers may send anything."""
-    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list | tuple) else []
-
-
-def _check_types(event: Event) -> None:
-    """Check what an answer can't be read without. What else has a wrong type counts as missing.
-
-    Raises:
-        EndpointError: the event's item or response is no object, or a response's output no list of them.
-    """
-    for name in ("item", "response"):
-        if not isinstance(event.get(name) or {}, Mapping):
-            raise _bad_stream(f"The {name} of {event.get('type')!r:.80} is no object", event[name])
-    output = mapping(event.get("response")).get("output") or []
-    if not isinstance(output, list | tuple) or len(_mappings(output)) < len(output):
-        raise _bad_stream("The output of a response is no list of items", output)
-
-
-def _bad_stream(problem: str, value: Any) -> EndpointError:
-    return EndpointError(f"{problem}: {value!r:.80}. Is the URL that of a Responses endpoint?", "bad_stream")
-
-
-def _raise_for_error(event: Event) -> None:
-    kind, response = event.get("type"), mapping(event.get("response"))
-    for databricks in (event.get("databricks_output"), response.get("databricks_output")):
-        if error := mapping(databricks).get("error"):
-            raise read_error(error)
-    if kind == "error" or (kind is None and event.get("error")):
-        raise read_error(event.get("error") or event)
-    if kind in ("response.failed", "response.incomplete"):
-        if response.get("error"):
-            raise read_error(response["error"])
-        reason = str(mapping(response.get("incomplete_details")).get("reason") or "no reason given")
-        raise EndpointError(f"The run ended before the answer was complete: {reason}.", code=reason)
+    return mappings([{"text": part} if isinstance(part, str) else part for part in parts])
 
 
 def _tool_use(call: Mapping[str, Any], result: Mapping[str, Any] | None) -> ToolUse:
@@ -409,7 +372,7 @@ def _tool_use(call: Mapping[str, Any], result: Mapping[str, Any] | None) -> Tool
 
 
 def _sources(result: Mapping[str, Any]) -> tuple[Mapping[str, str], ...]:
-    return tuple(_mappings(result.get("sources")))
+    return tuple(mappings(result.get("sources")))
 
 
 def _approval(item: Mapping[str, Any]) -> ApprovalRequest:
