@@ -1,7 +1,8 @@
 """What oneturn uses of DSPy beyond its public API: private names, and names that DSPy doesn't export.
 
-No other file of the engine uses such names. Each one states what it relies on. ``tests/core/test_dspy_contract.py``
-checks every reliance against the installed DSPy; where a new DSPy breaks one, the test's message says what breaks here.
+No other file of the engine uses such names, except ``_dspy_litellm.py``. Each one states what it relies on.
+``tests/core/test_dspy_contract.py`` checks every reliance against the installed DSPy; where a new DSPy breaks one, the
+test's message says what breaks here.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from typing import Any, TypeAlias
 
 import dspy
 from dspy._vendor.lm15 import transports
-from dspy._vendor.lm15.serde import request_to_dict, response_from_dict, response_to_dict
+from dspy._vendor.lm15.providers import openai_chat
+from dspy._vendor.lm15.serde import request_to_dict as _request_to_dict
+from dspy._vendor.lm15.serde import response_from_dict, response_to_dict
 from dspy._vendor.lm15.transports import StdlibAsyncTransport, StdlibTransport, TransportError, TransportResponse
 from dspy.adapters._legacy_type_markers import _expand_legacy_custom_type_markers_in_chat_message
 from dspy.adapters.chat_adapter import field_header_pattern
@@ -49,6 +52,14 @@ from dspy.utils.callback import BaseCallback
 from dspy.utils.usage_tracker import UsageTracker
 from tqdm import tqdm
 
+from oneturn.core._dspy_litellm import (
+    CarriedRequest,
+    carried_call,
+    owns_forward,
+    routed_class,
+    with_checked_forward,
+)
+
 StreamEvent: TypeAlias = StreamStartEvent | StreamDeltaEvent | StreamEndEvent | StreamErrorEvent
 """An event of an engine's stream; ``dspy.lm15`` exports its members only."""
 
@@ -72,10 +83,18 @@ def uses_engine(lm: Any) -> bool:
 def with_engine(lm: dspy.LM, engine: object, async_engine: object = None) -> dspy.LM:
     """Return a copy of ``lm`` that calls ``engine``. The copy shares the history of ``lm``.
 
+    A call that DSPy would send through LiteLLM reaches the engine as a request that carries it, for
+    :func:`engine_call`.
+
     Relies on: ``dspy.LM`` keeps its engines in ``_engine_spec`` and ``_async_engine_spec``. The public
     ``lm.copy(engine=…)`` refuses an LM that has an ``api_key`` or another setting of DSPy's own connections.
     """
+    own: dspy.LM = getattr(lm, "own_lm", lm)
     view = copy.copy(lm)
+    if isinstance(own._engine_spec, str):
+        lm_class: Any = type(lm)
+        view.__class__ = routed_class(lm_class)
+        view.own_lm = own
     view._engine_spec, view._async_engine_spec = engine, async_engine
     return view
 
@@ -120,7 +139,52 @@ def engine_call(lm: dspy.LM, request: Request) -> EngineCall:
 
     Relies on: ``execution.prepare`` and ``execution._engine``, with which ``dspy.LM`` selects its engine.
     """
+    if isinstance(request, CarriedRequest) and isinstance(lm._engine_spec, str):
+        return EngineCall(*carried_call(lm, request))
     return EngineCall(*execution._engine(lm, execution.prepare(lm, request, None, {}), False))
+
+
+def request_to_dict(request: Request) -> dict[str, Any]:
+    """Return a request as plain data, with the call that it carries for LiteLLM."""
+    data: dict[str, Any] = _request_to_dict(request)
+    return {**data, "litellm": request.options} if isinstance(request, CarriedRequest) else data
+
+
+class _FinishReasons(dict[str, str]):
+    """lm15's table of finish reasons, with a function for those that it doesn't have."""
+
+    def __init__(self, table: Mapping[str, str], find: Callable[[str], str | None]):
+        super().__init__(table)
+        self._find = find
+
+    def get(self, reason: str, default: Any = None) -> Any:
+        return self[reason] if reason in self else self._find(reason) or default
+
+
+def use_finish_reasons(find: Callable[[str], str | None]) -> None:
+    """Make every chat completion have the finish reason that ``find`` gives for a name that lm15 doesn't know.
+
+    lm15 takes an unknown name for ``stop``, and the raw name of a stream is lost when its usage follows.
+
+    Relies on: ``openai_chat`` looks a name up with ``get`` in ``_FINISH_REASON_MAP``.
+    """
+    openai_chat._FINISH_REASON_MAP = _FinishReasons(dict(openai_chat._FINISH_REASON_MAP), find)
+
+
+def use_error_bodies(convert: Callable[[int, str], str]) -> None:
+    """Make the chat completions of every LM read the body of an error as ``convert`` returns it.
+
+    Args:
+        convert: returns the body in OpenAI's form, for a status and a body.
+
+    Relies on: ``OpenAIChatLM`` reads the body of an error with ``normalize_error``; its asynchronous variant uses it.
+    """
+    read = OpenAIChatLM.normalize_error
+
+    def normalize_error(self: OpenAIChatLM, status: int, body: str) -> Any:
+        return read(self, status, convert(status, body))
+
+    OpenAIChatLM.normalize_error = normalize_error
 
 
 def parse_with(client: AsyncOpenAIChatLM, parser: type[OpenAIChatLM]) -> None:
@@ -440,6 +504,7 @@ __all__ = [
     "has_price_list",
     "inline_references",
     "mark_uncompiled",
+    "owns_forward",
     "parse_value",
     "parse_with",
     "price_namespaces",
@@ -452,8 +517,11 @@ __all__ = [
     "serialize_object",
     "to_content_parts",
     "usage_dict",
+    "use_error_bodies",
+    "use_finish_reasons",
     "use_for_all_lms",
     "uses_engine",
+    "with_checked_forward",
     "with_engine",
     "with_field",
 ]

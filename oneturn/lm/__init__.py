@@ -10,7 +10,8 @@ import dspy
 from oneturn.config import LMConfig
 from oneturn.core._dspy import takes_default_temperature_only
 from oneturn.errors import ConfigError
-from oneturn.lm import transport as _transport  # noqa: F401 (every LM uses it from here on)
+from oneturn.lm import endings as _endings  # noqa: F401 (every LM uses them from here on)
+from oneturn.lm import transport as _transport  # noqa: F401
 from oneturn.lm.providers import no_lm_message
 
 

@@ -14,11 +14,12 @@ from typing import Any, Literal, get_args
 import dspy
 from dspy.lm15 import CapabilityError, ContextLengthError, InvalidRequestError, LM15Error, ServerError
 from dspy.utils.exceptions import (
-    ContextWindowExceededError,
     LMInvalidRequestError,
     LMServerError,
     LMUnsupportedFeatureError,
 )
+
+from oneturn.lm.endings import error_cause, is_too_long
 
 ToolCalling = Literal["native", "schema", "text"]
 """How an LM is asked for tool calls: by function calling, by a JSON schema of its reply, or by the prompt alone."""
@@ -109,10 +110,10 @@ _refused: set[tuple[str, str, str]] = set()
 
 def is_format_refusal(error: Exception) -> bool:
     """Return whether a request was refused for its schema or its tools, so that it can be sent without them."""
-    if isinstance(error, ContextWindowExceededError):
+    if error_cause(error) is not None:
         return False
-    if isinstance(error, LMUnsupportedFeatureError):
-        return True
+    if isinstance(error, LMUnsupportedFeatureError):  # or for an option or a file that can't be sent
+        return bool(_ABOUT_FORMAT.search(str(error)))
     if isinstance(error, LMServerError):  # llama.cpp and others say so with status 500 or 501
         return bool(_ABOUT_FORMAT.search(str(error)) and _UNSUPPORTED.search(str(error)))
     return isinstance(error, LMInvalidRequestError) and bool(_ABOUT_FORMAT.search(str(error)))
@@ -120,7 +121,7 @@ def is_format_refusal(error: Exception) -> bool:
 
 def is_engine_format_refusal(error: LM15Error) -> bool:
     """Return whether an engine's error refuses a request for its schema; see :func:`is_format_refusal`."""
-    if isinstance(error, ContextLengthError):
+    if isinstance(error, ContextLengthError) or is_too_long(str(error)):
         return False
     if isinstance(error, ServerError):
         return bool(_ABOUT_FORMAT.search(str(error)) and _UNSUPPORTED.search(str(error)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import asdict, dataclass, field, replace
@@ -19,7 +18,6 @@ from dspy.lm15 import (
     LM15Error,
     NotConfiguredError,
     OpenAIChatCompat,
-    ProviderError,
     Request,
     Response,
     StreamDeltaEvent,
@@ -111,15 +109,9 @@ def explain_error(prepared: PreparedRequest, error: LM15Error) -> LM15Error:
 
 CHAT = OpenAIChatCompat(instruction_role="system", max_tokens_field="max_tokens", thinking_replay="omit")
 
-_TOO_LONG = re.compile(r"context.?(?:length|window)|(?:prompt|input)\b.*\btoo long|maximum.*tokens", re.I)
-
 
 class EndpointClient(ChatClient):
     """A synchronous chat client of an endpoint."""
-
-    def normalize_error(self, status: int, body: str) -> ProviderError:
-        """Return the lm15 error for an error response, Databricks' envelope included."""
-        return super().normalize_error(status, _as_openai(status, body))
 
     def parse_response(self, request: Request, response: Any) -> Response:
         """Return the response, with the reasoning of a thinking model and its signatures."""
@@ -156,20 +148,6 @@ class AsyncEndpointClient(AsyncOpenAIChatLM):
     def __post_init__(self) -> None:
         super().__post_init__()
         parse_with(self, EndpointClient)
-
-
-def _as_openai(status: int, body: str) -> str:
-    """Convert ``{"error_code": …, "message": …}`` to OpenAI's error envelope; return any other body unchanged."""
-    try:
-        error = json.loads(body)
-    except ValueError:
-        return body
-    if not isinstance(error, dict) or not isinstance(error.get("message"), str) or "error" in error:
-        return body
-    message = error["message"]
-    too_long = status == 400 and _TOO_LONG.search(message)
-    code = "context_length_exceeded" if too_long else error.get("error_code")
-    return json.dumps({"error": {"message": message, "code": code}})
 
 
 _CONNECT = 10.0

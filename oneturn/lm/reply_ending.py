@@ -7,10 +7,9 @@ as an answer nor cached.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import dspy
 from dspy.lm15 import (
@@ -19,24 +18,29 @@ from dspy.lm15 import (
     Request,
     Response,
     ResponseStream,
+    ServerError,
     TextPart,
     ToolCallPart,
     response_to_events,
 )
 from dspy.utils.exceptions import LMError
 
-from oneturn.core._dspy import StreamEvent, engine_call, usage_dict, uses_engine, with_engine
+from oneturn.core._dspy import (
+    StreamEvent,
+    engine_call,
+    owns_forward,
+    usage_dict,
+    uses_engine,
+    with_checked_forward,
+    with_engine,
+)
 from oneturn.core.run_context import current_run
 from oneturn.lm.capabilities import capabilities_of
+from oneturn.lm.endings import Ending, finish_reason
 from oneturn.lm.replay import with_replayed, with_state
 from oneturn.lm.streaming import OnDelta, StreamingEngine, unchanged
 
-Ending = Literal["max_output_tokens", "content_filter", "refusal"]
-
-
 _MARKS_ITS_CACHE = "anthropic/"  # other APIs cache the beginning of a prompt by themselves
-_FAILED_REPLY = ("tool_use_failed", "json_validate_failed")
-_UNNAMED_CALL = re.compile(r"tool call (?:at part \d+ arrived without a|with no) name")
 
 
 class ReplyEnded(LMError):
@@ -53,14 +57,6 @@ class ReplyEnded(LMError):
         self.ending = ending
         self.text = text
         self.usage = usage
-
-
-def is_failed_reply(error: LMError) -> bool:
-    """Return whether an error is about what the LM wrote, not about the request, so that the LM can be asked again.
-
-    ``lm15`` refuses a function call without a name. Groq answers 400 if the LM's call or JSON is invalid.
-    """
-    return error.provider_code in _FAILED_REPLY or bool(_UNNAMED_CALL.search(str(error)))
 
 
 class ReplyCheck:
@@ -119,20 +115,8 @@ class ReplyCheck:
         return replace(request, config=replace(request.config, cache=CacheConfig(prefix="history")))
 
     def _check(self, response: Response) -> Response:
-        text = "".join(part.text for part in response.message.parts if isinstance(part, TextPart))
-        refusals = [part.text for part in response.message.parts if isinstance(part, RefusalPart)]
-        if refusals and not text.strip():
-            raise ReplyEnded("refusal", "".join(refusals), usage_dict(response))
-        if response.finish_reason == "content_filter":
-            raise ReplyEnded("content_filter", text, usage_dict(response))
-        if _is_cut(response) and not self._is_whole(response, text):
-            raise ReplyEnded("max_output_tokens", text or _written_call(response), usage_dict(response))
+        check_ending(response, self._is_complete)
         return with_state(response)
-
-    def _is_whole(self, response: Response, text: str) -> bool:
-        """Whether a reply at the token limit has all its calls, or its text is complete."""
-        calls = [part for part in response.message.parts if isinstance(part, ToolCallPart)]
-        return not any(_PARTIAL in call.input for call in calls) if calls else self._is_complete(text)
 
     def _complete(self, request: Request) -> Response:
         if self._on_delta is not None:
@@ -141,6 +125,8 @@ class ReplyCheck:
             if response.finish_reason != "stop" or _has_content(response):
                 return response
             # lm15 doesn't read refusals in a stream, and some servers' content; without a stream it reads both.
+            if tracker := dspy.settings.usage_tracker:
+                tracker.add_usage(self.lm.model, usage_dict(response))
         call = unchanged(engine_call(self.lm, request))
         return call.with_inclusive_usage(call.engine.complete(call.request))
 
@@ -151,10 +137,41 @@ def with_reply_check(
     on_delta: OnDelta | None = None,
     states: Mapping[str, str] | None = None,
 ) -> dspy.BaseLM:
-    """Return a copy of ``lm`` with a :class:`ReplyCheck`; ``lm`` itself if it handles its own connection."""
-    if not uses_engine(lm):
-        return lm
-    return with_engine(lm, ReplyCheck(lm, is_complete, on_delta, states))
+    """Return a copy of ``lm`` whose replies are checked: with a :class:`ReplyCheck`, or around its own ``forward``."""
+    if uses_engine(lm):
+        return with_engine(lm, ReplyCheck(lm, is_complete, on_delta, states))
+    if owns_forward(lm):
+        return with_checked_forward(lm, lambda response: check_ending(response, is_complete))
+    return lm
+
+
+def check_ending(response: Response, is_complete: Callable[[str], bool]) -> None:
+    """Check how a reply ended.
+
+    Args:
+        response: the reply.
+        is_complete: whether a text is a complete reply; such a reply counts even at the token limit.
+
+    Raises:
+        ReplyEnded: the reply was cut, filtered or refused.
+        ServerError: the provider failed while it wrote the reply.
+    """
+    text = "".join(part.text for part in response.message.parts if isinstance(part, TextPart))
+    refusals = [part.text for part in response.message.parts if isinstance(part, RefusalPart)]
+    if refusals and not text.strip():
+        raise ReplyEnded("refusal", "".join(refusals), usage_dict(response))
+    if response.finish_reason == "content_filter":
+        raise ReplyEnded("content_filter", text, usage_dict(response))
+    if response.finish_reason == "error":
+        raise ServerError("The provider ended the reply with finish_reason 'error'.")
+    if _is_cut(response) and not _is_whole(response, text, is_complete):
+        raise ReplyEnded("max_output_tokens", text or _written_call(response), usage_dict(response))
+
+
+def _is_whole(response: Response, text: str, is_complete: Callable[[str], bool]) -> bool:
+    """Whether a reply at the token limit has all its calls, or its text is complete."""
+    calls = [part for part in response.message.parts if isinstance(part, ToolCallPart)]
+    return not any(_PARTIAL in call.input for call in calls) if calls else is_complete(text)
 
 
 _PARTIAL = "partial_json"  # lm15's key for arguments that aren't JSON
@@ -165,7 +182,7 @@ def _is_cut(response: Response) -> bool:
     data = response.provider_data or {}
     choices = data.get("choices") or [{}]
     raw = [data.get("stop_reason"), choices[0].get("finish_reason") if isinstance(choices[0], dict) else None]
-    return response.finish_reason == "length" or not {"length", "max_tokens"}.isdisjoint(map(str, raw))
+    return response.finish_reason == "length" or any(finish_reason(str(name)) == "length" for name in raw)
 
 
 def _written_call(response: Response) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 import mlflow
 from dspy.utils.exceptions import (
     AdapterParseError,
-    ContextWindowExceededError,
     LMAuthError,
     LMBillingError,
     LMConfigurationError,
@@ -22,6 +21,7 @@ from dspy.utils.exceptions import (
 
 from oneturn.core.serialization import replace_surrogates_deep
 from oneturn.errors import AgentError, EndpointError, RequestError, RunError
+from oneturn.lm.endings import error_cause
 from oneturn.tools.errors import redacted_line
 
 _LM_UNUSABLE = "The language model is unusable ({name}); the operator must fix its credentials, billing or settings."
@@ -31,16 +31,16 @@ _LM_ERRORS: tuple[tuple[type[Exception], str, str], ...] = (
     (LMAuthError, "lm_unusable", _LM_UNUSABLE),
     (LMBillingError, "lm_unusable", _LM_UNUSABLE),
     (LMConfigurationError, "lm_unusable", _LM_UNUSABLE),
-    (
-        ContextWindowExceededError,
-        "context_length_exceeded",
-        "The request is too long for the language model; shorten it.",
-    ),
     (AdapterParseError, "invalid_output", "The language model's reply can't be parsed."),
     (LMInvalidRequestError, "lm_unusable", _LM_UNUSABLE),
     (LMUnsupportedFeatureError, "lm_unusable", _LM_UNUSABLE),
     (LMError, "lm_error", "The call to the language model failed ({name}); retry later."),
 )
+_CAUSES: dict[str | None, tuple[str, str]] = {
+    "context_length": ("context_length_exceeded", "The request is too long for the language model; shorten it."),
+    "content_filter": ("content_filter", "A content filter of the language model's provider refused the request."),
+    "failed_reply": ("invalid_output", "The language model's reply can't be parsed."),
+}
 _NOT_RETRYABLE = 424
 """The status of a failed dependency that a retry can't fix. MLflow's client, which goes by the status alone and retries
 429, 500, 502 and 503 seven times, and OpenAI's, which retries 5xx twice, would run the agent's tools again."""
@@ -137,7 +137,7 @@ def _is_retryable(error: BaseException) -> bool:
     """Whether a retry may succeed; ``True`` for errors whose code alone tells it."""
     if isinstance(error, EndpointError):
         return error.status is None or error.status >= 500 or error.status in (408, 429)
-    if isinstance(error, LMError) and not isinstance(error, ContextWindowExceededError):
+    if isinstance(error, LMError) and error_cause(error) not in _CAUSES:
         return bool(is_retryable_lm_error(error))
     return True
 
@@ -157,6 +157,8 @@ def _code_and_message(error: BaseException) -> tuple[str, str]:
         return "invalid_request", str(error)
     if isinstance(error, EndpointError):
         return "upstream_error", f"An upstream service failed: {redacted_line(str(error)) or error.code}"
+    if known := _CAUSES.get(error_cause(error)):
+        return known
     for kind, code, message in _LM_ERRORS:
         if isinstance(error, kind):
             return code, message.format(name=type(error).__name__)

@@ -1,7 +1,7 @@
 """What oneturn relies on in DSPy beyond its public API. When DSPy moves, a failure says what broke, and where.
 
-The private names are in ``oneturn/core/_dspy.py`` only. It is imported in the tests, not at the top: without one of its
-names it can't be imported at all, and then the tests of the names say which.
+The private names are in ``oneturn/core/_dspy.py`` and ``_dspy_litellm.py`` only. These are imported in the tests, not at
+the top: without one of their names they can't be imported at all, and then the tests of the names say which.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ from openai.types.chat import ChatCompletion
 import oneturn
 from oneturn.testing import ScriptedLM
 
-PRIVATE = Path(oneturn.__file__).parent / "core" / "_dspy.py"
+PRIVATE = sorted((Path(oneturn.__file__).parent / "core").glob("_dspy*.py"))
 IMAGE = dspy.Image("data:image/png;base64,AAAA")
 REQUEST = Request(model="echo/lm", messages=(Message.user("q"),))
 
+CARRIED = "programs whose LM is called through LiteLLM (core/_dspy_litellm.py)"
 NAMES = {
+    "dspy._vendor.lm15.providers.openai_chat": "how a reply ended, and why a request was refused (lm/endings.py)",
     "dspy._vendor.lm15.serde.request_to_dict": "the keys of a compile's journal (compilation/replay_lm.py)",
     "dspy._vendor.lm15.serde.response_from_dict": "replies from a compile's journal (compilation/replay_lm.py)",
     "dspy._vendor.lm15.serde.response_to_dict": "replies in a compile's journal (compilation/replay_lm.py)",
@@ -52,6 +54,20 @@ NAMES = {
     "dspy.clients.costs.estimate_cost": "costs (core/usage.py) and a compile's budget (compilation/replay_lm.py)",
     "dspy.clients._litellm.get_litellm": "the names of missing keys (lm/failures.py)",
     "dspy.clients.backend_selection.select_backend": "the names of missing keys (lm/failures.py)",
+    "dspy.clients._deprecation.adapter_message_call": "a warning about each call through LiteLLM",
+    "dspy.clients.backend_selection.CLIENT_KEYS": CARRIED,
+    "dspy.clients.call_result.CallResult": CARRIED,
+    "dspy.clients.call_result.combine": CARRIED,
+    "dspy.clients.engines.legacy_engine.AsyncLegacyEngine": CARRIED,
+    "dspy.clients.engines.legacy_engine.LegacyEngine": CARRIED,
+    "dspy.clients.engines.lifecycle.closing_stream": CARRIED,
+    "dspy.clients.engines.litellm_engine._ChatStream": CARRIED,
+    "dspy.clients.engines.litellm_errors.litellm_errors": CARRIED,
+    "dspy.clients.legacy_outputs.plain": CARRIED,
+    "dspy.clients.lm._add_dspy_identifier_to_headers": CARRIED,
+    "dspy.clients.lm15_boundary.request_kwargs": CARRIED,
+    "dspy.clients.lm15_boundary.response_value": CARRIED,
+    "dspy.utils.exceptions.LMError": CARRIED,
     "dspy.clients.lm._is_openai_reasoning_model": "the LMs that take no temperature (lm/__init__.py)",
     "dspy.clients.engines.lm15_engine.LM15Engine": "the names of missing keys (lm/failures.py)",
     "dspy.clients.call_result.usage_dict": "the usage of wrapped engines (lm/streaming.py, compilation/replay_lm.py)",
@@ -60,7 +76,7 @@ NAMES = {
     "dspy.utils.parallelizer": "a compile's progress outside a terminal (compilation/session.py)",
     "dspy.utils.usage_tracker.UsageTracker": "the count of LM calls and tokens (core/usage.py)",
 }
-"""The names that ``_dspy.py`` imports, and what needs them."""
+"""The names that these files import, and what needs them."""
 
 
 def broken(reliance: str, breaks: str) -> str:
@@ -142,7 +158,8 @@ def test_a_name_that_is_gone_is_not_there():
 
 
 def test_every_imported_name_is_listed_with_its_use():
-    imports = [node for node in ast.walk(ast.parse(PRIVATE.read_text())) if isinstance(node, ast.ImportFrom)]
+    trees = [ast.parse(path.read_text()) for path in PRIVATE]
+    imports = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     names = {f"{node.module}.{name.name}" for node in imports for name in node.names if node.module != "dspy.lm15"}
     assert {name for name in names if name.startswith("dspy.")} == set(NAMES)
 
@@ -184,6 +201,30 @@ def test_an_engine_is_called_past_the_lm(private: Any):
     assert native.provider is not None
     assert callable(native.engine.complete)
     assert callable(native.engine.stream)
+
+
+@relies_on("an option that lm15 doesn't know sends a call through LiteLLM", CARRIED)
+def test_a_call_for_litellm_reaches_a_wrapping_engine(private: Any):
+    lm = dspy.LM("openai/x", api_key="k", cache=False, extra_body={"a": 1}, n=2)
+    engine = Echo("wrapped")
+    view = private.with_engine(lm, engine)
+    assert (view.engine, view.copy(temperature=0.5).engine) == (engine, engine)
+    assert view("q") == ["wrapped", "wrapped"]
+    carried = engine.requests[0]
+    assert private.request_to_dict(carried)["litellm"]["extra_body"] == {"a": 1}
+    assert "api_key" not in carried.options
+    call = private.engine_call(lm, carried)
+    assert (call.request, call.provider, hasattr(call.engine, "stream")) == (carried, None, True)
+
+
+@relies_on("a managed LM is called by its engine, any other by `forward` of the instance", "checks of own LM classes")
+def test_the_forward_of_an_lm_is_checked(private: Any):
+    replies: list[Response] = []
+    lm = OwnLM("own/lm", cache=False)
+    assert private.owns_forward(lm)
+    assert not private.owns_forward(dspy.LM("openai/x"))
+    assert private.with_checked_forward(lm, replies.append)("q") == lm("q")
+    assert [reply.finish_reason for reply in replies] == ["stop"]
 
 
 @relies_on("an AsyncOpenAIChatLM parses with the client in `_inner`", "Databricks' error messages in acall")

@@ -1,4 +1,4 @@
-"""Private names of DSPy are used in ``oneturn/core/_dspy.py`` only."""
+"""Private names of DSPy are used in ``oneturn/core/_dspy.py`` and ``_dspy_litellm.py`` only."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 import oneturn
 
 ROOT = Path(oneturn.__file__).parents[1]
-PRIVATE = ROOT / "oneturn" / "core" / "_dspy.py"
+PRIVATE = sorted((ROOT / "oneturn" / "core").glob("_dspy*.py"))
 FOLDERS = ("oneturn", "signatures", "modules", "optimizers", "data", "benchmarks", "scripts")
-FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py")) if path != PRIVATE]
+FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py")) if path not in PRIVATE]
 
 PACKAGES = {
     "dspy",
@@ -33,8 +33,8 @@ OTHERS = {"_to_mlflow_entity"}
 
 
 def private_names() -> set[str]:
-    """The names with an underscore that ``_dspy.py`` uses."""
-    nodes = list(ast.walk(ast.parse(PRIVATE.read_text())))
+    """The names with an underscore that these files use."""
+    nodes = [node for path in PRIVATE for node in ast.walk(ast.parse(path.read_text()))]
     names = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     names |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.alias)}
     return {name for name in names if re.match("_[^_]", name)}

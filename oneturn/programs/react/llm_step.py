@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import dspy
-from dspy.utils.exceptions import AdapterParseError, LMError
+from dspy.utils.exceptions import (
+    AdapterParseError,
+    ContextWindowExceededError,
+    LMError,
+    LMUnsupportedFeatureError,
+)
 from mlflow.entities import SpanType
 
 from oneturn.core._dspy import CachedReplies
@@ -17,8 +22,9 @@ from oneturn.core.steps import AnswerDelta, Thought, Working
 from oneturn.core.tracing import child_span, set_usage
 from oneturn.core.usage import NO_USAGE, CallTracker, track_usage
 from oneturn.errors import ProgramError
-from oneturn.lm.capabilities import ToolCalling
-from oneturn.lm.reply_ending import ReplyEnded, is_failed_reply, with_reply_check
+from oneturn.lm.capabilities import ToolCalling, is_format_refusal
+from oneturn.lm.endings import error_cause
+from oneturn.lm.reply_ending import ReplyEnded, with_reply_check
 from oneturn.lm.streaming import OnDelta
 from oneturn.programs.react.demo_pool import DemoPool
 from oneturn.programs.react.grounding import SeenValues
@@ -199,10 +205,21 @@ class StepCaller:
             except ReplyEnded:
                 raise
             except LMError as error:
-                if is_failed_reply(error):
-                    raise AdapterParseError(type(adapter).__name__, self._predict.signature, "") from error
+                self._raise_cause(adapter, error)
+                if not is_format_refusal(error) and _without_media(trajectory, error):
+                    continue
                 if not self._adapters.falls_back(adapter, error):
                     raise
+
+    def _raise_cause(self, adapter: StepAdapter, error: LMError) -> None:
+        """Raise the exception for an error whose cause is known, whichever way the provider says it."""
+        cause = error_cause(error)
+        if cause == "failed_reply":
+            raise AdapterParseError(type(adapter).__name__, self._predict.signature, "") from error
+        if cause == "content_filter":
+            raise ReplyEnded("content_filter", str(error), {}) from error
+        if cause == "context_length" and not isinstance(error, ContextWindowExceededError):
+            raise ContextWindowExceededError(model=self._lm.model, message=error.message) from error
 
     def _call_with(self, adapter: StepAdapter, lm: dspy.BaseLM, trajectory: list[Turn]) -> dspy.Prediction:
         tracker = CallTracker()
@@ -242,6 +259,14 @@ class StepCaller:
             return parse_reply(text, self._schema.function_names).complete
         except ValueError:
             return False
+
+
+def _without_media(trajectory: list[Turn], error: LMError) -> bool:
+    """Remove what the LM's engine can't carry from the tools' results, whose texts name it; return whether it did."""
+    with_media = [turn for turn in trajectory if turn.media] if isinstance(error, LMUnsupportedFeatureError) else []
+    for turn in with_media:
+        turn.with_media(())
+    return bool(with_media)
 
 
 def _step_outputs(step: StepCall | None) -> dict[str, Any]:
