@@ -1,7 +1,7 @@
 """What oneturn relies on in DSPy beyond its public API. When DSPy moves, a failure says what broke, and where.
 
-The private names are in ``oneturn/core/_dspy.py`` and ``_dspy_litellm.py`` only. These are imported in the tests, not at
-the top: without one of their names they can't be imported at all, and then the tests of the names say which.
+The private names are in ``oneturn/core/_dspy.py`` and ``_dspy_litellm.py`` only. They are imported in the tests, not
+at the top: without one of their names they can't be imported at all, and then the tests of the names say which.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def test_a_call_for_litellm_reaches_a_wrapping_engine(private: Any):
     lm = dspy.LM("openai/x", api_key="k", cache=False, extra_body={"a": 1}, n=2)
     engine = Echo("wrapped")
     view = private.with_engine(lm, engine)
-    assert (view.engine, view.copy(temperature=0.5).engine) == (engine, engine)
+    assert view.engine is engine
     assert view("q") == ["wrapped", "wrapped"]
     carried = engine.requests[0]
     assert private.request_to_dict(carried)["litellm"]["extra_body"] == {"a": 1}
