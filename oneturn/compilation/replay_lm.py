@@ -116,5 +116,5 @@ class AsyncJournaledEngine:
 
 
 def _key(request: Request) -> str:
-    serialized = json.dumps(request_to_dict(request), sort_keys=True, ensure_ascii=False)
+    serialized = json.dumps(request_to_dict(request), sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(serialized.encode(errors="surrogatepass")).hexdigest()

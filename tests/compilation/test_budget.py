@@ -15,13 +15,15 @@ import pytest
 import oneturn
 from oneturn.compilation import Candidate, CompileCallback, estimate_compile
 from oneturn.compilation.budget import Budget, BudgetSpent, reached_limit
-from oneturn.compilation.journal import Journal, JournalEntry
+from oneturn.compilation.journal import Cursor, Journal, JournalEntry
+from oneturn.compilation.replay_lm import journaled_lm
 from oneturn.config import BudgetConfig
 from oneturn.core.usage import Usage
 from oneturn.errors import ConfigError, ProgramError, RunError
 from oneturn.programs.state import read_manifest
 from tests.compilation.agent import ANSWERED, CountingLM, agent
 from tests.compilation.test_resuming import artifact
+from tests.programs.react.chat_stub import chat_stub
 
 
 def answered(folder: Path) -> int:
@@ -74,6 +76,18 @@ def test_threads_share_the_limit(tmp_path: Path):
     with ThreadPoolExecutor(8) as pool:
         passed = list(pool.map(ask, range(50)))
     assert sum(passed) == journal.totals.lm_calls <= 10
+
+
+def test_calls_through_litellm_are_journaled(tmp_path: Path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    budget = Budget(BudgetConfig(lm_calls=10), journal, lambda totals: None)
+    with chat_stub("[[ ## answer ## ]]\na", "[[ ## answer ## ]]\nb") as stub:
+        for option in (1, 2, 1):
+            lm = journaled_lm(stub.lm(extra_body={"a": option}), journal, Cursor(), budget, cache=False)
+            with dspy.context(lm=lm):
+                answer = dspy.Predict("question -> answer")(question="?").answer
+            assert answer == {1: "a", 2: "b"}[option]
+    assert (len(stub.requests), journal.totals.lm_calls, journal.totals.output_tokens) == (2, 2, 10)
 
 
 def test_calls_in_progress_at_the_limit_are_completed_and_saved(tmp_path: Path):
