@@ -132,7 +132,7 @@ def test_an_item_that_is_no_call_is_never_dropped(kind: str, advice: str):
 
 def test_another_agent_gets_the_calls_that_mlflow_knows():
     items = [QUESTION, FOREIGN[0], FOREIGN[6], ANSWERED, QUESTION]
-    kinds = [item.model_dump()["type"] for item in agent_request({"input": items}).input]
+    kinds = [item.model_dump()["type"] for item in agent_request({"input": items})[0].input]
     assert kinds == ["message", "web_search_call", "message", "message"]
 
 

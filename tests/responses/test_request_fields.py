@@ -109,7 +109,7 @@ def test_a_value_that_asks_for_nothing_is_accepted(name: str):
 )
 def test_null_is_no_field(fields: dict[str, Any]):
     assert read_request({"input": "?", **fields})[0] == read_request({"input": "?"})[0]
-    assert agent_request({"input": "?", **fields}).context is None
+    assert agent_request({"input": "?", **fields})[0].context is None
 
 
 def test_databricks_options_hold_the_context():
