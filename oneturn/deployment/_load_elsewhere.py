@@ -8,6 +8,7 @@ files of ROOT that the model needed are written to RESULT. The script doesn't im
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
@@ -121,10 +122,11 @@ def _is_standard(file: str) -> bool:
 
 def _asked_by_a_framework() -> bool:
     """Whether oneturn, MLflow or DSPy looks for a file, beyond the standard library's functions; they do without it."""
-    frame = sys._getframe(2)
-    while frame.f_back is not None and _is_standard(frame.f_code.co_filename):
+    frame = inspect.currentframe()
+    while frame is not None and (frame.f_code.co_filename == __file__ or _is_standard(frame.f_code.co_filename)):
         frame = frame.f_back
-    return frame.f_globals.get("__name__", "").partition(".")[0] in ("oneturn", "mlflow", "dspy")
+    name = "" if frame is None else str(frame.f_globals.get("__name__", ""))
+    return name.partition(".")[0] in ("oneturn", "mlflow", "dspy")
 
 
 def _hide(root: Path) -> None:

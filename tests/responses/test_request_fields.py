@@ -113,7 +113,7 @@ def test_null_is_no_field(fields: dict[str, Any]):
 
 
 def test_databricks_options_hold_the_context():
-    for read in (lambda body: read_request(body)[0], agent_request):
+    for read in (lambda body: read_request(body)[0], lambda body: agent_request(body)[0]):
         options = {"return_trace": True, "conversation_id": "old", "user_id": "me"}
         request = read({"input": "?", "databricks_options": options, "context": {"conversation_id": "new"}})
         assert request.context is not None
