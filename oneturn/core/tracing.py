@@ -6,6 +6,7 @@ import atexit
 import functools
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -77,12 +78,24 @@ def flush_at_exit() -> None:
     """Flush the traces when this process ends. Call it for each trace, while its span is active.
 
     MLflow flushes them in an ``atexit`` function and starts the thread that writes them with the first batch, seconds
-    after a trace. From the end of the main thread on, Python 3.12 starts no new thread: that thread has to run before.
+    after a trace. From the end of the main thread on, Python 3.12 starts no new thread: that thread has to run before,
+    and so have those that it hands the traces to. (If one can't be started, MLflow may write a trace twice.)
     """
     queue = getattr(_get_trace_exporter(), "_async_queue", None)
     if queue is not None:
         queue.activate()
+        _start_workers(getattr(queue, "_worker_threadpool", None))
     _register_flush()
+
+
+def _start_workers(pool: ThreadPoolExecutor | None) -> None:
+    """Start all threads of a pool, which starts one only if none is idle."""
+    missing = getattr(pool, "_max_workers", 0) - len(getattr(pool, "_threads", ()))
+    if pool is not None and missing > 0:
+        started = threading.Event()
+        for _ in range(missing):
+            pool.submit(started.wait)
+        started.set()
 
 
 @functools.cache

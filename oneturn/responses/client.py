@@ -148,7 +148,7 @@ def describe(url: str, *, api_key: str | None = None, timeout: float = 30.0) -> 
 def load_libraries() -> None:
     """Import what a query needs, in one thread at a time: threads that do it at once may see modules half imported."""
     with _LOADING:
-        import openai  # noqa: F401
+        import openai.resources.responses  # noqa: F401
 
 
 def _read(reader: ReplyReader, events: Iterator[Event], connection: _Connection) -> None:

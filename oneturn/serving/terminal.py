@@ -23,7 +23,7 @@ from oneturn.core.usage import track_usage
 from oneturn.lm.failures import explained_failures
 from oneturn.programs import guarded_tools
 from oneturn.responses.call_items import MCP_CALL, FunctionCallEvents, output_text
-from oneturn.responses.client import input_items, query
+from oneturn.responses.client import input_items, load_libraries, query
 from oneturn.responses.event_stream import DONE, Event
 from oneturn.responses.reply import ApprovalRequest, Reply, Source, read_reply, text_in
 from oneturn.serving.outputs import other_outputs, output_table
@@ -64,8 +64,8 @@ def ask(
         EndpointError: the run ended without an answer.
         LMUnavailableError: it ended because of its LM; the message names a missing key's environment variable.
     """
-    renderer = _renderer(console, notes)
     responder = _responder(agent)
+    renderer = _renderer(console, notes)  # it measures the time from here
 
     def send(items: list[Mapping[str, Any]]) -> Reply:
         body = {"input": items, "custom_inputs": dict(custom_inputs or {})}
@@ -91,7 +91,8 @@ def ask_endpoint(
     notes: Console | None = None,
 ) -> Reply:
     """Query a served agent with ``oneturn.query`` and show the run as ``ask`` does."""
-    renderer = _renderer(console, notes)
+    load_libraries()
+    renderer = _renderer(console, notes)  # it measures the time from here
 
     def send(items: list[Mapping[str, Any]]) -> Reply:
         reply = query(url, items, custom_inputs=custom_inputs, api_key=api_key, on_event=renderer)

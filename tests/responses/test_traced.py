@@ -195,13 +195,21 @@ ENDS = {
     "predict_fn": 'predict_fn(program)(question="How many?")',
 }
 
+COUNT_THREADS = """
+import threading
+from mlflow.environment_variables import MLFLOW_ASYNC_TRACE_LOGGING_MAX_WORKERS
+running = [thread for thread in threading.enumerate() if thread.name.startswith("MlflowTraceLoggingWorker")]
+print(MLFLOW_ASYNC_TRACE_LOGGING_MAX_WORKERS.get() - len(running))
+"""
+
 
 @pytest.mark.parametrize("way", ENDS)
 def test_traces_are_flushed_before_the_process_ends(way: str, tmp_path: Path):
     environment = {**os.environ, "PYTHONPATH": str(Path(oneturn.__file__).parents[1])}
-    command = [sys.executable, "-c", ANSWER_AND_END + ENDS[way]]
+    command = [sys.executable, "-c", ANSWER_AND_END + ENDS[way] + COUNT_THREADS]
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
+    assert run.stdout == "0\n", "Python 3.12 starts no thread at its end: all that write traces have been started"
     assert "before program exit" not in run.stderr  # MLflow's own flush, which comes too late on Python 3.12
     with contextlib.closing(sqlite3.connect(tmp_path / "t.db")) as database:
         assert database.execute("SELECT count(*) FROM spans").fetchone()[0] >= 2
