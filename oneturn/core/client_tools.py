@@ -8,6 +8,7 @@ from typing import Any
 
 import jsonschema
 
+from oneturn.core.conversion import SchemaConverter
 from oneturn.core.serialization import jsonable
 
 # A pattern of the client's could keep Python's regular expressions busy for years. The LM reads it in a description.
@@ -27,6 +28,11 @@ class ClientTool:
     name: str
     description: str
     parameters: Mapping[str, Any]
+
+    def convert_arguments(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a call in the types of the schema, where they can be converted to them."""
+        converted: dict[str, Any] = SchemaConverter(_Validator).convert(dict(args), self.parameters)
+        return converted
 
     def invalid_arguments(self, args: Mapping[str, Any]) -> str | None:
         """Return why the client couldn't run a call with these arguments; ``None`` if they fit the schema."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
+import pydantic
+
 from oneturn.core.secrets import redact
+from oneturn.core.validation import problems_of
 from oneturn.errors import ToolError
 
 _MAX_CHARS = 200
@@ -29,6 +32,9 @@ def to_lm_error(error: Exception) -> str:
     """
     if not isinstance(error, _ARGUMENT_ERRORS):
         return f"the tool failed ({type(error).__name__})"
+    if isinstance(error, pydantic.ValidationError):  # its text has pydantic's types and an address
+        problem = problems_of(error)[0]
+        return redacted_line(": ".join([*filter(None, [".".join(map(str, problem["loc"]))]), problem["msg"]]))
     return redacted_line(str(error)) or type(error).__name__
 
 

@@ -160,6 +160,14 @@ def describe_callable(function: Callable[..., Any]) -> dspy.Tool:
     return dspy.Tool(call, name, _doc(function), args, {})
 
 
+def argument_types(tool: dspy.Tool) -> Mapping[str, Any]:
+    """Return the types of a tool's arguments, as far as they are known."""
+    function = getattr(tool.func, _WRAPPED, None)
+    if tool.arg_types or function is None:
+        return tool.arg_types or {}
+    return {name: parameter.annotation for name, parameter in _parameters(function).items()}
+
+
 def _annotated(function: Callable[..., Any]) -> Any:
     """Return the function that carries the options of ``oneturn.tool``; one without attributes if there is none."""
     return function if inspect.isfunction(function) else (lambda: None)

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import bisect
-import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import dspy
-import jsonschema
+import pydantic
 from mlflow.entities import Document, LiveSpan, SpanType
-from referencing import Registry
-from referencing.exceptions import Unresolvable
 
 from oneturn.core.serialization import jsonable, replace_surrogates
 from oneturn.core.steps import ToolCall, ToolResult
 from oneturn.core.tracing import child_span
 from oneturn.errors import ProgramError
+from oneturn.tools.arguments import invalid_arguments, passed_arguments
 from oneturn.tools.decorator import MAX_CHARS, options_enforced, options_of
 from oneturn.tools.errors import to_lm_error
 from oneturn.tools.functions import CLASHING_NAMES, adapt_tool, build_tool
 
 FINISH = "finish"
 """Name of the tool that ends a run; its arguments are the signature's output fields."""
-
-_NO_REGISTRY: Registry[Any] = Registry()  # a reference to an address is never fetched
 
 ToolLike: TypeAlias = Callable[..., Any] | dspy.Tool
 
@@ -96,7 +92,8 @@ def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
         except Exception as error:  # an exception of a user's tool never ends the run
             if span is not None:
                 span.record_exception(error)
-            return failed(call, to_lm_error(error), span)
+            invalid = invalid_arguments(tool, call.args) if isinstance(error, pydantic.ValidationError) else None
+            return failed(call, invalid or to_lm_error(error), span)
         result = succeeded(call, value, options_of(tool).max_chars)
         if span is not None:
             span.set_outputs(result.output)
@@ -104,49 +101,10 @@ def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
 
 
 def _call(tool: dspy.Tool, args: Mapping[str, Any]) -> Any:
-    """Call the tool. A null for an optional argument that takes none means that the argument is left out."""
     given = passed_arguments(tool, args)
     if CLASHING_NAMES.isdisjoint(given):
         return tool(**given)
     return tool.func(**given)  # DSPy's own call has parameters of these names
-
-
-def passed_arguments(tool: dspy.Tool, args: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments that a call passes to the tool's function."""
-    schemas = tool.args or {}
-    return {name: value for name, value in args.items() if value is not None or not _omits_null(schemas.get(name))}
-
-
-def needs_approval(tool: dspy.Tool | None, args: Mapping[str, Any]) -> bool:
-    """Return whether a call needs a person's approval, for the arguments that would be passed."""
-    return tool is not None and options_of(tool).needs_approval(passed_arguments(tool, args))
-
-
-def invalid_arguments(tool: dspy.Tool, args: Mapping[str, Any]) -> str | None:
-    """Why a tool can't be called with these arguments, as its function's parameters and their schemas tell.
-
-    Returns:
-        The reason, for the LM; ``None`` if the call can be run.
-    """
-    schemas = tool.args or {}
-    given = passed_arguments(tool, args)
-    try:
-        inspect.signature(tool.func).bind(**given)
-        for name, value in given.items():
-            jsonschema.validate(jsonable(value), schemas.get(name) or {}, registry=_NO_REGISTRY)
-    except TypeError as error:
-        return to_lm_error(error)
-    except jsonschema.ValidationError as error:
-        return f"invalid argument {name!r}: {error.message:.200}"
-    except (jsonschema.SchemaError, Unresolvable):  # the tool's own schema is wrong: a call reports it
-        return None
-    return None
-
-
-def _omits_null(schema: Mapping[str, Any] | None) -> bool:
-    if not schema or schema.get("default") is None:
-        return False
-    return '"null"' not in json.dumps([schema.get("type"), schema.get("anyOf")], default=str)
 
 
 def render_result(value: Any) -> str:

@@ -184,6 +184,16 @@ def test_a_message_behind_an_approval_is_refused_and_behind_a_refusal_it_is_the_
     assert "order 8" in str(agent.program.step.lm.requests[0].messages[-1]["content"])
 
 
+def test_a_person_sees_the_converted_arguments_which_run_as_they_are(shop: Shop):
+    written, done = call("refund", order="7", euros="300"), finish(answer="Done.", citations=[])
+    asking, granted = (replica(shop, reply, approval=lambda order, euros: euros > 100) for reply in (written, done))
+    items = json.loads(json.dumps(items_of(ask(asking, [QUESTION]))))
+    assert json.loads(items[-1]["arguments"]) == {"order": 7, "euros": 300}
+    assert shop.done == []
+    assert ask(granted, [QUESTION, *items, answer_to(items)])[-1]["type"] != "error"
+    assert shop.done == ["refund 7 300"]
+
+
 @pytest.mark.parametrize(
     "args", [{}, {"order": 7}, {"order": "seven", "euros": 5}, {"order": 7, "euros": 5, "hidden": 1}], ids=str
 )

@@ -186,7 +186,7 @@ def test_a_predicate_decides_about_the_arguments_that_the_tool_runs_with(
     tool = oneturn.tool(function, approval=approval)
     name = str(tool.name)
     program = oneturn.ReAct("question -> answer", tools=[tool], tool_calling="text")
-    program.set_lm(ScriptedLM(call(name, **written), call(name, **meant), finish(answer="?"), response_schema=False))
+    program.set_lm(ScriptedLM(call(name, **written), finish(answer="?"), response_schema=False))
     asked: list[Any] = []
 
     def refuse(waiting: Any) -> bool:
@@ -196,6 +196,7 @@ def test_a_predicate_decides_about_the_arguments_that_the_tool_runs_with(
     with approving_calls(refuse):
         prediction = program(question="?")
     assert asked == [meant]
+    assert [turn.tool_call.args for turn in prediction.trajectory] == [meant]
     assert not any("purged" in turn.observation or "paid" in turn.observation for turn in prediction.trajectory)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dspy
@@ -45,9 +46,10 @@ from oneturn.programs.react.observations import (
 )
 from oneturn.programs.react.schema import MOST_AT_ONCE, StepSchema
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn, reported_calls, turn_of
+from oneturn.tools.arguments import convert_arguments, invalid_arguments, needs_approval
 from oneturn.tools.decorator import options_of
 from oneturn.tools.execution import run_tools
-from oneturn.tools.registry import FINISH, failed, invalid_arguments, needs_approval
+from oneturn.tools.registry import FINISH, failed
 
 _MOST_ATTEMPTS = 3
 _ENDINGS = {
@@ -202,6 +204,7 @@ class Run:
         self.trajectory.append(Turn(reply=reply, observation=NO_CALL if native else UNPARSABLE))
 
     def _use_tools(self, step: StepCall) -> Generator[Step, None, None]:
+        step = replace(step, calls=tuple(map(self._converted, step.calls)))
         calls = self._new_calls(step)
         if not calls:
             if (
@@ -223,6 +226,13 @@ class Run:
             yield self.caller.usage
         elif clients:
             yield from self._leave_to_client(clients, step, same_step=bool(ready))
+
+    def _converted(self, call: ToolCallArgs) -> ToolCallArgs:
+        """Return the call with its arguments in the declared types: these are shown, signed, run and remembered."""
+        if (client := self.client.tools.get(call.name)) is not None:
+            return ToolCallArgs(name=call.name, args=client.convert_arguments(call.args))
+        tool = self.tools.get(call.name)
+        return call if tool is None else ToolCallArgs(name=call.name, args=convert_arguments(tool, call.args))
 
     def _new_calls(self, step: StepCall) -> list[ToolCallArgs]:
         """Return the distinct calls of a step that weren't made before, or may be repeated."""
@@ -282,7 +292,7 @@ class Run:
     def _reason_to_reject(self, name: str, args: Mapping[str, Any], seen: SeenValues) -> str | None:
         """Why a call isn't run: unseen values; or arguments that don't fit, if a person may have to approve it.
 
-        A tool's predicate decides about the arguments as they are, so none may be converted after it.
+        A tool's predicate decides about the converted arguments, so none may be converted after it.
         """
         tool = self.tools.get(name)
         if reason := self.schema.ungrounded_value(name, args, seen):

@@ -14,7 +14,8 @@ from oneturn.errors import ApprovalRequired, ProgramError
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.module import ReAct, ask_for_approval
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
-from oneturn.tools.registry import FINISH, failed, needs_approval, run_tool, succeeded
+from oneturn.tools.arguments import needs_approval
+from oneturn.tools.registry import FINISH, failed, run_tool, succeeded
 
 
 @dataclass(frozen=True)
