@@ -3,14 +3,17 @@
 - OpenAI's strict mode wants every object closed and each of its properties required, so that an optional one is
   nullable. It takes some keywords only, and no ``default``, ``oneOf``, ``prefixItems`` and ``uniqueItems``.
 - The arguments of function calling may be left out, and take most keywords. Databricks and Gemini document a narrow
-  dialect, without ``anyOf``, ``$ref``, ``pattern`` and the like.
+  dialect, without ``anyOf``, ``$ref``, ``pattern`` and the like. What it has no form for is written as text into the
+  description of the argument.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from oneturn.programs.react.tool_list import full_type_with_descriptions
 
 Schema = Mapping[str, Any]
 
@@ -74,10 +77,15 @@ class _Dialect:
             return self._reference(schema)
         if "oneOf" in schema or "anyOf" in schema:
             return self._union(schema, schema.get("anyOf") or schema["oneOf"])
+        if isinstance(kinds := schema.get("type"), list) and (self.narrow or {"array", "object"} & set(kinds)):
+            rest = {key: value for key, value in schema.items() if key not in ("description", "default")}
+            return self._union(schema, [_NULL if kind == "null" else {**rest, "type": kind} for kind in kinds])
         if "allOf" in schema:
             merged = {key: value for part in schema["allOf"] for key, value in part.items()}
             return self.convert({**merged, **{key: value for key, value in schema.items() if key != "allOf"}})
         converted = self._keywords(schema)
+        if self.narrow and _has_no_narrow_form(schema):
+            converted = _with_note(converted, self._type_note(schema))
         if schema.get("type") == "object" or "properties" in schema:
             return {**converted, **self._object(schema)}
         if schema.get("type") == "array" or "prefixItems" in schema:
@@ -94,16 +102,15 @@ class _Dialect:
             mark = converted.pop("format", None)
             if mark == "seen":  # checked in the reply, against values in any spelling
                 converted.pop("pattern", None)
-        if self.narrow:
-            converted.pop("pattern", None)
-            kind = converted.get("type")
-            if isinstance(kind, list):
-                converted["type"] = next((each for each in kind if each != "null"), "string")
+        if self.narrow and (pattern := converted.pop("pattern", None)) is not None:
+            converted = _with_note(converted, f"pattern: {pattern}")
+        return {**converted, **self._description({**schema, **converted})}
+
+    def _description(self, schema: Schema) -> dict[str, Any]:
+        described = {"description": schema["description"]} if "description" in schema else {}
         if "default" in schema and not self.strict and schema["default"] is not None:
-            description = converted.get("description")
-            default = f"default: {schema['default']!r}"
-            converted["description"] = f"{description} ({default})" if description else default
-        return converted
+            return _with_note(described, f"default: {schema['default']!r}")
+        return described
 
     def _object(self, schema: Schema) -> dict[str, Any]:
         properties = schema.get("properties") or {}
@@ -111,6 +118,8 @@ class _Dialect:
             self.open_ended = True
             values = schema.get("additionalProperties", True)
             rest = {"additionalProperties": self.convert(values) if isinstance(values, Mapping) else True}
+            if self.narrow and not properties:  # not that it has no keys
+                return {"type": "object"}
             if self.narrow:
                 rest = {}
         else:
@@ -129,7 +138,7 @@ class _Dialect:
     def _array(self, schema: Schema) -> dict[str, Any]:
         if prefix := schema.get("prefixItems"):
             options: list[Any] = [option for index, option in enumerate(prefix) if option not in prefix[:index]]
-            items = options[0] if len(options) == 1 else {"anyOf": options}
+            items = options[0] if len(options) == 1 else {} if self.narrow else {"anyOf": options}
             return {
                 "type": "array",
                 "items": self.convert(items),
@@ -142,22 +151,70 @@ class _Dialect:
         return {"type": "array", "items": self.convert(schema["items"])}
 
     def _union(self, schema: Schema, options: list[Any]) -> dict[str, Any]:
-        description = {"description": schema["description"]} if "description" in schema else {}
+        description = self._description(schema)
         if not self.narrow:
             return {"anyOf": [self.convert(option) for option in options], **description}
         some = [option for option in options if option != _NULL] or [{"type": "string"}]
-        return {**self.convert(some[0]), **description}
+        converted = [self.convert(option) for option in some]
+        if all(each == converted[0] for each in converted):
+            return {**converted[0], **description}
+        kept = {**description, **_common_type(converted)}
+        if kept.get("type") == "number" and all(each.keys() == {"type"} for each in converted):
+            return kept
+        return _with_note(kept, self._type_note({**schema, "anyOf": some}))
 
     def _reference(self, schema: Schema) -> dict[str, Any]:
         if not self.narrow:
             return {"$ref": schema["$ref"]}
         name = str(schema["$ref"]).rsplit("/", 1)[-1]
-        if name in self.resolving or name not in self.definitions:  # a recursive model has no finite schema
-            return {"type": "object"}
+        description = self._description(schema)
+        if name in self.resolving:  # a recursive model has no finite schema
+            note = self._type_note(self.definitions[name], (name,))
+            return _with_note({"type": "object", **description}, f"{name}, {note}")
+        if name not in self.definitions:
+            return {"type": "object", **description}
         outer, self.resolving = self.resolving, (*self.resolving, name)
         converted = self.convert(self.definitions[name])
         self.resolving = outer
-        return {**converted, **({"description": schema["description"]} if "description" in schema else {})}
+        return {**converted, **description}
+
+    def _type_note(self, schema: Schema, parents: tuple[str, ...] = ()) -> str:
+        expanded = _expand(schema, self.definitions, parents)
+        return f"type: {full_type_with_descriptions(expanded)}"
+
+
+def _has_no_narrow_form(schema: Schema) -> bool:
+    """Whether the narrow dialect can't say which types the items of a list, or the values of an object, have."""
+    prefix, rest = schema.get("prefixItems", []), schema.get("additionalProperties")
+    return any(item != prefix[0] for item in prefix) or (isinstance(rest, Mapping) and bool(rest))
+
+
+def _common_type(schemas: Collection[Schema]) -> dict[str, Any]:
+    """Return the type that all of the schemas have; empty if there is none."""
+    kinds = {schema.get("type") for schema in schemas}
+    kinds = kinds if "number" not in kinds else kinds - {"integer"}
+    kind = kinds.pop() if len(kinds) == 1 else None
+    return {} if kind is None else {"type": kind, "items": {}} if kind == "array" else {"type": kind}
+
+
+def _with_note(schema: Schema, note: str) -> dict[str, Any]:
+    description = schema.get("description")
+    return {**schema, "description": f"{description} ({note})" if description else note}
+
+
+def _expand(schema: Any, definitions: Schema, parents: tuple[str, ...]) -> Any:
+    """Return a schema with its references resolved, but for those of a model to itself."""
+    if isinstance(schema, list):
+        return [_expand(each, definitions, parents) for each in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    if "$ref" not in schema:
+        return {key: _expand(value, definitions, parents) for key, value in schema.items()}
+    name = str(schema["$ref"]).rsplit("/", 1)[-1]
+    if name in parents or name not in definitions:
+        return schema
+    rest = {key: value for key, value in schema.items() if key != "$ref"}
+    return {**_expand(definitions[name], definitions, (*parents, name)), **rest}
 
 
 def _nullable(schema: dict[str, Any]) -> dict[str, Any]:

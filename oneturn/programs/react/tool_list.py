@@ -33,7 +33,7 @@ def describe_call(name: str, schema: Schema, description: str, type_of: Callable
 
 def describe_call_fully(name: str, schema: Schema, description: str) -> str:
     """Return the lines of :func:`describe_call`, and one for every described field of a nested object."""
-    text = describe_call(name, schema, description, type_of=_full_type)
+    text = describe_call(name, schema, description, type_of=full_type)
     nested = [line for arg, inner in schema["properties"].items() for line in _described_fields(arg, inner)]
     return "\n".join([text, *(f"    {line}" for line in nested)])
 
@@ -43,7 +43,7 @@ def describe_types(definitions: Mapping[str, Schema]) -> str:
     lines = []
     for name, schema in definitions.items():
         description = f"  ({' '.join(schema['description'].split())})" if schema.get("description") else ""
-        lines.append(f"- {name}: {_full_type(schema)}{description}")
+        lines.append(f"- {name}: {full_type(schema)}{description}")
         lines += [f"    {line}" for line in _described_fields("", schema)]
     return "\n".join(lines)
 
@@ -70,23 +70,32 @@ def _argument(name: str, schema: Schema, required: bool, type_of: Callable[[Sche
     return f"{name}: {type_of(schema)} = {json.dumps(default, ensure_ascii=False, default=str)}"
 
 
-def _full_type(schema: Schema) -> str:
+def full_type(schema: Schema) -> str:
     """Return the type with the fields of objects, which :func:`type_name` leaves out."""
     if "const" in schema:
         return json.dumps(schema["const"])
     if options := schema.get("anyOf") or schema.get("oneOf"):
-        return " | ".join(_full_type(option) for option in options)
+        return " | ".join(full_type(option) for option in options)
+    if prefix := schema.get("prefixItems"):
+        return "[" + ", ".join(full_type(item) for item in prefix) + "]"
     if isinstance(schema.get("type"), list):
         return " | ".join(schema["type"])
     if properties := schema.get("properties"):
         required = schema.get("required", ())
-        fields = [_argument(name, inner, name in required, _full_type) for name, inner in properties.items()]
+        fields = [_argument(name, inner, name in required, full_type) for name, inner in properties.items()]
+        if isinstance(further := schema.get("additionalProperties"), Mapping):
+            fields.append(f"…: {full_type(further)}")
         return "{" + ", ".join(fields) + "}"
     if schema.get("type") == "array":
-        return f"list of {_full_type(schema.get('items') or {})}"
+        return f"list of {full_type(schema.get('items') or {})}"
     if schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), Mapping):
-        return f"object of {_full_type(schema['additionalProperties'])} values"
+        return f"object of {full_type(schema['additionalProperties'])} values"
     return type_name(schema)
+
+
+def full_type_with_descriptions(schema: Schema) -> str:
+    """Return :func:`full_type`, and the descriptions of the fields of objects, in one line."""
+    return "; ".join([full_type(schema), *_described_fields("", schema)])
 
 
 def _described_fields(path: str, schema: Schema) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import dspy
 import pydantic
@@ -293,3 +293,63 @@ def test_the_narrow_dialect_has_no_references_and_unions():
     for word in ("$ref", "$defs", "anyOf", "oneOf", "prefixItems", '"default"', "uniqueItems"):
         assert word not in text
     assert "default: 'root'" in text
+
+
+class Refund(pydantic.BaseModel):
+    kind: Literal["refund"]
+    cents: int = pydantic.Field(description="Without\nshipping.")
+
+
+class Exchange(pydantic.BaseModel):
+    kind: Literal["exchange"]
+    sku: str
+
+
+REFUND, EXCHANGE = '{kind: "refund", cents: integer}', '{kind: "exchange", sku: string}'
+NODE = (
+    'Node, type: {name: string = "root", pair: [integer, string] = [1, "a"], tags: list of string = [], '
+    "either: integer | string = 3, children: list of Node = []}"
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "narrow"),
+    [
+        (
+            Refund | Exchange | None,
+            {"type": "object", "description": f"type: {REFUND} | {EXCHANGE}; cents: Without shipping."},
+        ),
+        (dict[str, Exchange], {"type": "object", "description": f"type: object of {EXCHANGE} values"}),
+        (dict[str, Any], {"type": "object"}),
+        (float | Literal["on request"], {"description": 'type: number | "on request"'}),
+        (Literal["a", "b"] | str, {"type": "string", "description": 'type: "a" | "b" | string'}),
+        (int | float, {"type": "number"}),
+        (
+            list[int] | list[str],
+            {"type": "array", "items": {}, "description": "type: list of integer | list of string"},
+        ),
+        (
+            tuple[int, str],
+            {"type": "array", "items": {}, "minItems": 2, "maxItems": 2, "description": "type: [integer, string]"},
+        ),
+        (Annotated[str, pydantic.Field(pattern="^M-")], {"type": "string", "description": "pattern: ^M-"}),
+    ],
+)
+def test_the_narrow_dialect_tells_what_it_has_no_form_for(kind: Any, narrow: dict[str, Any]):
+    assert function_parameters(schema_of(kind), narrow=True)["properties"]["value"] == narrow
+
+
+def test_the_narrow_dialect_tells_a_recursive_model():
+    node = function_parameters(schema_of(Node), narrow=True)["properties"]["value"]["properties"]
+    assert node["children"]["items"] == {"type": "object", "description": NODE}
+    assert node["either"] == {"description": "default: 3 (type: integer | string)"}
+
+
+def test_a_list_that_may_be_null_keeps_its_items():
+    schema = {"properties": {"tags": {"type": ["array", "null"], "items": {"type": "string"}, "description": "Tags."}}}
+    tags = {narrow: function_parameters(schema, narrow)["properties"]["tags"] for narrow in (False, True)}
+    items = {"type": "array", "items": {"type": "string"}}
+    assert tags == {
+        False: {"anyOf": [items, {"type": "null"}], "description": "Tags."},
+        True: {**items, "description": "Tags."},
+    }
