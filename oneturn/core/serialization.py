@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import pydantic
+
 from oneturn.core._dspy import serialize_for_json
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in the text of an object without a JSON form; differs by process
@@ -30,7 +32,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
     native = from_numpy(value)
-    return plain(serialize_for_json(value) if native is value else native)
+    return plain(_serialized(value) if native is value else native)
 
 
 def _key(key: Any) -> str:
@@ -45,6 +47,45 @@ def from_numpy(value: Any) -> Any:
     if type(value).__module__ != "numpy":
         return value
     return value.tolist() if hasattr(value, "tolist") else value
+
+
+def as_records(value: Any) -> Any:
+    """Return the data of a tool's result, at any depth, as lists and objects; other values unchanged.
+
+    A table (of pandas, Polars or PyArrow) becomes a list of its rows, a row with names (a named tuple, a row of Spark
+    or SQLAlchemy) an object, and a value of NumPy one of Python.
+    """
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    value = _named_values(_rows(from_numpy(value)))
+    if isinstance(value, Mapping):
+        return {key: as_records(inner) for key, inner in value.items()}
+    return [as_records(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _rows(value: Any) -> Any:
+    """Return a table as its rows, and a series as its values by key."""
+    for method in ("to_dicts", "to_pylist"):  # Polars, PyArrow
+        if callable(rows := getattr(value, method, None)):
+            return rows()
+    if not (hasattr(value, "to_dict") and hasattr(value, "index") and hasattr(value, "notna")):  # pandas
+        return value
+    value = value.astype(object).where(value.notna(), None)
+    if not hasattr(value, "columns"):
+        return value.to_dict()
+    keys = [name for name in value.index.names if name is not None]
+    if (keys or value.index.inferred_type != "integer") and not set(keys) & set(value.columns):
+        value = value.reset_index()
+    return value.to_dict("records")
+
+
+def _named_values(row: Any) -> Any:
+    """Return a row with names as an object."""
+    if not isinstance(row, tuple):
+        return row
+    if callable(names := getattr(row, "_asdict", None)):
+        return names()
+    return row.asDict() if hasattr(row, "asDict") and hasattr(row, "__fields__") else row
 
 
 def replace_surrogates_deep(value: Any) -> Any:
@@ -75,7 +116,20 @@ def jsonable(value: Any) -> Any:
     if value is None or (isinstance(value, str | int | float) and not isinstance(value, enum.Enum)):
         return value
     native = from_numpy(value)
-    return serialize_for_json(value) if native is value else jsonable(native)
+    return _serialized(value) if native is value else jsonable(native)
+
+
+def _serialized(value: Any) -> Any:
+    """Convert a value as DSPy's ``serialize_for_json`` does, but values of NumPy inside it to Python's."""
+    try:
+        return pydantic.TypeAdapter(type(value)).dump_python(value, mode="json", fallback=_native_or_text)
+    except Exception:  # as DSPy: a type's own serializer may raise anything
+        return str(value)
+
+
+def _native_or_text(value: Any) -> Any:
+    native = from_numpy(value)
+    return str(value) if native is value else native
 
 
 def read_json(text: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -11,7 +12,7 @@ import dspy
 import pydantic
 from mlflow.entities import Document, LiveSpan, SpanType
 
-from oneturn.core.serialization import jsonable, replace_surrogates
+from oneturn.core.serialization import as_records, jsonable, replace_surrogates
 from oneturn.core.steps import ToolCall, ToolResult
 from oneturn.core.tracing import child_span
 from oneturn.errors import ProgramError
@@ -23,6 +24,7 @@ from oneturn.tools.functions import CLASHING_NAMES, adapt_tool, build_tool
 FINISH = "finish"
 """Name of the tool that ends a run; its arguments are the signature's output fields."""
 
+Media: TypeAlias = dspy.Image | dspy.Audio | dspy.File
 ToolLike: TypeAlias = Callable[..., Any] | dspy.Tool
 
 
@@ -89,12 +91,12 @@ def run_tool(tools: Mapping[str, dspy.Tool], call: ToolCall) -> ToolResult:
         try:
             with options_enforced(options_of(tool)):
                 value = _call(tool, call.args)
+            result = succeeded(call, value, options_of(tool).max_chars)
         except Exception as error:  # an exception of a user's tool never ends the run
             if span is not None:
                 span.record_exception(error)
             invalid = invalid_arguments(tool, call.args) if isinstance(error, pydantic.ValidationError) else None
             return failed(call, invalid or to_lm_error(error), span)
-        result = succeeded(call, value, options_of(tool).max_chars)
         if span is not None:
             span.set_outputs(result.output)
         return result
@@ -109,18 +111,20 @@ def _call(tool: dspy.Tool, args: Mapping[str, Any]) -> Any:
 
 def render_result(value: Any) -> str:
     """Render a tool's value for the LM: documents as ``[id] text``, text unchanged, an image or a file as a
-    label, anything else as JSON.
+    label, anything else as JSON, tables as their rows.
     """
+    value = as_records(value)
     if isinstance(value, str) and value.strip():
         return str(value)
     if isinstance(value, Sequence) and (isinstance(value, str) or not value):  # providers reject an empty message
         return "Nothing was found."
-    if media := media_in(value):
-        items = value if isinstance(value, list | tuple) else [value]
-        return "\n".join(_media_label(item) if item in media else render_result(item) for item in items)
+    if isinstance(value, Media):
+        return _media_label(value)
+    if isinstance(value, list) and any(isinstance(item, Media) for item in value):
+        return "\n".join(render_result(item) for item in value)
     if documents := documents_in(value):
         return "\n".join(_format_document(document) for document in documents)
-    return json.dumps(jsonable(value), ensure_ascii=False)
+    return json.dumps(jsonable(_with_labels(value)), ensure_ascii=False)
 
 
 def documents_in(value: Any) -> tuple[Document, ...]:
@@ -134,10 +138,34 @@ def documents_in(value: Any) -> tuple[Document, ...]:
     return ()
 
 
-def media_in(value: Any) -> tuple[dspy.Image | dspy.Audio | dspy.File, ...]:
-    """Return the images, audio and files of a result: one, or those in a list."""
-    items = value if isinstance(value, list | tuple) else [value]
-    return tuple(item for item in items if isinstance(item, dspy.Image | dspy.Audio | dspy.File))
+def media_in(value: Any) -> tuple[Media, ...]:
+    """Return the images, audio and files of a result, at any depth in lists, objects and models."""
+    if isinstance(value, Media):
+        return (value,)
+    parts = _parts(value)
+    parts = list(parts.values()) if isinstance(parts, Mapping) else parts
+    return tuple(item for part in parts for item in media_in(part)) if isinstance(parts, list | tuple) else ()
+
+
+def _parts(value: Any) -> Any:
+    """Return a model or a dataclass as an object of its fields' values; other values unchanged."""
+    if isinstance(value, pydantic.BaseModel):
+        return dict(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return value
+
+
+def _with_labels(value: Any) -> Any:
+    """Return a value with a label in the place of each image, audio or file."""
+    if isinstance(value, Media):
+        return _media_label(value)
+    if not media_in(value):
+        return value
+    parts = _parts(value)
+    if isinstance(parts, Mapping):
+        return {key: _with_labels(part) for key, part in parts.items()}
+    return [_with_labels(part) for part in parts]
 
 
 def _media_label(item: Any) -> str:
@@ -148,6 +176,7 @@ def _media_label(item: Any) -> str:
 
 def succeeded(call: ToolCall, value: Any, max_chars: int = MAX_CHARS) -> ToolResult:
     """Return the result of a call that returned ``value``, cut to ``max_chars``, with its citable documents."""
+    value = as_records(value)
     output = render_result(value)
     if len(output) > max_chars:
         value, output = _cut(value, output, max_chars)
@@ -156,11 +185,12 @@ def succeeded(call: ToolCall, value: Any, max_chars: int = MAX_CHARS) -> ToolRes
 
 
 def _cut(value: Any, output: str, max_chars: int) -> tuple[Any, str]:
-    """Cut a value and its text: documents, lists and objects between two entries, anything else anywhere."""
+    """Cut a value and its text: documents, tables, lists and objects between two entries, anything else anywhere."""
     note = f"\n(cut; {len(output)} characters)"
     room = max(0, max_chars - len(note))
-    if not isinstance(value, str | Document):
-        entries = value if isinstance(value, Sequence) else jsonable(value)
+    if not isinstance(value, str | Document | Media):
+        parts = _parts(value) if media_in(value) else value
+        entries = parts if isinstance(parts, Sequence | Mapping) else jsonable(value)
         kept = _leading(entries, room)
         if kept:
             return kept, render_result(kept) + note

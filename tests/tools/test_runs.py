@@ -6,6 +6,7 @@ import json
 import threading
 from typing import Any
 
+import pandas as pd
 import pytest
 from mlflow.entities import Document
 
@@ -222,6 +223,12 @@ def test_a_long_list_or_object_is_cut_between_two_entries(value: Any):
     assert kept == (dict(list(value.items())[: len(kept)]) if isinstance(value, dict) else value[: len(kept)])
     assert 5 < len(kept) < 50
     assert note == f"(cut; {len(json.dumps(value))} characters)"
+
+
+def test_a_long_table_is_cut_between_two_rows():
+    structure, _, note = cut(pd.DataFrame({"n": range(100)}), max_chars=200).rpartition("\n")
+    assert json.loads(structure) == [{"n": n} for n in range(len(json.loads(structure)))]
+    assert note == f"(cut; {len(json.dumps([{'n': n} for n in range(100)]))} characters)"
 
 
 def test_documents_that_are_cut_cannot_be_cited():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from typing import Any, NamedTuple
 
 import dspy
+import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pydantic
 import pytest
 from mlflow.entities import Document
@@ -13,10 +17,46 @@ from oneturn.core.steps import ToolCall, ToolResult
 from oneturn.errors import ProgramError
 from oneturn.tools.registry import render_result, run_tool, toolset
 
+PIXEL = "data:image/png;base64,iVBORw0KGgo="
+IMAGE = dspy.Image(PIXEL)
+
+
+class Row(NamedTuple):
+    order: str
+    price: float
+
+
+class SparkRow(tuple[Any, ...]):
+    """As ``pyspark.sql.Row``."""
+
+    __fields__ = ("order", "price")
+
+    def asDict(self) -> dict[str, Any]:  # noqa: N802
+        return dict(zip(self.__fields__, self, strict=True))
+
+
+class Measured(pydantic.BaseModel):
+    n: Any
+    all: Any
+
+
+class Screen(pydantic.BaseModel):
+    title: str
+    image: dspy.Image | None = None
+
+
+@dataclasses.dataclass
+class Page:
+    image: dspy.Image
+
 
 class Order(pydantic.BaseModel):
     id: str
     items: int
+
+
+ROWS = '[{"order": "a", "day": "2026-01-02T00:00:00"}, {"order": null, "day": null}]'
+SCREENS = '[{"title": "a", "image": "[image]"}, {"title": "b", "image": null}]'
 
 
 @pytest.mark.parametrize(
@@ -35,6 +75,20 @@ class Order(pydantic.BaseModel):
         (Document("Red.", id="red"), "[red] Red."),
         ([Document("Red.", id="red"), Document("Blue.", id="blue")], "[red] Red.\n[blue] Blue."),
         ([Document("Nameless.")], "Nameless."),
+        (pd.DataFrame({"order": ["a", None], "day": [pd.Timestamp("2026-01-02"), pd.NaT]}), ROWS),
+        (pd.DataFrame({"n": [1]}, index=pd.Index(["a"], name="shop")), '[{"shop": "a", "n": 1}]'),
+        (pd.DataFrame({"n": []}), "Nothing was found."),
+        (pd.Series([1.5], index=["price"]), '{"price": 1.5}'),
+        (pa.table({"n": [1]}), '[{"n": 1}]'),
+        (Row("M-1", 2.5), '{"order": "M-1", "price": 2.5}'),
+        ([SparkRow(["M-1", 2.5])], '[{"order": "M-1", "price": 2.5}]'),
+        ({"rows": [Row("M-1", 2.5)], "sum": np.int64(3)}, '{"rows": [{"order": "M-1", "price": 2.5}], "sum": 3}'),
+        (Measured(n=np.int64(3), all=np.array([1, 2])), '{"n": 3, "all": [1, 2]}'),
+        (IMAGE, "[image]"),
+        (["as it is", IMAGE], "as it is\n[image]"),
+        ({"title": "a", "image": IMAGE}, '{"title": "a", "image": "[image]"}'),
+        ([Screen(title="a", image=IMAGE), Screen(title="b")], SCREENS),
+        (Page(IMAGE), '{"image": "[image]"}'),
     ],
 )
 def test_a_value_is_read_as_text(value: Any, text: str):
@@ -44,6 +98,31 @@ def test_a_value_is_read_as_text(value: Any, text: str):
 def run(tool: Any, name: str | None = None, **args: Any) -> ToolResult:
     tools = toolset([tool])
     return run_tool(tools, ToolCall("call_1", name or next(iter(tools)), args))
+
+
+@pytest.mark.parametrize(
+    "value", [IMAGE, [IMAGE], {"a": {"b": IMAGE}}, [[Screen(title="a", image=IMAGE)]], Page(IMAGE)]
+)
+def test_images_at_any_depth_are_media_of_the_result(value: Any):
+    def shoot() -> Any:
+        """Take a screenshot."""
+        return value
+
+    result = run(shoot)
+    assert result.media == (IMAGE,)
+    assert "base64" not in result.output
+
+
+def test_a_result_that_can_not_be_rendered_is_a_failed_call():
+    class Table:
+        def to_pylist(self) -> Any:
+            raise OSError("/private: gone")
+
+    def query() -> Any:
+        """Query."""
+        return Table()
+
+    assert run(query).output == "Error: the tool failed (OSError)"
 
 
 def find(query: str) -> list[Document]:
