@@ -125,9 +125,9 @@ class NativeAdapter(StepAdapter):
         )
 
     def _written_step(self, signature: type[dspy.Signature], text: str) -> dict[str, Any] | None:
-        """Return a step that the LM wrote as text, as some do; ``None`` if the text is none."""
+        """Return a step that the LM wrote as text, as some do; ``None`` if the text is none, or only shows a call."""
         try:
-            step = self.parse(signature, text)
+            step = self.parse(signature, text, examples=False)
         except AdapterParseError:
             return None
         return step if step["tool_call"].name in self.steps.names else None

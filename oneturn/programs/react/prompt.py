@@ -140,14 +140,19 @@ class StepAdapter(RequestAdapter):
         tools = self.steps.description(self.full_description)
         return _PROTOCOL.format(step=step, shape=shape, together=together, tools=tools)
 
-    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+    def parse(self, signature: type[dspy.Signature], completion: str, examples: bool = True) -> dict[str, Any]:
         """Parse the LM's reply as a step.
+
+        Args:
+            signature: the signature of a step.
+            completion: the reply.
+            examples: whether a call that is shown in prose is the step.
 
         Raises:
             AdapterParseError: the reply isn't a JSON object that calls a tool.
         """
         try:
-            reply = parse_reply(completion, self.steps.function_names)
+            reply = parse_reply(completion, self.steps.function_names, examples)
         except ValueError as error:
             if (outputs := self._outputs_in(completion)) is not None:
                 return {"tool_call": outputs, **({"thought": ""} if self.steps.thoughts else {})}

@@ -28,6 +28,8 @@ _BESIDE_ARGUMENTS = frozenset({*_NAME_KEYS, "type", "id", "thought", "index"})
 _MAX_CANDIDATES = 100
 _MAX_REPAIRS = 5  # of open braces: each repair reads the rest of the reply
 _MAX_BRACKETS = 1000
+_CALL_BLOCKS = ("tool_code", "tool_call")  # Gemma's and Gemini's
+_TAG = re.compile(r"<[^<>]{1,60}>|\[/?[A-Z_]+\]")
 _FENCE = re.compile(r"\s*```\w*\s*\Z")
 _DECODER = json.JSONDecoder(strict=False)  # LMs write line breaks inside strings
 
@@ -59,28 +61,48 @@ class ParsedReply:
     before: str = ""
 
 
-def parse_reply(text: str, names: FunctionNames | None = None) -> ParsedReply:
+def parse_reply(text: str, names: FunctionNames | None = None, examples: bool = True) -> ParsedReply:
     """Return the first step in an LM's reply.
 
     Args:
         text: the reply.
         names: the tools. With them, a call is also read from ``{"<tool>": {…}}``, from flat arguments and from Python.
+        examples: whether to read a call in the middle of prose, or in a code block beside prose. A reply that may be an
+            answer shows such a call, and doesn't make it.
 
     Raises:
         ValueError: the reply has no step.
     """
     visible = without_thinking(text)
     marked = first_marked_call(visible, names, _object_at)
+    if marked is not None and not examples and _is_in_block_beside_prose(visible, marked.start):
+        marked = None
     for start, value, complete in _objects(visible):
         if marked is not None and marked.start < start:
             break
         step = _to_step(value, complete, names)
-        if step is not None:
+        if step is not None and (examples or not _is_example(visible, start)):
             return replace(step, before=text_before(visible, start))
     if marked is not None:
         call = _parsed_call(marked.name, marked.args, names)
         return ParsedReply(call, complete=marked.complete, before=text_before(visible, marked.start))
     raise ValueError("the reply has no JSON object that calls a tool")
+
+
+def _is_example(text: str, start: int) -> bool:
+    """Whether the object at ``start`` stands in the middle of prose, or in a code block beside prose."""
+    if _is_in_block_beside_prose(text, start):
+        return True
+    before, after = text[:start].rstrip(), _TAG.sub("", text[_end_of_object(text, start) or len(text) :]).strip()
+    return bool(_TAG.sub("", before)) and not before.endswith((">", "]", "`")) and bool(re.match(r"[^{}\[\]`]", after))
+
+
+def _is_in_block_beside_prose(text: str, start: int) -> bool:
+    fence = text.rfind("```", 0, start + 3)  # a call in Python begins with its fence
+    if fence < 0 or text.count("```", 0, fence) % 2 or text.startswith(_CALL_BLOCKS, fence + 3):
+        return False
+    before, after = text[:fence], text[fence + 3 :].partition("```")[2]
+    return not before.rstrip().endswith((">", "]")) and any(_TAG.sub("", part).strip() for part in (before, after))
 
 
 def text_before(text: str, start: int) -> str:

@@ -93,6 +93,40 @@ def test_text_that_only_mentions_a_call_is_none(reply: str):
         parse_reply(reply, NAMES)
 
 
+EXAMPLES = [
+    'Call it like this:\n```python\nsearch(query="fee")\n```\n',
+    '```python\nsearch(query="fee")\n```\nThis searches.',
+    f"Send this:\n```json\n{CALL}\n```",
+    f"You may send {CALL} to search.",
+    f"In Qwen's format:\n```xml\n<tool_call>\n{CALL}\n</tool_call>\n```",
+]
+MADE = [
+    f"I search.\n{CALL}",
+    f"I search.\n<tool_call>\n{CALL}\n</tool_call>\nIt is 4.",
+    'I search.\n```tool_code\nsearch(query="fee")\n```',
+    f"```json\n{CALL}\n```",
+    '```python\nsearch(query="fee")\n```\n',
+    f"{CALL}\n{CALL}",
+]
+
+
+@pytest.mark.parametrize("reply", EXAMPLES)
+def test_an_answer_that_shows_a_call_makes_none(reply: str):
+    with pytest.raises(ValueError, match="calls a tool"):
+        parse_reply(reply, NAMES, examples=False)
+    with chat_stub(reply) as stub:
+        program = ReAct("question -> answer", tools=[search], tool_calling="native")
+        program.set_lm(stub.lm())
+        prediction = program(question="How do I search?")
+    assert (prediction.answer, prediction.trajectory) == (reply.strip(), [])
+
+
+@pytest.mark.parametrize("reply", [*FORMATS.values(), *MADE])
+def test_a_call_that_is_made_is_no_example(reply: str):
+    call = parse_reply(reply, NAMES, examples=False).call
+    assert (call.name, call.args) == ("search", {"query": "fee"})
+
+
 def test_values_keep_their_text():
     reply = (
         "<function=finish>\n<parameter=answer>\nline 1\n  line {2}\n</parameter>\n"
