@@ -30,6 +30,7 @@ _MAX_REPAIRS = 5  # of open braces: each repair reads the rest of the reply
 _MAX_BRACKETS = 1000
 _CALL_BLOCKS = ("tool_code", "tool_call")  # Gemma's and Gemini's
 _TAG = re.compile(r"<[^<>]{1,60}>|\[/?[A-Z_]+\]")
+_ESCAPE = re.compile(r"\\(?P<known>[\"'\\/nrt]|u[0-9a-fA-F]{4})?")
 _FENCE = re.compile(r"\s*```\w*\s*\Z")
 _DECODER = json.JSONDecoder(strict=False)  # LMs write line breaks inside strings
 
@@ -174,10 +175,29 @@ def _object_at(text: str, start: int) -> tuple[Any, bool]:
     if end is None:
         return _repaired(text[start:]), False
     segment = text[start:end]
-    try:
-        return ast.literal_eval(segment), True
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return _repaired(segment), True
+    readers: tuple[tuple[Any, str], ...] = (
+        (_DECODER.decode, _with_literal_backslashes(segment, apostrophe="'")),
+        (ast.literal_eval, _with_literal_backslashes(segment, apostrophe="\\'")),
+    )
+    for read, written in readers:
+        try:
+            return read(written), True
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+    return _repaired(segment), True
+
+
+def _with_literal_backslashes(text: str, apostrophe: str) -> str:
+    """Double the backslashes of paths, regular expressions and LaTeX that an LM hasn't escaped.
+
+    JSON knows no other escapes than those that are kept, but for two control characters that nobody writes.
+
+    Args:
+        text: the object.
+        apostrophe: what an escaped apostrophe, which JSON doesn't know, becomes.
+    """
+    known = {"\\'": apostrophe}
+    return _ESCAPE.sub(lambda match: known.get(match[0], match[0] if match["known"] else "\\\\"), text)
 
 
 def _repaired(text: str) -> Any:

@@ -73,6 +73,21 @@ def test_values_survive_odd_notation():
     assert parse_reply('{"tool_call": {"name": "f", "args": null}}').call.args == {}
 
 
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        (r'"C:\apps\data\x41"', r"C:\apps\data\x41"),
+        (r'"match \d+\bword"', r"match \d+\bword"),
+        (r'"use \alpha and \vec{x}"', r"use \alpha and \vec{x}"),
+        (r'"a \"b\" \u00e9\n\d"', 'a "b" é\n\\d'),
+        (r'"it\'s C:\\new"', "it's C:\\new"),
+        (r"'it\'s C:\apps'", r"it's C:\apps"),
+    ],
+)
+def test_a_backslash_that_nobody_escaped_is_one(written: str, value: str):
+    assert parse_reply(f'{{"name": "finish", "args": {{"a": {written}}}}}').call.args == {"a": value}
+
+
 def test_a_step_tells_whether_it_is_complete():
     assert parse_reply(f"{STEP} and then").complete
     assert not parse_reply(STEP[:-10]).complete
