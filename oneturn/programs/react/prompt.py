@@ -22,7 +22,14 @@ from oneturn.core.serialization import jsonable, replace_surrogates
 from oneturn.lm.capabilities import ToolCalling
 from oneturn.lm.free_text import with_free_text
 from oneturn.programs.react.grounding import SeenValues
-from oneturn.programs.react.history import chat_message, exchanges, is_history, past_outputs, tool_turns
+from oneturn.programs.react.history import (
+    chat_entries,
+    exchanges,
+    is_chat_message,
+    is_history,
+    past_outputs,
+    tool_turns,
+)
 from oneturn.programs.react.reply_parser import parse_object, parse_reply
 from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
@@ -118,8 +125,8 @@ class StepAdapter(RequestAdapter):
         """Return the complete chat: the system message, the demos, then this run so far."""
         messages = [{"role": "system", "content": self.format_system_message(signature)}]
         for demo in demos:
-            messages += self._demo_messages(signature, demo)
-        messages += self._run_messages(signature, inputs)
+            messages += [message for message in self._demo_messages(signature, demo) if message["role"] != "system"]
+        messages = _with_instructions(messages, self._run_messages(signature, inputs))
         if FINISH in self.allowed:
             return messages
         return _with_request(messages, _CALL_FIRST.format(tools=" or ".join(sorted(self.steps.client_tools))))
@@ -228,9 +235,12 @@ class StepAdapter(RequestAdapter):
     def _history(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:
         """Return earlier exchanges in the format of this run: inputs, calls, results, ``finish`` with the outputs."""
         messages: list[Message] = []
-        for exchange in exchanges(signature, run):
-            if (said := chat_message(exchange)) is not None:
-                messages.append(said)
+        history = exchanges(signature, run)
+        fields = {*signature.input_fields, *self.steps.outputs}
+        for number, exchange in enumerate(history):
+            if is_chat_message(exchange, fields):
+                for entry in chat_entries(number, history):
+                    messages += self._turn_messages(entry) if isinstance(entry, list) else [entry]
                 continue
             if question := inputs_text(signature, exchange):
                 messages.append(to_content_parts({"role": "user", "content": question}))
@@ -238,6 +248,13 @@ class StepAdapter(RequestAdapter):
             if outputs := past_outputs(exchange, signature, self.steps.outputs):
                 messages += self._end_messages("", ToolCallArgs(name=FINISH, args=jsonable(outputs)))
         return messages
+
+
+def _with_instructions(messages: list[Message], run: list[Message]) -> list[Message]:
+    """Add the messages of a run; instructions in its history become part of the system message."""
+    instructions = [message["content"] for message in run if message["role"] == "system"]
+    system = {**messages[0], "content": "\n\n".join([messages[0]["content"], *instructions])}
+    return [system, *messages[1:], *(message for message in run if message["role"] != "system")]
 
 
 def observation_message(turn: Turn) -> Message:

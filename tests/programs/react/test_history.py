@@ -23,13 +23,18 @@ def search(query: str) -> str:
     return f"{query}: 4 euros"
 
 
-def messages_with(history: Any, way: str) -> list[dict[str, Any]]:
-    """The messages of a request with this history, without the system message."""
+def all_messages_with(history: Any, way: str) -> list[dict[str, Any]]:
+    """The messages of a request with this history."""
     program = ReAct(dspy.Signature("question, history: dspy.History -> answer"), tools=[search], tool_calling=way)
     with chat_stub(DONE if way == "native" else WRITTEN) as stub:
         program.set_lm(stub.lm())
         program(question="And milk?", history=history)
-    return list(stub.requests[0]["messages"][1:])
+    return list(stub.requests[0]["messages"])
+
+
+def messages_with(history: Any, way: str) -> list[dict[str, Any]]:
+    """The messages of a request with this history, without the system message."""
+    return all_messages_with(history, way)[1:]
 
 
 def history_of_react_v2() -> dspy.History:
@@ -88,3 +93,49 @@ def test_messages_of_a_chat_are_messages(way: str):
     messages = messages_with(dspy.History(messages=chat), way)
     assert messages[:2] == chat
     assert all(one["role"] != other["role"] for one, other in itertools.pairwise(messages))
+
+
+PIXEL = "data:image/png;base64,iVBORw0KGgo="
+
+
+@WAYS
+def test_a_chat_may_have_calls_instructions_names_and_parts(way: str):
+    function = {"name": "search", "arguments": '{"query": "tea"}'}
+    chat = [
+        {"role": "system", "content": "Speak German."},
+        {"role": "user", "name": "bob", "content": [{"type": "text", "text": "Tea?"}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "type": "function", "function": function}]},
+        {"role": "tool", "tool_call_id": "c1", "content": "4 euros"},
+        {"role": "assistant", "content": "It is 4.", "refusal": None},
+    ]
+    system, *messages = all_messages_with(dspy.History(messages=chat), way)
+    assert system["content"].endswith("\n\nSpeak German.")
+    call, result = messages[1:3]
+    assert messages[0] == {"role": "user", "content": "Tea?"}
+    if way == "native":
+        assert json.loads(call["tool_calls"][0]["function"]["arguments"]) == {"query": "tea"}
+        assert result == {"role": "tool", "content": "4 euros", "tool_call_id": call["tool_calls"][0]["id"]}
+    else:
+        assert json.loads(call["content"])["tool_call"] == {"name": "search", "args": {"query": "tea"}}
+        assert result == {"role": "user", "content": "4 euros"}
+    assert messages[3:] == [{"role": "assistant", "content": "It is 4."}, messages[-1]]
+    assert len(messages) == 5
+
+
+@pytest.mark.parametrize("image", [{"type": "image_url", "image_url": {"url": PIXEL}}, dspy.Image(PIXEL)])
+def test_images_of_a_chat_are_content_parts(image: Any):
+    chat = [{"role": "user", "content": ["What is it?", image]}, {"role": "assistant", "content": "Tea."}]
+    first = messages_with(dspy.History(messages=chat), "text")[0]
+    assert [part["type"] for part in first["content"]] == ["text", "image_url"]
+    assert first["content"][1]["image_url"]["url"] == PIXEL
+
+
+def test_a_field_named_role_is_no_chat():
+    exchange = {"question": "Who?", "role": "admin", "content": "x"}
+    program = ReAct(dspy.Signature("question, history: dspy.History -> role, content"), tools=[], tool_calling="text")
+    with chat_stub(json.dumps({"tool_call": {"name": "finish", "args": {"role": "a", "content": "x"}}})) as stub:
+        program.set_lm(stub.lm())
+        program(question="And now?", history=dspy.History(messages=[exchange]))
+    _, question, outputs, _ = stub.requests[0]["messages"]
+    assert question["content"] == "question: Who?"
+    assert json.loads(outputs["content"])["tool_call"]["args"] == {"role": "admin", "content": "x"}
