@@ -20,7 +20,7 @@ import dspy
 from oneturn.core.background import run_in_thread
 from oneturn.core.run_context import RunContext, current_run
 from oneturn.errors import ProgramError, RunCancelled, ToolError
-from oneturn.tools.functions import describe_callable, is_async, name_of, synchronous
+from oneturn.tools.functions import describe_callable, name_of, returning
 
 _OPTIONS = "__oneturn_options__"
 
@@ -85,7 +85,7 @@ def tool(
 
     def declare(function: Callable[..., Any]) -> dspy.Tool:
         options = ToolOptions(timeout, approval, repeatable, max_chars)
-        run = synchronous(function) if is_async(function) else function
+        run = returning(function)
 
         @functools.wraps(function)
         def declared(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Functions as tools: async functions, ``*args``, ``**kwargs``, partial functions, callables and recursive models.
+"""Functions as tools: async, generator and cached functions, ``*args``, ``**kwargs``, callables and recursive models.
 
 ``dspy.Tool`` describes a plain synchronous function correctly. This module builds the tool for the others.
 """
@@ -51,34 +51,45 @@ def adapt_tool(tool: dspy.Tool) -> dspy.Tool:
     if is_described(tool) and not _is_plain(tool.func) and not hasattr(tool.func, _WRAPPED):
         described = describe_callable(tool.func)
         return dspy.Tool(described.func, tool.name, tool.desc, described.args, described.arg_types)
-    if is_async(tool.func):
-        return dspy.Tool(synchronous(tool.func), tool.name, tool.desc, tool.args, tool.arg_types, tool.arg_desc)
+    if (function := returning(tool.func)) is not tool.func:
+        return dspy.Tool(function, tool.name, tool.desc, tool.args, tool.arg_types, tool.arg_desc)
     return tool
 
 
 def is_described(tool: dspy.Tool) -> bool:
     """Return whether a tool's arguments are the parameters of its function, and not declared apart, as MCP's are."""
     try:
-        parameters = inspect.signature(tool.func).parameters
+        return bool(dspy.Tool(tool.func).args == tool.args)
     except (TypeError, ValueError):
         return False
-    return set(parameters) == set(tool.args or ()) and dspy.Tool(tool.func).args == tool.args
 
 
-def is_async(function: Callable[..., Any]) -> bool:
-    """Return whether calling ``function`` gives a coroutine."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    called = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
+def returning(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that returns a value when it is called; one that already does, unchanged.
+
+    An async function runs on the process's background event loop. The values of a generator become a list.
+    """
+    inner = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    called = inner if inspect.isroutine(inner) else getattr(inner, "__call__", inner)  # noqa: B004
+    if inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(called):
+        return _synchronous(function, function)
+    if inspect.isasyncgenfunction(called):
+
+        async def collect(*args: Any, **kwargs: Any) -> list[Any]:
+            return [value async for value in function(*args, **kwargs)]
+
+        return _synchronous(function, collect)
+    if inspect.isgeneratorfunction(called):
+        return functools.wraps(function)(lambda *args, **kwargs: list(function(*args, **kwargs)))
+    return function
 
 
-def synchronous(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return an async function as a synchronous one, which runs on the process's background event loop."""
-
+def _synchronous(function: Callable[..., Any], asynchronous: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        return run_async(functools.partial(function, *args, **kwargs))
+        return run_async(functools.partial(asynchronous, *args, **kwargs))
 
     return call
 
@@ -117,7 +128,8 @@ def argument_docs(docstring: str | None) -> tuple[str, dict[str, str]]:
 
 
 def _is_plain(function: Callable[..., Any]) -> bool:
-    if not (inspect.isroutine(function) and not is_async(function)):
+    is_function = inspect.isfunction(function) or inspect.ismethod(function)  # functools.cache makes something else
+    if not is_function or returning(function) is not function:
         return False
     parameters = inspect.signature(function).parameters.values()
     special = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY)
@@ -149,7 +161,7 @@ def describe_callable(function: Callable[..., Any]) -> dspy.Tool:
         args = {argument: _schema(adapters[argument], parameter) for argument, parameter in parameters.items()}
     except (NameError, TypeError, ValueError, pydantic.PydanticUserError) as error:
         raise ProgramError(f"The tool {name!r} can't be described to an LM: {error}") from error
-    run = synchronous(function) if is_async(function) else function
+    run = returning(function)
 
     def call(**values: Any) -> Any:
         return _call(run, name, parameters, adapters, values)

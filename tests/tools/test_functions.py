@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import dspy
@@ -53,6 +54,23 @@ class Fetch:
         return f"got {id}"
 
 
+def rows(q: str) -> Iterator[str]:
+    """List rows."""
+    yield f"row {q}"
+    yield "last"
+
+
+async def stream_rows(q: str) -> AsyncIterator[str]:
+    """List rows."""
+    yield f"row {q}"
+
+
+@functools.lru_cache
+def cached(q: str, n: int = 1) -> str:
+    """Look it up once."""
+    return f"{q} {n}"
+
+
 CASES: list[tuple[Any, str, dict[str, Any], str]] = [
     (organize, "organize", {"tree": {"name": "a", "kids": [{"name": "b"}]}}, "a,b"),
     (oneturn.tool(organize), "organize", {"tree": {"name": "a"}}, "a"),
@@ -65,6 +83,14 @@ CASES: list[tuple[Any, str, dict[str, Any], str]] = [
     (oneturn.tool(look, timeout=5), "look", {"q": "x"}, "async x"),
     (restart, "restart", {"instance": "db", "self": 4}, "db 4"),
     (Fetch(), "Fetch", {"id": 4}, "got 4"),
+    (rows, "rows", {"q": "x"}, '["row x", "last"]'),
+    (oneturn.tool(rows, timeout=5), "rows", {"q": "x"}, '["row x", "last"]'),
+    (dspy.Tool(rows), "rows", {"q": "x"}, '["row x", "last"]'),
+    (stream_rows, "stream_rows", {"q": "x"}, '["row x"]'),
+    (oneturn.tool(stream_rows), "stream_rows", {"q": "x"}, '["row x"]'),
+    (cached, "cached", {"q": "x"}, "x 1"),
+    (oneturn.tool(cached), "cached", {"q": "x", "n": 2}, "x 2"),
+    (dspy.Tool(cached), "cached", {"q": "x"}, "x 1"),
     (functools.partial(add, 1), "add", {"rest": [2]}, "3"),
 ]
 
@@ -72,6 +98,14 @@ CASES: list[tuple[Any, str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("function", "name", "args", "output"), CASES)
 def test_it_is_called_as_described(function: Any, name: str, args: dict[str, Any], output: str):
     assert run_tool(toolset([function]), ToolCall("1", name, args)).output == output
+
+
+@pytest.mark.parametrize("function", [cached, oneturn.tool(cached), dspy.Tool(cached), rows, stream_rows])
+def test_it_is_described_by_its_own_parameters(function: Any):
+    ((name, tool),) = toolset([function]).items()
+    assert tool.args["q"] == {"type": "string"}
+    assert list(tool.args) == (["q", "n"] if name == "cached" else ["q"])
+    assert tool.desc == ("Look it up once." if name == "cached" else "List rows.")
 
 
 def test_the_args_section_describes_the_arguments():
