@@ -18,6 +18,7 @@ from oneturn.core._dspy import inline_references
 from oneturn.core.background import run_async
 from oneturn.core.serialization import jsonable
 from oneturn.errors import ProgramError, ToolError
+from oneturn.tools.schemas import plain_schema
 
 CLASHING_NAMES = frozenset({"instance", "self"})
 """Argument names that ``dspy.Tool.__call__`` uses itself."""
@@ -47,7 +48,10 @@ def build_tool(function: Callable[..., Any]) -> dspy.Tool:
 
 
 def adapt_tool(tool: dspy.Tool) -> dspy.Tool:
-    """Return a tool that can be called synchronously with the arguments that it describes."""
+    """Return a tool that can be called synchronously with the arguments that it describes, in plain schemas."""
+    args = {name: plain_schema(schema) for name, schema in (tool.args or {}).items()}
+    if args != tool.args:
+        tool = dspy.Tool(tool.func, tool.name, tool.desc, args, tool.arg_types, tool.arg_desc)
     if is_described(tool) and not _is_plain(tool.func) and not hasattr(tool.func, _WRAPPED):
         described = describe_callable(tool.func)
         return dspy.Tool(described.func, tool.name, tool.desc, described.args, described.arg_types)

@@ -25,6 +25,7 @@ from oneturn.programs.react.strict_schema import function_parameters, strict_sch
 from oneturn.programs.react.tool_list import describe_call, describe_call_fully, describe_types
 from oneturn.tools.functions import argument_docs
 from oneturn.tools.registry import FINISH
+from oneturn.tools.schemas import plain_schema
 
 MOST_AT_ONCE = 8
 """The maximum number of calls in one step."""
@@ -94,7 +95,7 @@ class StepSchema:
         """Add the tools of a client to this schema; see :meth:`with_client_tools`."""
         self.client_tools = frozenset(tools)
         own = {name: schema for name, schema in self._calls.items() if name != FINISH}
-        offered = {name: dict(tool.parameters) for name, tool in tools.items()}
+        offered = {name: plain_schema(tool.parameters) for name, tool in tools.items()}
         self._calls = {**own, **offered, FINISH: self._calls[FINISH]}
         self._descriptions = {**self._descriptions, **{name: tool.description for name, tool in tools.items()}}
         self.function_names = FunctionNames({name: call["properties"] for name, call in self._calls.items()})

@@ -80,7 +80,7 @@ class _Dialect:
         if isinstance(kinds := schema.get("type"), list) and (self.narrow or {"array", "object"} & set(kinds)):
             rest = {key: value for key, value in schema.items() if key not in ("description", "default")}
             return self._union(schema, [_NULL if kind == "null" else {**rest, "type": kind} for kind in kinds])
-        if "allOf" in schema:
+        if "allOf" in schema:  # pydantic's, around a reference; those of tools are merged before
             merged = {key: value for part in schema["allOf"] for key, value in part.items()}
             return self.convert({**merged, **{key: value for key, value in schema.items() if key != "allOf"}})
         converted = self._keywords(schema)
@@ -158,7 +158,11 @@ class _Dialect:
         converted = [self.convert(option) for option in some]
         if all(each == converted[0] for each in converted):
             return {**converted[0], **description}
-        kept = {**description, **_common_type(converted)}
+        if (shared := some[0].get("properties")) and all(option.get("properties") == shared for option in some):
+            required = [name for name in shared if all(name in option.get("required", ()) for option in some)]
+            kept = {**self.convert({**some[0], "required": required}), **description}
+        else:
+            kept = {**description, **_common_type(converted)}
         if kept.get("type") == "number" and all(each.keys() == {"type"} for each in converted):
             return kept
         return _with_note(kept, self._type_note({**schema, "anyOf": some}))
