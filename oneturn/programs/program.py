@@ -42,7 +42,8 @@ def as_program(
     """Convert ``given`` to a program that yields steps.
 
     Args:
-        given: a program with a ``steps`` method, which is returned unchanged; a ``dspy.Module``; or a function without
+        given: a program with a ``steps`` method, which is returned unchanged; a ``dspy.Module``, also a program whose
+            ``forward`` an optimizer such as ``dspy.KNNFewShot`` has replaced; or a function without
             arguments that builds one of them, which is called immediately.
         signature: the signature of a ``dspy.Module`` that doesn't declare one; see :class:`ModuleProgram`.
         answer_field: the output field of a ``dspy.Module`` whose text is the answer; by default the first of type
@@ -51,7 +52,7 @@ def as_program(
     Raises:
         ProgramError: ``given`` is of another type, or a ``dspy.Module`` that can't be served.
     """
-    if hasattr(given, "steps") and not isinstance(given, type):
+    if hasattr(given, "steps") and not isinstance(given, type) and not _has_own_forward(given):
         if signature is not None or answer_field is not None:
             raise ProgramError(
                 f"{type(given).__name__} has its own steps and signature: remove signature and answer_field."
@@ -76,6 +77,12 @@ def program_tools(program: Program | dspy.Module) -> dict[str, dspy.Tool]:
 def guarded_tools(program: Program | dspy.Module) -> list[str]:
     """Return the names of the tools, at any depth of a program, that may need a person's approval."""
     return [name for name, tool in program_tools(program).items() if options_of(tool).approval]
+
+
+def _has_own_forward(program: Any) -> bool:
+    """Return whether an instance has a ``forward`` other than its class's, which its ``steps`` would go past."""
+    forward = vars(program).get("forward") if isinstance(program, dspy.Module) else None
+    return forward is not None and getattr(forward, "__func__", None) is not type(program).forward
 
 
 def _check_built(program: Any) -> Any:

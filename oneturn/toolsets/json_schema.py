@@ -14,6 +14,7 @@ from referencing.exceptions import Unresolvable
 from oneturn.config.tools import ToolEntry
 from oneturn.errors import ToolError
 from oneturn.tools.decorator import tool
+from oneturn.tools.schemas import plain_schema
 from oneturn.toolsets._nested_run import QUESTION, validate_tool
 
 QUESTION_SCHEMA = {
@@ -47,7 +48,9 @@ def schema_tool(
     validate_tool(name, entry.timeout)
     validator: Any = Draft202012Validator(dict(schema), registry=Registry())  # fetches no reference to an address
     properties, required = schema.get("properties") or {}, set(schema.get("required") or ())
-    omit_null = {arg for arg, part in properties.items() if arg not in required and not _accepts_null(part)}
+    omit_null = {
+        arg for arg, part in properties.items() if arg not in required and not _accepts_null(plain_schema(part))
+    }
 
     def validated_call(**values: Any) -> Any:
         arguments = {arg: value for arg, value in values.items() if value is not None or arg not in omit_null}
@@ -59,7 +62,8 @@ def schema_tool(
 
     validated_call.__name__, validated_call.__doc__ = name, description
     guarded = tool(validated_call, timeout=entry.timeout, approval=entry.approval, max_chars=entry.max_chars)
-    args = {arg: _nullable(_resolved(part, schema), arg in omit_null) for arg, part in properties.items()}
+    plain = {arg: plain_schema(_resolved(part, schema)) for arg, part in properties.items()}
+    args = {arg: _nullable(part, arg in omit_null) for arg, part in plain.items()}
     return dspy.Tool(guarded.func, name, description, args, dict.fromkeys(args, Any))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import dspy
@@ -11,7 +12,7 @@ from oneturn import ReAct, ResponsesAdapter
 from oneturn.core.steps import Answer
 from oneturn.errors import ProgramError
 from oneturn.programs import ModuleProgram, as_program
-from oneturn.testing import ScriptedLM
+from oneturn.testing import ScriptedLM, finish
 
 
 class Retrieving(dspy.Module):
@@ -51,6 +52,28 @@ def fields(program: Any) -> tuple[list[str], list[str]]:
 )
 def test_the_signature_is_found_where_it_is_plain(module: dspy.Module, inputs: list[str], outputs: list[str]):
     assert fields(as_program(module)) == (inputs, outputs)
+
+
+def test_a_program_with_a_forward_of_its_own_is_run_by_it():
+    def choose_demos(program: ReAct, **inputs: Any) -> dspy.Prediction:  # as dspy.KNNFewShot sets it
+        demo = dspy.Example(question="Tea?", answer="4").with_inputs("question")
+        with_demos = ReAct("question -> answer", tools=[])
+        with_demos.step.demos = [demo]
+        return with_demos(**inputs)
+
+    program = ReAct("question -> answer", tools=[])
+    program.forward = types.MethodType(choose_demos, program)
+    lm = ScriptedLM(finish(answer="5"))
+    with dspy.context(lm=lm):
+        *_, answer, _ = as_program(program).steps(question="Milk?")
+    assert isinstance(answer, Answer)
+    assert "Tea?" in lm.requests[0].text
+
+
+def test_the_forward_that_dspy_leaves_on_a_program_is_its_own():
+    program = ReAct("question -> answer", tools=[])
+    program.forward = program.forward  # dspy.GEPA does so after each run with traces
+    assert as_program(program) is program
 
 
 def test_a_pipeline_says_its_signature():
