@@ -354,7 +354,7 @@ class Run:
         except ValueError as error:
             self._repair(step, error)
             return None
-        prediction = dspy.Prediction(**outputs, trajectory=list(self.trajectory))
+        prediction = dspy.Prediction(trajectory=list(self.trajectory), **outputs)  # dspy.majority takes the last field
         self.caller.record(self.trajectory, step)
         if self.answer_field is not None:
             yield from self._rest_of_answer(outputs[self.answer_field], step.emitted_answer)

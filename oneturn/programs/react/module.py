@@ -217,7 +217,7 @@ class ReAct(dspy.Module):
         """
         return self._run(inputs, streaming=True)
 
-    def resume(self, at: Resumption, **inputs: Any) -> Iterator[Step]:
+    def resume(self, at: Resumption, /, **inputs: Any) -> Iterator[Step]:
         """Resume a run that ended with an ``ApprovalWanted``, with the approval or refusal in ``at``, or with calls of
         the client, which are among its finished calls.
 

@@ -86,7 +86,7 @@ class ScriptedTeacher(dspy.Module):
             return dspy.Prediction()
         finish = ToolCallArgs(name=FINISH, args=self.schema.in_order(demonstration.outputs))
         self._record(inputs, trajectory, next(thoughts, None), finish)
-        return dspy.Prediction(**demonstration.outputs, trajectory=trajectory)
+        return dspy.Prediction(trajectory=trajectory, **demonstration.outputs)
 
     def _run_tool(self, call: ToolCall, trajectory: list[Turn]) -> ToolResult:
         if needs_approval(self.tools.get(call.name), call.args):

@@ -13,6 +13,7 @@ from dspy.teleprompt import BootstrapFewShot
 from dspy.utils.callback import BaseCallback
 
 from oneturn import ReAct
+from oneturn.core.steps import Resumption
 from oneturn.errors import OneTurnError, ProgramError, RunError
 from oneturn.testing import ScriptedLM, call, finish
 
@@ -293,6 +294,18 @@ def test_callbacks_see_the_program_its_lm_calls_and_its_tools():
         *one_lm_call,
         "module ends",
     ]
+
+
+def test_an_input_may_have_the_name_of_an_argument():
+    program = ReAct("at, inputs, tools -> answer", tools=[])
+    program.set_lm(ScriptedLM(finish(answer="noon")))
+    *_, answer, _ = program.resume(Resumption(None, ()), at="Oslo", inputs="x", tools="y")
+    assert answer.prediction.answer == "noon"
+
+
+def test_the_majority_of_predictions_is_that_of_their_last_output():
+    predictions = [run(finish(answer=answer), agent=ReAct(Ask, tools=[]))[0] for answer in ("7", "8", "8")]
+    assert dspy.majority(predictions).answer == "8"
 
 
 # ---- how a run ends
