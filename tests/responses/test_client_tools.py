@@ -304,11 +304,16 @@ def test_a_required_call_that_never_comes_fails(shop: Shop):
         respond(agent, [QUESTION], tool_choice="required")
 
 
+def test_the_client_gets_arguments_in_the_types_of_its_schema(shop: Shop):
+    items = respond(replica(shop, call("weather", city=7)), [QUESTION])
+    assert [json.loads(item["arguments"]) for item in items if item["type"] == "function_call"] == [{"city": "7"}]
+
+
 def test_arguments_that_don_t_fit_go_back_to_the_lm(shop: Shop):
-    agent = replica(shop, call("weather", city=7), call("weather", place="Rome"), ASKED)
+    agent = replica(shop, call("weather", city=None), call("weather", place="Rome"), ASKED)
     items = respond(agent, [QUESTION])
     assert [json.loads(item["arguments"]) for item in items if item["type"] == "function_call"] == [{"city": "Rome"}]
-    assert prompts(agent)[2] == "Error: invalid argument 'city': 7 is not of type 'string'"
+    assert prompts(agent)[2] == "Error: invalid argument 'city': None is not of type 'string'"
     assert prompts(agent)[4].startswith("Error: ")
 
 
