@@ -118,8 +118,10 @@ class Evaluation:
         }
 
     def spent(self) -> dict[str, float]:
-        """Totals over all rows: LM calls, tokens and, if prices are known, US dollars (``cost``)."""
+        """Totals over all rows: LM calls, tokens and, if the prices of all calls are known, US dollars (``cost``)."""
         names = [name for name in (*_TOTALLED, "cost") if name in self.figures and self.figures[name].notna().any()]
+        if {"cost", "lm_calls"} <= set(names) and self.figures.loc[self.figures["lm_calls"] > 0, "cost"].isna().any():
+            names.remove("cost")  # answers from a cache cost nothing
         return {name: float(self.figures[name].sum()) for name in names}
 
     def latency(self) -> dict[int, float]:

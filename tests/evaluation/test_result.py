@@ -96,7 +96,7 @@ def test_a_metric_that_fails_costs_its_row_only():
     assert rows["score"].tolist() == [1.0, 0.0]
 
 
-@pytest.mark.parametrize("name", ["score", "feedback", "error", "cost", "run_sources", "pred_answer", "cites_feedback"])
+@pytest.mark.parametrize("name", ["score", "feedback", "tries", "cost", "run_sources", "pred_answer", "cites_feedback"])
 def test_a_label_with_the_name_of_a_result_is_refused_before_the_first_call(name: str):
     with pytest.raises(DataError, match=f"The column '{name}' of the data has the name of a result column: rename"):
         evaluate(Never(), examples("a", **{name: 5.0}), {"score": right, "cites": right})
@@ -126,11 +126,17 @@ def test_an_input_may_have_the_name_of_a_figure():
     assert (found["score"][0], found["pred_answer"][0], values(found["feedback"])) == (1.0, "GOOD", [None])
 
 
+def test_the_figures_of_an_inference_table_are_replaced():
+    found = evaluate(Shout(), examples("a", error="timeout", seconds=9.0)).rows
+    assert values(found["error"]) == [None]
+    assert found["seconds"][0] < 9
+
+
 def test_a_reserved_name_in_a_later_row_is_its_error():
-    data = [*examples(*"a" * 1000), *examples("b", error="E42")]
+    data = [*examples(*"a" * 1000), *examples("b", tries="E42")]
     assert values(evaluate(Shout(), data).rows["error"])[999:] == [
         None,
-        "DataError: The column 'error' of the data has the name of a result column: rename or drop it.",
+        "DataError: The column 'tries' of the data has the name of a result column: rename or drop it.",
     ]
 
 
@@ -214,8 +220,10 @@ def test_usage_is_counted_per_row_and_in_total(threads: int):
 def test_what_the_cache_answers_costs_nothing():
     program = oneturn.ReAct("question -> answer", tools=[])
     with ScriptedLM(finish(answer="A"), cache=True) as lm:
-        rows = evaluate(program, examples("a", "a"), lm=lm).rows
-    assert rows["lm_calls"].tolist() == [1, 0]
+        found = evaluate(program, examples("a", "a"), lm=lm)
+    assert found.rows["lm_calls"].tolist() == [1, 0]
+    assert found.rows["cost"].isna().tolist() == [True, False]
+    assert "cost" not in found.spent(), "the price of one call is unknown"
 
 
 def test_settings_of_the_caller_reach_every_thread():

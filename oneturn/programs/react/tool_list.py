@@ -48,6 +48,10 @@ def describe_types(definitions: Mapping[str, Schema]) -> str:
     return "\n".join(lines)
 
 
+_FORMATS = ("date", "date-time", "time", "duration", "uuid", "email", "uri")
+"""Formats of texts that an LM knows by their name in JSON Schema."""
+
+
 def type_name(schema: Schema) -> str:
     """Return a short name for a JSON schema's type, for prompts and messages."""
     if "enum" in schema:
@@ -58,7 +62,8 @@ def type_name(schema: Schema) -> str:
         return f"list of {type_name(schema.get('items', {}))}"
     if "$ref" in schema:
         return str(schema["$ref"]).rsplit("/", 1)[-1]
-    return str(schema.get("type", "any"))
+    name = str(schema.get("type", "any"))
+    return f"{name} ({schema['format']})" if schema.get("format") in _FORMATS else name
 
 
 def _argument(name: str, schema: Schema, required: bool, type_of: Callable[[Schema], str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import enum
 import json
 from collections.abc import Iterator
@@ -237,6 +238,17 @@ def test_an_unreadable_reply_stays_in_the_chat_and_roles_alternate(streaming: bo
     reply, told = stub.requests[1]["messages"][-2:]
     assert reply == {"role": "assistant", "content": "Let me think."}
     assert told["content"].startswith("Error: that was not one JSON object")
+
+
+def test_a_prompt_tells_the_form_of_dates():
+    program = ReAct(
+        dspy.Signature("question -> answer, due: datetime.date", custom_types={"datetime": datetime}),
+        tools=[],
+        tool_calling="text",
+    )
+    with chat_stub(json.dumps(finish(answer="today", due="2026-01-31"))) as stub:
+        run(stub, program, False)
+    assert "due: string (date)" in stub.requests[0]["messages"][0]["content"]
 
 
 # ---- schemas
