@@ -18,10 +18,10 @@ from oneturn.evaluation.result import MEASURED, Evaluation, metrics_among
 from oneturn.evaluation.results_file import check_rescored
 from oneturn.evaluation.results_reader import check_rows, read_records, to_frame
 from oneturn.evaluation.results_record import recorded_evaluation, write_recorded
-from oneturn.evaluation.row import Row, encodable, judge_row
+from oneturn.evaluation.row import Row, encodable, judge_row, unjudged_row
 from oneturn.evaluation.run_record import RUN_COLUMNS, RunRecord, with_record
 from oneturn.evaluation.runner import Metrics, named_metrics
-from oneturn.evaluation.typed_fields import with_types
+from oneturn.evaluation.typed_fields import with_label_types, with_types
 
 
 def rescore(
@@ -85,6 +85,10 @@ def _row(record: Row, gold: dspy.Example, metrics: Mapping[str, Any], types: Map
         others = [name for name in metrics if name != "score"]
         failed = {key: value for name in others for key, value in ((name, 0.0), (f"{name}_feedback", None))}
         return {**row, "score": 0.0, "feedback": record["error"], **failed, "error": record["error"]}
+    try:
+        gold = with_label_types(gold, types)
+    except DataError as error:
+        return unjudged_row(row, metrics, error)
     run = RunRecord(calls, sources, record.get("trace_id"), approvals)
     return judge_row(row, metrics, gold, with_record(dspy.Prediction(**with_types(outputs, types)), run))
 

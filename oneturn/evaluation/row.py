@@ -18,6 +18,7 @@ from oneturn.evaluation.data_sources import Unreadable
 from oneturn.evaluation.rate_limit import ConcurrencyLimiter
 from oneturn.evaluation.result import Metric
 from oneturn.evaluation.targets import Target, TargetResult
+from oneturn.evaluation.typed_fields import with_label_types
 
 Row = dict[str, Any]
 _BUSY = (429, 503)
@@ -33,7 +34,8 @@ def evaluate_row(
 ) -> Row:
     """Answer an example and judge the answer; a failure is recorded in the row.
 
-    Half surrogates, which UTF-8 can't encode, become U+FFFD in the row.
+    A label of an output has the output's type; one of another type is an error, and the LM isn't asked. The row has the
+    labels as they were given. Half surrogates, which UTF-8 can't encode, become U+FFFD in the row.
 
     Args:
         target: what answers.
@@ -44,6 +46,10 @@ def evaluate_row(
         known: additional columns of the row.
     """
     row: Row = {**{name: jsonable(value) for name, value in example.items()}, **(known or {})}
+    try:
+        example = with_label_types(example, target.types)
+    except DataError as mismatch:
+        return unjudged_row({**row, **_measured(TargetResult(), 0)}, metrics, mismatch)
     answered, attempts, error = _answered(target, example, limiter, tries)
     row |= {f"pred_{name}": jsonable(value) for name, value in answered.prediction.items()}
     row |= _measured(answered, attempts)
@@ -53,7 +59,7 @@ def evaluate_row(
             names = ", ".join(str(call["name"]) for call in answered.approvals)
             return {**row, **_failed(metrics, f"approval_required: {names} needs a person's approval")}
         return row
-    return encodable({**row, **_failed(metrics, f"{type(error).__name__}: {error}")})
+    return unjudged_row(row, metrics, error)
 
 
 def judge_row(row: Row, metrics: Mapping[str, Metric], example: dspy.Example, prediction: dspy.Prediction) -> Row:
@@ -61,7 +67,12 @@ def judge_row(row: Row, metrics: Mapping[str, Metric], example: dspy.Example, pr
     try:
         return encodable({**row, **_judged(example, prediction, metrics), "error": None})
     except Exception as error:  # a failing metric must not stop the evaluation
-        return encodable({**row, **_failed(metrics, f"{type(error).__name__}: {error}")})
+        return unjudged_row(row, metrics, error)
+
+
+def unjudged_row(row: Row, metrics: Mapping[str, Metric], error: Exception) -> Row:
+    """The row with the score 0 and an error."""
+    return encodable({**row, **_failed(metrics, f"{type(error).__name__}: {error}")})
 
 
 def encodable(row: Row) -> Row:

@@ -84,11 +84,13 @@ class Target(Protocol):
         inputs: the names of its inputs; empty if unknown.
         optional: the inputs that have a default.
         columns: the JSON types of its inputs and outputs, as far as they are known.
+        types: the types of its outputs, as far as they are known.
     """
 
     inputs: tuple[str, ...]
     optional: frozenset[str]
     columns: ColumnTypes
+    types: Mapping[str, Any]
 
     def key(self) -> list[Any]:
         """Plain values that identify the target; equal for targets with the same program and settings."""
@@ -160,6 +162,7 @@ class ProgramTarget:
         self.inputs = tuple(fields)
         self.optional = frozenset(name for name, field in fields.items() if not field.is_required())
         self.columns: ColumnTypes = {} if signature is None else column_types(signature)
+        self.types: Mapping[str, Any] = {} if signature is None else outputs_of(signature)
 
     def key(self) -> list[Any]:
         """The program's fingerprint and the settings."""
@@ -227,8 +230,8 @@ class EndpointTarget:
         approve: ApprovalPolicy | None = None,
         types: Mapping[str, Any] | None = None,
     ):
-        self._types = types or {}
-        self.columns: ColumnTypes = {name: json_types(kind) for name, kind in self._types.items()}
+        self.types: Mapping[str, Any] = types or {}
+        self.columns: ColumnTypes = {name: json_types(kind) for name, kind in self.types.items()}
         self._approve = approve
         self.inputs: tuple[str, ...] = ("question",)
         self.optional: frozenset[str] = frozenset()
@@ -245,7 +248,7 @@ class EndpointTarget:
         """
         info = describe(self._url, api_key=self._api_key)
         self.is_identified = info.get("fingerprint") is not None
-        return [self._url, *(info.get(name) for name in ("name", "version", "fingerprint")), _type_names(self._types)]
+        return [self._url, *(info.get(name) for name in ("name", "version", "fingerprint")), _type_names(self.types)]
 
     def answer(self, example: dspy.Example, into: TargetResult) -> None:
         """Query the endpoint."""
@@ -256,7 +259,7 @@ class EndpointTarget:
 
         into.unknown = USAGE_COLUMNS
         with _measure(into):
-            read_into(_replies(send, question, self._approve, into), into, self._types)
+            read_into(_replies(send, question, self._approve, into), into, self.types)
 
 
 class ModelTarget:
@@ -274,12 +277,12 @@ class ModelTarget:
         self.inputs: tuple[str, ...] = ("question",)
         self.optional: frozenset[str] = frozenset()
         self._model = mlflow.pyfunc.load_model(uri)
-        self._types = _model_types(self._model) if types is None else types
-        self.columns: ColumnTypes = {name: json_types(kind) for name, kind in self._types.items()}
+        self.types: Mapping[str, Any] = _model_types(self._model) if types is None else types
+        self.columns: ColumnTypes = {name: json_types(kind) for name, kind in self.types.items()}
 
     def key(self) -> list[Any]:
         """The id of the model, whichever alias or version the URI names it by."""
-        return [self._model.metadata.model_uuid or self._uri, _type_names(self._types)]
+        return [self._model.metadata.model_uuid or self._uri, _type_names(self.types)]
 
     def answer(self, example: dspy.Example, into: TargetResult) -> None:
         """Query the model."""
@@ -291,7 +294,7 @@ class ModelTarget:
 
         into.unknown = USAGE_COLUMNS
         with _measure(into):
-            read_into(_replies(send, question, self._approve, into), into, self._types)
+            read_into(_replies(send, question, self._approve, into), into, self.types)
 
 
 _MAX_APPROVALS = 50

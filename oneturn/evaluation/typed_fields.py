@@ -70,6 +70,35 @@ def _validate_input(field: FieldInfo, value: Any) -> Any:
         return validate_field(field, dump_field(value))
 
 
+def with_label_types(example: dspy.Example, types: Mapping[str, Any]) -> dspy.Example:
+    """The example with each label that has the name of an output in the output's type, as the program returns it.
+
+    A label may be JSON, or the JSON text of a value. ``None`` is unchanged: the row has no such label. So is a list for
+    a text: the accepted texts.
+
+    Raises:
+        DataError: a label isn't of its type.
+    """
+    typed = example.copy()
+    for name, value in example.labels().items():
+        if name in types and value is not None and not (types[name] is str and isinstance(value, list | tuple | set)):
+            typed[name] = _typed_label(name, value, types[name])
+    return typed
+
+
+def _typed_label(name: str, value: Any, kind: Any) -> Any:
+    for given in (value, dump_field(value)):  # the latter if the agent's module was loaded twice
+        try:
+            return _convert_strictly(given, kind)
+        except pydantic.ValidationError as error:
+            problem = problems_of(error)[0]
+    place = ".".join(map(str, (name, *problem["loc"])))
+    raise DataError(
+        f"The label {place!r} is {problem['input']!r:.80}, and the output {name!r} has the type "
+        f"{inspect.formatannotation(kind)}: {problem['msg']}. Correct it, or give a label of another kind another name."
+    )
+
+
 def with_types(outputs: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
     """The outputs in their declared types; a value that doesn't match its type is unchanged.
 
@@ -79,16 +108,26 @@ def with_types(outputs: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str
 
 
 def _convert(value: Any, kind: Any) -> Any:
+    try:
+        return _convert_strictly(value, kind)
+    except pydantic.ValidationError:
+        return value
+
+
+def _convert_strictly(value: Any, kind: Any) -> Any:
     if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)  # a column of a CSV file in which all texts are numbers
     try:
         adapter = pydantic.TypeAdapter(kind)
-        return adapter.validate_python(value)
-    except pydantic.errors.PydanticSchemaGenerationError:
+    except (pydantic.errors.PydanticSchemaGenerationError, pydantic.errors.PydanticUserError):
         return value
-    except pydantic.ValidationError:
-        pass
     try:
-        return adapter.validate_json(value) if isinstance(value, str) else value
+        return adapter.validate_python(value)
     except pydantic.ValidationError:
-        return value
+        if not isinstance(value, str):
+            raise
+        try:
+            return adapter.validate_json(value)
+        except pydantic.ValidationError:
+            pass
+        raise

@@ -18,7 +18,7 @@ import oneturn
 from oneturn.core.row_files import write_rows
 from oneturn.evaluation import output_types, rescore
 from oneturn.evaluation.scorers import as_mlflow, predict_fn
-from oneturn.evaluation.typed_fields import with_input_types
+from oneturn.evaluation.typed_fields import with_input_types, with_label_types
 from oneturn.testing import ScriptedLM, finish
 
 
@@ -205,3 +205,49 @@ def test_inputs_without_a_type_and_inputs_of_the_same_type_are_unchanged():
     assert with_input_types({"picture": part, "limit": None}, Delivery) == {"picture": part}
     again = enum.Enum("Kind", {"refund": "refund"})  # the agent's module, loaded a second time
     assert with_input_types({"kind": again("refund")}, Delivery) == {"kind": Kind.refund}
+
+
+LABELS: dict[str, Any] = {**OUTPUTS, "answer": 7}  # as JSON has them
+LABELLED = [
+    {"question": "one?", **LABELS},
+    {"question": "two?", **LABELS, "kind": "complaint"},
+    {"question": "three?", "kind": None},
+]
+
+
+def equal(gold: Any, pred: Any, trace: Any = None) -> bool:
+    """A metric that compares each label with the output of its name."""
+    return all(gold[name] == pred[name] for name in OUTPUTS if gold[name] is not None)
+
+
+@pytest.mark.parametrize("form", ["rows", ".jsonl", ".csv", ".parquet", "examples"])
+@pytest.mark.parametrize("kind", ["program", "url"])
+def test_labels_with_the_name_of_an_output_have_its_type(kind: str, form: str, tmp_path: Path):
+    rows = [dict.fromkeys(LABELLED[0], None) | row for row in LABELLED]
+    data: Any = rows
+    if form == "examples":
+        data = [dspy.Example(**row).with_inputs("question") for row in rows]
+    elif form != "rows":
+        data = tmp_path / f"mine{form}"
+        write_rows(data, rows)
+    made = oneturn.ReAct(Triage, tools=[])
+    made.set_lm(ScriptedLM(*[finish(**OUTPUTS)] * 3))
+    with contextlib.ExitStack() as stack:
+        adapter = oneturn.ResponsesAdapter(made)
+        subject: Any = made if kind == "program" else stack.enter_context(oneturn.running_server(adapter))
+        types = None if kind == "program" else output_types(made)
+        found = oneturn.evaluate(
+            subject, data, equal, types=types, inputs=["question"], progress=False, output=tmp_path / "out.jsonl"
+        )
+    again = rescore(tmp_path / "out.jsonl", equal, types=output_types(made))
+    assert found.rows["error"].isna().tolist() == again.rows["error"].isna().tolist() == [True, False, True]
+    assert found.rows["score"].tolist() == again.rows["score"].tolist() == [1.0, 0.0, 1.0]
+    wrong = "DataError: The label 'kind' is 'complaint', and the output 'kind' has the type "
+    assert found.rows["error"][1].startswith(wrong)
+    assert found.rows["kind"].tolist()[:2] == ["refund", "complaint"]
+    assert "lm_calls" not in found.rows or not found.rows["lm_calls"][1]  # the LM wasn't asked
+
+
+def test_accepted_texts_are_a_label_of_a_text():
+    example = dspy.Example(question="one?", answer=["seven", "7"], note="x").with_inputs("question")
+    assert with_label_types(example, output_types(program())).toDict() == example.toDict()
