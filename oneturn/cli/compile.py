@@ -208,7 +208,7 @@ def diff(
     from oneturn.programs.state.artifact_sources import compiled_file, uncompiled_file
 
     if any(side is not None and side.startswith(("models:/", "runs:/")) for side in (before, after)):
-        use_tracking(loaded.config.mlflow)
+        use_tracking(loaded.config.mlflow, loaded.root)
     configured = loaded.compiled_path
     with tempfile.TemporaryDirectory() as before_folder, tempfile.TemporaryDirectory() as after_folder:
         new = compiled_file(after, configured, Path(after_folder)) if after is not None else configured

@@ -26,6 +26,7 @@ def demo(agent: AgentFile = AGENT_FILE, config: ConfigFile = None) -> None:
     """
     loaded = load(agent, config)
 
+    import mlflow
     from openai import OpenAI
 
     from oneturn.cli.tables import score_table
@@ -39,7 +40,7 @@ def demo(agent: AgentFile = AGENT_FILE, config: ConfigFile = None) -> None:
     console.print(note, style="dim")
     _show_stage(console, 2, "Log the compiled agent as an MLflow model")
     model_uri = log_model(loaded, register=True).model_uri
-    console.print(f"  {model_uri} in {loaded.config.mlflow.tracking_uri}")
+    console.print(f"  {model_uri} in {mlflow.get_tracking_uri()}")
     _show_stage(console, 3, "Serve the logged model, and query it with the official openai client")
     served = load_logged(model_uri)
     warm_up(served)
@@ -86,10 +87,12 @@ def _ask(console: Console, client: OpenAI, request: dict[str, Any]) -> None:
 
 
 def _show_next_steps(console: Console, agent: Agent, model_uri: str) -> None:
+    import mlflow
+
     console.print("\nNext steps:")
     console.print('  oneturn ask "…"              ask a question; prints tool calls and sources')
     console.print(f"  oneturn serve --model {model_uri}")
-    console.print(f"  mlflow ui --backend-store-uri {agent.config.mlflow.tracking_uri}   its traces, scores and model")
+    console.print(f"  mlflow ui --backend-store-uri {mlflow.get_tracking_uri()}   its traces, scores and model")
     console.print("  signatures/ modules/ optimizers/ data/   the agent's declaration; edit it for your agent")
 
 

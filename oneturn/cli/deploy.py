@@ -211,18 +211,20 @@ def log(
     """
     loaded = load(agent, config)
 
-    from oneturn.config.tracking import without_credentials
+    from oneturn.config.tracking import located, without_credentials
     from oneturn.deployment.model_logging import log_model
 
     logged = log_model(loaded, register=register, alias=alias)
     settings = loaded.config.mlflow
-    echo(f"Logged {logged.model_uri} in {without_credentials(settings.tracking_uri)} (run {logged.run_id})")
+    store = located(settings.tracking_uri, loaded.root)
+    echo(f"Logged {logged.model_uri} in {without_credentials(store)} (run {logged.run_id})")
     if logged.registered_version is not None:
         suffix = f", {alias}" if alias else ""
         echo(f"Registered as version {logged.registered_version} of {settings.model_name}{suffix}")
         if settings.tracking_uri.startswith("databricks"):
             echo(f"Deploy it: oneturn deploy serving {logged.registered_version}")
-    echo(f"Serve it:  oneturn serve --model {logged.model_uri}")
+    variable = "" if store == settings.tracking_uri else f"MLFLOW_TRACKING_URI={without_credentials(store)} "
+    echo(f"Serve it:  {variable}oneturn serve --model {logged.model_uri}")
     echo(f'Query it:  oneturn query http://127.0.0.1:{loaded.config.serve.port} "…"')
 
 

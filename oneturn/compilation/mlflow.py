@@ -58,7 +58,7 @@ class MlflowRuns(CompileCallback):
 
     def on_start(self, agent: Agent, recipe: str, key: str, estimate: Estimate | None) -> None:
         """Create the parent run, or reopen the one of an earlier run of this compile."""
-        use_tracking(agent.config.mlflow)
+        use_tracking(agent.config.mlflow, agent.root)
         client = MlflowClient()
         experiment = mlflow.get_experiment_by_name(agent.config.mlflow.experiment)
         if experiment is None:

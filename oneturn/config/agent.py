@@ -37,7 +37,8 @@ class MlflowConfig(Section):
     """Where runs, traces and models are stored."""
 
     tracking_uri: str = "sqlite:///mlflow.db"
-    """The MLflow tracking URI: a server, a database, or `databricks`."""
+    """The MLflow tracking URI: a server, a database, or `databricks`. A relative path of a file, as in
+    `sqlite:///mlflow.db`, is in the agent's folder."""
     experiment: str = "oneturn"
     """The experiment for runs and traces; on Databricks a path such as `/Shared/my_agent`."""
     model_name: str = ""

@@ -43,9 +43,9 @@ class CandidateReview:
         self._agent = agent
         self._split = split
         self._program = as_program(agent.build())
-        use_store(agent.config.mlflow)
+        use_store(agent.config.mlflow, agent.root)
         if mlflow.get_experiment_by_name(agent.config.mlflow.experiment) is not None:
-            use_tracking(agent.config.mlflow)
+            use_tracking(agent.config.mlflow, agent.root)
 
     def describe(self) -> dict[str, Any]:
         """Return what a form needs: the schema of an example, and which of its fields are inputs and outputs."""

@@ -15,7 +15,6 @@ from mlflow.entities import Assessment, AssessmentSourceType, Span, Trace
 from tqdm.auto import tqdm
 
 from oneturn.agent import Agent
-from oneturn.config import MlflowConfig
 from oneturn.config.tracking import use_store, use_tracking, without_credentials
 from oneturn.core.serialization import plain
 from oneturn.core.splits import Row, read_schema, split_files, split_rows
@@ -251,21 +250,22 @@ def from_traces(agent: Agent, traces: Iterable[Trace] | None = None, *, max_trac
     """
     collector = _Collector(agent)
     if traces is None:
-        traces = _traces_with_feedback(agent.config.mlflow, max_traces)
+        traces = _traces_with_feedback(agent, max_traces)
     for trace in itertools.islice(traces, max_traces):
         collector.add(trace)
     return collector.finish()
 
 
-def _traces_with_feedback(settings: MlflowConfig, max_traces: int | None) -> Iterator[Trace]:
+def _traces_with_feedback(agent: Agent, max_traces: int | None) -> Iterator[Trace]:
     """Yield the experiment's traces with human feedback; the spans of other traces aren't read."""
-    use_store(settings)
+    settings = agent.config.mlflow
+    use_store(settings, agent.root)
     if mlflow.get_experiment_by_name(settings.experiment) is None:
         raise DataError(
-            f"{without_credentials(settings.tracking_uri)} has no experiment {settings.experiment!r}: set "
+            f"{without_credentials(mlflow.get_tracking_uri())} has no experiment {settings.experiment!r}: set "
             "mlflow.tracking_uri and mlflow.experiment to the agent's traces."
         )
-    use_tracking(settings)
+    use_tracking(settings, agent.root)
     heads = mlflow.search_traces(max_results=max_traces, return_type="list", include_spans=False, flush=True)
     trace_ids = [head.info.trace_id for head in heads if human_feedback(head) is not None]
     for trace_id in tqdm(trace_ids, desc="read", unit="trace", delay=_SECONDS, disable=not can_redraw()):

@@ -70,7 +70,7 @@ def log_model(agent: Agent, *, register: bool = False, alias: str | None = None)
         _check_compiled_path(agent)
     if missing := missing_modules(agent):
         raise ProgramError(f"{missing[0]} isn't logged with the model: add it to code_paths in agent.py.")
-    use_tracking(settings)
+    use_tracking(settings, agent.root)
     warm_up(agent.adapter())
     with mlflow.start_run(run_name=agent.name) as run:
         _log_origin(agent)

@@ -101,7 +101,7 @@ def promote(
         raise ProgramError("A forced promotion needs a reason, which is recorded on the version: give --reason.")
     check_reason(reason or "")
     settings, alias = agent.config.mlflow, agent.config.gate.alias
-    use_tracking(settings)
+    use_tracking(settings, agent.root)
     client = MlflowClient()
     challenger = version_of(client, settings.model_name, None if version is None else str(version))
     champion = champion_of(client, settings.model_name, alias)

@@ -208,7 +208,7 @@ def _responder(agent_or_model: Agent | ResponsesAgent | str) -> ResponsesAgent:
         return agent_or_model
     if isinstance(agent_or_model, str):
         return load_logged(agent_or_model)
-    use_tracking(agent_or_model.config.mlflow)
+    use_tracking(agent_or_model.config.mlflow, agent_or_model.root)
     return agent_or_model.adapter()
 
 

@@ -274,7 +274,7 @@ def _plain(text: str) -> str:
 def _responder(agent: Agent | ResponsesAgent) -> ResponsesAgent:
     if isinstance(agent, ResponsesAgent):
         return agent
-    use_tracking(agent.config.mlflow)
+    use_tracking(agent.config.mlflow, agent.root)
     responder = agent.adapter()
     if responder.approvals is not None:
         responder.approvals.open()

@@ -84,7 +84,7 @@ def serve_in_processes(source: AgentSource, *, reload: bool = False) -> None:
     """
     agent, settings = source.load()
     if isinstance(agent, Agent):
-        use_tracking(agent.config.mlflow)  # creates the database, if need be, before the processes use it
+        use_tracking(agent.config.mlflow, agent.root)  # creates the database, if need be, before the processes use it
     port = settings.port if source.port is None else source.port
     with ExitStack() as stack:
         listener = stack.enter_context(listening_socket(settings.host, port))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -43,3 +44,47 @@ def test_a_tracking_server_that_is_down_is_reported_at_once(free_tcp_port: int, 
     with pytest.raises(ConfigError, match=r"can't be reached: "):
         tracking.use_tracking(MlflowConfig(tracking_uri="http://no-such-host.invalid"))
     assert mlflow.get_tracking_uri() == before
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("sqlite:///mlflow.db", "sqlite:///{root}/mlflow.db"),
+        ("sqlite:///data/mlflow.db?timeout=5", "sqlite:///{root}/data/mlflow.db?timeout=5"),
+        ("mlruns", "{root}/mlruns"),
+        ("file:mlruns", "file://{root}/mlruns"),
+        ("file:///var/mlruns", "file:///var/mlruns"),
+        ("sqlite:////var/mlflow.db", "sqlite:////var/mlflow.db"),
+        ("sqlite://", "sqlite://"),
+        ("http://localhost:5000", "http://localhost:5000"),
+        ("postgresql://me@host/mlflow", "postgresql://me@host/mlflow"),
+        ("databricks", "databricks"),
+        ("databricks://profile", "databricks://profile"),
+    ],
+)
+def test_relative_files_are_in_the_agent_s_folder(
+    uri: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert tracking.located(uri, tmp_path) == expected.format(root=tmp_path.resolve())
+    assert tracking.located(uri, None) == uri
+    monkeypatch.chdir(tmp_path)
+    assert tracking.located(uri, tmp_path) == uri, "where nothing changes"
+
+
+def test_runs_of_an_agent_in_another_folder_are_stored_there(
+    traced: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    root, here = tmp_path / "agent", tmp_path / "here"
+    root.mkdir()
+    here.mkdir()
+    monkeypatch.chdir(here)
+    before = mlflow.get_tracking_uri()
+    try:
+        tracking.use_tracking(MlflowConfig(experiment="/Shared/mine"), root)
+        with mlflow.start_run():
+            mlflow.log_text("x", "note.txt")
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert (root / "mlflow.db").is_file()
+    assert len(list(root.glob("mlruns/**/note.txt"))) == 1
+    assert not list(here.iterdir())

@@ -86,7 +86,7 @@ def plan_app(agent: Agent, *, check: bool = True) -> AppPlan:
     """
     (refuse_problems if check else refuse_undeployable)(agent.config, app=True)
     refuse_unsigned_approvals(agent)
-    use_store(agent.config.mlflow)
+    use_store(agent.config.mlflow, agent.root)
     client, name = workspace_client(), app_name(agent)
     app = _app(client, name)
     attached = (app.resources or []) if app is not None else []

@@ -103,7 +103,7 @@ def plan_serving(agent: Agent, version: str | None = None, *, check: bool = True
     """
     (refuse_problems if check else refuse_undeployable)(agent.config)
     refuse_unsigned_approvals(agent)
-    use_store(agent.config.mlflow)
+    use_store(agent.config.mlflow, agent.root)
     model = agent.config.mlflow.model_name
     number, chosen = _select_version(model, version, agent.config.gate.alias)
     name = agent.config.deploy.endpoint or endpoint_name(model)

@@ -74,7 +74,7 @@ def plan_rollback(agent: Agent, version: str | None = None) -> RollbackPlan:
         ProgramError: there is no such version.
     """
     refuse_undeployable(agent.config)
-    use_store(agent.config.mlflow)
+    use_store(agent.config.mlflow, agent.root)
     model, alias = agent.config.mlflow.model_name, agent.config.gate.alias
     name = agent.config.deploy.endpoint or endpoint_name(model)
     endpoint = endpoint_of(workspace_client(), name)

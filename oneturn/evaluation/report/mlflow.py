@@ -81,7 +81,7 @@ def log_evaluation(agent: Agent, evaluation: Evaluation, name: str) -> str:
     Returns:
         The run's id.
     """
-    use_tracking(agent.config.mlflow)
+    use_tracking(agent.config.mlflow, agent.root)
     with mlflow.start_run(run_name=name) as run:
         mlflow.set_tag("oneturn.evaluation", agent.name)
         mlflow.log_metrics({_INVALID_CHARACTERS.sub("_", name): value for name, value in evaluation.summary().items()})
