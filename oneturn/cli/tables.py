@@ -14,6 +14,7 @@ from oneturn.compilation.front import Front
 from oneturn.conformance import RULES, EndpointReport
 from oneturn.core.findings import Finding, Severity
 from oneturn.datasets.check import Balance, DataReport
+from oneturn.evaluation.error_limits import first_errors
 from oneturn.evaluation.result import Evaluation
 
 
@@ -56,7 +57,7 @@ _TOKENS = ("prompt_tokens_per_row", "completion_tokens_per_row")
 
 
 def detail_tables(evaluation: Evaluation, labels: Mapping[str, str | None]) -> Iterator[Table | str]:
-    """Yield the details after the score: labels, other metrics, repeats, errors, cost.
+    """Yield the details after the score: labels, other metrics, repeats, errors with the first message of each kind, cost.
 
     Args:
         evaluation: the evaluation.
@@ -77,7 +78,8 @@ def detail_tables(evaluation: Evaluation, labels: Mapping[str, str | None]) -> I
             table.add_row(f"{rate.k} of {rate.k} tries pass", f"{rate.value:.1%}", _interval(rate.low, rate.high))
         yield table
     if errors := evaluation.errors():
-        yield "Errors: " + ", ".join(f"{count} × {kind}" for kind, count in errors.items())
+        counts = ", ".join(f"{count} × {kind}" for kind, count in errors.items())
+        yield escape(f"Errors: {counts}\n{first_errors(evaluation.figures['error'].dropna())}")
     if "cost" in figures:
         yield f"Cost: {figures['cost']:.4f} US dollars"
 
