@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,7 +56,8 @@ def ask(
 
     from oneturn.serving.terminal import ask
 
-    reply = ask(loaded, question, custom_inputs=inputs, approve=build_approver(approve), **_consoles(as_json))
+    with _explained_inputs():
+        reply = ask(loaded, question, custom_inputs=inputs, approve=build_approver(approve), **_consoles(as_json))
     _finish(reply, as_json, is_local=True)
 
 
@@ -93,7 +97,22 @@ def query(
     from oneturn.serving.terminal import ask_endpoint
 
     options: dict[str, Any] = {"custom_inputs": inputs, "api_key": api_key, "approve": build_approver(approve)}
-    _finish(ask_endpoint(url, arguments[-1], **options, **_consoles(as_json)), as_json, is_local=False)
+    with _explained_inputs():
+        reply = ask_endpoint(url, arguments[-1], **options, **_consoles(as_json))
+    _finish(reply, as_json, is_local=False)
+
+
+@contextmanager
+def _explained_inputs() -> Iterator[None]:
+    """Add the option to the error of a missing input."""
+    from oneturn.errors import OneTurnError
+
+    try:
+        yield
+    except OneTurnError as error:
+        if missing := re.search(r"custom_inputs has no '(\w+)'", str(error)):
+            error.args = (f"{error} Pass --custom-inputs '{{\"{missing[1]}\": …}}'.",)
+        raise
 
 
 def _consoles(as_json: bool) -> dict[str, Any]:

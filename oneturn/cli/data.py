@@ -67,19 +67,33 @@ def check(
 
 
 @data.command()
-def schema(agent: AgentFile = AGENT_FILE, config: ConfigFile = None) -> None:
+def schema(
+    output: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Write it to a file, which is replaced; by default to stdout.")
+    ] = None,
+    agent: AgentFile = AGENT_FILE,
+    config: ConfigFile = None,
+) -> None:
     """Print a JSON schema of examples with the fields of the agent's signature, to start from.
 
     Examples:
 
-        oneturn data schema > data/examples/schema.json
+        oneturn data schema
+
+        oneturn data schema --output data/examples/schema.json
     """
+    check_folders({"--output": output})
     loaded = load(agent, config)
 
     from oneturn.datasets.schema import example_schema
     from oneturn.programs import as_program
 
-    typer.echo(json.dumps(example_schema(as_program(loaded.build()).signature), indent=2, ensure_ascii=False))
+    text = json.dumps(example_schema(as_program(loaded.build()).signature), indent=2, ensure_ascii=False)
+    if output is None:
+        typer.echo(text)
+    else:
+        output.write_text(text + "\n", encoding="utf-8")
+        echo(f"Schema: {output}")
 
 
 @data.command()

@@ -31,8 +31,8 @@ def doctor(
 ) -> None:
     """Check everything that the configuration refers to, and print fixes. Changes nothing.
 
-    Checks packages, the LM, keys, the compiled program; on Databricks credentials, endpoints, indexes, functions,
-    permissions, secrets. Exit code 0: no problems; 1: problems.
+    Checks packages, the LM, keys, the compiled program, the recipe; on Databricks credentials, endpoints, indexes,
+    functions, permissions, secrets. Exit code 0: no problems; 1: problems.
 
     Examples:
 
@@ -44,15 +44,17 @@ def doctor(
     """
     loaded = load(agent, config)
 
+    from oneturn.compilation.recipes import recipes_of
     from oneturn.deployment.doctor import check
 
+    recipes = recipes_of(loaded)
     if as_json:
-        report = check(loaded, ask=ask)
+        report = check(loaded, ask=ask, recipes=recipes)
         typer.echo(json.dumps(_to_dict(report), indent=2, ensure_ascii=False))
     else:
         console = build_console()
         with console.status("checking") if console.is_terminal else nullcontext():
-            report = check(loaded, ask=ask, seen=lambda finding: _show(finding, console))
+            report = check(loaded, ask=ask, recipes=recipes, seen=lambda finding: _show(finding, console))
         _show_verdict(report, console)
     raise typer.Exit(0 if report.passed() else 1)
 

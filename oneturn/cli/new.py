@@ -64,7 +64,7 @@ def new(
     written = write_project(place, name, kind=kind.value, lm=lm or _ask_for_lm())
     echo(f"Wrote {len(written)} files to {place}. Next:")
     echo(f"  cd {place}")
-    echo("  make setup test   # or, in this environment: pytest")
+    echo("  make setup test   # or, in this environment: pip install pytest && pytest")
     echo("  oneturn doctor    # is the LM reachable?")
     echo("  make ask")
 

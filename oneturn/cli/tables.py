@@ -57,7 +57,7 @@ _TOKENS = ("prompt_tokens_per_row", "completion_tokens_per_row")
 
 
 def detail_tables(evaluation: Evaluation, labels: Mapping[str, str | None]) -> Iterator[Table | str]:
-    """Yield the details after the score: labels, other metrics, repeats, errors with the first message of each kind, cost.
+    """Yield the details after the score: labels, other metrics, repeats, errors (the first of each kind), cost.
 
     Args:
         evaluation: the evaluation.

@@ -191,6 +191,22 @@ class Endpoint:
         except httpx.HTTPError:
             return None
 
+    def missing_inputs(self) -> list[str]:
+        """The inputs that the server's ``/agent/info`` requires, and that neither a question nor ``extra`` gives.
+
+        Empty if there is no such page.
+        """
+        base = self._address.rpartition("/")[0].removesuffix("/v1")
+        try:
+            info = read_json(self._client.get(f"{base}/agent/info").content)
+        except httpx.HTTPError:
+            return []
+        inputs, message, given = _object(info, "inputs"), _object(info, "message"), _object(self.extra, "custom_inputs")
+        required = inputs.get("required")
+        asked = (message.get("question"), message.get("history"))
+        names = [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
+        return [name for name in names if name not in asked and name not in given] if message else []
+
     @contextlib.contextmanager
     def _send(self, body: Any) -> Iterator[httpx.Response | Answer]:
         content: dict[str, Any] = {"content": body} if isinstance(body, bytes) else {"json": body}
@@ -224,6 +240,12 @@ class Endpoint:
         except httpx.HTTPError as error:
             broken = f"the connection broke ({type(error).__name__})"
         return Answer(response.status_code, response.headers.get("content-type", "").lower(), bytes(body), broken, late)
+
+
+def _object(value: Any, name: str) -> Mapping[str, Any]:
+    """The object in a field of a JSON object; empty without one."""
+    found = value.get(name) if isinstance(value, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def address(url: str, contract: Contract | None = None) -> str:

@@ -70,8 +70,9 @@ def check_endpoint(
 
     Raises:
         EndpointError: the endpoint can't be reached or refuses access; there is no report.
-        ConfigError: ``concurrency`` is above 64, or ``question`` has no ``{marker}`` although ``echo`` or
-            ``concurrency`` need it.
+        ConfigError: the server's ``/agent/info`` says that the agent requires inputs besides a question, and ``extra``
+            has no ``custom_inputs`` for them; ``concurrency`` is above 64; or ``question`` has no ``{marker}`` although
+            ``echo`` or ``concurrency`` need it.
     """
     if concurrency > MAX_STREAMS:
         raise ConfigError(f"concurrency is {concurrency}; at most {MAX_STREAMS} requests are sent at once.")
@@ -89,6 +90,12 @@ class _Grader:
         self._on_probe = on_probe
 
     def grade(self, concurrency: int) -> EndpointReport:
+        if missing := self._endpoint.missing_inputs():
+            fields = ", ".join(f'"{name}": …' for name in missing)
+            raise ConfigError(
+                f"This agent requires the input{'s' if len(missing) > 1 else ''} {', '.join(missing)} besides a "
+                f'question: pass --request FILE (extra= in Python) with {{"custom_inputs": {{{fields}}}}}.'
+            )
         self._on_probe("a stream")
         marker = new_marker()
         first, answer = probe_stream("stream", self._endpoint, self._settings, marker)

@@ -47,7 +47,10 @@ def _to_submitted_turn(signature: type[dspy.Signature], number: int, turn: Mappi
     return {**turn, "next_thought": "", "tool_calls": calls.model_copy(update={"tool_call_results": results})}
 
 
-_HINT = 'Pass a signature: oneturn.ResponsesAdapter(program, signature="question -> answer").'
+_HINT = (
+    'Set self.signature = dspy.Signature("question -> answer") in its __init__, with what goes in and comes out; '
+    "or pass signature= to oneturn.ResponsesAdapter."
+)
 
 
 def signature_of(module: dspy.Module, given: str | type[dspy.Signature] | None = None) -> type[dspy.Signature]:

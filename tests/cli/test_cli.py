@@ -559,3 +559,58 @@ def test_usage_error_has_code_2(case: str):
     result = run(*arguments)
     assert result.exit_code == 2
     assert message in " ".join(click.unstyle(result.stderr).split())
+
+
+@pytest.mark.usefixtures("folder")
+def test_evaluate_shows_the_first_message_of_each_kind_of_error():
+    rows = [{"question": "Is it?", "answer": "yes"}, *({"question": "Is it?", "answer": [number]} for number in (1, 2))]
+    Path("agent.py").write_text(
+        Path("agent.py").read_text().replace("def is_right(example, prediction, trace=None):", _RAISING)
+    )
+    Path("mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    text = output("evaluate", "--uncompiled", "--data", "mine.jsonl")
+    assert "Errors: 2 × TypeError" in text
+    assert text.count("TypeError: the label [1] of [bold]one[/bold]") == 1
+
+
+_RAISING = """def is_right(example, prediction, trace=None):
+    if isinstance(example.answer, list):
+        raise TypeError(f"the label {example.answer} of [bold]one[/bold]")"""
+
+
+def test_schema_is_written_only_if_the_agent_can_be_loaded(folder: Path):
+    path = folder / "schema.json"
+    printed = output("data", "schema")
+    output("data", "schema", "--output", str(path))
+    assert json.loads(path.read_text()) == json.loads(printed)
+    (folder / "agent.py").write_text("AGENT = None")
+    assert run("data", "schema", "--output", str(path)).exit_code == 1
+    assert json.loads(path.read_text()) == json.loads(printed)
+
+
+_OTHER_INPUT = """
+import dspy, oneturn
+from oneturn.testing import ScriptedLM, finish
+
+def build():
+    program = oneturn.ReAct("question, employee: int -> answer", tools=[])
+    program.set_lm(ScriptedLM(*[finish(answer="yes")] * 99))
+    return program
+
+AGENT = oneturn.Agent("tiny", oneturn.AgentConfig.read({}), build, lambda *_: 1.0)
+"""
+
+
+def test_missing_custom_input_names_the_option(folder: Path):
+    (folder / "agent.py").write_text(_OTHER_INPUT)
+    hint = """Pass --custom-inputs '{"employee": …}'."""
+    assert hint in run("ask", "Is it?").output
+    assert output("ask", "Is it?", "--custom-inputs", '{"employee": 1}').strip().startswith("yes")
+    with oneturn.running_server(oneturn.ResponsesAdapter(oneturn.load_agent().build())) as url:
+        assert hint in run("query", url, "Is it?").output
+        refused = run("check", url)
+        assert refused.exit_code == 1
+        assert """requires the input employee besides a question: pass --request FILE""" in refused.output
+        assert """{"custom_inputs": {"employee": …}}""" in refused.output
+        Path("request.json").write_text('{"custom_inputs": {"employee": 1}}')
+        assert "besides a question" not in run("check", url, "--request", "request.json", "--concurrency", "0").output

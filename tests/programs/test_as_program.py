@@ -78,7 +78,8 @@ def test_the_forward_that_dspy_leaves_on_a_program_is_its_own():
 
 def test_a_pipeline_says_its_signature():
     with pytest.raises(
-        ProgramError, match=r"TwoSteps has 2 predictors and no signature .* signature=\"question -> answ"
+        ProgramError,
+        match=r"TwoSteps has 2 predictors and no signature .* Set self.signature = dspy.Signature\(\"question -> answ",
     ):
         as_program(TwoSteps())
     assert fields(as_program(TwoSteps(), "question -> answer")) == (["question"], ["answer"])

@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 
 from packaging.requirements import Requirement
@@ -155,6 +155,17 @@ def _signing_key(name: str) -> Finding:
     if os.environ.get(name) and weakness:
         return problem("approvals", f"the signing key in {name} {weakness}", "Set a stronger one.")
     return _variable("approvals", name, "the key that signs approvals")
+
+
+def recipe(config: AgentConfig, recipes: Collection[str]) -> Iterator[Finding]:
+    """Check that the configured recipe is one of the agent's; an agent without recipes isn't compiled."""
+    name = config.compile.recipe
+    if name in recipes or not recipes:
+        return
+    report = problem if "recipe" in config.compile.model_fields_set else warning
+    yield report(
+        "compile.recipe", f"there is no recipe {name!r}", f"Set compile.recipe to one of: {', '.join(recipes)}."
+    )
 
 
 _OPTUNA_RECIPES = {"miprov2"}

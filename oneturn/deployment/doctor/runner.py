@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -18,15 +18,22 @@ _Check = Callable[[], Iterator[Finding]]
 _PARALLEL_CHECKS = 8
 
 
-def check(agent: Agent, *, ask: bool = False, seen: Callable[[Finding], object] = lambda finding: None) -> Report:
+def check(
+    agent: Agent,
+    *,
+    ask: bool = False,
+    recipes: Collection[str] | None = None,
+    seen: Callable[[Finding], object] = lambda finding: None,
+) -> Report:
     """Check everything that an agent needs, without changing anything and without paid requests.
 
     Args:
         agent: the agent to check.
         ask: also send the LM a short question, which may cost a little.
+        recipes: the names of the recipes that it can be compiled with; ``None`` for those that it declares.
         seen: called with each finding, in order, as soon as it is available.
     """
-    return Report([*_local_findings(agent, ask, seen), *_remote_findings(agent.config, seen)])
+    return Report([*_local_findings(agent, ask, recipes, seen), *_remote_findings(agent.config, seen)])
 
 
 def check_workspace(config: AgentConfig) -> Report:
@@ -34,7 +41,9 @@ def check_workspace(config: AgentConfig) -> Report:
     return Report(list(_remote_findings(config, lambda finding: None)))
 
 
-def _local_findings(agent: Agent, ask: bool, seen: Callable[[Finding], object]) -> list[Finding]:
+def _local_findings(
+    agent: Agent, ask: bool, recipes: Collection[str] | None, seen: Callable[[Finding], object]
+) -> list[Finding]:
     config = agent.config
     checks: list[_Check] = [
         local.python,
@@ -44,6 +53,7 @@ def _local_findings(agent: Agent, ask: bool, seen: Callable[[Finding], object]) 
         partial(local.variables, config),
         partial(program.program, agent),
         partial(program.carried_code, agent),
+        partial(local.recipe, config, tuple(agent.recipes or ()) if recipes is None else recipes),
         partial(local.port, config),
         *([partial(local.lm_answers, agent)] if ask else []),
         *([partial(deployable, config)] if _on_databricks(config) else []),

@@ -265,3 +265,17 @@ def test_the_command_says_what_to_mend(tmp_path: Path):
     assert report["passed"] is False
     assert {"subject": "lm", "state": "problem"}.items() <= report["findings"][2].items()
     assert {tuple(finding) for finding in report["findings"]} == {("subject", "state", "said", "fix")}
+
+
+def test_an_unknown_recipe_is_reported_with_the_known_ones(agent: Agent):
+    chosen = replace(agent, config=configured(compile={"recipe": "gepaa"}))
+    (found,) = here.recipe(chosen.config, ("gepa", "simba"))
+    assert (found.severity, found.check) == (Severity.error, "compile.recipe")
+    assert (found.message, found.fix) == (
+        "there is no recipe 'gepaa'",
+        "Set compile.recipe to one of: gepa, simba.",
+    )
+    assert "compile.recipe" in states(check(chosen, recipes=["gepa"]).findings)
+    assert not list(here.recipe(chosen.config, ()))
+    assert states(here.recipe(AgentConfig(), ("own",))) == {"compile.recipe": "warning"}, "nobody has set it"
+    assert not list(here.recipe(AgentConfig(), ("random_search",)))
