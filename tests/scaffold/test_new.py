@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -166,6 +167,30 @@ def test_configurations_are_valid_for_each_lm(kind: str, lm: str, tmp_path: Path
     yaml.safe_load((tmp_path / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
     for path in tmp_path.rglob("*.py"):
         ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_production_does_not_use_the_server_of_development(tmp_path: Path):
+    write_project(tmp_path, "mine", kind="react", lm="openai/x")
+    path = tmp_path / "configs" / "dev.yaml"
+    keys = yaml.safe_load(path.read_text(encoding="utf-8"))
+    keys["lm"] |= {"api_base": "http://127.0.0.1:9/v1", "api_key_env": "MY_KEY"}
+    path.write_text(yaml.safe_dump(keys), encoding="utf-8")
+    prod = AgentConfig.read(tmp_path / "configs" / "prod.yaml")
+    assert (prod.lm.api_base, prod.lm.api_key_env, prod.lm.is_workspace) == (None, None, True)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_ask_passes_other_inputs_on(tmp_path: Path):
+    write_project(tmp_path, "mine", kind="react", lm="openai/x")
+
+    def asked(*words: str) -> str:
+        done = subprocess.run(["make", "-n", "ask", "Q=Why?", *words], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()[-1]
+
+    assert asked().endswith('oneturn ask "Why?"')
+    inputs = '{"employee": 1, "day": "2026-01-02"}'
+    assert asked(f"INPUTS={inputs}").endswith(f"oneturn ask \"Why?\" --custom-inputs '{inputs}'")
 
 
 @pytest.mark.parametrize("kind", KINDS)
