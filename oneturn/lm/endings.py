@@ -50,6 +50,8 @@ _TOO_LONG = re.compile(
     r"|(?:input|prompt)\b.{0,60}\bexceeds?\b.{0,60}\b(?:tokens|length)|maximum.*tokens",
     re.IGNORECASE,
 )
+_OUTPUT_LIMIT = re.compile(r"max_(?:completion_|output_|new_)?tokens|(?:output|completion) tokens", re.IGNORECASE)
+_OF_PROMPT = re.compile(r"context|input|prompt|messages", re.IGNORECASE)
 _IN_STREAM = "inband_finish_reason"  # lm15's code of Gemini's endings in a stream, whose names are lost
 _ABOUT_CALL = re.compile(r"(?:tool|function).?call", re.IGNORECASE)
 _ABOUT_SIGNATURE = re.compile(r"signature", re.IGNORECASE)
@@ -89,7 +91,9 @@ def error_cause(error: BaseException) -> ErrorCause | None:
 
 
 def is_too_long(message: str) -> bool:
-    """Return whether an error message says that a prompt is too long for the LM."""
+    """Return whether an error message says that a prompt is too long for the LM, not that more output was asked for."""
+    if _OUTPUT_LIMIT.search(message) and not _OF_PROMPT.search(message):
+        return False
     return bool(_TOO_LONG.search(message))
 
 

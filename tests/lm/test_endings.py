@@ -260,6 +260,7 @@ def invalid(message: str, code: str | None = None) -> LMError:
         (invalid("Function call is missing a thought_signature", "inband_finish_reason"), None),
         (invalid("Invalid 'input[3].call_id': string too long. Expected a maximum length 64"), None),
         (invalid("max_tokens is too large: 100000. This model supports at most 16384 completion tokens"), None),
+        (invalid("max_tokens: 64000 > 8192, which is the maximum allowed number of output tokens for claude"), None),
         (invalid("Invalid value for safety_settings"), None),
         (invalid("tools isn't supported"), None),
         (ContextWindowExceededError(), "context_length"),
