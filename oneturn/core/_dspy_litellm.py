@@ -175,7 +175,7 @@ class _LiteLLMCall:
         raw = self._backend.complete_legacy(self._lm, self._body).raw
         progress = dspy.settings.get("_lm_stream_progress")
         if progress is not None:
-            progress.pop("completed", None)  # whoever ends a run by this reply counts its usage
+            progress.pop("completed", None)  # what ends a run by this reply counts its usage
         response: Response = response_value(raw, self._lm.model_type, request)
         return response
 
