@@ -7,7 +7,7 @@ import functools
 import inspect
 import itertools
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
@@ -46,12 +46,12 @@ def check_columns(metrics: Mapping[str, Callable[..., Any]], examples: Iterable[
 
 
 def required_columns(metric: Callable[..., Any]) -> set[str]:
-    """The columns that a metric, and functions it passes the example to, read on every path through them.
+    """The columns that a metric, and functions it passes the example to, read outside of branches and loops.
 
-    Partial and decorated functions and callable objects are read like what they call. What is in a branch or a loop, or
-    after a statement that may return, isn't on every path. Empty if that can't be determined: there is no source, or
-    the example's name is rebound. A column that is read in a
-    ``try`` block, or also tested (``example.get("x")``, ``hasattr(example, "x")``, ``"x" in example``), isn't needed.
+    Partial and decorated functions and callable objects are read like what they call. What is read after an early
+    ``return`` counts: few data sets have no row that gets there. Empty if the columns can't be determined: there is no
+    source, or the example's name is rebound. A column that is read in a ``try`` block, or also tested
+    (``example.get("x")``, ``hasattr(example, "x")``, ``"x" in example``), isn't needed.
     """
     return _required(metric, 0, 0, set())
 
@@ -106,7 +106,8 @@ def _required(called: Any, position: int, depth: int, seen: set[Any]) -> set[str
         return set()
     mentioned = {text for each in nodes for text in _guarded(each, name)}
     columns: set[str] = set()
-    for each in _certain(node.body if isinstance(node.body, list) else [node.body]):
+    body = node.body if isinstance(node.body, list) else [node.body]
+    for each in itertools.chain.from_iterable(map(_unconditional, body)):
         if isinstance(each, ast.Attribute) and _is(each.value, name) and each.attr not in _EXAMPLE_NAMES | mentioned:
             columns.add(each.attr)
         elif isinstance(each, ast.Subscript) and _is(each.value, name) and isinstance(each.slice, ast.Constant):
@@ -134,21 +135,6 @@ def _parsed(function: FunctionType) -> ast.FunctionDef | ast.Lambda | None:
     return found[0] if found else None
 
 
-def _certain(statements: Sequence[ast.AST]) -> Iterator[ast.AST]:
-    """The nodes that run whenever the statements do: none after a statement that may return."""
-    for statement in statements:
-        yield from _unconditional(statement)
-        if _may_return(statement):
-            return
-
-
-def _may_return(node: ast.AST) -> bool:
-    if isinstance(node, ast.Return):
-        return True
-    is_own = not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda)
-    return is_own and any(map(_may_return, ast.iter_child_nodes(node)))
-
-
 def _unconditional(node: ast.AST) -> Iterator[ast.AST]:
     """The nodes that run whenever ``node`` does: no branches, loops' bodies, later operands or nested functions."""
     yield node
@@ -163,9 +149,6 @@ def _unconditional(node: ast.AST) -> Iterator[ast.AST]:
         children = [node.left, node.comparators[0]]
     elif isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
         children = [node.generators[0].iter]
-    elif isinstance(node, ast.With):
-        yield from _certain([*node.items, *node.body])
-        return
     elif isinstance(node, ast.Try | ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Match):
         children = []
     else:

@@ -90,8 +90,8 @@ class Grader:
 @pytest.mark.parametrize(
     ("metric", "columns"),
     [
-        (by_category, {"category"}),
-        (early, {"answerable"}),
+        (by_category, {"category", "answer"}),
+        (early, {"answerable", "answer"}),
         (functools.partial(strict, 1), {"expected"}),
         (logged(helper_first), {"answer"}),
         (logged(functools.partial(strict, 1)), {"expected"}),
