@@ -223,7 +223,9 @@ def log(
         echo(f"Registered as version {logged.registered_version} of {settings.model_name}{suffix}")
         if settings.tracking_uri.startswith("databricks"):
             echo(f"Deploy it: oneturn deploy serving {logged.registered_version}")
-    variable = "" if store == settings.tracking_uri else f"MLFLOW_TRACKING_URI={without_credentials(store)} "
+    variable = (
+        "" if store == settings.tracking_uri else f"MLFLOW_TRACKING_URI={shlex.quote(without_credentials(store))} "
+    )
     echo(f"Serve it:  {variable}oneturn serve --model {logged.model_uri}")
     echo(f'Query it:  oneturn query http://127.0.0.1:{loaded.config.serve.port} "…"')
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum
@@ -246,10 +247,13 @@ def _run(
     options: dict[str, Any],
 ) -> Evaluation:
     """Evaluate the agent, or the target if one is given."""
+    from oneturn.config.tracking import use_store
     from oneturn.errors import OneTurnError
     from oneturn.evaluation import evaluate, output_types
 
     if target is not None:
+        if target.startswith(("models:/", "runs:/")) and not os.environ.get("MLFLOW_TRACKING_URI"):
+            use_store(agent.config.mlflow, agent.root)
         try:
             types = output_types(agent)
         except OneTurnError as error:  # a tool's server, say, that only the served agent can reach

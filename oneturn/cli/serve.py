@@ -55,10 +55,10 @@ def serve(
 
         serve(loaded, host=host, port=port)
     else:
-        _serve_logged(model, host, port, config)
+        _serve_logged(model, host, port, agent, config)
 
 
-def _serve_logged(model: str, host: str | None, port: int | None, config: Path | None) -> None:
+def _serve_logged(model: str, host: str | None, port: int | None, agent: Path, config: Path | None) -> None:
     from oneturn.config import AgentConfig
     from oneturn.config.tracking import use_tracking
     from oneturn.serving.server import serve
@@ -66,7 +66,7 @@ def _serve_logged(model: str, host: str | None, port: int | None, config: Path |
     settings = None
     if config is not None:
         read = AgentConfig.read(config)
-        use_tracking(read.mlflow)
+        use_tracking(read.mlflow, agent.resolve().parent if agent.is_file() else None)
         settings = read.serve
     serve(model, host=host, port=port, settings=settings)
 

@@ -53,6 +53,9 @@ def has_outputs(items: Sequence[Item], own: OwnTools) -> bool:
     names = {item.get("call_id"): item.get("name") for item in turn if item.get("type") == "function_call"}
     outputs = [index for index, item in enumerate(turn) if item.get("type") == "function_call_output"]
     outputs = [index for index in outputs if names.get(turn[index].get("call_id")) not in own]
+    asked = max((index for index, item in enumerate(turn) if item.get("role") == "user"), default=0)
+    # A client that shortens its history may leave the output of a call that it has dropped.
+    outputs = [index for index in outputs if index > asked or turn[index].get("call_id") in names]
     if not outputs or any(is_answer(item) or item.get("type") in _APPROVALS for item in turn[outputs[-1] :]):
         return False
     if orphans := [turn[index].get("call_id") for index in outputs if turn[index].get("call_id") not in names]:
@@ -61,7 +64,6 @@ def has_outputs(items: Sequence[Item], own: OwnTools) -> bool:
             "back, then the outputs of their calls."
         )
     calls, _ = read_calls(turn, own)
-    asked = max(index for index, item in enumerate(turn) if item.get("role") == "user" or index == 0)
     if missing := [each for each in calls if each.call.by_client and not each.has_output and each.index > asked]:
         raise RequestError(
             f"The input has no output of the call {missing[0].call_id!r:.80} of {missing[0].call.name!r:.80}; send a "

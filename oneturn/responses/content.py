@@ -21,12 +21,6 @@ class Content:
     images: list[dspy.Image] = field(default_factory=list)
     files: list[dspy.File] = field(default_factory=list)
 
-    def add(self, other: Content) -> None:
-        """Add the parts of another content."""
-        self.texts += other.texts
-        self.images += other.images
-        self.files += other.files
-
 
 def read_content(item: Item) -> Content:
     """Return the content of a message. A refusal is text.

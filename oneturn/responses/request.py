@@ -9,7 +9,8 @@ receives the system and developer messages, a ``list[dict]`` field named ``messa
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Union, get_args, get_origin
 
@@ -23,7 +24,7 @@ from oneturn.errors import RequestError
 from oneturn.programs.chat_completions import ChatTurn
 from oneturn.responses.call_items import APPROVAL_RESPONSE
 from oneturn.responses.chat import to_chat
-from oneturn.responses.content import Content, Item, read_content
+from oneturn.responses.content import Item, read_content
 from oneturn.responses.turns import is_answer, turn_start
 
 _SYSTEM_ROLES = ("system", "developer")
@@ -31,12 +32,12 @@ _SYSTEM_ROLES = ("system", "developer")
 
 @dataclass(frozen=True)
 class Exchange:
-    """An earlier question, with its images and files, and its answer; either may be missing."""
+    """An earlier question, with the images and files of its messages, and its answer; either may be missing."""
 
     question: str | None = None
     answer: str | None = None
-    images: tuple[dspy.Image, ...] = ()
-    files: tuple[dspy.File, ...] = ()
+    images: tuple[tuple[dspy.Image, ...], ...] = ()
+    files: tuple[tuple[dspy.File, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,15 @@ class Conversation:
 
     Attributes:
         question: the texts of the user messages since the last answer; ``None`` without a text.
-        images: the images of these messages.
-        files: the files of these messages.
+        images: the images of each of these messages.
+        files: the files of each of these messages.
         history: the exchanges before them, oldest first.
         system_message: the text of the system and developer messages.
     """
 
     question: str | None
-    images: tuple[dspy.Image, ...] = ()
-    files: tuple[dspy.File, ...] = ()
+    images: tuple[tuple[dspy.Image, ...], ...] = ()
+    files: tuple[tuple[dspy.File, ...], ...] = ()
     history: tuple[Exchange, ...] = ()
     system_message: str = ""
 
@@ -81,14 +82,13 @@ def read_conversation(request: ResponsesAgentRequest) -> Conversation:
 
 def _exchange(messages: Iterable[Item]) -> Exchange:
     """The question of user messages."""
-    content = Content()
-    texts: list[str] = []
-    for message in messages:
-        content.add(part := read_content(message))
-        if part.texts:
-            texts.append("\n".join(part.texts))
-    question = "\n\n".join(texts) if texts else None
-    return Exchange(question, None, tuple(content.images), tuple(content.files))
+    contents = [read_content(message) for message in messages]
+    texts = ["\n".join(content.texts) for content in contents if content.texts]
+    return Exchange(
+        question="\n\n".join(texts) if texts else None,
+        images=tuple(tuple(content.images) for content in contents),
+        files=tuple(tuple(content.files) for content in contents),
+    )
 
 
 def _exchanges(items: Iterable[Item]) -> list[Exchange]:
@@ -223,7 +223,10 @@ def _from_items(
     conversation = read_conversation(request)
     inputs = _question(signature, conversation)
     for kind, attachments in ((dspy.Image, conversation.images), (dspy.File, conversation.files)):
-        inputs |= _attachments(signature, kind, attachments)
+        taken = _attachments(signature, kind, attachments)
+        if not taken and any(attachments) and (name := question_field(signature)) in inputs:
+            inputs[name] = f"[{_PART_TYPES[kind].removeprefix('input_')}]\n\n{inputs[name]}"  # the LM can say so
+        inputs |= taken
     return inputs, _context(signature, conversation, answer_field)
 
 
@@ -236,18 +239,26 @@ def _question(signature: type[dspy.Signature], conversation: Conversation) -> di
     raise RequestError(f"This agent takes no question; send input=[] and custom_inputs with the fields: {fields}.")
 
 
-def _attachments(signature: type[dspy.Signature], kind: Any, attachments: tuple[Any, ...]) -> dict[str, Any]:
-    if not attachments:
+def _attachments(signature: type[dspy.Signature], kind: Any, messages: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+    """The images or files of a question's messages, as the input that takes them.
+
+    A field for one takes that of the last message that has any. Without a field for them only those of the last message
+    are an error: a client may keep an earlier message that was refused.
+    """
+    given = [attachments for attachments in messages if attachments]
+    if not given:
         return {}
     part = _PART_TYPES[kind]
-    for name, field in signature.input_fields.items():
-        if _is_list_of(field.annotation, kind):
-            return {name: list(attachments)}
-        if kind in _options(field.annotation):
-            if len(attachments) > 1:
-                raise RequestError(f"This agent takes one {part}, in {name!r}; a question has {len(attachments)}.")
-            return {name: attachments[0]}
-    raise RequestError(f"A content part of type {part!r} isn't supported: this agent has no field for it.")
+    name = _field_of(signature, kind)
+    if name is None:
+        if messages[-1]:
+            raise RequestError(f"A content part of type {part!r} isn't supported: this agent has no field for it.")
+        return {}
+    if _is_list_of(signature.input_fields[name].annotation, kind):
+        return {name: [attachment for attachments in given for attachment in attachments]}
+    if len(given[-1]) > 1:
+        raise RequestError(f"This agent takes one {part}, in {name!r}; a message has {len(given[-1])}.")
+    return {name: given[-1][0]}
 
 
 def _context(signature: type[dspy.Signature], conversation: Conversation, answer_field: str | None) -> dict[str, Any]:
@@ -268,7 +279,7 @@ def _turn(signature: type[dspy.Signature], exchange: Exchange, answer: str | Non
     question = question_field(signature) or "question"
     turn: dict[str, Any] = {} if exchange.question is None else {question: exchange.question}
     for kind, attachments in ((dspy.Image, exchange.images), (dspy.File, exchange.files)):
-        if _field_of(signature, kind) is not None:  # an agent without such a field has never taken one
+        with suppress(RequestError):  # it was refused then
             turn |= _attachments(signature, kind, attachments)
     return turn if exchange.answer is None else {**turn, answer or "answer": exchange.answer}
 

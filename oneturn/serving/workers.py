@@ -10,6 +10,7 @@ import os
 import sys
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import ChangeReload, Multiprocess
@@ -65,7 +66,8 @@ class AgentSource:
         if self.config is None:
             return self.model, self._with_address(ServeConfig())
         settings = AgentConfig.read(self.config)
-        use_tracking(settings.mlflow)
+        file = Path(self.agent)
+        use_tracking(settings.mlflow, file.resolve().parent if file.is_file() else None)
         return self.model, self._with_address(settings.serve)
 
     def _with_address(self, settings: ServeConfig) -> ServeConfig:

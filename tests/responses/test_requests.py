@@ -172,6 +172,14 @@ def test_attachments_of_all_messages_of_the_question_count():
     assert inputs(Look, user(text("Look."), image()), user("What is it?"))["question"] == "Look.\n\nWhat is it?"
 
 
+def test_a_message_that_was_refused_ends_no_conversation():
+    assert inputs(Talk, user(image()), user("In words: hi"))["question"] == "[image]\n\nIn words: hi"
+    refused = user(text("?"), image("data:image/png;base64,AAAB"))
+    assert inputs(Look, refused, user(text("This one."), image()))["photo"] == dspy.Image(PIXEL)
+    items = [refused, user(image(), image()), assistant("Which?"), user("a")]
+    assert inputs(Talk, *items)["history"].messages == [{"question": "?", "answer": "Which?"}]
+
+
 @pytest.mark.parametrize("gap", [assistant("Tw", status="incomplete"), {"role": "assistant", "content": ""}, *NOTES])
 def test_what_is_no_answer_does_not_end_a_question(gap: dict[str, Any]):
     values = inputs(Talk, user("a"), assistant("1"), user("b"), gap, user("c"))
@@ -230,18 +238,12 @@ REFUSED = {
     "twice": (Talk, [user("a")], {"question": "b"}, "'question' is set in custom_inputs and in input; send it once."),
     "no question": (Talk, [assistant("a")], {}, "The request has no user message; send input="),
     "no text": (Look, [user(image())], {}, "The question has no text; send an input_text part"),
-    "an image before the question": (
-        Talk,
-        [user(image()), user("?")],
-        {},
-        "A content part of type 'input_image' isn't",
-    ),
     "no field": (Talk, [user(text("?"), image())], {}, "A content part of type 'input_image' isn't supported: this"),
     "two images": (
         Look,
         [user(text("?"), image(), image())],
         {},
-        "This agent takes one input_image, in 'photo'; a question has 2.",
+        "This agent takes one input_image, in 'photo'; a message has 2.",
     ),
     "a path": (Look, [user(text("?"), image("/etc/passwd"))], {}, "An input_image needs an image_url: an http(s)"),
     "no data": (
