@@ -47,11 +47,21 @@ ALL = {
                 "required": ["id", "email"],
             },
         ),
+        ({"properties": None, "anyOf": None, "allOf": {}, "required": True, "type": "string"}, TEXT),
         ({"anyOf": [TEXT, {"type": "null"}], "default": None}, {"anyOf": [TEXT, {"type": "null"}], "default": None}),
     ],
 )
 def test_a_schema_is_plain(schema: Any, plain: dict[str, Any]):
     assert plain_schema(schema) == plain
+
+
+def test_nested_alternatives_dont_grow_without_bound():
+    schema: dict[str, Any] = TEXT
+    for _ in range(16):
+        schema = {"type": "object", "properties": {"a": schema}, "anyOf": [{"required": ["a"]}, {"required": ["b"]}]}
+    plain = plain_schema(schema)
+    assert len(str(plain)) < 50_000
+    assert plain["properties"].keys() == {"a"}
 
 
 def tool_with(schema: Any) -> dspy.Tool:
