@@ -34,7 +34,9 @@ _FILTERED = re.compile(
 )
 # Groq's codes and Gemini's names of a reply that isn't a valid function call, or JSON.
 _FAILED = re.compile(
-    r"tool_use_failed|json_validate_failed|malformed|unexpected.?tool.?call|too.?many.?tool.?calls", re.IGNORECASE
+    r"tool_use_failed|json_validate_failed|malformed.?(?:(?:function|tool).?call|response)|unexpected.?tool.?call"
+    r"|too.?many.?tool.?calls",
+    re.IGNORECASE,
 )
 
 # Words of an error's message.

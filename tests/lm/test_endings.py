@@ -243,6 +243,7 @@ def invalid(message: str, code: str | None = None) -> LMError:
     ("error", "cause"),
     [
         (invalid("Malformed function call: print(x)", "MALFORMED_FUNCTION_CALL"), "failed_reply"),
+        (invalid("Bad request: tools are not supported for this endpoint", "MALFORMED_REQUEST"), None),
         (invalid("Malformed function call: print(x)", "inband_finish_reason"), "failed_reply"),
         (invalid("", "TOO_MANY_TOOL_CALLS"), "failed_reply"),
         (invalid("Candidate blocked: RECITATION", "RECITATION"), "content_filter"),
