@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import inspect
@@ -81,10 +82,16 @@ def fingerprint(value: Any, seen: frozenset[int] = frozenset()) -> Any:
 
 def _state(program: dspy.Module) -> dict[str, Any]:
     """Instructions and demos, without LMs, because DSPy can't dump an LM with a custom engine."""
-    copied = program.deepcopy()
-    copied.set_lm(None)
-    state: dict[str, Any] = copied.dump_state()
-    return state
+    return {name: _without_lm(part).dump_state() for name, part in program.named_parameters()}
+
+
+def _without_lm(part: Any) -> Any:
+    """A shallow copy: DSPy's deep copy of a program may share its predictors, whose LMs are in use."""
+    if getattr(part, "lm", None) is None:
+        return part
+    copied = copy.copy(part)
+    copied.lm = None
+    return copied
 
 
 def _form(react: ReAct) -> list[Any]:

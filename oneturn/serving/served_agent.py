@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,8 @@ from oneturn.programs import program_tools
 from oneturn.programs.fingerprint import digest, program_fingerprint
 from oneturn.responses import ResponsesAdapter
 from oneturn.responses.tool_items import ToolItemForm
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,13 @@ class ServedAgent:
         """Equal for servers of the same program with the same prompts, settings and LM; ``None`` if that is unknown."""
         program = getattr(self.agent, "program", None)
         module = getattr(program, "module", program)  # unwrap a ModuleProgram
-        return digest(program_fingerprint(module)) if isinstance(module, dspy.Module) else None
+        if not isinstance(module, dspy.Module):
+            return None
+        try:
+            return digest(program_fingerprint(module))
+        except Exception:  # settings may be objects of any class
+            _logger.warning("The program %s has no fingerprint.", type(module).__name__, exc_info=True)
+            return None
 
     @cached_property
     def tools(self) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -118,3 +119,21 @@ def test_fingerprints_are_equal_in_another_process():
     runs = [subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True) for _ in "ab"]
     assert runs[0].stdout == runs[1].stdout
     assert len(runs[0].stdout.strip()) == 64
+
+
+def test_the_lms_of_a_program_that_cant_be_copied_stay():
+    class Part(dspy.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.predict = dspy.Predict("question -> answer")
+            self.lock = threading.Lock()
+
+    class Program(dspy.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = [Part()]
+
+    program, lm = Program(), ScriptedLM([])
+    program.set_lm(lm)
+    program_fingerprint(program)
+    assert program.parts[0].predict.lm is lm

@@ -267,3 +267,14 @@ def _error(text: str) -> dict[str, Any]:
     }
     error: dict[str, Any] = event["error"]
     return error
+
+
+def test_an_agent_without_a_fingerprint_is_described(monkeypatch: pytest.MonkeyPatch):
+    def broken(self: Any, json_mode: bool = True) -> Any:
+        raise TypeError("can't dump")
+
+    monkeypatch.setattr(dspy.Predict, "dump_state", broken)
+    with TestClient(application(oneturn.ResponsesAdapter(oneturn.ReAct("question -> answer", tools=[])))) as client:
+        answer = client.get("/agent/info")
+    assert answer.status_code == 200
+    assert answer.json().get("fingerprint") is None
