@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -203,13 +204,19 @@ def _leading(entries: Any, room: int) -> Any:
     """The leading entries of a list or an object whose text has at most ``room`` characters; ``None`` for others."""
     if not isinstance(entries, Mapping | Sequence) or isinstance(entries, str):
         return None
-    items = list(entries.items()) if isinstance(entries, Mapping) else list(entries)
+    pairs = isinstance(entries, Mapping)
+    items = list(entries.items() if pairs else entries)[:room]  # each has a character at least
+    rendered: Callable[[Any], str] = render_result
+    if not documents_in(entries) and not media_in(entries):
+        plain = jsonable(dict(items) if pairs else items)
+        if isinstance(plain, dict if pairs else list):  # once, not for each length that is tried
+            items, rendered = list(plain.items() if pairs else plain), functools.partial(json.dumps, ensure_ascii=False)
 
     def first(count: int) -> Any:
-        return dict(items[:count]) if isinstance(entries, Mapping) else items[:count]
+        return dict(items[:count]) if pairs else items[:count]
 
     counts = range(1, len(items) + 1)
-    return first(bisect.bisect_right(counts, room, key=lambda count: len(render_result(first(count)))))
+    return first(bisect.bisect_right(counts, room, key=lambda count: len(rendered(first(count)))))
 
 
 def failed(call: ToolCall, reason: str, span: LiveSpan | None = None) -> ToolResult:

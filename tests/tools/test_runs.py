@@ -12,9 +12,11 @@ from mlflow.entities import Document
 
 import oneturn
 from oneturn.core.run_context import RunContext, current_run
+from oneturn.core.serialization import jsonable
 from oneturn.core.steps import ToolCall, ToolProgress, ToolResult
 from oneturn.errors import ProgramError, RunCancelled
 from oneturn.testing import ScriptError
+from oneturn.tools import registry
 from oneturn.tools.execution import run_tools
 from oneturn.tools.registry import run_tool, toolset
 
@@ -223,6 +225,19 @@ def test_a_long_list_or_object_is_cut_between_two_entries(value: Any):
     assert kept == (dict(list(value.items())[: len(kept)]) if isinstance(value, dict) else value[: len(kept)])
     assert 5 < len(kept) < 50
     assert note == f"(cut; {len(json.dumps(value))} characters)"
+
+
+def test_a_long_list_isnt_converted_for_each_length_that_is_tried(monkeypatch: pytest.MonkeyPatch):
+    sizes: list[int] = []
+
+    def noted(value: Any) -> Any:
+        sizes.append(len(value))
+        return jsonable(value)
+
+    monkeypatch.setattr(registry, "jsonable", noted)
+    cut([{"n": n} for n in range(10_000)], max_chars=200)
+    assert len(sizes) == 3, "the whole list, the entries that might fit, and those that do"
+    assert sizes[1] < 200
 
 
 def test_a_long_table_is_cut_between_two_rows():
