@@ -6,7 +6,7 @@ import contextlib
 import json
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -220,7 +220,11 @@ def from_inference_table(
     rows, counts = redact_records(inference_rows(table, question), rules)
     asked = [row for row in rows if error_of(row) != FEEDBACK]
     chosen = [row for row in asked if error_of(row) is not None or not failed]
-    write_rows(output, [{name: jsonable(value) for name, value in row.items()} for row in chosen])
+
+    def as_json(value: Any) -> Any:
+        return value.isoformat() if hasattr(value, "isoformat") else jsonable(value)
+
+    write_rows(output, [{name: as_json(value) for name, value in row.items()} for row in chosen])
     errors = sum(error_of(row) is not None for row in chosen)
     echo(f"Wrote {len(chosen)} rows to {output}, {errors} without an answer.")
     if len(asked) < len(rows):

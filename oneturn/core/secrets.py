@@ -184,6 +184,7 @@ _AFTER_NAME = re.compile(
         ["'`(]?)(?P<secret>[^\s"'<>\[-][^\s"']*)""",
     re.VERBOSE | re.IGNORECASE,
 )
+_SAID = re.compile(r"""\b(?:is|value|was)\s|:\s|["'`(]$""", re.IGNORECASE)
 _OPTION = re.compile(r"(?:--[\w-]*|\blogin\s{1,4}\S{1,100}\s{1,4})$")  # also of .netrc
 _HEADER = re.compile(
     rf"""authori[sz]ation{_IS}[\\"'`]{{0,4}}
@@ -323,7 +324,7 @@ def _after_name(match: re.Match[str], value: str) -> str | None:
     if not _OPTION.search(match.string, max(0, match.start() - 120), match.start()):
         if _is_random(value, 16):
             return "assignment"
-        is_said = match["link"] and len(value) >= 6 and _MIXED.match(value) and not _is_ordinary(value)
+        is_said = _SAID.search(match["link"]) and len(value) >= 6 and _MIXED.match(value) and not _is_ordinary(value)
         return "possible_assignment" if is_said else None
     if _is_ordinary(value) or (value.isupper() and value.isalpha()):  # --token TOKEN
         return None

@@ -81,7 +81,7 @@ def missing_modules(agent: Agent) -> list[str]:
     for file in _carried_files(agent):
         for name, line in _imports(ast.parse(file.read_text(encoding="utf-8"))):
             top = name.partition(".")[0]
-            if top not in carried and _is_module(agent.root / top):
+            if top not in carried and _is_module(agent.root, name):
                 missing.setdefault(top, f"{top} ({file.relative_to(agent.root)}, line {line})")
     return list(missing.values())
 
@@ -109,8 +109,11 @@ def _carried_files(agent: Agent) -> Iterator[Path]:
         yield from [place] if place.suffix == ".py" else sorted(place.rglob("*.py"))
 
 
-def _is_module(place: Path) -> bool:
-    return place.with_suffix(".py").is_file() or (place.is_dir() and any(place.rglob("*.py")))
+def _is_module(root: Path, name: str) -> bool:
+    """Whether a folder has a module: a file or package, or the whole path in folders without ``__init__.py``, of which
+    an installed package may have the first name, too."""
+    places = root / name.partition(".")[0], root.joinpath(*name.split("."))
+    return any(place.with_suffix(".py").is_file() or any(place.glob("*.py")) for place in places)
 
 
 def _imports(node: ast.AST) -> Iterator[tuple[str, int]]:

@@ -91,7 +91,7 @@ def evaluate_version(
         DataError: an example has a field with the name of a result column.
         ProgramError: the version can't be run in this environment.
     """
-    check_column_names(examples, ["score"])
+    check_column_names(examples, ["score"], output_types(agent))
     with tempfile.TemporaryDirectory() as folder:
         rows = _answers(version, examples, Path(folder), agent.root, compiled)
     types = output_types(agent)

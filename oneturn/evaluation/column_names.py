@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import dspy
@@ -29,25 +29,26 @@ def check_metric_names(names: Iterable[str]) -> None:
             )
 
 
-def check_column_names(examples: Iterable[Any], metrics: Iterable[str]) -> None:
+def check_column_names(examples: Iterable[Any], metrics: Iterable[str], outputs: Collection[str] = ()) -> None:
     """Raise ``DataError`` if :func:`reserved_column` returns one for an example; what isn't an example is skipped."""
     metrics = list(metrics)
     for example in examples:
-        if isinstance(example, dspy.Example) and (reason := reserved_column(example, metrics)):
+        if isinstance(example, dspy.Example) and (reason := reserved_column(example, metrics, outputs)):
             raise DataError(reason)
 
 
-def reserved_column(example: dspy.Example, metrics: Iterable[str]) -> str | None:
+def reserved_column(example: dspy.Example, metrics: Iterable[str], outputs: Collection[str] = ()) -> str | None:
     """Why an example's field can't be a column of its row, ``None`` if all can.
 
-    An input may have the name of a figure, such as ``feedback``: the program and the metric get it, and the column of
-    the row is the figure. So are ``error`` and ``seconds``, which rows of an inference table have.
+    An input, and the label of an output, may have the name of a figure, such as ``feedback``: the program and the
+    metric get it, and the column of the row is the figure. So are ``error`` and ``seconds``, which rows of an inference
+    table have.
     """
     names = set(metrics)
     results = (MEASURED - _OF_REQUESTS) | names | {f"{name}_feedback" for name in names}
     inputs = example.inputs() if has_inputs(example) else {}
     for field in map(str, example.keys()):
-        is_input = field in inputs and field in MEASURED - {REPEAT}
-        if (field in results or field.startswith(PREDICTED)) and not is_input:
+        is_field = (field in inputs or field in outputs) and field in MEASURED - {REPEAT}
+        if (field in results or field.startswith(PREDICTED)) and not is_field:
             return f"The column {field!r} of the data has the name of a result column: rename or drop it."
     return None

@@ -33,7 +33,8 @@ _METADATA_FIELDS = {
 
 def is_agent_evaluation(row: Mapping[str, Any], inputs: Sequence[str]) -> bool:
     """Whether a row has the format of MLflow's Agent Evaluation, rather than any of the program's inputs as a field."""
-    if any(name in row for name in inputs):
+    flat = [name for name in inputs if name in row]
+    if flat and (len(flat) == len(inputs) or not _METADATA_FIELDS.issuperset(flat)):
         return False
     return isinstance(_parsed(row.get("inputs")), Mapping) or row.get("request") is not None
 

@@ -149,6 +149,8 @@ def _unconditional(node: ast.AST) -> Iterator[ast.AST]:
         children = [node.left, node.comparators[0]]
     elif isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
         children = [node.generators[0].iter]
+    elif isinstance(node, ast.With) and any("suppress" in ast.unparse(each) for each in node.items):
+        children = node.items
     elif isinstance(node, ast.Try | ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Match):
         children = []
     else:

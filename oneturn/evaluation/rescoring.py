@@ -63,7 +63,7 @@ def rescore(
         for record, example in zip(records, labelled, strict=True)
     ]
     check_columns(named, golds)
-    check_column_names(golds, named)
+    check_column_names(golds, named, types or {})
     rows_with_labels = [
         record if example is None else {**_plain_labels(gold, measured), **record, **_plain_labels(gold, measured)}
         for record, example, gold in zip(records, labelled, golds, strict=True)
@@ -112,7 +112,7 @@ def _matched(
 ) -> Iterable[dspy.Example | None]:
     if examples is None:
         return [None] * len(records)
-    by_id = {str(example["id"]): example for example in examples if example.get("id") is not None}
+    by_id = {_id_text(example["id"]): example for example in examples if example.get("id") is not None}
     ids = [record.get("id") for record in records]
     if len(by_id) == len(examples) and any(ident is not None for ident in ids):
         return [_with_id(record, by_id, path) for record in records]
@@ -120,7 +120,8 @@ def _matched(
         raise DataError(f"{path} has {len(records)} rows, and there are {len(examples)} examples: give the same ones.")
     for number, (record, example) in enumerate(zip(records, examples, strict=True), start=1):
         for name, value in example.inputs().items():
-            if name in record and _was_answered(record) and _comparable(record[name]) != _comparable(value):
+            is_given = name in record and name not in MEASURED and _was_answered(record)
+            if is_given and _comparable(record[name]) != _comparable(value):
                 raise DataError(
                     f"Row {number} of {path} has {name} = {record[name]!r:.80}, and its example {value!r:.80}: give "
                     "the examples that were evaluated, in the same order, or give both an id."
@@ -128,8 +129,13 @@ def _matched(
     return examples
 
 
+def _id_text(value: Any) -> str:
+    """The text of an id; a table with a missing one has decimals."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
 def _with_id(record: Row, by_id: Mapping[str, dspy.Example], path: Path) -> dspy.Example | None:
-    example = by_id.get(str(record.get("id")))
+    example = by_id.get(_id_text(record.get("id")))
     is_unreadable = record.get("id") is None and not _was_answered(record)
     if example is None and not is_unreadable:
         raise DataError(

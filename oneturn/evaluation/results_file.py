@@ -244,7 +244,8 @@ def _check_replaceable(path: Path, fresh: bool) -> None:
     if not fresh:
         raise DataError(
             f"{path} has the rows of another evaluation: the program, its LM, the data or the metrics differ, or "
-            "the file was changed. Name another file, or replace it (fresh=True, --fresh)."
+            "the file was changed. Name another file, score its answers with other metrics (--rescore), or replace it "
+            "(fresh=True, --fresh)."
         )
 
 

@@ -47,6 +47,8 @@ def write_recorded(path: Path, rows: Iterable[Mapping[str, Any]], evaluation: st
     record = {"evaluation": evaluation, "columns": columns if path.suffix == ".csv" else {}}  # others have their own
     if any(record.values()):
         record_path(path).write_text(json.dumps({**record, "sha256": _digest(path)}) + "\n", encoding="utf-8")
+    else:
+        record_path(path).unlink(missing_ok=True)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def evaluate(
     if source.key != SPARK:  # reading its rows twice costs a job
         sample = list(itertools.islice(source.rows(), SAMPLE))
         check_columns(named, sample)
-        check_column_names(sample, named)
+        check_column_names(sample, named, resolved.types)
     source = repeat_rows(source, repeats)
     # DSPy's cache would give each repeat the same answer.
     with contextlib.nullcontext() if repeats == 1 else replaced_cache(memory=False):
@@ -207,7 +207,7 @@ def iter_rows(
         row: Row = {} if repeats == 1 else {REPEAT: number % repeats}
         if isinstance(example, Unreadable):
             return row | unreadable_row(example, metrics)
-        if (reason := reserved_column(example, metrics)) is not None:  # a later row than the checked ones
+        if (reason := reserved_column(example, metrics, target.types)) is not None:  # a later row than the checked ones
             return row | unreadable_row(Unreadable(reason), metrics)
         return evaluate_row(target, example, metrics, limiter, TRIES, row)
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import dspy
 import pydantic
 from pydantic.fields import FieldInfo
 
 from oneturn.agent import Agent
-from oneturn.core.fields import PROMPT_PART, dump_field, is_untyped, validate_field
+from oneturn.core.fields import PROMPT_PART, dump_field, field_type, is_untyped, validate_field
 from oneturn.core.validation import problems_of
 from oneturn.errors import DataError, OneTurnError
 from oneturn.programs.react import ReAct
@@ -52,7 +53,8 @@ def with_input_types(inputs: Mapping[str, Any], signature: type[dspy.Signature])
         try:
             typed[name] = _validate_input(field, value)
         except pydantic.ValidationError as error:
-            if value is None and not field.is_required():
+            if value is None:
+                typed |= {name: None} if field.is_required() else {}
                 continue
             problem = problems_of(error)[0]
             place = ".".join(map(str, (name, *problem["loc"])))
@@ -66,37 +68,32 @@ def with_input_types(inputs: Mapping[str, Any], signature: type[dspy.Signature])
 def _validate_input(field: FieldInfo, value: Any) -> Any:
     try:
         return validate_field(field, value)
-    except pydantic.ValidationError:  # an array, or of a class of the same name: the agent's module was loaded twice
+    except pydantic.ValidationError:
+        pass
+    try:  # an array, or of a class of the same name: the agent's module was loaded twice
         return validate_field(field, dump_field(value))
+    except pydantic.ValidationError:  # of a table: JSON text, or a number for a text
+        return _convert_strictly(value, field_type(field))
 
 
 def with_label_types(example: dspy.Example, types: Mapping[str, Any]) -> dspy.Example:
     """The example with each label that has the name of an output in the output's type, as the program returns it.
 
-    A label may be JSON, or the JSON text of a value. ``None`` is unchanged: the row has no such label. So is a list for
-    a text: the accepted texts.
-
-    Raises:
-        DataError: a label isn't of its type.
+    A label may be JSON, or the JSON text of a value. One that isn't of the type is unchanged: metrics have labels of
+    other kinds, such as a list of accepted texts. So is ``None``: the row has no such label.
     """
     typed = example.copy()
     for name, value in example.labels().items():
-        if name in types and value is not None and not (types[name] is str and isinstance(value, list | tuple | set)):
-            typed[name] = _typed_label(name, value, types[name])
+        if name in types and value is not None:
+            typed[name] = _typed_label(value, types[name])
     return typed
 
 
-def _typed_label(name: str, value: Any, kind: Any) -> Any:
+def _typed_label(value: Any, kind: Any) -> Any:
     for given in (value, dump_field(value)):  # the latter if the agent's module was loaded twice
-        try:
+        with contextlib.suppress(pydantic.ValidationError):
             return _convert_strictly(given, kind)
-        except pydantic.ValidationError as error:
-            problem = problems_of(error)[0]
-    place = ".".join(map(str, (name, *problem["loc"])))
-    raise DataError(
-        f"The label {place!r} is {problem['input']!r:.80}, and the output {name!r} has the type "
-        f"{inspect.formatannotation(kind)}: {problem['msg']}. Correct it, or give a label of another kind another name."
-    )
+    return value
 
 
 def with_types(outputs: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +112,8 @@ def _convert(value: Any, kind: Any) -> Any:
 
 
 def _convert_strictly(value: Any, kind: Any) -> Any:
-    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+    takes_text = kind is str or (str in get_args(kind) and not {int, float, Any} & set(get_args(kind)))
+    if takes_text and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)  # a column of a CSV file in which all texts are numbers
     try:
         adapter = pydantic.TypeAdapter(kind)

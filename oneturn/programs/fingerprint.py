@@ -44,21 +44,25 @@ def program_fingerprint(program: dspy.Module, lm: dspy.BaseLM | None = None) -> 
     ]
 
 
-def fingerprint(value: Any, seen: frozenset[int] = frozenset()) -> Any:
+def fingerprint(value: Any, seen: frozenset[int] = frozenset(), visited: set[Any] | None = None) -> Any:
     """A function by its source text and what is bound to it; an object by its class and its settings.
 
-    Functions of the same module that it calls, and numbers and texts of the module, are part of it.
+    Functions of the same module that it calls, and numbers and texts of the module, are part of it, each once.
     """
-    if is_plain(value):
-        return value
+    visited = set() if visited is None else visited
     if id(value) in seen:
         return type(value).__name__
-    part = functools.partial(fingerprint, seen=seen | {id(value)})
+    if not isinstance(value, list | tuple | Mapping) and is_plain(value):
+        return value
+    part = functools.partial(fingerprint, seen=seen | {id(value)}, visited=visited)
     if isinstance(value, functools.partial):
         return ["partial", *map(part, (value.func, value.args, value.keywords))]
     if inspect.ismethod(value):
         return [part(value.__func__), part(value.__self__)]
     if inspect.isfunction(value):
+        if value in visited:
+            return value.__qualname__
+        visited.add(value)
         return _function(value, part)
     if isinstance(value, list | tuple):
         return list(map(part, value))
@@ -70,7 +74,7 @@ def fingerprint(value: Any, seen: frozenset[int] = frozenset()) -> Any:
         return lm_settings(value)
     if not callable(value):
         return [canonical(value), named_settings(object_settings(value))]
-    kind = value if isinstance(value, type) else type(value)
+    kind: Any = value if isinstance(value, type) else type(value)
     call = getattr(kind, "__call__", None)  # noqa: B004  # the function, not whether there is one
     settings = {} if kind is value else {n: v for n, v in object_settings(value).items() if not is_secret_name(n)}
     return [
@@ -153,6 +157,14 @@ def _names(code: CodeType) -> set[str]:
     return {*code.co_names, *(name for inner in _inner(code) for name in _names(inner))}
 
 
+def _constant(value: Any) -> str:
+    """The text of a constant, the same in every process: the order of a set isn't."""
+    if isinstance(value, tuple | frozenset):
+        parts = list(map(_constant, value))
+        return f"{type(value).__name__}({', '.join(parts if isinstance(value, tuple) else sorted(parts))})"
+    return repr(value)
+
+
 def _bytecode(code: CodeType) -> list[Any]:
-    constants = [repr(each) for each in code.co_consts if not isinstance(each, CodeType)]
+    constants = [_constant(each) for each in code.co_consts if not isinstance(each, CodeType)]
     return [code.co_code.hex(), list(code.co_names), constants, list(map(_bytecode, _inner(code)))]

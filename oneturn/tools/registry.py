@@ -205,12 +205,13 @@ def _leading(entries: Any, room: int) -> Any:
     if not isinstance(entries, Mapping | Sequence) or isinstance(entries, str):
         return None
     pairs = isinstance(entries, Mapping)
-    items = list(entries.items() if pairs else entries)[:room]  # each has a character at least
+    items: list[Any] = list(entries.items() if isinstance(entries, Mapping) else entries)[:room]  # of a character each
     rendered: Callable[[Any], str] = render_result
     if not documents_in(entries) and not media_in(entries):
         plain = jsonable(dict(items) if pairs else items)
-        if isinstance(plain, dict if pairs else list):  # once, not for each length that is tried
-            items, rendered = list(plain.items() if pairs else plain), functools.partial(json.dumps, ensure_ascii=False)
+        if pairs == isinstance(plain, dict) and isinstance(plain, dict | list):  # once, not for each length
+            items = list(plain.items() if isinstance(plain, dict) else plain)
+            rendered = functools.partial(json.dumps, ensure_ascii=False)
 
     def first(count: int) -> Any:
         return dict(items[:count]) if pairs else items[:count]

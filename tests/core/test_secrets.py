@@ -248,6 +248,7 @@ ORDINARY = [
     "cookie: the user must accept; see https://x.test/cookies. session_id=42",
     "the hotpot: no, mkdir -p some/folder2, mysql -p, see https://x.test/?code=1234&key=name-of-a-thing",
     "the token is too long, the password is required, token 'user_name' was given, the secret is in file2",
+    "the token used gpt4o-mini, access key used v2beta1x, a token given step2-of-3",
     "DATABRICKS_TOKEN isn't set. Run: export OPENAI_API_KEY=…",
     "usage: cmd --token TOKEN --password PASSWORD --max-tokens 512; docker run -u 1000:1000 --user app:app",
     "Access denied for user 'root'@'localhost' (using password: YES)",

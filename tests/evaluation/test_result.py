@@ -126,6 +126,18 @@ def test_an_input_may_have_the_name_of_a_figure():
     assert (found["score"][0], found["pred_answer"][0], values(found["feedback"])) == (1.0, "GOOD", [None])
 
 
+def test_an_output_may_have_the_name_of_a_figure():
+    class Graded(dspy.Module):
+        signature = dspy.Signature("essay -> score: int, feedback: str")
+
+        def forward(self, essay: str) -> dspy.Prediction:
+            return dspy.Prediction(score=3, feedback="good")
+
+    rows = [dspy.Example(essay="a", score=3, feedback="good").with_inputs("essay")]
+    found = evaluate(Graded(), rows, lambda gold, pred: gold.score == pred.score and gold.feedback == pred.feedback)
+    assert (found.rows["score"][0], found.rows["pred_score"][0]) == (1.0, 3)
+
+
 def test_the_figures_of_an_inference_table_are_replaced():
     found = evaluate(Shout(), examples("a", error="timeout", seconds=9.0)).rows
     assert values(found["error"]) == [None]

@@ -138,7 +138,7 @@ class _Dialect:
     def _array(self, schema: Schema) -> dict[str, Any]:
         if prefix := schema.get("prefixItems"):
             options: list[Any] = [option for index, option in enumerate(prefix) if option not in prefix[:index]]
-            items = options[0] if len(options) == 1 else {} if self.narrow else {"anyOf": options}
+            items = options[0] if len(options) == 1 else {"type": "string"} if self.narrow else {"anyOf": options}
             return {
                 "type": "array",
                 "items": self.convert(items),
@@ -194,11 +194,13 @@ def _has_no_narrow_form(schema: Schema) -> bool:
 
 
 def _common_type(schemas: Collection[Schema]) -> dict[str, Any]:
-    """Return the type that all of the schemas have; empty if there is none."""
+    """Return the type that all of the schemas have, else text, which is converted: Gemini refuses one without a type."""
     kinds = {schema.get("type") for schema in schemas}
     kinds = kinds if "number" not in kinds else kinds - {"integer"}
     kind = kinds.pop() if len(kinds) == 1 else None
-    return {} if kind is None else {"type": kind, "items": {}} if kind == "array" else {"type": kind}
+    if kind == "array":
+        return {"type": kind, "items": _common_type([schema.get("items") or {} for schema in schemas])}
+    return {"type": kind or "string"}
 
 
 def _with_note(schema: Schema, note: str) -> dict[str, Any]:

@@ -333,16 +333,22 @@ NODE = (
         ),
         (dict[str, Exchange], {"type": "object", "description": f"type: object of {EXCHANGE} values"}),
         (dict[str, Any], {"type": "object"}),
-        (float | Literal["on request"], {"description": 'type: number | "on request"'}),
+        (float | Literal["on request"], {"type": "string", "description": 'type: number | "on request"'}),
         (Literal["a", "b"] | str, {"type": "string", "description": 'type: "a" | "b" | string'}),
         (int | float, {"type": "number"}),
         (
             list[int] | list[str],
-            {"type": "array", "items": {}, "description": "type: list of integer | list of string"},
+            {"type": "array", "items": {"type": "string"}, "description": "type: list of integer | list of string"},
         ),
         (
             tuple[int, str],
-            {"type": "array", "items": {}, "minItems": 2, "maxItems": 2, "description": "type: [integer, string]"},
+            {
+                "type": "array",
+                "items": {"type": "string"},
+                "minItems": 2,
+                "maxItems": 2,
+                "description": "type: [integer, string]",
+            },
         ),
         (Annotated[str, pydantic.Field(pattern="^M-")], {"type": "string", "description": "pattern: ^M-"}),
     ],
@@ -354,7 +360,7 @@ def test_the_narrow_dialect_tells_what_it_has_no_form_for(kind: Any, narrow: dic
 def test_the_narrow_dialect_tells_a_recursive_model():
     node = function_parameters(schema_of(Node), narrow=True)["properties"]["value"]["properties"]
     assert node["children"]["items"] == {"type": "object", "description": NODE}
-    assert node["either"] == {"description": "default: 3 (type: integer | string)"}
+    assert node["either"] == {"type": "string", "description": "default: 3 (type: integer | string)"}
 
 
 def test_a_list_that_may_be_null_keeps_its_items():
