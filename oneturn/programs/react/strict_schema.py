@@ -194,7 +194,7 @@ def _has_no_narrow_form(schema: Schema) -> bool:
 
 
 def _common_type(schemas: Collection[Schema]) -> dict[str, Any]:
-    """Return the type that all of the schemas have, else text, which is converted: Gemini refuses one without a type."""
+    """Return the type that all of the schemas have, else that of texts, which are converted: Gemini wants a type."""
     kinds = {schema.get("type") for schema in schemas}
     kinds = kinds if "number" not in kinds else kinds - {"integer"}
     kind = kinds.pop() if len(kinds) == 1 else None
