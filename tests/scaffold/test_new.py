@@ -184,7 +184,12 @@ def test_make_ask_passes_other_inputs_on(tmp_path: Path):
     write_project(tmp_path, "mine", kind="react", lm="openai/x")
 
     def asked(*words: str) -> str:
-        done = subprocess.run(["make", "-n", "ask", "Q=Why?", *words], cwd=tmp_path, capture_output=True, text=True)
+        # Where the tests themselves run under make, its variables would make this one print the folders it enters.
+        of_make = {"MAKELEVEL", "MAKEFLAGS", "MFLAGS"}
+        environment = {name: value for name, value in os.environ.items() if name not in of_make}
+        done = subprocess.run(
+            ["make", "-n", "ask", "Q=Why?", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()[-1]
 
