@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 _BLOCK_BYTES = 1 << 24  # read at once; a row can't be longer
+# Arrow's thread that reads ahead may hold a handler longer than its reader. Were it the last to free it, it would wait for
+# the GIL, and abort a process that ends meanwhile (pyarrow 25, Python 3.11): so the last handlers are kept.
+_KEPT: deque[pa_csv.ParseOptions] = deque(maxlen=32)
 # A spreadsheet runs text that begins like a formula; one "'" before it makes it text again (CWE-1236).
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _ESCAPED = r"^'('*[=+\-@\t\r])"
@@ -43,6 +47,7 @@ def csv_batches(path: Path, malformed: dict[int, str]) -> Iterator[pa.RecordBatc
 
     blocks = pa_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES)  # threads lose the rows' numbers
     parse = pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=set_aside)
+    _KEPT.append(parse)
     with pa_csv.open_csv(path, read_options=blocks, parse_options=parse) as header:
         names = header.schema.names
     as_text = pa_csv.ConvertOptions(
