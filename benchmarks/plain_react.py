@@ -9,8 +9,9 @@ from dspy.teleprompt import BootstrapFewShot
 from data.support import CORPUS
 from modules.support_desk import support_desk
 from oneturn import ReAct
+from oneturn.config import AgentConfig
 from oneturn.programs.react import Demonstration
-from oneturn.retrieval import Bm25Retriever, read_markdown
+from oneturn.retrieval import build_retriever, read_markdown
 from oneturn.tools import render_result
 
 _THOUGHTS = {
@@ -21,10 +22,10 @@ _THOUGHTS = {
 }
 
 
-def plain_react(k: int, max_iters: int) -> dspy.ReAct:
+def plain_react(config: AgentConfig) -> dspy.ReAct:
     """Build an unmodified ``dspy.ReAct`` with the support desk's signature and tools."""
-    retriever = Bm25Retriever(read_markdown(CORPUS), k=k)
-    return as_plain_react(support_desk(retriever, max_iters=max_iters), max_iters)
+    retriever = build_retriever(config, documents=lambda: read_markdown(CORPUS))
+    return as_plain_react(support_desk(retriever, max_iters=config.max_iters), config.max_iters)
 
 
 def as_plain_react(program: ReAct, max_iters: int) -> dspy.ReAct:

@@ -26,7 +26,7 @@ from benchmarks.plain_react import compiled_plain_react, demo_examples, plain_re
 from benchmarks.report import write_report
 from data.support import style_of
 from oneturn import Agent, load_agent
-from oneturn.config import AgentConfig
+from oneturn.config import AgentConfig, RetrieverConfig
 from oneturn.datasets import dataset_hash, interleave
 from optimizers.scripted import solve
 
@@ -79,7 +79,7 @@ class Program:
 
 def _programs(agent: Agent) -> dict[str, Build]:
     def peer() -> dspy.ReAct:
-        return plain_react(agent.config.retriever.k, agent.config.max_iters)
+        return plain_react(agent.config)
 
     def compiled_peer() -> dspy.Module:
         return compiled_plain_react(
@@ -98,7 +98,7 @@ def _evaluate(agent: Agent, program: Program, examples: list[dspy.Example], jour
     # dspy.ReAct's steps are longer: oneturn's token limit would truncate them.
     lm = agent.lm().copy(max_tokens=400) if program.is_peer else agent.lm()
     data = [dataset_hash(agent.examples(name)) for name in ("train", "dev", "test")]
-    settings = [agent.config.retriever.k, agent.config.max_iters, data]
+    settings = [agent.config.retriever.model_dump(exclude_none=True), agent.config.max_iters, data]
     name = f"{program.name}-{split}"
     return evaluate_with_journal(name, program.module, examples, agent.metric, lm, journal, settings)
 
@@ -109,8 +109,13 @@ def _about(agent: Agent, split: str) -> dict[str, str]:
         "split": split,
         "machine": machine(),
         "versions": versions("dspy", "mlflow", "xllamacpp"),
-        "program": f"k={agent.config.retriever.k}, max_iters={agent.config.max_iters}",
+        "program": f"{_settings(agent.config.retriever)}, max_iters={agent.config.max_iters}",
     }
+
+
+def _settings(retriever: RetrieverConfig) -> str:
+    set_keys = retriever.model_dump(include={"k", "stemmer", "min_score"}, exclude_none=True)
+    return ", ".join(f"{name}={value}" for name, value in set_keys.items())
 
 
 def _with(agent: Agent, config: AgentConfig) -> Agent:

@@ -2,14 +2,15 @@
 
 Each question of the training and development splits is used as a query. Recall at k is the share of its source passages
 among the first k results. ``--report`` writes the recall and the time of keyword search, with and without a stemmer,
-and of hybrid search. ``--recall`` writes the recall of keyword search by style and category, which no machine changes.
+and of hybrid search. ``--recall`` writes the recall of keyword search by style and category, which no machine changes,
+and ``--least-scores`` what a least score costs and gains.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -24,6 +25,8 @@ from oneturn.retrieval import read_markdown
 STEMMER = "english"
 _KS = (1, 2, 3, 4, 5)
 _SHOWN = (1, 2, 3)
+_LEAST_KS = (2, 3, 4)
+_LEAST_SCORES = (0, 1.25, 1.5, 1.75, 2, 2.25)
 
 
 def main() -> None:
@@ -31,6 +34,7 @@ def main() -> None:
     options = _options()
     _write(speed(options.embeddings), "measured", options.report)
     _write(recall(), "recall", options.recall)
+    _write(least_scores(), "least scores", options.least_scores)
 
 
 def speed(embeddings: Sequence[str]) -> str:
@@ -69,8 +73,41 @@ def recall() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _questions() -> pd.DataFrame:
-    """Return questions with the passages that contain their answers; questions about order records are omitted."""
+def least_scores() -> str:
+    """Return a table of what a least score of keyword search costs and gains, by the style of the questions."""
+    answered, unanswerable = _questions(), _questions(answerable=False)
+    columns = [
+        "recall, plain",
+        "recall, natural",
+        "nothing found, unanswerable plain",
+        "unanswerable natural",
+        "passages",
+    ]
+    lines = [f"| k | min_score | {' | '.join(columns)} |", f"| --- | --- |{' --- |' * len(columns)}"]
+    for k in _LEAST_KS:
+        for least in _LEAST_SCORES:
+            config = RetrieverConfig(k=k, stemmer=STEMMER, min_score=least)
+            found = {id(rows): _found(config, rows["question"]) for rows in (answered, unanswerable)}
+            recalls = [
+                len(sources & set(ids)) / len(sources)
+                for ids, sources in zip(found[id(answered)], answered["sources"], strict=True)
+            ]
+            nothing = [not ids for ids in found[id(unanswerable)]]
+            shares = [
+                f"{pd.Series(values).groupby(list(rows['style'])).mean()[style]:.0%}"
+                for values, rows in ((recalls, answered), (nothing, unanswerable))
+                for style in ("plain", "natural")
+            ]
+            lengths = [len(ids) for each in found.values() for ids in each]
+            lines.append(f"| {k} | {least:g} | {' | '.join(shares)} | {sum(lengths) / len(lengths):.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _questions(answerable: bool = True) -> pd.DataFrame:
+    """Return questions with the passages that contain their answers, or those that have none.
+
+    Questions about order records alone are omitted.
+    """
     passages = {document.id for document in read_markdown(CORPUS)}
     rows = [
         {
@@ -82,7 +119,9 @@ def _questions() -> pd.DataFrame:
         for split in ("train", "dev")
         for example in load_split(split)
     ]
-    return pd.DataFrame([row for row in rows if row["sources"]])
+    if answerable:
+        return pd.DataFrame([row for row in rows if row["sources"]])
+    return pd.DataFrame([row for row in rows if row["category"] == "unanswerable"])
 
 
 def _config(**keys: str) -> RetrieverConfig:
@@ -103,6 +142,11 @@ def _shares(config: RetrieverConfig, questions: pd.DataFrame) -> tuple[pd.DataFr
     return pd.DataFrame(shares, index=questions.index), seconds
 
 
+def _found(config: RetrieverConfig, questions: Iterable[str]) -> list[list[str | None]]:
+    retriever = oneturn.build_retriever(config, documents=lambda: read_markdown(CORPUS))
+    return [[document.id for document in retriever.search(question)] for question in questions]
+
+
 def _write(table: str, name: str, file: str | None) -> None:
     print(table)
     if file:
@@ -117,6 +161,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--report", help="Markdown file to write recall and time to")
     parser.add_argument("--recall", help="Markdown file to write the recall by style and category to")
+    parser.add_argument("--least-scores", help="Markdown file to write the effect of retriever.min_score to")
     return parser.parse_args()
 
 

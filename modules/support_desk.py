@@ -7,7 +7,7 @@ import dspy
 
 import oneturn
 from data.support import ORDERS
-from modules.tools import calculate, handbook_search, order_lookup
+from modules.tools import calculate, handbook_search, order_lookup, read_orders
 from signatures.answer import AnswerFromHandbook
 
 
@@ -27,7 +27,13 @@ def support_desk(
         more_tools: further tools, such as those of ``oneturn.build_tools(config)``.
         tool_calling: how the LM is asked for its steps.
     """
-    tools = [handbook_search(retriever), order_lookup(ORDERS), dspy.Tool(calculate), *more_tools]
+    orders = read_orders(ORDERS)
+    tools = [handbook_search(retriever, orders), order_lookup(orders), dspy.Tool(calculate), *more_tools]
     return oneturn.ReAct(
-        AnswerFromHandbook, tools=tools, max_iters=max_iters, thoughts=thoughts, tool_calling=tool_calling
+        AnswerFromHandbook,
+        tools=tools,
+        max_iters=max_iters,
+        thoughts=thoughts,
+        tool_calling=tool_calling,
+        supported_citations=True,
     )

@@ -1,5 +1,6 @@
 """The support desk's tools. The LM sees their docstrings and type hints."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -11,22 +12,36 @@ from pydantic import Field
 import oneturn
 from modules.arithmetic import evaluate, plain
 
+_ORDER_ID = r"[Mm]-\d{4}"
+_WHAT_RULES_DEPEND_ON = ("plan", "country", "item")
 
-def handbook_search(retriever: oneturn.Retriever) -> dspy.Tool:
-    """Build the tool ``search_handbook``, which returns the passages that a retriever finds."""
+
+def handbook_search(retriever: oneturn.Retriever, orders: pd.DataFrame) -> dspy.Tool:
+    """Build the tool ``search_handbook``, which returns the passages that a retriever finds.
+
+    A query that names an order is searched with the order's plan, country and item, too: the handbook has rules for
+    these, and none for an order's number.
+    """
 
     def search_handbook(query: str) -> list[Document]:
         """Find passages of the handbook: prices, plans, limits, policies, dates, errors."""
-        return retriever.search(query)
+        named = dict.fromkeys(order.upper() for order in re.findall(_ORDER_ID, query))
+        records = [orders.loc[order] for order in named if order in orders.index]
+        more = [record[name] for record in records for name in _WHAT_RULES_DEPEND_ON]
+        return retriever.search(" ".join([query, *more]))
 
     return dspy.Tool(search_handbook, arg_desc={"query": "key words of what to find"})
 
 
-def order_lookup(csv: Path) -> dspy.Tool:
-    """Build the tool ``lookup_order`` for a CSV file of orders with an ``order_id`` column."""
-    orders = pd.read_csv(csv, dtype=str, keep_default_na=False).set_index("order_id")
+def read_orders(csv: Path) -> pd.DataFrame:
+    """Read a CSV file of orders with an ``order_id`` column, which becomes the index; all cells are text."""
+    return pd.read_csv(csv, dtype=str, keep_default_na=False).set_index("order_id")
 
-    def lookup_order(order_id: Annotated[str, oneturn.Seen(r"[Mm]-\d{4}")]) -> list[Document]:
+
+def order_lookup(orders: pd.DataFrame) -> dspy.Tool:
+    """Build the tool ``lookup_order`` for the orders that :func:`read_orders` returns."""
+
+    def lookup_order(order_id: Annotated[str, oneturn.Seen(_ORDER_ID)]) -> list[Document]:
         """Look up the record of an order whose number stands in the question."""
         key = order_id.strip().upper()
         if key not in orders.index:

@@ -60,6 +60,9 @@ class RetrieverConfig(Section):
     stemmer: str | None = None
     """`local`: the Snowball stemmer of the keyword search, such as `english`, so that "filters" finds "filter"; null to
     match whole words."""
+    min_score: Annotated[float, Field(ge=0)] | None = None
+    """`local`: keyword search finds no passage with a lower BM25 score, so that the agent can say that there is none;
+    null for all that share a word with the query. Choose it on labelled questions: scores depend on the passages."""
     index: str | None = None
     """`databricks`: the index, `<catalog>.<schema>.<name>`."""
     text_column: str | None = None
@@ -92,13 +95,16 @@ class RetrieverConfig(Section):
     @model_validator(mode="after")
     def _fits_the_kind(self) -> Self:
         if self.kind == "local":
+            if self.min_score is not None and self.embeddings is not None:
+                raise ValueError("min_score is for keyword search; with embeddings, ranks are combined, not scores")
             names = [name for name in _DATABRICKS_KEYS if getattr(self, name) is not None]
             names += [name for name, default in _DEFAULTS.items() if getattr(self, name) != default]
             if names:
                 raise ValueError(f"{', '.join(names)} need kind: databricks")
             return self
-        if self.stemmer is not None:
-            raise ValueError("stemmer needs kind: local; an index of Vector Search has its own keyword search")
+        for name in ("stemmer", "min_score"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} needs kind: local; an index of Vector Search has its own keyword search")
         missing = [name for name in ("index", "text_column") if getattr(self, name) is None]
         if missing:
             raise ValueError(f"kind: databricks needs {' and '.join(missing)}")

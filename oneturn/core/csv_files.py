@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 _BLOCK_BYTES = 1 << 24  # read at once; a row can't be longer
-# Arrow's thread that reads ahead may hold a handler longer than its reader. Were it the last to free it, it would wait for
-# the GIL, and abort a process that ends meanwhile (pyarrow 25, Python 3.11): so the last handlers are kept.
+# Arrow's thread that reads ahead may hold a handler longer than its reader. Were it the last to free it, it would wait
+# for the GIL, and abort a process that ends meanwhile (pyarrow 25, Python 3.11): so the last handlers are kept.
 _KEPT: deque[pa_csv.ParseOptions] = deque(maxlen=32)
 # A spreadsheet runs text that begins like a formula; one "'" before it makes it text again (CWE-1236).
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")

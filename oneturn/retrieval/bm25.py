@@ -22,28 +22,34 @@ class Bm25Retriever:
         k: maximum number of documents that a search returns.
         stemmer: the name of a Snowball stemmer, such as ``english``, that maps "filters" and "filtering" to "filter";
             ``None`` to match whole words.
+        min_score: documents with a lower score aren't found; ``None`` for all that share a word with the query. Scores
+            depend on the documents: choose the value on labelled questions.
 
     Raises:
         DataError: there are no documents, or two share an id.
         KeyError: there is no such stemmer.
     """
 
-    def __init__(self, documents: Sequence[Document], k: int = 3, stemmer: str | None = None):
+    def __init__(
+        self, documents: Sequence[Document], k: int = 3, stemmer: str | None = None, min_score: float | None = None
+    ):
         self.documents = tuple(documents)
         self.k = min(k, len(self.documents))
+        self.min_score = min_score
         self._stemmer = stemmer
         check_documents(self.documents)
         self._index = bm25s.BM25()
         self._index.index(self._tokens([searchable_text(document) for document in self.documents]), show_progress=False)
 
     def search(self, query: str) -> list[Document]:
-        """The best documents for ``query``, best first; none when no word of it occurs anywhere."""
+        """The best documents for ``query``, best first; none when no word of it occurs, or none has ``min_score``."""
         return traced_search(query, lambda: self.ranked(query, self.k))
 
     def ranked(self, query: str, k: int) -> list[Document]:
         """Return the best ``k`` documents without recording a span, for fusion with other rankings."""
         rows, scores = self._index.retrieve(self._tokens([query]), k=min(k, len(self.documents)), show_progress=False)
-        return [self.documents[i] for i, score in zip(rows[0], scores[0], strict=True) if score > 0]
+        least = self.min_score or 0.0
+        return [self.documents[i] for i, score in zip(rows[0], scores[0], strict=True) if score > 0 and score >= least]
 
     def _tokens(self, texts: list[str]) -> Any:
         return bm25s.tokenize(texts, stopwords="en", stemmer=_stem_words(self._stemmer), show_progress=False)

@@ -69,6 +69,6 @@ class LazyRetriever:
 
 def _build_local(section: RetrieverConfig, documents: Sequence[Document]) -> Retriever:
     if section.embeddings is None:
-        return Bm25Retriever(documents, section.k, section.stemmer)
+        return Bm25Retriever(documents, section.k, section.stemmer, section.min_score)
     embed, model = build_embedder(section.embeddings), section.embeddings.identity
     return HybridRetriever(documents, embed, model, section.k, section.stemmer)

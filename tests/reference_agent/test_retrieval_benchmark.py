@@ -1,13 +1,15 @@
-"""The recall in the docs is that of the shipped examples."""
+"""What the docs say of retrieval is that of the shipped examples."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from benchmarks.report import between_marks
-from benchmarks.retrieval import recall, speed
+from benchmarks.retrieval import least_scores, recall, speed
 
-QUALITY = Path(__file__).resolve().parents[2] / "docs" / "quality.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+QUALITY = DOCS / "quality.md"
+TRIED = DOCS / "what-was-tried.md"
 
 
 def test_recall_in_the_docs_is_up_to_date():
@@ -15,6 +17,12 @@ def test_recall_in_the_docs_is_up_to_date():
     assert "<!-- recall -->" in page
     command = "python -m benchmarks.retrieval --embeddings --recall docs/quality.md"
     assert page == between_marks(QUALITY, recall(), "recall"), f"run: {command}"
+
+
+def test_effect_of_a_least_score_in_the_docs_is_up_to_date():
+    page = TRIED.read_text(encoding="utf-8")
+    command = "python -m benchmarks.retrieval --embeddings --least-scores docs/what-was-tried.md"
+    assert page == between_marks(TRIED, least_scores(), "least scores"), f"run: {command}"
 
 
 def test_speed_is_measured_with_and_without_a_stemmer():

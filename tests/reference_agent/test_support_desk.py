@@ -42,6 +42,25 @@ def test_price_is_looked_up_and_calculated():
     assert len(lm.requests) == 3
 
 
+@pytest.mark.parametrize("query", ["What notice for M-1045?", "m-1045: what notice?"])
+def test_a_query_that_names_an_order_is_searched_with_what_rules_depend_on(query: str):
+    prediction, _ = run(
+        "What notice for M-1045?",
+        call("search_handbook", query=query),
+        finish(answer="3 months", citations=[], answerable=True),
+    )
+    assert "[floor-plan] " in prediction.trajectory[0].observation  # the plan of the order
+
+
+def test_citations_are_limited_to_what_holds_the_answer():
+    prediction, _ = run(
+        "What does a bag of house beans cost?",
+        call("search_handbook", query="house beans price"),
+        finish(answer="€14.50", citations=["bulk-discount", "bean-prices"], answerable=True),
+    )
+    assert prediction.citations == ["bean-prices"]
+
+
 def test_only_an_order_in_the_question_is_looked_up():
     prediction, lm = run(
         "Where is m-1042?",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -73,6 +74,12 @@ def test_configured_stemmer_is_the_language_s():
     assert [[document.id for document in documents] for documents in found.values()] == [[], [], ["a"]]
 
 
+@pytest.mark.parametrize(("least", "found"), [(0.0, ["blue", "red"]), (0.5, ["blue"]), (9.0, [])])
+def test_documents_below_the_least_score_are_not_found(least: float, found: list[str]):
+    retriever = build_retriever(RetrieverConfig(min_score=least), documents=lambda: DOCUMENTS)
+    assert [document.id for document in retriever.search("blue book")] == found
+
+
 def test_concurrent_searches_with_a_stemmer():
     retriever = Bm25Retriever(DOCUMENTS, stemmer="english")
     with ThreadPoolExecutor(8) as pool:
@@ -88,9 +95,14 @@ def test_concurrent_searches_with_a_stemmer():
             {"kind": "databricks", "index": "a.b.c", "text_column": "text", "stemmer": "english"},
             "stemmer needs kind: local; an index of Vector Search has its own keyword search",
         ),
+        (
+            {"kind": "databricks", "index": "a.b.c", "text_column": "text", "min_score": 1},
+            "min_score needs kind: local",
+        ),
+        ({"min_score": 1, "embeddings": "local/0.5B"}, "min_score is for keyword search"),
     ],
 )
-def test_invalid_stemmer_is_an_error(section: dict[str, str], message: str):
+def test_a_key_that_does_not_fit_is_an_error(section: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message):
         AgentConfig.read({"retriever": section})
 

@@ -30,6 +30,7 @@ from oneturn.core.steps import (
 from oneturn.core.tracing import child_span
 from oneturn.errors import RunError
 from oneturn.lm.reply_ending import ReplyEnded
+from oneturn.programs.react.citing import supported_citations
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.llm_step import Allowed, StepCall, StepCaller
 from oneturn.programs.react.observations import (
@@ -69,6 +70,7 @@ class Run:
         answer_field: the output field that holds the answer, if there is one.
         inputs: the program's inputs.
         client: the tools that the client offers; the schema has them too.
+        citing: the outputs whose citations are limited to those that support the answer.
     """
 
     def __init__(
@@ -79,12 +81,14 @@ class Run:
         answer_field: str | None,
         inputs: Mapping[str, Any],
         client: ClientTools,
+        citing: Sequence[str] = (),
     ):
         self.caller = caller
         self.schema = schema
         self.tools = tools
         self.answer_field = answer_field
         self.client = client
+        self.citing = citing
         self.max_tool_calls = current_run().max_tool_calls
         self.calls_at_once = MOST_AT_ONCE if current_run().parallel_tool_calls else 1
         self.trajectory: list[Turn] = []
@@ -354,6 +358,10 @@ class Run:
         except ValueError as error:
             self._repair(step, error)
             return None
+        if self.answer_field is not None and (answer := outputs[self.answer_field]):
+            given = self.seen[: self.given]
+            for name in self.citing:
+                outputs[name] = supported_citations(answer, outputs[name], self.finished, given)
         prediction = dspy.Prediction(trajectory=list(self.trajectory), **outputs)  # dspy.majority takes the last field
         self.caller.record(self.trajectory, step)
         if self.answer_field is not None:

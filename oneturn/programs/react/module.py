@@ -110,6 +110,8 @@ class ReAct(dspy.Module):
             streams; otherwise it takes the outputs in the declared order. A compiled program keeps the order that it
             was compiled with.
         thought_tokens: the maximum number of tokens of a thought in free text, in addition to the LM's ``max_tokens``.
+        supported_citations: whether citations are limited to the sources that hold the numbers and words of the answer.
+            A small LM often cites all that it has read.
 
     Attributes:
         demo_pool: worked runs of which each question gets the most similar as demos, behind those of ``step``; ``None``
@@ -132,6 +134,7 @@ class ReAct(dspy.Module):
         tool_calling: str = "auto",
         answer_last: bool = True,
         thought_tokens: int = THOUGHT_TOKENS,
+        supported_citations: bool = False,
     ):
         super().__init__()
         self.signature = dspy.ensure_signature(signature)
@@ -140,6 +143,7 @@ class ReAct(dspy.Module):
         self.thoughts = check_thoughts(thoughts)
         self.thought_tokens = thought_tokens
         self.parallel_calls = parallel_calls
+        self.supported_citations = supported_citations
         self.tool_calling = check_tool_calling(tool_calling)
         self._check()
         self.order_outputs(answer_last_order(self.signature) if answer_last else self.signature.output_fields)
@@ -283,7 +287,8 @@ class ReAct(dspy.Module):
         client = current_run().client_tools if streaming else ClientTools()
         schema = self.steps_schema.with_client_tools(client.tools) if client.tools else self.steps_schema
         caller = StepCaller(self.step, schema, self.answer_field, values, streaming, self.tool_calling, self.demo_pool)
-        run = Run(caller, schema, self.tools, self.answer_field, values, client)
+        citing = self.citing_fields if self.supported_citations else ()
+        run = Run(caller, schema, self.tools, self.answer_field, values, client, citing)
         generator = run.steps(self.max_iters) if at is None else run.resume(at, self.max_iters)
         with closing(generator) as steps:
             for step in steps:

@@ -1,0 +1,78 @@
+"""Citations that are supported: those of the sources that hold the numbers and words of the answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from functools import cache
+
+from oneturn.core.steps import FinishedCall
+
+_NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?")
+_THOUSANDS = re.compile(r",(?=\d{3}(?:\D|$))")
+_WORD = re.compile(r"[^\W\d_]{3,}")
+
+
+def supported_citations(
+    answer: str, cited: Sequence[str], calls: Iterable[FinishedCall], inputs: Iterable[str]
+) -> list[str]:
+    """Return the sources that an answer rests on, in the order in which they were read.
+
+    A small LM often cites all that it has read, or the wrong one of two. The sources that are returned hold the numbers
+    and words of the answer, as few as hold all of them, the cited ones first where several do. A number that a tool
+    without documents returned, such as a sum, stands for the numbers of its arguments. A source whose id stands in the
+    inputs, such as an order's record, stays.
+
+    Args:
+        answer: the answer's text.
+        cited: the ids that the LM cited; nothing is added where there are none.
+        calls: the calls of the run, with their documents.
+        inputs: the inputs of the run, as text.
+
+    Returns:
+        The ids; ``cited`` itself if no source holds a number or word of the answer.
+    """
+    calls = list(calls)
+    texts = {str(each.id): each.page_content or "" for call in calls for each in call.documents}
+    held = {source: _terms(text) for source, text in texts.items()}
+    wanted = _with_arguments(_terms(answer), calls, set().union(*held.values()))
+    support = {source: terms & wanted for source, terms in held.items()}
+    missing = set().union(*support.values())
+    if not cited or not missing:
+        return list(cited)
+    given = " ".join(inputs).lower()
+    kept = {source for source in texts if source.lower() in given}
+    named = frozenset(kept)
+    ranked = sorted(texts, key=lambda source: (source not in cited, source in named))  # stable: else as read
+    while missing:
+        best = max(ranked, key=lambda source: len(support[source] & missing))
+        kept.add(best)
+        missing -= support[best]
+    return [source for source in texts if source in kept]
+
+
+def _terms(text: str) -> set[str]:
+    """Return the words of a text, and its numbers by value: "€1,450.00" has the number 1450."""
+    return (set(_WORD.findall(text.lower())) - _stop_words()) | set(_numbers(text))
+
+
+@cache
+def _stop_words() -> frozenset[str]:
+    from bm25s.stopwords import STOPWORDS_EN  # imports numpy
+
+    return frozenset(STOPWORDS_EN) | {"yes", "per"}
+
+
+def _numbers(text: str) -> list[str]:
+    found = (_THOUSANDS.sub("", number).replace(",", ".") for number in _NUMBER.findall(text))
+    return [f"{Decimal(number).normalize():f}" for number in found]
+
+
+def _with_arguments(wanted: set[str], calls: Sequence[FinishedCall], read: set[str]) -> set[str]:
+    """Replace each number that no source holds and a tool without documents returned by those of its arguments."""
+    for call in reversed(calls):
+        if call.documents or not (computed := wanted.intersection(_numbers(call.output)) - read):
+            continue
+        wanted = (wanted - computed).union(*(_numbers(str(value)) for value in call.args.values()))
+    return wanted
