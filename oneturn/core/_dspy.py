@@ -57,6 +57,7 @@ from oneturn.core._dspy_litellm import (
     carried_call,
     owns_forward,
     routed_class,
+    with_call_connection,
     with_checked_forward,
 )
 
@@ -139,6 +140,7 @@ def engine_call(lm: dspy.LM, request: Request) -> EngineCall:
 
     Relies on: ``execution.prepare`` and ``execution._engine``, with which ``dspy.LM`` selects its engine.
     """
+    lm = with_call_connection(lm)
     if isinstance(request, CarriedRequest) and isinstance(lm._engine_spec, str):
         return EngineCall(*carried_call(lm, request))
     return EngineCall(*execution._engine(lm, execution.prepare(lm, request, None, {}), False))

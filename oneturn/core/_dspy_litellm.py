@@ -8,13 +8,16 @@ what it relies on.
 
 from __future__ import annotations
 
+import contextvars
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import dspy
+from dspy._vendor.lm15.providers import openai_chat
 from dspy.clients import execution
 from dspy.clients._deprecation import adapter_message_call
 from dspy.clients._litellm import get_litellm
@@ -27,11 +30,36 @@ from dspy.clients.engines.litellm_errors import litellm_errors
 from dspy.clients.legacy_outputs import plain
 from dspy.clients.lm import _add_dspy_identifier_to_headers
 from dspy.clients.lm15_boundary import request_kwargs, response_value
-from dspy.lm15 import Config, Message, Request, Response, StreamEndEvent
+from dspy.lm15 import Config, Message, RefusalPart, Request, Response, StreamEndEvent, TextPart, Usage
 from dspy.utils.exceptions import LMError
 
 _NOT_CARRIED = CLIENT_KEYS | {"model", "n", "rollout_id", "num_generations", "response_format"}
+_CONNECTION_KEYS = CLIENT_KEYS | {"engine", "async_engine"}
 _DELTA_KEYS = ("role", "content", "reasoning_content", "tool_calls")
+
+
+_connection: contextvars.ContextVar[Mapping[str, Any] | None] = contextvars.ContextVar(
+    "oneturn_connection", default=None
+)
+
+
+@contextmanager
+def _own_connection(kwargs: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """In the block, calls use the settings of a connection that a call has of its own. Yields the other arguments."""
+    token = _connection.set({key: value for key, value in kwargs.items() if key in CLIENT_KEYS})
+    try:
+        yield {key: value for key, value in kwargs.items() if key not in CLIENT_KEYS}
+    finally:
+        _connection.reset(token)
+
+
+def with_call_connection(lm: dspy.LM) -> dspy.LM:
+    """Return an LM with the settings of a connection that the current call has of its own, such as ``timeout``.
+
+    Relies on: ``dspy.LM`` refuses such arguments of a call, once its engine is wrapped.
+    """
+    connection = _connection.get()
+    return lm.copy(**connection) if connection and isinstance(lm._engine_spec, str) else lm
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +78,7 @@ class RoutedLM(dspy.LM):
 
     Relies on: ``execution._engine`` gives no request for a call that goes through LiteLLM; an engine object that is a
     ``LegacyEngine`` gets such calls by ``complete_legacy``; an adapter marks its calls with ``adapter_message_call``.
+    ``dspy.LM.copy`` refuses a wrapped LM that has settings of a connection, so the copy is made of the LM itself.
     """
 
     own_lm: dspy.LM
@@ -62,19 +91,57 @@ class RoutedLM(dspy.LM):
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Call the LM."""
-        view: Any = self._routed(prompt, messages, kwargs)
-        if view is self:
-            return super().__call__(prompt, messages=messages, **kwargs)
-        with adapter_message_call(view, messages):
-            return super(RoutedLM, view).__call__(prompt, messages=messages, **kwargs)
+        with _own_connection(kwargs) as kwargs:
+            view: Any = self._routed(prompt, messages, kwargs)
+            if view is self:
+                return super().__call__(prompt, messages=messages, **kwargs)
+            with adapter_message_call(view, messages):
+                return super(RoutedLM, view).__call__(prompt, messages=messages, **kwargs)
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Call the LM."""
-        view: Any = self._routed(prompt, messages, kwargs)
-        if view is self:
-            return await super().acall(prompt, messages=messages, **kwargs)
-        with adapter_message_call(view, messages):
-            return await super(RoutedLM, view).acall(prompt, messages=messages, **kwargs)
+        with _own_connection(kwargs) as kwargs:
+            view: Any = self._routed(prompt, messages, kwargs)
+            if view is self:
+                return await super().acall(prompt, messages=messages, **kwargs)
+            with adapter_message_call(view, messages):
+                return await super(RoutedLM, view).acall(prompt, messages=messages, **kwargs)
+
+    def copy(self, **kwargs: Any) -> Any:
+        """Return a copy with other settings and the same wrapping engine, as optimizers make it for other replies.
+
+        A copy with another connection or engine is one of the LM itself.
+        """
+        if kwargs.keys() & _CONNECTION_KEYS:
+            return self.own_lm.copy(**kwargs)
+        return self._wrapped(self._unwrapped().copy(**kwargs))
+
+    def dump_state(self) -> Any:
+        """Return the state of the LM without the wrapping engine, which belongs to a run."""
+        return self._unwrapped().dump_state()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Return a copy that shares the wrapping engine."""
+        return self._wrapped(copy.deepcopy(self._unwrapped(), memo))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle the LM without the wrapping engine, which belongs to a run."""
+        return _itself, (self._unwrapped(),)
+
+    def _unwrapped(self) -> dspy.LM:
+        """Return the LM with these settings and its own engine."""
+        bare = copy.copy(self)
+        vars(bare).pop("own_lm")
+        bare.__class__ = type(self.own_lm)
+        bare._engine_spec, bare._async_engine_spec = self.own_lm._engine_spec, self.own_lm._async_engine_spec
+        return bare
+
+    def _wrapped(self, lm: dspy.LM) -> dspy.LM:
+        """Give an LM the wrapping engine of this one."""
+        lm.__class__ = type(self)
+        engines = {key: vars(self)[key] for key in ("_engine_spec", "_async_engine_spec")}
+        vars(lm).update(engines, own_lm=self.own_lm)
+        return lm
 
     def _routed(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
         if isinstance(prompt, Request) or kwargs.get("request") is not None:
@@ -91,6 +158,10 @@ class RoutedLM(dspy.LM):
         view._engine_spec = _Carrier(engine)
         view._async_engine_spec = None if async_engine is None else _AsyncCarrier(async_engine)
         return view
+
+
+def _itself(lm: dspy.LM) -> dspy.LM:
+    return lm
 
 
 @cache
@@ -237,6 +308,7 @@ def with_checked_forward(lm: dspy.BaseLM, check: Callable[[Response], object]) -
     """Return a copy of an LM with a ``forward`` of its own; each reply is passed to ``check``, which may raise.
 
     Relies on: DSPy calls the ``forward`` of the instance; ``response_value`` reads a reply in OpenAI's form.
+    DSPy itself reads more: of such a reply, the first choice is checked.
     """
     forward: Any = lm.forward
 
@@ -246,13 +318,39 @@ def with_checked_forward(lm: dspy.BaseLM, check: Callable[[Response], object]) -
             request = Request(model=lm.model, messages=(Message.user("…"),))
             response = raw if isinstance(raw, Response) else response_value(raw, lm.model_type, request)
         except Exception:  # a class may return anything that DSPy can read
-            return raw
-        check(response)
+            response = _bare_response(lm.model, raw)
+        if response is not None:
+            check(response)
         return raw
 
     view = copy.copy(lm)
     vars(view)["forward"] = checked
     return view
+
+
+def _bare_response(model: str, raw: Any) -> Response | None:
+    """Return the text, the refusal and the ending of a reply of which only the first choice can be read, if it can."""
+    choice: Any = next(iter(_value(raw, "choices") or ()), None)
+    reason = _value(choice, "finish_reason") or _value(choice, "stop_reason")
+    message = _value(choice, "message")
+    refusal, text = _value(message, "refusal"), _value(message, "content") or _value(choice, "text")
+    if choice is None:
+        return None
+    parts: list[Any] = [TextPart(text if isinstance(text, str) else "")]
+    parts += [RefusalPart(refusal)] if isinstance(refusal, str) and refusal else []
+    known = openai_chat._FINISH_REASON_MAP.get(str(reason), "stop")
+    return Response(
+        id=None,
+        model=model,
+        message=Message.assistant(parts),
+        finish_reason=known,
+        usage=Usage(),
+        provider_data={"choices": [{"finish_reason": reason}]},
+    )
+
+
+def _value(holder: Any, key: str) -> Any:
+    return holder.get(key) if isinstance(holder, Mapping) else getattr(holder, key, None)
 
 
 def provider_response(result: CallResult, original: Callable[[CallResult], Any]) -> Any:
@@ -279,4 +377,11 @@ def _keep_endings() -> None:
 
 _keep_endings()
 
-__all__ = ["CarriedRequest", "carried_call", "owns_forward", "routed_class", "with_checked_forward"]
+__all__ = [
+    "CarriedRequest",
+    "carried_call",
+    "owns_forward",
+    "routed_class",
+    "with_call_connection",
+    "with_checked_forward",
+]
