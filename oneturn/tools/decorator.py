@@ -129,6 +129,18 @@ def _is_called_by_a_person() -> bool:
     return not dspy.settings.caller_modules and threading.current_thread() is threading.main_thread()
 
 
+def _refusal(name: str) -> str:
+    """Say why a call without approval isn't made: to the LM in a module, to the author of the code in a thread."""
+    if dspy.settings.caller_modules:
+        return f"{name} needs a person's approval, which this agent can't request; continue without this call"
+    return (
+        f"{name} needs a person's approval, which can't be requested in the thread "
+        f"{threading.current_thread().name!r}: only a direct call in the main thread counts as approved. Call it in "
+        "the main thread, or call the function that oneturn.tool decorates where your own code has asked. In a tool "
+        "or a module, continue without this call"
+    )
+
+
 def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Call the function; tools that it calls enforce their own options."""
     token = _enforced.set(None)
@@ -140,7 +152,7 @@ def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
 
 def _enforce(name: str, options: ToolOptions, call: Callable[[], Any], args: Mapping[str, Any]) -> Any:
     if options.needs_approval(args):
-        raise ToolError(f"{name} needs a person's approval, which this agent can't request; continue without this call")
+        raise ToolError(_refusal(name))
     if options.timeout is None:
         return call()
     outer = current_run()

@@ -11,7 +11,7 @@ import pytest
 
 import oneturn
 from oneturn.core.steps import Step, ToolProgress, ToolResult
-from oneturn.errors import ProgramError
+from oneturn.errors import ProgramError, ToolError
 from oneturn.programs import as_program
 from oneturn.programs.react.module import approving_calls
 from oneturn.testing import ScriptedLM, call, finish, sections
@@ -124,6 +124,15 @@ def test_the_threads_of_a_module_are_no_person():
 
     assert "needs a person's approval" in Pooled()(question="?").answer
     assert paid == []
+
+
+def test_a_refusal_in_a_thread_of_ones_own_says_what_to_do():
+    refund = oneturn.tool(lambda euros: f"paid {euros}", approval=True)
+    with ThreadPoolExecutor(1, "web") as pool:
+        error = pool.submit(refund, euros=1).exception()
+    assert isinstance(error, ToolError)
+    assert "can't be requested in the thread 'web_0'" in str(error)
+    assert "Call it in the main thread" in str(error)
 
 
 def test_a_tool_that_our_react_calls_does_not_answer_for_those_that_it_calls_itself():
