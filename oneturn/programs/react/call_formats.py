@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,12 @@ _AS_XML = [
         re.compile(r"<arg_key>(?P<key>.*?)</arg_key>\s*<arg_value>(?P<value>.*?)(?:</arg_value>|\Z)", re.DOTALL),
     ),
 ]
+# A name and its only argument as plain text, of ReAct prompts.
+_WITH_TEXT = re.compile(
+    rf"\bAction:[ \t]*{_NAME}(?:[ \t]*\[(?P<inside>[^\[\]\n]+)(?P<end>\])|"
+    r"\s*Action Input:[ \t]*(?P<rest>[^\s{\[`].*?)(?=(?P<next>\s*\n\s*(?:Observation|Thought|Action):)|\Z))",
+    re.DOTALL,
+)
 # A call in Python that is all of the reply, or of its code: Llama 4, Gemma, Gemini.
 _AS_PYTHON = re.compile(r"(?:\A|```\w*\n)\s*(?:<\|python_tag\|>)?\s*\[?\s*(?:print\()?(?P<name>[A-Za-z_][\w.]*)\(")
 _AFTER_PYTHON = re.compile(r"[)\]\s]*(?:$|```|,|\n|<)")
@@ -82,7 +88,9 @@ def first_marked_call(text: str, names: FunctionNames | None, object_at: ObjectA
         names: the tools. Calls in Python are read only of these, since an answer may contain code.
         object_at: reads a JSON object of the text.
     """
-    calls = [*_before_object(text, object_at), *_as_xml(text), *(_as_python(text, names) if names else ())]
+    calls = [*_before_object(text, object_at), *_as_xml(text)]
+    if names is not None:
+        calls += [*_as_python(text, names), *_with_text(text, names)]
     return min(calls, key=lambda call: call.start, default=None)
 
 
@@ -105,23 +113,40 @@ def _as_xml(text: str) -> Iterator[MarkedCall]:
 
 def _as_python(text: str, names: FunctionNames) -> Iterator[MarkedCall]:
     for match in itertools.islice(_AS_PYTHON.finditer(text), _MAX_PYTHON):
-        if names.resolve(match["name"]) in names and (args := _python_arguments(text[match.end() :])) is not None:
+        declared = names.resolve(match["name"])
+        if (
+            declared in names
+            and (args := _python_arguments(text[match.end() :], names.arguments(declared))) is not None
+        ):
             yield MarkedCall(match.start(), match["name"], args, True)
             return
 
 
-def _python_arguments(rest: str) -> dict[str, Any] | None:
-    """Return the keyword arguments of a call in Python, of the text after its bracket; ``None`` if it is no call."""
+def _with_text(text: str, names: FunctionNames) -> Iterator[MarkedCall]:
+    match = _WITH_TEXT.search(text)
+    if match is not None and len(names.arguments(names.resolve(match["name"]))) == 1:
+        value = (match["inside"] or match["rest"]).strip().strip("\"'")
+        yield MarkedCall(match.start(), match["name"], value, bool(match["end"] or match["next"]))
+
+
+def _python_arguments(rest: str, names: Sequence[str]) -> dict[str, Any] | None:
+    """Return the arguments of a call in Python, of the text after its bracket; ``None`` if it is no call.
+
+    Args:
+        rest: the text after the bracket.
+        names: the names of the arguments, in the order of those without a name.
+    """
     ends = (found.end() for found in re.finditer(r"\)", rest))
     for end in itertools.islice(ends, _MAX_PYTHON):
         try:
             call = ast.parse(f"f({rest[:end]}", mode="eval").body
         except (SyntaxError, ValueError, MemoryError, RecursionError):
             continue
-        if not isinstance(call, ast.Call) or call.args or not _AFTER_PYTHON.match(rest, end):
+        if not isinstance(call, ast.Call) or len(call.args) > len(names) or not _AFTER_PYTHON.match(rest, end):
             return None
+        named = [(each.arg, each.value) for each in call.keywords if each.arg]
         try:
-            return {str(each.arg): ast.literal_eval(each.value) for each in call.keywords if each.arg}
+            return {name: ast.literal_eval(value) for name, value in [*zip(names, call.args, strict=False), *named]}
         except ValueError:
             return None
     return None

@@ -33,7 +33,7 @@ _MAX_LENGTH = 64
 _NOT_ALLOWED = re.compile(r"[^a-zA-Z0-9_-]")
 _TEMPLATE_TOKENS = re.compile(r"<[|｜].*$", re.DOTALL)
 _NAMESPACE = re.compile(r"^(?:functions|function|default_api|tools|tool)[.:/]")
-_NUMBER = re.compile(r":\d+$")
+_SUFFIX = re.compile(r":\d+$|\.call$")  # Kimi's, and Llama's in Python
 _FENCE = re.compile(r"^```\w*\s*|\s*```$")
 _UNREAD = ("partial_json", "value")  # lm15's keys for arguments that aren't a JSON object
 
@@ -63,12 +63,16 @@ class FunctionNames:
     def __contains__(self, name: object) -> bool:
         return name in self._arguments
 
+    def arguments(self, name: str) -> tuple[str, ...]:
+        """Return the names of a tool's arguments, in their order; none if there is no such tool."""
+        return tuple(self._arguments.get(name, ()))
+
     def resolve(self, written: str) -> str:
         """Return the tool that an LM means by a name; the name itself if there is no such tool."""
         if written in self._arguments:
             return written
         name = _TEMPLATE_TOKENS.sub("", written).strip().strip("`'\"")
-        for candidate in (name, _NUMBER.sub("", name), _NUMBER.sub("", _NAMESPACE.sub("", name))):
+        for candidate in (name, _SUFFIX.sub("", name), _SUFFIX.sub("", _NAMESPACE.sub("", name))):
             if declared := self._declared.get(candidate) or self._folded.get(_fold(candidate)):
                 return declared
         return written

@@ -259,9 +259,14 @@ def _calls_of(value: Mapping[str, Any], names: FunctionNames | None) -> list[Par
         return [] if call is None else [call]
     if isinstance(given, str):
         arguments = {key: value[key] for key in ARGUMENT_KEYS if key in value}
-        given = _decoded(given, {"name": given, **arguments} if arguments else None)
+        given = _decoded(given, {"name": given, **arguments} if arguments else _called_in_python(given, names))
     calls = [_to_call(each, names) for each in given] if isinstance(given, list) else [_to_call(given, names)]
     return [call for call in calls if call is not None]
+
+
+def _called_in_python(text: str, names: FunctionNames | None) -> dict[str, Any] | None:
+    call = first_marked_call(text, names, _object_at) if names is not None else None
+    return None if call is None else {"name": call.name, "args": call.args}
 
 
 def _to_call(value: Any, names: FunctionNames | None, bare: bool = False) -> ParsedCall | None:
@@ -284,7 +289,8 @@ def _to_call(value: Any, names: FunctionNames | None, bare: bool = False) -> Par
         args = _decoded(args, {} if not args.strip() else args)
     if args is None:
         args = {}
-    return _parsed_call(name, args, names) if isinstance(args, Mapping) else None
+    is_only = isinstance(args, str) and names is not None and len(names.arguments(names.resolve(name))) == 1
+    return _parsed_call(name, args, names) if is_only or isinstance(args, Mapping) else None
 
 
 def _named_by_key(value: Mapping[str, Any], names: FunctionNames | None) -> ParsedCall | None:

@@ -27,6 +27,8 @@ FORMATS = {
     "llama 4": '[search(query="fee")]',
     "llama 4, two": '[search(query="fee"), ping()]',
     "llama python": '<|python_tag|>search(query="fee")<|eom_id|>',
+    "llama built-in": '<|python_tag|>search.call(query="fee")<|eom_id|>',
+    "python, without names": '[search("fee")]',
     "gemma": '```tool_code\nsearch(query="fee")\n```',
     "gemini": '```tool_code\nprint(default_api.search(query="fee"))\n```',
     "mistral": f"[TOOL_CALLS][{CALL}]",
@@ -76,8 +78,26 @@ def test_a_call_is_read(reply: str):
 
 
 @pytest.mark.parametrize(
+    ("reply", "name", "args"),
+    [
+        ("Thought: x\nAction: finish\nAction Input: It is 4.\nReally.", "finish", {"answer": "It is 4.\nReally."}),
+        ('Action: finish\nAction Input: "It is 4."\nObservation: made up', "finish", {"answer": "It is 4."}),
+        ("Thought: x\nAction: finish[It is 4.]", "finish", {"answer": "It is 4."}),
+        ('{"action": "finish", "action_input": "It is 4."}', "finish", {"answer": "It is 4."}),
+        ('{"thought": "x", "tool_call": {"name": "finish", "args": "It is 4."}}', "finish", {"answer": "It is 4."}),
+        ('{"thought": "x", "tool_call": "search(\'fee\', limit=3)"}', "search", {"query": "fee", "limit": 3}),
+    ],
+)
+def test_arguments_without_names_are_read(reply: str, name: str, args: dict[str, Any]):
+    call = parse_reply(reply, NAMES).call
+    assert (call.name, call.args) == (name, args)
+
+
+@pytest.mark.parametrize(
     "reply",
     [
+        'search("fee", 3, 4)',
+        "Action: search[fee]",
         "Use it like this:\nsearch(query='fee')\nand so on.",
         "search(query) is a function, search(query='x') + 1 is none",
         "In Python, `search(query='x')` searches.",
