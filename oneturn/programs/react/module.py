@@ -255,10 +255,12 @@ class ReAct(dspy.Module):
             Exception: as :meth:`forward`.
         """
         context = RunContext(parent=current_run())
+        forward = object.__getattribute__(self, "forward")  # for self.forward, DSPy logs a warning
 
         def run() -> dspy.Prediction:
             with context.active():
-                return self.forward(**inputs)
+                prediction: dspy.Prediction = forward(**inputs)
+                return prediction
 
         try:
             return await asyncio.to_thread(run)

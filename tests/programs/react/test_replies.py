@@ -310,6 +310,15 @@ def test_acall_runs_the_same_loop_in_the_callers_context():
     assert [each.trajectory[0].observation for each in predictions] == ["x for a", "x for b"]
 
 
+def test_acall_logs_no_warning_about_forward(monkeypatch: pytest.MonkeyPatch):
+    warnings: list[str] = []
+    monkeypatch.setattr(dspy.primitives.module.logger, "warning", lambda message, *args: warnings.append(message))
+    program = ReAct("question -> answer", tools=[])
+    program.set_lm(ScriptedLM(finish(answer="a")))
+    assert asyncio.run(program.acall(question="?")).answer == "a"
+    assert warnings == []
+
+
 def test_an_image_reaches_the_lm_and_a_short_text_the_client():
     def shot() -> list[Any]:
         """Take a screenshot."""
