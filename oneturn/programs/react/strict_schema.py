@@ -3,8 +3,8 @@
 - OpenAI's strict mode wants every object closed and each of its properties required, so that an optional one is
   nullable. It takes some keywords only, and no ``default``, ``oneOf``, ``prefixItems`` and ``uniqueItems``.
 - The arguments of function calling may be left out, and take most keywords. Databricks and Gemini document a narrow
-  dialect, without ``anyOf``, ``$ref``, ``pattern`` and the like. What it has no form for is written as text into the
-  description of the argument.
+  dialect, without ``anyOf``, ``$ref``, ``pattern`` and the like. Gemini refuses each keyword that it doesn't know, such
+  as ``additionalProperties``. What the dialect has no form for is written as text into the description of the argument.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from oneturn.programs.react.tool_list import full_type_with_descriptions
+from oneturn.programs.react.tool_list import full_type, full_type_with_descriptions
 
 Schema = Mapping[str, Any]
 
@@ -22,6 +22,7 @@ _KEYWORDS = frozenset(
     | {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
 )
 _FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
+_NOT_NARROW = ("pattern", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 _NULL = {"type": "null"}
 
 
@@ -102,8 +103,17 @@ class _Dialect:
             mark = converted.pop("format", None)
             if mark == "seen":  # checked in the reply, against values in any spelling
                 converted.pop("pattern", None)
-        if self.narrow and (pattern := converted.pop("pattern", None)) is not None:
-            converted = _with_note(converted, f"pattern: {pattern}")
+        if self.narrow:
+            unknown = [key for key in _NOT_NARROW if key in converted]
+            unknown += ["format"] if converted.get("format", "date-time") != "date-time" else []
+            for key in unknown:
+                value = converted.pop(key)
+                converted = _with_note(converted, f"{key}: {value}")
+            choices = [choice for choice in converted.get("enum", []) if choice is not None]
+            converted |= {"enum": choices} if choices else {}
+            if not all(isinstance(choice, str) for choice in choices):  # Gemini takes an enum of texts only
+                converted = {key: value for key, value in converted.items() if key != "enum"}
+                converted = _with_note({"type": "string", **converted}, f"type: {full_type({'enum': choices})}")
         return {**converted, **self._description({**schema, **converted})}
 
     def _description(self, schema: Schema) -> dict[str, Any]:
@@ -123,7 +133,7 @@ class _Dialect:
             if self.narrow:
                 rest = {}
         else:
-            rest = {"additionalProperties": False}
+            rest = {} if self.narrow else {"additionalProperties": False}
         required = schema.get("required", [])
         converted = {name: self.convert(inner) for name, inner in properties.items()}
         if self.strict:

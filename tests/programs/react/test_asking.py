@@ -351,10 +351,24 @@ NODE = (
             },
         ),
         (Annotated[str, pydantic.Field(pattern="^M-")], {"type": "string", "description": "pattern: ^M-"}),
+        (
+            Annotated[int, pydantic.Field(gt=0, le=9)],
+            {"type": "integer", "maximum": 9, "description": "exclusiveMinimum: 0"},
+        ),
+        (datetime.date, {"type": "string", "description": "format: date"}),
+        (datetime.datetime, {"type": "string", "format": "date-time"}),
+        (Literal[1, 2], {"type": "integer", "description": "type: 1 | 2"}),
+        (Literal["a", "b"], {"type": "string", "enum": ["a", "b"]}),
     ],
 )
 def test_the_narrow_dialect_tells_what_it_has_no_form_for(kind: Any, narrow: dict[str, Any]):
     assert function_parameters(schema_of(kind), narrow=True)["properties"]["value"] == narrow
+
+
+def test_the_narrow_dialect_closes_no_object():
+    schema = schema_of(Refund | Exchange | list[Node])
+    assert "additionalProperties" in json.dumps(function_parameters(schema))
+    assert "additionalProperties" not in json.dumps(function_parameters(schema, narrow=True))
 
 
 def test_the_narrow_dialect_tells_a_recursive_model():
