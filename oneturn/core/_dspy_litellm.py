@@ -131,7 +131,7 @@ class RoutedLM(dspy.LM):
     def _unwrapped(self) -> dspy.LM:
         """Return the LM with these settings and its own engine."""
         bare = copy.copy(self)
-        vars(bare).pop("own_lm")
+        del bare.own_lm
         bare.__class__ = type(self.own_lm)
         bare._engine_spec, bare._async_engine_spec = self.own_lm._engine_spec, self.own_lm._async_engine_spec
         return bare

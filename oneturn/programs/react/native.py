@@ -108,7 +108,7 @@ class NativeAdapter(StepAdapter):
         """
         text, reasoning = visible_text(reply.get("text") or ""), reply.get("reasoning_content") or ""
         if made := list(reply.get("tool_calls") or ()):
-            first, *more = [self._call_of(call["function"]) for call in made]
+            first, *more = [self._function_call(call["function"]) for call in made]
             state = state_in(made[0].get("id"))
             return {"thought": text, "tool_call": first, "parallel_calls": more, "reasoning": reasoning, "state": state}
         for written in (text, "" if text else reasoning):  # some servers take a call for the reasoning's end
@@ -123,6 +123,10 @@ class NativeAdapter(StepAdapter):
             lm_response=text,
             message="The reply calls no function.",
         )
+
+    def _function_call(self, function: Mapping[str, Any]) -> ToolCallArgs:
+        call = self._call_of(function)
+        return ToolCallArgs(name=call.name, args=self.steps.parse_any(call.name, call.args)) if self.narrow else call
 
     def _written_step(self, signature: type[dspy.Signature], text: str) -> dict[str, Any] | None:
         """Return a step that the LM wrote as text, as some do; ``None`` if the text is none, or only shows a call."""

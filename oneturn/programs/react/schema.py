@@ -21,7 +21,7 @@ from oneturn.programs.react.grounding import (
     restrict_to_seen,
 )
 from oneturn.programs.react.outputs import validate_outputs
-from oneturn.programs.react.strict_schema import function_parameters, strict_schema, without_nulls
+from oneturn.programs.react.strict_schema import function_parameters, parse_any, strict_schema, without_nulls
 from oneturn.programs.react.tool_list import describe_call, describe_call_fully, describe_types
 from oneturn.tools.functions import argument_docs
 from oneturn.tools.registry import FINISH
@@ -174,6 +174,11 @@ class StepSchema:
         schema = self._all_args().get(name)
         left: dict[str, Any] = dict(args) if schema is None else without_nulls(args, schema)
         return left
+
+    def parse_any(self, name: str, args: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a function call in the narrow dialect, with those of any type out of JSON text."""
+        properties = self._all_args().get(name, {}).get("properties", {})
+        return {key: parse_any(value, properties[key]) if key in properties else value for key, value in args.items()}
 
     def _all_args(self) -> dict[str, dict[str, Any]]:
         finish = {**self._finish, "$defs": self._defs} if self._defs else self._finish

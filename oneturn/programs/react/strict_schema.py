@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from oneturn.core.serialization import read_json
 from oneturn.programs.react.tool_list import full_type, full_type_with_descriptions
 
 Schema = Mapping[str, Any]
@@ -24,6 +25,8 @@ _KEYWORDS = frozenset(
 _FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
 _NOT_NARROW = ("pattern", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 _NULL = {"type": "null"}
+_ANY = "any value, as JSON text"
+_TYPES = frozenset({"type", "enum", "const", "$ref", "anyOf", "oneOf", "allOf", "properties", "prefixItems"})
 
 
 def strict_schema(schema: Schema) -> tuple[dict[str, Any], bool]:
@@ -62,6 +65,25 @@ def is_nullable(schema: Schema) -> bool:
     return "$ref" not in schema and (kind is None or kind == "null" or (isinstance(kind, list) and "null" in kind))
 
 
+def is_any(schema: Any) -> bool:
+    """Return whether a JSON schema admits any type."""
+    return not isinstance(schema, Mapping) or not schema.keys() & _TYPES
+
+
+def parse_any(value: Any, schema: Any) -> Any:
+    """Return an argument of the narrow dialect, where a value of any type is JSON text; the text if it is no JSON."""
+    if is_any(schema):
+        if not isinstance(value, str):
+            return value
+        try:
+            return read_json(value)
+        except ValueError:
+            return value
+    if isinstance(value, list) and schema.get("type") == "array" and "prefixItems" not in schema:
+        return [parse_any(item, schema.get("items", {})) for item in value]
+    return value
+
+
 @dataclass
 class _Dialect:
     strict: bool
@@ -72,8 +94,7 @@ class _Dialect:
 
     def convert(self, schema: Any) -> dict[str, Any]:
         if not isinstance(schema, Mapping):  # true: anything
-            self.open_ended = True
-            return {}
+            schema = {}
         if "$ref" in schema:
             return self._reference(schema)
         if "oneOf" in schema or "anyOf" in schema:
@@ -93,6 +114,7 @@ class _Dialect:
             return {**converted, **self._array(schema)}
         if not converted.keys() & {"type", "enum"}:
             self.open_ended = True
+            return _with_note({"type": "string", **converted}, _ANY) if self.narrow else converted
         return converted
 
     def _keywords(self, schema: Schema) -> dict[str, Any]:
@@ -142,7 +164,9 @@ class _Dialect:
                     converted[name] = _nullable(converted[name])
             required = list(converted)
         elif self.narrow:
-            required = [name for name in required if not is_nullable(properties.get(name, {}))]
+            required = [
+                name for name in required if is_any(schema := properties.get(name, {})) or not is_nullable(schema)
+            ]
         return {"type": "object", "properties": converted, "required": list(required), **rest}
 
     def _array(self, schema: Schema) -> dict[str, Any]:
@@ -157,7 +181,7 @@ class _Dialect:
             }
         if "items" not in schema:
             self.open_ended = True
-            return {"type": "array", "items": {}}
+            return {"type": "array", "items": self.convert({})}
         return {"type": "array", "items": self.convert(schema["items"])}
 
     def _union(self, schema: Schema, options: list[Any]) -> dict[str, Any]:

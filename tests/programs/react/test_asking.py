@@ -355,6 +355,8 @@ NODE = (
             Annotated[int, pydantic.Field(gt=0, le=9)],
             {"type": "integer", "maximum": 9, "description": "exclusiveMinimum: 0"},
         ),
+        (Any, {"type": "string", "description": "any value, as JSON text"}),
+        (list[Any], {"type": "array", "items": {"type": "string", "description": "any value, as JSON text"}}),
         (datetime.date, {"type": "string", "description": "format: date"}),
         (datetime.datetime, {"type": "string", "format": "date-time"}),
         (Literal[1, 2], {"type": "integer", "description": "type: 1 | 2"}),

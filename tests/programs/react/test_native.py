@@ -206,3 +206,30 @@ def test_an_image_follows_the_results_of_its_step():
     messages = adapter._turn_messages([turn])
     assert [message["role"] for message in messages] == ["assistant", "tool", "user"]
     assert messages[-1]["content"][-1]["type"] == "image_url"
+
+
+@STREAMING
+@pytest.mark.parametrize(
+    ("model", "written"),
+    [
+        ("openai/gemini-3-pro", {"first": '{"a": 1}', "second": "2", "others": ["3", "x", '"4"'], "text": "5"}),
+        ("openai/gpt-4o-mini", {"first": {"a": 1}, "second": 2, "others": [3, "x", "4"], "text": "5"}),
+    ],
+)
+def test_a_value_of_any_type_is_json_text_where_each_argument_needs_a_type(
+    model: str, written: dict[str, Any], streaming: bool
+):
+    made: list[Any] = []
+
+    def keep(first, second, others: list, text: str) -> str:  # type: ignore[no-untyped-def, type-arg]
+        """Keep values."""
+        made.append((first, second, others, text))
+        return "kept"
+
+    with chat_stub(calls(("keep", written)), DONE) as stub:
+        program = ReAct("question -> answer, sure: bool", tools=[keep])
+        prediction, _ = run(stub, program, streaming, model)
+    assert prediction.sure
+    assert made == [({"a": 1}, 2, [3, "x", "4"], "5")]
+    parameters = stub.requests[0]["tools"][0]["function"]["parameters"]
+    assert parameters["required"] == ["first", "second", "others", "text"]
