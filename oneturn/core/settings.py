@@ -14,8 +14,8 @@ def object_settings(value: Any) -> Mapping[str, Any]:
 
     Other attributes, such as counters and connections, change while it runs; texts, such as an address, don't.
     """
-    if callable(dump := getattr(value, "dump_state", None)):
-        state: Mapping[str, Any] = dump()
+    if callable(getattr(type(value), "dump_state", None)):  # the class's: a mock has any attribute
+        state: Mapping[str, Any] = value.dump_state()
         return state
     attributes = getattr(value, "__dict__", {})
     names = constructor_arguments(type(value)) if attributes else ()

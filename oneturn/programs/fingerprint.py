@@ -8,7 +8,7 @@ import hashlib
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 import dspy
@@ -57,9 +57,9 @@ def fingerprint(value: Any, seen: frozenset[int] = frozenset(), visited: set[Any
     part = functools.partial(fingerprint, seen=seen | {id(value)}, visited=visited)
     if isinstance(value, functools.partial):
         return ["partial", *map(part, (value.func, value.args, value.keywords))]
-    if inspect.ismethod(value):
+    if type(value) is MethodType:  # a mock with a spec is an instance by isinstance
         return [part(value.__func__), part(value.__self__)]
-    if inspect.isfunction(value):
+    if type(value) is FunctionType:
         if value in visited:
             return value.__qualname__
         visited.add(value)
@@ -77,8 +77,9 @@ def fingerprint(value: Any, seen: frozenset[int] = frozenset(), visited: set[Any
     kind: Any = value if isinstance(value, type) else type(value)
     call = getattr(kind, "__call__", None)  # noqa: B004  # the function, not whether there is one
     settings = {} if kind is value else {n: v for n, v in object_settings(value).items() if not is_secret_name(n)}
+    name = getattr(value, "__qualname__", None)
     return [
-        f"{kind.__module__}.{getattr(value, '__qualname__', kind.__qualname__)}",
+        f"{kind.__module__}.{name if isinstance(name, str) else kind.__qualname__}",
         part(call) if inspect.isfunction(call) else None,
         part(settings),
     ]

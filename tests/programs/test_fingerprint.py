@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import MagicMock, Mock
 
 import dspy
 import pytest
@@ -61,6 +62,13 @@ DIFFERENT = {
     "methods": (Metric(0.5).strict, Metric(0.6).strict),
     "built-in functions": (str.lower, str.upper),
 }
+
+
+@pytest.mark.parametrize("metric", [Mock(return_value=1.0), MagicMock(), Mock(spec=base), Mock(spec=Metric(1).strict)])
+def test_a_mock_has_a_fingerprint_though_it_has_any_attribute(metric: Any):
+    text = str(fingerprint(metric))
+    assert "Mock" in text
+    assert str(id(metric)) not in text
 
 
 @pytest.mark.parametrize(("first", "second"), DIFFERENT.values(), ids=DIFFERENT)
