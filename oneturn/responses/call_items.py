@@ -27,6 +27,7 @@ _READ = (
     *("message", "reasoning", "function_call", "function_call_output", MCP_CALL),
     *("mcp_approval_request", APPROVAL_RESPONSE),
 )
+_WITHOUT_RESULT = frozenset({"mcp_list_tools", "web_search_call"})  # nothing in them is lost to the run
 _CALL_ENDINGS = ("_call", "_output", "_list_tools")
 _UNREADABLE = f"which this agent can't read; leave it out, or send one of {', '.join(_READ)}"
 _COMPACTION = "which only its provider can read; send the items of the earlier turns instead"
@@ -60,14 +61,15 @@ def without_foreign_calls(items: Sequence[Any], also: Container[str] = ()) -> li
     """Return input items without the calls that the tools of other providers made in finished turns.
 
     Such as ``code_interpreter_call`` or ``custom_tool_call_output``: as the agent's own calls, they aren't part of the
-    conversation that follows.
+    conversation that follows. Those without a result, such as ``web_search_call``, are left out of the last turn too.
 
     Args:
         items: the items.
         also: further types that the agent reads.
 
     Raises:
-        RequestError: the last turn has such an item, or an item is of an unknown type; the message says where.
+        RequestError: the last turn has such an item with a result, or an item is of an unknown type; the message says
+            where.
     """
     messages = [number for number, item in enumerate(items) if _role(item) in ("user", "assistant")]
     last = messages[-1] if messages else -1
@@ -76,7 +78,7 @@ def without_foreign_calls(items: Sequence[Any], also: Container[str] = ()) -> li
         kind = _kind(item)
         if not isinstance(kind, str) or kind in _READ or kind in also or _role(item) is not None:
             kept.append(item)
-        elif number > last or not kind.endswith(_CALL_ENDINGS):
+        elif not kind.endswith(_CALL_ENDINGS) or (number > last and kind not in _WITHOUT_RESULT):
             reason = _COMPACTION if kind == "compaction" else _UNREADABLE
             raise RequestError(f"input.{number} is of type {kind!r:.80}, {reason}.", "input")
     return kept

@@ -22,8 +22,8 @@ class StrictFields(BaseModel):
         return {name: inner for name, inner in value.items() if inner is not None or name in known}
 
 
-class Context(StrictFields):
-    """The session and the user of the request's trace."""
+class Context(BaseModel):
+    """The session and the user of the request's trace. Other keys are ignored, as by MLflow."""
 
     conversation_id: str | None = None
     user_id: str | None = None

@@ -73,8 +73,8 @@ UNSUPPORTED = {
     "stream_options": {"include_obfuscation": True},
     "text": {"verbosity": "low"},
     "max_tokens": 9,
-    "databricks_options": {"long_task": True},
-    "context": {"conversation_id": "a", "colour": "red"},
+    "databricks_options": {"return_trace": "yes"},
+    "context": {"conversation_id": 1},
     "anything": 1,
     "temperature": 3,
     "max_output_tokens": 0,
@@ -118,8 +118,14 @@ def test_databricks_options_hold_the_context():
         request = read({"input": "?", "databricks_options": options, "context": {"conversation_id": "new"}})
         assert request.context is not None
         assert request.context.model_dump() == {"conversation_id": "new", "user_id": "me"}
-        with pytest.raises(RequestError, match=r"databricks_options\.long_task"):
-            read({"input": "?", "databricks_options": {"long_task": True}})
+
+
+def test_other_keys_of_the_context_are_ignored_as_by_mlflow():
+    for read in (lambda body: read_request(body)[0], lambda body: agent_request(body)[0]):
+        options = {"long_task": True, "user_id": "me"}
+        request = read({"input": "?", "databricks_options": options, "context": {"conversation_id": "a", "colour": 1}})
+        assert request.context is not None
+        assert request.context.model_dump() == {"conversation_id": "a", "user_id": "me"}
 
 
 def test_a_hint_about_the_prompt_cache_is_repeated():
