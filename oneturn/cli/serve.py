@@ -32,7 +32,8 @@ def serve(
 ) -> None:
     """Serve the agent over the OpenAI Responses protocol, with streaming, until Ctrl-C.
 
-    A logged model has its own configuration; --config then sets only the server and the MLflow tracking server.
+    A logged model has its own configuration; --config replaces that of the server (serve.*), and
+    names the MLflow tracking server.
 
     Examples:
 

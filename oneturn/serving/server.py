@@ -8,14 +8,16 @@ import re
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import dspy
 import mlflow
 import uvicorn
 from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import ResponsesAgent
+from mlflow.models import get_model_info
+from mlflow.pyfunc import MODEL_CONFIG, ResponsesAgent
+from pydantic import ValidationError
 
 from oneturn.agent import Agent
 from oneturn.config import ServeConfig
@@ -47,14 +49,15 @@ def serve(
         agent_or_model: an agent, the URI of a logged model (``models:/my_agent/1``), or any ``ResponsesAgent``.
         host: the address to listen on; ``None`` for the configured one, or 127.0.0.1.
         port: the port to listen on, 0 for any free one; ``None`` for the configured one, or 8000.
-        settings: the server's settings; ``None`` for those of the agent's configuration, or the defaults.
+        settings: the server's settings; ``None`` for those of the agent's or the logged model's configuration, or the
+            defaults.
 
     Raises:
         ConfigError: the key that signs approvals is missing, and other machines can reach ``host``; or the environment
             variable of ``serve.api_key_env`` isn't set.
         OneTurnError: the address is unusable or its port is in use, or the model can't be loaded.
     """
-    settings = settings or (agent_or_model.config.serve if isinstance(agent_or_model, Agent) else ServeConfig())
+    settings = settings or _own_settings(agent_or_model)
     host = host or settings.host
     with listening_socket(host, settings.port if port is None else port) as listener:  # before starting the LM
         app = build_application(agent_or_model, settings, host)
@@ -64,6 +67,25 @@ def serve(
         )
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn has shut down cleanly
             server.run(sockets=[listener])
+
+
+def _own_settings(served: Agent | ResponsesAgent | str) -> ServeConfig:
+    if isinstance(served, str):
+        return logged_settings(served)
+    return served.config.serve if isinstance(served, Agent) else ServeConfig()
+
+
+def logged_settings(uri: str) -> ServeConfig:
+    """Return the settings of a server in the configuration of a logged model; the defaults if it has none.
+
+    Raises:
+        ProgramError: the model doesn't exist, or can't be read.
+    """
+    with _explained(uri):
+        config = get_model_info(uri).flavors.get("python_function", {}).get(MODEL_CONFIG)
+    with contextlib.suppress(ValidationError):  # the configuration of another kind of agent
+        return ServeConfig.model_validate(config.get("serve", {}) if isinstance(config, Mapping) else {})
+    return ServeConfig()
 
 
 def build_application(
@@ -218,16 +240,23 @@ def load_logged(uri: str) -> ResponsesAgent:
     Raises:
         ProgramError: the model can't be loaded, or isn't a ``ResponsesAgent``.
     """
-    try:
+    with _explained(uri):
         model = mlflow.pyfunc.load_model(uri).get_raw_model()
+    if not isinstance(model, ResponsesAgent):
+        raise ProgramError(f"The model {uri!r} is a {type(model).__name__}; only a ResponsesAgent can be served.")
+    return model
+
+
+@contextlib.contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    """Convert MLflow's errors at reading a logged model."""
+    try:
+        yield
     except (MlflowException, NotImplementedError, OSError) as error:
         tracking_uri = without_credentials(mlflow.get_tracking_uri())
         raise ProgramError(
             f"The model {uri!r} can't be loaded from {tracking_uri}: {str(error).rstrip('.')}. Log it with: oneturn log"
         ) from error
-    if not isinstance(model, ResponsesAgent):
-        raise ProgramError(f"The model {uri!r} is a {type(model).__name__}; only a ResponsesAgent can be served.")
-    return model
 
 
 def open_approvals(responder: ResponsesAgent, host: str, processes: int = 1) -> None:

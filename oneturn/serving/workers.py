@@ -25,6 +25,7 @@ from oneturn.serving.server import (
     Server,
     build_application,
     listening_socket,
+    logged_settings,
     print_stderr,
     server_config,
     server_url,
@@ -58,13 +59,13 @@ class AgentSource:
         """Return the agent, or the model's URI, and the server's settings.
 
         Raises:
-            OneTurnError: the agent or its configuration is invalid.
+            OneTurnError: the agent or its configuration is invalid, or there is no such model.
         """
         if self.model is None:
             agent = load_agent(self.agent, self.config)
             return agent, self._with_address(agent.config.serve)
         if self.config is None:
-            return self.model, self._with_address(ServeConfig())
+            return self.model, self._with_address(logged_settings(self.model))
         settings = AgentConfig.read(self.config)
         file = Path(self.agent)
         use_tracking(settings.mlflow, file.resolve().parent if file.is_file() else None)

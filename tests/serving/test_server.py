@@ -27,13 +27,15 @@ from mlflow.pyfunc import ResponsesAgent
 from mlflow.types.responses import ResponsesAgentResponse
 
 import oneturn
+from oneturn.config import AgentConfig, LMConfig, ServeConfig
 from oneturn.core.steps import AnswerDelta, Step
-from oneturn.errors import AgentError, EndpointError, OneTurnError, ProgramError
+from oneturn.errors import AgentError, ConfigError, EndpointError, OneTurnError, ProgramError
 from oneturn.responses.reply import Reply
 from oneturn.serving.request_limit import RequestLimit
 from oneturn.serving.request_run import RequestRun
 from oneturn.serving.served_agent import ServedAgent
-from oneturn.serving.server import load_logged
+from oneturn.serving.server import load_logged, logged_settings
+from oneturn.serving.workers import AgentSource
 from oneturn.testing import ScriptedLM, ScriptedRequest, call, finish
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -434,6 +436,23 @@ def test_a_logged_model_can_be_served(tmp_path: Path):
     mlflow.pyfunc.save_model(model, python_model=str(tmp_path / "agent.py"), pip_requirements=["oneturn"])
     with oneturn.running_server(load_logged(model)) as url:
         assert oneturn.query(url, "?").text == "From the logged model."
+
+
+def test_the_settings_of_a_logged_model_are_those_of_its_configuration(tmp_path: Path):
+    (tmp_path / "agent.py").write_text(LOGGED)
+    source, settings = str(tmp_path / "agent.py"), {"page": False, "api_key_env": "AGENT_KEY"}
+    config = AgentConfig(lm=LMConfig(model="openai/x"), serve=ServeConfig(**settings)).to_model_config()
+    for name, logged, expected in (
+        ("mine", config, ServeConfig(**settings)),
+        ("without", None, ServeConfig()),
+        ("another", {"serve": "always"}, ServeConfig()),
+    ):
+        model = str(tmp_path / name)
+        mlflow.pyfunc.save_model(model, python_model=source, model_config=logged, pip_requirements=["oneturn"])
+        assert logged_settings(model) == expected
+        assert AgentSource("agent.py", model).load()[1] == expected
+    with pytest.raises(ConfigError, match="AGENT_KEY"):
+        oneturn.serve(str(tmp_path / "mine"), port=0)
 
 
 SERVE = """
