@@ -15,12 +15,10 @@ from oneturn.datasets.from_traces import UnusableTrace, agent_outputs
 from oneturn.datasets.redaction import Redaction
 from oneturn.datasets.review import (
     CANDIDATES,
-    PROVENANCE,
-    TO_LABEL,
-    Candidate,
     accept_edited,
-    read_candidates,
+    provenance_of,
     reject,
+    waiting_candidates,
     without_provenance,
 )
 from oneturn.datasets.schema import example_schema
@@ -67,12 +65,12 @@ class CandidateReview:
         """
         return [
             {
-                "id": str(row.get("id")),
+                "id": str(row["id"]),
                 "values": {name: value for name, value in without_provenance(row).items() if name != "id"},
-                "provenance": row.get(PROVENANCE) or {},
+                "provenance": provenance_of(row),
                 "labelled": file == CANDIDATES,
             }
-            for file, row in self._rows()
+            for file, row in waiting_candidates(self._agent.examples_folder)
         ]
 
     def answer(self, ident: str) -> Mapping[str, Any] | None:
@@ -81,10 +79,11 @@ class CandidateReview:
         Raises:
             DataError: there is no such candidate.
         """
-        row = next((row for _, row in self._rows() if str(row.get("id")) == ident), None)
+        waiting = waiting_candidates(self._agent.examples_folder)
+        row = next((row for _, row in waiting if str(row["id"]) == ident), None)
         if row is None:
             raise DataError(f"There is no candidate {ident!r:.80}; it may have been reviewed already.")
-        trace_id = (row.get(PROVENANCE) or {}).get("trace_id")
+        trace_id = provenance_of(row).get("trace_id")
         trace = mlflow.get_trace(trace_id, silent=True) if trace_id else None
         if trace is None:
             return None
@@ -110,7 +109,3 @@ class CandidateReview:
             DataError: there is no such candidate.
         """
         reject(self._agent, ident)
-
-    def _rows(self) -> list[tuple[str, Candidate]]:
-        folder = self._agent.examples_folder
-        return [(file, row) for file in (CANDIDATES, TO_LABEL) for row in read_candidates(folder, file)]

@@ -28,6 +28,7 @@ from oneturn.datasets.review import (
     REJECTED,
     TO_LABEL,
     Candidate,
+    locked,
     read_candidates,
     write_candidates,
 )
@@ -288,6 +289,7 @@ class _Collector:
         self._unlabelled: dict[str, Candidate] = {}
         for row in self._pending[TO_LABEL]:
             self._add_unlabelled(row)
+        self._completed: list[Candidate] = []
         self._new: dict[str, list[Candidate]] = {CANDIDATES: [], TO_LABEL: []}
         self._known_count = 0
         self._redacted: Counter[str] = Counter()
@@ -313,9 +315,11 @@ class _Collector:
     def finish(self) -> CollectResult:
         """Write the new candidates and return the result."""
         near = self._mark_near_duplicates()
-        for name, new in self._new.items():
-            if (candidates := [*self._pending[name], *new]) != read_candidates(self._folder, name):
-                write_candidates(self._folder, candidates, name)
+        with locked(self._folder):
+            for name, new in self._new.items():
+                waiting = read_candidates(self._folder, name)  # as reviewers have left them
+                if (candidates := [*(row for row in waiting if row not in self._completed), *new]) != waiting:
+                    write_candidates(self._folder, candidates, name)
         return CollectResult(
             candidates=tuple(row["id"] for row in self._new[CANDIDATES]),
             to_label=tuple(row["id"] for row in self._new[TO_LABEL]),
@@ -368,8 +372,8 @@ class _Collector:
 
     def _complete(self, row: Candidate, label: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
         """Turn an unlabelled row into a candidate; values that a person has written into it take precedence."""
-        for rows in (self._pending[TO_LABEL], self._new[TO_LABEL]):
-            rows[:] = [other for other in rows if other is not row]
+        self._completed.append(row)
+        self._new[TO_LABEL] = [other for other in self._new[TO_LABEL] if other is not row]
         self._unlabelled = {key: other for key, other in self._unlabelled.items() if other is not row}
         self._labelled.add(_trace_id(row))
         self._new[CANDIDATES].append({**label, **row, PROVENANCE: provenance})

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import fcntl
+import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,8 @@ _TEST_NOT_ALLOWED = (
 )
 
 Candidate = Mapping[str, Any]
+
+_LOCK = threading.Lock()
 
 
 def read_candidates(folder: Path, name: str = CANDIDATES) -> list[Candidate]:
@@ -71,13 +77,14 @@ def accept(agent: Agent, ids: Sequence[str], split: str = "train") -> list[str]:
     """
     folder = agent.examples_folder
     _check_split(split)
-    candidates = read_candidates(folder)
-    available = [str(row["id"]) for row in candidates if row.get("id") is not None]
-    selected = list(dict.fromkeys(ids or available))
-    _check_ids(folder, selected, available)
-    chosen = [row for row in candidates if str(row.get("id")) in selected]
-    _move(agent, chosen, split)
-    write_candidates(folder, [row for row in candidates if row not in chosen])
+    with locked(folder):
+        candidates = read_candidates(folder)
+        available = [str(row["id"]) for row in candidates if row.get("id") is not None]
+        selected = list(dict.fromkeys(ids or available))
+        _check_ids(folder, selected, available)
+        chosen = [row for row in candidates if str(row.get("id")) in selected]
+        _move(agent, chosen, split)
+        write_candidates(folder, [row for row in candidates if row not in chosen])
     return selected
 
 
@@ -94,9 +101,10 @@ def accept_edited(agent: Agent, ident: str, values: Mapping[str, Any], split: st
         DataError: as for :func:`accept`. Nothing is changed then.
     """
     _check_split(split)
-    file, rows, row = _find(agent.examples_folder, ident)
-    _move(agent, [{"id": row["id"], **values, PROVENANCE: row.get(PROVENANCE, {})}], split)
-    write_candidates(agent.examples_folder, [other for other in rows if other is not row], file)
+    with locked(agent.examples_folder):
+        file, rows, row = _find(agent.examples_folder, ident)
+        _move(agent, [{"id": row["id"], **values, PROVENANCE: row.get(PROVENANCE, {})}], split)
+        write_candidates(agent.examples_folder, [other for other in rows if other is not row], file)
 
 
 def reject(agent: Agent, ident: str) -> None:
@@ -106,19 +114,62 @@ def reject(agent: Agent, ident: str) -> None:
         DataError: there is no such candidate.
     """
     folder = agent.examples_folder
-    file, rows, row = _find(folder, ident)
-    origin = {"id": row["id"], PROVENANCE: row.get(PROVENANCE, {})}
-    write_candidates(folder, [*read_candidates(folder, REJECTED), origin], REJECTED)
-    write_candidates(folder, [other for other in rows if other is not row], file)
+    with locked(folder):
+        file, rows, row = _find(folder, ident)
+        origin = {"id": row["id"], PROVENANCE: row.get(PROVENANCE, {})}
+        write_candidates(folder, [*read_candidates(folder, REJECTED), origin], REJECTED)
+        write_candidates(folder, [other for other in rows if other is not row], file)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of an examples folder while its files are read and replaced: several people may review at once.
+
+    Threads wait for each other; processes do so too, where the file system has locks.
+    """
+    with _LOCK:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def waiting_candidates(folder: Path) -> list[tuple[str, Candidate]]:
+    """Return the candidates that wait for a person, those with a label first, each with the name of its file.
+
+    Raises:
+        DataError: a line can't be read, or a candidate has no id of its own.
+    """
+    rows = [(file, row) for file in (CANDIDATES, TO_LABEL) for row in read_candidates(folder, file)]
+    names: set[str] = set()
+    for file, row in rows:
+        name = None if row.get("id") is None else str(row["id"])
+        if name is None or name in names:
+            problem = "has a candidate without an id" if name is None else f"has a second candidate {name!r:.80}"
+            raise DataError(f"{folder / file} {problem}: give each candidate a unique id.")
+        names.add(name)
+    return rows
+
+
+def provenance_of(candidate: Candidate) -> dict[str, Any]:
+    """Return where a candidate comes from: its texts and its further expectations, of which a person may write any."""
+    given = candidate.get(PROVENANCE)
+    return {
+        name: value
+        for name, value in (given.items() if isinstance(given, Mapping) else ())
+        if isinstance(value, Mapping if name == "expected" else str)
+    }
 
 
 def _find(folder: Path, ident: str) -> tuple[str, list[Candidate], Candidate]:
     """Return the file of a candidate, the file's rows, and the candidate."""
-    for file in (CANDIDATES, TO_LABEL):
-        rows = read_candidates(folder, file)
-        for row in rows:
-            if str(row.get("id")) == ident:
-                return file, rows, row
+    waiting = waiting_candidates(folder)
+    for file, row in waiting:
+        if str(row["id"]) == ident:
+            return file, [other for name, other in waiting if name == file], row
     raise DataError(f"There is no candidate {ident!r:.80} in {folder}; it may have been reviewed already.")
 
 
@@ -181,7 +232,9 @@ def _append(agent: Agent, split: str, rows: Sequence[Mapping[str, Any]]) -> None
     if path.suffix != ".jsonl":
         raise DataError(f"{path} isn't JSONL, so rows can't be appended: convert it to {split}.jsonl.")
     before = path.read_bytes() if path.exists() else None
-    existing_ids = {str(row.get("id")) for row in _read_lines(path)} if before is not None else set()
+    existing = list(_read_lines(path)) if before is not None else []
+    rows = [row for row in rows if row not in existing]  # a move that was interrupted before its end
+    existing_ids = {str(row.get("id")) for row in existing}
     if twice := next((row["id"] for row in rows if str(row.get("id")) in existing_ids), None):
         raise DataError(f"{path} already has an example {twice!r}.")
     gap = b"\n" if before and not before.endswith(b"\n") else b""

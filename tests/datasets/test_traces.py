@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import oneturn
 from oneturn.cli import app
 from oneturn.datasets.from_traces import from_traces
-from oneturn.datasets.review import accept, read_candidates
+from oneturn.datasets.review import accept, read_candidates, reject
 from oneturn.errors import DataError
 from oneturn.serving.app import application
 from oneturn.testing import ScriptedLM, finish
@@ -333,6 +333,25 @@ def one_candidate(agent: oneturn.Agent) -> str:
 def edit(agent: oneturn.Agent, **values: Any) -> None:
     path = agent.examples_folder / "candidates.jsonl"
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}) + "\n")
+
+
+def test_a_review_goes_on_while_traces_are_read(agent: oneturn.Agent):
+    for number, question in enumerate(("Is it loud?", "Is it heavy?", "When do you close?")):
+        trace = ask(agent, question, "no")
+        mlflow.log_feedback(trace_id=trace, name="thumbs", value=number != 1, source=ADA)
+        if number == 1:
+            from_traces(agent)
+    trace = mlflow.get_trace(mlflow.get_last_active_trace_id() or "")
+    (first,), (second,) = candidates(agent), candidates(agent, "to_label.jsonl")
+
+    def read_slowly() -> Iterator[Any]:
+        reject(agent, first["id"])
+        reject(agent, second["id"])
+        yield trace
+
+    assert len(from_traces(agent, read_slowly()).candidates) == 1
+    assert [made["question"] for made in candidates(agent)] == ["When do you close?"]
+    assert candidates(agent, "to_label.jsonl") == []
 
 
 def test_completed_candidate_is_accepted(agent: oneturn.Agent):

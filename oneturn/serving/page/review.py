@@ -62,9 +62,9 @@ class ReviewApplication(Starlette):
             routes=[
                 *page,
                 Route("/review/candidates", self._list),
-                Route("/review/candidates/{id}/answer", self._answer),
-                Route("/review/candidates/{id}/accept", self._accept, methods=["POST"]),
-                Route("/review/candidates/{id}/reject", self._reject, methods=["POST"]),
+                Route("/review/candidates/{id:path}/answer", self._answer),
+                Route("/review/candidates/{id:path}/accept", self._accept, methods=["POST"]),
+                Route("/review/candidates/{id:path}/reject", self._reject, methods=["POST"]),
             ],
             middleware=[
                 Middleware(Access, loopback=True, api_key=self.token, open_paths={route.path for route in page}),
