@@ -88,6 +88,15 @@ def test_a_decision_that_can_t_be_made_is_an_error():
     assert client.post("/review/candidates/trace-1/accept", json={"values": []}).status_code == 400
 
 
+def test_an_id_may_have_any_characters():
+    queue = Queue()
+    review = ReviewApplication(queue)
+    client = TestClient(review, base_url="http://127.0.0.1", headers={"Authorization": f"Bearer {review.token}"})
+    assert client.get("/review/candidates/a%2Fb%3Fc%20d/answer").status_code == 200
+    assert client.post("/review/candidates/a%2Fb%3Fc%20d/reject", json={}).status_code == 200
+    assert queue.decisions == [("reject", "a/b?c d", None)]
+
+
 @pytest.mark.browser
 def test_candidates_are_edited_accepted_and_rejected(browser: Browser):
     queue = Queue(
@@ -125,3 +134,12 @@ def test_candidates_are_edited_accepted_and_rejected(browser: Browser):
         ("reject", "trace-2", None),
     ]
     assert page.evaluate("window.pwned") is None
+
+
+@pytest.mark.browser
+def test_an_address_without_its_token_says_what_to_open(browser: Browser):
+    page = browser.new_page()
+    page.set_default_timeout(20_000)
+    with running_application(ReviewApplication(Queue())) as url:
+        page.goto(url)
+        expect(page.get_by_text("Open the whole address that oneturn data review has printed")).to_be_visible()

@@ -104,8 +104,8 @@ class Conversation {
       follow();
     }
     turn.showApprovals();
-    if (turn.status === "completed" || turn.status === "waiting") this._items = [...items, ...turn.response.output];
     if (turn.status === "completed") {
+      this._items = [...items, ...turn.response.output];
       if (turn.traceId) turn.append(feedbackView(turn.traceId, this._info, turn.outputs));
       focusQuestion();
     }
@@ -140,15 +140,26 @@ class Conversation {
 }
 
 let isAtEnd = true; // as the reader scrolled last
+let isFollowing = false; // whether the next frame scrolls
+let followedTo = 0;
 
 addEventListener("scroll", () => {
   const root = document.scrollingElement;
-  isAtEnd = root.scrollHeight - root.scrollTop - root.clientHeight < 80;
+  if (root.scrollHeight - root.scrollTop - root.clientHeight < 80) isAtEnd = true;
+  else if (root.scrollTop < followedTo - 1) isAtEnd = false; // otherwise the page has grown since
 });
 
-/** Keep the end of the page in sight while it grows, unless the reader has scrolled up. */
+/** Keep the end of the page in sight while it grows, unless the reader has scrolled up; once a frame, as each lays it out. */
 function follow() {
-  if (isAtEnd) document.scrollingElement.scrollTop = document.scrollingElement.scrollHeight;
+  if (isFollowing) return;
+  isFollowing = true;
+  requestAnimationFrame(() => {
+    isFollowing = false;
+    if (!isAtEnd) return;
+    const root = document.scrollingElement;
+    root.scrollTop = root.scrollHeight;
+    followedTo = root.scrollTop;
+  });
 }
 
 /** Put the focus on the question, unless the reader is at something else. */

@@ -55,10 +55,22 @@ export function newId(prefix) {
 export async function copy(text, button) {
   const label = button.textContent;
   try {
-    await navigator.clipboard.writeText(text);
+    if (navigator.clipboard) await navigator.clipboard.writeText(text);
+    else copySelected(text, button); // browsers have no clipboard for a page from http, except this machine's
     button.textContent = "Copied";
   } catch {
     button.textContent = "Not allowed by the browser";
   }
   setTimeout(() => (button.textContent = label), 1500);
+}
+
+function copySelected(text, button) {
+  const area = element("textarea.visually-hidden", { readonly: true });
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  const isCopied = document.execCommand("copy");
+  area.remove();
+  button.focus();
+  if (!isCopied) throw new Error("The browser refuses to copy.");
 }

@@ -190,5 +190,6 @@ try {
   new Review(await (await send("review/candidates")).json()).show();
 } catch (error) {
   const heading = element("h2", {}, "The review isn't available");
-  $("candidate").replaceChildren(element("div.introduction", {}, heading, element("p", {}, error.message)));
+  const text = error.status === 401 ? "Open the whole address that oneturn data review has printed; each start has another one." : error.message;
+  $("candidate").replaceChildren(element("div.introduction", {}, heading, element("p", {}, text)));
 }

@@ -32,10 +32,13 @@ export function hasKey() {
  * @param {string} path a path relative to the page.
  * @param {Object|null} body a JSON body, sent with POST; null for GET.
  * @param {Object} options further headers and an AbortSignal: {headers, signal, method}.
- * @throws {ServerError} the server refuses the request or can't be reached.
+ * @throws {ServerError} the server refuses the request or can't be reached, or the API key can't be sent.
  */
 export async function send(path, body = null, { headers = {}, signal = null, method = null } = {}) {
   const key = sessionStorage.getItem(KEY);
+  if (key !== null && /[^ -~]/.test(key)) {
+    throw new ServerError("The API key has characters that no header can hold. Check what you entered.", "invalid_api_key", 401);
+  }
   const options = {
     method: method ?? (body === null ? "GET" : "POST"),
     headers: {

@@ -3,6 +3,7 @@
 import { copy, element } from "./dom.js";
 
 const KEY_VARIABLE = "AGENT_API_KEY";
+const LONGEST = 100_000; // Linux allows 131,072 bytes in an argument
 
 /**
  * Return the buttons that copy a request as code.
@@ -25,7 +26,9 @@ export function snippetButtons(body, needsKey) {
 export function asCurl(url, body, needsKey) {
   const lines = [`curl -N ${quote(url)}`, `-H 'Content-Type: application/json'`];
   if (needsKey) lines.push(`-H "Authorization: Bearer $${KEY_VARIABLE}"`);
-  lines.push(`-d ${quote(JSON.stringify(body))}`);
+  const json = JSON.stringify(body);
+  const isLong = new TextEncoder().encode(json).length > LONGEST;
+  lines.push(isLong ? `--data-binary @- <<'END'\n${json}\nEND\n` : `-d ${quote(json)}`);
   return lines.join(" \\\n  ");
 }
 
@@ -59,7 +62,7 @@ export function asJavaScript(url, body, needsKey) {
   },
   body: JSON.stringify(${JSON.stringify(fields, null, 2).replaceAll("\n", "\n  ")}),
 });
-console.log(await response.json());
+console.log(JSON.stringify(await response.json(), null, 2));
 `;
 }
 

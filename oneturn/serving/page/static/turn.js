@@ -152,7 +152,8 @@ export class Turn {
     this._answer.hidden = false;
     this._waiting.hidden = true;
     this._text += delta;
-    this._answer.append(delta);
+    if (this._answer.lastChild) this._answer.lastChild.appendData(delta); // a text, until the answer is complete
+    else this._answer.append(delta);
   }
 
   _setText(text) {
