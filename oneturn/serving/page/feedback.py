@@ -103,6 +103,8 @@ class FeedbackEndpoint:
 
     def _check_trace(self, trace_id: str) -> None:
         trace = mlflow.get_trace(trace_id, silent=True, flush=True)
+        if trace is None:
+            _check_tracking_server()  # MLflow returns None for one that doesn't answer, too
         if trace is None or trace.info.tags.get(SERVED_BY) != self._served.name:
             raise AgentError(
                 f"This server made no trace {trace_id!r:.80}, or it isn't recorded yet; send the trace_id of one of "
@@ -144,6 +146,13 @@ def _check_same_origin(headers: Headers) -> None:
     is_own = site == "same-origin" if site is not None else origin is None or is_own_origin(origin, headers)
     if not is_own:
         raise AgentError("Feedback is accepted from the server's own page only.", "origin_not_allowed", 403)
+
+
+def _check_tracking_server() -> None:
+    try:
+        mlflow.search_experiments(max_results=1)
+    except MlflowException as error:
+        raise _unavailable("The tracking server doesn't answer; try again later.") from error
 
 
 def _unavailable(message: str) -> AgentError:

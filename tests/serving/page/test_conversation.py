@@ -84,6 +84,16 @@ def test_only_corrected_outputs_are_expected_ones(opened: Open, traced: None):
     assert send("4 euros", "It was 4 after all.") == {"answer": "4 euros"}
 
 
+def test_an_output_that_ought_to_be_empty_is_not_lost_in_silence(opened: Open, traced: None):
+    page = opened(handbook_agent(finish(reason="Old.", answer="4 euros", note="x"), signature=Reasoned))
+    ask(page, "What are the fees?")
+    feedback = page.get_by_role("region", name="Feedback")
+    feedback.get_by_role("button", name="Wrong").click()
+    feedback.get_by_role("textbox", name="note").fill("")
+    feedback.get_by_role("button", name="Send").click()
+    expect(feedback.get_by_role("alert")).to_contain_text("note is empty now, which a correction can't say")
+
+
 class LongAnswer(ResponsesAgent):
     """An agent of somebody else that streams very many words, and waits in the middle."""
 

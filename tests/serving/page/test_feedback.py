@@ -68,6 +68,18 @@ def test_only_traces_of_this_agent_s_servers(server: TestClient):
     assert reply.status_code == 404
 
 
+def test_a_tracking_server_that_does_not_answer_is_no_unknown_trace(
+    server: TestClient, monkeypatch: pytest.MonkeyPatch
+):
+    trace_id = trace_of(server)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    mlflow.flush_trace_async_logging()
+    mlflow.set_tracking_uri("http://127.0.0.1:9")
+    reply = server.post("/agent/feedback", json={"trace_id": trace_id, "correct": True}, headers=OWN)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (503, "server_error")
+    assert "The tracking server doesn't answer" in reply.json()["error"]["message"]
+
+
 def test_another_replica_takes_the_feedback(server: TestClient):
     replica = TestClient(application(handbook_agent(), name="desk"))
     trace_id = trace_of(server)

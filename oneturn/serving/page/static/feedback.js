@@ -68,6 +68,12 @@ export function feedbackView(traceId, info, outputs) {
       problem.control.focus();
       return;
     }
+    const emptied = Object.keys(known).find((name) => !(name in values));
+    if (emptied !== undefined) {
+      error.hidden = false;
+      error.textContent = `${emptied} is empty now, which a correction can't say: leave it as it was, and say so in the comment.`;
+      return;
+    }
     const changed = Object.keys(values).filter((name) => JSON.stringify(values[name]) !== JSON.stringify(known[name]));
     const expected = Object.fromEntries(changed.map((name) => [name, values[name]]));
     if (await record({ comment: comment.value, ...(changed.length ? { expected } : {}) })) {
