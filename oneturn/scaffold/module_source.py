@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,9 @@ import dspy
 from oneturn.datasets.schema import example_schema
 from oneturn.errors import ConfigError
 from oneturn.programs import as_program
+
+_NAMES = ("AGENT", "CONFIG", "Path", "metric", "mlflow", "oneturn")
+"""The names in ``agent.py`` besides that of the program."""
 
 
 def wrapped(folder: Path, source: str) -> dict[str, Any]:
@@ -36,14 +42,16 @@ def wrapped(folder: Path, source: str) -> dict[str, Any]:
     if code is None:
         raise ConfigError(f"{top} isn't in {folder.resolve()}. Run the command in its folder, or pass --folder.")
     is_module = isinstance(found, dspy.Module)
-    program = found if is_module else found() if callable(found) else None
+    program = found if is_module else _built(found, source) if callable(found) else None
     if not isinstance(program, dspy.Module):
         raise ConfigError(f"{source} is {type(program).__name__}; it should be a dspy.Module, or build one.")
     signature = as_program(program).signature
+    local = f"wrapped_{name}" if name in _NAMES else name
     return {
         "module": module,
         "object": name,
-        "build": f"{name}.deepcopy" if is_module else name,
+        "imported": name if local == name else f"{name} as {local}",
+        "build": f"{local}.deepcopy" if is_module else local,
         "code": code,
         "inputs": list(signature.input_fields),
         "outputs": list(signature.output_fields),
@@ -51,3 +59,16 @@ def wrapped(folder: Path, source: str) -> dict[str, Any]:
         "summary": f"An agent around `{name}` of `{module}`.",
         "question": "Replace this question",
     }
+
+
+def _built(build: Callable[..., Any], source: str) -> Any:
+    with suppress(ValueError):  # implemented in C
+        try:
+            inspect.signature(build).bind()
+        except TypeError as error:
+            name = source.partition(":")[2]
+            raise ConfigError(
+                f"{source} can't be called without arguments: {error}. Write a function that builds it, such as "
+                f"def build(): return {name}(…), and name that one."
+            ) from None
+    return build()

@@ -13,7 +13,7 @@ from oneturn.config import AgentConfig
 from oneturn.errors import ConfigError
 from oneturn.lm.providers import choice_for
 from oneturn.scaffold.module_source import wrapped
-from oneturn.scaffold.requirement import installed_requirement
+from oneturn.scaffold.requirement import installed_requirement, required_packages
 
 KINDS: Mapping[str, str] = {
     "react": "conversational, with tools: a retriever and a table",
@@ -30,7 +30,7 @@ _QUESTIONS = {
     "extract": "Stahl AG, shelves, EUR 1,250.00, pay by 30 September 2025.",
 }
 _TEMPLATES = Path(__file__).parent / "templates"
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
+_NAME = re.compile(r"[a-z](?:[a-z0-9_]{0,39}[a-z0-9])?")
 
 
 def write_project(folder: Path, name: str, *, kind: str, lm: str) -> list[Path]:
@@ -38,7 +38,7 @@ def write_project(folder: Path, name: str, *, kind: str, lm: str) -> list[Path]:
 
     Args:
         folder: the project's folder; created if it doesn't exist.
-        name: the agent's name: lower-case letters, digits and ``_``.
+        name: the agent's name: lower-case letters, digits, and ``_`` between them.
         kind: one of :data:`KINDS`.
         lm: a DSPy model string, such as ``"databricks/<endpoint>"``.
 
@@ -60,7 +60,7 @@ def wrap_module(folder: Path, name: str, source: str, *, lm: str) -> tuple[list[
 
     Args:
         folder: the folder that holds the module's file or package.
-        name: the agent's name: lower-case letters, digits and ``_``.
+        name: the agent's name: lower-case letters, digits, and ``_`` between them.
         source: ``"my_module:program"``: a ``dspy.Module``, or a class or function that builds one.
         lm: a DSPy model string.
 
@@ -89,7 +89,12 @@ def _write(texts: Mapping[Path, str]) -> list[Path]:
 
 def _values(name: str, kind: str, lm: str) -> dict[str, Any]:
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"The name {name!r} should be lower-case letters, digits and _, such as travel_desk.")
+        raise ConfigError(
+            f"The name {name!r} should be lower-case letters, digits, and _ between them, at most 41 characters, such "
+            "as travel_desk."
+        )
+    if name.replace("_", "-") in required_packages():
+        raise ConfigError(f"The name {name!r} is that of a package that the project requires. Choose another one.")
     provider, _, model = lm.partition("/")
     if not (provider and model) or re.search(r"[\s#'\"{}]", lm):
         raise ConfigError(f"The LM {lm!r} should name the provider and the model, such as openai/gpt-4o-mini.")

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from oneturn.errors import ProgramError
 
 
@@ -27,6 +30,15 @@ def installed_requirement(extras: Sequence[str] = ()) -> tuple[str, str]:
         raise ProgramError("oneturn isn't installed here, so a new project can't require it; install it.") from None
     text = installed.read_text("direct_url.json")
     return requirement(installed.version, json.loads(text) if text else None, extras), installed.version
+
+
+def required_packages() -> set[str]:
+    """Return the names of oneturn and of the packages that it requires, with any extras."""
+    try:
+        required = distribution("oneturn").requires or []
+    except PackageNotFoundError:
+        return set()
+    return {"oneturn", *(canonicalize_name(Requirement(each).name) for each in required)}
 
 
 def requirement(version: str, origin: Mapping[str, Any] | None, extras: Sequence[str] = ()) -> str:

@@ -67,9 +67,9 @@ def test_project_passes_its_tests_and_answers(kind: str, tmp_path: Path):
     assert (folder / "report.html").is_file()
 
 
-@pytest.mark.parametrize("source", ["faq:program", "faq:Faq"])
+@pytest.mark.parametrize("source", ["faq:program", "faq:Faq", "faq:metric"])
 def test_module_of_ones_own_is_wrapped(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "faq.py").write_text(MODULE)
+    (tmp_path / "faq.py").write_text(MODULE + "metric = program  # a name that agent.py has\n")
     (tmp_path / "README.md").write_text("mine")
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "faq", raising=False)
@@ -95,12 +95,13 @@ def test_module_of_ones_own_is_wrapped(source: str, tmp_path: Path, monkeypatch:
         ("nowhere:program", "nowhere:program can't be imported: No module named 'nowhere'"),
         ("json:loads", "json isn't in"),
         ("other:number", "other:number is NoneType; it should be a dspy.Module"),
+        ("other:build", "other:build can't be called without arguments: missing a required argument: 'size'. Write"),
     ],
 )
 def test_source_that_is_no_module_is_an_error(
     source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    (tmp_path / "other.py").write_text("number = 3")
+    (tmp_path / "other.py").write_text("number = 3\ndef build(size): return 3")
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "other", raising=False)
     with pytest.raises(ConfigError, match=message):
@@ -180,22 +181,37 @@ def test_production_does_not_use_the_server_of_development(tmp_path: Path):
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
-def test_make_ask_passes_other_inputs_on(tmp_path: Path):
+def test_make_ask_passes_a_question_and_other_inputs_on_as_they_are(tmp_path: Path):
     write_project(tmp_path, "mine", kind="react", lm="openai/x")
+    stand_in = tmp_path / ".venv" / "bin" / "oneturn"
+    stand_in.parent.mkdir(parents=True)
+    stand_in.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
+    stand_in.chmod(0o755)
+    (tmp_path / ".venv" / ".installed").touch()
 
-    def asked(*words: str) -> str:
+    def asked(*words: str) -> list[str]:
         # Where the tests themselves run under make, its variables would make this one print the folders it enters.
         of_make = {"MAKELEVEL", "MAKEFLAGS", "MFLAGS"}
         environment = {name: value for name, value in os.environ.items() if name not in of_make}
         done = subprocess.run(
-            ["make", "-n", "ask", "Q=Why?", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+            ["make", "-s", "ask", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()[-1]
+        arguments: list[str] = json.loads(done.stdout)
+        return arguments
 
-    assert asked().endswith('oneturn ask "Why?"')
-    inputs = '{"employee": 1, "day": "2026-01-02"}'
-    assert asked(f"INPUTS={inputs}").endswith(f"oneturn ask \"Why?\" --custom-inputs '{inputs}'")
+    assert asked() == ["ask", "What is the daily rate in Paris?"]
+    tricky = 'Is "it" $5, `date` or $HOME\'s # \\n?'
+    assert asked(f"Q={tricky}") == ["ask", tricky]
+    inputs = '{"employee": 1, "day": "it\'s $5"}'
+    assert asked("Q=Why?", f"INPUTS={inputs}") == ["ask", "Why?", "--custom-inputs", inputs]
+
+
+@pytest.mark.parametrize("name", ["on", "null", "class"])
+def test_a_name_may_be_a_word_of_yaml_or_python(name: str, tmp_path: Path):
+    write_project(tmp_path, name, kind="extract", lm="openai/x")
+    assert AgentConfig.read(tmp_path / "configs" / "dev.yaml").mlflow.experiment == name
+    assert yaml.safe_load((tmp_path / "databricks.yml").read_text())["bundle"]["name"] == name
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -219,6 +235,9 @@ def test_nothing_is_overwritten(tmp_path: Path):
     ("change", "message"),
     [
         ({"name": "My-Agent"}, "'My-Agent' should be lower-case letters"),
+        ({"name": "mine_"}, "'mine_' should be lower-case letters, digits, and _ between them"),
+        ({"name": "oneturn"}, "'oneturn' is that of a package that the project requires"),
+        ({"name": "mlflow"}, "'mlflow' is that of a package that the project requires"),
         ({"kind": "chat"}, "no kind 'chat'; the kinds are react, extract"),
         ({"lm": "gpt-4o"}, "'gpt-4o' should name the provider"),
     ],
