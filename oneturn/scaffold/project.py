@@ -43,7 +43,8 @@ def write_project(folder: Path, name: str, *, kind: str, lm: str) -> list[Path]:
         lm: a DSPy model string, such as ``"databricks/<endpoint>"``.
 
     Raises:
-        ConfigError: the name, the kind or the LM isn't valid, or the folder has one of the files already.
+        ConfigError: the name, the kind or the LM isn't valid, or the folder has one of the files already or can't be
+            written.
         ProgramError: oneturn isn't installed, so that the project can't require it.
     """
     if kind not in KINDS:
@@ -68,7 +69,8 @@ def wrap_module(folder: Path, name: str, source: str, *, lm: str) -> tuple[list[
         The written files, and those that exist already and stay as they are, such as a README.
 
     Raises:
-        ConfigError: the name or the LM isn't valid, the source can't be used, or the folder has an ``agent.py``.
+        ConfigError: the name or the LM isn't valid, the source can't be used, or the folder has an ``agent.py`` or can't
+            be written.
         ProgramError: the program can't be served; or oneturn isn't installed.
     """
     if (folder / "agent.py").exists():
@@ -81,9 +83,12 @@ def wrap_module(folder: Path, name: str, source: str, *, lm: str) -> tuple[list[
 
 def _write(texts: Mapping[Path, str]) -> list[Path]:
     for path, text in texts.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("x", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+        except OSError as error:
+            raise ConfigError(f"{path} can't be written: {error.strerror}. Choose another name or folder.") from error
     return sorted(texts)
 
 

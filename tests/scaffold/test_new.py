@@ -231,6 +231,13 @@ def test_nothing_is_overwritten(tmp_path: Path):
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
+def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path: Path):
+    (tmp_path / "mine").write_text("notes")
+    with pytest.raises(ConfigError, match=r"can't be written: .*\. Choose another name or folder"):
+        write_project(tmp_path / "mine", "mine", kind="react", lm="openai/x")
+    assert (tmp_path / "mine").read_text() == "notes"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
