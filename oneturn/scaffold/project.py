@@ -69,8 +69,8 @@ def wrap_module(folder: Path, name: str, source: str, *, lm: str) -> tuple[list[
         The written files, and those that exist already and stay as they are, such as a README.
 
     Raises:
-        ConfigError: the name or the LM isn't valid, the source can't be used, or the folder has an ``agent.py`` or can't
-            be written.
+        ConfigError: the name or the LM isn't valid, the source can't be used, or the folder has an ``agent.py`` or
+            can't be written.
         ProgramError: the program can't be served; or oneturn isn't installed.
     """
     if (folder / "agent.py").exists():

@@ -104,7 +104,7 @@ class Access:
             await self._checked(scope, receive, send)
 
     async def _check_key(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._api_key is not None and scope["path"] not in self._open_paths:
+        if self._api_key is not None and _own_path(scope) not in self._open_paths:
             scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
             # Bytes: compare_digest refuses a str with other than ASCII characters.
             if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), self._api_key):
@@ -143,6 +143,12 @@ def is_own_origin(origin: str, headers: Headers) -> bool:
     with suppress(ValueError):  # it isn't an address
         return origin != "null" and urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
     return False
+
+
+def _own_path(scope: Scope) -> str:
+    """Return a request's path within this application, which may be mounted below another one."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", "")) or "/"
 
 
 def _host_name(host: str) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 import oneturn
@@ -142,3 +144,15 @@ def test_a_running_server_checks_the_host_by_its_own_address(host: str, status: 
         port = url.rpartition(":")[2]
         response = httpx.get(f"http://127.0.0.1:{port}/health", headers={"host": "agent.example"})
     assert response.status_code == status
+
+
+def test_a_mounted_application_with_a_key_has_the_same_open_paths(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AGENT_KEY", KEY)
+    outer = Starlette(routes=[Mount("/team/desk", client(api_key_env="AGENT_KEY").app)])
+    mounted = TestClient(outer, base_url="http://localhost:8000")
+    for path in ("/", "/page/app.js", "/health"):
+        assert mounted.get(f"/team/desk{path}").status_code == 200
+    for path in ("/agent/info", "/v1/models"):
+        assert refusal(mounted.get(f"/team/desk{path}")) == (401, "invalid_api_key")
+    headers = {"Authorization": f"Bearer {KEY}"}
+    assert mounted.post("/team/desk/v1/responses", json=QUESTION, headers=headers).status_code == 200
