@@ -266,6 +266,15 @@ def test_the_form_has_a_field_for_each_input(opened: Open):
     expect(page.locator("#form-error")).to_contain_text("isn't JSON")
 
 
+class Forms(dspy.Module):
+    """An agent that answers with its other input."""
+
+    signature = dspy.Signature("question, form -> answer")
+
+    def forward(self, question: str, form: str) -> dspy.Prediction:
+        return dspy.Prediction(answer=form)
+
+
 def test_the_api_key_is_asked_for_and_kept_in_the_tab_only(opened: Open, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PAGE_KEY", "right-key")
     page = opened(handbook_agent(DONE), settings=ServeConfig(api_key_env="PAGE_KEY"))
@@ -292,6 +301,29 @@ def test_a_key_that_no_header_can_hold_is_asked_for_again(opened: Open, monkeypa
     page.keyboard.press("Enter")
     ask(page, "What are the fees?")
     expect(page.locator(".answer")).to_have_text("Done.")
+
+
+def test_a_browser_that_keeps_nothing_shows_the_page_too(opened: Open, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PAGE_KEY", "k-1")
+    page = opened(oneturn.ResponsesAdapter(Forms()), settings=ServeConfig(api_key_env="PAGE_KEY"))
+    page.add_init_script(
+        "for (const area of ['localStorage', 'sessionStorage'])"
+        " Object.defineProperty(window, area, { get() { throw new DOMException('Denied', 'SecurityError'); } });"
+    )
+    page.reload()
+    page.locator("#key").fill("k-1")
+    page.keyboard.press("Enter")
+    page.get_by_label("form").fill("a")
+    ask(page, "What?")
+    expect(page.locator(".answer")).to_have_text("a")
+
+
+def test_a_remembered_input_of_another_type_is_shown_as_json(opened: Open):
+    page = opened(oneturn.ResponsesAdapter(Forms()))
+    saved = "JSON.stringify({ values: { form: { a: [1] } }, json: false })"
+    page.evaluate(f"localStorage.setItem('oneturn.inputs.agent', {saved})")
+    page.reload()
+    expect(page.get_by_label("form")).to_have_value('{"a":[1]}')
 
 
 def test_escape_does_not_close_the_dialog_of_the_key(opened: Open, monkeypatch: pytest.MonkeyPatch):

@@ -218,7 +218,7 @@ async function readInfo() {
       return await (await send("agent/info")).json();
     } catch (error) {
       if (error.status !== 401) throw error;
-      await askKey(sessionStorage.length ? error.message : null);
+      await askKey(hasKey() ? error.message : null);
     }
   }
 }

@@ -134,7 +134,7 @@ function textField(field) {
   return {
     element: labelled(field, control),
     read: () => (control.value === "" && !field.required ? undefined : control.value),
-    write: (value) => (control.value = value ?? ""),
+    write: (value) => (control.value = value !== null && typeof value === "object" ? JSON.stringify(value) : (value ?? "")),
   };
 }
 

@@ -2,6 +2,7 @@
 
 import { element } from "./dom.js";
 import { createField, FieldError } from "./field.js";
+import { keep, recall } from "./storage.js";
 
 /** The inputs of one agent. */
 export class InputForm {
@@ -41,7 +42,7 @@ export class InputForm {
    */
   read() {
     const values = this._isJson ? this._readJson() : this._readFields();
-    localStorage.setItem(this._key, JSON.stringify({ values, json: this._isJson }));
+    keep("localStorage", this._key, JSON.stringify({ values, json: this._isJson }));
     return values;
   }
 
@@ -139,7 +140,7 @@ export class InputForm {
   _restore() {
     let saved;
     try {
-      saved = JSON.parse(localStorage.getItem(this._key));
+      saved = JSON.parse(recall("localStorage", this._key));
     } catch {
       return;
     }

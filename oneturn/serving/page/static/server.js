@@ -1,6 +1,9 @@
 /** Requests to the server that the page comes from, and the events of its streams. */
 
+import { keep, recall } from "./storage.js";
+
 const KEY = "oneturn.api-key";
+let apiKey = recall("sessionStorage", KEY);
 
 /** An error of the server, or of the connection to it. */
 export class ServerError extends Error {
@@ -18,12 +21,13 @@ export class ServerError extends Error {
 
 /** Keep the server's API key until the tab is closed. */
 export function setKey(key) {
-  sessionStorage.setItem(KEY, key);
+  apiKey = key;
+  keep("sessionStorage", KEY, key);
 }
 
 /** Return whether the server's API key was entered. */
 export function hasKey() {
-  return sessionStorage.getItem(KEY) !== null;
+  return apiKey !== null;
 }
 
 /**
@@ -35,15 +39,14 @@ export function hasKey() {
  * @throws {ServerError} the server refuses the request or can't be reached, or the API key can't be sent.
  */
 export async function send(path, body = null, { headers = {}, signal = null, method = null } = {}) {
-  const key = sessionStorage.getItem(KEY);
-  if (key !== null && /[^ -~]/.test(key)) {
+  if (apiKey !== null && /[^ -~]/.test(apiKey)) {
     throw new ServerError("The API key has characters that no header can hold. Check what you entered.", "invalid_api_key", 401);
   }
   const options = {
     method: method ?? (body === null ? "GET" : "POST"),
     headers: {
       ...(body === null ? {} : { "Content-Type": "application/json" }),
-      ...(key === null ? {} : { Authorization: `Bearer ${key}` }),
+      ...(apiKey === null ? {} : { Authorization: `Bearer ${apiKey}` }),
       ...headers,
     },
     body: body === null ? null : JSON.stringify(body),
