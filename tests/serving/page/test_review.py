@@ -21,6 +21,9 @@ SCHEMA = {
         "answer": {"type": "string"},
         "category": {"enum": ["easy", "hard"]},
         "region": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "paid": {"type": ["string", "null"], "format": "date"},
+        "place": {"oneOf": [{"type": "null"}, {"allOf": [{"enum": ["north", "south"]}]}]},
+        "price": {"type": ["number", "string"]},
         "due": {"type": "string", "format": "date-time"},
         "code": {"type": "string", "pattern": "[A-Z]{2}[0-9]"},
     },
@@ -28,6 +31,14 @@ SCHEMA = {
 }
 DUE = "2026-02-03T10:15:30.5Z"
 KEPT = {"note": "kept", "region": None, "due": DUE, "code": "order AB1x"}
+EDITED = {
+    "question": "Fees?",
+    "answer": "5 euros",
+    "category": "hard",
+    "paid": "2026-01-03",
+    "place": "south",
+    "price": "five",
+}
 HOSTILE = '<img src=x onerror="window.pwned=1">'
 
 
@@ -100,7 +111,7 @@ def test_an_id_may_have_any_characters():
 @pytest.mark.browser
 def test_candidates_are_edited_accepted_and_rejected(browser: Browser):
     queue = Queue(
-        candidate(1, question="Fees?", answer="4 euros", note="kept", region=None, due=DUE, code="order AB1x"),
+        candidate(1, question="Fees?", answer="4 euros", paid="2026-01-02", price="four", **KEPT),
         candidate(2, question="Limits?"),
     )
     review = ReviewApplication(queue)
@@ -121,6 +132,11 @@ def test_candidates_are_edited_accepted_and_rejected(browser: Browser):
         accept.click()
         expect(page.get_by_role("alert")).to_contain_text("Fill in the form")  # the category
         page.get_by_label("category").select_option("hard")
+        expect(page.get_by_label("paid")).to_have_attribute("type", "date")
+        page.get_by_label("paid").fill("2026-01-03")
+        page.get_by_label("place").select_option("south")
+        expect(page.get_by_label("price")).to_have_value("four")
+        page.get_by_label("price").fill("five")
         page.get_by_role("textbox", name="answer").fill("bad")
         accept.click()
         expect(page.get_by_role("alert")).to_contain_text("The loader rejects it.")
@@ -130,7 +146,7 @@ def test_candidates_are_edited_accepted_and_rejected(browser: Browser):
         page.get_by_role("button", name="Reject").click()
         expect(page.get_by_text("1 accepted into train, 1 rejected.")).to_be_visible()
     assert queue.decisions == [
-        ("accept", "trace-1", {**KEPT, "question": "Fees?", "answer": "5 euros", "category": "hard"}),
+        ("accept", "trace-1", {**KEPT, **EDITED}),
         ("reject", "trace-2", None),
     ]
     assert page.evaluate("window.pwned") is None

@@ -52,13 +52,22 @@ function resolve(schema, definitions) {
   let current = schema;
   let nullable = false;
   for (let steps = 0; steps < 20; steps += 1) {
+    const options = current.anyOf ?? current.oneOf;
     if (current.$ref) {
       current = definitions[current.$ref.split("/").pop()] ?? {};
-    } else if (current.anyOf) {
-      const others = current.anyOf.filter((option) => option.type !== "null");
-      nullable ||= others.length < current.anyOf.length;
+    } else if (options) {
+      const others = options.filter((option) => option.type !== "null");
+      nullable ||= others.length < options.length;
       if (others.length !== 1) return [{ anyOf: others }, nullable];
       current = others[0];
+    } else if (current.allOf?.length === 1) {
+      const { allOf, ...rest } = current;
+      current = { ...allOf[0], ...rest };
+    } else if (Array.isArray(current.type)) {
+      const types = current.type.filter((type) => type !== "null");
+      nullable ||= types.length < current.type.length;
+      if (types.length !== 1) return [{ anyOf: types.map((type) => ({ ...current, type })) }, nullable];
+      current = { ...current, type: types[0] };
     } else break;
   }
   return [current, nullable];
@@ -139,7 +148,8 @@ function textField(field) {
 }
 
 function jsonField(field) {
-  const control = element("textarea.code", { rows: 3, spellcheck: "false", placeholder: "JSON" });
+  const takesText = field.schema.anyOf?.some((option) => option.type === "string"); // as it is, unless it is JSON
+  const control = element("textarea.code", { rows: 3, spellcheck: "false", placeholder: takesText ? "Text or JSON" : "JSON" });
   return {
     element: labelled(field, control),
     read: () => {
@@ -147,11 +157,26 @@ function jsonField(field) {
       try {
         return JSON.parse(control.value);
       } catch (error) {
+        if (takesText) return control.value;
         throw new FieldError(`${field.name} isn't JSON: ${error.message}`, control);
       }
     },
-    write: (value) => (control.value = value === undefined ? "" : JSON.stringify(value, null, 2)),
+    write: (value) => {
+      if (value === undefined) control.value = "";
+      else control.value = takesText && isPlain(value) ? value : JSON.stringify(value, null, 2);
+    },
   };
+}
+
+/** Whether a value is a text that reads as itself. */
+function isPlain(value) {
+  if (typeof value !== "string" || !value.trim()) return false;
+  try {
+    JSON.parse(value);
+    return false;
+  } catch {
+    return true;
+  }
 }
 
 function attachmentField(field, kind) {
