@@ -41,6 +41,7 @@ export class InputForm {
    * @throws {FieldError} a field isn't filled in correctly.
    */
   read() {
+    for (const [, field] of this._attachments) checkControls(field.element);
     const values = this._isJson ? this._readJson() : this._readFields();
     keep("localStorage", this._key, JSON.stringify({ values, json: this._isJson }));
     return values;
@@ -65,11 +66,7 @@ export class InputForm {
   }
 
   _readFields() {
-    const invalid = this._group.querySelector(":invalid:not(fieldset)");
-    if (invalid) {
-      const label = this._group.querySelector(`label[for="${invalid.id}"]`);
-      throw new FieldError(`${label?.firstChild?.textContent ?? "A field"}: ${invalid.validationMessage}`, invalid);
-    }
+    checkControls(this._group);
     const values = [...this._fields].map(([name, field]) => [name, field.read()]);
     return Object.fromEntries(values.filter(([, value]) => value !== undefined));
   }
@@ -151,6 +148,14 @@ export class InputForm {
       this._json.value = JSON.stringify(saved.values, null, 2);
     }
   }
+}
+
+/** Throw a FieldError for the first control of an element that isn't filled in correctly. */
+function checkControls(place) {
+  const invalid = place.querySelector(":invalid:not(fieldset)");
+  if (!invalid) return;
+  const label = place.querySelector(`label[for="${invalid.id}"]`);
+  throw new FieldError(`${label?.firstChild?.textContent ?? "A field"}: ${invalid.validationMessage}`, invalid);
 }
 
 function tryRead(field) {

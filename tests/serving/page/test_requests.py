@@ -1,4 +1,4 @@
-"""A request on the page is copied as code, which sends the same request."""
+"""A request on the page, with an image too, and as code that sends the same request."""
 
 from __future__ import annotations
 
@@ -80,3 +80,13 @@ def test_a_page_without_a_clipboard_copies_too(opened: Open):
     page.get_by_label("Question").focus()
     page.keyboard.press("Control+V")
     expect(page.get_by_label("Question")).to_have_value(re.compile(r"^curl -N 'http://127\.0\.0\.1:"))
+
+
+def test_a_missing_image_is_asked_for_before_the_question_is_sent(opened: Open):
+    class Look(Echo):
+        signature = dspy.Signature("question, image: dspy.Image -> answer")
+
+    page = opened(oneturn.ResponsesAdapter(Look()))
+    ask(page, "What is it?")
+    expect(page.locator("#form-error")).to_contain_text("image: Please select a file.")
+    expect(page.get_by_label("Question")).to_have_value("What is it?")
