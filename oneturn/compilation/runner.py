@@ -253,6 +253,7 @@ def _run(plan: Plan, session: Session, path: Path, estimated: Estimate | None, c
         session.budget.close(f"the budget of {stop_reason} is spent")
         session.measure_candidates(plan.lms)
     front = Front.of(session.candidates)
+    result = None if result is None else session.first_like(result)
     prefer = plan.agent.config.compile.prefer if choice.prefer is None else choice.prefer
     selected = front.choose(prefer, result)
     repeated = repeated_rows(plan.agent, selected.program.dump_state())

@@ -139,6 +139,11 @@ class Session:
                     by_program[identity] = self.measure(candidate.program, lms[candidate.lm])
                 self.candidates[index] = replace(candidate, evaluation=by_program[identity])
 
+    def first_like(self, number: int) -> int:
+        """Return the number of the first candidate with the same program and LM."""
+        identity = self._identity(self.candidates[number])
+        return next(each.number for each in self.candidates if self._identity(each) == identity)
+
     @staticmethod
     def _identity(candidate: Candidate) -> tuple[str, str]:
         """What decides a candidate's answers: its LM, its prompts, and the form of its steps."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 import oneturn
 from oneturn.cli import app
-from oneturn.compilation import Candidate, Front
+from oneturn.compilation import Candidate, Front, Work
 from oneturn.compilation.runner import PROBE
 from oneturn.config import BudgetConfig
 from oneturn.core.usage import Usage
@@ -58,6 +59,21 @@ def test_points_are_the_candidates_that_no_other_beats():
 ])  # fmt: skip
 def test_preference_chooses(prefer: Any, result: int | None, number: int):
     assert FRONT.choose(prefer, result).number == number
+
+
+def test_a_result_that_the_recipe_has_measured_is_no_second_candidate(tmp_path: Path):
+    @oneturn.recipe(lambda train, dev: Work(runs=(dev, dev), prompt_growth=(1, 2)))
+    def one(student: Any, *, valset: Any, metric: Any) -> Any:
+        """Use it in tests: a program that the recipe measures itself."""
+        program = student.deepcopy()
+        program.step.demos = [dspy.Example(question="1", answer="1")]
+        dspy.Evaluate(devset=valset, metric=metric)(program)
+        return program
+
+    parrot = agent(tmp_path, CountingLM(tmp_path, right=10), recipe="one")
+    done = oneturn.compile(replace(parrot, recipes={"one": one}))
+    assert [each.number for each in done.candidates] == [0, 1, 2]
+    assert done.kept == 1
 
 
 def test_unknown_number_is_an_error_that_lists_the_candidates():
