@@ -73,7 +73,7 @@ class SupportExample(BaseModel):
 def load_split(split: str, folder: Path = EXAMPLES) -> list[dspy.Example]:
     """Return the examples of ``"train"``, ``"dev"`` or ``"test"`` in a folder. Their input is ``question``.
 
-    A plain example has no field ``style``, so that the hashes in compiled programs' manifests stay valid.
+    A plain example has no field ``style``, so that the hashes in the manifests of older programs stay valid.
 
     Raises:
         DataError: the split doesn't exist, or a row isn't a valid ``SupportExample``.
