@@ -67,7 +67,7 @@ def test_the_agent_of_prod_yaml_calls_functions_of_claude(agent: oneturn.Agent, 
     else:
         prediction = program(question=question)
     assert prediction.answer == "It costs what the handbook says."
-    assert len(prediction.citations) == 1
+    assert prediction.citations == ["start-plan", "M-1045"], "the cited one, and the order that the question names"
     asked, answered = bodies(workspace)
     assert asked["model"] == "databricks-claude-sonnet-4"
     assert [tool["function"]["name"] for tool in asked["tools"]] == [

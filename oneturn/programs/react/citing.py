@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import cache
 
@@ -19,10 +19,11 @@ def supported_citations(
 ) -> list[str]:
     """Return the sources that an answer rests on, in the order in which they were read.
 
-    A small LM often cites all that it has read, or the wrong one of two. The sources that are returned hold the numbers
-    and words of the answer, as few as hold all of them, the cited ones first where several do. A number that a tool
-    without documents returned, such as a sum, stands for the numbers of its arguments. A source whose id stands in the
-    inputs, such as an order's record, stays.
+    A small LM often cites all that it has read, or the wrong one of two. If sources hold numbers of the answer, those
+    are returned that hold them, as few as hold all, the cited ones first where several do. A number that a tool without
+    documents returned, such as a sum, stands for the numbers of its arguments. If there are no such numbers, those of
+    the cited sources are returned that hold words of the answer; if none does, others that do. A source whose id stands
+    in the inputs, such as an order's record, is returned too.
 
     Args:
         answer: the answer's text.
@@ -36,20 +37,30 @@ def supported_citations(
     calls = list(calls)
     texts = {str(each.id): each.page_content or "" for call in calls for each in call.documents}
     held = {source: _terms(text) for source, text in texts.items()}
-    wanted = _with_arguments(_terms(answer), calls, set().union(*held.values()))
-    support = {source: terms & wanted for source, terms in held.items()}
+    read = set().union(*held.values())
+    wanted = _with_arguments(_terms(answer), calls, read)
+    numbers = {term for term in wanted & read if term[0].isdigit()}
+    support = {source: terms & (numbers or wanted) for source, terms in held.items()}
     missing = set().union(*support.values())
     if not cited or not missing:
         return list(cited)
     given = " ".join(inputs).lower()
-    kept = {source for source in texts if source.lower() in given}
-    named = frozenset(kept)
-    ranked = sorted(texts, key=lambda source: (source not in cited, source in named))  # stable: else as read
-    while missing:
-        best = max(ranked, key=lambda source: len(support[source] & missing))
-        kept.add(best)
-        missing -= support[best]
+    named = {source for source in texts if source.lower() in given}
+    kept = set() if numbers else {source for source in cited if support.get(source)}
+    if not kept:
+        kept = _cover(missing, support, sorted(texts, key=lambda source: (source not in cited, source in named)))
+    kept |= named
     return [source for source in texts if source in kept]
+
+
+def _cover(terms: set[str], support: Mapping[str, set[str]], ranked: Sequence[str]) -> set[str]:
+    """Return few sources that hold all terms together, of equally good ones the first in ``ranked``."""
+    kept: set[str] = set()
+    while terms:
+        best = max(ranked, key=lambda source: len(support[source] & terms))
+        kept.add(best)
+        terms = terms - support[best]
+    return kept
 
 
 def _terms(text: str) -> set[str]:

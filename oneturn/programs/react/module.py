@@ -110,8 +110,8 @@ class ReAct(dspy.Module):
             streams; otherwise it takes the outputs in the declared order. A compiled program keeps the order that it
             was compiled with.
         thought_tokens: the maximum number of tokens of a thought in free text, in addition to the LM's ``max_tokens``.
-        supported_citations: whether citations are limited to the sources that hold the numbers and words of the answer.
-            A small LM often cites all that it has read.
+        supported_citations: whether citations are replaced by the sources that hold the numbers of the answer, or its
+            words. A small LM often cites all that it has read.
 
     Attributes:
         demo_pool: worked runs of which each question gets the most similar as demos, behind those of ``step``; ``None``
