@@ -1,6 +1,6 @@
-"""``python -m benchmarks.memory [--requests 10000]``: measure the memory of a serving process over many requests.
+"""``python -m benchmarks.memory [--requests 10000] [--clients 64]``: memory of a serving process over many requests.
 
-64 clients send requests concurrently; every other request is streamed. Each request makes one or two tool calls. The
+The clients send requests concurrently; every other request is streamed. Each request makes one or two tool calls. The
 last column is the growth of the process per request since the first line.
 """
 
@@ -27,7 +27,7 @@ def main() -> None:
     options = _options()
     lines = [_HEAD]
     print(_HEAD)
-    with run_stub_lm() as lm, run_server("ours", lm, tracking="") as url, ThreadPoolExecutor(CLIENTS) as pool:
+    with run_stub_lm() as lm, run_server("ours", lm, tracking="") as url, ThreadPoolExecutor(options.clients) as pool:
         clients = [server_client(url, streamed) for streamed in (True, False)]
         each, lost = options.requests // LINES, 0
         first: tuple[int, int] | None = None
@@ -47,6 +47,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=10_000, help="total number of requests")
+    parser.add_argument("--clients", type=int, default=CLIENTS, help="number of concurrent clients")
     parser.add_argument("--report", help="Markdown file to write")
     return parser.parse_args()
 
