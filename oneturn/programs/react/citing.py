@@ -23,7 +23,8 @@ def supported_citations(
     are returned that hold them, as few as hold all, the cited ones first where several do. A number that a tool without
     documents returned, such as a sum, stands for the numbers of its arguments. If there are no such numbers, those of
     the cited sources are returned that hold words of the answer; if none does, others that do. A source whose id stands
-    in the inputs, such as an order's record, is returned too.
+    in the inputs, such as the number of an order's record, is returned too, and so is a cited source whose text isn't
+    known, as in a run that resumes.
 
     Args:
         answer: the answer's text.
@@ -44,13 +45,20 @@ def supported_citations(
     missing = set().union(*support.values())
     if not cited or not missing:
         return list(cited)
-    given = " ".join(inputs).lower()
-    named = {source for source in texts if source.lower() in given}
+    given = " ".join(inputs)
+    named = {source for source in texts if _is_named(source, given)}
     kept = set() if numbers else {source for source in cited if support.get(source)}
     if not kept:
         kept = _cover(missing, support, sorted(texts, key=lambda source: (source not in cited, source in named)))
-    kept |= named
-    return [source for source in texts if source in kept]
+    kept |= named | {source for source in cited if not texts.get(source)}
+    return [source for source in dict.fromkeys([*texts, *cited]) if source in kept]
+
+
+def _is_named(source: str, given: str) -> bool:
+    """Whether an id stands in a text. Only one with letters and digits counts: others are words or amounts, too."""
+    if not (re.search(r"\d", source) and re.search(r"[^\W\d]", source)):
+        return False
+    return re.search(rf"(?<![\w-]){re.escape(source)}(?![\w-])", given, re.IGNORECASE) is not None
 
 
 def _cover(terms: set[str], support: Mapping[str, set[str]], ranked: Sequence[str]) -> set[str]:

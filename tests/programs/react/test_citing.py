@@ -68,6 +68,19 @@ def computed(expression: str, output: str) -> FinishedCall:
         pytest.param("purple", ["team"], [searched(TEAM, SETUP)], "?", ["team"], id="held by none"),
         pytest.param("42", ["team"], [searched(TEAM), computed("6 * 7", "42")], "?", ["team"], id="a sum of no source"),
         pytest.param("30 days", ["x"], [], "?", ["x"], id="no documents"),
+        pytest.param(
+            "30 days", ["x", "team"], [searched(TEAM)], "?", ["team", "x"], id="an earlier source, text unknown"
+        ),
+        pytest.param(
+            "30 days",
+            ["old"],
+            [searched(Document("", id="old"), TEAM)],
+            "?",
+            ["old", "team"],
+            id="a source without text",
+        ),
+        pytest.param("30 days", ["team"], [searched(ORDER, TEAM)], "M-77 or XM-7?", ["team"], id="another id"),
+        pytest.param("30 days", ["team"], [searched(SETUP, TEAM)], "A setup?", ["team"], id="an id that is a word"),
     ],
 )
 def test_citations_are_those_of_the_sources_that_hold_the_answer(
