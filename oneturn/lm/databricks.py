@@ -24,7 +24,8 @@ from dspy.lm15 import (
     TransportError,
 )
 
-from oneturn.core._dspy import ChatClient, StdlibAsyncTransport, StreamEvent, parse_with
+from oneturn.core._dspy import StreamEvent
+from oneturn.core._dspy_client import ChatClient, StdlibAsyncTransport, parse_with
 from oneturn.core.databricks_auth import Who, first_line, workspace_token
 from oneturn.errors import ConfigError
 from oneturn.lm._databricks_messages import (

@@ -18,7 +18,7 @@ from dspy.utils.exceptions import (
     LMServerError,
 )
 
-from oneturn.core._dspy import use_error_bodies, use_finish_reasons
+from oneturn.core._dspy_client import use_error_bodies, use_finish_reasons
 
 Ending = Literal["max_output_tokens", "content_filter", "refusal"]
 

@@ -11,7 +11,7 @@ import socket
 import threading
 from contextlib import ExitStack
 
-from oneturn.core._dspy import ObservedTransport, RequestObserver, use_for_all_lms
+from oneturn.core._dspy_client import ObservedTransport, RequestObserver, use_for_all_lms
 from oneturn.core.background import ConsumerGone
 from oneturn.core.run_context import RunContext, current_run, pause, shut_down
 from oneturn.errors import RunCancelled

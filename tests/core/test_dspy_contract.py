@@ -1,7 +1,7 @@
 """What oneturn relies on in DSPy beyond its public API. When DSPy moves, a failure says what broke, and where.
 
-The private names are in ``oneturn/core/_dspy.py`` and ``_dspy_litellm.py`` only. They are imported in the tests, not
-at the top: without one of their names they can't be imported at all, and then the tests of the names say which.
+The private names are in ``oneturn/core/_dspy*.py`` only. They are imported in the tests, not at the top:
+without one of their names they can't be imported at all, and then the tests of the names say which.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import pkgutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dspy
@@ -110,9 +111,10 @@ def is_there(name: str) -> bool:
 @pytest.fixture
 def private() -> Any:
     try:
-        return importlib.import_module("oneturn.core._dspy")
+        modules = [importlib.import_module(f"oneturn.core.{path.stem}") for path in PRIVATE]
     except ImportError as error:
         pytest.fail(f"{error}; see test_a_name_is_there", pytrace=False)
+    return SimpleNamespace(**{name: value for module in modules for name, value in vars(module).items()})
 
 
 class Echo:

@@ -1,4 +1,4 @@
-"""Private names of DSPy are used in ``oneturn/core/_dspy.py`` and ``_dspy_litellm.py`` only."""
+"""Private names of DSPy are used in ``oneturn/core/_dspy*.py`` only."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_no_other_file_uses_private_names_of_dspy():
     names = private_names()
     assert {"_engine_spec", "_store", "_prepare_response_format"} <= names
     found = [use for path in FILES for use in uses_of_private_names(path, names)]
-    assert not found, "Use oneturn/core/_dspy.py instead of private names of DSPy:\n" + "\n".join(found)
+    assert not found, "Use oneturn/core/_dspy*.py instead of private names of DSPy:\n" + "\n".join(found)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ from dspy.lm15 import (
     Response,
 )
 
-from oneturn.core._dspy import StdlibAsyncTransport, StreamEvent
+from oneturn.core._dspy import StreamEvent
+from oneturn.core._dspy_client import StdlibAsyncTransport
 from oneturn.lm.local.grammar import with_grammar
 from oneturn.lm.local.server import RunningServer, ServerSettings, require_extra, running_server
 from oneturn.lm.local.weights import fetch_weights
