@@ -30,11 +30,11 @@ CHAT_PARTS = st.sampled_from([*HEADERS, *NO_HEADERS, "  [[ ## other ## ]] x"])
 def read(adapter: dspy.Adapter, reply: str, size: int, **options: Any) -> dict[str, str]:
     reader = reader_for(adapter, ["reasoning", "answer"], **options)
     assert reader is not None
-    told = {"reasoning": "", "answer": ""}
+    texts = {"reasoning": "", "answer": ""}
     for start in range(0, len(reply), size):
         for field, text in reader.read(reply[start : start + size]):
-            told[field] += text
-    return told
+            texts[field] += text
+    return texts
 
 
 def parsed(adapter: dspy.Adapter, reply: str) -> dict[str, Any] | None:
@@ -58,8 +58,8 @@ def test_the_texts_of_a_reply_are_read_as_its_adapter_parses_them(
     reply = adapter.format_assistant_message_content(SIGNATURE, {"reasoning": reasoning, "answer": answer})
     fields = parsed(adapter, reply)
     assert fields is not None
-    told = read(adapter, reply, size)
-    for name, text in told.items():
+    texts = read(adapter, reply, size)
+    for name, text in texts.items():
         assert text == fields[name]
 
 

@@ -111,7 +111,7 @@ def test_a_reader_who_leaves_stops_an_lm_that_is_not_told():
 
 
 class Waiting(dspy.Module):
-    """Calls a tool that waits, then does what it is told to."""
+    """Calls a tool that waits, then does what it is given."""
 
     signature = "question -> answer"
 

@@ -42,12 +42,12 @@ def judged(
 def known_to_clients(event: Event) -> None:
     """That an event gets over the wire, strict JSON in UTF-8, and that MLflow and openai's client know what it is."""
     wire = json.dumps(event, allow_nan=False, ensure_ascii=False).encode()
-    told = json.loads(wire)
-    if told["type"] == "response.incomplete":
-        told["response"]["incomplete_details"]["reason"] = "max_output_tokens"  # openai has no name for ours
-    if told["type"] == "response.failed":
-        told["response"]["error"]["code"] = "server_error"  # likewise
-    _OPENAI_EVENT.validate_python(told)
+    data = json.loads(wire)
+    if data["type"] == "response.incomplete":
+        data["response"]["incomplete_details"]["reason"] = "max_output_tokens"  # openai has no name for ours
+    if data["type"] == "response.failed":
+        data["response"]["error"]["code"] = "server_error"  # likewise
+    _OPENAI_EVENT.validate_python(data)
     assert ResponsesAgentStreamEvent.model_validate(event).model_dump() == event
 
 
@@ -83,14 +83,14 @@ def without_a_stream_it_says_the_same(
         assert (error["type"], error["code"], error["message"]) == ("error", caught.value.code, str(caught.value))
         return
     response = agent.predict(request)
-    told = response.model_dump()
+    data = response.model_dump()
     found = [violation for violation in check_response(response) if violation.severity is not Severity.note]
     assert {violation.check for violation in found} <= {LESS_WITHOUT_A_STREAM, NO_COST_TOLD}
-    assert told["status"] == last["status"]
-    assert told["custom_outputs"] == last.get("custom_outputs")
-    assert (told["usage"] or {}).get("total_tokens") == (last.get("usage") or {}).get("total_tokens")
+    assert data["status"] == last["status"]
+    assert data["custom_outputs"] == last.get("custom_outputs")
+    assert (data["usage"] or {}).get("total_tokens") == (last.get("usage") or {}).get("total_tokens")
     lasting = stream if exactly else [event for event in stream if not _given_up(event)]
-    whole = told if exactly else {"output": [item for item in told["output"] if not _given_up({"item": item})]}
+    whole = data if exactly else {"output": [item for item in data["output"] if not _given_up({"item": item})]}
     assert compare(lasting, whole) == []
 
 

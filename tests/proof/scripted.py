@@ -98,7 +98,7 @@ class Act:
         value: what it gives.
         error: what it raises instead.
         tells: whether it tells of its progress before.
-        waits: whether it goes on until it is told to stop.
+        waits: whether it goes on until it is stopped.
     """
 
     value: Any = None
@@ -202,9 +202,9 @@ malformed = st.sampled_from(
 
 def replies(good: st.SearchStrategy[Any], kind: Callable[[Any], str]) -> st.SearchStrategy[Any]:
     """What an LM may say: mostly ``good`` things, at times nothing that can be read, or a failure at some point."""
-    told = good.map(kind)
-    failing = st.builds(Failing, errors) | st.builds(Cut, told, errors)
-    return st.lists(st.one_of(told, told, told, told, told, malformed, failing), max_size=5)
+    valid = good.map(kind)
+    failing = st.builds(Failing, errors) | st.builds(Cut, valid, errors)
+    return st.lists(st.one_of(valid, valid, valid, valid, valid, malformed, failing), max_size=5)
 
 
 def as_json(reply: Any) -> str:

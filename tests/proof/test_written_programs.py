@@ -42,7 +42,7 @@ def served(program: Any) -> ResponsesAdapter:
 
 
 def before_the_end(run: list[Any]) -> list[Any]:
-    """What happens in a run until it is over: its cost is told, or it fails."""
+    """What happens in a run until it is over: its cost is known, or it fails."""
     end = next((place for place, step in enumerate(run) if isinstance(step, Usage | Raise)), len(run))
     return run[:end]
 
@@ -142,8 +142,8 @@ def test_a_program_without_an_answer_has_failed():
 def test_an_answer_that_was_told_in_other_words_is_told_anew():
     done = Answer(dspy.Prediction(answer="Twelve.", citations=[], score=1.0))
     stream = judged(served(Written([AnswerDelta("It is "), done, Usage(1)])).predict_stream(REQUEST))
-    told = [(item["status"], item["content"][0]["text"]) for item in done_items(stream)]
-    assert told == [("incomplete", "It is "), ("completed", "Twelve.")]
+    texts = [(item["status"], item["content"][0]["text"]) for item in done_items(stream)]
+    assert texts == [("incomplete", "It is "), ("completed", "Twelve.")]
     assert stream[-1]["response"]["output"] == done_items(stream)[1:], "the draft isn't in the response"
 
 
@@ -154,5 +154,5 @@ def test_calls_of_the_same_id_one_after_the_other_are_told_apart():
     called = [item["call_id"] for item in stream[-1]["response"]["output"][:4]]
     assert (called[0], called[2]) == (called[1], called[3])
     assert called[0] == "call_0" != called[2]
-    told = [event["progress"]["call_id"] for event in stream if "progress" in event]
-    assert told == [called[0], called[2]]
+    texts = [event["progress"]["call_id"] for event in stream if "progress" in event]
+    assert texts == [called[0], called[2]]

@@ -193,8 +193,8 @@ def test_the_suite_s_function_call_round_trip(weather_agent: TestClient, stream:
     first = ask(weather_agent, question, stream, tools=[GET_WEATHER], tool_choice=choice)
     assert (first["status"], first["tool_choice"]) == ("completed", choice)
     (made,) = [item for item in first["output"] if item["type"] == "function_call"]
-    told = {"type": "function_call_output", "call_id": made["call_id"], "output": "64 degrees and clear"}
-    second = ask(weather_agent, [message("user", question), *first["output"], told], stream)
+    tool_output = {"type": "function_call_output", "call_id": made["call_id"], "output": "64 degrees and clear"}
+    second = ask(weather_agent, [message("user", question), *first["output"], tool_output], stream)
     assert second["status"] == "completed"
     assert [item["type"] for item in second["output"]] == ["message"]
     assert "tools" in second

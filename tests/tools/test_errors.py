@@ -9,7 +9,7 @@ from oneturn.tools.errors import to_lm_error
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "text"),
     [
         (ToolError("there is no order 'M-1';\n  ask for its number"), "there is no order 'M-1'; ask for its number"),
         (ValueError("1/0 isn't a number and/or a sum"), "1/0 isn't a number and/or a sum"),
@@ -28,8 +28,8 @@ from oneturn.tools.errors import to_lm_error
         (ValueError("can't use /srv/x and/or y"), "can't use … and/or y"),
     ],
 )
-def test_one_line_without_path_or_secret(error: Exception, told: str):
-    assert to_lm_error(error) == told
+def test_one_line_without_path_or_secret(error: Exception, text: str):
+    assert to_lm_error(error) == text
 
 
 SECRETS = {
@@ -65,9 +65,9 @@ SECRETS = {
 
 @pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
 def test_credentials_and_paths_are_redacted(secret: str):
-    told = to_lm_error(ValueError(f"refused: {secret}"))
-    assert told.startswith("refused: ")
-    assert not any(part in told for part in (secret, "canary", "MIIE"))
+    text = to_lm_error(ValueError(f"refused: {secret}"))
+    assert text.startswith("refused: ")
+    assert not any(part in text for part in (secret, "canary", "MIIE"))
 
 
 def test_a_value_of_the_environment_is_redacted(monkeypatch: pytest.MonkeyPatch):

@@ -1,4 +1,4 @@
-"""Tools at work: together, with progress and deadlines, and told when it is in vain."""
+"""Tools at work: together, with progress and deadlines, and informed when the run ends."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def test_a_tool_s_progress_is_told_before_its_result():
             oneturn.progress(f"{done} of {to}", done / to)
         return to
 
-    told = list(run_tools(toolset([count]), calls("count", to=2)))
-    assert told == [
+    events = list(run_tools(toolset([count]), calls("count", to=2)))
+    assert events == [
         ToolProgress("call_0", "count", "0 of 2", 0.0),
         ToolProgress("call_0", "count", "1 of 2", 0.5),
         ToolResult("call_0", "count", "2"),

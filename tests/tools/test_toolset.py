@@ -137,7 +137,7 @@ def test_a_result_is_paired_with_its_call_and_keeps_the_documents_that_can_be_ci
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "expected"),
     [
         (ValueError("no such order"), "Error: no such order"),
         (ValueError(""), "Error: ValueError"),
@@ -146,13 +146,13 @@ def test_a_result_is_paired_with_its_call_and_keeps_the_documents_that_can_be_ci
         (KeyError("M-1"), "Error: 'M-1'"),
     ],
 )
-def test_a_failure_is_one_short_line(error: Exception, told: str):
+def test_a_failure_is_one_short_line(error: Exception, expected: str):
     def fails() -> str:
         """Fail."""
         raise error
 
     result = run(fails)
-    assert (result.output, result.is_error, result.documents) == (told, True, ())
+    assert (result.output, result.is_error, result.documents) == (expected, True, ())
 
 
 def test_a_tool_that_does_not_exist_is_told_which_do():

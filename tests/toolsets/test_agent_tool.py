@@ -73,7 +73,7 @@ def of(kind: type[Step], steps: list[Step]) -> list[Any]:
 
 
 def messages(steps: list[Step]) -> list[str]:
-    """What the tools have told of their work."""
+    """What the tools have reported of their work."""
     return [step.message for step in of(ToolProgress, steps) if step.message]
 
 
@@ -220,9 +220,9 @@ def test_its_items_stand_in_the_outer_stream_and_go_on_from_agent_to_agent():
     assert broken_rules(events) == []
     nested = [event["progress"]["item"] for event in events if (event.get("progress") or {}).get("item")]
     shown = [item.get("name") or item.get("output") or item["content"][0]["text"] for item in nested]
-    told = "Four euros.\n\nSources: [fees] Fees"
+    answer_text = "Four euros.\n\nSources: [fees] Fees"
     hits = "[fees] A late book costs 4 euros.\n[hours] Open at nine."
-    assert shown == ["handbook", "search_handbook", hits, "Four euros.", told, "It costs four euros."]
+    assert shown == ["handbook", "search_handbook", hits, "Four euros.", answer_text, "It costs four euros."]
     assert {event["progress"]["name"] for event in events if event.get("progress")} == {"desk"}
     kinds = [item["type"] for item in events[-1]["response"]["output"]]
     assert kinds == ["function_call", "function_call_output", "message"]

@@ -88,8 +88,8 @@ def answering(*events: dict[str, Any], status: int = 200) -> Iterator[Endpoint]:
             self.send_header("content-type", "text/event-stream" if status == 200 else "application/json")
             self.end_headers()
             for event in events:
-                told = json.dumps(event)
-                self.wfile.write((f"data: {told}\n\n" if status == 200 else told).encode())
+                payload = json.dumps(event)
+                self.wfile.write((f"data: {payload}\n\n" if status == 200 else payload).encode())
 
         def log_message(self, *args: Any) -> None:
             pass
@@ -244,13 +244,13 @@ ENDINGS: dict[str, tuple[dict[str, Any], int, str]] = {
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_however_it_ends_the_outer_run_goes_on(ending: str, monkeypatch: pytest.MonkeyPatch):
-    event, status, told = ENDINGS[ending]
+    event, status, payload = ENDINGS[ending]
     monkeypatch.setenv("THEIR_TOKEN", f"local-{SECRET}")
     with answering(event, status=status) as endpoint:
         steps = steps_with(
             oneturn.endpoint_tool(endpoint.url, "them", "They know.", api_key_env="THEIR_TOKEN"), question="?"
         )
-    assert of(ToolResult, steps)[0].output == told
+    assert of(ToolResult, steps)[0].output == payload
     assert of(Answer, steps)
 
 

@@ -108,10 +108,10 @@ def test_only_the_named_variables_reach_the_program(shop: dict[str, dspy.Tool], 
 
 
 def test_progress(shop: dict[str, dspy.Tool]):
-    told: list[tuple[str, float | None]] = []
-    with RunContext(on_progress=lambda message, fraction, item=None: told.append((message, fraction))).active():
+    reported: list[tuple[str, float | None]] = []
+    with RunContext(on_progress=lambda message, fraction, item=None: reported.append((message, fraction))).active():
         assert shop["count"](to=2) == "done"
-    assert told == [("at 1", 0.5), ("at 2", 1.0)]
+    assert reported == [("at 1", 0.5), ("at 2", 1.0)]
 
 
 def test_a_cancelled_run_cancels_the_call_in_the_server(shop: dict[str, dspy.Tool], ended: Path):
@@ -126,7 +126,7 @@ def test_a_cancelled_run_cancels_the_call_in_the_server(shop: dict[str, dspy.Too
             asked.result(10)
     latest = time.monotonic() + 10
     while not ended.exists() or not ended.read_text():
-        assert time.monotonic() < latest, "the server wasn't told"
+        assert time.monotonic() < latest, "the server wasn't informed"
     assert shop["add"](a=1, b=1) == "2"
 
 

@@ -122,8 +122,8 @@ def test_a_genie_space_answers_with_its_words_the_sql_and_the_first_rows(workspa
     workspace.on("POST", f"{place}/start-conversation", lambda asked: begun)
     message = {"space_id": "g1", "conversation_id": "c", "content": "q", "message_id": "m", "status": "COMPLETED"}
     query = {"attachment_id": "a", "query": {"query": "SELECT 1", "description": "One."}}
-    told = {**message, "attachments": [query, {"text": {"content": "It is 1."}}]}
-    workspace.on("GET", f"{place}/conversations/c/messages/m", lambda asked: told)
+    answered = {**message, "attachments": [query, {"text": {"content": "It is 1."}}]}
+    workspace.on("GET", f"{place}/conversations/c/messages/m", lambda asked: answered)
     table = {"schema": {"columns": [{"name": "n"}]}, "total_row_count": 3}
     rows = {"statement_id": "z", "status": {"state": "SUCCEEDED"}, "manifest": table}
     result = {"statement_response": {**rows, "result": {"data_array": [["1"], ["2"], ["3"]]}}}
@@ -175,9 +175,9 @@ def test_a_function_that_gives_a_table_shows_its_first_rows(workspace: Workspace
     info = workspace_function("TABLE_TYPE")
     workspace.on("GET", "/api/2.1/unity-catalog/functions/main.shop.status", lambda asked: info)
     (tool,) = build_tools(configured({**FUNCTION, "rows": 2}))
-    told = str(tool(order="M"))
-    assert all(part in told for part in ("order", "status", "M-1", "shipped", "M-2"))
-    assert "M-3" not in told
+    text = str(tool(order="M"))
+    assert all(part in text for part in ("order", "status", "M-1", "shipped", "M-2"))
+    assert "M-3" not in text
     (sent,) = workspace.asked("POST", "/api/2.0/sql/statements/?")
     assert sent.body["statement"].startswith("SELECT * FROM `main`.`shop`.`status`(")
 

@@ -25,7 +25,7 @@ ROWS = 10_000
 """The maximum number of rows in the table; rows that failed or changed take precedence."""
 
 
-def rows_of(evaluation: Evaluation, baseline: Evaluation | None, category: str, pass_score: float) -> Iterator[Row]:
+def iter_rows(evaluation: Evaluation, baseline: Evaluation | None, category: str, pass_score: float) -> Iterator[Row]:
     """The rows, each with ``before``, the baseline's row of the same example, and ``change``, the score difference."""
     columns = Columns.of(evaluation.rows)
     olds = _before(evaluation, baseline) if baseline is not None else None
@@ -133,7 +133,7 @@ def html(
     for name, side in zip(names, (baseline, evaluation), strict=True):
         if side is not None:
             check_rows(side.rows, name)
-    rows = list(rows_of(evaluation, baseline, category, pass_score))
+    rows = list(iter_rows(evaluation, baseline, category, pass_score))
     comparison, unmeasured = (None, None) if baseline is None else compare_reported(evaluation, baseline, names)
     shown = rows_shown(rows)
     style, script = _asset("report.css"), _asset("report.js")

@@ -109,9 +109,9 @@ def test_each_format_tells_the_same(suffix: str, tmp_path: Path):
 def test_of_repeats_each_is_compared_with_its_own():
     after = [row(1, repeat=0, score=1.0), row(1, repeat=1, score=0.0)]
     before = [row(1, repeat=0, score=0.5), row(1, repeat=1, score=1.0)]
-    found = view.rows_of(evaluation(*after), evaluation(*before), "category", 1.0)
+    found = view.iter_rows(evaluation(*after), evaluation(*before), "category", 1.0)
     assert [each["change"] for each in found] == [0.5, -1.0]
-    found = view.rows_of(evaluation(*after), evaluation(row(1, score=0.25)), "category", 1.0)
+    found = view.iter_rows(evaluation(*after), evaluation(row(1, score=0.25)), "category", 1.0)
     assert [each["change"] for each in found] == [0.75, -0.25]
 
 

@@ -90,8 +90,8 @@ def test_without_functions_the_prompt_tells_all_that_the_schema_would(way: str, 
     with chat_stub(json.dumps(call("look_up", item="x")), json.dumps(PAINTED)) as stub:
         run(stub, ReAct(Painted, tools=[look_up], tool_calling=way), streaming)
     prompt = stub.requests[0]["messages"][0]["content"]
-    for told in ('"crimson" | "navy"', "full_name: string", "as in the passport", "limit: integer = 30"):
-        assert told in prompt
+    for shown in ('"crimson" | "navy"', "full_name: string", "as in the passport", "limit: integer = 30"):
+        assert shown in prompt
     assert formats(stub)[0] == {"schema": "json_schema", "text": "json_object"}[way]
     assert stub.requests[0].get("response_format") == stub.requests[1].get("response_format")
 
@@ -235,9 +235,9 @@ def test_an_unreadable_reply_stays_in_the_chat_and_roles_alternate(streaming: bo
     for body in stub.requests:
         roles = [message["role"] for message in body["messages"]]
         assert roles == ["system", *["user", "assistant"] * (len(roles) // 2)][: len(roles)]
-    reply, told = stub.requests[1]["messages"][-2:]
+    reply, shown = stub.requests[1]["messages"][-2:]
     assert reply == {"role": "assistant", "content": "Let me think."}
-    assert told["content"].startswith("Error: that was not one JSON object")
+    assert shown["content"].startswith("Error: that was not one JSON object")
 
 
 def test_a_prompt_tells_the_form_of_dates():

@@ -33,8 +33,8 @@ def test_earlier_exchanges_stand_before_the_question_in_the_form_of_steps():
     before = dspy.History(messages=[{"question": "How many?", "answer": "Four."}, {"question": "Only?"}])
     with ScriptedLM(call("find", query="x"), finish(answer="12")) as lm, dspy.context(lm=lm):
         ReAct(Talk, tools=[find], thoughts=False)(question="And in all?", history=before)
-    told = [(message["role"], message["content"]) for message in lm.requests[-1].messages[1:]]
-    assert told == [
+    sent = [(message["role"], message["content"]) for message in lm.requests[-1].messages[1:]]
+    assert sent == [
         ("user", "question: How many?"),
         ("assistant", '{"tool_call": {"name": "finish", "args": {"answer": "Four."}}}'),
         ("user", "question: Only?"),

@@ -52,7 +52,7 @@ def arguments(request: ScriptedRequest, name: str) -> dict[str, Any]:
     return found["properties"]["args"]["properties"]
 
 
-def told(lm: ScriptedLM) -> str:
+def feedback(lm: ScriptedLM) -> str:
     return lm.requests[-1].messages[-1]["content"]
 
 
@@ -72,7 +72,7 @@ def test_an_invented_citation_is_told_what_may_be_cited(schema: bool):
         response_schema=schema,
     )
     assert prediction.citations == ["red"]
-    assert told(lm) == (
+    assert feedback(lm) == (
         "Error: citations: 'green' has not been seen; known: red, blue. Call finish again with outputs that fit."
     )
 

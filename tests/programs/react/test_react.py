@@ -120,7 +120,7 @@ def test_the_prompt_tells_the_tools_and_what_the_fields_mean():
     assert "Look up the price of an item. The second paragraph warns." in system, "the whole docstring"
     assert "one sentence" in system
     assert "- question: as the customer wrote it" in system
-    assert lm.requests[0].messages[1]["content"] == "question: beans?\nlimit: 3", "defaults are told too"
+    assert lm.requests[0].messages[1]["content"] == "question: beans?\nlimit: 3", "defaults are sent too"
 
 
 def test_the_schema_lets_a_step_be_one_call_of_a_tool_with_its_own_arguments():
@@ -312,7 +312,7 @@ def test_the_majority_of_predictions_is_that_of_their_last_output():
 
 
 @pytest.mark.parametrize(
-    ("step", "told"),
+    ("step", "feedback"),
     [
         (call("broken", path="/x"), "Error: the tool failed (RuntimeError)"),
         (call("look_up", item="gold"), "Error: 'gold'"),
@@ -326,10 +326,10 @@ def test_the_majority_of_predictions_is_that_of_their_last_output():
         ('[{"colour": 1}]', "Error: that was not one JSON object with a tool_call. Write only the JSON object."),
     ],
 )
-def test_what_goes_wrong_is_told_in_one_line_and_the_run_goes_on(step: Any, told: str):
+def test_what_goes_wrong_is_one_line_and_the_run_continues(step: Any, feedback: str):
     prediction, lm = run(step, finish(answer="It failed."))
     assert prediction.answer == "It failed."
-    assert last_user_message(lm) == told
+    assert last_user_message(lm) == feedback
     assert "Traceback" not in lm.requests[-1].text
     assert __file__ not in lm.requests[-1].text
 
@@ -337,10 +337,10 @@ def test_what_goes_wrong_is_told_in_one_line_and_the_run_goes_on(step: Any, told
 @pytest.mark.parametrize("args", [{}, {"item": 3}, {"item": "beans", "more": 1}])
 def test_arguments_that_do_not_fit_are_the_lm_s_to_mend(args: dict[str, Any]):
     _, lm = run(call("look_up", **args), finish(answer="x"))
-    told = last_user_message(lm)
-    assert told.startswith("Error: ")
-    assert "\n" not in told
-    assert len(told) < 220
+    feedback = last_user_message(lm)
+    assert feedback.startswith("Error: ")
+    assert "\n" not in feedback
+    assert len(feedback) < 220
 
 
 @pytest.mark.parametrize("nothing", ["", [], "  \n"])
@@ -401,9 +401,9 @@ def test_outputs_that_do_not_fit_are_asked_for_once_more():
     agent = ReAct("question -> count: int", tools=[look_up])
     prediction, lm = run(finish(count="many"), finish(count=3), agent=agent)
     assert prediction.count == 3
-    told = last_user_message(lm)
-    assert told.startswith("Error: count: Input should be a valid integer")
-    assert told.endswith("Call finish again with outputs that fit.")
+    feedback = last_user_message(lm)
+    assert feedback.startswith("Error: count: Input should be a valid integer")
+    assert feedback.endswith("Call finish again with outputs that fit.")
     assert lm.requests[1].offered == ["finish"]
 
 

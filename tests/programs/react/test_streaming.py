@@ -47,7 +47,7 @@ def answer_of(steps: list[Any], attempt: int = 0) -> str:
     return "".join(step.text for step in steps if isinstance(step, AnswerDelta) and step.attempt == attempt)
 
 
-def told(steps: list[Any]) -> list[Any]:
+def described(steps: list[Any]) -> list[Any]:
     """The steps without what differs from LM to LM and from run to run: ids, the number of deltas, the cost."""
     kept: list[Any] = []
     for step in steps:
@@ -97,14 +97,14 @@ def test_the_pieces_make_the_answer_whatever_it_is(answer: str, thought: str, pi
 
 @pytest.mark.parametrize("options", [{"streams": False}, {"piece": 1}, {"piece": 10_000}, {"response_schema": False}])
 def test_the_same_steps_come_from_any_lm(options: dict[str, Any]):
-    assert told(stream(ScriptedLM(*SCRIPT, **options))) == told(stream(ScriptedLM(*SCRIPT)))
+    assert described(stream(ScriptedLM(*SCRIPT, **options))) == described(stream(ScriptedLM(*SCRIPT)))
 
 
 def test_the_same_steps_come_from_the_cache():
     with ScriptedLM(*SCRIPT, cache=True) as lm:
         asked = stream(lm)
         cached = stream(lm)
-    assert told(cached) == told(asked)
+    assert described(cached) == described(asked)
     assert cached[-1] == NO_USAGE
 
 
@@ -131,7 +131,7 @@ def test_the_same_steps_come_from_an_lm_that_owns_its_connection():
                 }
             )
 
-    assert told(stream(Own())) == told(stream(ScriptedLM(*SCRIPT)))
+    assert described(stream(Own())) == described(stream(ScriptedLM(*SCRIPT)))
 
 
 def test_the_steps_end_with_what_forward_returns():
@@ -273,5 +273,5 @@ def test_forty_runs_at_once_do_not_mix():
         runs = list(pool.map(run, markers))
     for marker, steps in zip(markers, runs, strict=True):
         assert answer_of(steps) == f"{marker}: {marker} costs 4 euros"
-        told_of = {other for other in markers if other in repr(told(steps))}
+        told_of = {other for other in markers if other in repr(described(steps))}
         assert told_of == {marker}

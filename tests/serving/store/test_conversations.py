@@ -60,9 +60,9 @@ def test_items_are_referred_to(server: Server, stream: bool):
     answer = {"type": "mcp_approval_response", "approval_request_id": references[-1]["id"], "approve": True}
     done = ask(server(desk()), [question, *references, answer], stream)
     assert "150 euros are on their way" in text(done)
-    [*_, told] = done["output"]
+    [*_, last_item] = done["output"]
     last = {"role": "user", "content": "And code-two?"}
-    third = ask(server(desk()), [{"role": "user", "content": "Hello"}, {"id": told["id"]}, last], stream)
+    third = ask(server(desk()), [{"role": "user", "content": "Hello"}, {"id": last_item["id"]}, last], stream)
     assert text(third) == "I heard code-two."
 
 
