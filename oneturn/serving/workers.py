@@ -100,10 +100,23 @@ def serve_in_processes(source: AgentSource, *, reload: bool = False) -> None:
             if reload:
                 ChangeReload(config, target=Server(config).run, sockets=[listener]).run()
             else:
-                supervisor = Multiprocess(config, sockets=[listener])
+                supervisor = _Supervisor(config, sockets=[listener])
                 supervisor.run()
                 if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
                     raise OneTurnError("The server didn't start; its processes have said why.")
+
+
+class _Supervisor(Multiprocess):
+    """uvicorn's supervisor, which notices at once that a process has ended.
+
+    It keeps the process's end of their pipe open, and so waits for an answer until its time limit.
+    """
+
+    def keep_subprocess_alive(self) -> None:
+        """Check each process, and replace one that has ended."""
+        for process in self.processes:
+            process.child_conn.close()
+        super().keep_subprocess_alive()
 
 
 def create_application() -> AgentApplication:
