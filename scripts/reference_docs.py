@@ -5,6 +5,7 @@ The command line comes from Typer, the Python API from signatures and docstrings
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
@@ -101,20 +102,20 @@ def packages() -> list[str]:
 def _package(name: str) -> str:
     module = importlib.import_module(name)
     names = [entry for entry in getattr(module, "__all__", ()) if entry not in oneturn.__all__]
-    rows = [f"| `{entry}` | {_cell(_summary(getattr(module, entry)))} |" for entry in names]
+    rows = [f"| `{entry}` | {_cell(_described(module, entry))} |" for entry in names]
     table = ["| name | what it is |", "| --- | --- |", *rows, ""] if rows else []
     return "\n".join([f"### {name}\n", _summary(module), "", *table])
 
 
 def _entry(name: str, value: Any) -> str:
     heading = f"## {name}\n"
-    signature = _signature(name, value)
+    below = _markup(_text_below(oneturn, name))
+    text = below or _docstring(value)
+    signature = "" if below else _signature(name, value)
     methods = [
         f"**`.{method}{_parameters(member)}`** — {_summary(member)}\n" for method, member in _methods(value)
     ]  # fmt: skip
-    return "\n".join(
-        [heading, *([f"```python\n{signature}\n```\n"] if signature else []), f"{_docstring(value)}\n", *methods]
-    )
+    return "\n".join([heading, *([f"```python\n{signature}\n```\n"] if signature else []), f"{text}\n", *methods])
 
 
 def _methods(value: Any) -> list[tuple[str, Callable[..., Any]]]:
@@ -151,10 +152,29 @@ def _parameters(value: Any) -> str:
     return f"({', '.join(names)})"
 
 
+def _described(module: Any, name: str) -> str:
+    """Return the first sentence on a name of a package: of a constant or an alias, of the text below its assignment."""
+    return _markup(" ".join(_text_below(module, name).split())) or _summary(getattr(module, name))
+
+
+def _text_below(module: Any, name: str) -> str:
+    tree = ast.parse(inspect.getsource(module))
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("oneturn"):
+            continue
+        if name in [alias.name for alias in node.names]:
+            return _text_below(importlib.import_module(str(node.module)), name)
+    for node, following in zip(tree.body, [*tree.body[1:], None], strict=True):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if not any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            continue
+        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+            return inspect.cleandoc(str(following.value.value))
+    return ""
+
+
 def _summary(value: Any) -> str:
-    """Return the first sentence of a docstring; of a value without one, its type."""
-    if isinstance(value, (str, int, float, tuple, list, dict, frozenset)):
-        return f"A constant of type `{type(value).__name__}`."
+    """Return the first sentence of a docstring."""
     text = " ".join((inspect.getdoc(value) or "").split("\n\n")[0].split())
     return _markup(text)
 

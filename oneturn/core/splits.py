@@ -15,6 +15,7 @@ from oneturn.core.row_files import SUFFIXES, read_rows
 from oneturn.errors import DataError
 
 SPLITS = ("train", "dev", "test")
+"""The splits of an agent's examples; each is a file of its own."""
 SCHEMA = "schema.json"
 
 

@@ -19,7 +19,8 @@ from oneturn.core.secrets import UNCERTAIN, find_secrets
 from oneturn.datasets.overlap import RepeatedRow, refuse_repeated_rows, repeated_rows
 from oneturn.deployment.registry import champion_of, evaluate_version, is_compiled, version_of
 from oneturn.errors import DataError, OneTurnError, ProgramError
-from oneturn.evaluation.comparison import GateResult, check_split, compare
+from oneturn.evaluation.comparison import GateResult, compare
+from oneturn.evaluation.promotion_rule import check_split
 from oneturn.evaluation.result import Evaluation
 from oneturn.programs.state import read_compiled
 from oneturn.programs.state.artifact_sources import compiled_file

@@ -1,4 +1,4 @@
-"""Compare two evaluations of the same examples with a paired test, and apply the gate's rule."""
+"""Compare two evaluations of the same examples with a paired test; see ``promotion_rule.py`` for the rule."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from oneturn.config import GateConfig
 from oneturn.errors import DataError, OneTurnError
+from oneturn.evaluation.promotion_rule import CategoryChange, category_changes, failed_conditions
 from oneturn.evaluation.result import Evaluation
 from oneturn.evaluation.statistics import interval_to_decide_by
 
@@ -24,13 +25,6 @@ if TYPE_CHECKING:
 
 
 _TOLERANCE = 1e-9
-_NO_CATEGORY = "no category"
-_DEFAULT_CATEGORY = GateConfig().category
-_DISALLOWED_SPLITS = {
-    "test": "test examples are reserved for the final measurement, and scores on them are biased upwards once they "
-    "have been used to select a version",
-    "train": "compiled prompts contain training examples as demos, so scores on them are biased upwards",
-}
 
 
 @dataclass(frozen=True)
@@ -41,22 +35,6 @@ class Flip:
     category: str | None
     champion: float
     challenger: float
-
-    @property
-    def difference(self) -> float:
-        """The challenger's score minus the champion's."""
-        return self.challenger - self.champion
-
-
-@dataclass(frozen=True)
-class CategoryChange:
-    """The mean scores of a category; ``judged`` is whether it has enough examples for the rule."""
-
-    category: str
-    rows: int
-    champion: float
-    challenger: float
-    judged: bool
 
     @property
     def difference(self) -> float:
@@ -169,7 +147,7 @@ def compare(
     low, high = interval_to_decide_by(differences)
     labels = _labels(champion, challenger, rule.category)
     flips = list(_flips(challenger.rows, labels, before, after))
-    categories = tuple(_categories(labels, before, after, rule)) if labels is not None else ()
+    categories = tuple(category_changes(labels, before, after, rule)) if labels is not None else ()
     lacking = [name for name, side in zip(names, (champion, challenger), strict=True) if not _has(side, rule.category)]
     return GateResult(
         champion=names[0],
@@ -184,14 +162,8 @@ def compare(
         better=tuple(sorted((flip for flip in flips if flip.difference > 0), key=lambda flip: -flip.difference)),
         worse=tuple(sorted((flip for flip in flips if flip.difference < 0), key=lambda flip: flip.difference)),
         categories=categories,
-        reasons=tuple(_reasons(low, len(differences), categories, rule, failed, lacking)),
+        reasons=tuple(failed_conditions(low, len(differences), categories, rule, failed, lacking)),
     )
-
-
-def check_split(split: str) -> None:
-    """Raise ``DataError`` if versions can't be compared on a split: train or test."""
-    if split in _DISALLOWED_SPLITS:
-        raise DataError(f"Versions can't be compared on the {split} split: {_DISALLOWED_SPLITS[split]}. Use dev.")
 
 
 def _align(champion: Evaluation, challenger: Evaluation, names: tuple[str, str]) -> Evaluation:
@@ -281,52 +253,6 @@ def _example_names(rows: pd.DataFrame) -> list[str]:
     """The names of the examples: their ids, else their first labels."""
     names = rows["id"] if "id" in rows else rows[next(iter(Evaluation(rows).labels), "score")]
     return list(map(str, names))
-
-
-def _categories(labels: Sequence[str | None], before: Any, after: Any, rule: GateConfig) -> Iterator[CategoryChange]:
-    names = [_NO_CATEGORY if label is None else label for label in labels]
-    frame = pd.DataFrame({"category": names, "champion": before, "challenger": after})
-    small: list[str] = []
-    for category, rows in frame.groupby("category", sort=False):
-        if len(rows) < rule.min_category_examples:
-            small.append(str(category))
-        else:
-            yield _category(str(category), rows, judged=True)
-    if small:
-        rows = frame[frame["category"].isin(small)]
-        yield _category(", ".join(small), rows, judged=len(rows) >= rule.min_category_examples)
-
-
-def _category(name: str, rows: pd.DataFrame, judged: bool) -> CategoryChange:
-    return CategoryChange(name, len(rows), float(rows["champion"].mean()), float(rows["challenger"].mean()), judged)
-
-
-def _reasons(
-    low: float,
-    rows: int,
-    categories: Sequence[CategoryChange],
-    rule: GateConfig,
-    failed: Sequence[tuple[str, float]],
-    lacking: Sequence[str],
-) -> Iterator[str]:
-    for name, share in failed:
-        if share > rule.max_failed_rows + _TOLERANCE:
-            yield f"{share:.1%} of the rows of {name} failed; the rule allows {rule.max_failed_rows:.1%}. Run it again."
-    if rows < rule.min_examples:
-        yield f"There are {rows} examples; the rule requires at least {rule.min_examples}."
-    if not low > rule.min_difference + _TOLERANCE:
-        yield f"The lower bound of the difference is {low:+.1%}; the rule requires over {rule.min_difference:+.1%}."
-    if lacking and rule.category != _DEFAULT_CATEGORY:
-        yield (
-            f"No row of {' and of '.join(lacking)} has the label {rule.category!r}, which gate.category names: "
-            "add it to the examples, or name one that they have."
-        )
-    for change in categories:
-        if change.judged and -change.difference > rule.max_category_loss + _TOLERANCE:
-            yield (
-                f"{change.category} loses {-change.difference:.1%} ({change.champion:.1%} to {change.challenger:.1%}, "
-                f"{change.rows} examples); the rule allows {rule.max_category_loss:.1%}."
-            )
 
 
 SHOWN = 20

@@ -1,4 +1,4 @@
-"""Limit the number of rows in progress; reduce it while the LM or the endpoint is rate-limited."""
+"""Retry a row whose LM or endpoint is rate-limited (429, 503), and reduce the number of rows in progress meanwhile."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import dspy
+from dspy.utils.exceptions import is_retryable_lm_error
+
+from oneturn.errors import AgentError, EndpointError
+from oneturn.evaluation.targets import Target, TargetResult
+
 _MIN_WAIT = 1.0
 _MAX_WAIT = 60.0
+_RETRIED = (429, 503)
 
 
 class ConcurrencyLimiter:
@@ -80,3 +87,36 @@ class ConcurrencyLimiter:
                 self._allowed = max(1.0, self._allowed / 2)
                 self._reduced_until = now + wait
             self._not_before = max(self._not_before, now + wait)
+
+
+def answer_with_retries(
+    target: Target, example: dspy.Example, limiter: ConcurrencyLimiter, tries: int
+) -> tuple[TargetResult, int, Exception | None]:
+    """Run a target on an example until it answers, fails for good, or has been tried ``tries`` times.
+
+    A run in which a call was approved isn't repeated.
+
+    Returns:
+        what the last attempt gave, the number of attempts, and the error of the last one.
+    """
+    for attempt in range(tries):
+        answered = TargetResult()
+        with limiter.slot():
+            try:
+                target.answer(example, answered)
+            except Exception as error:  # the error of a program belongs to its row
+                failure = error
+            else:
+                limiter.answered()
+                return answered, attempt + 1, None
+        if not _is_temporary(failure) or answered.approved or attempt + 1 == tries:  # no approved call is run twice
+            return answered, attempt + 1, failure
+        limiter.refused(getattr(failure, "retry_after", None), attempt)
+    raise ValueError(f"tries is {tries}; it must be at least 1.")
+
+
+def _is_temporary(error: Exception) -> bool:
+    """Whether it is the status of a busy server, or what DSPy repeats an LM call for: a timeout, a lost connection."""
+    if isinstance(error, AgentError | EndpointError):
+        return error.status in _RETRIED
+    return bool(is_retryable_lm_error(error))

@@ -9,19 +9,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import dspy
-from dspy.utils.exceptions import is_retryable_lm_error
 
 from oneturn.core.secrets import redact
 from oneturn.core.serialization import jsonable, replace_surrogates_deep
-from oneturn.errors import AgentError, DataError, EndpointError
+from oneturn.errors import DataError
 from oneturn.evaluation.data_sources import Unreadable
-from oneturn.evaluation.rate_limit import ConcurrencyLimiter
+from oneturn.evaluation.rate_limit import ConcurrencyLimiter, answer_with_retries
 from oneturn.evaluation.result import Metric
 from oneturn.evaluation.targets import Target, TargetResult
 from oneturn.evaluation.typed_fields import with_label_types
 
 Row = dict[str, Any]
-_BUSY = (429, 503)
 
 
 def evaluate_row(
@@ -50,7 +48,7 @@ def evaluate_row(
         example = with_label_types(example, target.types)
     except DataError as mismatch:
         return unjudged_row({**row, **_measured(TargetResult(), 0)}, metrics, mismatch)
-    answered, attempts, error = _answered(target, example, limiter, tries)
+    answered, attempts, error = answer_with_retries(target, example, limiter, tries)
     row |= {f"pred_{name}": jsonable(value) for name, value in answered.prediction.items()}
     row |= _measured(answered, attempts)
     if error is None:
@@ -97,32 +95,6 @@ def _measured(answered: TargetResult, tries: int) -> Row:
         "trace_id": answered.trace_id,
         "tries": tries,
     }
-
-
-def _answered(
-    target: Target, example: dspy.Example, limiter: ConcurrencyLimiter, tries: int
-) -> tuple[TargetResult, int, Exception | None]:
-    for attempt in range(tries):
-        answered = TargetResult()
-        with limiter.slot():
-            try:
-                target.answer(example, answered)
-            except Exception as error:  # the error of a program belongs to its row
-                failure = error
-            else:
-                limiter.answered()
-                return answered, attempt + 1, None
-        if not _busy(failure) or answered.approved or attempt + 1 == tries:  # no approved call is run twice
-            return answered, attempt + 1, failure
-        limiter.refused(getattr(failure, "retry_after", None), attempt)
-    raise ValueError(f"tries is {tries}; it must be at least 1.")
-
-
-def _busy(error: Exception) -> bool:
-    """Whether the error is temporary, so that the row can be retried."""
-    if isinstance(error, AgentError | EndpointError):
-        return error.status in _BUSY
-    return bool(is_retryable_lm_error(error))
 
 
 def _judged(example: dspy.Example, prediction: dspy.Prediction, metrics: Mapping[str, Metric]) -> Row:

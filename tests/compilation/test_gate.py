@@ -15,7 +15,8 @@ from rich.console import Console
 
 from oneturn.config import GateConfig
 from oneturn.errors import DataError, OneTurnError
-from oneturn.evaluation.comparison import check_split, compare
+from oneturn.evaluation.comparison import compare
+from oneturn.evaluation.promotion_rule import check_split
 from oneturn.evaluation.result import Evaluation
 
 

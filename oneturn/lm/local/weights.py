@@ -48,6 +48,7 @@ WEIGHTS = {
         hub_repo="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
     ),
 }
+"""The weights of the embedded LM, by size."""
 
 
 def weights_for(size: str) -> Weights:

@@ -32,6 +32,7 @@ _RESERVED = {"trajectory", "thought", "tool_call", "parallel_calls"}
 
 
 Thoughts = bool | Literal["free"]
+"""Whether the LM writes a thought before each call: in the call's JSON, or (``"free"``) as text before the first."""
 THOUGHT_TOKENS = 512
 
 
