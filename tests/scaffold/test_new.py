@@ -1,4 +1,4 @@
-"""``oneturn new`` writes a project that runs at once."""
+"""``oneturn new`` writes a project that runs as it is; ``test_wheel.py`` does everything else with each kind."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from oneturn.lm.providers import LM_CHOICES
 from oneturn.scaffold import KINDS, wrap_module, write_project
 from oneturn.scaffold.requirement import requirement
 from tests.databricks.stub_lm import stub_lm
-from tests.scaffold.stub import ANSWERS, MODULE, QUESTIONS, ROW, step, use_compiled, use_stub
+from tests.scaffold.stub import ANSWERS, MODULE, QUESTIONS, ROW, step, use_stub
 
 ENGINE = Path(oneturn.__file__).parents[1]
 WALK = Path(__file__).parent / "walk.py"
@@ -84,8 +84,6 @@ def test_module_of_ones_own_is_wrapped(source: str, tmp_path: Path, monkeypatch:
     assert schema["required"] == ["question", "language"]
     (tmp_path / "data" / "examples" / "train.jsonl").write_text(json.dumps(ROW) + "\n")
     assert "3 passed" in python(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider")
-    with stub_lm(step) as url:
-        assert "$ notebook query_endpoint" in walk(tmp_path, url, ["notebook", "query_endpoint"])
 
 
 @pytest.mark.parametrize(
@@ -108,40 +106,6 @@ def test_source_that_is_no_module_is_an_error(
         wrap_module(tmp_path, "mine", source, lm="openai/x")
     monkeypatch.delitem(sys.modules, "other", raising=False)
     assert [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"] == ["other.py"]
-
-
-SERVE = """
-import contextlib, oneturn, sys
-from oneturn.serving import load_logged
-with oneturn.running_server(load_logged(sys.argv[1])) as url:
-    reply = oneturn.query(url, sys.argv[2])
-    print(reply.text, [source.title for source in reply.sources])
-"""
-
-
-def test_project_is_compiled_logged_served_and_its_notebooks_run(tmp_path: Path):
-    folder = tmp_path / "mine"
-    write_project(folder, "mine", kind="react", lm="openai/gpt-4o-mini")
-    with stub_lm(step) as url:
-        output = walk(folder, url, ["compile"], ["notebook", "batch_evaluation"], ["notebook", "query_endpoint"])
-        assert "To use it, set in the configuration:  compiled: data/compiled/mine.json\n" in output
-        assert (folder / "build" / "report.html").is_file()
-        use_compiled(folder, "mine")
-        output = walk(folder, url, ["diff", "data/compiled/mine.json"], ["log", "--register"])
-        assert "Registered as version 1 of mine" in output
-        served = python(folder, "-c", SERVE, "models:/mine/1", QUESTIONS["react"])
-    assert served.strip().splitlines()[-1] == "48 euros ['Rate for Paris']"
-
-
-def test_structured_project_is_compiled_logged_and_served(tmp_path: Path):
-    folder = tmp_path / "mine"
-    write_project(folder, "mine", kind="extract", lm="openai/gpt-4o-mini")
-    with stub_lm(step) as url:
-        walk(folder, url, ["compile", "--recipe", "scripted"])
-        use_compiled(folder, "mine")
-        walk(folder, url, ["log", "--register"])
-        served = python(folder, "-c", SERVE, "models:/mine/1", QUESTIONS["extract"])
-    assert ANSWERS["extract"] in served
 
 
 def test_requirement_names_the_origin_of_oneturn():

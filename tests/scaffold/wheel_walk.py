@@ -77,7 +77,7 @@ class Walk:
             promote = ["promote", "--force", "--reason", "the second version"]
             self._steps(
                 project,
-                [evaluate, ["log", "--register"], promote, *notebooks],
+                [["diff", f"data/compiled/{name}.json"], evaluate, ["log", "--register"], promote, *notebooks],
                 f"Version 2 of {name} is the champion now",
             )
             require("<html" in (project / "report.html").read_text(encoding="utf-8"), "the report is no page")
