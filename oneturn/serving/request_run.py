@@ -82,6 +82,7 @@ class RequestRun:
         self.conversation: StoredConversation | None = None
         self.idempotent: IdempotentRequest | None = None
         self._answer: RecordedAnswer | None = None
+        self._held: list[Any] = []
         self._began = False  # the request wasn't refused
         self._queue: RunQueue
 
@@ -130,22 +131,30 @@ class RequestRun:
                 if self.streams:
                     self._stream()
                 else:
-                    self._put(self._respond())
+                    self._put(self._respond(), last=True)
         except BaseException as error:
-            if not self._began and self.idempotent is not None and self.idempotent.claimed:
-                self.idempotent.end(None)  # before the client knows, so that its next request finds the key free
             self._fail(_failure(error))
             if not isinstance(error, Exception):
                 raise
         finally:
+            self._end_key()
+            for value in self._held:
+                self._queue.put(value)
             self._queue.end()
             self._limit.leave()
-            self._tidy_store()
+            if self.conversation is not None:
+                self.conversation.delete_expired()
 
-    def _put(self, value: Any) -> None:
-        self._queue.put(value)
-        if self._answer is not None:
-            self._answer.add(value)
+    def _put(self, value: Any, *, last: bool = False) -> None:
+        """Send a value. With an idempotency key, the last one and those after it are sent once the answer is kept."""
+        if self._answer is None:
+            self._queue.put(value)
+            return
+        self._answer.add(value)
+        if last or self._held:
+            self._held.append(value)
+        else:
+            self._queue.put(value)
 
     def _is_answered(self) -> bool:
         """Whether an earlier request with the same idempotency key had an answer, which is sent again."""
@@ -160,14 +169,12 @@ class RequestRun:
                 raise AgentError("The client left before the run.", "client_gone", 503, retryable=True)
         return answer is not None
 
-    def _tidy_store(self) -> None:
-        """Finish or release the idempotency key, and delete some of what has expired."""
+    def _end_key(self) -> None:
+        """Keep the answer under the idempotency key, or release the key; the client doesn't know yet that the run is over."""
         if self._answer is not None and self.idempotent is not None:
             # A run that has claimed its key isn't cancelled by its client: a client that is gone left before.
             stopped = self.context.reason in ("shutting_down", "client_gone")
             self.idempotent.end(self._answer if self._began and not stopped else None)
-        if self.conversation is not None:
-            self.conversation.delete_expired()
 
     def _on_wait(self) -> None:
         if self.streams:
@@ -175,10 +182,10 @@ class RequestRun:
 
     def _fail(self, failure: AgentError) -> None:
         if not self._queue.started:
-            self._put(failure)
+            self._put(failure, last=True)
             return
         data = json.dumps(error_event(failure))  # the server itself failed while it sent a stream
-        self._put(f"event: error\ndata: {data}\n\n".encode() + _DONE)
+        self._put(f"event: error\ndata: {data}\n\n".encode() + _DONE, last=True)
 
     def _respond(self) -> dict[str, Any]:
         agent = self._served.agent
@@ -219,7 +226,7 @@ class RequestRun:
                     event = {**event, "response": self._saved(event["response"])}
                 elif event["type"] == "error" and self._answer is not None:
                     self._answer.is_retryable = "Retry-After" in (event.get("error") or {}).get("headers", ())
-                self._put(translation.encode(event))
+                self._put(translation.encode(event), last=event["type"] in ENDINGS)
                 if event["type"] == "response.output_item.done":
                     items.append(event)
                 outputs = event["response"] if event["type"] in ENDINGS else outputs

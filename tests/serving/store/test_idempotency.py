@@ -20,11 +20,12 @@ from oneturn.core.run_context import RunContext
 from oneturn.errors import AgentError
 from oneturn.serving.request_limit import RequestLimit
 from oneturn.serving.request_run import RequestRun
+from oneturn.serving.run_queue import RunQueue
 from oneturn.serving.served_agent import ServedAgent
 from oneturn.serving.store import RecordedAnswer
 from oneturn.serving.store import database as database_module
 from oneturn.serving.store.database import REQUESTS, StoreDatabase
-from oneturn.serving.store.idempotency import IdempotencyKeys
+from oneturn.serving.store.idempotency import IdempotencyKeys, IdempotentRequest
 from oneturn.testing import ScriptedLM, finish
 from tests.serving.store.conftest import Server
 
@@ -150,6 +151,33 @@ def test_the_answer_is_deleted_with_its_response(server: Server):
     first = send(client, "k")
     client.delete(f"/v1/responses/{first.json()['id']}")
     assert "Run 2." in send(client, "k").text
+
+
+@pytest.mark.parametrize("failures", [[], [ValueError("broken")], [LMRateLimitError("slow down")]])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_has_its_answer_finds_it_kept(
+    server: Server, stream: bool, failures: list[Exception], monkeypatch: pytest.MonkeyPatch
+):
+    order: list[str] = []
+    end, put = IdempotentRequest.end, RunQueue.put
+
+    def noted_end(request: IdempotentRequest, answer: RecordedAnswer | None) -> None:
+        end(request, answer)
+        order.append("kept")
+
+    def noted_put(queue: RunQueue, value: Any) -> None:
+        order.append(repr(value))
+        put(queue, value)
+
+    monkeypatch.setattr(IdempotentRequest, "end", noted_end)
+    monkeypatch.setattr(RunQueue, "put", noted_put)
+    work = Counting()
+    work.failures = list(failures)
+    send(server(work.agent()), "k", stream=stream)
+    kept = order.index("kept")
+    over = ("response.completed", "response.failed", "DONE") if stream else ("",)
+    assert not any(sign in value for value in order[:kept] for sign in over)
+    assert all(any(sign in value for value in order[kept:]) for sign in over[-1:])
 
 
 class Clock:
