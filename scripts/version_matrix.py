@@ -71,6 +71,7 @@ class Environment:
         resolve = ("pip", "compile", "--all-extras", "--resolution", self.resolution, "--python-version", self.python)
         _uv(*resolve, "--upgrade", "--no-header", "pyproject.toml", "-o", str(requirements))
         _uv("pip", "sync", "--python", str(self.interpreter), str(requirements))
+        _uv("pip", "install", "--python", str(self.interpreter), "pip")  # pip downloads weights, and MLflow records it
         _uv("pip", "install", "--python", str(self.interpreter), "--no-deps", "-e", ".")
 
     def test(self, arguments: Sequence[str]) -> Result:

@@ -16,6 +16,7 @@ from oneturn.errors import WeightsError
 logger = logging.getLogger(__name__)
 
 _PROBE_SECONDS = 4.0
+_DOWNLOAD_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,7 @@ def _download(weights: Weights, folder: Path) -> Path:
 def _from_hub(weights: Weights) -> Path:
     try:
         from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+        from huggingface_hub.errors import HfHubHTTPError
     except ImportError as error:
         raise WeightsError("huggingface_hub isn't installed: pip install huggingface_hub") from error
     cached = try_to_load_from_cache(weights.hub_repo, weights.filename)
@@ -178,12 +180,16 @@ def _from_hub(weights: Weights) -> Path:
     if constants.HF_HUB_OFFLINE:
         raise WeightsError("HF_HUB_OFFLINE is set")
     _probe(constants.ENDPOINT)
-    try:
-        file = hf_hub_download(weights.hub_repo, weights.filename, etag_timeout=_PROBE_SECONDS)
-    except Exception as error:  # from httpx, requests or huggingface_hub itself, depending on its version
-        reason = str(error).strip().partition("\n")[0] or "no reason given"
-        raise WeightsError(f"{type(error).__name__}: {reason}") from error
-    return Path(file)
+    tries_left = _DOWNLOAD_TRIES
+    while True:
+        tries_left -= 1
+        try:
+            return Path(hf_hub_download(weights.hub_repo, weights.filename, etag_timeout=_PROBE_SECONDS))
+        except Exception as error:  # from httpx, requests or huggingface_hub itself, depending on its version
+            if tries_left and not isinstance(error, HfHubHTTPError):
+                continue  # the connection was lost: older versions raise, and resume when called again
+            reason = str(error).strip().partition("\n")[0] or "no reason given"
+            raise WeightsError(f"{type(error).__name__}: {reason}") from error
 
 
 def _probe(endpoint: str) -> None:
