@@ -170,7 +170,7 @@ class RequestRun:
         return answer is not None
 
     def _end_key(self) -> None:
-        """Keep the answer under the idempotency key, or release the key; the client doesn't know yet that the run is over."""
+        """Keep the answer under the idempotency key, or release the key, before the client knows of the end."""
         if self._answer is not None and self.idempotent is not None:
             # A run that has claimed its key isn't cancelled by its client: a client that is gone left before.
             stopped = self.context.reason in ("shutting_down", "client_gone")
