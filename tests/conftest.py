@@ -14,6 +14,7 @@ import dspy
 import mlflow
 import pytest
 from hypothesis import settings
+from mlflow.tracking._model_registry import utils as registries
 
 # import_module, because dspy.dsp.utils has an object of the same name that hides the module.
 dspy_settings = importlib.import_module("dspy.dsp.utils.settings")
@@ -43,7 +44,11 @@ def _clean_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(variable, "")
         monkeypatch.delenv(variable)
     monkeypatch.setattr(os, "fsync", lambda file: None)  # faster; no power loss is tested
+    registry = registries._registry_uri, os.environ.get("MLFLOW_REGISTRY_URI")
     yield
+    registries._registry_uri = registry[0]  # databricks-agents sets both as a side effect
+    os.environ.pop("MLFLOW_REGISTRY_URI", None)
+    os.environ.update({} if registry[1] is None else {"MLFLOW_REGISTRY_URI": registry[1]})
     mlflow.tracing.disable()
     dspy.cache = cache
     dspy_settings.main_thread_config.clear()
