@@ -107,6 +107,8 @@ def test_a_request_that_is_not_kept_leaves_its_answer(answered: dict[str, Any]):
 
 MESSAGE = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": ANSWER}]}
 CHAT = {"choices": [{"message": {"role": "assistant", "content": ANSWER}}]}
+CHUNKS = [{"choices": [{"delta": {"content": text}}]} for text in ("Until", " six.")]
+END = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
 
 
 @pytest.mark.parametrize(
@@ -115,6 +117,7 @@ CHAT = {"choices": [{"message": {"role": "assistant", "content": ANSWER}}]}
         ({"input": "Is it open?"}, {"output": [MESSAGE]}),
         ({"input": ITEMS, "custom_inputs": None}, {"predictions": {"output": [MESSAGE]}}),
         ({"messages": [{"role": "user", "content": "Is it open?"}]}, CHAT),
+        ({"messages": [{"role": "user", "content": "Is it open?"}]}, [*CHUNKS, END]),
         ({"input": ITEMS}, [{"type": "response.output_item.done", "item": MESSAGE}]),
     ],
 )
@@ -122,6 +125,50 @@ def test_other_agents_and_the_playground_are_read(request_body: dict[str, Any], 
     table = pd.DataFrame([{"request": json.dumps(request_body), "response": json.dumps(response), "status_code": 200}])
     found = read_inference_table(table).to_dict("records")[0]
     assert (found["question"], found["answer"], found["error"]) == ("Is it open?", ANSWER, None)
+
+
+@pytest.mark.parametrize(
+    ("response", "error"),
+    [
+        (
+            {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}, "output": [MESSAGE]},
+            "max_ou",
+        ),
+        ({"status": "failed", "error": {"code": "server_error", "message": "It broke."}, "output": []}, "It broke."),
+        ({"status": "failed", "output": [MESSAGE]}, "The run ended before the answer was complete"),
+        ({"output": None}, "no list of output items"),
+        (CHUNKS, "The run ended before the answer was complete"),
+        ({"choices": [None]}, "no list of output items"),
+        ("Bad gateway", "no list of output items"),
+    ],
+    ids=repr,
+)
+def test_a_response_that_is_not_complete_is_no_answer(response: Any, error: str):
+    table = pd.DataFrame([{"request": json.dumps({"input": "Is it open?"}), "response": json.dumps(response)}])
+    found = read_inference_table(table).to_dict("records")[0]
+    assert found["answer"] is None
+    assert error in found["error"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"input": 5}, {"messages": [{"role": "user", "content": 5}]}, {"input": [{"role": "user", "content": [5]}]}],
+)
+def test_a_malformed_request_hides_no_other_row(body: dict[str, Any]):
+    rows = [
+        {"request": json.dumps(body), "response": None, "status_code": "400"},
+        {"request": json.dumps({"input": "Is it open?"}), "response": json.dumps({"output": [MESSAGE]})},
+    ]
+    found = read_inference_table(pd.DataFrame(rows)).to_dict("records")
+    assert found[0]["error"] == "The response is empty (HTTP 400)."
+    assert (found[1]["question"], found[1]["answer"]) == ("Is it open?", ANSWER)
+
+
+def test_streams_in_a_file_of_streams_only_are_read(tmp_path: Path):
+    stream = json.dumps([{"type": "response.output_item.done", "item": MESSAGE}])
+    pd.DataFrame([{"request": '{"input": "Is it open?"}', "response": stream}]).to_parquet(tmp_path / "payload.parquet")
+    found = read_inference_table(tmp_path / "payload.parquet").to_dict("records")[0]
+    assert (found["answer"], found["error"]) == (ANSWER, None)
 
 
 @pytest.mark.parametrize("wrap", [lambda body: body, lambda body: {"dataframe_records": [body]}])

@@ -15,8 +15,9 @@ import pandas as pd
 from oneturn.datasets.redaction import Redaction
 from oneturn.errors import DataError, EndpointError
 from oneturn.evaluation.data_sources import build_source
+from oneturn.responses.endpoint_errors import mapping, mappings, read_error
 from oneturn.responses.event_stream import DONE, Event
-from oneturn.responses.reply import Reply, read_reply
+from oneturn.responses.reply import Reply, read_reply, response_events, text_in
 
 FEEDBACK = "This row holds feedback, not a question."
 """The ``error`` of a row that holds feedback."""
@@ -111,10 +112,8 @@ def _request(text: Any) -> Mapping[str, Any]:
 
 
 def _items(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    given = request.get("input") or request.get("messages") or []
-    if isinstance(given, str):
-        return [{"role": "user", "content": given}]
-    return [item for item in given if isinstance(item, Mapping)]
+    given = request.get("input") or request.get("messages")
+    return [{"role": "user", "content": given}] if isinstance(given, str) else mappings(given)
 
 
 def _is_feedback(request: Mapping[str, Any]) -> bool:
@@ -132,44 +131,56 @@ def _reply(row: Mapping[str, Any]) -> tuple[Reply | None, str | None]:
         return None, "The response isn't stored: it isn't JSON, or it was too long."
     if not response:
         status = row.get("status_code")
-        return None, f"The response is empty{'' if pd.isna(status) else f' (HTTP {status:.0f})'}."
-    events = _events(response)
+        return None, f"The response is empty{'' if pd.isna(status) else f' (HTTP {_without_decimals(status)})'}."
     try:
-        return read_reply(events), None
+        return read_reply(_events(response)), None
     except EndpointError as error:
         partial_text = error.partial.text if error.partial else ""
-        return None, f"{_message(events) or error}{f' After: {partial_text}' if partial_text else ''}"
+        return None, f"{error}{f' After: {partial_text}' if partial_text else ''}"
+
+
+def _without_decimals(number: Any) -> str:
+    """A whole number as text; beside missing ones, a table has it as a float."""
+    return str(number).removesuffix(".0")
 
 
 def _events(response: Any) -> list[Event]:
+    """The events of a stored stream or response.
+
+    Raises:
+        EndpointError: it is an error of Databricks, or nothing that an agent answers.
+    """
+    bodies = mappings(response if isinstance(response, list) else [response])
+    if bodies and "error_code" in bodies[0]:
+        raise read_error(bodies[0])
+    if chat := _chat_response(bodies):
+        return response_events(chat)
     if isinstance(response, list):
-        return [event for event in response if isinstance(event, Mapping)]
-    if not isinstance(response, Mapping):
-        return []
-    if isinstance(response.get("predictions"), Mapping):
-        response = response["predictions"]
-    choices = response.get("choices")
-    if isinstance(choices, list) and choices and "output" not in response:  # a chat completion
-        message = choices[0].get("message") or {}
-        response = {**response, "output": [{"type": "message", "content": message.get("content") or ""}]}
-    if "output" in response:
-        return [{"type": "response.completed", "response": response}, DONE]
-    return [response]
+        return list(bodies)
+    predictions = mapping(response).get("predictions")
+    return response_events(predictions if isinstance(predictions, Mapping) else response)
 
 
-def _message(events: Any) -> str | None:
-    """The error message that Databricks returns instead of a response."""
-    first = events[0] if events else {}
-    return first.get("message") if isinstance(first, Mapping) and "error_code" in first else None
+def _chat_response(bodies: list[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The response that a chat completion, or its chunks, stand for; ``None`` if they are something else."""
+    bodies = [body for body in bodies if not {"type", "output"} & body.keys()]
+    choices = [choice for body in bodies for choice in mappings(body.get("choices"))[:1]]
+    if not choices:
+        return None
+    messages = [mapping(choice.get("message") or choice.get("delta")) for choice in choices]
+    text = "".join(text_in(message.get("content")) for message in messages)
+    ended = any("message" in choice or choice.get("finish_reason") for choice in choices)
+    message = {"type": "message", "content": text}
+    return {"status": "completed" if ended else "incomplete", "output": [message]}
 
 
 def _parsed(text: Any) -> Any:
-    if not isinstance(text, str):
-        return text
-    lines = [line.removeprefix("data:").strip() for line in text.split("\n") if line.startswith("data:")]
-    if lines:
-        return [DONE if line == "[DONE]" else json.loads(line) for line in lines]
-    value = json.loads(text) if text.strip() else None
+    value = text
+    if isinstance(text, str):
+        lines = [line.removeprefix("data:").strip() for line in text.split("\n") if line.startswith("data:")]
+        if lines:
+            return [DONE if line == "[DONE]" else json.loads(line) for line in lines]
+        value = json.loads(text) if text.strip() else None
     return [*value, DONE] if value and isinstance(value, list) else value  # a list of events is stored when it ended
 
 
@@ -179,8 +190,8 @@ def _last_question(items: list[Mapping[str, Any]]) -> str | None:
             content = item.get("content")
             if isinstance(content, str):
                 return content
-            texts = [part.get("text") for part in content or [] if isinstance(part, Mapping)]
-            return "\n".join(text for text in texts if text)
+            texts = [part.get("text") for part in mappings(content)]
+            return "\n".join(text for text in texts if text and isinstance(text, str))
     return None
 
 
