@@ -121,6 +121,12 @@ def conversation(request: Mapping[str, Any], inputs: Sequence[str]) -> list[Any]
     return next((list(messages) for messages in given if isinstance(messages, list | tuple)), None)
 
 
+def is_conversation(value: Any) -> bool:
+    """Whether a value is a list of messages."""
+    messages = value if isinstance(value, list) else []
+    return bool(messages) and all(isinstance(each, Mapping) and "role" in each for each in messages)
+
+
 def question_field(inputs: Sequence[str]) -> str:
     """The name of the input for the question."""
     return "question" if not inputs or "question" in inputs else inputs[0]

@@ -22,6 +22,7 @@ from oneturn.core.urls import is_url
 from oneturn.core.usage import NO_USAGE, USAGE_COLUMNS, CallTracker, Usage, track_usage
 from oneturn.errors import ApprovalRequired, DataError, ProgramError
 from oneturn.evaluation.approval import ApprovalPolicy, decide, use_approval_policy
+from oneturn.evaluation.data_sources import is_conversation
 from oneturn.evaluation.run_record import RunRecord, arguments, cited_sources, tool_calls, with_record
 from oneturn.evaluation.typed_fields import outputs_of, with_input_types, with_types
 from oneturn.programs.fingerprint import program_fingerprint
@@ -31,7 +32,7 @@ from oneturn.responses.call_items import to_mlflow_items
 from oneturn.responses.client import describe, input_items, load_libraries, query
 from oneturn.responses.parsing import validate_request
 from oneturn.responses.reply import Reply, read_response
-from oneturn.responses.request import program_inputs
+from oneturn.responses.request import MESSAGES, message_fields, program_inputs, question_field
 
 Fields = dict[str, Any]
 
@@ -160,7 +161,8 @@ class ProgramTarget:
         self._signature = signature = _signature(program)
         fields = {} if signature is None else signature.input_fields
         self.inputs = tuple(fields)
-        self.optional = frozenset(name for name, field in fields.items() if not field.is_required())
+        self._question, self._history = (None, None) if signature is None else _conversation_fields(signature)
+        self.optional = frozenset(n for n, field in fields.items() if not field.is_required() or n == self._history)
         self.columns: ColumnTypes = {} if signature is None else column_types(signature)
         self.types: Mapping[str, Any] = {} if signature is None else outputs_of(signature)
 
@@ -187,11 +189,20 @@ class ProgramTarget:
             return dspy.Prediction(trajectory=wanted.trajectory)
 
     def _program_inputs(self, example: dspy.Example) -> Mapping[str, Any]:
-        """The program's inputs in their declared types; a conversation is converted as in a served request."""
+        """The program's inputs in their declared types; a conversation is converted as in a served request.
+
+        As there, a missing history is an empty one.
+        """
         question, others = _request(example)
+        if self._question is not None and is_conversation(others.get(self._question)):
+            question = others.pop(self._question)
         if not isinstance(question, list):
             inputs = dict(example.inputs().items())
-            return inputs if self._signature is None else with_input_types(inputs, self._signature)
+            if self._signature is None:
+                return inputs
+            if self._history is not None and inputs.get(self._history) is None:
+                inputs[self._history] = dspy.History(messages=[])
+            return with_input_types(inputs, self._signature)
         request = validate_request({"input": question, "custom_inputs": others})
         return program_inputs(signature_of(self._program, None), request)
 
@@ -377,6 +388,13 @@ def read_into(replies: Sequence[Reply], into: TargetResult, types: Mapping[str, 
     into.sources = urls
     into.usage = sum((each.usage for each in replies), NO_USAGE)
     into.unknown = ("lm_calls",) if into.usage.tokens else USAGE_COLUMNS  # the protocol reports tokens only
+
+
+def _conversation_fields(signature: type[dspy.Signature]) -> tuple[str | None, str | None]:
+    """The input for the question's text, and the required one for the earlier turns."""
+    history = message_fields(signature)["history"]
+    takes_history = history not in (None, MESSAGES) and signature.input_fields[history].is_required()
+    return question_field(signature), history if takes_history else None
 
 
 def _signature(program: dspy.Module) -> type[dspy.Signature] | None:

@@ -108,6 +108,50 @@ def test_scores_are_the_same_whatever_the_outputs_are_called(kind: str, tmp_path
     assert outputs == {"pred_reply", "pred_used"}
 
 
+class Guide(dspy.Signature):
+    """Help the customer."""
+
+    query: str = dspy.InputField()
+    history: dspy.History = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+TURNS = [
+    {"role": "user", "content": "Is it open?"},
+    {"role": "assistant", "content": "Until six."},
+    {"role": "user", "content": "On Sundays?"},
+]
+
+
+@pytest.mark.parametrize("kind", ["program", "url"])
+@pytest.mark.parametrize("signature", [Guide, "input -> answer"], ids=["history", "no history"])
+@pytest.mark.parametrize("name", ["messages", "input"])
+def test_a_conversation_is_answered_alike(kind: str, signature: Any, name: str):
+    asked = oneturn.ReAct(signature, tools=[])
+    lm = ScriptedLM(finish(answer="Closed."))
+    asked.set_lm(lm)
+    rows = [{"inputs": {name: TURNS}, "expectations": {"gold": "Closed."}}]
+    if kind == "program":
+        found = oneturn.evaluate(asked, rows, answered, progress=False)
+    else:
+        with oneturn.running_server(oneturn.ResponsesAdapter(asked)) as url:
+            found = oneturn.evaluate(url, rows, answered, progress=False)
+    assert (found.score, list(found.rows["error"])) == (1.0, [None])
+    lm.check()
+    assert ("Is it open?" in lm.requests[0].text) == (signature is Guide)
+    assert "On Sundays?" in lm.requests[0].text
+
+
+@pytest.mark.parametrize(
+    "row", [{"query": "Now?"}, {"query": "Now?", "history": None}, dspy.Example(query="Now?").with_inputs("query")]
+)
+def test_a_missing_history_is_empty_as_in_a_served_request(row: Any):
+    asked = oneturn.ReAct(Guide, tools=[])
+    asked.set_lm(ScriptedLM(finish(answer="Yes.")))
+    found = oneturn.evaluate(asked, [row], lambda gold, pred, trace=None: pred.answer == "Yes.", progress=False)
+    assert (found.score, list(found.rows["error"])) == (1.0, [None])
+
+
 def test_outputs_may_have_the_names_of_what_a_run_records(tmp_path: Path):
     replied = finish(tool_calls="two", sources=["a"], approvals=3)
     answering = oneturn.ReAct("question -> tool_calls: str, sources: list[str], approvals: int", tools=[look_up])

@@ -238,3 +238,14 @@ def test_a_conversation_simulator_asks_the_predict_function(experiment: None, mo
     assert all(part in lm.requests[1].text for part in ("Question 0?", "one", "Question 1?"))
     session = first.info.trace_metadata["mlflow.trace.session"]
     assert session == second.info.trace_metadata["mlflow.trace.session"]
+
+
+@pytest.mark.parametrize("name", ["messages", "input"])
+@pytest.mark.parametrize("question", ["query", "input"])
+def test_a_conversation_reaches_the_input_of_a_question_whatever_its_name(experiment: None, name: str, question: str):
+    program = oneturn.ReAct(f"{question} -> answer", tools=[])
+    lm = ScriptedLM(finish(answer="one"))
+    program.set_lm(lm)
+    response = scorers.predict_fn(program)(**{name: [{"role": "user", "content": "Is it open?"}]})
+    assert response["custom_outputs"]["answer"] == "one"
+    assert f"{question}: Is it open?" in lm.requests[0].text
