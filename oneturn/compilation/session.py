@@ -23,6 +23,7 @@ from dspy.utils.exceptions import (
     LMUnsupportedModelError,
 )
 from mlflow.entities import LiveSpan, SpanType
+from mlflow.exceptions import MlflowException
 
 from oneturn.compilation.budget import Budget
 from oneturn.compilation.callbacks import CompileCallback, EvaluationObserver
@@ -31,8 +32,10 @@ from oneturn.compilation.journal import Cursor, Journal
 from oneturn.compilation.replay_lm import UncountedLMs, journaled_lm
 from oneturn.config import BudgetConfig
 from oneturn.core._dspy import replaced_cache, without_bars
+from oneturn.core.findings import failure_line
 from oneturn.core.terminal import can_redraw
 from oneturn.core.usage import Usage
+from oneturn.errors import OneTurnError
 from oneturn.evaluation import evaluate
 from oneturn.evaluation.approval import ApprovalPolicy, use_approval_policy
 from oneturn.evaluation.result import Evaluation, Metric
@@ -91,8 +94,12 @@ class Session:
         for callback in self._callbacks:
             try:
                 getattr(callback, event)(*args)
-            except Exception:  # a failing callback must not discard what the compile has paid for
-                _log.exception("%s.%s failed; the compile continues.", type(callback).__name__, event)
+            except Exception as error:  # a failing callback must not discard what the compile has paid for
+                failed = f"{type(callback).__name__}.{event} failed; the compile continues"
+                if isinstance(error, OneTurnError | MlflowException | OSError):  # of the tracking store, no defect
+                    _log.warning("%s. %s", failed, failure_line(error))
+                else:
+                    _log.exception("%s.", failed)
 
     def notify_past_usage(self) -> None:
         """Report the usage of earlier runs of this compile, if there were any."""

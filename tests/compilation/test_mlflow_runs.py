@@ -155,12 +155,24 @@ def test_prompts_with_a_secret_are_not_logged(tmp_path: Path, tracking: dict[str
     assert MlflowClient().list_artifacts(listener.run_id) == []
 
 
-def test_unavailable_tracking_store_does_not_end_the_compile(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+@pytest.mark.parametrize(
+    ("tracking_uri", "reason"),
+    [
+        ("sqlite:///{}/file/mlflow.db", "FileExistsError: "),
+        ("http://127.0.0.1:9", "The tracking server http://127.0.0.1:9 can't be reached: Connection refused."),
+    ],
+)
+def test_unavailable_tracking_store_does_not_end_the_compile(
+    tracking_uri: str, reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     (tmp_path / "file").touch()
-    away = {"tracking_uri": f"sqlite:///{tmp_path}/file/mlflow.db", "experiment": "x"}
+    away = {"tracking_uri": tracking_uri.format(tmp_path), "experiment": "x"}
     done = oneturn.compile(agent(tmp_path, mlflow=away), callbacks=[MlflowRuns()])
     assert done.path.exists()
-    assert "on_start failed; the compile continues" in caplog.text
+    (line,) = (record for record in caplog.records if "on_start failed; the compile continues" in record.message)
+    assert reason in line.message
+    assert line.exc_info is None
+    assert "\n" not in line.message
 
 
 def test_plot_and_table_show_each_candidate(tmp_path: Path):
