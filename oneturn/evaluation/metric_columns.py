@@ -123,15 +123,17 @@ def _required(called: Any, position: int, depth: int, seen: set[Any]) -> set[str
 
 
 def _parsed(function: FunctionType) -> ast.FunctionDef | ast.Lambda | None:
-    """The definition of a function; ``None`` if its source isn't available, or has several lambdas."""
+    """The definition of a function; ``None`` if its source isn't available, or has several lambdas like it."""
     try:  # the source of the code: that of a decorated function is the decorator's
         tree = ast.parse(textwrap.dedent(inspect.getsource(function.__code__)))
     except (OSError, TypeError, SyntaxError):  # no file, or a lambda inside an unfinished expression
         return None
     kind = ast.Lambda if function.__code__.co_name == "<lambda>" else ast.FunctionDef
     found = [node for node in ast.walk(tree) if isinstance(node, kind)]
-    if kind is ast.Lambda and len(found) != 1:
-        return None
+    if kind is ast.Lambda:
+        parameters = list(function.__code__.co_varnames[: function.__code__.co_argcount])
+        found = [node for node in found if [each.arg for each in node.args.posonlyargs + node.args.args] == parameters]
+        return found[0] if len(found) == 1 else None
     return found[0] if found else None
 
 

@@ -87,6 +87,12 @@ class Grader:
         return self.check(pred, gold)
 
 
+BESIDE = {"build": lambda: None, "metric": lambda gold, pred, trace=None: pred.answer == gold.only}
+# fmt: off
+ALIKE = [lambda gold, pred: gold.one == pred.answer, lambda gold, pred: gold.two == pred.answer]
+# fmt: on
+
+
 @pytest.mark.parametrize(
     ("metric", "columns"),
     [
@@ -102,6 +108,8 @@ class Grader:
         (Metric(), {"kind"}),
         (len, set()),
         (lambda gold, pred, trace=None: float(gold.only == pred.answer), {"only"}),
+        (BESIDE["metric"], {"only"}),
+        (ALIKE[1], set()),
     ],
     ids=[
         "function",
@@ -116,6 +124,8 @@ class Grader:
         "object",
         "builtin",
         "lambda",
+        "lambda beside another",
+        "lambda beside one like it",
     ],
 )
 def test_columns_that_a_metric_needs(metric: Any, columns: set[str]):
