@@ -101,6 +101,14 @@ def _no_answer(code: str) -> str:
     return to_lm_error(ToolError(f"the agent gave no answer ({code}); do without it, or rephrase the request"))
 
 
+def needs_approval(name: str) -> ToolError:
+    """Return the error of an agent that ended at a call of ``name``, which a person has to approve."""
+    return ToolError(
+        f"the agent gave no answer: its call of {name} needs a person's approval, which can't be given inside a tool "
+        "call. The call was not run; do without it"
+    )
+
+
 _MAX_CHARS = 100
 
 

@@ -11,7 +11,7 @@ from mlflow.entities import Document
 
 from oneturn.core.background import run_in_thread
 from oneturn.core.run_context import report
-from oneturn.core.steps import Answer, AnswerDelta, Step, Thought, ToolCall, ToolProgress, ToolResult
+from oneturn.core.steps import Answer, AnswerDelta, ApprovalWanted, Step, Thought, ToolCall, ToolProgress, ToolResult
 from oneturn.core.usage import CallTracker, Usage
 from oneturn.errors import ToolError
 from oneturn.programs import Program, as_program
@@ -23,6 +23,7 @@ from oneturn.toolsets._nested_run import (
     build_tool,
     describe_call,
     describe_progress,
+    needs_approval,
     program_inputs,
     run_nested,
     signature_arguments,
@@ -75,6 +76,7 @@ def agent_tool(
 def _run(program: Program, inputs: dict[str, Any], tracker: CallTracker, on_step: OnStep | None) -> SourcedText:
     seen: dict[str, Document] = {}
     answers: list[dspy.Prediction] = []
+    waiting: list[str] = []
 
     writer = EventWriter()
 
@@ -89,6 +91,8 @@ def _run(program: Program, inputs: dict[str, Any], tracker: CallTracker, on_step
             seen.update({str(document.id): document for document in step.documents})
         elif isinstance(step, Answer):
             answers.append(step.prediction)
+        elif isinstance(step, ApprovalWanted):
+            waiting.append(step.waiting.name)
         elif isinstance(step, Usage) and not tracker.usage_data:  # a program that calls its LM without DSPy
             tracker.add_usage(type(program).__name__, step.to_dspy())
 
@@ -98,6 +102,8 @@ def _run(program: Program, inputs: dict[str, Any], tracker: CallTracker, on_step
                 emit(step)
 
     run_in_thread(run, handle)
+    if waiting:
+        raise needs_approval(waiting[0])
     if not answers:
         raise ToolError("the agent gave no answer; do without it, or rephrase the request")
     return _to_text(program, answers[-1], seen)

@@ -39,6 +39,7 @@ from oneturn.toolsets._nested_run import (
     describe_call,
     describe_progress,
     model_arguments,
+    needs_approval,
     run_nested,
     signature_arguments,
     validate_tool,
@@ -143,12 +144,20 @@ class _Form:
         return question, {name: jsonable(value) for name, value in rest.items()}
 
     def to_text(self, reply: Reply) -> SourcedText:
-        """Return a reply as text for the outer LM."""
+        """Return a reply as text for the outer LM.
+
+        Raises:
+            ToolError: it isn't an answer.
+        """
+        if reply.approvals:
+            raise needs_approval(reply.approvals[0].name)
         outputs = {name: reply.custom_outputs[name] for name in self.outputs if name in reply.custom_outputs}
         if self.answer is None and outputs:
             return answer_text(outputs, None, _sources(reply))
-        answer = self.answer or "answer"
-        return answer_text({answer: _text(reply), **outputs}, answer, _sources(reply))
+        answer, text = self.answer or "answer", _text(reply)
+        if not text and not outputs:
+            raise ToolError("the agent gave no answer; do without it, or rephrase the request")
+        return answer_text({answer: text, **outputs}, answer, _sources(reply))
 
 
 def _form(name: str, inputs: Inputs | None) -> _Form:

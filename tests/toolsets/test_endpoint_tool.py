@@ -262,6 +262,38 @@ def test_an_endpoint_that_isn_t_there_is_one_line():
     assert output == UNANSWERED.format("unreachable")
 
 
+@oneturn.tool(approval=True)
+def refund(euros: float) -> str:
+    """Give money back."""
+    raise AssertionError("nobody approved it")
+
+
+NEEDS_APPROVAL = (
+    "Error: the agent gave no answer: its call of refund needs a person's approval, which can't be given inside a tool "
+    "call. The call was not run; do without it"
+)
+
+
+def test_an_agent_that_waits_for_an_approval_has_not_answered():
+    inner = agent(call("refund", euros=4), tools=[refund], signature="question -> answer")
+    adapter = oneturn.ResponsesAdapter(inner, approvals=oneturn.Approvals("0123456789abcdef" * 2))
+    with oneturn.running_server(adapter) as url:
+        result = result_of(oneturn.endpoint_tool(url, "them", "They know."), question="?")
+    assert (result.output, result.is_error) == (NEEDS_APPROVAL, True)
+
+
+def test_an_agent_in_this_process_that_waits_for_an_approval_has_not_answered():
+    inner = agent(call("refund", euros=4), tools=[refund], signature="question -> answer")
+    result = result_of(oneturn.agent_tool(inner, "them"), question="?")
+    assert (result.output, result.is_error) == (NEEDS_APPROVAL, True)
+
+
+def test_a_response_without_an_answer_is_a_failure():
+    with answering({"type": "response.completed", "response": {"output": []}}) as endpoint:
+        result = result_of(oneturn.endpoint_tool(endpoint.url, "them", "They know."), question="?")
+    assert result.output == "Error: the agent gave no answer; do without it, or rephrase the request"
+
+
 def test_a_missing_token_is_told_without_asking(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("THEIR_TOKEN", raising=False)
     tool = oneturn.endpoint_tool("http://127.0.0.1:1", "them", "They know.", api_key_env="THEIR_TOKEN")

@@ -101,12 +101,15 @@ _NO_ANSWER = ("trajectory", "reasoning")
 
 
 def as_response(answered: TargetResult) -> Fields:
-    """A response with tool calls, answer and sources; its ``custom_outputs`` are all outputs, unchanged."""
+    """A response with tool calls, answer and sources; its ``custom_outputs`` are all outputs, unchanged.
+
+    Where the run ended at calls that need a person's approval, it has these instead of an answer.
+    """
     record = answered.record
     message = create_text_output_item(answer_text(answered.prediction), "msg_0", list(_annotations(record)))
     return {
         "object": "response",
-        "output": [*_calls(record), message],
+        "output": [*_calls(record), *(_approvals(record) if record.approvals else [message])],
         "custom_outputs": dict(answered.prediction.items()),
     }
 
@@ -147,6 +150,13 @@ def _calls(record: RunRecord) -> Iterator[Fields]:
         yield create_function_call_item(f"fc_{number}", f"call_{number}", str(call["name"]), arguments)
         output = create_function_call_output_item(f"call_{number}", output_text(call))
         yield {**output, "sources": list(call["sources"])} if call.get("sources") else output
+
+
+def _approvals(record: RunRecord) -> Iterator[Fields]:
+    for number, call in enumerate(record.approvals):
+        arguments = json.dumps(jsonable(call["arguments"]), ensure_ascii=False)
+        item = {"id": f"mcpr_{number}", "name": str(call["name"]), "arguments": arguments, "server_label": "oneturn"}
+        yield {"type": "mcp_approval_request", **item}
 
 
 def output_text(call: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from mlflow.genai.utils.trace_utils import extract_retrieval_context_from_trace
 import oneturn
 from oneturn.errors import DataError
 from oneturn.evaluation import scorers, to_agent_evaluation
-from oneturn.testing import ScriptedLM, finish
+from oneturn.testing import ScriptedLM, call, finish
 from tests.evaluation.scorers.desk import MODEL, ROWS, desk
 from tests.evaluation.scorers.test_scorers import ALL
 
@@ -249,3 +249,30 @@ def test_a_conversation_reaches_the_input_of_a_question_whatever_its_name(experi
     response = scorers.predict_fn(program)(**{name: [{"role": "user", "content": "Is it open?"}]})
     assert response["custom_outputs"]["answer"] == "one"
     assert f"{question}: Is it open?" in lm.requests[0].text
+
+
+@oneturn.tool(approval=True)
+def refund(euros: float) -> str:
+    """Give money back."""
+    raise AssertionError("nobody approved it")
+
+
+@pytest.mark.parametrize("kind", ["program", "url"])
+def test_a_run_that_ends_at_an_approval_is_scored_as_one(experiment: None, kind: str):
+    def waits(gold: Any, pred: Any, trace: Any = None) -> float:
+        record = scorers.run_record(pred)
+        (wanted,) = record.approvals
+        asked = (record.outcome, wanted["name"], wanted["arguments"], pred.answer)
+        return float(asked == ("approval_required", "refund", {"euros": 4}, None))
+
+    program = oneturn.ReAct("question -> answer", tools=[refund])
+    program.set_lm(ScriptedLM(call("refund", euros=4)))
+    if kind == "program":
+        outputs = scorers.predict_fn(program)(question="?")
+    else:
+        adapter = oneturn.ResponsesAdapter(program, approvals=oneturn.Approvals("0123456789abcdef" * 2))
+        with oneturn.running_server(adapter) as url:
+            outputs = scorers.predict_fn(url)(question="?")
+    assert [item["type"] for item in outputs["output"]] == ["mcp_approval_request"]
+    feedback = scorers.as_mlflow(waits)(inputs={"question": "?"}, outputs=outputs, expectations={})
+    assert feedback.value == 1.0
