@@ -17,7 +17,7 @@ from oneturn.core.fields import dump_field, json_types
 from oneturn.core.row_files import ColumnTypes
 from oneturn.core.serialization import jsonable
 from oneturn.core.splits import column_types
-from oneturn.core.tracing import flush_at_exit
+from oneturn.core.tracing import flush_at_exit, set_usage
 from oneturn.core.urls import is_url
 from oneturn.core.usage import NO_USAGE, USAGE_COLUMNS, CallTracker, Usage, track_usage
 from oneturn.errors import ApprovalRequired, DataError, ProgramError
@@ -174,7 +174,7 @@ class ProgramTarget:
         """Run the program on a row."""
         with dspy.context(**({"lm": self._lm} if self._lm is not None else {})), _measure(into) as tracker:
             try:
-                with self._traced(example, into), use_approval_policy(self._approve, into.count_approval):
+                with self._traced(example, into, tracker), use_approval_policy(self._approve, into.count_approval):
                     into.prediction = self._run(example, into)
             finally:
                 into.usage = tracker.usage
@@ -207,7 +207,7 @@ class ProgramTarget:
         return program_inputs(signature_of(self._program, None), request)
 
     @contextlib.contextmanager
-    def _traced(self, example: dspy.Example, into: TargetResult) -> Iterator[None]:
+    def _traced(self, example: dspy.Example, into: TargetResult, tracker: CallTracker) -> Iterator[None]:
         if not self._trace:
             yield
             return
@@ -215,7 +215,10 @@ class ProgramTarget:
             flush_at_exit()
             into.trace_id = span.trace_id
             span.set_inputs(jsonable(example.inputs().toDict()))
-            yield
+            try:
+                yield
+            finally:
+                set_usage(span, tracker.usage)
             span.set_outputs(jsonable(dict(into.prediction)))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import dspy
+import mlflow
 from dspy.utils.callback import BaseCallback
 from mlflow.entities import LiveSpan, SpanType
 
@@ -59,6 +60,7 @@ class RunCallback(BaseCallback):
         tracker: counts the LM calls of the run.
         context: the run's cancellation and deadline.
         span: the parent of the spans to create; ``None`` creates no spans.
+        autologged: whether ``mlflow.dspy.autolog`` creates spans; those of predictors and of the run get their usage.
         lm_settings: the settings of LM calls that the request asks for.
         sole_writer: whether a single predictor or agent of the program writes the answer, once in a run.
     """
@@ -73,7 +75,9 @@ class RunCallback(BaseCallback):
         span: LiveSpan | None,
         lm_settings: LMSettings,
         sole_writer: bool,
+        autologged: bool = False,
     ):
+        self._autologged = autologged
         self._lm_settings = lm_settings
         self._emit = emit
         self._answer_field = answer_field
@@ -97,15 +101,29 @@ class RunCallback(BaseCallback):
         adapter = TappingAdapter(dspy.settings.adapter or dspy.ChatAdapter(), call)
         opened = _OpenCall(ExitStack(), predictor_call=call)
         opened.contexts.enter_context(dspy.context(adapter=adapter))
+        if self._autologged and not _inside_react():
+            opened.tracker = CallTracker()
+            opened.contexts.enter_context(track_usage(opened.tracker))
         self._open_calls[call_id] = opened
 
     def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
-        """Emit a predictor's thought unless it was streamed; set the usage of the run on the outermost prediction."""
+        """Emit a predictor's thought unless it was streamed; set the usage of the run on the outermost prediction.
+
+        With autolog, that comes after the run: MLflow would copy it to the module's span, without the cached tokens.
+        """
         opened = self._close(call_id, exception)
         if opened is not None and opened.predictor_call is not None and isinstance(outputs, Mapping | dspy.Prediction):
             self._emit_at_end(opened.predictor_call.thought_in(outputs))
-        outermost = self._is_own() and not dspy.settings.caller_modules
-        if dspy.settings.track_usage and outermost and isinstance(outputs, dspy.Prediction):
+        if not self._is_own() or dspy.settings.caller_modules:
+            return
+        if not self._autologged:
+            self.set_run_usage(outputs)
+        elif (span := mlflow.get_current_active_span()) is not None:
+            set_usage(span, self._tracker.usage)
+
+    def set_run_usage(self, outputs: Any) -> None:
+        """Set the usage of the run on its prediction, as DSPy does."""
+        if dspy.settings.track_usage and isinstance(outputs, dspy.Prediction):
             outputs.set_lm_usage(self._tracker.get_total_tokens())
 
     def on_adapter_format_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
@@ -202,8 +220,9 @@ class RunCallback(BaseCallback):
         if opened is None:
             return None
         try:
-            if opened.span is not None and opened.tracker is not None:
-                set_usage(opened.span, opened.tracker.usage)
+            usage_span = opened.span or mlflow.get_current_active_span()  # autolog's, whose callback ends it next
+            if usage_span is not None and opened.tracker is not None:
+                set_usage(usage_span, opened.tracker.usage)
             if opened.span is not None and exception is None:
                 opened.span.set_outputs(outputs)
         finally:

@@ -8,7 +8,6 @@ from typing import Any
 
 import dspy
 import mlflow
-from mlflow.entities import LiveSpan
 
 from oneturn.core.background import stream_in_thread
 from oneturn.core.run_context import LM_SETTINGS, LMSettings, current_run
@@ -110,10 +109,15 @@ class ModuleProgram:
     ) -> dspy.Prediction:
         fields = self.signature, self.answer_field
         sole_writer = _writers(self.module, self.answer_field) == 1
-        callback = RunCallback(emit, *fields, tracker, current_run(), _parent_span(), lm_settings, sole_writer)
+        autologged = _is_autologged()
+        span = None if autologged else mlflow.get_current_active_span()
+        callback = RunCallback(emit, *fields, tracker, current_run(), span, lm_settings, sole_writer, autologged)
         callbacks = [callback, *dspy.settings.callbacks]
         with track_usage(tracker), dspy.context(callbacks=callbacks, trace=[], **callback.run_settings()):
-            return self._to_prediction(self.module(**self._module_inputs(inputs)))
+            prediction = self.module(**self._module_inputs(inputs))
+            if autologged:
+                callback.set_run_usage(prediction)
+            return self._to_prediction(prediction)
 
     def _module_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         return with_submitted_turns(self.signature, inputs) if isinstance(self.module, dspy.ReActV2) else inputs
@@ -171,10 +175,9 @@ def _check_approvals(module: dspy.Module) -> None:
                 )
 
 
-def _parent_span() -> LiveSpan | None:
-    """Return the active span; ``None`` if there is none, or if ``mlflow.dspy.autolog`` creates its own spans."""
-    autologged = any(type(callback).__module__ == "mlflow.dspy.callback" for callback in dspy.settings.callbacks)
-    return None if autologged else mlflow.get_current_active_span()
+def _is_autologged() -> bool:
+    """Return whether ``mlflow.dspy.autolog`` creates spans of its own."""
+    return any(type(callback).__module__ == "mlflow.dspy.callback" for callback in dspy.settings.callbacks)
 
 
 def _text(answer: Any) -> str:

@@ -20,6 +20,7 @@ from mlflow.types.responses import ResponsesAgentRequest
 import oneturn
 from oneturn import ReAct, ResponsesAdapter
 from oneturn.errors import AgentError
+from oneturn.evaluation.scorers import predict_fn
 from oneturn.testing import ScriptedLM, _StreamingScript, call
 from tests.responses.test_adapter import finish
 
@@ -125,8 +126,8 @@ def test_lm_spans_and_the_trace_have_the_token_usage(traced: None, name: str, st
         mlflow.dspy.autolog(disable=True)
     mlflow.flush_trace_async_logging()
     trace = mlflow.get_trace(mlflow.get_last_active_trace_id())
-    spans = trace.search_spans(span_type="CHAT_MODEL")
-    assert sum("mlflow.chat.tokenUsage" in span.attributes for span in spans) == calls or autolog
+    spans = [span for span in trace.data.spans if span.span_type in ("CHAT_MODEL", "LLM")]
+    assert sum("mlflow.chat.tokenUsage" in span.attributes for span in spans) == calls
     assert trace.info.token_usage["input_tokens"] == response["usage"]["input_tokens"] > 0
     assert trace.info.token_usage["output_tokens"] == response["usage"]["output_tokens"] > 0
 
@@ -145,30 +146,75 @@ class _CachingEngine:
         return Response(id=None, model=request.model, message=message, finish_reason="stop", usage=usage)
 
 
+def caching(program: Any, *texts: str) -> Any:
+    program.set_lm(dspy.LM("openai/caching", engine=_CachingEngine(*texts), cache=False))
+    return program
+
+
+class Twice(dspy.Module):
+    """Calls its LM through a predictor, and without one."""
+
+    signature = "question -> answer"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.predict = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        self.predict.lm("Is this a question? " + question)
+        return self.predict(question=question)
+
+
+SCRIPT = tuple(json.dumps(reply) for reply in (call("look_up", word="a"), finish(answer="12")))
+ANSWER = "[[ ## answer ## ]]\n12\n\n[[ ## completed ## ]]"
+CACHING: dict[str, Any] = {
+    "react": lambda: caching(ReAct("question -> answer", tools=[look_up]), *SCRIPT),
+    "module": lambda: caching(Twice(), "yes", ANSWER),
+}
+COUNTS = {
+    "input_tokens": 200,
+    "output_tokens": 10,
+    "total_tokens": 210,
+    "cache_read_input_tokens": 128,
+    "cache_creation_input_tokens": 32,
+}
+
+
 @pytest.mark.parametrize("autolog", [False, True])
-def test_cached_tokens_are_in_lm_spans_and_in_the_trace_once(traced: None, autolog: bool):
-    program = ReAct("question -> answer", tools=[look_up])
-    script = (call("look_up", word="a"), finish(answer="12"))
-    engine = _CachingEngine(*map(json.dumps, script))
-    program.set_lm(dspy.LM("openai/caching", engine=engine, cache=False))
+@pytest.mark.parametrize("name", CACHING)
+def test_cached_tokens_are_in_lm_spans_and_in_the_trace_once(traced: None, name: str, autolog: bool):
+    served = ResponsesAdapter(CACHING[name]())
     mlflow.dspy.autolog(disable=not autolog)
     try:
-        usage = ResponsesAdapter(program).predict(QUESTION).model_dump()["usage"]
+        usage = served.predict(QUESTION).model_dump()["usage"]
     finally:
         mlflow.dspy.autolog(disable=True)
     mlflow.flush_trace_async_logging()
     trace = mlflow.get_trace(mlflow.get_last_active_trace_id())
-    counts = {
-        "input_tokens": 200,
-        "output_tokens": 10,
-        "total_tokens": 210,
-        "cache_read_input_tokens": 128,
-        "cache_creation_input_tokens": 32,
-    }
-    assert trace.info.token_usage == counts
+    assert trace.info.token_usage == COUNTS
     assert (usage["input_tokens"], usage["input_tokens_details"]["cached_tokens"]) == (200, 128)
-    spans = [span.attributes.get("mlflow.chat.tokenUsage") for span in trace.search_spans(span_type="CHAT_MODEL")]
-    assert [each for each in spans if each] == [{name: count // 2 for name, count in counts.items()}] * 2
+    lm_spans = [span for span in trace.data.spans if span.span_type in ("CHAT_MODEL", "LLM")]
+    spans = [span.attributes.get("mlflow.chat.tokenUsage") for span in lm_spans]
+    counted = 1 if name == "module" and autolog else 2  # autolog has the call without a predictor in the module's span
+    assert [each for each in spans if each] == [{name: count // 2 for name, count in COUNTS.items()}] * counted
+
+
+@pytest.mark.parametrize("autolog", [False, True])
+@pytest.mark.parametrize("way", ["evaluate", "predict_fn"])
+@pytest.mark.parametrize("name", CACHING)
+def test_the_traces_of_an_evaluation_have_the_token_usage_once(traced: None, name: str, way: str, autolog: bool):
+    program = CACHING[name]()
+    mlflow.dspy.autolog(disable=not autolog)
+    try:
+        if way == "evaluate":
+            oneturn.evaluate(program, [{"question": "?"}], lambda *_: 1.0, inputs=["question"], trace=True)
+        else:
+            predict_fn(program)(question="?")
+    finally:
+        mlflow.dspy.autolog(disable=True)
+    mlflow.flush_trace_async_logging()
+    (trace,) = mlflow.search_traces(return_type="list", max_results=1)
+    assert trace.info.token_usage == COUNTS
 
 
 def test_the_context_of_a_request_is_the_session_and_the_user(traced: None):

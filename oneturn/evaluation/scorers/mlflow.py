@@ -19,13 +19,13 @@ from mlflow.types.responses import (
 from pydantic import BaseModel
 
 from oneturn.core.serialization import jsonable
-from oneturn.core.tracing import flush_at_exit
+from oneturn.core.tracing import flush_at_exit, set_usage
 from oneturn.evaluation.data_sources import conversation, example_inputs, example_labels, question_field
 from oneturn.evaluation.result import Metric
 from oneturn.evaluation.row import finite
 from oneturn.evaluation.run_record import RunRecord
 from oneturn.evaluation.scorers.retrieval import names_of
-from oneturn.evaluation.targets import EndpointTarget, TargetResult, read_into, resolve_target
+from oneturn.evaluation.targets import EndpointTarget, ProgramTarget, TargetResult, read_into, resolve_target
 from oneturn.responses.reply import read_response
 
 
@@ -217,7 +217,11 @@ def predict_fn(
         with mlflow.start_span("predict", SpanType.AGENT) as span:
             flush_at_exit()
             span.set_inputs(inputs)
-            resolved.answer(dspy.Example(**fields).with_inputs(*names), answered)
+            try:
+                resolved.answer(dspy.Example(**fields).with_inputs(*names), answered)
+            finally:
+                if isinstance(resolved, ProgramTarget):  # a served agent or a logged model has a trace of its own
+                    set_usage(span, answered.usage)
             if isinstance(resolved, EndpointTarget):
                 write_tool_spans(answered.tool_calls)
             response = as_response(answered)
