@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -186,7 +185,10 @@ def succeeded(call: ToolCall, value: Any, max_chars: int = MAX_CHARS) -> ToolRes
 
 
 def _cut(value: Any, output: str, max_chars: int) -> tuple[Any, str]:
-    """Cut a value and its text: documents, tables, lists and objects between two entries, anything else anywhere."""
+    """Cut a value and its text: documents, tables, lists and objects between two entries, anything else anywhere.
+
+    A list in an object is cut between two of its own entries.
+    """
     note = f"\n(cut; {len(output)} characters)"
     room = max(0, max_chars - len(note))
     if not isinstance(value, str | Document | Media):
@@ -206,18 +208,43 @@ def _leading(entries: Any, room: int) -> Any:
         return None
     pairs = isinstance(entries, Mapping)
     items: list[Any] = list(entries.items() if isinstance(entries, Mapping) else entries)[:room]  # of a character each
-    rendered: Callable[[Any], str] = render_result
     if not documents_in(entries) and not media_in(entries):
         plain = jsonable(dict(items) if pairs else items)
-        if pairs == isinstance(plain, dict) and isinstance(plain, dict | list):  # once, not for each length
-            items = list(plain.items() if isinstance(plain, dict) else plain)
-            rendered = functools.partial(json.dumps, ensure_ascii=False)
+        if isinstance(plain, dict if pairs else list):
+            return _leading_json(plain, room)
 
     def first(count: int) -> Any:
         return dict(items[:count]) if pairs else items[:count]
 
-    counts = range(1, len(items) + 1)
-    return first(bisect.bisect_right(counts, room, key=lambda count: len(rendered(first(count)))))
+    return first(_fitting(lambda count: len(render_result(first(count))), len(items), room))
+
+
+def _leading_json(value: dict[str, Any] | list[Any], room: int) -> Any:
+    """The leading entries of plain JSON. Where none fits, or the next one of an object is a list, with a part of it."""
+    pairs = isinstance(value, dict)
+    room = max(0, room)
+    items: list[Any] = list(value.items() if isinstance(value, dict) else value)[:room]  # of a character each
+
+    def first(count: int, *more: Any) -> Any:
+        return dict([*items[:count], *more]) if pairs else [*items[:count], *more]
+
+    def size(kept: Any) -> int:
+        return len(json.dumps(kept, ensure_ascii=False))
+
+    count = _fitting(lambda count: size(first(count)), len(items), room)
+    if count == len(items):
+        return first(count)
+    name, inner = items[count] if pairs else (None, items[count])
+    if (count == 0 and isinstance(inner, dict)) or ((count == 0 or pairs) and isinstance(inner, list)):
+        around = size(first(count, (name, []) if pairs else [])) - len("[]")
+        if part := _leading_json(inner, room - around):
+            return first(count, (name, part) if pairs else part)
+    return first(count)
+
+
+def _fitting(size: Callable[[int], int], most: int, room: int) -> int:
+    """The greatest count whose size fits."""
+    return bisect.bisect_right(range(1, most + 1), room, key=size)
 
 
 def failed(call: ToolCall, reason: str, span: LiveSpan | None = None) -> ToolResult:

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import pandas as pd
+import pydantic
 import pytest
 from mlflow.entities import Document
 
@@ -225,6 +226,45 @@ def test_a_long_list_or_object_is_cut_between_two_entries(value: Any):
     assert kept == (dict(list(value.items())[: len(kept)]) if isinstance(value, dict) else value[: len(kept)])
     assert 5 < len(kept) < 50
     assert note == f"(cut; {len(json.dumps(value))} characters)"
+
+
+class Page(pydantic.BaseModel):
+    total: int
+    rows: list[dict[str, int]]
+
+
+NUMBERS = [{"n": n} for n in range(100)]
+
+
+@pytest.mark.parametrize(
+    ("value", "around"),
+    [
+        ({"rows": NUMBERS}, {}),
+        ({"total": 100, "rows": NUMBERS, "next": 2}, {"total": 100}),
+        ({"result": {"total": 100, "rows": NUMBERS}}, {"total": 100}),
+        ([{"total": 100, "rows": NUMBERS}], {"total": 100}),
+        (Page(total=100, rows=NUMBERS), {"total": 100}),
+    ],
+    ids=["only", "between others", "deeper", "in a list", "model"],
+)
+def test_a_long_list_in_an_object_is_cut_between_two_of_its_entries(value: Any, around: dict[str, Any]):
+    structure, _, note = cut(value, max_chars=200).rpartition("\n")
+    kept = json.loads(structure)
+    while "rows" not in kept:
+        kept = kept[0] if isinstance(kept, list) else kept["result"]
+    rows = kept.pop("rows")
+    assert kept == around
+    assert rows == NUMBERS[: len(rows)]
+    assert 5 < len(rows) < 50
+    assert note.startswith("(cut; ")
+
+
+def test_no_row_of_a_list_is_cut():
+    rows: list[Any] = [{"id": n, "tags": ["a"] * 5} for n in range(20)]
+    structure = cut(rows, max_chars=200).rpartition("\n")[0]
+    kept = json.loads(structure)
+    assert kept == rows[: len(kept)]
+    assert kept
 
 
 def test_a_long_list_isnt_converted_for_each_length_that_is_tried(monkeypatch: pytest.MonkeyPatch):
