@@ -6,7 +6,7 @@ Without a policy such a call is never run: its row ends in ``approval_required``
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from oneturn.core.steps import WaitingCall
@@ -38,6 +38,11 @@ def decide(policy: ApprovalPolicy, request: ApprovalRequest) -> bool:
     if not isinstance(verdict, bool):
         raise ProgramError(f"The approval policy returned {verdict!r:.80} for {request.name}; return True or False.")
     return verdict
+
+
+def approval_required(names: Iterable[str]) -> str:
+    """Return the error of a row whose run ended at calls of these tools."""
+    return f"approval_required: {', '.join(names)} needs a person's approval"
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import dspy
 from oneturn.core.secrets import redact
 from oneturn.core.serialization import jsonable, replace_surrogates_deep
 from oneturn.errors import DataError
+from oneturn.evaluation.approval import approval_required
 from oneturn.evaluation.data_sources import Unreadable
 from oneturn.evaluation.rate_limit import ConcurrencyLimiter, answer_with_retries
 from oneturn.evaluation.result import Metric
@@ -54,8 +55,7 @@ def evaluate_row(
     if error is None:
         row = judge_row(row, metrics, example, answered.noted)
         if answered.approvals and row["error"] is not None:  # the metric can't score it
-            names = ", ".join(str(call["name"]) for call in answered.approvals)
-            return {**row, **_failed(metrics, f"approval_required: {names} needs a person's approval")}
+            return {**row, **_failed(metrics, approval_required(str(call["name"]) for call in answered.approvals))}
         return row
     return unjudged_row(row, metrics, error)
 

@@ -222,6 +222,7 @@ class ReplyReader:
         try:
             raise_for_error(event)
         except EndpointError as error:
+            self.ended = False  # the server takes the answer back, or its run has failed after an LM call's end
             raise self.with_partial(error) from None
         self._custom_outputs |= mapping(event.get("custom_outputs"))
         self._completed = kind == "response.completed"

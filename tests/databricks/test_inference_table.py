@@ -150,6 +150,18 @@ def test_a_response_that_is_not_complete_is_no_answer(response: Any, error: str)
     assert error in found["error"]
 
 
+def test_a_run_that_ended_at_an_approval_says_so():
+    output = [
+        {"type": "function_call", "call_id": "c1", "name": "look_up", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c1", "output": "150 euros"},
+        {"type": "mcp_approval_request", "id": "mcpr_1", "name": "refund", "arguments": "{}", "server_label": "desk"},
+    ]
+    table = pd.DataFrame([{"request": '{"input": "Refund it."}', "response": json.dumps({"output": output})}])
+    found = read_inference_table(table).to_dict("records")[0]
+    assert (found["answer"], found["tool_calls"]) == (None, ["look_up"])
+    assert found["error"] == "approval_required: refund needs a person's approval"
+
+
 @pytest.mark.parametrize(
     "body",
     [{"input": 5}, {"messages": [{"role": "user", "content": 5}]}, {"input": [{"role": "user", "content": [5]}]}],

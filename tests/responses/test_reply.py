@@ -240,3 +240,12 @@ def test_what_the_answer_does_not_need_may_have_any_type():
     message = {**MESSAGE, "content": ["It is ", {**TEXT, "text": "noon.", "annotations": ["https://a.example"]}]}
     reply = read_response({"output": [message], "metadata": "x", "usage": "5", "custom_outputs": ["a"]})
     assert (reply.text, reply.sources, reply.custom_outputs, reply.usage) == ("It is noon.", (), {}, Usage())
+
+
+@pytest.mark.parametrize("error", [{"type": "error", "message": "It broke."}, {"error": {"message": "It broke."}}])
+def test_an_error_after_an_answer_is_the_error(error: Event):
+    """A guardrail refuses the answer, say; or the run fails between two LM calls."""
+    with streaming(*OPENAI_AGENTS, error) as endpoint, pytest.raises(EndpointError, match="It broke") as caught:
+        oneturn.query(endpoint.url, "What time is it?")
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == "It is noon."

@@ -14,6 +14,7 @@ import pandas as pd
 
 from oneturn.datasets.redaction import Redaction
 from oneturn.errors import DataError, EndpointError
+from oneturn.evaluation.approval import approval_required
 from oneturn.evaluation.data_sources import build_source
 from oneturn.responses.endpoint_errors import mapping, mappings, read_error
 from oneturn.responses.event_stream import DONE, Event
@@ -90,7 +91,7 @@ def _response(row: Mapping[str, Any], items: list[Mapping[str, Any]], is_feedbac
     reply, error = (None, FEEDBACK) if is_feedback else _reply(row)
     milliseconds = row.get("execution_duration_ms", row.get("execution_time_ms"))
     fields = {
-        "answer": reply.text if reply else None,
+        "answer": reply.text if reply and error is None else None,
         "input": items,
         "sources": [source.url for source in reply.sources] if reply else [],
         "tool_calls": [call.name for call in reply.tool_calls] if reply else [],
@@ -133,7 +134,8 @@ def _reply(row: Mapping[str, Any]) -> tuple[Reply | None, str | None]:
         status = row.get("status_code")
         return None, f"The response is empty{'' if pd.isna(status) else f' (HTTP {_without_decimals(status)})'}."
     try:
-        return read_reply(_events(response)), None
+        reply = read_reply(_events(response))
+        return reply, approval_required(call.name for call in reply.approvals) if reply.approvals else None
     except EndpointError as error:
         partial_text = error.partial.text if error.partial else ""
         return None, f"{error}{f' After: {partial_text}' if partial_text else ''}"
