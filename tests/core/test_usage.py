@@ -39,6 +39,16 @@ def response(model: str, **tokens: int) -> lm15.Response:
     return lm15.Response(id=None, model=model, message=message, finish_reason="stop", usage=lm15.Usage(**tokens))
 
 
+def test_a_start_without_a_network_prints_no_warning(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.delenv("LITELLM_LOCAL_MODEL_COST_MAP")
+    monkeypatch.setenv("LITELLM_MODEL_COST_MAP_URL", "http://127.0.0.1:9/prices.json")
+    assert model_metadata._load()
+    assert model_metadata.source_info()["fallback_reason"] == "URLError"
+    assert "metadata" not in "".join(capfd.readouterr())
+
+
 # What is reported
 
 
