@@ -111,7 +111,8 @@ def test_expression_has_its_usual_value(expression: str, value: str):
     ],
 )
 def test_anything_else_is_an_error_of_one_line(expression: str):
-    with pytest.raises(ValueError, match=r"is not an arithmetic|has no value|holds more|characters|null bytes") as caught:
+    message = "is not an arithmetic|has no value|holds more|characters|null bytes"
+    with pytest.raises(ValueError, match=message) as caught:
         evaluate(expression)
     assert "\n" not in str(caught.value)
 
