@@ -68,7 +68,7 @@ def dataset_hash(source: Path | str | Iterable[Row], model: type[BaseModel] | No
     rows = load_rows(source, model or _AnyRow) if isinstance(source, Path | str) else source
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(_json(_plain(row), sort_keys=True).encode(errors="surrogatepass") + b"\n")
+        digest.update(_json(_unsigned_zeros(_plain(row)), sort_keys=True).encode(errors="surrogatepass") + b"\n")
     return digest.hexdigest()
 
 
@@ -121,6 +121,15 @@ def _plain(row: Row) -> dict[str, Any]:
 
 def _json(value: Any, sort_keys: bool = False) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=sort_keys, default=canonical)
+
+
+def _unsigned_zeros(value: Any) -> Any:
+    """Replace ``-0.0``, which is equal to zero and has no sign in a CSV file, by ``0.0``."""
+    if isinstance(value, float):
+        return value + 0.0
+    if isinstance(value, Mapping):
+        return {name: _unsigned_zeros(inner) for name, inner in value.items()}
+    return [_unsigned_zeros(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def interleave(examples: Sequence[dspy.Example], label: str) -> list[dspy.Example]:

@@ -61,6 +61,11 @@ def test_rows_survive_a_round_trip(tmp_path: Path, suffix: str) -> None:
     assert load_rows(tmp_path / f"rows{suffix}", Item) == ITEMS
 
 
+def test_equal_rows_have_the_same_hash() -> None:
+    assert dataset_hash([{"score": -0.0, "all": [-0.0]}]) == dataset_hash([{"score": 0.0, "all": [0.0]}])
+    assert dataset_hash([{"score": -0.5}]) != dataset_hash([{"score": 0.5}])
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(rows=st.lists(ROWS, min_size=1, max_size=5), suffix=st.sampled_from(SUFFIXES))
 def test_any_rows_survive_a_round_trip(tmp_path: Path, rows: list[Item], suffix: str) -> None:
