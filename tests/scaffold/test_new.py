@@ -171,6 +171,34 @@ def test_make_ask_passes_a_question_and_other_inputs_on_as_they_are(tmp_path: Pa
     assert asked("Q=Why?", f"INPUTS={inputs}") == ["ask", "Why?", "--custom-inputs", inputs]
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("tool", ["uv", "pip"])
+def test_make_setup_installs_with_uv_if_there_is_one(tool: str, tmp_path: Path):
+    write_project(tmp_path, "mine", kind="react", lm="openai/x")
+    calls = tmp_path / "calls"
+    stand_ins = tmp_path / "bin"
+    stand_ins.mkdir()
+    for name in ("make", "touch", "sh"):
+        (stand_ins / name).symlink_to(str(shutil.which(name)))
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for path in (stand_ins / tool, stand_ins / "python3", tmp_path / ".venv" / "bin" / "pip"):
+        path.write_text(f'#!{shutil.which("sh")}\necho "{path.name} $*" >> {calls}\n')
+        path.chmod(0o755)
+    of_make = {"MAKELEVEL", "MAKEFLAGS", "MFLAGS"}
+    environment = {name: value for name, value in os.environ.items() if name not in of_make} | {"PATH": str(stand_ins)}
+    subprocess.run([stand_ins / "make", "-s", "setup"], cwd=tmp_path, env=environment, check=True)
+    assert (
+        calls.read_text().splitlines()
+        == {
+            "uv": [
+                "uv venv -q --seed --allow-existing --python python3 .venv",
+                "uv pip install -q --python .venv -e .[dev]",
+            ],
+            "pip": ["python3 -m venv .venv", "pip install -q -e .[dev]"],
+        }[tool]
+    )
+
+
 @pytest.mark.parametrize("name", ["on", "null", "class"])
 def test_a_name_may_be_a_word_of_yaml_or_python(name: str, tmp_path: Path):
     write_project(tmp_path, name, kind="extract", lm="openai/x")
