@@ -63,14 +63,12 @@ def run_nested(name: str, timeout: float | None, run: Callable[[CallTracker], T]
             return run(tracker)
     except ToolError:
         raise
-    except RunCancelled as stopped:
-        outer.check()
-        timed_out = timeout is not None and control.reason == "deadline_exceeded"
-        raise ToolError(
-            f"the tool exceeded its timeout of {timeout:g} s" if timed_out else _no_answer(stopped.reason)
-        ) from None
     except Exception as error:  # an agent's error becomes a message for the LM; it never ends the outer run
-        raise ToolError(_describe_failure(error, name)) from None
+        outer.check()
+        if timeout is not None and control.reason == "deadline_exceeded":  # what it waited for may fail first
+            raise ToolError(f"the tool exceeded its timeout of {timeout:g} s") from None
+        message = _no_answer(error.reason) if isinstance(error, RunCancelled) else _describe_failure(error, name)
+        raise ToolError(message) from None
     finally:
         control.cancel("abandoned")
 

@@ -370,6 +370,7 @@ def test_what_a_tool_waits_for_is_broken_off_when_its_time_is_over():
             if oneturn.cancelled():
                 broken_off.set()
             assert broken_off.wait(PATIENCE)
+            raise ConnectionError("closed")
 
     with pytest.raises(ToolError, match=r"exceeded its timeout of 0.01 s"):
         run_nested("them", 0.01, lambda spend: run_in_thread(wait, lambda event: None))
