@@ -69,7 +69,8 @@ def check(
 @data.command()
 def schema(
     output: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Write it to a file, which is replaced; by default to stdout.")
+        Path | None,
+        typer.Option(metavar="PATH", help="Write it to a file; columns of your own in it are kept."),
     ] = None,
     agent: AgentFile = AGENT_FILE,
     config: ConfigFile = None,
@@ -85,15 +86,21 @@ def schema(
     check_folders({"--output": output})
     loaded = load(agent, config)
 
-    from oneturn.datasets.schema import example_schema
+    from oneturn.core.splits import read_schema_file
+    from oneturn.datasets.schema import example_schema, keep_columns
     from oneturn.programs import as_program
 
-    text = json.dumps(example_schema(as_program(loaded.build()).signature), indent=2, ensure_ascii=False)
+    contents = example_schema(as_program(loaded.build()).signature)
+    existing = None if output is None else read_schema_file(output)
+    kept = [] if existing is None else keep_columns(contents, existing)
+    text = json.dumps(contents, indent=2, ensure_ascii=False)
     if output is None:
         typer.echo(text)
-    else:
-        output.write_text(text + "\n", encoding="utf-8")
-        echo(f"Schema: {output}")
+        return
+    output.write_text(text + "\n", encoding="utf-8")
+    echo(f"Schema: {output}")
+    if kept:
+        echo(f"Kept, because the signature has no such field: {', '.join(kept)}. Remove what your examples don't have.")
 
 
 @data.command()

@@ -67,8 +67,13 @@ class SpendBar(CompileCallback):
             self._bar.close()
 
     def on_interrupted(self, error: BaseException) -> None:
-        """Close the bar."""
+        """Close the bar; after Ctrl-C, say what is waited for."""
         self.on_end(error)
+        if isinstance(error, KeyboardInterrupt):
+            print(
+                "Stopping: recording LM calls in progress. Ctrl-C again ends at once.",
+                file=sys.stderr,
+            )
 
     def _format_spend(self, totals: Usage, seconds: float) -> str:
         return ", ".join(format_spend(totals, seconds, self._budget or BudgetConfig()))

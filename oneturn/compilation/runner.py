@@ -221,7 +221,8 @@ def _check_baseline(evaluation: Evaluation) -> None:
 def _run_with_callbacks(plan: Plan, session: Session, path: Path, choice: Choice) -> Compilation:
     """Run the compile and notify its callbacks."""
     if recorded := session.journal.totals.lm_calls:
-        _log.warning("Replaying %d recorded LM answers of this compile; fresh=True (--fresh) discards them.", recorded)
+        source = "an earlier run or estimate of this compile"
+        _log.warning("Replaying %d recorded LM answers of %s; --fresh (fresh=True) discards them.", recorded, source)
     session.notify_past_usage()
     if warning := plan.reflector_warning():
         _log.warning("%s", warning)

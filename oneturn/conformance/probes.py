@@ -58,7 +58,7 @@ def stream_violations(answer: Answer, settings: Settings, client_tools: Collecti
     """Check an answer that should be a stream; ``client_tools`` are the names of the tools in the request."""
     findings = Findings()
     if answer.late:
-        findings.add("answer-late", f"{answer.broken}.")
+        findings.add("answer-late", f"{answer.broken}. A slow LM needs a longer --timeout, or a lower --concurrency.")
     if not answer.status:
         findings.add("stream-cut", f"{answer.broken}.")
         return findings.in_order()

@@ -65,12 +65,16 @@ def split_files(folder: Path) -> dict[str, Path]:
 
 
 def read_schema(folder: Path) -> dict[str, Any] | None:
-    """Return the JSON schema of the folder's rows, or ``None`` without a schema file.
+    """Return the JSON schema of the folder's rows, or ``None`` without a schema file; see :func:`read_schema_file`."""
+    return read_schema_file(folder / SCHEMA)
+
+
+def read_schema_file(path: Path) -> dict[str, Any] | None:
+    """Return the JSON schema in a file, or ``None`` if there is no such file.
 
     Raises:
         DataError: the file isn't a JSON object.
     """
-    path = folder / SCHEMA
     if not path.is_file():
         return None
     try:

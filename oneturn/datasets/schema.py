@@ -42,6 +42,26 @@ def example_schema(signature: type[dspy.Signature]) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "required": required}
 
 
+def keep_columns(schema: dict[str, Any], existing: Mapping[str, Any]) -> list[str]:
+    """Add to a schema what an existing one has beyond the signature's fields; return the names of the added columns.
+
+    Kept are columns of one's own, whether each is required, descriptions of the fields, and whether other columns are
+    allowed.
+    """
+    properties, before = schema["properties"], existing.get("properties") or {}
+    for name, column in before.items():
+        if name in properties and isinstance(column, Mapping) and "description" in column:
+            properties[name].setdefault("description", column["description"])
+    added = [name for name in before if name not in properties]
+    properties.update({name: before[name] for name in added})
+    schema["required"] += [name for name in existing.get("required", []) if name in added or name == "id"]
+    if definitions := {**(existing.get("$defs") or {}), **schema.get("$defs", {})}:
+        schema["$defs"] = definitions
+    if "additionalProperties" in existing:
+        schema["additionalProperties"] = existing["additionalProperties"]
+    return added
+
+
 def unreadable(rows: Iterable[BadRow]) -> Iterator[Finding]:
     """Yield a finding for each row that can't be parsed."""
     for row in rows:

@@ -588,6 +588,28 @@ def test_schema_is_written_only_if_the_agent_can_be_loaded(folder: Path):
     assert json.loads(path.read_text()) == json.loads(printed)
 
 
+def test_data_schema_keeps_columns_that_the_signature_lacks(folder: Path):
+    path = folder / "schema.json"
+    own = {
+        "properties": {
+            "id": {"type": "string"},
+            "question": {"type": "string", "description": "What a customer writes."},
+            "region": {"$ref": "#/$defs/Region"},
+        },
+        "required": ["id", "question", "region"],
+        "additionalProperties": False,
+        "$defs": {"Region": {"enum": ["north", "south"]}},
+    }
+    path.write_text(json.dumps(own))
+    assert "no such field: region. Remove" in output("data", "schema", "--output", str(path))
+    written = json.loads(path.read_text())
+    assert written["properties"]["region"] == {"$ref": "#/$defs/Region"}
+    assert written["properties"]["question"]["description"]
+    assert "answer" in written["properties"]
+    assert {"id", "question", "region"} <= set(written["required"])
+    assert (written["additionalProperties"], written["$defs"]["Region"]) == (False, own["$defs"]["Region"])
+
+
 _OTHER_INPUT = """
 import dspy, oneturn
 from oneturn.testing import ScriptedLM, finish

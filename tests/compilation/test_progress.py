@@ -56,3 +56,10 @@ def test_a_process_that_has_imported_a_kernel_writes_a_log(tmp_path: Path, capsy
     pytest.importorskip("ipykernel")
     oneturn.compile(agent(tmp_path), callbacks=[SpendBar()])
     assert len(bars(capsys.readouterr().err)) < 10
+
+
+def test_after_an_interrupt_the_bar_says_what_is_waited_for(capfd: pytest.CaptureFixture[str]):
+    SpendBar().on_interrupted(KeyboardInterrupt())
+    assert "Stopping: recording LM calls in progress. Ctrl-C again ends at once." in capfd.readouterr().err
+    SpendBar().on_interrupted(ValueError())
+    assert capfd.readouterr().err == ""

@@ -183,7 +183,11 @@ def test_missing_event_is_reported(position: int):
 
 @pytest.mark.parametrize("position", POSITIONS, ids=lambda position: RIGHT[position]["type"])
 def test_duplicated_event_is_reported(position: int):
-    assert faults(renumbered(RIGHT[: position + 1] + RIGHT[position:]))
+    twice = renumbered(RIGHT[: position + 1] + RIGHT[position:])
+    if RIGHT[position]["type"] == "response.in_progress":  # a keep-alive
+        assert [finding.check for finding in check_stream(twice)] == ["in-progress-again"]
+    else:
+        assert faults(twice)
 
 
 # Pairs that may swap: two items or parts may overlap; an annotation may be sent with the text or after it.
@@ -320,7 +324,6 @@ def with_(value: Any, kind: str, number: int, *path: str | int) -> list[Event]:
 CHANGES: dict[str, tuple[list[Event], set[str]]] = {
     "created twice": (doubled("created"), {"created-misplaced", "in-progress-misplaced"}),
     "created with items": (with_([CITATION], "created", 0, "response", "output"), {"created-output"}),
-    "in progress twice": (doubled("in_progress"), {"in-progress-misplaced"}),
     "counted from one": (
         [{**event, "sequence_number": event["sequence_number"] + 1} for event in RIGHT],
         {"sequence-start"},
