@@ -221,7 +221,7 @@ def _check_baseline(evaluation: Evaluation) -> None:
 def _run_with_callbacks(plan: Plan, session: Session, path: Path, choice: Choice) -> Compilation:
     """Run the compile and notify its callbacks."""
     if recorded := session.journal.totals.lm_calls:
-        source = "an earlier run or estimate of this compile"
+        source = "this compile (an earlier run, or its estimate)"
         _log.warning("Replaying %d recorded LM answers of %s; --fresh (fresh=True) discards them.", recorded, source)
     session.notify_past_usage()
     if warning := plan.reflector_warning():
