@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import pathlib
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -105,6 +106,8 @@ def main() -> None:
         example = json.loads((model / "input_example.json").read_text(encoding="utf-8"))
         sys.addaudithook(files)
         os.stat = files.stat
+        if accessor := getattr(pathlib, "_normal_accessor", None):  # through which Path calls os.stat in Python 3.10
+            accessor.stat = files.stat
         mlflow.pyfunc.load_model(str(model)).predict(example)
     except Exception as raised:  # the parent process reports it
         error = f"{type(raised).__name__}: {raised}"
