@@ -137,11 +137,13 @@ class RequestRun:
             if not isinstance(error, Exception):
                 raise
         finally:
-            self._end_key()
-            for value in self._held:
-                self._queue.put(value)
-            self._queue.end()
-            self._limit.leave()
+            try:
+                self._end_key()
+            finally:  # whatever became of the key, the client gets its answer
+                for value in self._held:
+                    self._queue.put(value)
+                self._queue.end()
+                self._limit.leave()
             if self.conversation is not None:
                 self.conversation.delete_expired()
 
