@@ -119,7 +119,6 @@ def compile(
     from oneturn.evaluation.plots import check_figure_file
 
     console, policy = build_console(), build_policy(approve)
-    typer.echo("Estimating the cost: the uncompiled program answers a few development questions first.", err=True)
     if estimate:
         cost = estimate_compile(loaded, recipe=recipe, budget=budget, approve=policy)
         _show_estimate(cost, recipe or loaded.config.compile.recipe, console)

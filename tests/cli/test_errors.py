@@ -100,7 +100,6 @@ def test_no_command_prints_texts_without_making_them_visible():
         "typer.echo(reply_json(",
         "typer.echo(calibration.to_json())",
         "typer.echo(format_recipes(",
-        'typer.echo("Estimating the cost: ',
         'typer.echo(f"Stopped. {command}',
         'typer.echo(f"No answer yet: {names}',
     )
