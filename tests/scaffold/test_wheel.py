@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.scaffold.wheel_walk import main
+from tests.scaffold.wheel_walk import NAMES, main
 
 
 @pytest.mark.fresh_env
-def test_projects_are_walked_from_a_wheel(tmp_path: Path):
-    assert main(["--folder", str(tmp_path / "walk")]) == 0
+@pytest.mark.parametrize("kind", NAMES)
+def test_a_project_is_walked_from_a_wheel(kind: str, tmp_path: Path):
+    assert main(["--folder", str(tmp_path / "walk"), "--kinds", kind]) == 0

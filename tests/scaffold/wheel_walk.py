@@ -69,7 +69,7 @@ class Walk:
         with stub_lm(stub.step) as url:
             stub.use_stub(project, url)
             first = [["doctor"], ["data", "check"], ["ask", *question], ["log", "--register"], ["promote"], ["compile"]]
-            self._steps(project, first, ANSWERS[kind], f"Version 1 of {name} is the champion now")
+            self._steps(project, first, "The agent can run.", ANSWERS[kind], f"Version 1 of {name} is the champion now")
             stub.use_compiled(project, name)
             require((project / "data" / "compiled" / f"{name}.json").is_file(), "there is no compiled program")
             evaluate = ["evaluate", "--report", "report.html"]
