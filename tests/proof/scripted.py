@@ -98,7 +98,7 @@ class Act:
         value: what it gives.
         error: what it raises instead.
         tells: whether it tells of its progress before.
-        waits: whether it goes on until it is stopped.
+        waits: whether it runs until it is stopped.
     """
 
     value: Any = None
