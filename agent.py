@@ -24,7 +24,7 @@ AGENT = oneturn.Agent(
         max_iters=CONFIG.max_iters,
         more_tools=oneturn.build_tools(CONFIG),
         tool_calling=CONFIG.tool_calling,
-        thoughts=CONFIG.thoughts or False,
+        thoughts=CONFIG.thoughts,
     ),
     metric=support_metric,
     examples=lambda split: load_split(split, ROOT / CONFIG.data.examples),

@@ -35,7 +35,7 @@ def write_report(
 
 def _tables(results: Mapping[str, pd.DataFrame]) -> list[str]:
     measured = {name: rows for name, rows in results.items() if len(rows)}
-    return [_table(measured), _categories(measured), _pairs(measured)]
+    return [_table(measured), _categories(measured), *_pairs(measured)]
 
 
 def _about(about: Mapping[str, str]) -> str:
@@ -44,16 +44,17 @@ def _about(about: Mapping[str, str]) -> str:
 
 def _table(results: Mapping[str, pd.DataFrame]) -> str:
     lines = [
-        "| program | rows | score | 95% interval | fully right | LM calls | tokens written | s a question | failed |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| program | rows | score | 95% interval | fully right | LM calls | tokens | written | s a question | failed |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, rows in results.items():
         low, high = interval(rows["score"])
         right = (rows["score"] >= 0.999).mean()
+        tokens = (rows["prompt_tokens"] + rows["completion_tokens"]).mean()
         lines.append(
             f"| {name} | {len(rows)} | {rows['score'].mean():.1%} | {low:.1%} to {high:.1%} | {right:.1%} "
-            f"| {rows['lm_calls'].mean():.2f} | {rows['completion_tokens'].mean():.0f} | {rows['seconds'].mean():.1f} "
-            f"| {rows['error'].notna().sum()} |"
+            f"| {rows['lm_calls'].mean():.2f} | {tokens:,.0f} | {rows['completion_tokens'].mean():.0f} "
+            f"| {rows['seconds'].mean():.1f} | {rows['error'].notna().sum()} |"
         )
     return "\n".join(lines)
 
@@ -69,10 +70,10 @@ def _categories(results: Mapping[str, pd.DataFrame]) -> str:
     return "\n".join([header, rule, *rows])
 
 
-def _pairs(results: Mapping[str, pd.DataFrame]) -> str:
+def _pairs(results: Mapping[str, pd.DataFrame]) -> list[str]:
     names = list(results)
     lines = [_difference(results, a, b) for b in names for a in names if _is_comparable(a, b)]
-    return "Paired differences, on the rows that both answered:\n\n" + "\n".join(lines)
+    return ["Paired differences, on the rows that both answered:", "\n".join(lines)] if lines else []
 
 
 def _is_comparable(a: str, b: str) -> bool:

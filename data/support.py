@@ -73,7 +73,7 @@ class SupportExample(BaseModel):
 def load_split(split: str, folder: Path = EXAMPLES) -> list[dspy.Example]:
     """Return the examples of ``"train"``, ``"dev"`` or ``"test"`` in a folder. Their input is ``question``.
 
-    A plain example has no field ``style``, so that the hashes in the manifests of older programs stay valid.
+    ``facts`` are the texts of an example's evidence. A plain example has no field ``style``.
 
     Raises:
         DataError: the split doesn't exist, or a row isn't a valid ``SupportExample``.
@@ -93,7 +93,8 @@ def style_of(example: dspy.Example) -> str:
 def _fields(row: SupportExample) -> dict[str, Any]:
     labels = {"id", "category", "question", "answer", "answerable", "expression"}
     style = {} if row.style == PLAIN else {"style": row.style}
-    return row.model_dump(include=labels) | {"citations": row.citations} | style
+    facts = [evidence.fact for evidence in row.evidence]
+    return row.model_dump(include=labels) | {"citations": row.citations, "facts": facts} | style
 
 
 def schema_text() -> str:

@@ -14,7 +14,7 @@ from signatures.answer import AnswerFromHandbook
 def support_desk(
     retriever: oneturn.Retriever,
     max_iters: int = 6,
-    thoughts: bool | Literal["free"] = False,
+    thoughts: bool | Literal["free"] | None = True,
     more_tools: Sequence[dspy.Tool] = (),
     tool_calling: str = "auto",
 ) -> oneturn.ReAct:

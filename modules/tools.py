@@ -19,16 +19,16 @@ _WHAT_RULES_DEPEND_ON = ("plan", "country", "item")
 def handbook_search(retriever: oneturn.Retriever, orders: pd.DataFrame) -> dspy.Tool:
     """Build the tool ``search_handbook``, which returns the passages that a retriever finds.
 
-    A query that names an order is searched with the order's plan, country and item, too: the handbook has rules for
-    these, and none for an order's number.
+    The handbook has rules by plan, country and item, and none for an order's number. So a query that names an order is
+    searched with these of the order, too, and the order's record comes first.
     """
 
     def search_handbook(query: str) -> list[Document]:
         """Find passages of the handbook: prices, plans, limits, policies, dates, errors."""
         named = dict.fromkeys(order.upper() for order in re.findall(_ORDER_ID, query))
-        records = [orders.loc[order] for order in named if order in orders.index]
-        more = [record[name] for record in records for name in _WHAT_RULES_DEPEND_ON]
-        return retriever.search(" ".join([query, *more]))
+        known = [order for order in named if order in orders.index]
+        more = [orders.loc[order][name] for order in known for name in _WHAT_RULES_DEPEND_ON]
+        return [*(_record(orders, order) for order in known), *retriever.search(" ".join([query, *more]))]
 
     return dspy.Tool(search_handbook, arg_desc={"query": "key words of what to find"})
 
@@ -46,14 +46,17 @@ def order_lookup(orders: pd.DataFrame) -> dspy.Tool:
         key = order_id.strip().upper()
         if key not in orders.index:
             raise ValueError(f"there is no order {order_id!r}")
-        record = {name: value for name, value in orders.loc[key].items() if value}
-        text = "; ".join(f"{name}: {value}" for name, value in record.items())
-        return [Document(page_content=text, metadata={"title": f"Order {key}", "doc_uri": f"orders/{key}"}, id=key)]
+        return [_record(orders, key)]
 
     return dspy.Tool(lookup_order)
 
 
-Expression = Annotated[str, Field(pattern=r"^[0-9.+\-*/() ]{1,80}$")]
+def _record(orders: pd.DataFrame, order: str) -> Document:
+    text = "; ".join(f"{name}: {value}" for name, value in orders.loc[order].items() if value)
+    return Document(page_content=text, metadata={"title": f"Order {order}", "doc_uri": f"orders/{order}"}, id=order)
+
+
+Expression = Annotated[str, Field(pattern=r"^[0-9.+\-*/() ]{1,80}$"), oneturn.SeenNumbers()]
 
 
 def calculate(expression: Expression) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -267,3 +268,51 @@ def test_few_sets_are_not_screened(monkeypatch: pytest.MonkeyPatch):
     arguments: dict[str, Any] = {"trainset": rows, "valset": rows[:1], "metric": metric, "seed": 0, "threads": 1}
     recipes.random_search(program(), **arguments, screen=2)
     assert len(scored) == 4
+
+
+class Scores:
+    """Stands in for ``dspy.Evaluate``: scores each category by a function of the demos' categories."""
+
+    def __init__(self, score: Callable[[str, list[str]], float]):
+        self.score = score
+        self.sets: list[list[str]] = []
+
+    def __call__(self, devset: list[dspy.Example], candidate: Any) -> dspy.Prediction:
+        shown = [category_of(demo["question"]) for demo in candidate.step.demos]
+        self.sets.append(shown)
+        results = [(row, None, self.score(row.category, shown)) for row in devset]
+        return dspy.Prediction(score=100.0 * sum(score for *_, score in results) / len(results), results=results)
+
+
+def category_of(question: str) -> str:
+    return "abc"[int(question[1:-1]) % 3]
+
+
+def searched(monkeypatch: pytest.MonkeyPatch, scores: Scores, **options: Any) -> list[str]:
+    monkeypatch.setattr(dspy.Evaluate, "__call__", lambda self, candidate: scores(self.devset, candidate))
+    rows = [called(number, category=category_of(f"Q{number}?")) for number in range(12)]
+    arguments: dict[str, Any] = {"trainset": rows, "valset": rows[:3], "metric": metric, "seed": 0, "threads": 1}
+    best = recipes.random_search(program(), **arguments, **options)
+    return [category_of(demo["question"]) for demo in best.step.demos]
+
+
+def test_the_best_set_gets_more_examples_of_what_it_is_weakest_in(monkeypatch: pytest.MonkeyPatch):
+    needed = {"a": 1, "b": 3, "c": 1}
+    scores = Scores(lambda category, shown: min(shown.count(category) / needed[category], 1))
+    best = searched(monkeypatch, scores, more=5)
+    assert sorted(best) == ["a", "b", "b", "b", "c"]
+    assert (best[0], best[-1]) == (scores.sets[0][0], scores.sets[0][-1]), "they stand between the others"
+    longer = [shown for shown in scores.sets if len(shown) > 3]
+    assert [len(shown) for shown in longer] == [4, 4, 5, 5, 6, 6], "the third round found nothing better"
+    assert all(shown.count("b") > 1 for shown in longer[2:]), "each round begins with the better set"
+
+
+def test_no_more_examples_are_tried_unless_asked_for(monkeypatch: pytest.MonkeyPatch):
+    scores = Scores(lambda category, shown: shown.count(category) / 9)
+    assert sorted(searched(monkeypatch, scores)) == ["a", "b", "c"]
+    assert len(scores.sets) == 4
+
+
+def test_search_ends_where_a_category_has_no_further_example(monkeypatch: pytest.MonkeyPatch):
+    scores = Scores(lambda category, shown: shown.count("b") / 9 if category == "b" else 1)
+    assert searched(monkeypatch, scores, more=9).count("b") == 4, "there are four in the training examples"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import dspy
 import pytest
 
 import oneturn
@@ -13,7 +14,8 @@ from oneturn.compilation.recipes.calling import format_recipes
 from oneturn.datasets import check_data
 from oneturn.evaluation.metric_columns import required_columns
 from optimizers.metric import support_metric
-from optimizers.recipes import RECIPES
+from optimizers.recipes import DOCUMENTS, RECIPES
+from optimizers.scripted import solve
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,3 +62,23 @@ def test_support_desk_has_a_demo_of_each_category_that_read_what_it_cites(seed: 
     for demo in compiled.step.demos:
         read = " ".join(turn["observation"] for turn in demo["trajectory"])
         assert all(f"[{source}]" in read for source in demo["tool_call"]["args"]["citations"])
+
+
+@pytest.mark.parametrize("example", AGENT.examples("train"), ids=lambda example: example.id)
+def test_each_step_of_a_demonstration_has_a_thought(example: dspy.Example):
+    demonstration = solve(example)
+    assert len(demonstration.thoughts) == len(demonstration.calls) + 1
+    assert all(0 < len(thought) < 250 for thought in demonstration.thoughts)
+    if example.expression:
+        place = [name for name, _ in demonstration.calls].index("calculate")
+        assert demonstration.thoughts[place] == "; ".join(example.facts)
+
+
+def test_demos_show_few_passages():
+    student = AGENT.program(compiled=False)
+    arguments = {"trainset": AGENT.examples("train"), "valset": [], "metric": AGENT.metric, "seed": 0, "threads": 1}
+    compiled = RECIPES["scripted"](student, **arguments)
+    for demo in compiled.step.demos:
+        searched = [turn for turn in demo["trajectory"] if turn["tool_call"]["name"] == "search_handbook"]
+        cited = demo["tool_call"]["args"]["citations"]
+        assert all(turn["observation"].count("\n") < max(DOCUMENTS, len(cited)) for turn in searched)

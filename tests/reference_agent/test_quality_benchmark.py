@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def rows(scores: dict[str, float], style: str) -> pd.DataFrame:
-    usage = {"lm_calls": 2, "completion_tokens": 80, "seconds": 1.0, "error": None}
+    usage = {"lm_calls": 2, "prompt_tokens": 1_000, "completion_tokens": 80, "seconds": 1.0, "error": None}
     return pd.DataFrame(
         [{"id": id, "category": "sum", "style": style, "score": score, **usage} for id, score in scores.items()]
     )
@@ -33,7 +33,9 @@ def test_each_value_of_the_label_has_its_own_tables(tmp_path: Path):
     assert "| oneturn.ReAct, compiled | 2 | 50.0%" in plain
     assert "| sum | 0% | 50% |" in plain
     assert "+50.0 points" in plain
+    assert "| 2.00 | 1,080 | 80 | 1.0 | 0 |" in natural
     assert "uncompiled" not in natural, "it has no natural rows"
+    assert "Paired" not in natural, "there is nothing to compare"
     assert "| oneturn.ReAct, compiled | 1 | 25.0%" in natural
     assert "| sum | 25% |" in natural
 

@@ -171,7 +171,7 @@ def test_schema_is_up_to_date() -> None:
 
 
 def test_only_the_question_is_an_input() -> None:
-    labels = {"id", "category", "answer", "answerable", "citations", "expression"}
+    labels = {"id", "category", "answer", "answerable", "citations", "expression", "facts"}
     first, *_, last = load_split("train")
     assert set(first.inputs().keys()) == set(last.inputs().keys()) == {"question"}
     assert set(first.labels().keys()) == labels

@@ -7,7 +7,8 @@ depends on an agent's metric or columns; a ``category`` is used if examples have
 
 from oneturn.compilation.recipes.calling import Recipe, chain, with_options
 from oneturn.compilation.recipes.demo_counts import demo_curve, demos_per_question
-from oneturn.compilation.recipes.demos import bootstrap, bootstrap_random_search, labelled, random_search, scripted
+from oneturn.compilation.recipes.demo_search import random_search
+from oneturn.compilation.recipes.demos import bootstrap, bootstrap_random_search, labelled, scripted
 from oneturn.compilation.recipes.instructions import gepa, miprov2, simba
 from oneturn.compilation.recipes.registry import RECIPES, recipes_of, scripted_then_gepa
 from oneturn.compilation.recipes.thinking import thoughts

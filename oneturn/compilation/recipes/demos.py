@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
@@ -26,7 +25,6 @@ Solve = Callable[[dspy.Example], Demonstration]
 
 DEMOS = 4
 DRAWS = 3
-CANDIDATES = 4
 
 
 @recipe(lambda train, dev: Work(runs=(0, 0), prompt_growth=(1, 2)))
@@ -37,7 +35,13 @@ def labelled(student: dspy.Module, *, trainset: Examples, seed: int) -> dspy.Mod
 
 @recipe(lambda train, dev: Work(runs=(0, 0), prompt_growth=(2, 4)))
 def scripted(
-    student: ReAct, *, trainset: Examples, metric: Metric, seed: int, solve: Solve | None = None
+    student: ReAct,
+    *,
+    trainset: Examples,
+    metric: Metric,
+    seed: int,
+    solve: Solve | None = None,
+    documents: int | None = None,
 ) -> dspy.Module:
     """Use it for a first try, in seconds: demos are one example of each category, worked out with the real tools.
 
@@ -50,75 +54,14 @@ def scripted(
         seed: the random seed.
         solve: returns the calls and the outputs for an example; by default the calls in its ``expected_tool_calls``,
             each ``{"name": …, "arguments": {…}}``, and the outputs in the fields of the signature's outputs.
+        documents: the number of documents that a demo shows of each result: those that it cites, then the first others;
+            ``None`` to show all. Fewer make a shorter prompt.
 
     Raises:
         ConfigError: the program isn't a ``oneturn.ReAct``, or no example can be worked out.
     """
-    return _with_demos(student, trainset, metric, seed, solve)
-
-
-@recipe(lambda train, dev: Work(runs=(CANDIDATES * dev, CANDIDATES * dev), prompt_growth=(2, 4)))
-def random_search(
-    student: ReAct,
-    *,
-    trainset: Examples,
-    valset: Examples,
-    metric: Metric,
-    seed: int,
-    threads: int,
-    solve: Solve | None = None,
-    draws: int = CANDIDATES,
-    screen: int = 0,
-) -> dspy.Module:
-    """Use it when half an hour is acceptable: several random sets of such demos, scored on the development set.
-
-    Args:
-        student: the program to compile.
-        trainset: labelled examples.
-        valset: the development examples.
-        metric: the metric.
-        seed: the random seed.
-        threads: number of examples to run in parallel.
-        solve: as of :func:`scripted`, whose errors are raised, too.
-        draws: the number of sets of demos. The estimate is that of the default.
-        screen: if there are more than four sets, compare them first on so many training examples, those that tell the
-            first three sets apart best, and score the best four on the development set; 0 to score all sets on it.
-    """
-    first = seed * draws
-    candidates = [_with_demos(student, trainset, metric, draw, solve) for draw in range(first, first + draws)]
-    if screen and draws > CANDIDATES:
-        candidates = _screen(candidates, shuffled(trainset, seed), metric, threads, screen)
-    evaluate = dspy.Evaluate(devset=valset, metric=metric, num_threads=threads, display_progress=True)
-    return max(candidates, key=lambda candidate: evaluate(candidate).score)
-
-
-def _screen(
-    candidates: list[dspy.Module], examples: Examples, metric: Metric, threads: int, rows: int
-) -> list[dspy.Module]:
-    """Return the best candidates on the examples that tell some of them apart best, and that none shows as a demo."""
-    shown = [demo for candidate in candidates for demo in candidate.step.demos]
-    unseen = [
-        example
-        for example in examples
-        if not any(all(demo.get(name) == value for name, value in example.inputs().items()) for demo in shown)
-    ]
-
-    def scores(candidate: dspy.Module, on: Examples) -> list[float]:
-        evaluate = dspy.Evaluate(devset=on, metric=metric, num_threads=threads, display_progress=True)
-        return [float(score) for *_, score in evaluate(candidate).results]
-
-    if len(unseen) <= rows:
-        telling = unseen
-    else:
-        probed = [scores(candidate, unseen[: 3 * rows]) for candidate in candidates[:3]]
-        spread = [statistics.pvariance(each) for each in zip(*probed, strict=True)]
-        places = sorted(sorted(range(len(spread)), key=lambda place: -spread[place])[:rows])
-        telling = [unseen[place] for place in places]
-    if not telling:
-        return candidates[:CANDIDATES]
-    means = [statistics.fmean(scores(candidate, telling)) for candidate in candidates]
-    ranked = sorted(range(len(candidates)), key=lambda index: -means[index])
-    return [candidates[index] for index in ranked[:CANDIDATES]]
+    teacher, trainset = scripted_teacher(student, trainset, solve, documents)
+    return work_out(student, metric, teacher, one_of_each(shuffled(trainset, seed), teacher))
 
 
 @recipe(lambda train, dev: Work(runs=(DEMOS, train), prompt_growth=(1, 3)))
@@ -168,11 +111,6 @@ def bootstrapping(metric: Metric, teacher: dspy.LM, demos: int) -> dict[str, Any
     }
 
 
-def _with_demos(student: ReAct, trainset: Examples, metric: Metric, seed: int, solve: Solve | None) -> dspy.Module:
-    teacher, trainset = _scripted_teacher(student, trainset, solve)
-    return _work_out(student, metric, teacher, _one_of_each(shuffled(trainset, seed), teacher))
-
-
 def scripted_runs(
     student: dspy.Module, trainset: Examples, metric: Metric, seed: int, solve: Solve | None, most: int
 ) -> list[dict[str, Any]]:
@@ -180,16 +118,19 @@ def scripted_runs(
 
     Arguments and errors are those of :func:`scripted`.
     """
-    teacher, trainset = _scripted_teacher(student, trainset, solve)
-    solvable = (each for each in interleave(shuffled(trainset, seed), "category") if _can_solve(teacher, each))
-    program = _work_out(student, metric, teacher, list(islice(solvable, most)))
+    teacher, trainset = scripted_teacher(student, trainset, solve)
+    solvable = (each for each in interleave(shuffled(trainset, seed), "category") if can_solve(teacher, each))
+    program = work_out(student, metric, teacher, list(islice(solvable, most)))
     return [dict(run) for run in program.step.demos]
 
 
-def _scripted_teacher(
-    student: dspy.Module, trainset: Examples, solve: Solve | None
+def scripted_teacher(
+    student: dspy.Module, trainset: Examples, solve: Solve | None, documents: int | None = None
 ) -> tuple[ScriptedTeacher, Examples]:
-    """Return a teacher with the examples that it has a script for."""
+    """Return a teacher with the examples that it has a script for.
+
+    Arguments and errors are those of :func:`scripted`.
+    """
     if not isinstance(student, ReAct):
         raise ConfigError(
             f"The recipe works examples out for a oneturn.ReAct, not for a {type(student).__name__}; choose another, "
@@ -199,10 +140,15 @@ def _scripted_teacher(
         outputs = list(student.signature.output_fields)
         trainset = [example for example in trainset if all(name in example for name in outputs)]
         solve = partial(_labelled_steps, outputs)
-    return ScriptedTeacher(student, trainset, solve), trainset
+    return ScriptedTeacher(student, trainset, solve, documents), trainset
 
 
-def _work_out(student: dspy.Module, metric: Metric, teacher: ScriptedTeacher, examples: Examples) -> dspy.Module:
+def work_out(student: dspy.Module, metric: Metric, teacher: ScriptedTeacher, examples: Examples) -> dspy.Module:
+    """Return the program with those of the examples as demos whose run the metric accepts.
+
+    Raises:
+        ConfigError: there are no examples.
+    """
     if not examples:
         raise ConfigError(
             "The recipe can't work out a training example: it needs examples with all outputs, and with the tool calls "
@@ -213,7 +159,7 @@ def _work_out(student: dspy.Module, metric: Metric, teacher: ScriptedTeacher, ex
     return optimizer.compile(student, teacher=teacher, trainset=examples)
 
 
-def _can_solve(teacher: ScriptedTeacher, example: dspy.Example) -> bool:
+def can_solve(teacher: ScriptedTeacher, example: dspy.Example) -> bool:
     """Whether the tools of the script return what its outputs cite."""
     with dspy.context(trace=None):
         return bool(teacher(**example.inputs()).keys())
@@ -224,7 +170,7 @@ def _labelled_steps(outputs: Sequence[str], example: dspy.Example) -> Demonstrat
     return Demonstration({name: example[name] for name in outputs}, calls)
 
 
-def _one_of_each(examples: Examples, teacher: ScriptedTeacher) -> Examples:
+def one_of_each(examples: Examples, teacher: ScriptedTeacher) -> Examples:
     """Return the first example of each category that the teacher can work out: its tools return what it cites.
 
     Examples without a category count as ``DEMOS`` categories.
@@ -233,7 +179,7 @@ def _one_of_each(examples: Examples, teacher: ScriptedTeacher) -> Examples:
     room: dict[str | None, int] = {None: DEMOS}
     for example in examples:
         category = example.get("category")
-        if room.setdefault(category, 1) and _can_solve(teacher, example):
+        if room.setdefault(category, 1) and can_solve(teacher, example):
             chosen.append(example)
             room[category] -= 1
     return chosen

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from oneturn.agent import Agent
 from oneturn.compilation.recipes.calling import Recipe, chain
 from oneturn.compilation.recipes.demo_counts import demo_curve, demos_per_question
-from oneturn.compilation.recipes.demos import bootstrap, bootstrap_random_search, labelled, random_search, scripted
+from oneturn.compilation.recipes.demo_search import random_search
+from oneturn.compilation.recipes.demos import bootstrap, bootstrap_random_search, labelled, scripted
 from oneturn.compilation.recipes.instructions import gepa, miprov2, simba
 from oneturn.compilation.recipes.thinking import thoughts
 

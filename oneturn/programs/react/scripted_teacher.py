@@ -11,11 +11,11 @@ import dspy
 from oneturn.core.serialization import normalise_arguments
 from oneturn.core.steps import ToolCall, ToolResult, WaitingCall
 from oneturn.errors import ApprovalRequired, ProgramError
-from oneturn.programs.react.grounding import SeenValues
+from oneturn.programs.react.grounding import SeenValues, citing_fields
 from oneturn.programs.react.module import ReAct, ask_for_approval
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
 from oneturn.tools.arguments import needs_approval
-from oneturn.tools.registry import FINISH, failed, run_tool, succeeded
+from oneturn.tools.registry import FINISH, failed, render_result, run_tool, succeeded
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,22 @@ class ScriptedTeacher(dspy.Module):
         student: the program to compile.
         examples: labelled examples, with inputs marked.
         solve: returns the demonstration for an example.
+        documents: the number of documents that a demo shows of each result: those that its outputs cite, however many,
+            then the first others. ``None`` to show all. A demo with fewer is a shorter prompt.
     """
 
     def __init__(
-        self, student: ReAct, examples: Sequence[dspy.Example], solve: Callable[[dspy.Example], Demonstration]
+        self,
+        student: ReAct,
+        examples: Sequence[dspy.Example],
+        solve: Callable[[dspy.Example], Demonstration],
+        documents: int | None = None,
     ):
         super().__init__()
         self.step = student.step.deepcopy()
         self.tools = student.tools
+        self.documents = documents
+        self.citing = citing_fields(student.signature)
         self.schema = student.steps_schema
         self.demonstrations = {_key(example.inputs()): solve(example) for example in examples}
 
@@ -79,7 +87,8 @@ class ScriptedTeacher(dspy.Module):
             else:
                 result = self._run_tool(scripted, trajectory)
             call = ToolCallArgs(name=name, args=dict(args))
-            turn = Turn(thought=next(thoughts, None), tool_call=call, observation=result.output)
+            observation = self._shown(result, demonstration.outputs)
+            turn = Turn(thought=next(thoughts, None), tool_call=call, observation=observation)
             trajectory.append(turn.with_sources(result.documents))
             sources += [str(document.id) for document in result.documents]
         if self.schema.ungrounded_value(FINISH, demonstration.outputs, SeenValues(sources=tuple(sources))):
@@ -87,6 +96,17 @@ class ScriptedTeacher(dspy.Module):
         finish = ToolCallArgs(name=FINISH, args=self.schema.in_order(demonstration.outputs))
         self._record(inputs, trajectory, next(thoughts, None), finish)
         return dspy.Prediction(trajectory=trajectory, **demonstration.outputs)
+
+    def _shown(self, result: ToolResult, outputs: Mapping[str, Any]) -> str:
+        """Return the text of a result, with fewer documents if it consists of documents alone."""
+        found = list(result.documents)
+        if self.documents is None or result.output != render_result(found):
+            return result.output
+        cited = {str(source) for name in self.citing for source in outputs.get(name) or ()}
+        others = [document for document in found if str(document.id) not in cited]
+        room = max(self.documents - (len(found) - len(others)), 0)
+        shown = [document for document in found if document not in others[room:]]
+        return render_result(shown) if shown else result.output
 
     def _run_tool(self, call: ToolCall, trajectory: list[Turn]) -> ToolResult:
         if needs_approval(self.tools.get(call.name), call.args):

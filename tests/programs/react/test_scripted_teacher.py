@@ -1,5 +1,9 @@
 """Labelled examples, worked out with the real tools, become demos that show whole runs."""
 
+import re
+from collections.abc import Callable
+from typing import Any
+
 import dspy
 import pytest
 from dspy.teleprompt import BootstrapFewShot
@@ -58,3 +62,42 @@ def test_an_example_that_was_never_labelled_is_named():
     teacher = ScriptedTeacher(student, [], solve)
     with pytest.raises(ProgramError, match="No example has the inputs"):
         teacher(question="Who wrote it?")
+
+
+def shelf(query: str) -> list[Document]:
+    """Find books."""
+    return [Document(f"The {colour} book has {len(colour)} pages.", id=colour) for colour in ("blue", "red", "black")]
+
+
+def observed(documents: int | None, source: str = "black", tool: Callable[..., Any] = shelf) -> str:
+    student = oneturn.ReAct(Ask, tools=[tool])
+    labelled = example("How thick is it?", "5 pages", source)
+
+    def script(row: dspy.Example) -> Demonstration:
+        outputs = {"answer": row.answer, "citations": [row.source]}
+        return Demonstration(outputs, calls=[(tool.__name__, {"query": "books"})])
+
+    teacher = ScriptedTeacher(student, [labelled], script, documents)
+    return str(teacher(question=labelled.question).trajectory[0].observation)
+
+
+@pytest.mark.parametrize(
+    ("documents", "shown"),
+    [
+        (None, ["blue", "red", "black"]),
+        (0, ["black"]),
+        (1, ["black"]),
+        (2, ["blue", "black"]),
+        (9, ["blue", "red", "black"]),
+    ],
+)
+def test_a_demo_shows_the_cited_documents_and_the_first_others(documents: int | None, shown: list[str]):
+    assert re.findall(r"^\[(\w+)\]", observed(documents), re.MULTILINE) == shown
+
+
+def test_a_demo_shows_a_text_with_sources_whole():
+    def summary(query: str) -> oneturn.SourcedText:
+        """Summarise books."""
+        return oneturn.SourcedText("Two books: [red] and [black].", shelf(query))
+
+    assert observed(1, tool=summary) == "Two books: [red] and [black]."
