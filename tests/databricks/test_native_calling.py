@@ -81,7 +81,7 @@ def test_the_agent_of_prod_yaml_calls_functions_of_claude(agent: oneturn.Agent, 
     assert json.dumps(answered["messages"]).startswith(json.dumps(asked["messages"])[:-1])
     assert (answered["tools"], answered["tool_choice"]) == (asked["tools"], asked["tool_choice"])
     calling, *results = answered["messages"][-3:]
-    assert calling["content"] == [THINKING], "signed thinking goes back; the agent has no thoughts, so no text"
+    assert calling["content"] == [THINKING, TEXT], "signed thinking goes back, and the text as the step's thought"
     assert [result["tool_call_id"] for result in results] == [call["id"] for call in calling["tool_calls"]]
 
 
