@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 
 import dspy
 
@@ -20,6 +22,7 @@ from oneturn.compilation.recipes.demos import (
     work_out,
 )
 from oneturn.compilation.recipes.work import Work, recipe
+from oneturn.errors import ApprovalRequired
 from oneturn.programs.react import ReAct, ScriptedTeacher
 
 CANDIDATES = 4
@@ -56,8 +59,9 @@ def random_search(
         screen: if there are more than four sets, compare them first on so many training examples, those that tell the
             first three sets apart best, and score the best four on the development set; 0 to score all sets on it.
         documents: as of :func:`scripted`.
-        more: how often the best set is tried with one more example: of each of the two categories in which it is
-            weakest, in a set of its own. It ends when no such set is better.
+        more: how often the best set is tried with one more example: of each of the two weakest categories that have
+            another one, in a set of its own. It ends when no such set is better, or all are fully right. It needs a
+            ``category`` in both splits. These runs, at most two sets each time, aren't in the estimate.
     """
     teacher, solvable = scripted_teacher(student, trainset, solve, documents)
     first = seed * draws
@@ -73,10 +77,8 @@ def random_search(
     scored = [_Scored(candidate, evaluate(candidate.program)) for candidate in candidates]
     best = max(scored, key=lambda each: each.score)
     for _ in range(more):
-        longer = [
-            _Candidate(work_out(student, metric, teacher, chosen), chosen, best.candidate.order)
-            for chosen in _with_one_more(best, teacher)
-        ]
+        extend = partial(work_out, student, metric, teacher)
+        longer = islice(_with_one_more(best, teacher, extend), WEAKEST)
         scored = [_Scored(candidate, evaluate(candidate.program)) for candidate in longer]
         better = [each for each in scored if each.score > best.score]
         if not better:
@@ -121,19 +123,37 @@ class _Scored:
         return dict(sorted(means.items(), key=lambda item: item[1]))
 
 
-def _with_one_more(best: _Scored, teacher: ScriptedTeacher) -> list[Examples]:
-    """Return the set with another example of each of the weakest categories.
+def _with_one_more(
+    best: _Scored, teacher: ScriptedTeacher, extend: Callable[[Examples], dspy.Module]
+) -> Iterator[_Candidate]:
+    """Yield the set with another example of each category that isn't fully right, from the weakest one.
 
-    It stands in the middle: a small LM follows the last demos most.
+    The example stands in the middle: a small LM follows the last demos most.
     """
-    chosen = best.candidate.chosen
+    chosen, order = best.candidate.chosen, best.candidate.order
+    shown = [example.inputs().toDict() for example in chosen]
     middle = len(chosen) // 2
-    sets = []
-    for category in best.by_category():
-        others = (each for each in best.candidate.order if each.get("category") == category and each not in chosen)
-        if example := next((each for each in others if can_solve(teacher, each)), None):
-            sets.append([*chosen[:middle], example, *chosen[middle:]])
-    return sets[:WEAKEST]
+    for category, score in best.by_category().items():
+        if score >= 1:
+            continue
+        for example in order:
+            if example.get("category") != category or example.inputs().toDict() in shown:
+                continue
+            if not _is_solved(teacher, example):
+                continue
+            longer = [*chosen[:middle], example, *chosen[middle:]]
+            program = extend(longer)
+            if len(program.step.demos) > len(best.candidate.program.step.demos):  # the metric accepts the example
+                yield _Candidate(program, longer, order)
+                break
+
+
+def _is_solved(teacher: ScriptedTeacher, example: dspy.Example) -> bool:
+    """Return whether an example can be worked out; one that waits for a person must not end a search so late."""
+    try:
+        return can_solve(teacher, example)
+    except ApprovalRequired:
+        return False
 
 
 def _screen(

@@ -10,7 +10,7 @@ import dspy
 
 from oneturn.core.serialization import normalise_arguments
 from oneturn.core.steps import ToolCall, ToolResult, WaitingCall
-from oneturn.errors import ApprovalRequired, ProgramError
+from oneturn.errors import ApprovalRequired, ConfigError, ProgramError
 from oneturn.programs.react.grounding import SeenValues, citing_fields
 from oneturn.programs.react.module import ReAct, ask_for_approval
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
@@ -48,8 +48,12 @@ class ScriptedTeacher(dspy.Module):
         student: the program to compile.
         examples: labelled examples, with inputs marked.
         solve: returns the demonstration for an example.
-        documents: the number of documents that a demo shows of each result: those that its outputs cite, however many,
-            then the first others. ``None`` to show all. A demo with fewer is a shorter prompt.
+        documents: the number of documents that a demo shows of each result, at least 1: those that its outputs cite or
+            its later calls name, however many, then the first others; ``None`` to show all. A demo with fewer is a
+            shorter prompt. A result that was cut, or isn't citable documents alone, is shown whole.
+
+    Raises:
+        ConfigError: ``documents`` is below 1.
     """
 
     def __init__(
@@ -60,6 +64,8 @@ class ScriptedTeacher(dspy.Module):
         documents: int | None = None,
     ):
         super().__init__()
+        if documents is not None and documents < 1:
+            raise ConfigError(f"documents is {documents}; it must be at least 1, or None to show all.")
         self.step = student.step.deepcopy()
         self.tools = student.tools
         self.documents = documents
@@ -87,7 +93,7 @@ class ScriptedTeacher(dspy.Module):
             else:
                 result = self._run_tool(scripted, trajectory)
             call = ToolCallArgs(name=name, args=dict(args))
-            observation = self._shown(result, demonstration.outputs)
+            observation = self._shown(result, demonstration, position)
             turn = Turn(thought=next(thoughts, None), tool_call=call, observation=observation)
             trajectory.append(turn.with_sources(result.documents))
             sources += [str(document.id) for document in result.documents]
@@ -97,16 +103,21 @@ class ScriptedTeacher(dspy.Module):
         self._record(inputs, trajectory, next(thoughts, None), finish)
         return dspy.Prediction(trajectory=trajectory, **demonstration.outputs)
 
-    def _shown(self, result: ToolResult, outputs: Mapping[str, Any]) -> str:
+    def _shown(self, result: ToolResult, demonstration: Demonstration, position: int) -> str:
         """Return the text of a result, with fewer documents if it consists of documents alone."""
         found = list(result.documents)
         if self.documents is None or result.output != render_result(found):
             return result.output
-        cited = {str(source) for name in self.citing for source in outputs.get(name) or ()}
-        others = [document for document in found if str(document.id) not in cited]
-        room = max(self.documents - (len(found) - len(others)), 0)
-        shown = [document for document in found if document not in others[room:]]
-        return render_result(shown) if shown else result.output
+        needed = [str(source) for name in self.citing for source in demonstration.outputs.get(name) or ()]
+        named = [str(value) for _, args in demonstration.calls[position + 1 :] for value in args.values()]
+        places = [
+            place
+            for place, document in enumerate(found)
+            if str(document.id) in needed or any(value and value in render_result(document) for value in named)
+        ]
+        others = [place for place in range(len(found)) if place not in places]
+        room = max(self.documents - len(places), 0)
+        return render_result([found[place] for place in sorted(places + others[:room])])
 
     def _run_tool(self, call: ToolCall, trajectory: list[Turn]) -> ToolResult:
         if needs_approval(self.tools.get(call.name), call.args):

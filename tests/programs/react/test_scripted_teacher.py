@@ -10,7 +10,7 @@ from dspy.teleprompt import BootstrapFewShot
 from mlflow.entities import Document
 
 import oneturn
-from oneturn.errors import ProgramError
+from oneturn.errors import ConfigError, ProgramError
 from oneturn.programs.react import Demonstration, ScriptedTeacher
 
 
@@ -85,7 +85,6 @@ def observed(documents: int | None, source: str = "black", tool: Callable[..., A
     ("documents", "shown"),
     [
         (None, ["blue", "red", "black"]),
-        (0, ["black"]),
         (1, ["black"]),
         (2, ["blue", "black"]),
         (9, ["blue", "red", "black"]),
@@ -101,3 +100,30 @@ def test_a_demo_shows_a_text_with_sources_whole():
         return oneturn.SourcedText("Two books: [red] and [black].", shelf(query))
 
     assert observed(1, tool=summary) == "Two books: [red] and [black]."
+
+
+def test_a_demo_shows_what_its_later_calls_name_once_each():
+    def read(colour: str) -> list[Document]:
+        """Read a book."""
+        return [Document(f"It is {colour}.", id=f"page-{colour}")]
+
+    def twice(query: str) -> list[Document]:
+        """Find books."""
+        return [*shelf(query), *shelf(query)]
+
+    student = oneturn.ReAct(Ask, tools=[twice, read])
+    labelled = example("Which?", "red", "page-red")
+
+    def script(row: dspy.Example) -> Demonstration:
+        calls = [("twice", {"query": "books"}), ("read", {"colour": "red"})]
+        return Demonstration({"answer": row.answer, "citations": [row.source]}, calls)
+
+    first, second = ScriptedTeacher(student, [labelled], script, 1)(question=labelled.question).trajectory
+    assert re.findall(r"^\[(\w+)\]", first.observation, re.MULTILINE) == ["red", "red"]
+    assert second.observation == "[page-red] It is red."
+
+
+@pytest.mark.parametrize("documents", [0, -1])
+def test_a_demo_shows_at_least_one_document(documents: int):
+    with pytest.raises(ConfigError, match=f"documents is {documents}; it must be at least 1"):
+        observed(documents)
