@@ -78,7 +78,7 @@ def test_only_the_most_recent_prompts_stay_on_disk(tmp_path: Path, monkeypatch: 
 def test_a_prompt_that_takes_too_long_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     weights = fetch_weights("0.5B")
     monkeypatch.setenv("ONETURN_CACHE", str(tmp_path))
-    lm = local_lm("0.5B", weights=weights, slots=1, context=1024, timeout=0.01, cache=False)
+    lm = local_lm("0.5B", weights=weights, slots=1, context=8192, timeout=0.01, cache=False)
     with pytest.raises(LocalLMError, match=r"within 0 s, .*raise lm\.timeout"):
         warm_up(program("A rule of the house. " * 50), lm)
 
