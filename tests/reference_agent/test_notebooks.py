@@ -75,6 +75,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixture
     config["mlflow"]["tracking_uri"] = f"sqlite:///{tmp_path}/mlflow.db"
     if not request.config.getoption("--write-notebooks"):
         config["lm"]["model"] = "local/0.5B"  # a third of the time; what it answers isn't tested
+        config["thoughts"] = False  # its thoughts can run into the token limit, so that there is no answer
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     monkeypatch.setenv("ONETURN_CONFIG", str(tmp_path / "config.yaml"))
     monkeypatch.setenv("ONETURN_NOTEBOOK_OUTPUT", str(tmp_path))
