@@ -187,7 +187,7 @@ SETS = {
             "Solve the word problem. The answer is a number.",
             answers.number,
             generated_rows,
-            tools=("modules.tools:calculate",),
+            tools=("benchmarks.calculator:calculate",),
         ),
         QuestionSet(
             "family_relationships",

@@ -3,9 +3,9 @@
     python -m benchmarks.recipes --report docs/recipes.md            # the support desk; many hours on two cores
     python -m benchmarks.recipes --recipes labelled,gepa --rows 30
     python -m benchmarks.recipes --data benchmarks/samples/sums.jsonl --signature "question -> answer" \\
-        --tools modules.tools:calculate --metric number --lm openai/gpt-4o-mini
+        --tools benchmarks.calculator:calculate --metric number --lm openai/gpt-4o-mini
 
-    python -m benchmarks.recipes --set gsm_symbolic --recipes none            # five programs, uncompiled
+    python -m benchmarks.recipes --set gsm_symbolic --recipes none programs, uncompiled
     python -m benchmarks.recipes --set gsm_symbolic --split dev --recipes bootstrap,miprov2 --only oneturn.ReAct
 
 ``--set`` takes a third-party set of ``benchmarks.question_sets``, on which plain chat and ``dspy.ChainOfThought`` stand
@@ -35,7 +35,7 @@ from benchmarks.question_sets import SETS, SIZES
 from benchmarks.report import between_marks
 from oneturn import Agent, load_agent
 from oneturn.compilation import SpendBar, compile
-from oneturn.compilation.recipes import RECIPES
+from oneturn.compilation.recipes import RECIPES, demo_curve
 from oneturn.datasets import dataset_hash, interleave, spread
 from oneturn.evaluation import interval, interval_of_differences
 from oneturn.programs.state import Manifest
@@ -44,8 +44,9 @@ PEER_TOKENS = 400
 """Maximum tokens of a ``dspy.ReAct`` step, which is longer than a step of ``oneturn.ReAct``."""
 SET_TOKENS = 512
 """Maximum tokens of a reply on a third-party set, the same for every program."""
+LABELLED_CURVE = partial(demo_curve, scripted=True, counts=(4, 8, 16))
+"""For a program without tools: labelled examples as demos, in three numbers."""
 OURS, PEER, THOUGHT, CHAT = "oneturn.ReAct", "dspy.ReAct", "dspy.ChainOfThought", "plain chat"
-FREE = "oneturn.ReAct, free thoughts"
 
 _COLUMNS = (
     "program",
@@ -137,13 +138,11 @@ def _lines(agent: Agent, options: argparse.Namespace, folder: Path) -> Iterator[
             except Exception as error:  # a recipe may not support this program; measure the others
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
                 yield f"| {name} | {recipe} | – | {reason} |{' – |' * (len(_COLUMNS) - 4)}"
-    ours = [name for name in uncompiled if name in (OURS, FREE)]
-    others = [name for name in uncompiled if name not in ours]
-    if ours and others:
+    others = [name for name in uncompiled if name != OURS]
+    if OURS in uncompiled and others:
         yield "\nPaired differences, question by question, all uncompiled:\n"
-        for own in ours:
-            for name in others:
-                yield f"- {own} − {name}: {_difference(uncompiled[own], uncompiled[name])} points"
+        for name in others:
+            yield f"- {OURS} − {name}: {_difference(uncompiled[OURS], uncompiled[name])} points"
 
 
 def _recipes(name: str, program: Agent, names: str | None) -> list[str]:
@@ -176,7 +175,7 @@ def _difference(rows: pd.DataFrame, uncompiled: pd.DataFrame) -> str:
 
 
 def _programs(agent: Agent, options: argparse.Namespace) -> dict[str, Agent]:
-    """Return the agent with each program to measure; on a third-party set, five with the same token limit."""
+    """Return the agent with each program to measure; on a third-party set, four with the same token limit."""
     peer = replace(agent, build=lambda: as_plain_react(agent.build(), agent.config.max_iters))
     if options.set is None:
         programs = {OURS: agent, PEER: with_lm(peer, max_tokens=max(agent.config.lm.max_tokens or 0, PEER_TOKENS))}
@@ -188,16 +187,8 @@ def _programs(agent: Agent, options: argparse.Namespace) -> dict[str, Agent]:
             THOUGHT: replace(agent, build=lambda: dspy.ChainOfThought(task)),
             PEER: peer,
             OURS: agent,
-            FREE: replace(agent, build=lambda: _with_free_thoughts(agent)),
         }
     return {name: program for name, program in programs.items() if not options.only or name in options.only}
-
-
-def _with_free_thoughts(agent: Agent) -> dspy.Module:
-    program = agent.build()
-    assert isinstance(program, oneturn.ReAct)
-    program.set_thoughts("free")
-    return program
 
 
 def set_agent(name: str, config: oneturn.AgentConfig) -> Agent:
@@ -207,7 +198,7 @@ def set_agent(name: str, config: oneturn.AgentConfig) -> Agent:
     config = config.model_copy(update={"compile": compile_config})
     rows = [(row["id"], row) for row in each.rows()]
     agent = rows_agent(name, lambda: rows, each.task(), each.tools, each.metric, config)
-    return with_lm(replace(agent, recipes=RECIPES), max_tokens=SET_TOKENS)
+    return with_lm(replace(agent, recipes={**RECIPES, "labelled_curve": LABELLED_CURVE}), max_tokens=SET_TOKENS)
 
 
 def with_lm(agent: Agent, **settings: Any) -> Agent:
@@ -254,9 +245,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", choices=sorted(SETS), help="third-party question set")
     parser.add_argument("--recipes", help="comma-separated names, or none (default: all)")
-    parser.add_argument(
-        "--only", action="append", choices=(OURS, FREE, PEER, THOUGHT, CHAT), help="program; can be repeated"
-    )
+    parser.add_argument("--only", action="append", choices=(OURS, PEER, THOUGHT, CHAT), help="program; can be repeated")
     parser.add_argument("--split", default="test", choices=("dev", "test"), help="split to measure (default: test)")
     parser.add_argument(
         "--rows", type=int, default=None, help="number of rows to measure, of each category (default: all)"

@@ -92,16 +92,25 @@ class ScriptedLM(dspy.LM):
         *replies: the replies; see :data:`Reply`.
         piece: characters per chunk of a streamed reply.
         response_schema: whether the LM is held to JSON schemas by a grammar, as the embedded LM is. Replies are never
-            validated against one. Its replies may then begin with free text, too.
+            validated against one.
         streams: whether the LM supports streaming.
+        free_text: whether a reply may begin with free text before the JSON, as the embedded LM's may: the LM is then
+            asked for thoughts of that kind, with a line after the question.
         **options: further options of ``dspy.LM``. By default, replies aren't cached and errors aren't retried.
     """
 
     def __init__(
-        self, *replies: Reply, piece: int = 4, response_schema: bool = True, streams: bool = True, **options: Any
+        self,
+        *replies: Reply,
+        piece: int = 4,
+        response_schema: bool = True,
+        streams: bool = True,
+        free_text: bool = False,
+        **options: Any,
     ):
         script = _StreamingScript(replies, piece) if streams else _Script(replies)
-        script.supports_response_schema = script.local_grammar = script.free_text = response_schema
+        script.supports_response_schema = script.local_grammar = response_schema
+        script.free_text = free_text
         super().__init__("scripted/lm", engine=script, **{"cache": False, "num_retries": 0, **options})
 
     @property
@@ -131,7 +140,7 @@ class _Script:
     """A DSPy engine that returns a list of replies in order. Thread-safe."""
 
     local_grammar = True
-    free_text = True
+    free_text = False
     supports_response_schema = True
     supported_params = frozenset({"temperature", "top_p", "max_tokens", "response_format"})
 

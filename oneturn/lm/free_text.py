@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+BEFORE_JSON = "Answer:"
+"""What the LM writes between the text and the JSON: models end their reasoning with it, and don't write on."""
 _FREE_TEXT = "x-free-text"
 
 
 def with_free_text(schema: Mapping[str, Any], max_tokens: int) -> dict[str, Any]:
-    """Return a schema of a reply that begins with up to ``max_tokens`` tokens of text, on lines before the JSON."""
+    """Return a schema of a reply that begins with up to ``max_tokens`` tokens of text before the JSON."""
     return {**schema, _FREE_TEXT: max_tokens}
 
 

@@ -66,7 +66,7 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     argv = ["recipes", "--data", str(data), "--metric", "number", "--config", str(tmp_path / "config.yaml")]
     argv += [
         "--tools",
-        "modules.tools:calculate",
+        "benchmarks.calculator:calculate",
         "--only",
         "oneturn.ReAct",
         "--report",
@@ -118,12 +118,12 @@ def _parts(message: Any) -> Any:
     return [TextPart(message)] if isinstance(message, str) else getattr(message, "parts", message) or []
 
 
-def test_third_party_set_is_answered_by_five_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_third_party_set_is_answered_by_four_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def read(name: str, sizes: Any) -> list[dict[str, Any]]:
         splits = ("train", "dev", "test", "test")
         return [{"id": f"{n}", "split": s, "question": f"{n}?", "answer": "2"} for n, s in enumerate(splits)]
 
-    sums = QuestionSet("sums", "question -> answer", "Add.", answers.number, read, ("modules.tools:calculate",))
+    sums = QuestionSet("sums", "question -> answer", "Add.", answers.number, read, ("benchmarks.calculator:calculate",))
     monkeypatch.setitem(recipes.SETS, "sums", sums)
     monkeypatch.setattr("oneturn.agent.build_lm", lambda config: dspy.LM("sums/lm", engine=ArithmeticEngine()))
     (tmp_path / "config.yaml").write_text("lm:\n  model: sums/lm\n")
@@ -135,10 +135,10 @@ def test_third_party_set_is_answered_by_five_programs(tmp_path: Path, monkeypatc
     lines = [line.split(" | ")[:4] for line in report.splitlines() if "| uncompiled |" in line]
     assert lines == [
         [f"| {name}", "uncompiled", "2", "100.0%"]
-        for name in ("plain chat", "dspy.ChainOfThought", "dspy.ReAct", "oneturn.ReAct", "oneturn.ReAct, free thoughts")
+        for name in ("plain chat", "dspy.ChainOfThought", "dspy.ReAct", "oneturn.ReAct")
     ]
     assert "- oneturn.ReAct − plain chat: +0.0 (+0.0 to +0.0) points" in report
-    assert "- oneturn.ReAct, free thoughts − dspy.ReAct: +0.0 (+0.0 to +0.0) points" in report
+    assert "- oneturn.ReAct − dspy.ReAct: +0.0 (+0.0 to +0.0) points" in report
     assert recipes.set_agent("sums", AgentConfig()).config.lm.max_tokens == recipes.SET_TOKENS
 
 

@@ -12,14 +12,16 @@ from dataclasses import replace
 
 from dspy.lm15 import Request
 
-from oneturn.lm.free_text import split_free_text
+from oneturn.lm.free_text import BEFORE_JSON, split_free_text
 
-# The text begins with a letter, so that there is one. The first line that begins with a brace is the JSON; a brace
-# inside a line, as in LaTeX, is text unless a quote or a space follows. The text may end anywhere at its limit.
+# The text begins with a letter, so that there is one. The JSON is the first line that begins with a brace, or follows
+# "Answer:"; a brace inside a line, as in LaTeX, is text unless a quote or a space follows. The text may end anywhere at
+# its limit.
 _GRAMMAR = """\
 %llguidance {{}}
 start: text json
-text[max_tokens={tokens}]: /[A-Za-z]{inside}(\\n([^{{\\n]{inside})?)*/
+text[max_tokens={tokens}]: TEXT
+TEXT: /[A-Za-z]{inside}(\\n([^{{\\n]{inside})?)*/ & ~/(.|\\n)*{marker}[ \\n]*[^ \\n](.|\\n)*/
 json: %json {schema}
 """
 _INSIDE = r"""([^{\n]|\{[^"'\s])*"""
@@ -34,6 +36,7 @@ def with_grammar(request: Request) -> Request:
     json_schema, tokens = split_free_text(schema)
     if not tokens:
         return request
-    grammar = _GRAMMAR.format(tokens=tokens, inside=_INSIDE, schema=json.dumps({**_JSON, **json_schema}))
+    schema_text = json.dumps({**_JSON, **json_schema})
+    grammar = _GRAMMAR.format(tokens=tokens, inside=_INSIDE, marker=BEFORE_JSON, schema=schema_text)
     extensions = {**(request.config.extensions or {}), "grammar": grammar}
     return replace(request, config=replace(request.config, response_format=None, extensions=extensions))

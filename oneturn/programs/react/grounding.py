@@ -51,7 +51,8 @@ class SeenNumbers:
 
     Example: ``def calculate(expression: Annotated[str, SeenNumbers()])``. Numbers come from the inputs and the results,
     so that an LM can't calculate with those of its examples or with invented ones. Whole numbers up to 100 are always
-    accepted: counts stand in questions as words. Until a tool has returned a number, the tool isn't offered to the LM.
+    accepted: counts stand in questions as words. Until another tool has returned a number, the tool isn't offered to
+    the LM; in a program without other tools it is from the start.
     """
 
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
@@ -88,7 +89,7 @@ class SeenValues:
 
     Attributes:
         texts: the inputs and the tools' results.
-        results: the tools' results alone.
+        results: the tools' results alone; all texts if no tool can return a number first.
         sources: the ids of the documents that tools returned, in order.
         used: earlier values of ``Seen`` arguments by tool; no value is offered twice.
     """
@@ -157,6 +158,12 @@ def restrict_to_seen(tool: str, schema: Mapping[str, Any], seen_values: SeenValu
         else:
             properties[name] = field_schema
     return {**schema, "properties": properties}
+
+
+def needs_numbers(schema: Mapping[str, Any]) -> bool:
+    """Return whether a tool can only be called with numbers that the run has seen."""
+    properties = schema.get("properties", {})
+    return any(properties[name].get("format") == _SEEN_NUMBERS for name in schema.get("required", ()))
 
 
 def describe_unseen(schema: Mapping[str, Any], values: Mapping[str, Any], seen_values: SeenValues) -> Iterator[str]:

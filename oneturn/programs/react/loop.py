@@ -185,7 +185,8 @@ class Run:
         for turn in self.trajectory:
             if turn.tool_call is not None and not self._may_make(turn.tool_call):
                 used.setdefault(turn.tool_call.name, []).extend(turn.tool_call.args.values())
-        return SeenValues(tuple(self.seen), tuple(self.sources), used, tuple(self.seen[self.given :]))
+        results = self.seen[self.given :] if self.schema.looks_up else self.seen
+        return SeenValues(tuple(self.seen), tuple(self.sources), used, tuple(results))
 
     def _next_step(self, allowed: Allowed) -> Generator[Step, None, StepCall | None]:
         while True:

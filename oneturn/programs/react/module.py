@@ -36,14 +36,16 @@ Thoughts = bool | Literal["free"]
 THOUGHT_TOKENS = 512
 
 
-def check_thoughts(value: Any) -> Thoughts:
-    """Return the option; ``True`` for ``None``.
+def check_thoughts(value: Any, default: Thoughts = True) -> Thoughts:
+    """Return the option; ``default`` for ``None``.
 
     Raises:
         ProgramError: there is no such option.
     """
-    if value is None or isinstance(value, bool):
-        return value is not False
+    if value is None:
+        return default
+    if isinstance(value, bool):
+        return value
     if value == "free":
         return "free"
     raise ProgramError(f"thoughts is {value!r}; it must be True, False or 'free'.")
@@ -101,8 +103,8 @@ class ReAct(dspy.Module):
         max_iters: the maximum number of steps of a run, ``finish`` included; at least 1.
         thoughts: whether the LM writes a thought before each call: ``True`` for a few words in the step's JSON,
             ``"free"`` for reasoning in free text before the JSON of the run's first step. An LM that can't be held to
-            free text and JSON in one reply writes it in the JSON. ``None`` is ``True``. A compiled program keeps the
-            value that it was compiled with.
+            free text and JSON in one reply writes it in the JSON. ``None`` is ``"free"`` with tools and ``True``
+            without. A compiled program keeps the value that it was compiled with.
         parallel_calls: whether a step may contain several independent calls, which run in parallel. An LM with
             function calling may always make them.
         tool_calling: how the LM is asked for its steps: by ``"native"`` function calling, by a JSON ``"schema"`` of
@@ -130,7 +132,7 @@ class ReAct(dspy.Module):
         signature: str | type[dspy.Signature],
         tools: Iterable[ToolLike],
         max_iters: int = 6,
-        thoughts: Thoughts | None = True,
+        thoughts: Thoughts | None = None,
         parallel_calls: bool = False,
         tool_calling: str = "auto",
         answer_last: bool = True,
@@ -141,7 +143,7 @@ class ReAct(dspy.Module):
         self.signature = dspy.ensure_signature(signature)
         self.tools = {name: with_annotated_args(tool) for name, tool in toolset(tools).items()}
         self.max_iters = max_iters
-        self.thoughts = check_thoughts(thoughts)
+        self.thoughts = check_thoughts(thoughts, default="free" if self.tools else True)
         self.thought_tokens = thought_tokens
         self.parallel_calls = parallel_calls
         self.supported_citations = supported_citations

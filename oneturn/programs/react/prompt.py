@@ -20,7 +20,7 @@ from oneturn.core._dspy import RequestAdapter, format_field_value, to_content_pa
 from oneturn.core.fields import field_description
 from oneturn.core.serialization import jsonable, replace_surrogates
 from oneturn.lm.capabilities import ToolCalling
-from oneturn.lm.free_text import with_free_text
+from oneturn.lm.free_text import BEFORE_JSON, with_free_text
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.history import (
     chat_entries,
@@ -30,6 +30,7 @@ from oneturn.programs.react.history import (
     past_outputs,
     tool_turns,
 )
+from oneturn.programs.react.protocol import REMINDER, protocol
 from oneturn.programs.react.reply_parser import parse_object, parse_reply
 from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
@@ -37,21 +38,10 @@ from oneturn.tools.registry import FINISH
 
 Message = dict[str, Any]
 
-_PROTOCOL = """\
-You work in steps. {step} {shape}
-It calls exactly one tool;{together} you then read its result and take the next step. Take arguments from the question \
-or from results, never invent them. As soon as the results hold the answer, or can't, call finish. The tools:
-{tools}"""
-_STEP = "Every step is one JSON object:"
-_FREE_STEP = (
-    "First reason about the question in plain text, step by step. Then, on a new line, write one JSON object, and one "
-    "for every further step:"
-)
 EMPTY_REPLY = "(empty)"
 LAST_STEP = f"This is the last step. Call {FINISH} now, with what the results say."
 _CALL_FIRST = f"Don't call {FINISH} yet. Call {{tools}} as soon as you know its arguments."
 _LEFT_OUT = "(The steps in between are left out.)"
-_TOGETHER = " further calls that don't need its result go into parallel_calls, and all are made at the same time;"
 
 
 class StepAdapter(RequestAdapter):
@@ -138,14 +128,7 @@ class StepAdapter(RequestAdapter):
 
     def protocol(self) -> str:
         """Return the format of a step, and the tools."""
-        in_json = self.steps.thoughts and not self.free_thought
-        thought = '"thought": "<why, in a few words>", ' if in_json else ""
-        step = _FREE_STEP if self.free_thought else _STEP
-        more = ', "parallel_calls": []' if self.steps.parallel else ""
-        shape = f'{{{thought}"tool_call": {{"name": "<tool>", "args": {{…}}}}{more}}}'
-        together = _TOGETHER if self.steps.parallel else ""
-        tools = self.steps.description(self.full_description)
-        return _PROTOCOL.format(step=step, shape=shape, together=together, tools=tools)
+        return protocol(self.steps, self.free_thought, self.full_description)
 
     def parse(self, signature: type[dspy.Signature], completion: str, examples: bool = True) -> dict[str, Any]:
         """Parse the LM's reply as a step.
@@ -174,7 +157,7 @@ class StepAdapter(RequestAdapter):
         if self.steps.parallel:
             step["parallel_calls"] = more
         if self.steps.thoughts:
-            step["thought"] = reply.before if self.free_thought else reply.thought
+            step["thought"] = (reply.before or reply.thought) if self.free_thought else reply.thought
         return step
 
     def _outputs_in(self, completion: str) -> ToolCallArgs | None:
@@ -205,7 +188,7 @@ class StepAdapter(RequestAdapter):
 
     def _run_messages(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:
         messages = self._history(signature, run)
-        question = {"role": "user", "content": inputs_text(signature, run)}
+        question = {"role": "user", "content": inputs_text(signature, run) + (REMINDER if self.free_thought else "")}
         messages.append(to_content_parts(question))
         trajectory = run.get("trajectory") or []
         turns = [turn if isinstance(turn, Turn) else Turn.model_validate(turn) for turn in trajectory]
@@ -229,7 +212,7 @@ class StepAdapter(RequestAdapter):
         step["tool_call"] = call.model_dump(mode="json")
         text = json.dumps(step, ensure_ascii=False)
         if self.free_thought and thought:
-            text = f"{thought}\n{text}"
+            text = f"{thought}\n\n{BEFORE_JSON} {text}"
         return [{"role": "assistant", "content": text}]
 
     def _history(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:

@@ -18,6 +18,7 @@ import json_repair
 from pydantic_core import from_json
 
 from oneturn.core.serialization import plain, replace_surrogates
+from oneturn.lm.free_text import BEFORE_JSON
 from oneturn.programs.react.call_formats import first_marked_call
 from oneturn.programs.react.function_names import ARGUMENT_KEYS, FunctionNames
 from oneturn.programs.react.reply_text import without_thinking
@@ -32,6 +33,7 @@ _CALL_BLOCKS = ("tool_code", "tool_call")  # Gemma's and Gemini's
 _TAG = re.compile(r"<[^<>]{1,60}>|\[/?[A-Z_]+\]")
 _ESCAPE = re.compile(r"\\(?P<known>[\"'\\/nrt]|u[0-9a-fA-F]{4})?")
 _FENCE = re.compile(r"\s*```\w*\s*\Z")
+_ANNOUNCED = re.compile(rf"(?:\A|\n)[ \t*_#]*{re.escape(BEFORE_JSON)}[\s*_]*\Z")
 _DECODER = json.JSONDecoder(strict=False)  # LMs write line breaks inside strings
 
 
@@ -107,8 +109,8 @@ def _is_in_block_beside_prose(text: str, start: int) -> bool:
 
 
 def text_before(text: str, start: int) -> str:
-    """Return the text of a reply before its step, without the fence that the step stands in."""
-    return _FENCE.sub("", text[:start]).strip()
+    """Return the text of a reply before its step, without the fence that the step stands in, and what announces it."""
+    return _ANNOUNCED.sub("", _FENCE.sub("", text[:start])).strip()
 
 
 def parse_object(text: str) -> dict[str, Any] | None:

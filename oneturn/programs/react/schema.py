@@ -18,6 +18,7 @@ from oneturn.programs.react.grounding import (
     describe_unseen,
     has_misplaced_mark,
     is_citation_list,
+    needs_numbers,
     restrict_to_seen,
 )
 from oneturn.programs.react.outputs import validate_outputs
@@ -115,6 +116,11 @@ class StepSchema:
     def required_outputs(self) -> frozenset[str]:
         """The outputs without a default."""
         return frozenset(self._finish["required"])
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether there is a tool that can be called before the run has seen the numbers of a result."""
+        return any(not needs_numbers(schema) for name, schema in self._calls.items() if name != FINISH)
 
     def json_schema(
         self, allowed: Iterable[str], seen_values: SeenValues = SeenValues(), thought: bool | None = None

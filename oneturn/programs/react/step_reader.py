@@ -24,7 +24,7 @@ class StepReader:
         attempt: the number of the attempt at the answer.
         schema: the schema of a step.
         thoughts: whether to yield the thought; a schema without thoughts has none.
-        free_thought: whether the thought is the text before the JSON.
+        free_thought: whether the thought is the text before the JSON, if there is any.
         is_checked: returns whether nothing but the answer is still to be checked, from the arguments so far; ``None``
             if nobody knows.
 
@@ -45,7 +45,7 @@ class StepReader:
         self._answer_field = answer_field
         self._names = schema.function_names
         self._thoughts = thoughts and schema.thoughts
-        self._thought = "before" if free_thought else "thought"
+        self._thoughts_in = ("before", "thought") if free_thought else ("thought",)
         self._attempt = attempt
         self._is_checked = is_checked
         self._checked = False
@@ -60,15 +60,18 @@ class StepReader:
         step = self._step.read(self._reply)
         if step is None:
             return
-        if self._thoughts and not self.thought_emitted and step.get(self._thought):
+        if self._thoughts and not self.thought_emitted and (thought := self._thought(step)):
             self.thought_emitted = True
-            yield Thought(str(step[self._thought]))
+            yield Thought(thought)
         answer = self._answer(step["tool_call"])
         if new := answer[len(self.emitted_answer) :]:
             if not self.emitted_answer and self._is_checked is not None:
                 self._checked = self._is_checked(step["tool_call"]["args"])
             self.emitted_answer += new
             yield AnswerDelta(new, self._attempt, self._checked)
+
+    def _thought(self, step: Mapping[str, Any]) -> str:
+        return next((str(step[name]) for name in self._thoughts_in if step.get(name)), "")
 
     def _answer(self, call: Mapping[str, Any]) -> str:
         args = call.get("args")

@@ -28,7 +28,7 @@ def program(thoughts: Thoughts | None = "free", **options: Any) -> ReAct:
     return ReAct("question -> answer", tools=[calculate], thoughts=thoughts, **options)
 
 
-def text_then(thought: str, step: dict[str, Any], before_json: str = "\n") -> str:
+def text_then(thought: str, step: dict[str, Any], before_json: str = "\n\nAnswer: ") -> str:
     return f"{thought}{before_json}{json.dumps({'tool_call': step['tool_call']})}"
 
 
@@ -38,6 +38,10 @@ AT_ONCE = text_then(ONLY, finish(answer="36"))
 SCRIPT = (text_then(FIRST, call("calculate", expression="12 * 3")), text_then("", finish(answer="36"), ""))
 
 
+def scripted(*replies: Any, **options: Any) -> ScriptedLM:
+    return ScriptedLM(*replies, free_text=True, **options)
+
+
 def run(lm: ScriptedLM, agent: ReAct | None = None) -> list[Any]:
     with lm, dspy.context(lm=lm):
         return list((agent or program()).steps(question="How many?"))
@@ -45,13 +49,13 @@ def run(lm: ScriptedLM, agent: ReAct | None = None) -> list[Any]:
 
 @pytest.mark.parametrize("streams", [True, False])
 def test_the_text_before_the_json_is_the_thought_and_never_the_answer(streams: bool):
-    steps = run(ScriptedLM(*SCRIPT, streams=streams))
+    steps = run(scripted(*SCRIPT, streams=streams))
     assert [step.text for step in steps if isinstance(step, Thought)] == [FIRST]
     assert "".join(step.text for step in steps if isinstance(step, AnswerDelta)) == "36"
 
 
 def test_the_request_leaves_room_for_the_text():
-    lm = ScriptedLM(*SCRIPT, max_tokens=160)
+    lm = scripted(*SCRIPT, max_tokens=160)
     run(lm, program(thought_tokens=90))
     schema, tokens = split_free_text(lm.requests[0].schema or {})
     assert tokens == 90
@@ -64,7 +68,7 @@ def test_the_request_leaves_room_for_the_text():
 
 
 def test_a_request_without_free_text_has_the_limit_of_the_lm():
-    lm = ScriptedLM(finish(answer="36"), max_tokens=160)
+    lm = scripted(finish(answer="36"), max_tokens=160)
     run(lm, program(True))
     assert split_free_text(lm.requests[0].schema or {})[1] == 0
     assert lm.requests[0].settings["max_tokens"] == 160
@@ -72,7 +76,7 @@ def test_a_request_without_free_text_has_the_limit_of_the_lm():
 
 def test_the_next_request_and_a_demo_have_the_text_before_the_json():
     agent = program()
-    with (lm := ScriptedLM(*SCRIPT, AT_ONCE)), dspy.context(lm=lm, trace=[]):
+    with (lm := scripted(*SCRIPT, AT_ONCE)), dspy.context(lm=lm, trace=[]):
         agent(question="How many?")
         ((_, inputs, outputs),) = dspy.settings.trace
         agent.step.demos = [dspy.Example(**inputs, **outputs, augmented=True)]
@@ -83,9 +87,32 @@ def test_the_next_request_and_a_demo_have_the_text_before_the_json():
     assert '"thought"' not in lm.requests[0].text
 
 
-def test_a_fence_around_the_json_is_no_part_of_the_thought():
-    steps = run(ScriptedLM(text_then("Twelve threes.", finish(answer="36"), "\n```json\n")))
+@pytest.mark.parametrize(
+    "announced", ["\n", "\n\nAnswer:\n", "\n**Answer:** ", "\n### Answer: ", "\n```json\n", "\n\nAnswer:\n```json\n"]
+)
+def test_what_announces_the_json_is_no_part_of_the_thought(announced: str):
+    steps = run(scripted(text_then("Twelve threes.", finish(answer="36"), announced)))
     assert [step.text for step in steps if isinstance(step, Thought)] == ["Twelve threes."]
+
+
+def test_an_answer_in_the_thought_s_last_sentence_stays_in_it():
+    steps = run(scripted(text_then("Twelve threes make the Answer: 36.", finish(answer="36"))))
+    assert [step.text for step in steps if isinstance(step, Thought)] == ["Twelve threes make the Answer: 36."]
+
+
+def test_free_text_is_the_default_with_tools_and_json_without():
+    assert program(None).thoughts == "free"
+    assert ReAct("question -> answer", tools=[calculate]).thoughts == "free"
+    assert ReAct("question -> answer", tools=[]).thoughts is True
+
+
+@pytest.mark.parametrize("thoughts", [True, False, "free"])
+def test_a_program_without_tools_isn_t_asked_for_steps(thoughts: Thoughts):
+    system = ReAct("question -> answer", tools=[], thoughts=thoughts).shared_messages()[0]["content"]
+    assert "step is" not in system
+    assert "result" not in system
+    assert '"tool_call": {"name": "finish", "args": {…}}}' in system
+    assert ('"thought"' in system) == bool(thoughts)  # no LM is configured that takes free text
 
 
 @pytest.mark.parametrize("tool_calling", ["schema", "text"])
@@ -138,7 +165,7 @@ def test_a_compiled_program_keeps_the_thoughts_that_a_recipe_chose(declared: Any
     assert loaded.thoughts == chosen
     assert ("thought" in loaded.step.signature.fields) == bool(chosen)
     assert loaded.step.signature.instructions == "Count well."
-    lm = ScriptedLM(AT_ONCE if chosen == "free" else finish("Clear.", answer="36"))
+    lm = scripted(AT_ONCE if chosen == "free" else finish("Clear.", answer="36"))
     steps = run(lm, loaded)
     expected = {"free": [ONLY], True: ["Clear."], False: []}[chosen]
     assert [step.text for step in steps if isinstance(step, Thought)] == expected

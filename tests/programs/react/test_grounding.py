@@ -211,6 +211,21 @@ def price(item: str) -> str:
     return PRICES.get(item, "Nothing was found.")
 
 
+def test_without_another_tool_a_calculation_takes_the_question_s_numbers_at_once():
+    prediction, lm = run(
+        call("calculate", expression="150 * 12"),
+        call("calculate", expression="1800 * 7777"),
+        finish(answer="1800", citations=[]),
+        question="What do 150 boxes cost at 12 euros?",
+        tools=[calculate],
+    )
+    assert lm.requests[0].offered == ["calculate", "finish"]
+    assert [turn.observation for turn in prediction.trajectory] == [
+        "1800",
+        "Error: expression: '7777' has not been seen; known: 150, 12, 1800",
+    ]
+
+
 def test_a_calculation_takes_numbers_of_the_run_and_small_whole_ones():
     prediction, lm = run(
         call("price", item="cups"),

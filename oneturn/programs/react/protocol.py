@@ -1,0 +1,55 @@
+"""What the system message says about steps: their format, and the tools."""
+
+from __future__ import annotations
+
+from oneturn.lm.free_text import BEFORE_JSON
+from oneturn.programs.react.schema import StepSchema
+from oneturn.tools.registry import FINISH
+
+_PROTOCOL = """\
+You work in steps. {step} {shape}
+It calls exactly one tool;{together} you then read its result and take the next step. Take arguments from the question \
+or from results, never invent them. As soon as the results hold the answer, or can't, call finish. The tools:
+{tools}"""
+_STEP = "Every step is one JSON object:"
+_FREE_STEP = (
+    f'First reason about the question in plain text, step by step. Then, after "{BEFORE_JSON}", write one JSON object, '
+    "which calls finish if the reasoning holds the answer, and a tool for what it lacks. Every further step is a JSON "
+    "object only:"
+)
+_WITHOUT_TOOLS = """\
+{reply} {shape}
+It holds the final outputs, which are the arguments of:
+{tools}"""
+_REPLY = "Reply with one JSON object:"
+_FREE_REPLY = (
+    "First reason about the task in plain text, step by step. Then write the final outputs as one JSON object after "
+    f'"{BEFORE_JSON}":'
+)
+REMINDER = f'\n\nReason step by step, then write "{BEFORE_JSON}" and the JSON object.'
+"""Follows the question: a small LM forgets what the system message says about it, and reasons up to its limit."""
+_TOGETHER = " further calls that don't need its result go into parallel_calls, and all are made at the same time;"
+
+
+def protocol(steps: StepSchema, free_thought: bool, full: bool) -> str:
+    """Return the format of a step, and the tools.
+
+    A small LM that reads about steps and results answers in their words, so a program without tools is asked for its
+    outputs.
+
+    Args:
+        steps: the schema of a step.
+        free_thought: whether the first step has a thought in free text before its JSON, and no other step has one.
+        full: whether to tell all that the schema would.
+    """
+    tools = steps.description(full)
+    in_json = steps.thoughts and not free_thought
+    if steps.names == {FINISH}:
+        thought = '"thought": "<reasoning, step by step>", ' if in_json else ""
+        shape = f'{{{thought}"tool_call": {{"name": "{FINISH}", "args": {{…}}}}}}'
+        return _WITHOUT_TOOLS.format(reply=_FREE_REPLY if free_thought else _REPLY, shape=shape, tools=tools)
+    thought = '"thought": "<why, in a few words>", ' if in_json else ""
+    more = ', "parallel_calls": []' if steps.parallel else ""
+    shape = f'{{{thought}"tool_call": {{"name": "<tool>", "args": {{…}}}}{more}}}'
+    step = _FREE_STEP if free_thought else _STEP
+    return _PROTOCOL.format(step=step, shape=shape, together=_TOGETHER if steps.parallel else "", tools=tools)
