@@ -5,7 +5,7 @@
     python -m benchmarks.recipes --data benchmarks/samples/sums.jsonl --signature "question -> answer" \\
         --tools benchmarks.calculator:calculate --metric number --lm openai/gpt-4o-mini
 
-    python -m benchmarks.recipes --set gsm_symbolic --recipes none programs, uncompiled
+    python -m benchmarks.recipes --set gsm_symbolic --recipes none            # four programs, uncompiled
     python -m benchmarks.recipes --set gsm_symbolic --split dev --recipes bootstrap,miprov2 --only oneturn.ReAct
 
 ``--set`` takes a third-party set of ``benchmarks.question_sets``, on which plain chat and ``dspy.ChainOfThought`` stand

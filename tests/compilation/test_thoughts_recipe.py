@@ -23,7 +23,7 @@ def sums(best: str) -> ScriptedLM:
         step = {"tool_call": {"name": "finish", "args": {"answer": "36" if best in (way, "all") else "35"}}}
         return f"{'Twelve threes.' if way == 'free' else ''}\n{json.dumps(step)}"
 
-    return ScriptedLM(reply, reply, reply)
+    return ScriptedLM(reply, reply, reply, free_text=True)
 
 
 @pytest.mark.parametrize(("best", "chosen"), [("free", "free"), ("short", True), ("none", False), ("all", False)])

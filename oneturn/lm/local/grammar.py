@@ -14,16 +14,17 @@ from dspy.lm15 import Request
 
 from oneturn.lm.free_text import BEFORE_JSON, split_free_text
 
-# The text begins with a letter, so that there is one. The JSON is the first line that begins with a brace, or follows
-# "Answer:"; a brace inside a line, as in LaTeX, is text unless a quote or a space follows. The text may end anywhere at
-# its limit.
+# The text begins with a letter, and not with "Answer:", so that there is one. The JSON is the first line that begins
+# with a brace, or follows "Answer:" and at most four spaces, line breaks, asterisks or underscores. A brace inside a
+# line, as in LaTeX, is text unless a quote or a space follows. The text may end anywhere at its limit.
 _GRAMMAR = """\
 %llguidance {{}}
 start: text json
 text[max_tokens={tokens}]: TEXT
-TEXT: /[A-Za-z]{inside}(\\n([^{{\\n]{inside})?)*/ & ~/(.|\\n)*{marker}[ \\n]*[^ \\n](.|\\n)*/
+TEXT: /[A-Za-z]{inside}(\\n([^{{\\n]{inside})?)*/ & ~/{marker}(.|\\n)*/ & ~/(.|\\n)*{marker}{after}(.|\\n)*/
 json: %json {schema}
 """
+_AFTER = r"([*_ \n]*[^*_ \n]|[*_ \n]{5})"
 _INSIDE = r"""([^{\n]|\{[^"'\s])*"""
 _JSON = {"x-guidance": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}}
 
@@ -37,6 +38,6 @@ def with_grammar(request: Request) -> Request:
     if not tokens:
         return request
     schema_text = json.dumps({**_JSON, **json_schema})
-    grammar = _GRAMMAR.format(tokens=tokens, inside=_INSIDE, marker=BEFORE_JSON, schema=schema_text)
+    grammar = _GRAMMAR.format(tokens=tokens, inside=_INSIDE, marker=BEFORE_JSON, after=_AFTER, schema=schema_text)
     extensions = {**(request.config.extensions or {}), "grammar": grammar}
     return replace(request, config=replace(request.config, response_format=None, extensions=extensions))

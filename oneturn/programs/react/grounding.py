@@ -89,7 +89,8 @@ class SeenValues:
 
     Attributes:
         texts: the inputs and the tools' results.
-        results: the tools' results alone; all texts if no tool can return a number first.
+        results: the tools' results alone.
+        looks_up: whether a tool can return numbers before others calculate with them.
         sources: the ids of the documents that tools returned, in order.
         used: earlier values of ``Seen`` arguments by tool; no value is offered twice.
     """
@@ -98,15 +99,19 @@ class SeenValues:
     sources: tuple[str, ...] = ()
     used: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     results: tuple[str, ...] = ()
+    looks_up: bool = True
+
+    @property
+    def may_calculate(self) -> bool:
+        """Whether a number has been looked up, or no tool can."""
+        return not self.looks_up or any(_NUMBER.search(text) for text in self.results)
 
     def matches(self, pattern: str) -> list[str]:
         """Return the distinct matches of ``pattern`` in the texts, in order."""
         return list(dict.fromkeys(match.group() for text in self.texts for match in re.finditer(pattern, text)))
 
     def numbers(self) -> dict[Decimal, str]:
-        """Return the distinct numbers in the texts, as written first, in order; none before a result has one."""
-        if not any(_NUMBER.search(text) for text in self.results):
-            return {}
+        """Return the distinct numbers in the texts, as written first, in order."""
         numbers: dict[Decimal, str] = {}
         for match in (match for text in self.texts for match in _NUMBER.finditer(text)):
             written = match.group().replace(",", "")
@@ -151,8 +156,8 @@ def restrict_to_seen(tool: str, schema: Mapping[str, Any], seen_values: SeenValu
             elif name in schema.get("required", ()):
                 return None
         elif field_schema.get("format") == _SEEN_NUMBERS:
-            if numbers := seen_values.numbers():
-                properties[name] = _with_numbers(field_schema, numbers.values())
+            if seen_values.may_calculate:
+                properties[name] = _with_numbers(field_schema, seen_values.numbers().values())
             elif name in schema.get("required", ()):
                 return None
         else:
@@ -179,9 +184,9 @@ def describe_unseen(schema: Mapping[str, Any], values: Mapping[str, Any], seen_v
         elif field_schema.get("format") == _SEEN_NUMBERS:
             if _is_left_out(name, values, schema):
                 continue
-            numbers = seen_values.numbers()
+            numbers = seen_values.numbers() if seen_values.may_calculate else {}
             choices, field_values = numbers.values(), _unseen_numbers(str(values.get(name)), numbers)
-            if not numbers:
+            if not seen_values.may_calculate:
                 yield f"{name}: no tool has returned a number yet; look the numbers up first"
         else:
             continue

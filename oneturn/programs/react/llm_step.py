@@ -29,7 +29,7 @@ from oneturn.lm.streaming import OnDelta
 from oneturn.programs.react.demo_pool import DemoPool
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.prompt import StepAdapter
-from oneturn.programs.react.reply_parser import parse_reply
+from oneturn.programs.react.reply_parser import parse_reply, split_free_text
 from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.step_reader import IsChecked, StepReader
 from oneturn.programs.react.step_stream import DeltaReader
@@ -226,9 +226,10 @@ class StepCaller:
         inputs = {"steps_so_far": len(trajectory), "tool_calling": adapter.tool_calling}
         with child_span(self._lm.model, SpanType.CHAT_MODEL, inputs) as span:
             try:
-                config = call_settings(
-                    {**self._thought_config(adapter), **self._lm_settings.config(self.usage.output_tokens)}, self._lm
-                )
+                request = self._lm_settings.config(self.usage.output_tokens)
+                if "max_tokens" in request:  # half of it is left for the JSON
+                    adapter.free_tokens = min(adapter.free_tokens, request["max_tokens"] // 2)
+                config = call_settings({**self._thought_config(adapter), **request}, self._lm)
                 callbacks = [*dspy.settings.callbacks, *self._callbacks]
                 with dspy.context(adapter=adapter, trace=None, callbacks=callbacks), track_usage(tracker):
                     turns = list(trajectory)
@@ -250,13 +251,12 @@ class StepCaller:
     def _thought_config(self, adapter: StepAdapter) -> dict[str, Any]:
         """Return the LM's own token limit with room for a free thought, unless the request has one."""
         limit = self._lm.kwargs.get("max_tokens")
-        if limit is None or not (adapter.free_thought and adapter.first):
-            return {}
-        return {"max_tokens": limit + self._schema.free_thought}
+        return {} if limit is None or not adapter.free_tokens else {"max_tokens": limit + adapter.free_tokens}
 
     def _is_complete(self, text: str) -> bool:
         try:
-            return parse_reply(text, self._schema.function_names).complete
+            step = split_free_text(text)[1] if self._adapters.free_thought else text
+            return parse_reply(step, self._schema.function_names).complete
         except ValueError:
             return False
 

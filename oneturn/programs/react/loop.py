@@ -185,8 +185,8 @@ class Run:
         for turn in self.trajectory:
             if turn.tool_call is not None and not self._may_make(turn.tool_call):
                 used.setdefault(turn.tool_call.name, []).extend(turn.tool_call.args.values())
-        results = self.seen[self.given :] if self.schema.looks_up else self.seen
-        return SeenValues(tuple(self.seen), tuple(self.sources), used, tuple(results))
+        results = tuple(self.seen[self.given :])
+        return SeenValues(tuple(self.seen), tuple(self.sources), used, results, self.schema.looks_up)
 
     def _next_step(self, allowed: Allowed) -> Generator[Step, None, StepCall | None]:
         while True:

@@ -143,7 +143,7 @@ class ReAct(dspy.Module):
         self.signature = dspy.ensure_signature(signature)
         self.tools = {name: with_annotated_args(tool) for name, tool in toolset(tools).items()}
         self.max_iters = max_iters
-        self.thoughts = check_thoughts(thoughts, default="free" if self.tools else True)
+        self.thoughts = self._thoughts_or_default(thoughts)
         self.thought_tokens = thought_tokens
         self.parallel_calls = parallel_calls
         self.supported_citations = supported_citations
@@ -178,13 +178,16 @@ class ReAct(dspy.Module):
             self.signature, self.tools, bool(self.thoughts), self.parallel_calls, order, free
         )
 
-    def set_thoughts(self, thoughts: Thoughts) -> None:
+    def _thoughts_or_default(self, thoughts: Thoughts | None) -> Thoughts:
+        return check_thoughts(thoughts, default="free" if self.tools else True)
+
+    def set_thoughts(self, thoughts: Thoughts | None) -> None:
         """Set whether and how the LM writes thoughts; the instructions and the demos are kept.
 
         Raises:
             ProgramError: there is no such value.
         """
-        self.thoughts = check_thoughts(thoughts)
+        self.thoughts = self._thoughts_or_default(thoughts)
         self.order_outputs(self.steps_schema.outputs)
         signature = _step_signature(self.signature, bool(self.thoughts), self.parallel_calls)
         self.step.signature = signature.with_instructions(self.step.signature.instructions)

@@ -31,7 +31,7 @@ from oneturn.programs.react.history import (
     tool_turns,
 )
 from oneturn.programs.react.protocol import REMINDER, protocol
-from oneturn.programs.react.reply_parser import parse_object, parse_reply
+from oneturn.programs.react.reply_parser import parse_object, parse_reply, split_free_text
 from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
 from oneturn.tools.registry import FINISH
@@ -56,6 +56,7 @@ class StepAdapter(RequestAdapter):
         first: whether this is the first step.
 
     Attributes:
+        free_tokens: the maximum number of tokens of the step's free text; 0 for none.
         states: what the LM's API requires back of its replies, by the id of a function call; set by :meth:`format`.
         plain_answer: after how many characters of plain text the text streams as the answer; ``None`` if it isn't one.
     """
@@ -77,6 +78,7 @@ class StepAdapter(RequestAdapter):
         self.allowed = frozenset(allowed)
         self.seen_values = seen_values
         self.free_thought = free_thought
+        self.free_tokens = steps.free_thought if free_thought and first else 0
         self.first = first
         self.states: dict[str, str] = {}
 
@@ -84,8 +86,8 @@ class StepAdapter(RequestAdapter):
         """Return the schema of the allowed steps as the response format."""
         in_json = self.steps.thoughts and not self.free_thought
         schema = self.steps.json_schema(self.allowed, self.seen_values, in_json)
-        if self.free_thought and self.first:
-            schema = with_free_text(schema, self.steps.free_thought)
+        if self.free_tokens:
+            schema = with_free_text(schema, self.free_tokens)
         return {
             "response_format": {
                 "type": "json_schema",
@@ -141,8 +143,9 @@ class StepAdapter(RequestAdapter):
         Raises:
             AdapterParseError: the reply isn't a JSON object that calls a tool.
         """
+        text, written = split_free_text(completion) if self.free_thought else ("", completion)
         try:
-            reply = parse_reply(completion, self.steps.function_names, examples)
+            reply = parse_reply(written, self.steps.function_names, examples)
         except ValueError as error:
             if (outputs := self._outputs_in(completion)) is not None:
                 return {"tool_call": outputs, **({"thought": ""} if self.steps.thoughts else {})}
@@ -157,7 +160,7 @@ class StepAdapter(RequestAdapter):
         if self.steps.parallel:
             step["parallel_calls"] = more
         if self.steps.thoughts:
-            step["thought"] = (reply.before or reply.thought) if self.free_thought else reply.thought
+            step["thought"] = (text or reply.before or reply.thought) if self.free_thought else reply.thought
         return step
 
     def _outputs_in(self, completion: str) -> ToolCallArgs | None:
@@ -177,7 +180,8 @@ class StepAdapter(RequestAdapter):
     def _demo_messages(self, signature: type[dspy.Signature], demo: Mapping[str, Any]) -> list[Message]:
         if demo.get("tool_call") is not None:
             call = _call(demo["tool_call"])
-            return [*self._run_messages(signature, demo), *self._end_messages(demo.get("thought"), call)]
+            thought = "" if self.free_thought and demo.get("trajectory") else demo.get("thought")
+            return [*self._run_messages(signature, demo), *self._end_messages(thought, call)]
         labels = {name: jsonable(demo[name]) for name in self.steps.outputs if name in demo}
         if not labels:
             return []
@@ -197,9 +201,10 @@ class StepAdapter(RequestAdapter):
     def _turn_messages(self, turns: Iterable[Turn]) -> list[Message]:
         """Return each turn as the LM's step and its result."""
         messages: list[Message] = []
-        for turn in turns:
+        for number, turn in enumerate(turns):
             if turn.tool_call is not None:
-                messages += self._end_messages(turn.thought, turn.tool_call)
+                thought = "" if self.free_thought and number else turn.thought  # only the first step has one
+                messages += self._end_messages(thought, turn.tool_call)
             elif turn.reply is not None:
                 messages.append({"role": "assistant", "content": turn.reply or EMPTY_REPLY})
             messages.append(observation_message(turn))

@@ -33,7 +33,10 @@ _CALL_BLOCKS = ("tool_code", "tool_call")  # Gemma's and Gemini's
 _TAG = re.compile(r"<[^<>]{1,60}>|\[/?[A-Z_]+\]")
 _ESCAPE = re.compile(r"\\(?P<known>[\"'\\/nrt]|u[0-9a-fA-F]{4})?")
 _FENCE = re.compile(r"\s*```\w*\s*\Z")
-_ANNOUNCED = re.compile(rf"(?:\A|\n)[ \t*_#]*{re.escape(BEFORE_JSON)}[\s*_]*\Z")
+_ANNOUNCED = re.compile(
+    rf"(?:(?:\A|(?<=\n))[ \t*_#>-]*(?:Final )?[*_]*{BEFORE_JSON.removesuffix(':')}[*_]*:[\s*_]*)+\Z", re.IGNORECASE
+)
+_STEP = re.compile(r'\{\s*"(?:tool_call|thought)"\s*:')
 _DECODER = json.JSONDecoder(strict=False)  # LMs write line breaks inside strings
 
 
@@ -106,6 +109,15 @@ def _is_in_block_beside_prose(text: str, start: int) -> bool:
         return False
     before, after = text[:fence], text[fence + 3 :].partition("```")[2]
     return not before.rstrip().endswith((">", "]")) and any(_TAG.sub("", part).strip() for part in (before, after))
+
+
+def split_free_text(reply: str) -> tuple[str, str]:
+    """Split a reply that begins with free text into the text and the step, which may be incomplete.
+
+    The text is no step, whatever calls it mentions. A reply in which no step begins is a step as a whole.
+    """
+    step = _STEP.search(reply)
+    return ("", reply) if step is None else (text_before(reply, step.start()), reply[step.start() :])
 
 
 def text_before(text: str, start: int) -> str:

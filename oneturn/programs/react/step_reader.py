@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from oneturn.core.steps import AnswerDelta, Thought
-from oneturn.programs.react.reply_parser import PartialStep
+from oneturn.programs.react.reply_parser import PartialStep, split_free_text
 from oneturn.programs.react.schema import StepSchema
 from oneturn.tools.registry import FINISH
 
@@ -45,7 +45,7 @@ class StepReader:
         self._answer_field = answer_field
         self._names = schema.function_names
         self._thoughts = thoughts and schema.thoughts
-        self._thoughts_in = ("before", "thought") if free_thought else ("thought",)
+        self._free_thought = free_thought
         self._attempt = attempt
         self._is_checked = is_checked
         self._checked = False
@@ -57,21 +57,20 @@ class StepReader:
     def read(self, piece: str) -> Iterator[Thought | AnswerDelta]:
         """Take the next piece of text; yield what it completes."""
         self._reply += piece
-        step = self._step.read(self._reply)
+        text, written = split_free_text(self._reply) if self._free_thought else ("", self._reply)
+        step = self._step.read(written)
         if step is None:
             return
-        if self._thoughts and not self.thought_emitted and (thought := self._thought(step)):
+        thought = text or (step["before"] if self._free_thought else "") or step.get("thought")
+        if self._thoughts and not self.thought_emitted and thought:
             self.thought_emitted = True
-            yield Thought(thought)
+            yield Thought(str(thought))
         answer = self._answer(step["tool_call"])
         if new := answer[len(self.emitted_answer) :]:
             if not self.emitted_answer and self._is_checked is not None:
                 self._checked = self._is_checked(step["tool_call"]["args"])
             self.emitted_answer += new
             yield AnswerDelta(new, self._attempt, self._checked)
-
-    def _thought(self, step: Mapping[str, Any]) -> str:
-        return next((str(step[name]) for name in self._thoughts_in if step.get(name)), "")
 
     def _answer(self, call: Mapping[str, Any]) -> str:
         args = call.get("args")

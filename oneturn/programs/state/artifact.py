@@ -49,7 +49,7 @@ class Manifest(pydantic.BaseModel):
             the cheapest first.
         overlap: the ``rows`` of dev and test that its prompts repeat, and the ``reason`` to save it anyway.
         thoughts: whether and how the LM writes thoughts, by the path of each ``oneturn.ReAct``; a file without it keeps
-            the program's own.
+            the program's own, but for free ones, which are younger than such files.
         interface: the signature and the tools of the uncompiled program, with their SHA-256; without it, only a
             changed number of fields is detected as drift.
     """
@@ -149,7 +149,7 @@ def load_compiled(program: dspy.Module, path: str | Path) -> Manifest:
     manifest = _manifest(document, path)
     for name, _ in program.named_predictors():
         _validate(_Predictor, state[name], f"state.{name}", path)
-    _set_thoughts(program, manifest.thoughts)
+    _set_thoughts(program, _thoughts_in(manifest, program))
     _check_drift(program, state, manifest, path)
     for place, react in _reacts(program):
         react.order_outputs((manifest.finish_order or {}).get(place, react.signature.output_fields))
@@ -203,6 +203,13 @@ def compiled_interface(student: dspy.Module, thoughts: Mapping[str, Thoughts] | 
         return interface_of(student)
     finally:
         _set_thoughts(student, declared)
+
+
+def _thoughts_in(manifest: Manifest, program: dspy.Module) -> dict[str, Thoughts]:
+    """Return the thoughts that a program was compiled with; older files, which don't say, never with free ones."""
+    if manifest.thoughts is not None:
+        return manifest.thoughts
+    return {place: True if declared == "free" else declared for place, declared in thoughts_of(program).items()}
 
 
 def _set_thoughts(program: dspy.Module, thoughts: Mapping[str, Thoughts] | None) -> None:
@@ -269,7 +276,7 @@ def drift_of(program: dspy.Module, path: Path) -> list[str]:
     manifest = read_manifest(path)
     if manifest.interface is None:
         return []
-    return differences(manifest.interface, compiled_interface(program, manifest.thoughts))
+    return differences(manifest.interface, compiled_interface(program, _thoughts_in(manifest, program)))
 
 
 def read_compiled(path: Path) -> tuple[Manifest, dict[str, Any]]:

@@ -10,7 +10,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from oneturn.errors import ProgramError
-from oneturn.programs.state.artifact import read_manifest, save_compiled
+from oneturn.programs.state.artifact import read_manifest, save_compiled, thoughts_of
 
 
 def compiled_file(wanted: str, configured: Path | None, folder: Path) -> Path:
@@ -48,7 +48,13 @@ def uncompiled_file(program: dspy.Module, compiled: Path, folder: Path) -> Path:
     """
     manifest = read_manifest(compiled)
     scores = {"after": manifest.scores["before"]} if "before" in manifest.scores else {}
-    nothing_kept = {"finish_order": None, "thoughts": None, "front": None, "overlap": None, "stopped": None}
+    nothing_kept = {
+        "finish_order": None,
+        "thoughts": thoughts_of(program),
+        "front": None,
+        "overlap": None,
+        "stopped": None,
+    }
     origin = {"recipe": "uncompiled", "scores": scores, "spend": {}, "estimate": None}
     path = folder / compiled.name
     save_compiled(program, manifest.model_copy(update={**origin, **nothing_kept}), path)

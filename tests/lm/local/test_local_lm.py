@@ -17,6 +17,8 @@ import pydantic
 import pytest
 from dspy.lm15 import Config, Message, Request
 
+import oneturn
+from oneturn.core.steps import Answer, Thought, ToolCall, Working
 from oneturn.errors import LocalLMError, WeightsError
 from oneturn.lm.local import LocalEngine, ServerSettings, local_lm
 
@@ -128,6 +130,25 @@ def test_streamed_deltas_join_to_the_answer(lm: dspy.LM) -> None:
     assert "".join(pieces) == lm.engine.complete(request).text
     assert events[-1].type == "end"
     assert events[-1].usage.output_tokens > 3
+
+
+def product(first: int, second: int) -> str:
+    """Multiply two numbers."""
+    return str(first * second)
+
+
+@pytest.mark.local_lm
+@pytest.mark.parametrize("tokens", [12, 300])
+def test_the_first_step_begins_with_free_text_and_ends_in_a_call(lm: dspy.LM, tokens: int) -> None:
+    program = oneturn.ReAct("question -> answer", tools=[product], thoughts="free", thought_tokens=tokens)
+    with dspy.context(lm=lm):
+        steps = list(program.steps(question="A box has 12 cups. How many cups are in 3 boxes?"))
+    first = next(step for step in steps if not isinstance(step, Working))
+    assert isinstance(first, Thought)
+    assert first.text[0].isalpha()
+    assert "tool_call" not in first.text
+    assert not first.text.endswith("Answer:")
+    assert any(isinstance(step, ToolCall | Answer) for step in steps)
 
 
 @pytest.mark.local_lm

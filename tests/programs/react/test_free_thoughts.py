@@ -8,11 +8,14 @@ from typing import Any
 
 import dspy
 import pytest
+from dspy.lm15 import Config, Message, Request
 
 from oneturn import ReAct
-from oneturn.core.steps import AnswerDelta, Thought
+from oneturn.core.run_context import LMSettings, RunContext
+from oneturn.core.steps import Answer, AnswerDelta, Thought, ToolCall
 from oneturn.errors import ProgramError
 from oneturn.lm.free_text import split_free_text
+from oneturn.lm.local.grammar import with_grammar
 from oneturn.programs.react import Thoughts
 from oneturn.programs.state import Manifest, compiled_interface, drift_of, load_compiled, save_compiled, thoughts_of
 from oneturn.testing import ScriptedLM, call, finish
@@ -88,7 +91,19 @@ def test_the_next_request_and_a_demo_have_the_text_before_the_json():
 
 
 @pytest.mark.parametrize(
-    "announced", ["\n", "\n\nAnswer:\n", "\n**Answer:** ", "\n### Answer: ", "\n```json\n", "\n\nAnswer:\n```json\n"]
+    "announced",
+    [
+        "\n",
+        "\n\nAnswer:\n",
+        "\n**Answer:** ",
+        "\n**Answer**: ",
+        "\n### Answer: ",
+        "\n> Final Answer: ",
+        "\r\nAnswer:\r\n",
+        "\n```json\n",
+        "\n\nAnswer:\n```json\n",
+        "\nAnswer:\n\nAnswer: ",
+    ],
 )
 def test_what_announces_the_json_is_no_part_of_the_thought(announced: str):
     steps = run(scripted(text_then("Twelve threes.", finish(answer="36"), announced)))
@@ -100,10 +115,76 @@ def test_an_answer_in_the_thought_s_last_sentence_stays_in_it():
     assert [step.text for step in steps if isinstance(step, Thought)] == ["Twelve threes make the Answer: 36."]
 
 
+MENTIONED = (
+    "I calculate it:\n```python\ncalculate(expression='2 * 2')\n```\nSo it is 36.",
+    "Action: calculate\nAction Input: 2 * 2\nThis gives 36.",
+    "<tool_call>calculate</tool_call> would tell; it is 36.",
+    "\\text{cups} " * 101 + "make 36.",
+)
+
+
+@pytest.mark.parametrize("streams", [True, False])
+@pytest.mark.parametrize("thought", MENTIONED)
+def test_a_call_in_the_reasoning_is_no_step(thought: str, streams: bool):
+    steps = run(scripted(text_then(thought, finish(answer="36")), streams=streams))
+    assert [step.text for step in steps if isinstance(step, Thought)] == [thought]
+    assert [step.prediction.answer for step in steps if isinstance(step, Answer)] == ["36"]
+    assert not [step for step in steps if isinstance(step, ToolCall)]
+
+
+def test_a_limit_of_the_request_leaves_half_of_it_to_the_json():
+    lm = scripted(AT_ONCE)
+    context = RunContext()
+    context.lm_settings = LMSettings(max_output_tokens=100)
+    with context.active():
+        run(lm)
+    assert lm.requests[0].settings["max_tokens"] == 100
+    assert split_free_text(lm.requests[0].schema or {})[1] == 50
+
+
+def test_a_demo_shows_the_free_thought_of_its_first_step_only():
+    turns = [
+        {
+            "thought": f"Step {number}.",
+            "tool_call": call("calculate", expression=f"{number}")["tool_call"],
+            "observation": "1",
+        }
+        for number in (1, 2)
+    ]
+    agent = program()
+    agent.step.demos = [
+        dspy.Example(question="?", trajectory=turns, thought="Done.", tool_call=finish(answer="1")["tool_call"])
+    ]
+    run(lm := scripted(AT_ONCE), agent)
+    replies = [each["content"] for each in lm.requests[0].messages if each["role"] == "assistant"]
+    assert [reply.partition("{")[0] for reply in replies] == ["Step 1.\n\nAnswer: ", "", ""]
+
+
+def test_the_grammar_has_the_limit_and_the_marker():
+    lm = scripted(AT_ONCE)
+    run(lm, program(thought_tokens=70))
+    schema = lm.requests[0].schema
+    request = Request(
+        model="m",
+        messages=(Message.user("?"),),
+        config=Config(response_format={"type": "json_schema", "schema": schema}),
+    )
+    grammar = with_grammar(request).config.extensions["grammar"]
+    assert "max_tokens=70" in grammar
+    assert "Answer:" in grammar
+    assert with_grammar(request).config.response_format is None
+
+
 def test_free_text_is_the_default_with_tools_and_json_without():
     assert program(None).thoughts == "free"
     assert ReAct("question -> answer", tools=[calculate]).thoughts == "free"
     assert ReAct("question -> answer", tools=[]).thoughts is True
+
+
+def test_thoughts_can_be_set_back_to_the_default():
+    agent = program(True)
+    agent.set_thoughts(None)
+    assert agent.thoughts == "free"
 
 
 @pytest.mark.parametrize("thoughts", [True, False, "free"])
@@ -150,6 +231,18 @@ def saved(student: ReAct, compiled: ReAct, path: Path) -> Path:
     )
     save_compiled(compiled, manifest, path)
     return path
+
+
+@pytest.mark.parametrize(("declared", "kept"), [(None, True), ("free", True), (True, True), (False, False)])
+def test_a_file_that_is_older_than_free_thoughts_was_compiled_without_them(declared: Any, kept: Any, tmp_path: Path):
+    path = saved(program(kept), program(kept), tmp_path / "compiled.json")
+    document = json.loads(path.read_text())
+    del document["manifest"]["thoughts"]
+    path.write_text(json.dumps(document))
+    loaded = program(declared)
+    assert drift_of(program(declared), path) == []
+    load_compiled(loaded, path)
+    assert loaded.thoughts == kept
 
 
 @pytest.mark.parametrize("declared", [True, False, "free"])

@@ -226,6 +226,17 @@ def test_without_another_tool_a_calculation_takes_the_question_s_numbers_at_once
     ]
 
 
+def test_without_another_tool_small_numbers_that_stand_in_words_can_be_calculated_with():
+    prediction, lm = run(
+        call("calculate", expression="12 * 15"),
+        finish(answer="180", citations=[]),
+        question="What is twelve times fifteen?",
+        tools=[calculate],
+    )
+    assert lm.requests[0].offered == ["calculate", "finish"]
+    assert [turn.observation for turn in prediction.trajectory] == ["180"]
+
+
 def test_a_calculation_takes_numbers_of_the_run_and_small_whole_ones():
     prediction, lm = run(
         call("price", item="cups"),
