@@ -29,7 +29,7 @@ from oneturn.lm.streaming import OnDelta
 from oneturn.programs.react.demo_pool import DemoPool
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.prompt import StepAdapter
-from oneturn.programs.react.reply_parser import parse_reply, split_free_text
+from oneturn.programs.react.reply_parser import parse_reply, split_reply
 from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.step_reader import IsChecked, StepReader
 from oneturn.programs.react.step_stream import DeltaReader
@@ -255,7 +255,7 @@ class StepCaller:
 
     def _is_complete(self, text: str) -> bool:
         try:
-            step = split_free_text(text)[1] if self._adapters.free_thought else text
+            step = split_reply(text)[1] if self._adapters.free_thought else text
             return parse_reply(step, self._schema.function_names).complete
         except ValueError:
             return False

@@ -31,7 +31,7 @@ from oneturn.programs.react.history import (
     tool_turns,
 )
 from oneturn.programs.react.protocol import REMINDER, protocol
-from oneturn.programs.react.reply_parser import parse_object, parse_reply, split_free_text
+from oneturn.programs.react.reply_parser import parse_object, parse_reply, split_reply
 from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn
 from oneturn.tools.registry import FINISH
@@ -79,7 +79,6 @@ class StepAdapter(RequestAdapter):
         self.seen_values = seen_values
         self.free_thought = free_thought
         self.free_tokens = steps.free_thought if free_thought and first else 0
-        self.first = first
         self.states: dict[str, str] = {}
 
     def request_options(self, lm: dspy.BaseLM) -> dict[str, Any]:
@@ -143,7 +142,7 @@ class StepAdapter(RequestAdapter):
         Raises:
             AdapterParseError: the reply isn't a JSON object that calls a tool.
         """
-        text, written = split_free_text(completion) if self.free_thought else ("", completion)
+        text, written = split_reply(completion) if self.free_thought else ("", completion)
         try:
             reply = parse_reply(written, self.steps.function_names, examples)
         except ValueError as error:

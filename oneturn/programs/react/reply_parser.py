@@ -111,7 +111,7 @@ def _is_in_block_beside_prose(text: str, start: int) -> bool:
     return not before.rstrip().endswith((">", "]")) and any(_TAG.sub("", part).strip() for part in (before, after))
 
 
-def split_free_text(reply: str) -> tuple[str, str]:
+def split_reply(reply: str) -> tuple[str, str]:
     """Split a reply that begins with free text into the text and the step, which may be incomplete.
 
     The text is no step, whatever calls it mentions. A reply in which no step begins is a step as a whole.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from oneturn.core.steps import AnswerDelta, Thought
-from oneturn.programs.react.reply_parser import PartialStep, split_free_text
+from oneturn.programs.react.reply_parser import PartialStep, split_reply
 from oneturn.programs.react.schema import StepSchema
 from oneturn.tools.registry import FINISH
 
@@ -57,7 +57,7 @@ class StepReader:
     def read(self, piece: str) -> Iterator[Thought | AnswerDelta]:
         """Take the next piece of text; yield what it completes."""
         self._reply += piece
-        text, written = split_free_text(self._reply) if self._free_thought else ("", self._reply)
+        text, written = split_reply(self._reply) if self._free_thought else ("", self._reply)
         step = self._step.read(written)
         if step is None:
             return
