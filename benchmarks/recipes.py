@@ -34,8 +34,9 @@ from benchmarks.plain_react import as_plain_react
 from benchmarks.question_sets import SETS, SIZES
 from benchmarks.report import between_marks
 from oneturn import Agent, load_agent
-from oneturn.compilation import SpendBar, compile
-from oneturn.compilation.recipes import RECIPES, demo_curve
+from oneturn.compilation import SpendBar, compile, with_options
+from oneturn.compilation.recipes import RECIPES, Work, random_search
+from oneturn.compilation.recipes import recipe as declared
 from oneturn.datasets import dataset_hash, interleave, spread
 from oneturn.evaluation import interval, interval_of_differences
 from oneturn.programs.state import Manifest
@@ -44,8 +45,10 @@ PEER_TOKENS = 400
 """Maximum tokens of a ``dspy.ReAct`` step, which is longer than a step of ``oneturn.ReAct``."""
 SET_TOKENS = 512
 """Maximum tokens of a reply on a third-party set, the same for every program."""
-LABELLED_CURVE = partial(demo_curve, scripted=True, counts=(4, 8, 16))
-"""For a program without tools: labelled examples as demos, in three numbers."""
+LABELLED_SEARCH = declared(lambda train, dev: Work(runs=(8 * dev, 8 * dev), prompt_growth=(2, 6)))(
+    with_options(random_search, draws=8, demos=8)
+)
+"""For a program without tools: the best of eight random sets of eight labelled examples as demos."""
 OURS, PEER, THOUGHT, CHAT = "oneturn.ReAct", "dspy.ReAct", "dspy.ChainOfThought", "plain chat"
 
 _COLUMNS = (
@@ -198,7 +201,7 @@ def set_agent(name: str, config: oneturn.AgentConfig) -> Agent:
     config = config.model_copy(update={"compile": compile_config})
     rows = [(row["id"], row) for row in each.rows()]
     agent = rows_agent(name, lambda: rows, each.task(), each.tools, each.metric, config)
-    return with_lm(replace(agent, recipes={**RECIPES, "labelled_curve": LABELLED_CURVE}), max_tokens=SET_TOKENS)
+    return with_lm(replace(agent, recipes={**RECIPES, "labelled_search": LABELLED_SEARCH}), max_tokens=SET_TOKENS)
 
 
 def with_lm(agent: Agent, **settings: Any) -> Agent:

@@ -70,6 +70,19 @@ def test_one_demo_of_each_category():
     assert len(demos) == 2
 
 
+@pytest.mark.parametrize("demos", [1, 3, 9, 20])
+def test_as_many_demos_as_asked_for_from_each_category_in_turn(demos: int):
+    rows = [called(number, category="odd" if number % 2 else "even") for number in range(9)]
+    shown = [int(demo["question"][1:-1]) % 2 for demo in scripted(rows, demos=demos).step.demos]
+    assert len(shown) == min(demos, 9)
+    assert abs(sum(shown[:8]) - len(shown[:8]) / 2) <= 0.5
+
+
+def test_number_of_demos_below_one_is_an_error():
+    with pytest.raises(ConfigError, match="demos is 0; it must be at least 1, or None for one of each category"):
+        scripted([called(1)], demos=0)
+
+
 def test_example_whose_calls_are_unknown_is_left_out():
     (demo,) = scripted([example(1), called(2), dspy.Example(question="Q3?").with_inputs("question")]).step.demos
     assert demo["question"] == "Q2?"
@@ -268,6 +281,14 @@ def test_few_sets_are_not_screened(monkeypatch: pytest.MonkeyPatch):
     arguments: dict[str, Any] = {"trainset": rows, "valset": rows[:1], "metric": metric, "seed": 0, "threads": 1}
     recipes.random_search(program(), **arguments, screen=2)
     assert len(scored) == 4
+
+
+def test_each_set_of_a_search_has_as_many_demos_as_asked_for(monkeypatch: pytest.MonkeyPatch):
+    scored = counted(monkeypatch, best=5)
+    rows = [called(number, category="all") for number in range(40)]
+    arguments: dict[str, Any] = {"trainset": rows, "valset": rows[:1], "metric": metric, "seed": 0, "threads": 1}
+    recipes.random_search(program(), **arguments, draws=3, demos=5)
+    assert scored == [5] * 3
 
 
 class Scores:

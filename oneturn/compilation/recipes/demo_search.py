@@ -16,7 +16,7 @@ from oneturn.compilation.recipes.demos import (
     Metric,
     Solve,
     can_solve,
-    one_of_each,
+    chosen,
     scripted_teacher,
     shuffled,
     work_out,
@@ -43,6 +43,7 @@ def random_search(
     draws: int = CANDIDATES,
     screen: int = 0,
     documents: int | None = None,
+    demos: int | None = None,
     more: int = 0,
 ) -> dspy.Module:
     """Use it when half an hour is acceptable: several random sets of such demos, scored on the development set.
@@ -59,6 +60,7 @@ def random_search(
         screen: if there are more than four sets, compare them first on so many training examples, those that tell the
             first three sets apart best, and score the best four on the development set; 0 to score all sets on it.
         documents: as of :func:`scripted`.
+        demos: as of :func:`scripted`.
         more: how often the best set is tried with one more example: of each of the two weakest categories that have
             another one, in a set of its own. It ends when no such set is better, or all are fully right. It needs a
             ``category`` in both splits. These runs, at most two sets each time, aren't in the estimate.
@@ -66,10 +68,10 @@ def random_search(
     teacher, solvable = scripted_teacher(student, trainset, solve, documents)
     first = seed * draws
     orders = [shuffled(solvable, draw) for draw in range(first, first + draws)]
-    sets = [one_of_each(order, teacher) for order in orders]
+    sets = [chosen(order, teacher, demos) for order in orders]
     candidates = [
-        _Candidate(work_out(student, metric, teacher, chosen), chosen, order)
-        for chosen, order in zip(sets, orders, strict=True)
+        _Candidate(work_out(student, metric, teacher, examples), examples, order)
+        for examples, order in zip(sets, orders, strict=True)
     ]
     if screen and draws > CANDIDATES:
         candidates = _screen(candidates, shuffled(trainset, seed), metric, threads, screen)
@@ -93,12 +95,12 @@ class _Candidate:
 
     Attributes:
         program: the program.
-        chosen: the examples of its demos.
+        examples: the examples of its demos.
         order: all examples in the order of its draw.
     """
 
     program: dspy.Module
-    chosen: Examples
+    examples: Examples
     order: Examples
 
 
@@ -130,9 +132,9 @@ def _with_one_more(
 
     The example stands in the middle: a small LM follows the last demos most.
     """
-    chosen, order = best.candidate.chosen, best.candidate.order
-    shown = [example.inputs().toDict() for example in chosen]
-    middle = len(chosen) // 2
+    examples, order = best.candidate.examples, best.candidate.order
+    shown = [example.inputs().toDict() for example in examples]
+    middle = len(examples) // 2
     for category, score in best.by_category().items():
         if score >= 1:
             continue
@@ -141,7 +143,7 @@ def _with_one_more(
                 continue
             if not _is_solved(teacher, example):
                 continue
-            longer = [*chosen[:middle], example, *chosen[middle:]]
+            longer = [*examples[:middle], example, *examples[middle:]]
             program = extend(longer)
             if len(program.step.demos) > len(best.candidate.program.step.demos):  # the metric accepts the example
                 yield _Candidate(program, longer, order)

@@ -42,6 +42,7 @@ def scripted(
     seed: int,
     solve: Solve | None = None,
     documents: int | None = None,
+    demos: int | None = None,
 ) -> dspy.Module:
     """Use it for a first try, in seconds: demos are one example of each category, worked out with the real tools.
 
@@ -56,12 +57,13 @@ def scripted(
             each ``{"name": …, "arguments": {…}}``, and the outputs in the fields of the signature's outputs.
         documents: the number of documents that a demo shows of each result: those that it cites, then the first others;
             ``None`` to show all. Fewer make a shorter prompt.
+        demos: the number of demos, from each category in turn; ``None`` for one of each category.
 
     Raises:
-        ConfigError: the program isn't a ``oneturn.ReAct``, or no example can be worked out.
+        ConfigError: the program isn't a ``oneturn.ReAct``, no example can be worked out, or ``demos`` is below 1.
     """
     teacher, trainset = scripted_teacher(student, trainset, solve, documents)
-    return work_out(student, metric, teacher, one_of_each(shuffled(trainset, seed), teacher))
+    return work_out(student, metric, teacher, chosen(shuffled(trainset, seed), teacher, demos))
 
 
 @recipe(lambda train, dev: Work(runs=(DEMOS, train), prompt_growth=(1, 3)))
@@ -119,8 +121,7 @@ def scripted_runs(
     Arguments and errors are those of :func:`scripted`.
     """
     teacher, trainset = scripted_teacher(student, trainset, solve)
-    solvable = (each for each in interleave(shuffled(trainset, seed), "category") if can_solve(teacher, each))
-    program = work_out(student, metric, teacher, list(islice(solvable, most)))
+    program = work_out(student, metric, teacher, chosen(shuffled(trainset, seed), teacher, most))
     return [dict(run) for run in program.step.demos]
 
 
@@ -170,19 +171,35 @@ def _labelled_steps(outputs: Sequence[str], example: dspy.Example) -> Demonstrat
     return Demonstration({name: example[name] for name in outputs}, calls)
 
 
-def one_of_each(examples: Examples, teacher: ScriptedTeacher) -> Examples:
-    """Return the first example of each category that the teacher can work out: its tools return what it cites.
+def chosen(examples: Examples, teacher: ScriptedTeacher, demos: int | None) -> Examples:
+    """Return the first examples that the teacher can work out: its tools return what they cite.
 
-    Examples without a category count as ``DEMOS`` categories.
+    Args:
+        examples: the examples, in the order in which they are tried.
+        teacher: the teacher.
+        demos: the number of examples, from each category in turn; ``None`` for one of each category. Examples without
+            a category then count as ``DEMOS`` categories.
+
+    Raises:
+        ConfigError: ``demos`` is below 1.
     """
-    chosen: Examples = []
+    if demos is None:
+        return _one_of_each(examples, teacher)
+    if demos < 1:
+        raise ConfigError(f"demos is {demos}; it must be at least 1, or None for one of each category.")
+    solvable = (each for each in interleave(examples, "category") if can_solve(teacher, each))
+    return list(islice(solvable, demos))
+
+
+def _one_of_each(examples: Examples, teacher: ScriptedTeacher) -> Examples:
+    taken: Examples = []
     room: dict[str | None, int] = {None: DEMOS}
     for example in examples:
         category = example.get("category")
         if room.setdefault(category, 1) and can_solve(teacher, example):
-            chosen.append(example)
+            taken.append(example)
             room[category] -= 1
-    return chosen
+    return taken
 
 
 def shuffled(examples: Examples, seed: int) -> Examples:
