@@ -114,7 +114,8 @@ def kill_evaluations(folder: Path, kills: int, draw: random.Random) -> Counter[s
         rows = Evaluation.read(place / name).rows
         assert rows["question"].tolist() == [f"row {number}" for number in range(ROWS)], "a row is lost, or there twice"
         assert int(rows["score"].sum()) == ROWS * 9 // 10
-        assert len(_lines(asked)) - ROWS <= THREADS * figures["killed"], "more than the rows under way"
+        # A kill loses the rows that were running, and those that the main thread had yet to write: see _completed.
+        assert len(_lines(asked)) - ROWS <= 2 * THREADS * figures["killed"], "more than the rows under way"
         assert {path.name for path in place.iterdir()} == {name, f".{name}.evaluation", "asked.txt"}
         figures["evaluations"] += 1
         figures["rows asked again, under way when killed"] += len(_lines(asked)) - ROWS
