@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 BEFORE_JSON = "Answer:"
@@ -10,11 +11,26 @@ BEFORE_JSON = "Answer:"
 _FREE_TEXT = "x-free-text"
 
 
-def with_free_text(schema: Mapping[str, Any], max_tokens: int) -> dict[str, Any]:
-    """Return a schema of a reply that begins with up to ``max_tokens`` tokens of text before the JSON."""
-    return {**schema, _FREE_TEXT: max_tokens}
+@dataclass(frozen=True)
+class FreeText:
+    """The text before the JSON of a reply.
+
+    Attributes:
+        max_tokens: its maximum number of tokens.
+        ends_at_answer: whether ``BEFORE_JSON`` ends it; otherwise only the JSON, on a line of its own, does.
+    """
+
+    max_tokens: int
+    ends_at_answer: bool = True
 
 
-def split_free_text(schema: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
-    """Return the schema of the JSON alone, and the maximum number of tokens of the text before it; 0 for no text."""
-    return {key: value for key, value in schema.items() if key != _FREE_TEXT}, int(schema.get(_FREE_TEXT, 0))
+def with_free_text(schema: Mapping[str, Any], text: FreeText) -> dict[str, Any]:
+    """Return a schema of a reply that begins with text before the JSON."""
+    return {**schema, _FREE_TEXT: asdict(text)}
+
+
+def split_free_text(schema: Mapping[str, Any]) -> tuple[dict[str, Any], FreeText | None]:
+    """Return the schema of the JSON alone, and the text before it; ``None`` for no text."""
+    text = schema.get(_FREE_TEXT)
+    json_schema = {key: value for key, value in schema.items() if key != _FREE_TEXT}
+    return json_schema, None if text is None else FreeText(**text)

@@ -14,17 +14,18 @@ from dspy.lm15 import Request
 
 from oneturn.lm.free_text import BEFORE_JSON, split_free_text
 
-# The text begins with a letter, and not with "Answer:", so that there is one. The JSON is the first line that begins
-# with a brace, or follows "Answer:" and at most four spaces, line breaks, asterisks or underscores. A brace inside a
-# line, as in LaTeX, is text unless a quote or a space follows. The text may end anywhere at its limit.
+# The text begins with a letter, and may end anywhere at its limit. The JSON is the first line that begins with a brace.
+# A brace inside a line, as in LaTeX, is text unless a quote or a space follows.
 _GRAMMAR = """\
 %llguidance {{}}
 start: text json
 text[max_tokens={tokens}]: TEXT
-TEXT: /[A-Za-z]{inside}(\\n([^{{\\n]{inside})?)*/ & ~/{marker}(.|\\n)*/ & ~/(.|\\n)*{marker}{after}(.|\\n)*/
+TEXT: /[A-Za-z]{inside}(\\n([^{{\\n]{inside})?)*/{until}
 json: %json {schema}
 """
-_AFTER = r"([*_ \n]*[^*_ \n]|[*_ \n]{5})"
+# It doesn't begin with "Answer:", so that there is one, and ends at "Answer:" and at most four spaces, line breaks,
+# asterisks or underscores.
+_UNTIL_ANSWER = rf" & ~/{BEFORE_JSON}(.|\n)*/ & ~/(.|\n)*{BEFORE_JSON}([*_ \n]*[^*_ \n]|[*_ \n]{{5}})(.|\n)*/"
 _INSIDE = r"""([^{\n]|\{[^"'\s])*"""
 _JSON = {"x-guidance": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}}
 
@@ -34,10 +35,11 @@ def with_grammar(request: Request) -> Request:
     schema = (request.config.response_format or {}).get("schema")
     if not isinstance(schema, Mapping):
         return request
-    json_schema, tokens = split_free_text(schema)
-    if not tokens:
+    json_schema, text = split_free_text(schema)
+    if text is None:
         return request
     schema_text = json.dumps({**_JSON, **json_schema})
-    grammar = _GRAMMAR.format(tokens=tokens, inside=_INSIDE, marker=BEFORE_JSON, after=_AFTER, schema=schema_text)
+    until = _UNTIL_ANSWER if text.ends_at_answer else ""
+    grammar = _GRAMMAR.format(tokens=text.max_tokens, inside=_INSIDE, until=until, schema=schema_text)
     extensions = {**(request.config.extensions or {}), "grammar": grammar}
     return replace(request, config=replace(request.config, response_format=None, extensions=extensions))

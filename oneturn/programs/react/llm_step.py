@@ -29,7 +29,6 @@ from oneturn.lm.streaming import OnDelta
 from oneturn.programs.react.demo_pool import DemoPool
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.prompt import StepAdapter
-from oneturn.programs.react.reply_parser import parse_reply, split_reply
 from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.step_reader import IsChecked, StepReader
 from oneturn.programs.react.step_stream import DeltaReader
@@ -127,8 +126,10 @@ class StepCaller:
             ContextWindowExceededError: the prompt is too long.
             ReplyEnded: the reply was cut, filtered or refused. The part of the answer that was written is yielded.
         """
-        free = self._adapters.free_thought
-        reader = DeltaReader(self._answer_field, attempt, self._schema, self._plain_answer, is_checked, free)
+        free, text_first = self._adapters.free_thought, self._adapters.text_first
+        reader = DeltaReader(
+            self._answer_field, attempt, self._schema, self._plain_answer, is_checked, free, text_first
+        )
         try:
             if self._streaming:
                 return (yield from self._stream_next_step(reader, trajectory, allowed))
@@ -140,7 +141,8 @@ class StepCaller:
             if ended.ending == "max_output_tokens" and not reader.emitted_answer and self._plain_answer() is not None:
                 yield from reader.read_plain(ended.text)
             if ended.ending == "max_output_tokens" and not reader.emitted_answer:
-                yield from StepReader(self._answer_field, attempt, self._schema, thoughts=False).read(ended.text)
+                rest = StepReader(self._answer_field, attempt, self._schema, thoughts=False, text_first=text_first)
+                yield from rest.read(ended.text)
             raise
 
     def _stream_next_step(
@@ -199,7 +201,7 @@ class StepCaller:
     def _call(self, trajectory: list[Turn], allowed: Allowed, on_delta: OnDelta | None = None) -> dspy.Prediction:
         while True:
             adapter = self._adapter = self._adapters.adapter(allowed.names, allowed.seen_values, first=not trajectory)
-            lm = with_reply_check(self._lm, self._is_complete, on_delta, adapter.states)
+            lm = with_reply_check(self._lm, adapter.is_complete, on_delta, adapter.states)
             try:
                 return self._call_with(adapter, lm, trajectory)
             except ReplyEnded:
@@ -252,13 +254,6 @@ class StepCaller:
         """Return the LM's own token limit with room for a free thought, unless the request has one."""
         limit = self._lm.kwargs.get("max_tokens")
         return {} if limit is None or not adapter.free_tokens else {"max_tokens": limit + adapter.free_tokens}
-
-    def _is_complete(self, text: str) -> bool:
-        try:
-            step = split_reply(text)[1] if self._adapters.free_thought else text
-            return parse_reply(step, self._schema.function_names).complete
-        except ValueError:
-            return False
 
 
 def _without_media(trajectory: list[Turn], error: LMError) -> bool:

@@ -36,17 +36,15 @@ Thoughts = bool | Literal["free"]
 THOUGHT_TOKENS = 512
 
 
-def check_thoughts(value: Any, default: Thoughts = True) -> Thoughts:
-    """Return the option; ``default`` for ``None``.
+def check_thoughts(value: Any) -> Thoughts:
+    """Return the option; ``"free"`` for ``None``.
 
     Raises:
         ProgramError: there is no such option.
     """
-    if value is None:
-        return default
     if isinstance(value, bool):
         return value
-    if value == "free":
+    if value is None or value == "free":
         return "free"
     raise ProgramError(f"thoughts is {value!r}; it must be True, False or 'free'.")
 
@@ -102,9 +100,9 @@ class ReAct(dspy.Module):
         tools: functions or ``dspy.Tool``s; a function's docstring and type hints describe it to the LM.
         max_iters: the maximum number of steps of a run, ``finish`` included; at least 1.
         thoughts: whether the LM writes a thought before each call: ``True`` for a few words in the step's JSON,
-            ``"free"`` for reasoning in free text before the JSON of the run's first step. An LM that can't be held to
-            free text and JSON in one reply writes it in the JSON. ``None`` is ``"free"`` with tools and ``True``
-            without. A compiled program keeps the value that it was compiled with.
+            ``"free"`` (also ``None``) for reasoning in free text before the JSON of the run's first step. An LM that
+            can't be held to free text and JSON in one reply writes it in the JSON. A compiled program keeps the value
+            that it was compiled with.
         parallel_calls: whether a step may contain several independent calls, which run in parallel. An LM with
             function calling may always make them.
         tool_calling: how the LM is asked for its steps: by ``"native"`` function calling, by a JSON ``"schema"`` of
@@ -143,7 +141,7 @@ class ReAct(dspy.Module):
         self.signature = dspy.ensure_signature(signature)
         self.tools = {name: with_annotated_args(tool) for name, tool in toolset(tools).items()}
         self.max_iters = max_iters
-        self.thoughts = self._thoughts_or_default(thoughts)
+        self.thoughts = check_thoughts(thoughts)
         self.thought_tokens = thought_tokens
         self.parallel_calls = parallel_calls
         self.supported_citations = supported_citations
@@ -178,16 +176,13 @@ class ReAct(dspy.Module):
             self.signature, self.tools, bool(self.thoughts), self.parallel_calls, order, free
         )
 
-    def _thoughts_or_default(self, thoughts: Thoughts | None) -> Thoughts:
-        return check_thoughts(thoughts, default="free" if self.tools else True)
-
     def set_thoughts(self, thoughts: Thoughts | None) -> None:
         """Set whether and how the LM writes thoughts; the instructions and the demos are kept.
 
         Raises:
             ProgramError: there is no such value.
         """
-        self.thoughts = self._thoughts_or_default(thoughts)
+        self.thoughts = check_thoughts(thoughts)
         self.order_outputs(self.steps_schema.outputs)
         signature = _step_signature(self.signature, bool(self.thoughts), self.parallel_calls)
         self.step.signature = signature.with_instructions(self.step.signature.instructions)

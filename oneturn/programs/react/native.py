@@ -15,15 +15,9 @@ from dspy.utils.exceptions import AdapterParseError
 
 from oneturn.lm.capabilities import ToolCalling
 from oneturn.lm.replay import state_in
+from oneturn.programs.react.api_prompt import alternate, with_last_step
 from oneturn.programs.react.function_names import to_function_name
-from oneturn.programs.react.prompt import (
-    EMPTY_REPLY,
-    Message,
-    StepAdapter,
-    alternate,
-    observation_message,
-    with_last_step,
-)
+from oneturn.programs.react.prompt import EMPTY_REPLY, Message, StepAdapter, observation_message
 from oneturn.programs.react.reply_text import visible_text
 from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn

@@ -20,7 +20,7 @@ from oneturn.core._dspy import RequestAdapter, format_field_value, to_content_pa
 from oneturn.core.fields import field_description
 from oneturn.core.serialization import jsonable, replace_surrogates
 from oneturn.lm.capabilities import ToolCalling
-from oneturn.lm.free_text import BEFORE_JSON, with_free_text
+from oneturn.lm.free_text import BEFORE_JSON, FreeText, with_free_text
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.history import (
     chat_entries,
@@ -39,7 +39,6 @@ from oneturn.tools.registry import FINISH
 Message = dict[str, Any]
 
 EMPTY_REPLY = "(empty)"
-LAST_STEP = f"This is the last step. Call {FINISH} now, with what the results say."
 _CALL_FIRST = f"Don't call {FINISH} yet. Call {{tools}} as soon as you know its arguments."
 _LEFT_OUT = "(The steps in between are left out.)"
 
@@ -83,16 +82,21 @@ class StepAdapter(RequestAdapter):
 
     def request_options(self, lm: dspy.BaseLM) -> dict[str, Any]:
         """Return the schema of the allowed steps as the response format."""
-        in_json = self.steps.thoughts and not self.free_thought
-        schema = self.steps.json_schema(self.allowed, self.seen_values, in_json)
-        if self.free_tokens:
-            schema = with_free_text(schema, self.free_tokens)
+        schema, text = self.free_text_schema()
+        if text is not None:
+            schema = with_free_text(schema, text)
         return {
             "response_format": {
                 "type": "json_schema",
                 "json_schema": {"name": "step", "schema": schema, "strict": True},
             }
         }
+
+    def free_text_schema(self) -> tuple[dict[str, Any], FreeText | None]:
+        """Return the schema of the allowed steps, and the text before it."""
+        in_json = self.steps.thoughts and not self.free_thought
+        schema = self.steps.json_schema(self.allowed, self.seen_values, in_json)
+        return schema, FreeText(self.free_tokens) if self.free_tokens else None
 
     def read(self, signature: type[dspy.Signature], reply: Mapping[str, Any]) -> dict[str, Any]:
         """Return the step in a reply, with the LM's ``reasoning`` if there is any.
@@ -120,16 +124,20 @@ class StepAdapter(RequestAdapter):
         messages = _with_instructions(messages, self._run_messages(signature, inputs))
         if FINISH in self.allowed:
             return messages
-        return _with_request(messages, _CALL_FIRST.format(tools=" or ".join(sorted(self.steps.client_tools))))
+        return with_request(messages, _CALL_FIRST.format(tools=" or ".join(sorted(self.steps.client_tools))))
 
     def format_system_message(self, signature: type[dspy.Signature]) -> str:
         """Return the instructions, the described inputs, then the protocol with the tools."""
-        parts = [signature.instructions.strip(), _describe_inputs(signature), self.protocol()]
+        parts = [signature.instructions.strip(), describe_inputs(signature), self.protocol()]
         return "\n\n".join(part for part in parts if part)
 
     def protocol(self) -> str:
         """Return the format of a step, and the tools."""
         return protocol(self.steps, self.free_thought, self.full_description)
+
+    def reminder(self) -> str:
+        """Return what follows each question; empty for nothing."""
+        return REMINDER if self.free_thought else ""
 
     def parse(self, signature: type[dspy.Signature], completion: str, examples: bool = True) -> dict[str, Any]:
         """Parse the LM's reply as a step.
@@ -162,6 +170,14 @@ class StepAdapter(RequestAdapter):
             step["thought"] = (text or reply.before or reply.thought) if self.free_thought else reply.thought
         return step
 
+    def is_complete(self, text: str) -> bool:
+        """Return whether the step in a reply is complete, though the reply was cut."""
+        try:
+            step = split_reply(text)[1] if self.free_thought else text
+            return parse_reply(step, self.steps.function_names).complete
+        except ValueError:
+            return False
+
     def _outputs_in(self, completion: str) -> ToolCallArgs | None:
         """Return the ``finish`` call of a reply that is an object of the outputs alone; ``None`` if it is none."""
         outputs = parse_object(completion) or {}
@@ -191,7 +207,7 @@ class StepAdapter(RequestAdapter):
 
     def _run_messages(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:
         messages = self._history(signature, run)
-        question = {"role": "user", "content": inputs_text(signature, run) + (REMINDER if self.free_thought else "")}
+        question = {"role": "user", "content": inputs_text(signature, run) + self.reminder()}
         messages.append(to_content_parts(question))
         trajectory = run.get("trajectory") or []
         turns = [turn if isinstance(turn, Turn) else Turn.model_validate(turn) for turn in trajectory]
@@ -252,74 +268,12 @@ def observation_message(turn: Turn) -> Message:
     return to_content_parts({"role": "user", "content": f"{turn.observation}\n{media}"})
 
 
-class APIStepAdapter(StepAdapter):
-    """Formats and parses steps for an LM behind an API, which gets the same schema, or none, in all requests.
-
-    The prompt tells all that the schema would, so that the schema can be left out where it is refused, and asks for
-    ``finish`` where the local grammar would allow nothing else. Roles alternate, as some LMs' templates require.
-
-    Args:
-        steps: the schema of a step.
-        allowed: the names that the step may call.
-        schema: whether to send the schema; otherwise JSON mode is requested if the LM has one.
-        json_mode: whether to request JSON mode if no schema is sent.
-    """
-
-    full_description = True
-
-    def __init__(self, steps: StepSchema, allowed: Iterable[str], schema: bool, json_mode: bool = True):
-        super().__init__(steps, allowed)
-        self.tool_calling = "schema" if schema else "text"
-        self.json_mode = json_mode
-
-    def response_format(self) -> dict[str, Any]:
-        """Return the response format: the schema of all steps, or JSON mode; empty if there is none."""
-        if self.tool_calling == "schema":
-            return self.steps.response_format(may_finish=FINISH in self.allowed)
-        return {"type": "json_object"} if self.json_mode else {}
-
-    def request_options(self, lm: dspy.BaseLM) -> dict[str, Any]:
-        """Return the response format, if there is one."""
-        return {"response_format": self.response_format()} if self.response_format() else {}
-
-    def format(
-        self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
-    ) -> list[Message]:
-        """Return the complete chat with alternating roles."""
-        messages = super().format(signature, demos, inputs)
-        if self.allowed == {FINISH} and len(self.steps.names) > 1:
-            messages = with_last_step(messages)
-        return alternate(messages)
-
-
-def with_last_step(messages: list[Message]) -> list[Message]:
-    """Ask for ``finish`` at the end of the last message, unless that does so already."""
-    return messages if f"Call {FINISH}" in str(messages[-1]["content"]) else _with_request(messages, LAST_STEP)
-
-
-def _with_request(messages: list[Message], text: str) -> list[Message]:
+def with_request(messages: list[Message], text: str) -> list[Message]:
+    """Add a text to the end of the last message."""
     *earlier, last = messages
     content = last["content"]
     asked = f"{content}\n\n{text}" if isinstance(content, str) else [*content, {"type": "text", "text": text}]
     return [*earlier, {**last, "content": asked}]
-
-
-def alternate(messages: Iterable[Message]) -> list[Message]:
-    """Join each run of messages of the same role, of texts or content parts, into one message."""
-    joined: list[Message] = []
-    for message in messages:
-        last = joined[-1] if joined else {}
-        if message["role"] != last.get("role") or message["role"] == "tool":
-            joined.append(message)
-        elif isinstance(last["content"], str) and isinstance(message["content"], str):
-            joined[-1] = {**last, "content": f"{last['content']}\n\n{message['content']}"}
-        else:
-            joined[-1] = {**last, "content": [*_parts(last["content"]), *_parts(message["content"])]}
-    return joined
-
-
-def _parts(content: Any) -> list[Any]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
 
 
 def _call(call: ToolCallArgs | Mapping[str, Any]) -> ToolCallArgs:
@@ -337,7 +291,8 @@ def inputs_text(signature: type[dspy.Signature], values: Mapping[str, Any]) -> s
     )
 
 
-def _describe_inputs(signature: type[dspy.Signature]) -> str:
+def describe_inputs(signature: type[dspy.Signature]) -> str:
+    """Return a line for every input with a description; empty if none has one."""
     lines = []
     for name, field in signature.input_fields.items():
         description = field_description(name, field)

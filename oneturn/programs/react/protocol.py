@@ -18,16 +18,15 @@ _FREE_STEP = (
     "object only:"
 )
 _WITHOUT_TOOLS = """\
-{reply} {shape}
+Reply with one JSON object: {shape}
 It holds the final outputs, which are the arguments of:
 {tools}"""
-_REPLY = "Reply with one JSON object:"
-_FREE_REPLY = (
-    "First reason about the task in plain text, step by step. Then write the final outputs as one JSON object after "
-    f'"{BEFORE_JSON}":'
-)
 REMINDER = f'\n\nReason step by step, then write "{BEFORE_JSON}" and the JSON object.'
 """Follows the question: a small LM forgets what the system message says about it, and reasons up to its limit."""
+_OUTPUTS_REMINDER = (
+    "\n\nReason where it helps. Then write the {output} on a line of its own, "
+    'after "{marker}", and the JSON object {shape}.'
+)
 _TOGETHER = " further calls that don't need its result go into parallel_calls, and all are made at the same time;"
 
 
@@ -47,9 +46,19 @@ def protocol(steps: StepSchema, free_thought: bool, full: bool) -> str:
     if steps.names == {FINISH}:
         thought = '"thought": "<reasoning, step by step>", ' if in_json else ""
         shape = f'{{{thought}"tool_call": {{"name": "{FINISH}", "args": {{…}}}}}}'
-        return _WITHOUT_TOOLS.format(reply=_FREE_REPLY if free_thought else _REPLY, shape=shape, tools=tools)
+        return _WITHOUT_TOOLS.format(shape=shape, tools=tools)
     thought = '"thought": "<why, in a few words>", ' if in_json else ""
     more = ', "parallel_calls": []' if steps.parallel else ""
     shape = f'{{{thought}"tool_call": {{"name": "<tool>", "args": {{…}}}}{more}}}'
     step = _FREE_STEP if free_thought else _STEP
     return _PROTOCOL.format(step=step, shape=shape, together=_TOGETHER if steps.parallel else "", tools=tools)
+
+
+def outputs_reminder(steps: StepSchema) -> str:
+    """Return what follows each question of a program without tools: text that ends in an output, then all outputs.
+
+    The output is the first, which decides the others: with ``answer_last``, the answer only if there is no other.
+    """
+    types = steps.output_types
+    shape = [f'"{name}": ' + (f'"<{name}>"' if types[name] == "string" else f"<{name}>") for name in steps.outputs]
+    return _OUTPUTS_REMINDER.format(marker=BEFORE_JSON, output=steps.outputs[0], shape=f"{{{', '.join(shape)}}}")

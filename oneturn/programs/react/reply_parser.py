@@ -156,7 +156,7 @@ class PartialStep:
             return _partial_step(visible, self._start)
         start = visible.find("{", self._tried)
         while start >= 0:
-            value = _parse_partial(visible, start)
+            value = parse_partial(visible, start)
             if value is not None and (step := _to_partial_step(value)) is not None:
                 self._start = start
                 return step
@@ -340,11 +340,12 @@ def _repaired_list(text: str) -> Any:
 
 
 def _partial_step(text: str, start: int) -> Mapping[str, Any] | None:
-    value = _parse_partial(text, start)
+    value = parse_partial(text, start)
     return None if value is None else _to_partial_step(value)
 
 
-def _parse_partial(text: str, start: int) -> Mapping[str, Any] | None:
+def parse_partial(text: str, start: int) -> Mapping[str, Any] | None:
+    """Return the JSON object that begins at ``start``, as far as it is written; ``None`` if there is none."""
     written = replace_surrogates(text[start:])
     try:
         value = from_json(written, allow_partial="trailing-strings")

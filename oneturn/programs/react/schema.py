@@ -23,7 +23,7 @@ from oneturn.programs.react.grounding import (
 )
 from oneturn.programs.react.outputs import validate_outputs
 from oneturn.programs.react.strict_schema import function_parameters, parse_any, strict_schema, without_nulls
-from oneturn.programs.react.tool_list import describe_call, describe_call_fully, describe_types
+from oneturn.programs.react.tool_list import describe_call, describe_call_fully, describe_types, type_name
 from oneturn.tools.functions import argument_docs
 from oneturn.tools.registry import FINISH
 from oneturn.tools.schemas import plain_schema
@@ -113,6 +113,11 @@ class StepSchema:
         return tuple(self._outputs.model_fields)
 
     @property
+    def output_types(self) -> dict[str, str]:
+        """Short names of the outputs' types."""
+        return {name: type_name(schema) for name, schema in self._calls[FINISH]["properties"].items()}
+
+    @property
     def required_outputs(self) -> frozenset[str]:
         """The outputs without a default."""
         return frozenset(self._finish["required"])
@@ -139,6 +144,15 @@ class StepSchema:
             if name in permitted and (restricted := restrict_to_seen(name, schema, seen_values)) is not None
         }
         return self._step(args, self.thoughts if thought is None else thought)
+
+    def outputs_schema(self, seen_values: SeenValues = SeenValues()) -> dict[str, Any]:
+        """Return the JSON schema of the final outputs.
+
+        Args:
+            seen_values: the values that the run has seen, to which grounded outputs are restricted.
+        """
+        schema = restrict_to_seen(FINISH, self._calls[FINISH], seen_values) or self._calls[FINISH]
+        return {**schema, "$defs": self._defs} if self._defs else schema
 
     def response_format(self, may_finish: bool = True) -> dict[str, Any]:
         """Return the response format for an LM behind an API, strict if possible.
@@ -269,6 +283,16 @@ class StepSchema:
         if self._defs:
             lines += ["Types:", describe_types(self._defs)]
         return "\n".join(lines)
+
+    def outputs_description(self) -> str:
+        """Return the outputs as the prompt lists them, one line each; empty if there is no more to say than names."""
+        if all(schema == {"type": "string"} for schema in self._calls[FINISH]["properties"].values()):
+            return ""
+        lines = [
+            f"- {name} ({self.output_types[name]})" + (f": {schema['description']}" if "description" in schema else "")
+            for name, schema in self._calls[FINISH]["properties"].items()
+        ]
+        return "\n".join(["The outputs:", *lines])
 
     def _check_marks(self) -> None:
         supported = "Citation is supported only in list[oneturn.Citation], Seen only in a tool's plain str argument"

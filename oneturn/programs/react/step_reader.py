@@ -8,6 +8,7 @@ from typing import Any
 from oneturn.core.steps import AnswerDelta, Thought
 from oneturn.programs.react.reply_parser import PartialStep, split_reply
 from oneturn.programs.react.schema import StepSchema
+from oneturn.programs.react.text_first import partial_outputs
 from oneturn.tools.registry import FINISH
 
 IsChecked = Callable[[Mapping[str, Any]], bool]
@@ -27,6 +28,7 @@ class StepReader:
         free_thought: whether the thought is the text before the JSON, if there is any.
         is_checked: returns whether nothing but the answer is still to be checked, from the arguments so far; ``None``
             if nobody knows.
+        text_first: whether the reply may be text and then the outputs, without a call.
 
     Attributes:
         thought_emitted: whether the thought has been yielded.
@@ -41,11 +43,13 @@ class StepReader:
         thoughts: bool = True,
         is_checked: IsChecked | None = None,
         free_thought: bool = False,
+        text_first: bool = False,
     ):
         self._answer_field = answer_field
         self._names = schema.function_names
         self._thoughts = thoughts and schema.thoughts
         self._free_thought = free_thought
+        self._outputs = schema.outputs if text_first else None
         self._attempt = attempt
         self._is_checked = is_checked
         self._checked = False
@@ -57,8 +61,11 @@ class StepReader:
     def read(self, piece: str) -> Iterator[Thought | AnswerDelta]:
         """Take the next piece of text; yield what it completes."""
         self._reply += piece
-        text, written = split_reply(self._reply) if self._free_thought else ("", self._reply)
-        step = self._step.read(written)
+        step = None if self._outputs is None else partial_outputs(self._reply, self._outputs)
+        text = ""
+        if step is None:
+            text, written = split_reply(self._reply) if self._free_thought else ("", self._reply)
+            step = self._step.read(written)
         if step is None:
             return
         thought = text or (step["before"] if self._free_thought else "") or step.get("thought")

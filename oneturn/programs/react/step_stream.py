@@ -27,6 +27,7 @@ class DeltaReader:
         plain_answer: returns after how many characters plain text streams as the answer; ``None`` if it isn't one.
         is_checked: as in :class:`oneturn.programs.react.step_reader.StepReader`.
         free_thought: likewise.
+        text_first: likewise.
 
     Attributes:
         attempt: the number of the attempt at the answer, for the next text.
@@ -41,8 +42,11 @@ class DeltaReader:
         plain_answer: Callable[[], int | None],
         is_checked: IsChecked | None = None,
         free_thought: bool = False,
+        text_first: bool = False,
     ):
-        self._text_reader = StepReader(answer_field, attempt, schema, is_checked=is_checked, free_thought=free_thought)
+        self._text_reader = StepReader(
+            answer_field, attempt, schema, True, is_checked, free_thought=free_thought, text_first=text_first
+        )
         self._is_checked = is_checked
         self._native_checked = False
         self._names = schema.function_names

@@ -27,10 +27,13 @@ from oneturn.lm.capabilities import (
     supports_schema,
     takes_narrow_schemas,
 )
+from oneturn.programs.react.api_prompt import APIStepAdapter
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.native import NativeAdapter
-from oneturn.programs.react.prompt import APIStepAdapter, StepAdapter
+from oneturn.programs.react.prompt import StepAdapter
 from oneturn.programs.react.schema import StepSchema
+from oneturn.programs.react.text_first import TextFirstAdapter
+from oneturn.tools.registry import FINISH
 
 ToolCallingOption = Literal["auto", "native", "schema", "text"]
 
@@ -79,6 +82,11 @@ class AdapterSelector:
         """Whether the thought is free text before the first step's JSON, which the LM has to support."""
         return self.narrows and self._steps.free_thought > 0 and supports_free_text(self._lm)
 
+    @property
+    def text_first(self) -> bool:
+        """Whether a reply is text and then the outputs: so with free thoughts, and nothing to call but ``finish``."""
+        return self.free_thought and self._steps.names == {FINISH}
+
     def adapter(self, allowed: Iterable[str], seen_values: SeenValues, first: bool = True) -> StepAdapter:
         """Return the adapter for the next step: the first whose tools or schema the provider hasn't refused.
 
@@ -87,6 +95,8 @@ class AdapterSelector:
             seen_values: the values that the run has seen.
             first: whether it is the run's first step.
         """
+        if self.text_first:
+            return TextFirstAdapter(self._steps, seen_values)
         if self.narrows:
             return StepAdapter(self._steps, allowed, seen_values, self.free_thought, first)
         names = frozenset(allowed)

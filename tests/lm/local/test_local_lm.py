@@ -18,7 +18,7 @@ import pytest
 from dspy.lm15 import Config, Message, Request
 
 import oneturn
-from oneturn.core.steps import Answer, Thought, ToolCall, Working
+from oneturn.core.steps import Answer, AnswerDelta, Thought, ToolCall, Working
 from oneturn.errors import LocalLMError, WeightsError
 from oneturn.lm.local import LocalEngine, ServerSettings, local_lm
 
@@ -149,6 +149,20 @@ def test_the_first_step_begins_with_free_text_and_ends_in_a_call(lm: dspy.LM, to
     assert "tool_call" not in first.text
     assert not first.text.endswith("Answer:")
     assert any(isinstance(step, ToolCall | Answer) for step in steps)
+
+
+@pytest.mark.local_lm
+@pytest.mark.parametrize("tokens", [4, 300])
+def test_a_reply_without_tools_is_text_and_then_the_outputs(lm: dspy.LM, tokens: int) -> None:
+    program = oneturn.ReAct("question -> reason, total: int", tools=[], thought_tokens=tokens)
+    with dspy.context(lm=lm):
+        steps = list(program.steps(question="A box has 12 cups. How many cups are in 3 boxes?"))
+    thought = next(step for step in steps if isinstance(step, Thought))
+    (answer,) = (step for step in steps if isinstance(step, Answer))
+    assert thought.text[0].isalpha()
+    assert '"total"' not in thought.text
+    assert "".join(step.text for step in steps if isinstance(step, AnswerDelta)) == answer.prediction.reason
+    assert isinstance(answer.prediction.total, int)
 
 
 @pytest.mark.local_lm

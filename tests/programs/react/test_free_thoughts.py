@@ -14,7 +14,7 @@ from oneturn import ReAct
 from oneturn.core.run_context import LMSettings, RunContext
 from oneturn.core.steps import Answer, AnswerDelta, Thought, ToolCall
 from oneturn.errors import ProgramError
-from oneturn.lm.free_text import split_free_text
+from oneturn.lm.free_text import FreeText, split_free_text
 from oneturn.lm.local.grammar import with_grammar
 from oneturn.programs.react import Thoughts
 from oneturn.programs.state import Manifest, compiled_interface, drift_of, load_compiled, save_compiled, thoughts_of
@@ -60,12 +60,12 @@ def test_the_text_before_the_json_is_the_thought_and_never_the_answer(streams: b
 def test_the_request_leaves_room_for_the_text():
     lm = scripted(*SCRIPT, max_tokens=160)
     run(lm, program(thought_tokens=90))
-    schema, tokens = split_free_text(lm.requests[0].schema or {})
-    assert tokens == 90
+    schema, text = split_free_text(lm.requests[0].schema or {})
+    assert text == FreeText(90)
     assert list(schema["properties"]) == ["tool_call"]
     assert lm.requests[0].settings["max_tokens"] == 250
     second, none = split_free_text(lm.requests[1].schema or {})
-    assert none == 0
+    assert none is None
     assert list(second["properties"]) == ["tool_call"]
     assert lm.requests[1].settings["max_tokens"] == 160
 
@@ -73,7 +73,7 @@ def test_the_request_leaves_room_for_the_text():
 def test_a_request_without_free_text_has_the_limit_of_the_lm():
     lm = scripted(finish(answer="36"), max_tokens=160)
     run(lm, program(True))
-    assert split_free_text(lm.requests[0].schema or {})[1] == 0
+    assert split_free_text(lm.requests[0].schema or {})[1] is None
     assert lm.requests[0].settings["max_tokens"] == 160
 
 
@@ -139,7 +139,7 @@ def test_a_limit_of_the_request_leaves_half_of_it_to_the_json():
     with context.active():
         run(lm)
     assert lm.requests[0].settings["max_tokens"] == 100
-    assert split_free_text(lm.requests[0].schema or {})[1] == 50
+    assert split_free_text(lm.requests[0].schema or {})[1] == FreeText(50)
 
 
 def test_a_demo_shows_the_free_thought_of_its_first_step_only():
@@ -175,10 +175,10 @@ def test_the_grammar_has_the_limit_and_the_marker():
     assert with_grammar(request).config.response_format is None
 
 
-def test_free_text_is_the_default_with_tools_and_json_without():
+def test_free_text_is_the_default():
     assert program(None).thoughts == "free"
     assert ReAct("question -> answer", tools=[calculate]).thoughts == "free"
-    assert ReAct("question -> answer", tools=[]).thoughts is True
+    assert ReAct("question -> answer", tools=[]).thoughts == "free"
 
 
 def test_thoughts_can_be_set_back_to_the_default():

@@ -1,0 +1,108 @@
+"""The reply of a program without tools: free text that ends in an output, then a JSON object of all outputs.
+
+A small LM that is asked for JSON from the first character on answers worse than in text. An object around the outputs,
+such as that of a ``finish`` call, makes it leave them empty after the text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import dspy
+
+from oneturn.lm.free_text import BEFORE_JSON, FreeText
+from oneturn.programs.react.grounding import SeenValues
+from oneturn.programs.react.prompt import Message, StepAdapter, describe_inputs
+from oneturn.programs.react.protocol import outputs_reminder
+from oneturn.programs.react.reply_parser import parse_object, parse_partial, text_before
+from oneturn.programs.react.schema import StepSchema
+from oneturn.programs.react.trajectory import ToolCallArgs
+from oneturn.tools.registry import FINISH
+
+_OBJECT = re.compile(r"(?m)^\{")
+
+
+class TextFirstAdapter(StepAdapter):
+    """Formats and parses the steps of a program without tools, for an LM under a local grammar that allows free text.
+
+    Each step, a repeated one too, is text and then the outputs. The text is the step's thought. Demos, and replies in
+    the history, that have no thought have the line that the text ends in.
+
+    Args:
+        steps: the schema of a step, whose only call is ``finish``.
+        seen_values: the values that the run has seen, to which the grammar restricts grounded outputs.
+    """
+
+    def __init__(self, steps: StepSchema, seen_values: SeenValues = SeenValues()):
+        super().__init__(steps, {FINISH}, seen_values, free_thought=True)
+
+    def free_text_schema(self) -> tuple[dict[str, Any], FreeText | None]:
+        """Return the schema of the outputs, and the text before it."""
+        return self.steps.outputs_schema(self.seen_values), FreeText(self.free_tokens, ends_at_answer=False)
+
+    def format_system_message(self, signature: type[dspy.Signature]) -> str:
+        """Return the instructions, the described inputs and the described outputs; the format follows each question."""
+        parts = [signature.instructions.strip(), describe_inputs(signature), self.steps.outputs_description()]
+        return "\n\n".join(part for part in parts if part)
+
+    def protocol(self) -> str:
+        """Return the described outputs, and the format of the reply."""
+        return (self.steps.outputs_description() + self.reminder()).strip()
+
+    def reminder(self) -> str:
+        """Return what follows each question: the format of the reply."""
+        return outputs_reminder(self.steps)
+
+    def parse(self, signature: type[dspy.Signature], completion: str, examples: bool = True) -> dict[str, Any]:
+        """Parse the LM's reply: text, then the outputs; or any other step.
+
+        Raises:
+            AdapterParseError: the reply is neither.
+        """
+        text, written = split_outputs(completion)
+        outputs = parse_object(written) if written else None
+        if outputs and self.steps.required_outputs <= outputs.keys() <= set(self.steps.outputs):
+            return {"tool_call": ToolCallArgs(name=FINISH, args=outputs), "thought": text}
+        return super().parse(signature, completion, examples)
+
+    def is_complete(self, text: str) -> bool:
+        """Return whether the outputs in a reply are complete, or it is any other complete step."""
+        written = split_outputs(text)[1]
+        try:
+            outputs = json.loads(written)
+        except ValueError:
+            return super().is_complete(text)
+        return isinstance(outputs, dict) and self.steps.required_outputs <= outputs.keys()
+
+    def _end_messages(self, thought: str | None, call: ToolCallArgs) -> list[Message]:
+        """Return the text and the outputs; of a thought that doesn't state its output, the line that does."""
+        name = self.steps.outputs[0]
+        value = call.args.get(name)
+        stated = f"{BEFORE_JSON} {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        parts = [thought, None if thought and BEFORE_JSON in thought else stated, _dump(call.args)]
+        return [{"role": "assistant", "content": "\n\n".join(part for part in parts if part)}]
+
+
+def split_outputs(reply: str) -> tuple[str, str]:
+    """Split a reply into its text and the rest from the first line on that begins with a brace; empty without one."""
+    start = _OBJECT.search(reply)
+    return ("", "") if start is None else (text_before(reply, start.start()), reply[start.start() :])
+
+
+def partial_outputs(reply: str, outputs: Iterable[str]) -> Mapping[str, Any] | None:
+    """Return the step, as :meth:`PartialStep.read`, of a reply that is still being written, once an output has begun.
+
+    ``None`` before that, and if the reply's object isn't one of outputs.
+    """
+    text, written = split_outputs(reply)
+    args = parse_partial(written, 0) if written else None
+    if not args or not args.keys() <= set(outputs):
+        return None
+    return {"thought": None, "before": text, "tool_call": {"name": FINISH, "args": args}}
+
+
+def _dump(args: Mapping[str, Any]) -> str:
+    return json.dumps(args, ensure_ascii=False)

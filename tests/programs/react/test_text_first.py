@@ -1,0 +1,187 @@
+"""Replies of a program without tools to an LM that takes free text: text, then a JSON object of the outputs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+import dspy
+import pytest
+from dspy.lm15 import Config, Message, Request
+
+from oneturn import ReAct
+from oneturn.core.steps import Answer, AnswerDelta, Thought
+from oneturn.lm.free_text import FreeText, split_free_text
+from oneturn.lm.local.grammar import with_grammar
+from oneturn.testing import ScriptedLM, finish
+
+
+class Triage(dspy.Signature):
+    """Sort a message."""
+
+    message: str = dspy.InputField()
+    reply: str = dspy.OutputField(desc="one sentence")
+    kind: Literal["bug", "wish"] = dspy.OutputField()
+    hours: int = dspy.OutputField()
+
+
+def program(signature: Any = "question -> answer", **options: Any) -> ReAct:
+    return ReAct(signature, tools=[], **options)
+
+
+def scripted(*replies: Any, **options: Any) -> ScriptedLM:
+    return ScriptedLM(*replies, free_text=True, **options)
+
+
+def run(lm: ScriptedLM, agent: ReAct | None = None, **inputs: Any) -> list[Any]:
+    with lm, dspy.context(lm=lm):
+        return list((agent or program()).steps(**(inputs or {"question": "How many?"})))
+
+
+def answers(steps: list[Any]) -> list[dict[str, Any]]:
+    predictions = [step.prediction.toDict() for step in steps if isinstance(step, Answer)]
+    return [{name: value for name, value in each.items() if name != "trajectory"} for each in predictions]
+
+
+def thoughts(steps: list[Any]) -> list[str]:
+    return [step.text for step in steps if isinstance(step, Thought)]
+
+
+TEXTS = (
+    "Answer: 36",
+    "Twelve \\frac{6}{2} times {3}.\n\nAnswer: 36",
+    'The call is {"name": "finish"}; it says Answer: 36',
+    "I call finish(answer='35').\nAnswer: 36",
+)
+
+
+@pytest.mark.parametrize("streams", [True, False])
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("before", ["\n", "\n\n", "\n\n```json\n", "\nAnswer:\n"])
+def test_the_text_is_the_thought_and_the_object_has_the_outputs(text: str, before: str, streams: bool):
+    steps = run(scripted(f'{text}{before}{{"answer": "36"}}', streams=streams))
+    assert thoughts(steps) == [text]
+    assert "".join(step.text for step in steps if isinstance(step, AnswerDelta)) == "36"
+    assert answers(steps) == [{"answer": "36"}]
+
+
+def test_the_format_follows_the_question():
+    run(lm := scripted('Answer: 36\n\n{"answer": "36"}'), program(thought_tokens=90))
+    system, question = lm.requests[0].messages
+    assert "tool_call" not in lm.requests[0].text
+    assert "answer" not in system["content"].replace("`answer`", "")
+    assert question["content"].startswith("question: How many?\n\n")
+    assert question["content"].endswith(
+        '"Answer:" and the answer, and then write the JSON object {"answer": "<answer>"}.'
+    )
+    schema, text = split_free_text(lm.requests[0].schema or {})
+    assert text == FreeText(90, ends_at_answer=False)
+    assert list(schema["properties"]) == ["answer"]
+    assert schema["required"] == ["answer"]
+
+
+def test_the_text_ends_in_the_first_output_and_the_prompt_tells_their_types():
+    steps = run(
+        lm := scripted('A crash.\nAnswer: bug\n\n{"kind": "bug", "hours": 2, "reply": "We look."}'),
+        program(Triage),
+        message="It crashes.",
+    )
+    assert answers(steps) == [{"reply": "We look.", "kind": "bug", "hours": 2}]
+    system, question = (each["content"] for each in lm.requests[0].messages)
+    assert '- kind ("bug" | "wish")\n- hours (integer)\n- reply (string): one sentence' in system
+    assert '"Answer:" and the kind, and then' in question
+    assert '{"kind": <kind>, "hours": <hours>, "reply": "<reply>"}' in question
+
+
+def test_without_answer_last_the_outputs_are_in_the_declared_order():
+    steps = run(
+        lm := scripted('Answer: We look.\n\n{"reply": "We look.", "kind": "bug", "hours": 2}'),
+        program(Triage, answer_last=False),
+        message="It crashes.",
+    )
+    assert answers(steps)[0]["hours"] == 2
+    assert '"Answer:" and the reply, and then' in lm.requests[0].messages[-1]["content"]
+
+
+def replies(lm: ScriptedLM, number: int = 0) -> list[str]:
+    return [each["content"] for each in lm.requests[number].messages if each["role"] == "assistant"]
+
+
+def test_demos_have_the_format_of_a_reply():
+    agent = program()
+    lm = scripted('Thirty-six.\nAnswer: 36\n\n{"answer": "36"}', *['Answer: 1\n\n{"answer": "1"}'] * 2)
+    with lm, dspy.context(lm=lm, trace=[]):
+        agent(question="How many?")
+        ((_, inputs, outputs),) = dspy.settings.trace
+        labelled = dspy.Example(question="?", answer="7")
+        agent.step.demos = [dspy.Example(**inputs, **outputs, augmented=True), labelled]
+        agent(question="And now?")
+        call = finish(answer="7")["tool_call"]
+        agent.step.demos = [dspy.Example(question="?", trajectory=[], thought="Seven days.", tool_call=call)]
+        agent(question="And now?")
+    assert replies(lm, 1) == ['Thirty-six.\nAnswer: 36\n\n{"answer": "36"}', 'Answer: 7\n\n{"answer": "7"}']
+    assert replies(lm, 2) == ['Seven days.\n\nAnswer: 7\n\n{"answer": "7"}']
+
+
+def test_a_demo_s_other_types_are_json_in_its_text():
+    agent = program("question -> numbers: list[int]")
+    agent.step.demos = [dspy.Example(question="?", numbers=[1, 2])]
+    steps = run(lm := scripted('Answer: [3]\n\n{"numbers": [3]}'), agent)
+    assert answers(steps) == [{"numbers": [3]}]
+    assert replies(lm) == ['Answer: [1, 2]\n\n{"numbers": [1, 2]}']
+
+
+def test_the_history_has_the_format_of_a_reply():
+    history = dspy.History(messages=[{"question": "How many?", "answer": "36"}])
+    run(
+        lm := scripted('Answer: 72\n\n{"answer": "72"}'),
+        program("history: dspy.History, question -> answer"),
+        question="Twice?",
+        history=history,
+    )
+    assert replies(lm) == ['Answer: 36\n\n{"answer": "36"}']
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_outputs_that_don_t_validate_are_asked_for_again(streams: bool):
+    wrong, right = 'Answer: many\n\n{"total": "many"}', 'Answer: 36\n\n{"total": 36}'
+    steps = run(lm := scripted(wrong, right, streams=streams), program("question -> total: int"))
+    assert answers(steps) == [{"total": 36}]
+    assert replies(lm, 1) == [wrong]
+    assert split_free_text(lm.requests[1].schema or {})[1] is not None
+
+
+@pytest.mark.parametrize("streams", [True, False])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        finish(answer="36"),
+        json.dumps({"answer": "36"}),
+        'Answer: 36\n\n{"tool_call": {"name": "finish", "args": {"answer": "36"}}}',
+        '{"answer": "36", "thought": "Three dozen."}',
+    ],
+)
+def test_other_forms_of_the_outputs_are_read(reply: Any, streams: bool):
+    assert answers(run(scripted(reply, streams=streams))) == [{"answer": "36"}]
+
+
+def test_a_reply_without_outputs_is_asked_for_again():
+    steps = run(lm := scripted("It is 36.", 'Answer: 36\n\n{"answer": "36"}'))
+    assert answers(steps) == [{"answer": "36"}]
+    assert replies(lm, 1) == ["It is 36."]
+
+
+def test_the_grammar_lets_the_text_go_on_after_its_answer():
+    run(lm := scripted('Answer: 36\n\n{"answer": "36"}'))
+    config = Config(response_format={"type": "json_schema", "schema": lm.requests[0].schema})
+    grammar = (with_grammar(Request("m", (Message.user("?"),), config=config)).config.extensions or {})["grammar"]
+    assert "Answer:" not in grammar
+    assert "tool_call" not in grammar
+
+
+def test_with_thoughts_in_the_json_or_without_thoughts_the_reply_is_a_call():
+    for thoughts_ in (True, False):
+        run(lm := scripted(finish(answer="36")), program(thoughts=thoughts_))
+        schema, text = split_free_text(lm.requests[0].schema or {})
+        assert text is None
+        assert list(schema["properties"]) == [*["thought"] * thoughts_, "tool_call"]
