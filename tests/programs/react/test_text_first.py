@@ -71,9 +71,7 @@ def test_the_format_follows_the_question():
     assert "tool_call" not in lm.requests[0].text
     assert "answer" not in system["content"].replace("`answer`", "")
     assert question["content"].startswith("question: How many?\n\n")
-    assert question["content"].endswith(
-        '"Answer:" and the answer, and then write the JSON object {"answer": "<answer>"}.'
-    )
+    assert question["content"].endswith('after "Answer:", and the JSON object {"answer": "<answer>"}.')
     schema, text = split_free_text(lm.requests[0].schema or {})
     assert text == FreeText(90, ends_at_answer=False)
     assert list(schema["properties"]) == ["answer"]
@@ -89,7 +87,7 @@ def test_the_text_ends_in_the_first_output_and_the_prompt_tells_their_types():
     assert answers(steps) == [{"reply": "We look.", "kind": "bug", "hours": 2}]
     system, question = (each["content"] for each in lm.requests[0].messages)
     assert '- kind ("bug" | "wish")\n- hours (integer)\n- reply (string): one sentence' in system
-    assert '"Answer:" and the kind, and then' in question
+    assert "the kind on a line of its own" in question
     assert '{"kind": <kind>, "hours": <hours>, "reply": "<reply>"}' in question
 
 
@@ -100,7 +98,7 @@ def test_without_answer_last_the_outputs_are_in_the_declared_order():
         message="It crashes.",
     )
     assert answers(steps)[0]["hours"] == 2
-    assert '"Answer:" and the reply, and then' in lm.requests[0].messages[-1]["content"]
+    assert "the reply on a line of its own" in lm.requests[0].messages[-1]["content"]
 
 
 def replies(lm: ScriptedLM, number: int = 0) -> list[str]:
