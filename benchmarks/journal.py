@@ -14,6 +14,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from oneturn.evaluation import Metric, evaluate
+from oneturn.programs.react import ReAct
 
 
 def evaluate_with_journal(
@@ -34,7 +35,8 @@ def evaluate_with_journal(
         metric: scores an answer.
         lm: the LM that the program uses.
         folder: the folder of the journal files.
-        depends_on: further values that the rows depend on, in addition to the program's state and the LM's settings.
+        depends_on: further values that the rows depend on, in addition to the program's state, the format of its
+            replies and the LM's settings.
     """
     path = folder / f"{_slug(name)}-{_key(program, lm, depends_on)}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,5 +59,8 @@ def _slug(name: str) -> str:
 
 
 def _key(program: dspy.Module, lm: dspy.LM, depends_on: Sequence[Any]) -> str:
-    settings = json.dumps([program.dump_state(), lm.model, lm.kwargs, *depends_on], sort_keys=True, default=str)
+    with dspy.context(lm=lm):  # the format of a reply isn't part of the state
+        formats = [[each.thoughts, each.protocol()] for _, each in program.named_sub_modules(ReAct)]
+    values = [program.dump_state(), lm.model, lm.kwargs, *depends_on, *formats]
+    settings = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(settings.encode()).hexdigest()[:12]

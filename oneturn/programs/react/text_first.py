@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import dspy
@@ -21,8 +21,6 @@ from oneturn.programs.react.reply_parser import parse_object, parse_partial, tex
 from oneturn.programs.react.schema import StepSchema
 from oneturn.programs.react.trajectory import ToolCallArgs
 from oneturn.tools.registry import FINISH
-
-_OBJECT = re.compile(r"(?m)^\{")
 
 
 class TextFirstAdapter(StepAdapter):
@@ -62,7 +60,7 @@ class TextFirstAdapter(StepAdapter):
         Raises:
             AdapterParseError: the reply is neither.
         """
-        text, written = split_outputs(completion)
+        text, written = split_outputs(completion, self.steps.outputs)
         outputs = parse_object(written) if written else None
         if outputs and self.steps.required_outputs <= outputs.keys() <= set(self.steps.outputs):
             return {"tool_call": ToolCallArgs(name=FINISH, args=outputs), "thought": text}
@@ -70,7 +68,7 @@ class TextFirstAdapter(StepAdapter):
 
     def is_complete(self, text: str) -> bool:
         """Return whether the outputs in a reply are complete, or it is any other complete step."""
-        written = split_outputs(text)[1]
+        written = split_outputs(text, self.steps.outputs)[1]
         try:
             outputs = json.loads(written)
         except ValueError:
@@ -78,31 +76,34 @@ class TextFirstAdapter(StepAdapter):
         return isinstance(outputs, dict) and self.steps.required_outputs <= outputs.keys()
 
     def _end_messages(self, thought: str | None, call: ToolCallArgs) -> list[Message]:
-        """Return the text and the outputs; of a thought that doesn't state its output, the line that does."""
+        """Return the text and the outputs; to a thought that doesn't state the first output, the line that does.
+
+        A call of another tool is one of the history, when the client offered it.
+        """
+        if call.name != FINISH:
+            return super()._end_messages(thought, call)
         name = self.steps.outputs[0]
-        value = call.args.get(name)
-        stated = f"{BEFORE_JSON} {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
-        parts = [thought, None if thought and BEFORE_JSON in thought else stated, _dump(call.args)]
+        parts = [thought or ""]
+        if name in call.args and BEFORE_JSON not in parts[0]:
+            value = call.args[name]
+            parts.append(f"{BEFORE_JSON} {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+        parts.append(json.dumps(call.args, ensure_ascii=False))
         return [{"role": "assistant", "content": "\n\n".join(part for part in parts if part)}]
 
 
-def split_outputs(reply: str) -> tuple[str, str]:
-    """Split a reply into its text and the rest from the first line on that begins with a brace; empty without one."""
-    start = _OBJECT.search(reply)
+def split_outputs(reply: str, outputs: Iterable[str]) -> tuple[str, str]:
+    """Split a reply into its text and the rest, from the first object on that has an output; both empty without one."""
+    start = re.search(rf'\{{\s*"(?:{"|".join(map(re.escape, outputs))})"\s*:', reply)
     return ("", "") if start is None else (text_before(reply, start.start()), reply[start.start() :])
 
 
-def partial_outputs(reply: str, outputs: Iterable[str]) -> Mapping[str, Any] | None:
+def partial_outputs(reply: str, outputs: Collection[str]) -> Mapping[str, Any] | None:
     """Return the step, as :meth:`PartialStep.read`, of a reply that is still being written, once an output has begun.
 
     ``None`` before that, and if the reply's object isn't one of outputs.
     """
-    text, written = split_outputs(reply)
+    text, written = split_outputs(reply, outputs)
     args = parse_partial(written, 0) if written else None
     if not args or not args.keys() <= set(outputs):
         return None
     return {"thought": None, "before": text, "tool_call": {"name": FINISH, "args": args}}
-
-
-def _dump(args: Mapping[str, Any]) -> str:
-    return json.dumps(args, ensure_ascii=False)

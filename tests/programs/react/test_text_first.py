@@ -15,6 +15,8 @@ from oneturn.lm.free_text import FreeText, split_free_text
 from oneturn.lm.local.grammar import with_grammar
 from oneturn.testing import ScriptedLM, finish
 
+CALL = {"name": "count", "arguments": '{"what": "cups"}'}
+
 
 class Triage(dspy.Signature):
     """Sort a message."""
@@ -52,12 +54,13 @@ TEXTS = (
     "Twelve \\frac{6}{2} times {3}.\n\nAnswer: 36",
     'The call is {"name": "finish"}; it says Answer: 36',
     "I call finish(answer='35').\nAnswer: 36",
+    'First {"kind": "sum"}\n{"kind": "sum"}\nAnswer: 36',
 )
 
 
 @pytest.mark.parametrize("streams", [True, False])
 @pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize("before", ["\n", "\n\n", "\n\n```json\n", "\nAnswer:\n"])
+@pytest.mark.parametrize("before", ["\n", "\n\n", "\n\n```json\n", "\nAnswer:\n", " "])
 def test_the_text_is_the_thought_and_the_object_has_the_outputs(text: str, before: str, streams: bool):
     steps = run(scripted(f'{text}{before}{{"answer": "36"}}', streams=streams))
     assert thoughts(steps) == [text]
@@ -138,6 +141,19 @@ def test_the_history_has_the_format_of_a_reply():
         history=history,
     )
     assert replies(lm) == ['Answer: 36\n\n{"answer": "36"}']
+
+
+def test_calls_in_the_history_are_shown_as_calls():
+    message = {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": CALL}]}
+    result = {"role": "tool", "tool_call_id": "1", "content": "36"}
+    history = dspy.History(messages=[{"role": "user", "content": "How many?"}, message, result])
+    run(
+        lm := scripted('Answer: 36\n\n{"answer": "36"}'),
+        program("history: dspy.History, question -> answer"),
+        question="So?",
+        history=history,
+    )
+    assert replies(lm) == ['{"tool_call": {"name": "count", "args": {"what": "cups"}}}']
 
 
 @pytest.mark.parametrize("streams", [True, False])
