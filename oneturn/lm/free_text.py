@@ -17,11 +17,11 @@ class FreeText:
 
     Attributes:
         max_tokens: its maximum number of tokens.
-        ends_at_answer: whether ``BEFORE_JSON`` ends it; otherwise only the JSON, on a line of its own, does.
+        with_answer: whether it ends after the line with ``BEFORE_JSON``; otherwise at ``BEFORE_JSON``.
     """
 
     max_tokens: int
-    ends_at_answer: bool = True
+    with_answer: bool = False
 
 
 def with_free_text(schema: Mapping[str, Any], text: FreeText) -> dict[str, Any]:

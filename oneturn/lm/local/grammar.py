@@ -23,9 +23,11 @@ text[max_tokens={tokens}]: TEXT
 TEXT: /[A-Za-z]{inside}(\\n([^{{\\n]{inside})?)*/{until}
 json: %json {schema}
 """
-# It doesn't begin with "Answer:", so that there is one, and ends at "Answer:" and at most four spaces, line breaks,
-# asterisks or underscores.
+# A text without its answer doesn't begin with "Answer:", so that there is one, and ends at "Answer:" and at most four
+# spaces, line breaks, asterisks or underscores. In one with its answer, only line breaks follow the line of the answer,
+# which may begin below "Answer:".
 _UNTIL_ANSWER = rf" & ~/{BEFORE_JSON}(.|\n)*/ & ~/(.|\n)*{BEFORE_JSON}([*_ \n]*[^*_ \n]|[*_ \n]{{5}})(.|\n)*/"
+_WITH_ANSWER = rf" & ~/(.|\n)*{BEFORE_JSON}[*_ \n]*[^*_ \n][^\n]*\n+[^\n](.|\n)*/"
 _INSIDE = r"""([^{\n]|\{[^"'\s])*"""
 _JSON = {"x-guidance": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}}
 
@@ -39,7 +41,7 @@ def with_grammar(request: Request) -> Request:
     if text is None:
         return request
     schema_text = json.dumps({**_JSON, **json_schema})
-    until = _UNTIL_ANSWER if text.ends_at_answer else ""
+    until = _WITH_ANSWER if text.with_answer else _UNTIL_ANSWER
     grammar = _GRAMMAR.format(tokens=text.max_tokens, inside=_INSIDE, until=until, schema=schema_text)
     extensions = {**(request.config.extensions or {}), "grammar": grammar}
     return replace(request, config=replace(request.config, response_format=None, extensions=extensions))

@@ -39,7 +39,7 @@ class TextFirstAdapter(StepAdapter):
 
     def free_text_schema(self) -> tuple[dict[str, Any], FreeText | None]:
         """Return the schema of the outputs, and the text before it."""
-        return self.steps.outputs_schema(self.seen_values), FreeText(self.free_tokens, ends_at_answer=False)
+        return self.steps.outputs_schema(self.seen_values), FreeText(self.free_tokens, with_answer=True)
 
     def format_system_message(self, signature: type[dspy.Signature]) -> str:
         """Return the instructions, the described inputs and the described outputs; the format follows each question."""

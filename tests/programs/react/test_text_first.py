@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Literal
 
 import dspy
@@ -76,7 +77,7 @@ def test_the_format_follows_the_question():
     assert question["content"].startswith("question: How many?\n\n")
     assert question["content"].endswith('after "Answer:", and the JSON object {"answer": "<answer>"}.')
     schema, text = split_free_text(lm.requests[0].schema or {})
-    assert text == FreeText(90, ends_at_answer=False)
+    assert text == FreeText(90, with_answer=True)
     assert list(schema["properties"]) == ["answer"]
     assert schema["required"] == ["answer"]
 
@@ -185,11 +186,15 @@ def test_a_reply_without_outputs_is_asked_for_again():
     assert replies(lm, 1) == ["It is 36."]
 
 
-def test_the_grammar_lets_the_text_go_on_after_its_answer():
+def test_the_grammar_ends_the_text_after_its_answer():
     run(lm := scripted('Answer: 36\n\n{"answer": "36"}'))
     config = Config(response_format={"type": "json_schema", "schema": lm.requests[0].schema})
     grammar = (with_grammar(Request("m", (Message.user("?"),), config=config)).config.extensions or {})["grammar"]
-    assert "Answer:" not in grammar
+    (excluded,) = re.findall(r"& ~/(.*)/", grammar)
+    for text in ("Answer: 36", "**Answer:** 36\n\n", "So:\nAnswer:\n\n36\n", "No answer.\nNone."):
+        assert not re.fullmatch(excluded, text)
+    for text in ("Answer: 36\nReason", "So:\n**Answer:**\n36\n\nThat is"):
+        assert re.fullmatch(excluded, text)
     assert "tool_call" not in grammar
 
 
