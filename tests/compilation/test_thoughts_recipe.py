@@ -18,8 +18,7 @@ def sums(best: str) -> ScriptedLM:
     """An LM that is right only if its prompt asks for thoughts in this way; it has replies for three runs."""
 
     def reply(request: ScriptedRequest) -> str:
-        system = request.messages[0]["content"]
-        way = "free" if "plain text" in system else "short" if '"thought"' in system else "none"
+        way = "free" if '"Answer:"' in request.text else "short" if '"thought"' in request.text else "none"
         step = {"tool_call": {"name": "finish", "args": {"answer": "36" if best in (way, "all") else "35"}}}
         return f"{'Twelve threes.' if way == 'free' else ''}\n{json.dumps(step)}"
 
@@ -35,7 +34,7 @@ def test_the_best_thoughts_are_kept_and_of_equal_ones_the_shortest(best: str, ch
             program, valset=[example], metric=lambda gold, pred, trace=None: pred.answer == gold.answer, threads=1
         )
     assert compiled.thoughts == chosen
-    assert program.thoughts is True
+    assert program.thoughts == "free"
 
 
 def test_another_program_is_refused():
