@@ -158,7 +158,7 @@ class NativeAdapter(StepAdapter):
             media += [observation_message(turn)] if turn.media else []
         return messages + media
 
-    def _end_messages(self, thought: str | None, call: ToolCallArgs) -> list[Message]:
+    def end_messages(self, thought: str | None, call: ToolCallArgs) -> list[Message]:
         if self.unsigned_as_text:
             return [{"role": "user", "content": _as_text(call)}]
         return [self._calling(thought, call), {"role": "tool", "content": _ENDED}]

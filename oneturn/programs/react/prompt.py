@@ -196,14 +196,14 @@ class StepAdapter(RequestAdapter):
         if demo.get("tool_call") is not None:
             call = _call(demo["tool_call"])
             thought = "" if self.free_thought and demo.get("trajectory") else demo.get("thought")
-            return [*self._run_messages(signature, demo), *self._end_messages(thought, call)]
+            return [*self._run_messages(signature, demo), *self.end_messages(thought, call)]
         labels = {name: jsonable(demo[name]) for name in self.steps.outputs if name in demo}
         if not labels:
             return []
         messages = self._run_messages(signature, {name: demo[name] for name in signature.input_fields if name in demo})
         if len(self.steps.names) > 1:
             messages.append({"role": "user", "content": _LEFT_OUT})
-        return [*messages, *self._end_messages("", ToolCallArgs(name=FINISH, args=labels))]
+        return [*messages, *self.end_messages("", ToolCallArgs(name=FINISH, args=labels))]
 
     def _run_messages(self, signature: type[dspy.Signature], run: Mapping[str, Any]) -> list[Message]:
         messages = self._history(signature, run)
@@ -219,13 +219,13 @@ class StepAdapter(RequestAdapter):
         for number, turn in enumerate(turns):
             if turn.tool_call is not None:
                 thought = "" if self.free_thought and number else turn.thought  # only the first step has one
-                messages += self._end_messages(thought, turn.tool_call)
+                messages += self.end_messages(thought, turn.tool_call)
             elif turn.reply is not None:
                 messages.append({"role": "assistant", "content": turn.reply or EMPTY_REPLY})
             messages.append(observation_message(turn))
         return messages
 
-    def _end_messages(self, thought: str | None, call: ToolCallArgs) -> list[Message]:
+    def end_messages(self, thought: str | None, call: ToolCallArgs) -> list[Message]:
         """Return the last step of an exchange."""
         in_json = self.steps.thoughts and not self.free_thought
         step: dict[str, Any] = {"thought": thought or ""} if in_json else {}
@@ -249,7 +249,7 @@ class StepAdapter(RequestAdapter):
                 messages.append(to_content_parts({"role": "user", "content": question}))
             messages += self._turn_messages(tool_turns(exchange))
             if outputs := past_outputs(exchange, signature, self.steps.outputs):
-                messages += self._end_messages("", ToolCallArgs(name=FINISH, args=jsonable(outputs)))
+                messages += self.end_messages("", ToolCallArgs(name=FINISH, args=jsonable(outputs)))
         return messages
 
 

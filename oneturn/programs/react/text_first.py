@@ -75,13 +75,13 @@ class TextFirstAdapter(StepAdapter):
             return super().is_complete(text)
         return isinstance(outputs, dict) and self.steps.required_outputs <= outputs.keys()
 
-    def _end_messages(self, thought: str | None, call: ToolCallArgs) -> list[Message]:
+    def end_messages(self, thought: str | None, call: ToolCallArgs) -> list[Message]:
         """Return the text and the outputs; to a thought that doesn't state the first output, the line that does.
 
         A call of another tool is one of the history, when the client offered it.
         """
         if call.name != FINISH:
-            return super()._end_messages(thought, call)
+            return super().end_messages(thought, call)
         name = self.steps.outputs[0]
         parts = [thought or ""]
         if name in call.args and BEFORE_JSON not in parts[0]:
