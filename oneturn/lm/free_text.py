@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 BEFORE_JSON = "Answer:"
 """What the LM writes between the text and the JSON: models end their reasoning with it, and don't write on."""
+ANSWER_LINE = re.compile(rf"(?m)^[\s*_#>]*{BEFORE_JSON}")
+"""Where the line of the answer begins, in a text that ends with it."""
 _FREE_TEXT = "x-free-text"
 
 

@@ -28,7 +28,7 @@ json: %json {schema}
 # which may begin below "Answer:".
 _UNTIL_ANSWER = rf" & ~/{BEFORE_JSON}(.|\n)*/ & ~/(.|\n)*{BEFORE_JSON}([*_ \n]*[^*_ \n]|[*_ \n]{{5}})(.|\n)*/"
 _WITH_ANSWER = rf" & ~/(.|\n)*{BEFORE_JSON}[*_ \n]*[^*_ \n][^\n]*\n+[^\n](.|\n)*/"
-_INSIDE = r"""([^{\n]|\{[^"'\s])*"""
+_INSIDE = r"""([^{\n]|\{+[^"'\s{])*"""
 _JSON = {"x-guidance": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}}
 
 

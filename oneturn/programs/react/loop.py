@@ -39,12 +39,12 @@ from oneturn.programs.react.observations import (
     REFUSED,
     REPEATED,
     TOO_MANY,
-    UNPARSABLE,
     has_failed,
     refusal,
     shorten,
     turn_of_step,
 )
+from oneturn.programs.react.protocol import CALL_AGAIN, UNPARSABLE
 from oneturn.programs.react.schema import MOST_AT_ONCE, StepSchema
 from oneturn.programs.react.trajectory import ToolCallArgs, Turn, reported_calls, turn_of
 from oneturn.tools.arguments import convert_arguments, invalid_arguments, needs_approval
@@ -382,7 +382,7 @@ class Run:
             raise self._error("invalid_output", f"the outputs don't fit the signature: {error}", step) from error
         self.repaired = self.must_finish = True
         self.attempt += bool(step.emitted_answer)
-        observation = f"Error: {error}. Call {FINISH} again with outputs that fit."
+        observation = f"Error: {error}. {CALL_AGAIN}"
         self.trajectory.append(turn_of_step(step, observation))
 
     def _ended(self, ended: ReplyEnded) -> RunError:

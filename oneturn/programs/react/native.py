@@ -130,7 +130,7 @@ class NativeAdapter(StepAdapter):
             return None
         return step if step["tool_call"].name in self.steps.names else None
 
-    def _turn_messages(self, turns: Iterable[Turn]) -> list[Message]:
+    def turn_messages(self, turns: Iterable[Turn]) -> list[Message]:
         messages: list[Message] = []
         calling: Message = {}
         media: list[Message] = []  # after all results of the step, since most APIs take text only as a result

@@ -6,7 +6,6 @@ from oneturn.programs.react.llm_step import StepCall
 from oneturn.programs.react.trajectory import Turn
 from oneturn.tools.registry import FINISH
 
-UNPARSABLE = "Error: that was not one JSON object with a tool_call. Write only the JSON object."
 NO_CALL = f"Error: that was no tool call. Call {FINISH} with all outputs, or another tool."
 REPEATED = "Error: that call was made before and its result stands above. Call {ending}."
 TOO_MANY = "Error: no more tools can be called. Call {ending}."

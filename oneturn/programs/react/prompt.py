@@ -20,7 +20,7 @@ from oneturn.core._dspy import RequestAdapter, format_field_value, to_content_pa
 from oneturn.core.fields import field_description
 from oneturn.core.serialization import jsonable, replace_surrogates
 from oneturn.lm.capabilities import ToolCalling
-from oneturn.lm.free_text import BEFORE_JSON, FreeText, with_free_text
+from oneturn.lm.free_text import ANSWER_LINE, BEFORE_JSON, FreeText, with_free_text
 from oneturn.programs.react.grounding import SeenValues
 from oneturn.programs.react.history import (
     chat_entries,
@@ -55,6 +55,7 @@ class StepAdapter(RequestAdapter):
         first: whether this is the first step.
 
     Attributes:
+        one_thought: whether only a run's first step has a thought.
         free_tokens: the maximum number of tokens of the step's free text; 0 for none.
         states: what the LM's API requires back of its replies, by the id of a function call; set by :meth:`format`.
         plain_answer: after how many characters of plain text the text streams as the answer; ``None`` if it isn't one.
@@ -77,6 +78,7 @@ class StepAdapter(RequestAdapter):
         self.allowed = frozenset(allowed)
         self.seen_values = seen_values
         self.free_thought = free_thought
+        self.one_thought = free_thought
         self.free_tokens = steps.free_thought if free_thought and first else 0
         self.states: dict[str, str] = {}
 
@@ -195,7 +197,7 @@ class StepAdapter(RequestAdapter):
     def _demo_messages(self, signature: type[dspy.Signature], demo: Mapping[str, Any]) -> list[Message]:
         if demo.get("tool_call") is not None:
             call = _call(demo["tool_call"])
-            thought = "" if self.free_thought and demo.get("trajectory") else demo.get("thought")
+            thought = "" if self.one_thought and demo.get("trajectory") else demo.get("thought")
             return [*self._run_messages(signature, demo), *self.end_messages(thought, call)]
         labels = {name: jsonable(demo[name]) for name in self.steps.outputs if name in demo}
         if not labels:
@@ -211,14 +213,14 @@ class StepAdapter(RequestAdapter):
         messages.append(to_content_parts(question))
         trajectory = run.get("trajectory") or []
         turns = [turn if isinstance(turn, Turn) else Turn.model_validate(turn) for turn in trajectory]
-        return messages + self._turn_messages(turns)
+        return messages + self.turn_messages(turns)
 
-    def _turn_messages(self, turns: Iterable[Turn]) -> list[Message]:
+    def turn_messages(self, turns: Iterable[Turn]) -> list[Message]:
         """Return each turn as the LM's step and its result."""
         messages: list[Message] = []
         for number, turn in enumerate(turns):
             if turn.tool_call is not None:
-                thought = "" if self.free_thought and number else turn.thought  # only the first step has one
+                thought = "" if self.one_thought and number else turn.thought
                 messages += self.end_messages(thought, turn.tool_call)
             elif turn.reply is not None:
                 messages.append({"role": "assistant", "content": turn.reply or EMPTY_REPLY})
@@ -232,6 +234,7 @@ class StepAdapter(RequestAdapter):
         step["tool_call"] = call.model_dump(mode="json")
         text = json.dumps(step, ensure_ascii=False)
         if self.free_thought and thought:
+            thought = ANSWER_LINE.split(thought)[0].strip()  # of a run without tools
             text = f"{thought}\n\n{BEFORE_JSON} {text}"
         return [{"role": "assistant", "content": text}]
 
@@ -243,11 +246,11 @@ class StepAdapter(RequestAdapter):
         for number, exchange in enumerate(history):
             if is_chat_message(exchange, fields):
                 for entry in chat_entries(number, history):
-                    messages += self._turn_messages(entry) if isinstance(entry, list) else [entry]
+                    messages += self.turn_messages(entry) if isinstance(entry, list) else [entry]
                 continue
             if question := inputs_text(signature, exchange):
                 messages.append(to_content_parts({"role": "user", "content": question}))
-            messages += self._turn_messages(tool_turns(exchange))
+            messages += self.turn_messages(tool_turns(exchange))
             if outputs := past_outputs(exchange, signature, self.steps.outputs):
                 messages += self.end_messages("", ToolCallArgs(name=FINISH, args=jsonable(outputs)))
         return messages

@@ -21,12 +21,17 @@ _WITHOUT_TOOLS = """\
 Reply with one JSON object: {shape}
 It holds the final outputs, which are the arguments of:
 {tools}"""
+UNPARSABLE = "Error: that was not one JSON object with a tool_call. Write only the JSON object."
+UNPARSABLE_OUTPUTS = "Error: that was no JSON object of the outputs. Write the text, and then the JSON object."
+CALL_AGAIN = f"Call {FINISH} again with outputs that fit."
+WRITE_AGAIN = "Write the text and the JSON object again, with outputs that fit."
 REMINDER = f'\n\nReason step by step, then write "{BEFORE_JSON}" and the JSON object.'
 """Follows the question: a small LM forgets what the system message says about it, and reasons up to its limit."""
 _OUTPUTS_REMINDER = (
     "\n\nReason where it helps. Then write the {output} on a line of its own, "
     'after "{marker}", and the JSON object {shape}.'
 )
+_UNSTATED_REMINDER = "\n\nReason where it helps. Then write the JSON object {shape} on a line of its own."
 _TOGETHER = " further calls that don't need its result go into parallel_calls, and all are made at the same time;"
 
 
@@ -57,8 +62,10 @@ def protocol(steps: StepSchema, free_thought: bool, full: bool) -> str:
 def outputs_reminder(steps: StepSchema) -> str:
     """Return what follows each question of a program without tools: text that ends in an output, then all outputs.
 
-    The output is the first, which decides the others: with ``answer_last``, the answer only if there is no other.
+    The text states the first output that is no list or object, which decides the others: with ``answer_last``, the
+    answer only if there is no other.
     """
-    types = steps.output_types
+    types, stated = steps.output_types, steps.stated_output
     shape = [f'"{name}": ' + (f'"<{name}>"' if types[name] == "string" else f"<{name}>") for name in steps.outputs]
-    return _OUTPUTS_REMINDER.format(marker=BEFORE_JSON, output=steps.outputs[0], shape=f"{{{', '.join(shape)}}}")
+    text = _UNSTATED_REMINDER if stated is None else _OUTPUTS_REMINDER
+    return text.format(marker=BEFORE_JSON, output=stated, shape=f"{{{', '.join(shape)}}}")

@@ -36,7 +36,7 @@ _FENCE = re.compile(r"\s*```\w*\s*\Z")
 _ANNOUNCED = re.compile(
     rf"(?:(?:\A|(?<=\n))[ \t*_#>-]*(?:Final )?[*_]*{BEFORE_JSON.removesuffix(':')}[*_]*:[\s*_]*)+\Z", re.IGNORECASE
 )
-_STEP = re.compile(r'\{\s*"(?:tool_call|thought)"\s*:')
+STEP = re.compile(r'\{\s*"(?:tool_call|thought)"\s*:')
 _DECODER = json.JSONDecoder(strict=False)  # LMs write line breaks inside strings
 
 
@@ -116,7 +116,7 @@ def split_reply(reply: str) -> tuple[str, str]:
 
     The text is no step, whatever calls it mentions. A reply in which no step begins is a step as a whole.
     """
-    step = _STEP.search(reply)
+    step = STEP.search(reply)
     return ("", reply) if step is None else (text_before(reply, step.start()), reply[step.start() :])
 
 
@@ -160,7 +160,7 @@ class PartialStep:
             if value is not None and (step := _to_partial_step(value)) is not None:
                 self._start = start
                 return step
-            if value is not None and not _is_closed(visible, start):
+            if value is not None and not is_closed(visible, start):
                 return None  # it may still become a step
             self._tried = start = visible.find("{", start + 1)
             if start < 0:
@@ -357,7 +357,8 @@ def parse_partial(text: str, start: int) -> Mapping[str, Any] | None:
     return value if isinstance(value, Mapping) else None
 
 
-def _is_closed(text: str, start: int) -> bool:
+def is_closed(text: str, start: int) -> bool:
+    """Return whether the object that begins at ``start`` ends in the text."""
     return _end_of_object(text, start) is not None
 
 

@@ -23,7 +23,7 @@ from oneturn.programs.react.grounding import (
 )
 from oneturn.programs.react.outputs import validate_outputs
 from oneturn.programs.react.strict_schema import function_parameters, parse_any, strict_schema, without_nulls
-from oneturn.programs.react.tool_list import describe_call, describe_call_fully, describe_types, type_name
+from oneturn.programs.react.tool_list import describe_call, describe_call_fully, describe_types, is_plain, type_name
 from oneturn.tools.functions import argument_docs
 from oneturn.tools.registry import FINISH
 from oneturn.tools.schemas import plain_schema
@@ -116,6 +116,12 @@ class StepSchema:
     def output_types(self) -> dict[str, str]:
         """Short names of the outputs' types."""
         return {name: type_name(schema) for name, schema in self._calls[FINISH]["properties"].items()}
+
+    @property
+    def stated_output(self) -> str | None:
+        """The first output that a line of text can state: no list and no object; ``None`` if there is none."""
+        schemas = self._calls[FINISH]["properties"].items()
+        return next((name for name, schema in schemas if is_plain(schema, self._defs)), None)
 
     @property
     def required_outputs(self) -> frozenset[str]:

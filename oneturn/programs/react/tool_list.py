@@ -48,6 +48,7 @@ def describe_types(definitions: Mapping[str, Schema]) -> str:
     return "\n".join(lines)
 
 
+_PLAIN = ("string", "integer", "number", "boolean", "null")
 _FORMATS = ("date", "date-time", "time", "duration", "uuid", "email", "uri")
 """Formats of texts that an LM knows by their name in JSON Schema."""
 
@@ -64,6 +65,15 @@ def type_name(schema: Schema) -> str:
         return str(schema["$ref"]).rsplit("/", 1)[-1]
     name = str(schema.get("type", "any"))
     return f"{name} ({schema['format']})" if schema.get("format") in _FORMATS else name
+
+
+def is_plain(schema: Schema, definitions: Mapping[str, Schema]) -> bool:
+    """Return whether a JSON schema's values are neither lists nor objects."""
+    if "$ref" in schema:
+        return is_plain(definitions[schema["$ref"].rsplit("/", 1)[-1]], definitions)
+    if "anyOf" in schema:
+        return all(is_plain(option, definitions) for option in schema["anyOf"])
+    return "enum" in schema or "const" in schema or schema.get("type") in _PLAIN
 
 
 def _argument(name: str, schema: Schema, required: bool, type_of: Callable[[Schema], str]) -> str:

@@ -203,7 +203,7 @@ def test_an_image_follows_the_results_of_its_step():
     image = dspy.Image("data:image/png;base64,iVBORw0KGgo=")
     turn = Turn(tool_call=ToolCallArgs(name="shot", args={}), observation="[image]").with_media([image])
     adapter = NativeAdapter(ReAct("question -> answer", tools=[]).steps_schema, ["finish"])
-    messages = adapter._turn_messages([turn])
+    messages = adapter.turn_messages([turn])
     assert [message["role"] for message in messages] == ["assistant", "tool", "user"]
     assert messages[-1]["content"][-1]["type"] == "image_url"
 

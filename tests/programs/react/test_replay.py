@@ -290,7 +290,7 @@ def turn(query: str, same: bool = False, state: str = "") -> Turn:
 def test_parallel_calls_without_a_signature_are_all_written_as_text(turns: list[Turn], roles: list[str]):
     program = ReAct("question -> answer", tools=[search])
     adapter = NativeAdapter(program.steps_schema, program.steps_schema.names, unsigned_as_text=True)
-    messages = adapter._turn_messages(turns)
+    messages = adapter.turn_messages(turns)
     assert [message["role"] for message in messages] == roles
     written = json.dumps(messages)
     assert all(f"about {each.tool_call.args['query']}" in written for each in turns if each.tool_call)

@@ -7,13 +7,17 @@ import re
 from typing import Any, Literal
 
 import dspy
+import pydantic
 import pytest
 from dspy.lm15 import Config, Message, Request
 
 from oneturn import ReAct
+from oneturn.core.client_tools import ClientTool
 from oneturn.core.steps import Answer, AnswerDelta, Thought
 from oneturn.lm.free_text import FreeText, split_free_text
 from oneturn.lm.local.grammar import with_grammar
+from oneturn.programs.react.prompt import StepAdapter
+from oneturn.programs.react.text_first import TextFirstAdapter
 from oneturn.testing import ScriptedLM, finish
 
 CALL = {"name": "count", "arguments": '{"what": "cups"}'}
@@ -125,12 +129,41 @@ def test_demos_have_the_format_of_a_reply():
     assert replies(lm, 2) == ['Seven days.\n\nAnswer: 7\n\n{"answer": "7"}']
 
 
-def test_a_demo_s_other_types_are_json_in_its_text():
+def test_lists_and_objects_are_not_stated_in_the_text():
+    agent = program("question -> numbers: list[int], total: int, answer")
+    agent.step.demos = [dspy.Example(question="?", numbers=[1, 2], total=3, answer="3")]
+    steps = run(lm := scripted('Answer: 3\n\n{"numbers": [3], "total": 3, "answer": "3"}'), agent)
+    assert answers(steps) == [{"numbers": [3], "total": 3, "answer": "3"}]
+    assert replies(lm) == ['Answer: 3\n\n{"numbers": [1, 2], "total": 3, "answer": "3"}']
     agent = program("question -> numbers: list[int]")
     agent.step.demos = [dspy.Example(question="?", numbers=[1, 2])]
-    steps = run(lm := scripted('Answer: [3]\n\n{"numbers": [3]}'), agent)
+    steps = run(lm := scripted('So:\n{"numbers": [3]}'), agent)
     assert answers(steps) == [{"numbers": [3]}]
-    assert replies(lm) == ['Answer: [1, 2]\n\n{"numbers": [1, 2]}']
+    assert replies(lm) == ['{"numbers": [1, 2]}']
+    assert "Answer:" not in lm.requests[0].text
+
+
+def test_a_stated_answer_has_one_line():
+    agent = program()
+    agent.step.demos = [dspy.Example(question="?", answer="One.\n\nTwo.")]
+    run(lm := scripted('Answer: 3\n\n{"answer": "3"}'), agent)
+    assert replies(lm) == ['Answer: One. Two.\n\n{"answer": "One.\\n\\nTwo."}']
+
+
+@pytest.mark.parametrize(
+    ("thought", "shown"),
+    [
+        ('They say "Answer: yes", so: no.', 'They say "Answer: yes", so: no.\n\nAnswer: no\n\n{"answer": "no"}'),
+        ("So.\n**Answer:** no", 'So.\n**Answer:** no\n\n{"answer": "no"}'),
+    ],
+)
+def test_a_thought_states_its_answer_in_a_line_of_its_own(thought: str, shown: str):
+    agent = program()
+    agent.step.demos = [
+        dspy.Example(question="?", trajectory=[], thought=thought, tool_call=finish(answer="no")["tool_call"])
+    ]
+    run(lm := scripted('Answer: 3\n\n{"answer": "3"}'), agent)
+    assert replies(lm) == [shown]
 
 
 def test_the_history_has_the_format_of_a_reply():
@@ -163,6 +196,8 @@ def test_outputs_that_don_t_validate_are_asked_for_again(streams: bool):
     steps = run(lm := scripted(wrong, right, streams=streams), program("question -> total: int"))
     assert answers(steps) == [{"total": 36}]
     assert replies(lm, 1) == [wrong]
+    assert "Write the text and the JSON object again" in lm.requests[1].text
+    assert "finish" not in lm.requests[1].text
     assert split_free_text(lm.requests[1].schema or {})[1] is not None
 
 
@@ -180,6 +215,74 @@ def test_other_forms_of_the_outputs_are_read(reply: Any, streams: bool):
     assert answers(run(scripted(reply, streams=streams))) == [{"answer": "36"}]
 
 
+def test_every_step_keeps_its_text():
+    agent = program("question -> total: int")
+    first, second = 'One.\nAnswer: many\n\n{"total": "many"}', 'Two.\nAnswer: 3\n\n{"total": 3}'
+    with scripted(first, second, 'Answer: 1\n\n{"total": 1}') as lm, dspy.context(lm=lm, trace=[]):
+        agent(question="How many?")
+        ((_, inputs, outputs),) = dspy.settings.trace
+        agent.step.demos = [dspy.Example(**inputs, **outputs, augmented=True)]
+        agent(question="And now?")
+    assert replies(lm, 2) == [first, second]
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_an_omitted_or_unknown_output_is_as_in_a_call(streams: bool):
+    reply = 'Answer: 36\n\n{"answer": "36", "confidence": 1}'
+    steps = run(scripted(reply, streams=streams, piece=1) if streams else scripted(reply, streams=False))
+    assert answers(steps) == [{"answer": "36"}]
+    assert "".join(step.text for step in steps if isinstance(step, AnswerDelta)) == "36"
+    optional = run(scripted('Answer: 36\n\n{"answer": "36"}'), program("question -> answer, note: int | None"))
+    assert answers(optional) == [{"answer": "36", "note": None}]
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_the_text_of_a_call_is_its_thought(streams: bool):
+    assert thoughts(run(scripted(finish("Three dozen.", answer="36"), streams=streams))) == ["Three dozen."]
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_reasoning_between_tags_isn_t_read(streams: bool):
+    reply = '<think>maybe {"answer": "35"}</think>\nThree dozen.\nAnswer: 36\n\n{"answer": "36"}'
+    steps = run(scripted(reply, streams=streams))
+    assert answers(steps) == [{"answer": "36"}]
+    assert thoughts(steps) == ["Three dozen.\nAnswer: 36"]
+
+
+class Move(pydantic.BaseModel):
+    action: str
+    input: dict[str, str]
+
+
+CUT = 'So.\nAnswer: two\n\n{"moves": [{"action": "open", "input": {"door": "left"}}'
+
+
+@pytest.mark.parametrize("rest", ["", ', {"action": "go", "inp', '], "answer": "Open the left do'])
+def test_a_cut_reply_with_what_looks_like_a_call_is_not_complete(rest: str):
+    signature = dspy.Signature("question -> answer").append("moves", dspy.OutputField(), list[Move])
+    cut = TextFirstAdapter(program(signature).steps_schema)
+    assert not cut.is_complete(CUT + rest)
+    assert cut.is_complete(CUT + '], "answer": "Open it."}')
+    assert cut.is_complete('```json\n{"answer": "Open\nit.", "moves": []}\n```')
+
+
+def test_with_the_tools_of_a_client_a_demo_states_no_answer_before_its_call():
+    agent = program()
+    demo = dspy.Example(question="?", trajectory=[], thought="Three dozen.\nAnswer: 36")
+    demo.tool_call = finish(answer="36")["tool_call"]
+    agent.step.demos = [demo]
+    steps = StepAdapter(
+        agent.steps_schema.with_client_tools(
+            {"look": ClientTool("look", "Look.", {"type": "object", "properties": {}})}
+        ),
+        {"finish", "look"},
+        free_thought=True,
+    )
+    messages = steps.format(agent.step.signature, agent.step.demos, {"question": "?"})
+    (shown,) = (each["content"] for each in messages if each["role"] == "assistant")
+    assert shown.startswith('Three dozen.\n\nAnswer: {"tool_call"')
+
+
 def test_a_reply_without_outputs_is_asked_for_again():
     steps = run(lm := scripted("It is 36.", 'Answer: 36\n\n{"answer": "36"}'))
     assert answers(steps) == [{"answer": "36"}]
@@ -193,6 +296,9 @@ def test_the_grammar_ends_the_text_after_its_answer():
     (excluded,) = re.findall(r"& ~/(.*)/", grammar)
     for text in ("Answer: 36", "**Answer:** 36\n\n", "So:\nAnswer:\n\n36\n", "No answer.\nNone."):
         assert not re.fullmatch(excluded, text)
+    (inside,) = re.findall(r"TEXT: /(.*?)/ &", grammar)
+    assert re.fullmatch(inside, "So {12} and {{x}}.\nAnswer: 36")
+    assert not re.fullmatch(inside, 'So {{"answer": "35"}}.')
     for text in ("Answer: 36\nReason", "So:\n**Answer:**\n36\n\nThat is"):
         assert re.fullmatch(excluded, text)
     assert "tool_call" not in grammar
