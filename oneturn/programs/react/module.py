@@ -100,9 +100,9 @@ class ReAct(dspy.Module):
         tools: functions or ``dspy.Tool``s; a function's docstring and type hints describe it to the LM.
         max_iters: the maximum number of steps of a run, ``finish`` included; at least 1.
         thoughts: whether the LM writes a thought before each call: ``True`` for a few words in the step's JSON,
-            ``"free"`` (also ``None``) for reasoning in free text before the JSON of the run's first step. An LM that
-            can't be held to free text and JSON in one reply writes it in the JSON. A compiled program keeps the value
-            that it was compiled with.
+            ``"free"`` (also ``None``) for reasoning in free text before the JSON of the run's first step; without tools
+            the text ends in an output, and the JSON is an object of the outputs. An LM that can't be held to free text
+            and JSON in one reply writes it in the JSON. A compiled program keeps the value that it was compiled with.
         parallel_calls: whether a step may contain several independent calls, which run in parallel. An LM with
             function calling may always make them.
         tool_calling: how the LM is asked for its steps: by ``"native"`` function calling, by a JSON ``"schema"`` of

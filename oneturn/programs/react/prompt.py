@@ -233,8 +233,7 @@ class StepAdapter(RequestAdapter):
         step: dict[str, Any] = {"thought": thought or ""} if in_json else {}
         step["tool_call"] = call.model_dump(mode="json")
         text = json.dumps(step, ensure_ascii=False)
-        if self.free_thought and thought:
-            thought = ANSWER_LINE.split(thought)[0].strip()  # of a run without tools
+        if self.free_thought and thought and (thought := ANSWER_LINE.split(thought)[0].strip()):  # see TextFirstAdapter
             text = f"{thought}\n\n{BEFORE_JSON} {text}"
         return [{"role": "assistant", "content": text}]
 

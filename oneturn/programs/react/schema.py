@@ -298,7 +298,8 @@ class StepSchema:
             f"- {name} ({self.output_types[name]})" + (f": {schema['description']}" if "description" in schema else "")
             for name, schema in self._calls[FINISH]["properties"].items()
         ]
-        return "\n".join(["The outputs:", *lines])
+        types = ["Types:", describe_types(self._defs)] if self._defs else []
+        return "\n".join(["The outputs:", *lines, *types])
 
     def _check_marks(self) -> None:
         supported = "Citation is supported only in list[oneturn.Citation], Seen only in a tool's plain str argument"

@@ -79,7 +79,7 @@ class TextFirstAdapter(StepAdapter):
         return super().turn_messages(_with_own_words(turn) for turn in turns)
 
     def end_messages(self, thought: str | None, call: ToolCallArgs) -> list[Message]:
-        """Return the text and the outputs; to a thought that doesn't state the first output, the line that does.
+        """Return the text and the outputs; after a thought without the answer's line, that line.
 
         A call of another tool is one of the history, when the client offered it.
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from enum import Enum
 from typing import Any, Literal
 
 import dspy
@@ -281,6 +282,23 @@ def test_with_the_tools_of_a_client_a_demo_states_no_answer_before_its_call():
     messages = steps.format(agent.step.signature, agent.step.demos, {"question": "?"})
     (shown,) = (each["content"] for each in messages if each["role"] == "assistant")
     assert shown.startswith('Three dozen.\n\nAnswer: {"tool_call"')
+    demo.thought = "Answer: 36"
+    messages = steps.format(agent.step.signature, agent.step.demos, {"question": "?"})
+    (shown,) = (each["content"] for each in messages if each["role"] == "assistant")
+    assert shown.startswith('{"tool_call"')
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+def test_the_prompt_lists_the_values_of_an_enum():
+    signature = dspy.Signature("question -> answer").append("colour", dspy.OutputField(), Colour)
+    steps = run(lm := scripted('Answer: blue\n\n{"colour": "blue", "answer": "It is."}'), program(signature))
+    assert answers(steps) == [{"answer": "It is.", "colour": Colour.BLUE}]
+    assert '- Colour: "red" | "blue"' in lm.requests[0].messages[0]["content"]
+    assert "the colour on a line of its own" in lm.requests[0].messages[-1]["content"]
 
 
 def test_a_reply_without_outputs_is_asked_for_again():
